@@ -1,0 +1,41 @@
+"""How alembic reaches an outbox: over the tracker's own connection, or a file given by hand.
+
+Developers: ``alembic -x outbox=FILE upgrade head`` from the project's root.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from alembic import context
+from sqlalchemy import create_engine
+
+from tracker.outbox import tables
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+
+def _migrate(connection: Connection) -> None:
+    context.configure(
+        connection=connection,
+        target_metadata=tables.metadata,
+        render_as_batch=True,
+        transactional_ddl=True,
+    )
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    try:
+        context.run_migrations()
+    except BaseException:
+        connection.exec_driver_sql("ROLLBACK")
+        raise
+    connection.exec_driver_sql("COMMIT")
+
+
+_given = context.config.attributes.get("connection")
+if _given is not None:
+    _migrate(_given)
+else:
+    _path = context.get_x_argument(as_dictionary=True)["outbox"]
+    with create_engine(f"sqlite:///{_path}", isolation_level="AUTOCOMMIT").connect() as _connection:
+        _migrate(_connection)

@@ -1,0 +1,200 @@
+"""The command line of `tracker-collector`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import requests
+from click.testing import CliRunner, Result
+
+from tests.support.collector import CollectorClient, CollectorProcess, EventChain, free_port
+from tracker.collector.main import cli
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    return tmp_path / "c.sqlite3"
+
+
+def run(*arguments: str, database: Path | None = None) -> Result:
+    chosen = ["--database", str(database)] if database else []
+    return CliRunner().invoke(cli, [*arguments, *chosen])
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tracker.collector.main", *arguments],
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_made_key_opens_the_running_collector(tmp_path: Path) -> None:
+    """`keys create` works beside `serve`, and what it prints is the key and nothing else."""
+    with CollectorProcess(tmp_path) as collector:
+        made = run("keys", "create", "--client", "kiosk-17", database=collector.database)
+        assert made.exit_code == 0
+        key = made.stdout.strip()
+        assert re.fullmatch(r"trk_[\w-]{43}", key)
+        client = CollectorClient(collector.url, "kiosk-17", key)
+        chain = EventChain()
+        assert client.send(chain, chain.events(1))["accepted"] == 1
+        listed = run("keys", "list", "--json", database=collector.database)
+        (key_id,) = [k["id"] for k in json.loads(listed.stdout) if k["client_id"] == "kiosk-17"]
+        assert run("keys", "revoke", str(key_id), database=collector.database).exit_code == 0
+        with pytest.raises(requests.HTTPError, match="401"):
+            client.get("/v1/ping")
+
+
+def test_keys_are_listed_without_the_keys(database: Path) -> None:
+    """Id, client, label and dates; the key was shown once and never again."""
+    made = run("keys", "create", "--client", "a", "--label", "door", "--json", database=database)
+    described = json.loads(made.stdout)
+    key = described.pop("key")
+    run("keys", "create", "--client", "b", database=database)
+    assert run("keys", "revoke", "2", database=database).exit_code == 0
+    as_json = run("keys", "list", "--json", database=database)
+    first, second = json.loads(as_json.stdout)
+    assert first == described
+    assert (first["client_id"], first["label"], first["revoked_at_ms"]) == ("a", "door", None)
+    assert second["revoked_at_ms"] >= second["created_at_ms"] > 1_700_000_000_000
+    as_text = run("keys", "list", database=database).stdout.splitlines()
+    assert re.fullmatch(r"1  a  created \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ  valid  door", as_text[0])
+    assert re.fullmatch(r"2  b  created \S+  revoked \d{4}-\S+Z", as_text[1])
+    assert key not in as_json.stdout + "".join(as_text)
+
+
+def test_revoking_what_is_not_there_fails(database: Path) -> None:
+    """Exit code 1 and a message that names the id."""
+    result = run("keys", "revoke", "7", database=database)
+    assert result.exit_code == 1
+    assert "7" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--port", "70000"],
+        ["--port", "x"],
+        ["--rate", "0"],
+        ["--nonsense"],
+        ["nonsense"],
+        ["serve", "--database", "mysql://host/db"],
+        ["keys", "create"],
+        ["keys", "create", "--client", ""],
+        ["keys", "create", "--client", "a\nb", "--database", "{tmp}/c.sqlite3"],
+        ["keys", "create", "--client", "a", "--label", "x" * 257, "--database", "{tmp}/c.sqlite3"],
+        ["keys", "create", "--client", "a", "--database", "sqlite://"],
+        ["keys", "revoke", "x"],
+        ["keys", "revoke", "0"],
+    ],
+)
+def test_wrong_use_exits_with_2(tmp_path: Path, arguments: list[str]) -> None:
+    """And says what is wrong, without a traceback."""
+    result = run(*[argument.replace("{tmp}", str(tmp_path)) for argument in arguments])
+    assert result.exit_code == 2
+    assert "Error: " in result.stderr
+    assert isinstance(result.exception, SystemExit)
+
+
+def test_a_file_that_is_no_database_exits_with_1(tmp_path: Path) -> None:
+    """One line, no traceback."""
+    path = tmp_path / "letter"
+    path.write_text("Dear Sir or Madam, " * 100)
+    result = run("keys", "list", database=path)
+    assert result.exit_code == 1
+    assert result.stderr == "Error: the database failed: file is not a database\n"
+
+
+def test_the_database_can_stand_in_the_environment(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """COLLECTOR_DATABASE_URL takes a URL as well as a path."""
+    for value in (str(database), f"sqlite:///{database}"):
+        monkeypatch.setenv("COLLECTOR_DATABASE_URL", value)
+        assert run("keys", "create", "--client", "a").exit_code == 0
+    assert len(json.loads(run("keys", "list", "--json", database=database).stdout)) == 2
+
+
+def test_without_a_choice_the_database_is_in_the_users_data_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is made there, folder and all."""
+    monkeypatch.delenv("COLLECTOR_DATABASE_URL", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert run("keys", "list").exit_code == 0
+    (found,) = tmp_path.rglob("collector.sqlite3")
+    assert found.parent.name == "agent-tracking-sdk"
+
+
+def test_serving_is_the_default_on_a_free_port_until_sigterm(database: Path) -> None:
+    """Port 0 becomes a real one, the one line on stderr names it, and SIGTERM means exit 0."""
+    process = start("--port", "0", "--database", str(database))
+    assert process.stderr is not None
+    try:
+        line = process.stderr.readline()
+        match = re.fullmatch(r"listening on (http://127\.0\.0\.1:[1-9]\d*)\n", line)
+        assert match, line
+        assert requests.get(match[1] + "/readyz", timeout=10).status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+        assert process.stderr.read() == ""
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def test_a_port_in_use_is_said_plainly(database: Path) -> None:
+    """Exit code 1, one line with the port."""
+    with socket.socket() as taken:
+        port = free_port()
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        process = start("serve", "--port", str(port), "--database", str(database))
+        _, stderr = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert stderr == f"Error: cannot listen on 127.0.0.1 port {port}: Address already in use\n"
+
+
+@pytest.mark.parametrize("missing", ["fastapi", "uvicorn"])
+def test_without_the_extra_the_command_says_what_to_install(missing: str) -> None:
+    """One line and exit code 2; fastapi and uvicorn are optional."""
+    program = (
+        f"import sys; sys.modules[{missing!r}] = None; "
+        "from tracker.collector.main import main; main()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert result.stderr == (
+        "tracker-collector needs the extra: pip install 'agent-tracking-sdk[collector]'\n"
+    )
+
+
+def test_help_and_version_do_not_start_a_server() -> None:
+    """Although serving is the default."""
+    shown = run("--help")
+    assert shown.exit_code == 0
+    assert "keys" in shown.stdout
+    assert "serve" in shown.stdout
+    assert run("--version").stdout.startswith("tracker-collector, version ")

@@ -1,0 +1,96 @@
+"""What the collector concludes from the events it holds of one outbox."""
+
+from __future__ import annotations
+
+from tests.support.collector import EventChain
+from tracker.collector.integrity import OutboxReport, report
+from tracker.collector.store import IntegrityRow
+
+
+def rows(chain: EventChain, count: int) -> list[IntegrityRow]:
+    return [
+        IntegrityRow(event["seq"], event["event_id"], event["digest"], event["chain"])
+        for event in chain.events(count)
+    ]
+
+
+def without(held: list[IntegrityRow], *seqs: int) -> list[IntegrityRow]:
+    return [row for row in held if row.seq not in seqs]
+
+
+def test_a_whole_outbox_is_intact() -> None:
+    """Nothing missing, every link held."""
+    assert report(rows(EventChain(), 5)) == OutboxReport(5, 5, [], [], "intact", None)
+
+
+def test_nothing_held_proves_nothing() -> None:
+    """An empty outbox is not called intact."""
+    assert report([]) == OutboxReport(0, 0, [], [], "unverifiable", None)
+
+
+def test_every_gap_is_named_and_checking_goes_on_behind_it() -> None:
+    """Loss is no tampering: the links on both sides of a gap still hold."""
+    held = without(rows(EventChain(), 10), 1, 2, 5, 8, 9)
+    assert report(held) == OutboxReport(5, 10, [(1, 2), (5, 5), (8, 9)], [], "intact", None)
+
+
+def test_a_changed_event_breaks_the_chain_at_its_seq() -> None:
+    """Its chain value no longer follows from its digest."""
+    held = rows(EventChain(), 5)
+    held[2] = held[2]._replace(digest="0" * 64)
+    found = report(held)
+    assert (found.chain, found.chain_breaks_at_seq) == ("broken", 3)
+
+
+def test_a_break_behind_a_gap_is_found() -> None:
+    """Verification resumes after the event whose predecessor is missing."""
+    held = without(rows(EventChain(), 6), 3)
+    held[-1] = held[-1]._replace(chain="0" * 64)
+    found = report(held)
+    assert (found.chain, found.chain_breaks_at_seq) == ("broken", 6)
+
+
+def test_the_first_event_must_follow_from_genesis() -> None:
+    """A chain that begins with seq 1 but another predecessor had its beginning cut off."""
+    chain = EventChain()
+    chain.chain = "a" * 64
+    found = report(rows(chain, 3))
+    assert (found.chain, found.chain_breaks_at_seq) == ("broken", 1)
+
+
+def test_a_lone_event_behind_a_gap_cannot_be_verified() -> None:
+    """There was no link to check."""
+    held = rows(EventChain(), 3)[2:]
+    assert report(held) == OutboxReport(1, 3, [(1, 2)], [], "unverifiable", None)
+
+
+def test_a_chain_under_a_key_cannot_be_verified() -> None:
+    """Without the key no link holds; that is not called broken, but where it shows is said."""
+    held = [row._replace(chain=f"{row.seq:064x}") for row in rows(EventChain(), 4)]
+    found = report(held)
+    assert (found.chain, found.chain_breaks_at_seq) == ("unverifiable", 1)
+
+
+def test_reused_seqs_are_named_and_links_may_follow_either() -> None:
+    """An outbox that lost its last events to damage counts on from an earlier seq."""
+    lost = EventChain()
+    held = rows(lost, 3)
+    again = EventChain()
+    again.seq, again.chain = held[0].seq, held[0].chain
+    held += rows(again, 3)
+    held.sort(key=lambda row: row.seq)
+    found = report(held)
+    assert found == OutboxReport(6, 4, [], [2, 3], "intact", None)
+
+
+def test_a_reused_seq_does_not_hide_a_break() -> None:
+    """An event slipped in under a seq that exists follows from nothing."""
+    held = rows(EventChain(), 3)
+    held.insert(2, IntegrityRow(2, "slipped-in", "b" * 64, "c" * 64))
+    found = report(held)
+    assert (found.reused_seqs, found.chain, found.chain_breaks_at_seq) == ([2], "broken", 2)
+
+
+def test_rows_are_read_once() -> None:
+    """An outbox need not fit into memory."""
+    assert report(iter(rows(EventChain(), 3))).events == 3

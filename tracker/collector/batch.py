@@ -1,0 +1,275 @@
+"""From a request body to a `Batch`: what is stored, what is rejected and why."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, NamedTuple, NoReturn, TypeGuard
+
+from tracker import canonical
+from tracker.collector.refusal import RefusedError, client_mismatch, invalid_request
+from tracker.collector.tables import MAX_ID_LENGTH
+
+PROTOCOL = 1
+"""The one version of the protocol this collector speaks."""
+MAX_EVENTS = 500
+"""Events in one batch."""
+_MAX_INTEGER = 2**63 - 1  # a BIGINT column
+
+_UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_HEX = re.compile("[0-9a-f]{64}")
+
+
+class ReceivedEvent(NamedTuple):
+    """One valid event as the client sent it; the names are the protocol's.
+
+    `data` is canonical JSON text.
+    """
+
+    seq: int
+    event_id: str
+    type: str
+    timestamp_ms: int
+    agent_id: str | None
+    session_id: str | None
+    user_id: str | None
+    data: str
+    digest: str
+    chain: str
+
+
+class Rejection(NamedTuple):
+    """One event that is not stored: the receipt's ``rejected`` entry."""
+
+    event_id: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One request body, checked.
+
+    Attributes:
+        client_id: Whose events these are.
+        outbox_id: The outbox they come from.
+        sent_at_ms: The client's wall clock when it sent them, Unix milliseconds.
+        events: The valid events, in the order sent.
+        rejected: The others, in the order sent.
+        first_event_id: What the first event sent gave as its id, valid or not.
+        last_event_id: What the last event sent gave as its id, valid or not.
+    """
+
+    client_id: str
+    outbox_id: str
+    sent_at_ms: int
+    events: tuple[ReceivedEvent, ...]
+    rejected: tuple[Rejection, ...]
+    first_event_id: str
+    last_event_id: str
+
+
+class InvalidEventError(ValueError):
+    """One event cannot be stored; `code` and the message go into the receipt."""
+
+    def __init__(self, field: str, problem: str, code: str = "invalid_event") -> None:
+        super().__init__(f"{field}: {problem}")
+        self.code = code
+
+
+def parse_batch(body: bytes, client_id: str) -> Batch:
+    """Return the batch in `body`, sent in the name of `client_id`.
+
+    Raises:
+        RefusedError: 400 if the body is not a batch, 403 if it is another client's, 409 if it
+            speaks another version of the protocol.
+    """
+    content = _parse_json(body)
+    if not isinstance(content, dict):
+        raise invalid_request("The body is not a JSON object.")
+    _check_protocol(content)
+    _check_client(content, client_id)
+    outbox_id = content.get("outbox_id")
+    if not (isinstance(outbox_id, str) and _UUID.fullmatch(outbox_id)):
+        raise invalid_request("outbox_id is not a UUID string.")
+    sent_at_ms = content.get("sent_at_ms")
+    if not _is_integer(sent_at_ms, 0):
+        raise invalid_request("sent_at_ms is not an integer of Unix milliseconds.")
+    sent = content.get("events")
+    if not isinstance(sent, list) or not sent:
+        raise invalid_request("events is not a list of at least one event.")
+    if len(sent) > MAX_EVENTS:
+        raise invalid_request(f"events has {len(sent)} events; at most {MAX_EVENTS} are allowed.")
+    events, rejected = _sort_out(sent)
+    return Batch(
+        client_id, outbox_id, sent_at_ms, events, rejected, _sent_id(sent[0]), _sent_id(sent[-1])
+    )
+
+
+def check_event(sent: object) -> ReceivedEvent:
+    """Return the event in one entry of ``events``; fields the protocol does not name are ignored.
+
+    Raises:
+        InvalidEventError: naming the first field at fault.
+    """
+    if not isinstance(sent, dict):
+        raise InvalidEventError("event", "is not an object")
+    data = _encode_data(sent)
+    event = ReceivedEvent(
+        seq=_integer(sent, "seq", 1),
+        event_id=_matching(sent, "event_id", _UUID, "a UUID string"),
+        type=_identifier(sent, "type"),
+        timestamp_ms=_integer(sent, "timestamp_ms", -_MAX_INTEGER),
+        agent_id=_optional_identifier(sent, "agent_id"),
+        session_id=_optional_identifier(sent, "session_id"),
+        user_id=_optional_identifier(sent, "user_id"),
+        data=data,
+        digest=_matching(sent, "digest", _HEX, "64 lower-case hex digits"),
+        chain=_matching(sent, "chain", _HEX, "64 lower-case hex digits"),
+    )
+    if not _is_erased(sent["data"]) and _digest(event) != event.digest:
+        raise InvalidEventError(
+            "digest", "is not the SHA-256 of the event's canonical JSON", "digest_mismatch"
+        )
+    return event
+
+
+def _parse_json(body: bytes) -> Any:
+    try:
+        return json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+    except RecursionError:
+        raise invalid_request("The body is nested too deeply.") from None
+    except UnicodeDecodeError:
+        raise invalid_request("The body is not UTF-8.") from None
+    except ValueError as error:  # JSONDecodeError, NaN, an integer of thousands of digits
+        raise invalid_request(f"The body is not JSON: {error}") from None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _check_protocol(content: dict[str, Any]) -> None:
+    if "protocol" not in content:
+        raise invalid_request("protocol is missing.")
+    spoken = content["protocol"]
+    if isinstance(spoken, bool) or not isinstance(spoken, int) or spoken != PROTOCOL:
+        # Not 400: the events may be good, and a client gives up what a 400 points at.
+        raise RefusedError(
+            409, "unsupported_protocol", f"This collector speaks protocol {PROTOCOL} only."
+        )
+
+
+def _check_client(content: dict[str, Any], client_id: str) -> None:
+    named = content.get("client_id")
+    if not isinstance(named, str):
+        raise invalid_request("client_id is not a string.")
+    if named != client_id:
+        raise client_mismatch("client_id in the body is not the client in X-Client-ID.")
+
+
+def _sort_out(sent: list[Any]) -> tuple[tuple[ReceivedEvent, ...], tuple[Rejection, ...]]:
+    checked = [_event_or_rejection(entry) for entry in sent]
+    return (
+        tuple(entry for entry in checked if isinstance(entry, ReceivedEvent)),
+        tuple(entry for entry in checked if isinstance(entry, Rejection)),
+    )
+
+
+def _event_or_rejection(entry: object) -> ReceivedEvent | Rejection:
+    try:
+        return check_event(entry)
+    except InvalidEventError as error:
+        return Rejection(_sent_id(entry), error.code, str(error))
+
+
+def _sent_id(sent: object) -> str:
+    event_id = sent.get("event_id") if isinstance(sent, dict) else None
+    return event_id if isinstance(event_id, str) else ""
+
+
+def _field(sent: dict[str, Any], name: str) -> Any:
+    try:
+        return sent[name]
+    except KeyError:
+        raise InvalidEventError(name, "is missing") from None
+
+
+def _is_integer(value: object, least: int) -> TypeGuard[int]:
+    # In Python, true is an int.
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= _MAX_INTEGER
+
+
+def _integer(sent: dict[str, Any], name: str, least: int) -> int:
+    value = _field(sent, name)
+    if not _is_integer(value, least):
+        raise InvalidEventError(name, f"is not an integer from {least} to {_MAX_INTEGER}")
+    return int(value)
+
+
+def _matching(sent: dict[str, Any], name: str, pattern: re.Pattern[str], wanted: str) -> str:
+    value = _field(sent, name)
+    if not (isinstance(value, str) and pattern.fullmatch(value)):
+        raise InvalidEventError(name, f"is not {wanted}")
+    return value
+
+
+def _identifier(sent: dict[str, Any], name: str) -> str:
+    value = _field(sent, name)
+    if not isinstance(value, str):
+        raise InvalidEventError(name, "is not a string")
+    if not value:
+        raise InvalidEventError(name, "is empty")
+    if len(value) > MAX_ID_LENGTH:
+        raise InvalidEventError(name, f"has more than {MAX_ID_LENGTH} characters")
+    if "\0" in value:
+        # PostgreSQL cannot store it.
+        raise InvalidEventError(name, "has a NUL character")
+    _check_encodable(name, value)
+    return value
+
+
+def _optional_identifier(sent: dict[str, Any], name: str) -> str | None:
+    return None if _field(sent, name) is None else _identifier(sent, name)
+
+
+def _encode_data(sent: dict[str, Any]) -> str:
+    data = _field(sent, "data")
+    if not isinstance(data, dict):
+        raise InvalidEventError("data", "is not an object")
+    try:
+        text = canonical.encode(data)
+    except RecursionError:
+        raise InvalidEventError("data", "is nested too deeply") from None
+    except ValueError:
+        # Only 1e999 and its like get this far: Python reads them as infinity.
+        raise InvalidEventError("data", "has a number that is too large") from None
+    _check_encodable("data", text)
+    return text
+
+
+def _check_encodable(name: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidEventError(name, "has a lone surrogate, which UTF-8 cannot hold") from None
+
+
+def _is_erased(data: dict[str, Any]) -> bool:
+    # An erased event keeps the digest of what it once said. `is`: 1 == True.
+    return len(data) == 1 and data.get("erased") is True
+
+
+def _digest(event: ReceivedEvent) -> str:
+    return canonical.digest(
+        canonical.envelope(
+            event.event_id,
+            event.type,
+            event.timestamp_ms,
+            event.agent_id,
+            event.session_id,
+            event.user_id,
+            event.data,
+        )
+    )

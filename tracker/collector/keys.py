@@ -1,0 +1,127 @@
+"""API keys: made here, shown once, stored as hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import insert, select, update
+
+from tracker.collector.tables import MAX_ID_LENGTH, api_keys
+
+if TYPE_CHECKING:
+    from sqlalchemy import RowMapping
+
+    from tracker.collector.store import Store
+
+_PREFIX = "trk_"
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """What is known of a key besides the key itself.
+
+    Attributes:
+        id: Its number, for ``tracker-collector keys revoke``.
+        client_id: The one client it speaks for.
+        label: What the operator calls it, or None.
+        created_at_ms: Unix milliseconds.
+        revoked_at_ms: Unix milliseconds, or None while it is valid.
+    """
+
+    id: int
+    client_id: str
+    label: str | None
+    created_at_ms: int
+    revoked_at_ms: int | None
+
+
+class Keys:
+    """The API keys in a store. Any thread may call any method; the store owns the connections.
+
+    Every method raises `StorageError` if the database fails.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def create(self, client_id: str, label: str | None = None) -> tuple[str, ApiKey]:
+        """Make a key for `client_id`; return it, for the only time ever, and its description.
+
+        Raises:
+            ValueError: `client_id` or `label` is not something the database and HTTP can hold.
+        """
+        check_client_id(client_id)
+        if label is not None and (len(label) > MAX_ID_LENGTH or not label.isprintable()):
+            raise ValueError(f"the label is not a line of at most {MAX_ID_LENGTH} characters")
+        key = _PREFIX + secrets.token_urlsafe(32)
+        values = {
+            "client_id": client_id,
+            "key_hash": hash_key(key),
+            "created_at_ms": time.time_ns() // 1_000_000,
+            "label": label,
+        }
+        with self._store.writing("keys") as connection:
+            result = connection.execute(insert(api_keys).values(**values))
+            (key_id,) = result.inserted_primary_key or (0,)
+        return key, ApiKey(key_id, client_id, label, int(str(values["created_at_ms"])), None)
+
+    def find(self, key: str) -> ApiKey | None:
+        """Return the description of `key`, or None if it is unknown or revoked."""
+        wanted = hash_key(key)
+        query = select(api_keys).where(api_keys.c.key_hash == wanted)
+        with self._store.reading() as connection:
+            row = connection.execute(query).mappings().first()
+        # The index finds the row by a hash of 256 random bits, so how long it takes says nothing
+        # of the key; the comparison of the whole is made timing-safely all the same.
+        if row is None or not hmac.compare_digest(row["key_hash"], wanted):
+            return None
+        return None if row["revoked_at_ms"] is not None else _describe(row)
+
+    def list(self) -> list[ApiKey]:
+        """Return every key's description, revoked ones too, in order of making."""
+        with self._store.reading() as connection:
+            rows = connection.execute(select(api_keys).order_by(api_keys.c.id)).mappings()
+            return [_describe(row) for row in rows]
+
+    def revoke(self, key_id: int) -> bool:
+        """Revoke a key from the next request on; return whether there was a valid one to revoke."""
+        statement = (
+            update(api_keys)
+            .where(api_keys.c.id == key_id, api_keys.c.revoked_at_ms.is_(None))
+            .values(revoked_at_ms=time.time_ns() // 1_000_000)
+        )
+        with self._store.writing("keys") as connection:
+            return connection.execute(statement).rowcount == 1
+
+
+def hash_key(key: str) -> str:
+    """Return what is stored of a key: its SHA-256 as 64 hex digits.
+
+    A plain hash suffices: a key is 256 random bits, not a password that could be guessed.
+    """
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def check_client_id(client_id: str) -> None:
+    """Return if a header can carry `client_id` unchanged.
+
+    Raises:
+        ValueError: if not.
+    """
+    if not 1 <= len(client_id) <= MAX_ID_LENGTH:
+        raise ValueError(f"the client id must have 1 to {MAX_ID_LENGTH} characters")
+    if client_id != client_id.strip() or not client_id.isprintable():
+        raise ValueError(
+            "the client id must be printable, without spaces around it: it travels in a header"
+        )
+
+
+def _describe(row: RowMapping) -> ApiKey:
+    return ApiKey(
+        row["id"], row["client_id"], row["label"], row["created_at_ms"], row["revoked_at_ms"]
+    )

@@ -1,0 +1,138 @@
+"""Bounds on what one client can make the collector hold: body, decompression, request rate."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import zlib
+from typing import TYPE_CHECKING
+
+from tracker.collector.refusal import RefusedError, invalid_request, too_large
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+_GZIP = 16 + zlib.MAX_WBITS
+# What one step of decompression may produce: large enough to be fast, small beside the bound.
+_STEP = 256 * 1024
+
+
+def check_content_length(header: str | None, limit: int) -> None:
+    """Refuse a body that announces itself larger than `limit` bytes, before reading any of it.
+
+    Raises:
+        RefusedError: 413 if it is too large, 400 if the header is not a number.
+    """
+    if header is None:
+        return
+    if not (header.isascii() and header.isdigit()):
+        raise invalid_request("Content-Length is not a number.")
+    # Python refuses to read numbers of thousands of digits; none of those is within the limit.
+    if len(header) > 20 or int(header) > limit:
+        raise too_large(f"The body is larger than {limit:,} bytes.")
+
+
+async def read_body(chunks: AsyncIterator[bytes], limit: int, idle_seconds: float) -> bytes:
+    """Return the whole body, never holding more than `limit` bytes and one chunk of it.
+
+    Raises:
+        RefusedError: 413 beyond `limit`, 408 if nothing came for `idle_seconds`.
+    """
+    body = bytearray()
+    while True:
+        try:
+            chunk = await asyncio.wait_for(anext(chunks), idle_seconds)
+        except StopAsyncIteration:
+            return bytes(body)
+        except asyncio.TimeoutError:
+            raise RefusedError(
+                408, "request_timeout", f"No part of the body came for {idle_seconds:g} s."
+            ) from None
+        body += chunk
+        if len(body) > limit:
+            raise too_large(f"The body is larger than {limit:,} bytes.")
+
+
+def check_encoding(header: str | None) -> str:
+    """Return ``gzip`` or ``identity`` for a Content-Encoding header.
+
+    Raises:
+        RefusedError: 415 for every other encoding.
+    """
+    encoding = (header or "identity").strip().lower()
+    if encoding in ("gzip", "x-gzip"):
+        return "gzip"
+    if encoding in ("identity", ""):
+        return "identity"
+    raise RefusedError(415, "unsupported_encoding", "Content-Encoding must be gzip or identity.")
+
+
+def decode_body(body: bytes, encoding: str, limit: int) -> bytes:
+    """Return `body` without its ``gzip`` or ``identity`` encoding, at most `limit` bytes.
+
+    A small body that unpacks to gigabytes costs at most `limit` and one step of memory.
+
+    Raises:
+        RefusedError: 413 beyond `limit`, 400 for damaged or cut-off gzip.
+    """
+    if encoding == "identity":
+        if len(body) > limit:
+            raise too_large(f"The body is larger than {limit:,} bytes.")
+        return body
+    return _gunzip(body, limit)
+
+
+def _gunzip(body: bytes, limit: int) -> bytes:
+    member = zlib.decompressobj(_GZIP)
+    decoded, rest = bytearray(), body
+    while not member.eof:
+        try:
+            piece = member.decompress(rest, _STEP)
+        except zlib.error as error:
+            raise invalid_request("The body is not valid gzip.") from error
+        rest = member.unconsumed_tail
+        if not (piece or rest or member.eof):
+            raise invalid_request("The gzip body is cut off.")
+        decoded += piece
+        if len(decoded) > limit:
+            raise too_large(f"The body is larger than {limit:,} bytes when decompressed.")
+    # gzip allows further members, but no client needs them, and a body of a million empty ones
+    # would cost far more time than its size shows.
+    if member.unused_data:
+        raise invalid_request("Something follows the end of the gzip body.")
+    return bytes(decoded)
+
+
+class RateLimiter:
+    """One token bucket per API key.
+
+    A bucket holds one minute's worth of requests and refills evenly, so a client that was silent
+    may catch up in a burst. Owns its lock; any thread may call it. Buckets exist only for keys
+    that were found valid, so callers cannot make it grow.
+
+    Args:
+        per_minute: Requests per minute and key, 1 or more.
+        clock: Seconds that never step back.
+    """
+
+    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
+        if per_minute < 1:
+            raise ValueError(f"per_minute is {per_minute}; give 1 or more")
+        self._capacity = float(per_minute)
+        self._per_second = per_minute / 60
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._buckets: dict[int, tuple[float, float]] = {}  # key id -> tokens, time counted
+
+    def take(self, key_id: int) -> float:
+        """Take one token; return 0.0, or the seconds until there is one if there is none."""
+        with self._lock:
+            now = self._clock()
+            tokens, counted_at = self._buckets.get(key_id, (self._capacity, now))
+            tokens = min(self._capacity, tokens + (now - counted_at) * self._per_second)
+            if tokens < 1:
+                self._buckets[key_id] = (tokens, now)
+                return (1 - tokens) / self._per_second
+            self._buckets[key_id] = (tokens - 1, now)
+            return 0.0

@@ -1,0 +1,247 @@
+"""``tracker-collector``: serve, and manage API keys."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import signal
+import socket
+import sys
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+import click
+import platformdirs
+
+from tracker._version import __version__
+from tracker.collector.keys import ApiKey, Keys, check_client_id
+from tracker.collector.settings import Settings
+from tracker.collector.store import StorageError, Store
+from tracker.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_EXTRA_MISSING = "tracker-collector needs the extra: pip install 'agent-tracking-sdk[collector]'"
+_SHUTDOWN_SECONDS = 10
+
+
+def main() -> None:
+    """Run the command line and exit: 0 ok, 1 failure, 2 wrong use or the extra is missing."""
+    try:
+        import fastapi  # noqa: F401 - an optional extra; its absence is told kindly
+        import uvicorn  # noqa: F401
+    except ImportError:
+        click.echo(_EXTRA_MISSING, err=True)
+        sys.exit(2)
+    cli(prog_name="tracker-collector")
+
+
+class _ServeByDefault(click.Group):
+    """A group that serves when the first argument is no subcommand but an option or nothing."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own = {"--help", "--version"}
+        if not args or (args[0].startswith("-") and args[0] not in own):
+            args = ["serve", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_ServeByDefault)
+@click.version_option(__version__, prog_name="tracker-collector")
+def cli() -> None:
+    """Receive events from trackers over HTTP and store them.
+
+    Without a command: serve.
+    """
+
+
+def _database_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--database",
+        envvar="COLLECTOR_DATABASE_URL",
+        default=_default_database,
+        show_default="collector.sqlite3 in the user's data folder",
+        show_envvar=True,
+        help="Path of an SQLite file, or an SQLAlchemy URL (sqlite, postgresql).",
+    )(command)
+
+
+def _default_database() -> str:
+    folder = platformdirs.user_data_path("agent-tracking-sdk", appauthor=False)
+    return str(folder / "collector.sqlite3")
+
+
+@cli.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    show_default=True,
+    help="Port to listen on; 0 takes a free one.",
+)
+@_database_option
+@click.option(
+    "--rate",
+    type=click.IntRange(min=1),
+    default=Settings.requests_per_minute,
+    show_default=True,
+    help="Batches per minute that one API key may send.",
+)
+def serve(host: str, port: int, database: str, rate: int) -> None:
+    """Listen for batches until SIGTERM or Ctrl+C."""
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    # uvicorn shuts down in order on these and then raises them again: this is the end.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    with _listen(host, port) as listener, _opened(database) as store:
+        _run(store, Settings(requests_per_minute=rate), listener, host)
+
+
+@cli.group()
+def keys() -> None:
+    """Make, list and revoke the API keys that clients send."""
+
+
+@keys.command("create")
+@click.option("--client", "client_id", required=True, help="The client that the key is for.")
+@click.option("--label", help="What you want to call the key.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@_database_option
+def create_key(client_id: str, label: str | None, as_json: bool, database: str) -> None:
+    """Make a key and print it. It is shown this once; only its hash is stored."""
+    try:
+        check_client_id(client_id)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--client") from error
+    with _opened(database) as store:
+        try:
+            key, description = Keys(store).create(client_id, label)
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="--label") from error
+    if as_json:
+        click.echo(json.dumps({**_as_dict(description), "key": key}))
+    else:
+        click.echo(key)
+        click.echo(f"key {description.id} for {client_id}; it is not shown again", err=True)
+
+
+@keys.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
+@_database_option
+def list_keys(as_json: bool, database: str) -> None:
+    """List every key's id, client and dates; never the key."""
+    with _opened(database) as store:
+        found = Keys(store).list()
+    if as_json:
+        click.echo(json.dumps([_as_dict(key) for key in found]))
+        return
+    for key in found:
+        revoked = f"revoked {_date(key.revoked_at_ms)}" if key.revoked_at_ms else "valid"
+        label = f"  {key.label}" if key.label else ""
+        click.echo(
+            f"{key.id}  {key.client_id}  created {_date(key.created_at_ms)}  {revoked}{label}"
+        )
+
+
+@keys.command("revoke")
+@click.argument("key_id", type=click.IntRange(1, 2**63 - 1))
+@_database_option
+def revoke_key(key_id: int, database: str) -> None:
+    """Refuse the key with this id from now on."""
+    with _opened(database) as store:
+        revoked = Keys(store).revoke(key_id)
+    if not revoked:
+        raise click.ClickException(f"there is no valid key with the id {key_id}")
+    click.echo(f"key {key_id} is revoked")
+
+
+@contextlib.contextmanager
+def _opened(database: str) -> Iterator[Store]:
+    """Lend the store; its errors become one-line messages: wrong use 2, failure 1."""
+    try:
+        store = Store(database)
+    except ConfigurationError as error:
+        raise click.BadParameter(str(error), param_hint="--database") from error
+    except StorageError as error:
+        raise click.ClickException(str(error)) from error
+    try:
+        yield store
+    except StorageError as error:
+        raise click.ClickException(str(error)) from error
+    finally:
+        store.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; the caller owns it."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            # A restart must not wait for the last run's connections to fade away.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen()
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        raise click.ClickException(
+            f"cannot listen on {host} port {port}: {error.strerror or error}"
+        ) from error
+    return listener
+
+
+def _run(store: Store, settings: Settings, listener: socket.socket, host: str) -> None:
+    import uvicorn
+
+    from tracker.collector.app import create_app
+
+    shown = f"[{host}]" if ":" in host else host
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            click.echo(f"listening on http://{shown}:{listener.getsockname()[1]}", err=True)
+
+    config = uvicorn.Config(
+        create_app(store, settings),
+        http="h11",  # the one that comes with uvicorn, and bounds the size of headers
+        loop="asyncio",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+    )
+    Server(config).run(sockets=[listener])
+
+
+def _as_dict(key: ApiKey) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "client_id": key.client_id,
+        "label": key.label,
+        "created_at_ms": key.created_at_ms,
+        "revoked_at_ms": key.revoked_at_ms,
+    }
+
+
+def _date(milliseconds: int) -> str:
+    moment = datetime.fromtimestamp(milliseconds / 1000, tz=timezone.utc)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""The collector's tables, written so that SQLite and PostgreSQL both take them."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+MAX_ID_LENGTH = 256
+"""Characters in a client, agent, session or user id and in an event's type."""
+UUID_LENGTH = 36
+HEX_LENGTH = 64
+
+# SQLite counts up only in a column of exactly the type INTEGER.
+_RowId = BigInteger().with_variant(Integer(), "sqlite")
+
+metadata = MetaData()
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", _RowId, primary_key=True, autoincrement=True),
+    Column("client_id", String(MAX_ID_LENGTH), nullable=False),
+    Column("key_hash", String(HEX_LENGTH), nullable=False, unique=True),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("revoked_at_ms", BigInteger),
+    Column("label", String(MAX_ID_LENGTH)),
+    sqlite_autoincrement=True,
+)
+"""SHA-256 hashes of the keys given out; a key itself is stored nowhere."""
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", _RowId, primary_key=True, autoincrement=True),
+    Column("client_id", String(MAX_ID_LENGTH), nullable=False),
+    Column("outbox_id", String(UUID_LENGTH), nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("event_id", String(UUID_LENGTH), nullable=False),
+    Column("type", String(MAX_ID_LENGTH), nullable=False),
+    Column("timestamp_ms", BigInteger, nullable=False),
+    Column("agent_id", String(MAX_ID_LENGTH)),
+    Column("session_id", String(MAX_ID_LENGTH)),
+    Column("user_id", String(MAX_ID_LENGTH)),
+    Column("data", Text, nullable=False),
+    Column("digest", String(HEX_LENGTH), nullable=False),
+    Column("chain", String(HEX_LENGTH), nullable=False),
+    Column("received_at_ms", BigInteger, nullable=False),
+    Column("sent_at_ms", BigInteger, nullable=False),
+    UniqueConstraint("client_id", "event_id", name="uq_events_event_id"),
+    # Not unique: after damage an outbox can give a seq to another event.
+    Index("ix_events_outbox", "client_id", "outbox_id", "seq"),
+    Index("ix_events_session", "client_id", "session_id"),
+    # A reader that remembers the highest id it saw must never meet that id again.
+    sqlite_autoincrement=True,
+)
+"""Every event received, in the order of receipt (`id`); `data` is canonical JSON text."""

@@ -1,0 +1,337 @@
+"""`APIConfig`: every setting, checked once. The only reader of environment variables."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import ipaddress
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import platformdirs
+
+from tracker import identity
+from tracker.errors import ConfigurationError, ValidationError
+from tracker.validation import check_id
+
+DEFAULT_BASE_URL = "http://127.0.0.1:8080"
+APPLICATION = "agent-tracking-sdk"
+PROTOCOL_BATCH_EVENTS = 500
+PROTOCOL_BATCH_BYTES = 4 * 1024 * 1024
+_ENVELOPE_ROOM = 4096
+"""Bytes of a request body kept for what stands around the events."""
+
+_FALSE = ("", "0", "false", "no", "off")
+_TRUE = ("1", "true", "yes", "on")
+_UNSET: Any = None
+"""Default of the fields that an environment variable may fill in when a config is made."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class APIConfig:
+    """Settings of a tracker. An argument beats the environment, which beats the default.
+
+    Frozen: make a changed copy with `dataclasses.replace`. Neither `repr` nor any error shows the
+    API key.
+
+    Raises:
+        ConfigurationError: if a value is missing or impossible; the message says what is allowed.
+
+    Attributes:
+        api_key: Key the collector knows this client by. ``SDK_API_KEY``. Required, unless
+            `disabled`.
+        client_id: Name of this device or installation, 1 to 256 printable ASCII characters.
+            ``SDK_CLIENT_ID``. Default: a UUID made once and kept beside the outbox.
+        base_url: Where the collector listens; a path prefix is kept, a trailing slash dropped.
+            ``SDK_BASE_URL``. Default ``http://127.0.0.1:8080``.
+        outbox_path: The SQLite file. ``SDK_OUTBOX_PATH``. Default: one file per base URL and
+            client id in the user's data folder.
+        disabled: Calls validate their arguments and do nothing else. ``SDK_DISABLED=1``.
+            Default False.
+        durability: ``"full"`` (default): a returned call survives power loss. ``"process"``: it
+            survives the death of the process only, and is several times faster.
+        on_error: What a logging call does when the outbox cannot be written. ``"degrade"``
+            (default): the event waits in a bounded memory buffer until it can. ``"raise"``: the
+            call raises `OutboxError`.
+        allow_insecure_http: Accept plain ``http://`` to a host that is not loopback; the API key
+            then travels in clear. ``SDK_ALLOW_INSECURE_HTTP=1``. Default False.
+        max_event_bytes: Bound on one encoded event, 1,024 to 4,190,208 bytes. Default 1 MiB.
+        batch_max_events: Events in one request, 1 to 500. Default 500.
+        batch_max_bytes: Bytes of one request before compression, at least `max_event_bytes` plus
+            4 KiB, at most 4 MiB. Default 4 MiB.
+        flush_interval: Seconds that new events may wait for company before they are sent, 0 to
+            3,600. Default 0.5.
+        connect_timeout: Seconds to wait for a connection. Default 5.
+        read_timeout: Seconds to wait for the next bytes of an answer. Default 30.
+        total_timeout: Seconds that one request may take from first to last byte. Default 60.
+        backoff_base: Seconds that the first pause after a failure may last. Default 1.
+        backoff_cap: Seconds that any pause may last (a server's ``Retry-After`` apart).
+            Default 300.
+        requests_per_minute: Bound on requests in any 60 seconds, 1 to 5,000. Default 5,000.
+        retention_days: Days that delivered events stay in the outbox; 0 removes them at the next
+            round of pruning. Default 7.
+        max_outbox_bytes: Bytes that the outbox may use, at least 1 MiB; None (default) for no
+            bound. Delivered events are removed early before `outbox_full` applies.
+        outbox_full: ``"refuse"`` (default): a new event over the bound follows `on_error`.
+            ``"discard_oldest"``: the oldest pending events make room, counted as discarded.
+        memory_buffer_events: Events that wait in memory while storage fails, 0 to 1,000,000.
+            Default 10,000.
+        exit_timeout: Seconds of uploading at interpreter exit, 0 to 60. Default 2.
+        ca_bundle: File of further CA certificates to trust (PEM), as requests' ``verify``.
+        proxies: Proxies by scheme, as requests understands them. Default: the environment's
+            (``HTTPS_PROXY`` …); a loopback `base_url` never goes through the environment's.
+    """
+
+    api_key: str = field(default=_UNSET, repr=False, metadata={"variable": "SDK_API_KEY"})
+    client_id: str = field(default=_UNSET, metadata={"variable": "SDK_CLIENT_ID"})
+    base_url: str = field(default=_UNSET, metadata={"variable": "SDK_BASE_URL"})
+    outbox_path: Path = field(default=_UNSET, metadata={"variable": "SDK_OUTBOX_PATH"})
+    disabled: bool = field(default=_UNSET, metadata={"variable": "SDK_DISABLED"})
+    durability: Literal["full", "process"] = "full"
+    on_error: Literal["degrade", "raise"] = "degrade"
+    allow_insecure_http: bool = field(
+        default=_UNSET, metadata={"variable": "SDK_ALLOW_INSECURE_HTTP"}
+    )
+    max_event_bytes: int = 1024 * 1024
+    batch_max_events: int = PROTOCOL_BATCH_EVENTS
+    batch_max_bytes: int = PROTOCOL_BATCH_BYTES
+    flush_interval: float = 0.5
+    connect_timeout: float = 5.0
+    read_timeout: float = 30.0
+    total_timeout: float = 60.0
+    backoff_base: float = 1.0
+    backoff_cap: float = 300.0
+    requests_per_minute: int = 5_000
+    retention_days: float = 7.0
+    max_outbox_bytes: int | None = None
+    outbox_full: Literal["refuse", "discard_oldest"] = "refuse"
+    memory_buffer_events: int = 10_000
+    exit_timeout: float = 2.0
+    ca_bundle: Path | None = None
+    proxies: Mapping[str, str] | None = field(default=None, hash=False)
+
+    def __post_init__(self) -> None:
+        """Fill in what was not given, then check every value."""
+        for item in dataclasses.fields(self):
+            variable = item.metadata.get("variable")
+            if variable and getattr(self, item.name) is None:
+                self._set(item.name, os.environ.get(variable) or None)
+        self._set("disabled", _flag("disabled (SDK_DISABLED)", self.disabled))
+        self._set(
+            "allow_insecure_http",
+            _flag("allow_insecure_http (SDK_ALLOW_INSECURE_HTTP)", self.allow_insecure_http),
+        )
+        self._check_choices()
+        self._check_numbers()
+        self._set("api_key", _check_api_key(self.api_key, self.disabled))
+        url = DEFAULT_BASE_URL if self.base_url is _UNSET else self.base_url
+        self._set("base_url", _check_base_url(url, self.allow_insecure_http))
+        self._set("ca_bundle", _check_ca_bundle(self.ca_bundle))
+        self._set("proxies", _check_proxies(self.proxies))
+        self._locate()
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    def _check_choices(self) -> None:
+        _choice("durability", self.durability, ("full", "process"))
+        _choice("on_error", self.on_error, ("degrade", "raise"))
+        _choice("outbox_full", self.outbox_full, ("refuse", "discard_oldest"))
+
+    def _check_numbers(self) -> None:
+        _integer("max_event_bytes", self.max_event_bytes, 1024, PROTOCOL_BATCH_BYTES - 4096)
+        _integer("batch_max_events", self.batch_max_events, 1, PROTOCOL_BATCH_EVENTS)
+        _integer(
+            "batch_max_bytes",
+            self.batch_max_bytes,
+            self.max_event_bytes + _ENVELOPE_ROOM,
+            PROTOCOL_BATCH_BYTES,
+        )
+        _integer("requests_per_minute", self.requests_per_minute, 1, 5_000)
+        _integer("memory_buffer_events", self.memory_buffer_events, 0, 1_000_000)
+        if self.max_outbox_bytes is not None:
+            _integer("max_outbox_bytes", self.max_outbox_bytes, 1024 * 1024, 2**63 - 1)
+        for name, low, high in (
+            ("flush_interval", 0.0, 3_600.0),
+            ("connect_timeout", 0.001, 3_600.0),
+            ("read_timeout", 0.001, 3_600.0),
+            ("total_timeout", 0.001, 86_400.0),
+            ("backoff_base", 0.001, 3_600.0),
+            ("backoff_cap", 0.001, 86_400.0),
+            ("retention_days", 0.0, 36_500.0),
+            ("exit_timeout", 0.0, 60.0),
+        ):
+            self._set(name, _seconds(name, getattr(self, name), low, high))
+
+    def _locate(self) -> None:
+        """Settle the outbox's path and the client id, which may be kept beside it."""
+        given = _check_path(self.outbox_path)
+        folder = given.parent if given else default_folder()
+        if self.client_id is _UNSET:
+            made = "disabled" if self.disabled else identity.load_or_create(folder)
+            self._set("client_id", made)
+        _check_client_id(self.client_id)
+        path = given or folder / _file_name(self.base_url, self.client_id)
+        # realpath of the folder only: a link planted at the file itself is refused on opening.
+        self._set("outbox_path", Path(os.path.realpath(path.parent)) / path.name)
+
+
+def default_folder() -> Path:
+    """Return the user's data folder for outboxes, by the platform's conventions."""
+    return platformdirs.user_data_path(APPLICATION, appauthor=False)
+
+
+def _file_name(base_url: str, client_id: str) -> str:
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", client_id)[:40].strip(".-") or "outbox"
+    unique = hashlib.sha256(f"{base_url}\0{client_id}".encode()).hexdigest()[:12]
+    return f"{readable}-{unique}.sqlite3"
+
+
+def _flag(name: str, value: object) -> bool:
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    text = str(value).strip().lower()
+    if text not in _TRUE + _FALSE:
+        raise ConfigurationError(f"{name} is {value!r}; give 1 or 0 (true/false)")
+    return text in _TRUE
+
+
+def _choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigurationError(
+            f"{name} is {value!r}; give one of {', '.join(map(repr, allowed))}"
+        )
+
+
+def _integer(name: str, value: object, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ConfigurationError(f"{name} is {value!r}; give an int from {low:,} to {high:,}")
+
+
+def _seconds(name: str, value: object, low: float, high: float) -> float:
+    fits = (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and low <= value <= high
+    )
+    if not fits:
+        raise ConfigurationError(f"{name} is {value!r}; give a number from {low:g} to {high:g}")
+    return float(value)  # type: ignore[arg-type]  # `fits` has just shown that it is a number
+
+
+def _check_api_key(value: object, disabled: bool) -> str:
+    # No message here may contain the key itself, nor any part of it.
+    if value is None and disabled:
+        return ""
+    if value is None or value == "":
+        raise ConfigurationError(
+            "no API key: set the environment variable SDK_API_KEY or pass "
+            "APIConfig(api_key=...); `tracker-collector keys create` makes one"
+        )
+    if not isinstance(value, str):
+        raise ConfigurationError(f"api_key is of type {type(value).__name__}; give a str")
+    key = value.strip()  # secrets read from files often end in a newline
+    if not key or not (key.isascii() and key.isprintable()) or " " in key:
+        raise ConfigurationError(
+            "api_key (SDK_API_KEY) has white space, control or non-ASCII characters; "
+            "an HTTP header cannot carry them. Copy the key again"
+        )
+    return key
+
+
+def _check_client_id(value: object) -> None:
+    try:
+        text = check_id("client_id (SDK_CLIENT_ID)", value)
+    except ValidationError as error:
+        raise ConfigurationError(str(error)) from None
+    if not (text.isascii() and text.isprintable()) or text != text.strip():
+        raise ConfigurationError(
+            f"client_id (SDK_CLIENT_ID) is {text!r}; give printable ASCII characters without "
+            "white space at the ends: it travels in an HTTP header"
+        )
+
+
+def _check_base_url(value: object, allow_insecure_http: bool) -> str:
+    name = "base_url (SDK_BASE_URL)"
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{name} is of type {type(value).__name__}; give a str")
+    try:
+        parts = urlsplit(value.strip())
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ConfigurationError(f"{name} is not a URL: {error}") from None
+    if parts.username is not None or parts.password is not None:
+        raise ConfigurationError(f"{name} carries credentials; give the key as api_key instead")
+    if parts.scheme not in ("http", "https"):
+        raise ConfigurationError(
+            f"{name} is {value!r} with the scheme {parts.scheme!r}; "
+            "give https://host or http://localhost:port"
+        )
+    if not host or parts.query or parts.fragment or not value.isascii():
+        raise ConfigurationError(
+            f"{name} is {value!r}; give scheme, host, optional port and path prefix in ASCII, "
+            "without query or fragment"
+        )
+    if parts.scheme == "http" and not is_loopback(host) and not allow_insecure_http:
+        raise ConfigurationError(
+            f"{name} is {value!r}: plain http would send the API key in clear to another host. "
+            "Use https://, or set allow_insecure_http=True (SDK_ALLOW_INSECURE_HTTP=1) if the "
+            "network is trusted"
+        )
+    shown_host = f"[{host}]" if ":" in host else host
+    shown_port = "" if port is None else f":{port}"
+    return f"{parts.scheme}://{shown_host}{shown_port}{parts.path.rstrip('/')}"
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether `host` names this machine's loopback interface."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _check_path(value: object) -> Path | None:
+    if value is None:
+        return None
+    if not isinstance(value, (str, os.PathLike)):
+        raise ConfigurationError(
+            f"outbox_path (SDK_OUTBOX_PATH) is of type {type(value).__name__}; give a path"
+        )
+    text = os.fspath(value)
+    if not isinstance(text, str) or "\0" in text:
+        raise ConfigurationError("outbox_path (SDK_OUTBOX_PATH) must be text without NUL")
+    if text.startswith((":memory:", "file:")):
+        raise ConfigurationError(
+            f"outbox_path (SDK_OUTBOX_PATH) is {text!r}; give the path of a file on a disk"
+        )
+    return Path(text).expanduser()
+
+
+def _check_ca_bundle(value: object) -> Path | None:
+    if value is None:
+        return None
+    if not isinstance(value, (str, os.PathLike)) or not Path(value).exists():
+        raise ConfigurationError(f"ca_bundle is {value!r}; give the path of a PEM file")
+    return Path(value)
+
+
+def _check_proxies(value: object) -> dict[str, str] | None:
+    if value is None:
+        return None
+    if not isinstance(value, Mapping) or not all(
+        isinstance(part, str) for pair in value.items() for part in pair
+    ):
+        raise ConfigurationError(
+            "proxies must map schemes to proxy URLs, as in {'https': 'http://proxy:3128'}"
+        )
+    return dict(value)

@@ -1,0 +1,61 @@
+"""Every error this package raises on purpose.
+
+::
+
+    TrackerError
+    ├── ConfigurationError (ValueError)       a setting is missing or impossible
+    ├── ValidationError    (ValueError)       an argument of a logging call is not allowed
+    ├── TrackerClosedError (RuntimeError)     a call came after ``close()``
+    └── OutboxError                           the outbox file could not be read or written
+        ├── OutboxFullError                   the outbox reached ``max_outbox_bytes``
+        ├── NotAnOutboxError                  the path holds something else; it is left untouched
+        └── SchemaVersionError                the file was made by a newer tracker; left untouched
+
+Network trouble is not among them: callers never see it. ``tracker-sync status`` does.
+"""
+
+from __future__ import annotations
+
+
+class TrackerError(Exception):
+    """Base of every error in this package."""
+
+
+class ConfigurationError(TrackerError, ValueError):
+    """A setting is missing, impossible, or contradicts another tracker's on the same outbox."""
+
+
+class ValidationError(TrackerError, ValueError):
+    """An argument of a logging call is not allowed. Nothing was stored.
+
+    Attributes:
+        argument: Name (or path, as in ``metadata['user'].photo``) of the argument at fault.
+    """
+
+    def __init__(self, argument: str, problem: str) -> None:
+        super().__init__(f"{argument}: {problem}")
+        self.argument = argument
+        self._problem = problem
+
+    def __reduce__(self) -> tuple[type[ValidationError], tuple[str, str]]:
+        return type(self), (self.argument, self._problem)
+
+
+class TrackerClosedError(TrackerError, RuntimeError):
+    """The tracker was closed; make a new one to log again."""
+
+
+class OutboxError(TrackerError):
+    """The outbox could not be read or written (disk full, no permission, I/O error …)."""
+
+
+class OutboxFullError(OutboxError):
+    """The outbox reached ``max_outbox_bytes`` and its policy is to refuse new events."""
+
+
+class NotAnOutboxError(OutboxError):
+    """The path holds a folder, another kind of file or another program's database."""
+
+
+class SchemaVersionError(OutboxError):
+    """The outbox has a schema that this version of the package does not know."""

@@ -1,0 +1,57 @@
+"""The client id that a device makes once and keeps over restarts."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from typing import TYPE_CHECKING
+
+from tracker.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FILE_NAME = "client-id"
+
+
+def load_or_create(folder: Path) -> str:
+    """Return the client id kept in `folder`, made on first use.
+
+    Processes that start at the same moment agree on one id: the file appears whole or not at all,
+    and whoever comes second reads the first one's.
+
+    Raises:
+        ConfigurationError: if the file can be neither read nor made.
+    """
+    path = folder / FILE_NAME
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists():
+            _create(path)
+        kept = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"the client id cannot be kept in {path} ({error}); set SDK_CLIENT_ID, or point "
+            "SDK_OUTBOX_PATH to a folder that this user may write"
+        ) from error
+    if not kept:
+        raise ConfigurationError(f"{path} is empty; delete it, or set SDK_CLIENT_ID")
+    return kept
+
+
+def _create(path: Path) -> None:
+    draft = path.with_name(f"{FILE_NAME}.{uuid.uuid4().hex}")
+    try:
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(f"{uuid.uuid4()}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(draft, path)  # unlike a rename, this never replaces another process's id
+        except FileExistsError:
+            return
+        except OSError:  # FAT and some network file systems have no hard links
+            draft.rename(path)
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,87 @@
+"""The loss account: accepted = delivered + pending + dead + discarded, at any moment.
+
+Counting rows would take seconds in a large outbox. So each change of an event's state adds to a
+small table in the same transaction, and pending is what remains of the last seq: the sum holds by
+construction, and ``tracker-sync verify`` holds it against the rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy import Connection
+
+DELIVERED = "delivered"
+DEAD = "dead"
+DISCARDED = "discarded."
+"""Prefix of the entries for discarded events; the reason follows."""
+
+BY_OPERATOR = "operator"
+BY_SIZE = "size_policy"
+BY_BUFFER = "memory_buffer"
+"""Events that overflowed the memory buffer while storage failed; they never had a seq."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """Where every event that was ever accepted is now. All figures are numbers of events.
+
+    Attributes:
+        accepted: Events that logging calls handed over.
+        delivered: Events that a receipt says are stored.
+        pending: Events that wait to be sent.
+        dead: Events that the server refused for good, kept for the operator.
+        discarded: Events that were given up on purpose, by reason.
+    """
+
+    accepted: int = 0
+    delivered: int = 0
+    pending: int = 0
+    dead: int = 0
+    discarded: Mapping[str, int] = field(default_factory=dict)
+
+
+def read(connection: Connection) -> Account:
+    """Return the account as it stands."""
+    entries = {
+        row.entry: row.events
+        for row in connection.exec_driver_sql("SELECT entry, events FROM account")
+    }
+    delivered, dead = entries.get(DELIVERED, 0), entries.get(DEAD, 0)
+    discarded = {
+        entry.removeprefix(DISCARDED): events
+        for entry, events in sorted(entries.items())
+        if entry.startswith(DISCARDED)
+    }
+    accepted = last_seq(connection) + discarded.get(BY_BUFFER, 0)
+    pending = accepted - delivered - dead - sum(discarded.values())
+    return Account(accepted, delivered, pending, dead, discarded)
+
+
+def add(connection: Connection, entry: str, events: int) -> None:
+    """Add `events` (which may be negative) to an entry, in the caller's transaction."""
+    if events:
+        connection.exec_driver_sql(
+            "INSERT INTO account (entry, events) VALUES (?, ?) "
+            "ON CONFLICT (entry) DO UPDATE SET events = events + excluded.events",
+            (entry, events),
+        )
+
+
+def discard(connection: Connection, reason: str, events: int) -> None:
+    """Count `events` as given up for `reason`."""
+    add(connection, DISCARDED + reason, events)
+
+
+def last_seq(connection: Connection) -> int:
+    """Return the newest seq ever given, 0 in a new outbox."""
+    return int(
+        connection.exec_driver_sql(
+            "SELECT max(coalesce((SELECT max(seq) FROM events), 0), "
+            "coalesce((SELECT last_seq FROM gaps ORDER BY first_seq DESC LIMIT 1), 0))"
+        ).scalar_one()
+    )

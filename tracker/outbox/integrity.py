@@ -1,0 +1,139 @@
+"""``verify``: is everything stored as it was written, and is nothing missing?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tracker import canonical
+from tracker.outbox import account
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Connection
+
+_MOST_PROBLEMS = 1_000
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that does not hold. `seq` is where, or None for the outbox as a whole."""
+
+    seq: int | None
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True)
+class IntegrityReport:
+    """What `verify` found. Sound when `problems` is empty.
+
+    Attributes:
+        events: How many stored events were checked.
+        first_seq: The lowest of them, or None.
+        last_seq: The newest seq ever given.
+        removed: Events removed on purpose (delivered and pruned, or discarded).
+        problems: What does not hold, at most 1,000.
+    """
+
+    events: int
+    first_seq: int | None
+    last_seq: int
+    removed: int
+    problems: tuple[Problem, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything holds."""
+        return not self.problems
+
+
+def verify(connection: Connection) -> IntegrityReport:
+    """Check every digest, the chain, the gaps in seq and the account, in one snapshot."""
+    connection.exec_driver_sql("BEGIN")
+    try:
+        walk = _Walk(connection)
+        problems = []
+        for problem in [*walk.problems(), *_account_problems(connection)]:
+            problems.append(problem)
+            if len(problems) == _MOST_PROBLEMS:
+                break
+        return IntegrityReport(
+            walk.events,
+            walk.first_seq,
+            account.last_seq(connection),
+            sum(last - first + 1 for first, (last, _) in walk.gaps.items()),
+            tuple(problems),
+        )
+    finally:
+        connection.exec_driver_sql("ROLLBACK")
+
+
+class _Walk:
+    """One pass over the events in seq order, with the gaps that were noted on removal."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.gaps = {
+            first: (last, chain)
+            for first, last, chain in connection.exec_driver_sql(
+                "SELECT first_seq, last_seq, chain FROM gaps ORDER BY first_seq"
+            )
+        }
+        self.events = 0
+        self.first_seq: int | None = None
+        self._seq = 0
+        self._chain: str | None = canonical.GENESIS
+
+    def problems(self) -> Iterator[Problem]:
+        rows = self._connection.exec_driver_sql(
+            "SELECT seq, event_id, type, timestamp_ms, agent_id, session_id, user_id, data, "
+            "digest, chain FROM events ORDER BY seq"
+        )
+        for seq, *columns, digest, chain in rows:
+            self.events += 1
+            self.first_seq = seq if self.first_seq is None else self.first_seq
+            yield from self._skip_to(seq)
+            if not _matches(columns, digest):
+                yield Problem(seq, "digest", f"event {columns[0]} is not what was stored")
+            if self._chain is not None and canonical.chain(self._chain, str(digest)) != chain:
+                yield Problem(
+                    seq, "chain", f"event {columns[0]} does not follow from the one before"
+                )
+            self._seq, self._chain = seq, chain
+        yield from self._skip_to(None)
+
+    def _skip_to(self, seq: int | None) -> Iterator[Problem]:
+        """Pass over removed events up to `seq`; what is missing besides is a problem."""
+        while self._seq + 1 in self.gaps and self._seq + 1 != seq:
+            self._seq, self._chain = self.gaps[self._seq + 1]
+        if seq is not None and self._seq + 1 != seq:
+            first, last = self._seq + 1, seq - 1
+            shown = f"event {first} is" if first == last else f"events {first} to {last} are"
+            yield Problem(first, "gap", f"{shown} missing and were not removed by the tracker")
+            self._chain = None
+
+
+def _matches(columns: list[object], digest: object) -> bool:
+    try:
+        return canonical.digest(canonical.envelope(*columns)) == digest  # type: ignore[arg-type]  # damaged rows hold any type
+    except (TypeError, ValueError):
+        return False
+
+
+def _account_problems(connection: Connection) -> Iterator[Problem]:
+    book = account.read(connection)
+    pending, dead, settled = connection.exec_driver_sql(
+        "SELECT coalesce(sum(delivered_at_ms IS NULL AND dead_at_ms IS NULL), 0), "
+        "coalesce(sum(dead_at_ms IS NOT NULL), 0), "
+        "coalesce(sum(delivered_at_ms IS NULL AND dead_at_ms IS NULL AND seq <= "
+        "(SELECT settled_through FROM sync_state)), 0) FROM events"
+    ).one()
+    for name, booked, counted in (("pending", book.pending, pending), ("dead", book.dead, dead)):
+        if booked != counted:
+            yield Problem(
+                None, "account", f"{booked} events are booked as {name}, {counted} stand so"
+            )
+    if settled:
+        yield Problem(None, "account", f"{settled} pending events stand where none should be")

@@ -1,0 +1,295 @@
+"""`Outbox`: one SQLite file, opened once in a process."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+from sqlalchemy.exc import DBAPIError
+
+from tracker.errors import ConfigurationError, OutboxError, OutboxFullError
+from tracker.outbox import account, owner, retention, schema
+from tracker.outbox.buffer import MemoryBuffer
+from tracker.outbox.engine import make_engine
+from tracker.outbox.locks import FileLock
+from tracker.outbox.writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from sqlalchemy import Connection
+
+    from tracker.config import APIConfig
+    from tracker.events import Event
+    from tracker.outbox.writer import Transaction
+
+T = TypeVar("T")
+
+_SIZE_CHECK_EVERY = 64
+"""Events between two looks at the outbox's size."""
+
+
+class Outbox:
+    """The durable queue between logging calls and the collector.
+
+    Owns, in one process: the write side (`Writer`: connection, leadership, the write-lock file
+    ``<outbox>.lock``), one read connection with its lock, the memory buffer, and the upload lock
+    ``<outbox>.sync-lock``, which the sync worker takes. Any thread may call any method.
+
+    Args:
+        config: Settings; the path, durability, `on_error` and bounds are used here.
+        check_owner: False opens an outbox that belongs to another client id or base URL too, as
+            operators' commands do.
+
+    Raises:
+        OutboxError: or one of its kinds, if the file cannot be opened or is not an outbox.
+        ConfigurationError: if the outbox belongs to another client id or base URL.
+    """
+
+    def __init__(self, config: APIConfig, *, check_owner: bool = True) -> None:
+        self.path: Path = config.outbox_path
+        self._config = config
+        schema.create_file(self.path)
+        self._lock = FileLock(self.path.with_name(self.path.name + ".lock"))
+        self.upload_lock = FileLock(self.path.with_name(self.path.name + ".sync-lock"))
+        engine = make_engine(self.path, config.durability, writer=True)
+        self._writer = Writer(engine, self._lock, self.path)
+        self._readers = make_engine(self.path, config.durability, writer=False)
+        self._read_lock = threading.RLock()
+        self._read_connection: Connection | None = None
+        self._buffer = MemoryBuffer(config.memory_buffer_events)
+        self._until_size_check = 0
+        self._full = False
+        self.on_commit: Callable[[], None] = _nothing
+        try:
+            self._prepare()
+            with self.reading() as connection:
+                self.owner = owner.read(connection)
+            if check_owner:
+                self._check_owner()
+        except (DBAPIError, OSError) as error:
+            self.close()
+            raise schema.explain(self.path, error) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self) -> None:
+        """Create or migrate the file if it needs it."""
+        config = self._config
+        with self._readers.connect() as connection:
+            current = schema.is_current(connection)
+        if not current:
+            self._lock.acquire()
+            try:
+                with self._readers.connect() as connection:
+                    current = schema.is_current(connection)  # another process may have been first
+                if not current:
+                    engine = make_engine(self.path, config.durability, writer=True)
+                    schema.bring_up_to_date(engine, config.client_id, config.base_url)
+            finally:
+                self._lock.release()
+
+    def _check_owner(self) -> None:
+        config = self._config
+        _, client_id, base_url, _ = self.owner
+        if (client_id, base_url) != (config.client_id, config.base_url):
+            raise ConfigurationError(
+                f"the outbox {self.path} belongs to client {client_id!r} and sends to {base_url}; "
+                f"the configuration says client {config.client_id!r} and {config.base_url}. "
+                "Give each its own outbox_path (SDK_OUTBOX_PATH), or move this outbox with "
+                "`tracker-sync rebind`"
+            )
+
+    def append(self, event: Event) -> None:
+        """Store `event`; on return it is durable, unless storage failed and `on_error` bears it.
+
+        Raises:
+            OutboxError: if it could not be stored and `on_error` is ``"raise"``.
+        """
+        try:
+            if self._buffer.in_use:
+                if not self._buffer.should_retry():
+                    self._refuse_or_hold(event, None)
+                    return
+                self.drain_buffer()
+            self._check_size()
+            self._writer.append((event,))
+        except OutboxError as error:
+            self._refuse_or_hold(event, error)
+        else:
+            self.on_commit()
+
+    def _refuse_or_hold(self, event: Event, error: OutboxError | None) -> None:
+        if error is not None and self._config.on_error == "raise":
+            raise error
+        self._buffer.hold(event, error)
+
+    def drain_buffer(self) -> None:
+        """Write what waits in memory, if anything does.
+
+        Raises:
+            OutboxError: if storage still fails; everything waits on.
+        """
+        if not self._buffer.in_use:
+            return
+        events, lost = self._buffer.take()
+
+        def job(transaction: Transaction) -> None:
+            for event in events:
+                transaction.append(event)
+            account.discard(transaction.connection, account.BY_BUFFER, lost)
+
+        try:
+            self._check_size()
+            self._writer.run(job)
+        except OutboxError as error:
+            self._buffer.put_back(events, lost, error)
+            raise
+        self._buffer.note_success(len(events))
+
+    @property
+    def buffered(self) -> int:
+        """Events that wait in memory because storage fails."""
+        return len(self._buffer)
+
+    def run(self, job: Callable[[Transaction], T]) -> T:
+        """Run a write job in a transaction of its own or shared with others'.
+
+        Raises:
+            OutboxError: if it could not be committed; then nothing of it is stored.
+        """
+        return self._writer.run(job)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Lend the read connection to this thread; other readers wait, writers do not.
+
+        Raises:
+            OutboxError: if SQLite or the system failed.
+        """
+        with self._read_lock:
+            try:
+                if self._read_connection is None:
+                    self._read_connection = self._readers.connect()
+                yield self._read_connection
+            except (DBAPIError, OSError) as error:
+                self._close_read_connection()
+                raise schema.explain(self.path, error) from error
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """Lend a read connection of the caller's own, for long reads.
+
+        Raises:
+            OutboxError: if SQLite or the system failed.
+        """
+        try:
+            with self._readers.connect() as connection:
+                yield connection
+        except (DBAPIError, OSError) as error:
+            raise schema.explain(self.path, error) from error
+
+    def prune(self, retention_days: float) -> int:
+        """Remove events delivered longer ago than `retention_days`; return how many."""
+        before = time.time_ns() // 1_000_000 - int(retention_days * 86_400_000)
+        removed, after = 0, 0
+        while after >= 0:
+            some, after = self.run(retention.prune(before, after))
+            removed += some
+        if removed:
+            self._shrink()
+        return removed
+
+    def _shrink(self) -> None:
+        free = -1
+        while True:
+            self.run(retention.give_back_pages)
+            with self.reading() as connection:
+                left = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
+            if left in (0, free):
+                return
+            free = left
+
+    def _check_size(self) -> None:
+        """Keep to `max_outbox_bytes`, looking only now and then.
+
+        Raises:
+            OutboxFullError: if there is no room and the policy is to refuse.
+        """
+        if self._config.max_outbox_bytes is None:
+            return
+        if self._until_size_check > 0 and not self._full:
+            self._until_size_check -= 1
+            return
+        self._until_size_check = _SIZE_CHECK_EVERY
+        self._full = self._oversized() and not self._make_room()
+        if self._full:
+            raise OutboxFullError(
+                f"the outbox {self.path} has reached max_outbox_bytes "
+                f"({self._config.max_outbox_bytes:,}) with undelivered events only"
+            )
+
+    def _make_room(self) -> bool:
+        """Remove delivered events, then what the policy gives up; tell whether there is room."""
+        self.prune(retention_days=-1)
+        while self._oversized():
+            if self._config.outbox_full == "refuse" or not self.run(retention.discard_oldest):
+                return False
+        return True
+
+    def _oversized(self) -> bool:
+        with self.reading() as connection:
+            used = retention.used_bytes(connection)
+        return used > (self._config.max_outbox_bytes or 0)
+
+    def pause(self) -> bool:
+        """Close both connections and keep everybody out until `resume`; before a fork.
+
+        SQLite's connections must not cross a fork: both processes would believe that they hold
+        the same file locks. Returns False if this thread is inside a write: it cannot wait.
+        """
+        if not self._writer.pause():
+            return False
+        self._read_lock.acquire()
+        self._buffer.lock.acquire()
+        self._close_read_connection()
+        return True
+
+    def resume(self) -> None:
+        """End a `pause`, in the process that called it."""
+        self._buffer.lock.release()
+        self._read_lock.release()
+        self._writer.resume()
+
+    def restart_in_child(self) -> None:
+        """Begin afresh in a forked child: new locks, connections opened on first use.
+
+        What waits in memory stays the parent's to write.
+        """
+        self._read_lock = threading.RLock()
+        self._read_connection = None
+        self._buffer = MemoryBuffer(self._config.memory_buffer_events)
+        self._writer.restart_in_child()
+        self.upload_lock.forget()
+
+    def close(self) -> None:
+        """Close connections and lock files. Nothing stored is changed."""
+        if self._writer.pause():
+            self._writer.resume()
+        with self._read_lock:
+            self._close_read_connection()
+        self.upload_lock.close()
+        self._lock.close()
+
+    def _close_read_connection(self) -> None:
+        connection, self._read_connection = self._read_connection, None
+        if connection is not None:
+            connection.close()
+
+
+def _nothing() -> None:
+    """Stand in for `on_commit` until a worker listens."""

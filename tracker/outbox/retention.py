@@ -1,0 +1,72 @@
+"""What leaves the outbox: delivered events past their time, and the size policy's choices.
+
+Everything here works in small jobs of at most `CHUNK` rows, so that no logging call waits long
+behind one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tracker.outbox import account, removal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Connection
+
+    from tracker.outbox.writer import Transaction
+
+CHUNK = 200
+
+
+def prune(delivered_before_ms: int, after: int = 0) -> Callable[[Transaction], tuple[int, int]]:
+    """Return the job that removes delivered events among the next `CHUNK` rows past seq `after`.
+
+    Its result: how many were removed, and the seq to go on after, or -1 at the end, which is the
+    first delivered event that is still to be kept.
+    """
+
+    def job(transaction: Transaction) -> tuple[int, int]:
+        connection = transaction.connection
+        rows = connection.exec_driver_sql(
+            "SELECT seq, chain, delivered_at_ms FROM events WHERE seq > ? ORDER BY seq LIMIT ?",
+            (after, CHUNK),
+        ).all()
+        old: list[tuple[int, str]] = []
+        reached = after
+        for seq, chain, delivered_at_ms in rows:
+            if delivered_at_ms is not None:
+                if delivered_at_ms >= delivered_before_ms:
+                    return removal.remove(connection, old), -1
+                old.append((seq, chain))
+            reached = seq
+        return removal.remove(connection, old), reached if len(rows) == CHUNK else -1
+
+    return job
+
+
+def discard_oldest(transaction: Transaction) -> int:
+    """Give up the `CHUNK` oldest pending events, counted under the size policy."""
+    connection = transaction.connection
+    rows = connection.exec_driver_sql(
+        "SELECT seq, chain FROM events WHERE seq > (SELECT settled_through FROM sync_state) "
+        "AND delivered_at_ms IS NULL AND dead_at_ms IS NULL ORDER BY seq LIMIT ?",
+        (CHUNK,),
+    ).all()
+    removed = removal.remove(connection, [(seq, chain) for seq, chain in rows])
+    account.discard(connection, account.BY_SIZE, removed)
+    return removed
+
+
+def give_back_pages(transaction: Transaction) -> None:
+    """Return some free pages to the file system, so that the file shrinks."""
+    transaction.connection.exec_driver_sql(f"PRAGMA incremental_vacuum({CHUNK})").all()
+
+
+def used_bytes(connection: Connection) -> int:
+    """Return the bytes that the outbox's pages use, without those free for reuse."""
+    pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+    free = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
+    size = connection.exec_driver_sql("PRAGMA page_size").scalar_one()
+    return int((pages - free) * size)

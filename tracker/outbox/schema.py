@@ -1,0 +1,181 @@
+"""Create, recognise and migrate an outbox file. The only importer of alembic.
+
+Alembic costs as much to import as SQLAlchemy itself, so a file that is up to date is recognised
+by plain SQL and alembic stays out of the process.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tracker
+from tracker.errors import NotAnOutboxError, OutboxError, SchemaVersionError
+from tracker.outbox import tables
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+    from sqlalchemy import Connection, Engine
+
+_migrating = threading.Lock()
+"""Alembic keeps its context in module globals: one migration at a time in a process."""
+
+
+def create_file(path: Path) -> None:
+    """Make the folder (0700) and an empty file (0600) where there is none.
+
+    Raises:
+        NotAnOutboxError: if the path is a folder, a link or a special file.
+        OutboxError: if the folder or file cannot be made or written.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+        try:
+            regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        finally:
+            os.close(descriptor)
+    except IsADirectoryError:
+        raise NotAnOutboxError(f"{path} is a folder; give the path of a file in it") from None
+    except OSError as error:
+        if path.is_symlink():
+            raise NotAnOutboxError(
+                f"{path} is a symbolic link; give the path of the file itself"
+            ) from None
+        raise OutboxError(
+            f"the outbox {path} cannot be opened for writing: {error.strerror}. "
+            "Make its folder writable for this user, or set SDK_OUTBOX_PATH"
+        ) from error
+    if not regular:
+        raise NotAnOutboxError(f"{path} is not a regular file; give the path of one")
+
+
+def is_current(connection: Connection) -> bool:
+    """Tell whether the file is an outbox at `tables.HEAD`; False for an empty or older one.
+
+    Raises:
+        NotAnOutboxError: if the file is another program's.
+        SchemaVersionError: if the file's schema is not known to this version.
+    """
+    path = connection.engine.url.database
+    application_id = connection.exec_driver_sql("PRAGMA application_id").scalar_one()
+    names = connection.exec_driver_sql(
+        "SELECT count(*) FROM sqlite_master WHERE type IN ('table', 'view')"
+    ).scalar_one()
+    if application_id != tables.APPLICATION_ID:
+        if application_id == 0 and names == 0:
+            return False
+        raise NotAnOutboxError(
+            f"{path} is another program's SQLite database; it was left as it is. "
+            "Set SDK_OUTBOX_PATH to another file"
+        )
+    revision = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+    if revision == tables.HEAD:
+        return True
+    if revision not in known_revisions():
+        raise SchemaVersionError(
+            f"{path} has the schema revision {revision!r}, which tracker {tracker.__version__} "
+            "does not know; it was left as it is. Install the newer agent-tracking-sdk "
+            "that wrote it: pip install --upgrade agent-tracking-sdk"
+        )
+    return False
+
+
+def bring_up_to_date(engine: Engine, client_id: str, base_url: str) -> None:
+    """Create the schema in an empty file, or migrate an older one.
+
+    The caller holds the outbox's write lock, so no other process does the same at once.
+    """
+    with engine.connect() as connection:
+        if connection.exec_driver_sql("PRAGMA application_id").scalar_one() == 0:
+            _create(connection, client_id, base_url)
+        else:
+            migrate(connection)
+
+
+def _create(connection: Connection, client_id: str, base_url: str) -> None:
+    # Both must precede the first table; WAL mode cannot be entered inside a transaction.
+    connection.exec_driver_sql("PRAGMA auto_vacuum=INCREMENTAL")
+    connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    try:
+        tables.metadata.create_all(connection)
+        for statement in tables.view_statements():
+            connection.exec_driver_sql(statement)
+        connection.execute(
+            tables.identity.insert().values(
+                id=1,
+                outbox_id=str(uuid.uuid4()),
+                client_id=client_id,
+                base_url=base_url,
+                created_at_ms=time.time_ns() // 1_000_000,
+            )
+        )
+        connection.execute(tables.sync_state.insert().values(id=1))
+        connection.exec_driver_sql(
+            "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)"
+        )
+        connection.exec_driver_sql("INSERT INTO alembic_version VALUES (?)", (tables.HEAD,))
+        connection.exec_driver_sql(f"PRAGMA application_id={tables.APPLICATION_ID}")
+    except BaseException:
+        connection.exec_driver_sql("ROLLBACK")
+        raise
+    connection.exec_driver_sql("COMMIT")
+
+
+def migrate(connection: Connection) -> None:
+    """Carry an older outbox to `tables.HEAD` in one transaction, rows and all."""
+    from alembic import command
+
+    with _migrating:
+        config = _alembic_config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, tables.HEAD)
+
+
+def known_revisions() -> list[str]:
+    """Return the revisions that the migration scripts know, newest first."""
+    from alembic.script import ScriptDirectory
+
+    with _migrating:
+        scripts = ScriptDirectory.from_config(_alembic_config())
+        return [script.revision for script in scripts.walk_revisions()]
+
+
+def scripts_folder() -> Path:
+    """Return the migration scripts' folder: inside an installed package, beside a checkout's."""
+    package = Path(tracker.__file__).parent
+    installed = package / "_migrations"
+    if installed.is_dir():
+        return installed
+    checkout = package.parent
+    if (checkout / "pyproject.toml").is_file() and (checkout / "migrations").is_dir():
+        return checkout / "migrations"
+    raise OutboxError(
+        f"the migration scripts are missing from {package}; reinstall agent-tracking-sdk"
+    )
+
+
+def _alembic_config() -> Config:
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(scripts_folder()).replace("%", "%%"))
+    return config
+
+
+def explain(path: Path, error: Exception) -> OutboxError:
+    """Return the package's own error for what SQLite or the system said about `path`."""
+    cause = getattr(error, "orig", None) or error
+    if isinstance(cause, sqlite3.DatabaseError) and "file is not a database" in str(cause):
+        return NotAnOutboxError(
+            f"{path} is not a SQLite file, or its header is damaged; it was left as it is. "
+            "Set SDK_OUTBOX_PATH to another file, or move this one away"
+        )
+    return OutboxError(f"the outbox {path} failed: {cause}")

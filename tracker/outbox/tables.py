@@ -1,0 +1,165 @@
+"""The outbox's tables, as SQLAlchemy knows them, and its views, for any SQLite tool.
+
+This is the schema at `HEAD`. The scripts in ``migrations/`` lead every older file here; a test
+compares the two.
+"""
+
+# ruff: noqa: S608 - the queries are made of constant text
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    text,
+)
+
+HEAD = "0001"
+"""Alembic revision of the schema below."""
+
+APPLICATION_ID = 0x54524B52  # "TRKR"
+"""SQLite's ``application_id``: tells an outbox from any other program's database."""
+
+metadata = MetaData()
+
+events = Table(
+    "events",
+    metadata,
+    # The rowid: gap-free position in commit order.
+    Column("seq", Integer, primary_key=True),
+    Column("event_id", Text, nullable=False, unique=True),
+    Column("type", Text, nullable=False),
+    Column("timestamp_ms", Integer, nullable=False),
+    Column("agent_id", Text),
+    Column("session_id", Text),
+    Column("user_id", Text),
+    # The states stand before the long columns, so that scans for them read no overflow pages.
+    Column("delivered_at_ms", Integer),
+    Column("dead_at_ms", Integer),
+    Column("dead_code", Text),
+    Column("dead_message", Text),
+    Column("digest", Text, nullable=False),
+    Column("chain", Text, nullable=False),
+    Column("data", Text, nullable=False),
+)
+
+# No index tells pending rows: `sync_state.settled_through` does, at no cost to an insert.
+Index(
+    "ix_events_session_id",
+    events.c.session_id,
+    sqlite_where=events.c.session_id.is_not(None),
+)
+Index("ix_events_dead", events.c.seq, sqlite_where=events.c.dead_at_ms.is_not(None))
+
+gaps = Table(
+    "gaps",
+    metadata,
+    # Each row: events first_seq..last_seq were removed on purpose, and the chain stood at `chain`.
+    Column("first_seq", Integer, primary_key=True),
+    Column("last_seq", Integer, nullable=False),
+    Column("chain", Text, nullable=False),
+)
+
+account = Table(
+    "account",
+    metadata,
+    # Entries: delivered, dead, and discarded.<reason>. Pending is what remains of the last seq.
+    Column("entry", Text, primary_key=True),
+    Column("events", Integer, nullable=False),
+)
+
+sync_state = Table(
+    "sync_state",
+    metadata,
+    Column("id", Integer, CheckConstraint("id = 1"), primary_key=True),
+    # No event up to here is pending.
+    Column("settled_through", Integer, nullable=False, server_default=text("0")),
+    Column("last_success_ms", Integer),
+    Column("last_error", Text),
+    Column("last_error_ms", Integer),
+    Column("next_attempt_ms", Integer),
+    Column("paused_because", Text),
+    Column("flush_requests", Integer, nullable=False, server_default=text("0")),
+)
+
+identity = Table(
+    "identity",
+    metadata,
+    Column("id", Integer, CheckConstraint("id = 1"), primary_key=True),
+    Column("outbox_id", Text, nullable=False),
+    Column("client_id", Text, nullable=False),
+    Column("base_url", Text, nullable=False),
+    Column("created_at_ms", Integer, nullable=False),
+)
+
+
+def _utc(column: str) -> str:
+    return (
+        f"strftime('%Y-%m-%dT%H:%M:%S', {column} / 1000, 'unixepoch')"
+        f" || printf('.%03dZ', {column} % 1000)"
+    )
+
+
+_EVENT_COLUMNS = (
+    f"seq, event_id, type, {_utc('timestamp_ms')} AS timestamp, timestamp_ms, "
+    "agent_id, session_id, user_id, data"
+)
+
+VIEWS = {
+    "pending": f"""
+        SELECT {_EVENT_COLUMNS}, digest, chain FROM events
+        WHERE seq > (SELECT settled_through FROM sync_state)
+          AND delivered_at_ms IS NULL AND dead_at_ms IS NULL""",
+    "delivered": f"""
+        SELECT {_EVENT_COLUMNS}, {_utc("delivered_at_ms")} AS delivered_at, delivered_at_ms,
+               digest, chain
+        FROM events WHERE delivered_at_ms IS NOT NULL""",
+    "dead_letters": f"""
+        SELECT {_EVENT_COLUMNS}, {_utc("dead_at_ms")} AS dead_at, dead_at_ms,
+               dead_code AS code, dead_message AS message, digest, chain
+        FROM events WHERE dead_at_ms IS NOT NULL""",
+    "messages": f"""
+        SELECT seq, event_id, {_utc("timestamp_ms")} AS timestamp, timestamp_ms,
+               agent_id, session_id, user_id,
+               json_extract(data, '$.role') AS role,
+               json_extract(data, '$.content') AS content,
+               json_extract(data, '$.response_time_ms') AS response_time_ms,
+               json_extract(data, '$.tokens_used') AS tokens_used,
+               json_extract(data, '$.model') AS model
+        FROM events WHERE type = 'message.logged'""",
+    "llm_usage": f"""
+        SELECT seq, event_id, {_utc("timestamp_ms")} AS timestamp, timestamp_ms,
+               agent_id, session_id, user_id,
+               json_extract(data, '$.provider') AS provider,
+               json_extract(data, '$.model') AS model,
+               json_extract(data, '$.prompt_tokens') AS prompt_tokens,
+               json_extract(data, '$.completion_tokens') AS completion_tokens,
+               json_extract(data, '$.total_tokens') AS total_tokens,
+               json_extract(data, '$.cost_usd') AS cost_usd,
+               json_extract(data, '$.latency_ms') AS latency_ms
+        FROM events WHERE type = 'llm.used'""",
+    "conversations": f"""
+        SELECT session_id, max(agent_id) AS agent_id, max(user_id) AS user_id,
+               {_utc("min(timestamp_ms)")} AS timestamp, min(timestamp_ms) AS timestamp_ms,
+               {_utc("max(timestamp_ms)")} AS last_timestamp,
+               CASE WHEN sum(type = 'conversation.failed') THEN 'failed'
+                    WHEN sum(type = 'conversation.ended') THEN 'ended' ELSE 'open' END AS status,
+               sum(type = 'message.logged') AS messages,
+               sum(type = 'tool.called') AS tool_calls,
+               sum(CASE WHEN type = 'message.logged'
+                        THEN json_extract(data, '$.tokens_used') END) AS tokens_used,
+               max(CASE WHEN type = 'conversation.ended'
+                        THEN json_extract(data, '$.quality_score') END) AS quality_score
+        FROM events WHERE session_id IS NOT NULL GROUP BY session_id""",
+}
+"""Each view's name and query."""
+
+
+def view_statements() -> list[str]:
+    """Return the statements that create the views."""
+    return [f"CREATE VIEW {name} AS {' '.join(query.split())}" for name, query in VIEWS.items()]

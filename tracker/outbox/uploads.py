@@ -1,0 +1,238 @@
+"""What the sync worker does with the outbox: take the next batch, record the outcome."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tracker import canonical
+from tracker.outbox import account
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sqlalchemy import Connection
+
+    from tracker.outbox.writer import Transaction
+
+DAMAGED = "damaged"
+"""Code of a dead letter whose row no longer matches its digest."""
+
+_PENDING = """
+SELECT seq, event_id, type, timestamp_ms, agent_id, session_id, user_id, data, digest, chain
+FROM events
+WHERE seq > ? AND delivered_at_ms IS NULL AND dead_at_ms IS NULL
+ORDER BY seq LIMIT ?
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One pending event as it goes over the wire."""
+
+    seq: int
+    event_id: str
+    wire: bytes
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pending events in ascending seq, read at one moment.
+
+    Attributes:
+        after: `sync_state.settled_through` when the batch was read.
+        rows: The events to send.
+        size: Bytes of the encoded events, commas included.
+        damaged: seqs of rows whose digest does not match: not to be sent as if whole.
+        more: Whether the bounds cut the batch off, so that more is pending for sure.
+    """
+
+    after: int
+    rows: Sequence[Row]
+    size: int
+    damaged: Sequence[int] = ()
+    more: bool = False
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """Why one event of a batch will not be sent again."""
+
+    seq: int
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class SyncState:
+    """How uploading stands, as stored for ``tracker-sync status``. Times in Unix milliseconds."""
+
+    settled_through: int = 0
+    last_success_ms: int | None = None
+    last_error: str | None = None
+    last_error_ms: int | None = None
+    next_attempt_ms: int | None = None
+    paused_because: str | None = None
+    flush_requests: int = field(default=0, compare=False)
+
+
+def next_batch(connection: Connection, max_events: int, max_bytes: int) -> Batch:
+    """Return the pending events that come next; at least one, if any is pending.
+
+    The cursor is closed before this returns: none is open while a request is under way.
+    """
+    after = settled_through(connection)
+    rows: list[Row] = []
+    damaged: list[int] = []
+    size = 0
+    more = False
+    result = connection.exec_driver_sql(_PENDING, (after, max_events))
+    try:
+        for seq, *columns, digest, chain in result:
+            wire = _wire(seq, columns, digest, chain)
+            if wire is None:
+                damaged.append(seq)
+                continue
+            if rows and size + len(wire) + 1 > max_bytes:
+                more = True
+                break
+            rows.append(Row(seq, columns[0], wire))
+            size += len(wire) + 1
+    finally:
+        result.close()
+    more = more or len(rows) + len(damaged) == max_events
+    return Batch(after, rows, size, damaged, more)
+
+
+def _wire(seq: int, columns: Sequence[Any], digest: str, chain: str) -> bytes | None:
+    """Return the event's JSON, or None when the row does not match its digest."""
+    try:
+        envelope = canonical.envelope(*columns)
+        intact = canonical.digest(envelope) == digest
+    except (TypeError, ValueError):
+        return None
+    if not intact:
+        return None
+    return f'{envelope[:-1]},"seq":{seq},"digest":"{digest}","chain":"{chain}"}}'.encode()
+
+
+def settled_through(connection: Connection) -> int:
+    """Return the seq up to which no event is pending."""
+    return int(connection.exec_driver_sql("SELECT settled_through FROM sync_state").scalar_one())
+
+
+def settle(
+    batch: Batch, dead: Sequence[DeadLetter] = (), *, received: bool
+) -> Callable[[Transaction], int]:
+    """Return the job that records a batch's outcome: delivered, but for the `dead`.
+
+    With `received` False nothing of it was delivered: only the dead letters are recorded, and the
+    rest stays pending. The job returns how many events it marked delivered.
+    """
+
+    def job(transaction: Transaction) -> int:
+        connection = transaction.connection
+        bury(connection, dead)
+        if not received:
+            return 0
+        gone = {letter.seq for letter in dead}
+        delivered = _mark_delivered(connection, [r.seq for r in batch.rows if r.seq not in gone])
+        account.add(connection, account.DELIVERED, delivered)
+        through = max([*batch.damaged, *(row.seq for row in batch.rows[-1:])])
+        # Unless an operator's retry has meanwhile made an earlier event pending again.
+        connection.exec_driver_sql(
+            "UPDATE sync_state SET settled_through = ? WHERE settled_through = ?",
+            (through, batch.after),
+        )
+        if batch.rows:
+            connection.exec_driver_sql(
+                "UPDATE sync_state SET last_success_ms = ?, next_attempt_ms = NULL, "
+                "paused_because = NULL",
+                (time.time_ns() // 1_000_000,),
+            )
+        return delivered
+
+    return job
+
+
+def _mark_delivered(connection: Connection, seqs: Sequence[int]) -> int:
+    if not seqs:
+        return 0
+    now = time.time_ns() // 1_000_000
+    still_pending = "delivered_at_ms IS NULL AND dead_at_ms IS NULL"
+    first, last = seqs[0], seqs[-1]
+    between = connection.exec_driver_sql(
+        f"SELECT count(*) FROM events WHERE seq BETWEEN ? AND ? AND {still_pending}",  # noqa: S608 - constant text
+        (first, last),
+    ).scalar_one()
+    if between == len(seqs):  # the usual case: the batch is all that is pending in its range
+        changed = connection.exec_driver_sql(
+            f"UPDATE events SET delivered_at_ms = ? WHERE seq BETWEEN ? AND ? AND {still_pending}",  # noqa: S608 - constant text
+            (now, first, last),
+        ).rowcount
+        return int(changed)
+    changed = 0
+    for seq in seqs:
+        changed += connection.exec_driver_sql(
+            f"UPDATE events SET delivered_at_ms = ? WHERE seq = ? AND {still_pending}",  # noqa: S608 - constant text
+            (now, seq),
+        ).rowcount
+    return changed
+
+
+def bury(connection: Connection, letters: Sequence[DeadLetter]) -> None:
+    """Make pending events dead letters: kept, not sent, and in nobody's way."""
+    now = time.time_ns() // 1_000_000
+    buried = 0
+    for letter in letters:
+        buried += connection.exec_driver_sql(
+            "UPDATE events SET dead_at_ms = ?, dead_code = ?, dead_message = ? "
+            "WHERE seq = ? AND delivered_at_ms IS NULL AND dead_at_ms IS NULL",
+            (now, letter.code, letter.message, letter.seq),
+        ).rowcount
+    account.add(connection, account.DEAD, buried)
+
+
+def read_state(connection: Connection) -> SyncState:
+    """Return how uploading stands."""
+    row = connection.exec_driver_sql(
+        "SELECT settled_through, last_success_ms, last_error, last_error_ms, next_attempt_ms, "
+        "paused_because, flush_requests FROM sync_state"
+    ).one()
+    return SyncState(*row)
+
+
+def write_state(**columns: Any) -> Callable[[Transaction], None]:
+    """Return the job that stores the given columns of `sync_state`."""
+    assignments = ", ".join(f"{name} = ?" for name in columns)
+
+    def job(transaction: Transaction) -> None:
+        transaction.connection.exec_driver_sql(
+            f"UPDATE sync_state SET {assignments}",  # noqa: S608 - names of our own columns
+            tuple(columns.values()),
+        )
+
+    return job
+
+
+def request_flush(transaction: Transaction) -> None:
+    """Ask the uploading process, whichever it is, to try now instead of pausing."""
+    transaction.connection.exec_driver_sql(
+        "UPDATE sync_state SET flush_requests = flush_requests + 1"
+    )
+
+
+def recount(transaction: Transaction) -> int:
+    """Set `settled_through` anew from the rows and return it.
+
+    A safety net, at the cost of a scan: for the day when the count of pending events and the place
+    where they should stand disagree.
+    """
+    connection = transaction.connection
+    first = connection.exec_driver_sql(
+        "SELECT min(seq) FROM events WHERE delivered_at_ms IS NULL AND dead_at_ms IS NULL"
+    ).scalar()
+    settled = account.last_seq(connection) if first is None else first - 1
+    connection.exec_driver_sql("UPDATE sync_state SET settled_through = ?", (settled,))
+    return int(settled)

@@ -1,0 +1,115 @@
+"""What this process knows of the conversations it logs to."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tracker.errors import OutboxError
+from tracker.events import (
+    CONVERSATION_ENDED,
+    CONVERSATION_FAILED,
+    CONVERSATION_RESUMED,
+    CONVERSATION_STARTED,
+)
+
+if TYPE_CHECKING:
+    from tracker.outbox.outbox import Outbox
+
+_MOST = 10_000
+"""Conversations remembered; older ones are looked up in the outbox again."""
+
+_LOOK_UP = """
+SELECT type, agent_id, user_id FROM events
+WHERE session_id = ? AND type IN (?, ?, ?, ?) ORDER BY seq
+"""
+
+_logger = logging.getLogger("tracker")
+
+
+@dataclass
+class Session:
+    """One conversation: whom it concerns, and whether it is over."""
+
+    agent_id: str | None = None
+    user_id: str | None = None
+    known: bool = True
+    over: bool = False
+    started: float | None = None
+    """On the monotonic clock; None if it was not started by this process."""
+    warned: bool = False
+
+
+class Sessions:
+    """A bounded memory of conversations, backed by the outbox. Owns its lock; any thread's.
+
+    It fills in agent and user of a message, and warns once when something is logged to a
+    conversation that has ended or was never started. It never refuses anything.
+    """
+
+    def __init__(self, outbox: Outbox | None) -> None:
+        self._outbox = outbox
+        self._sessions: OrderedDict[str, Session] = OrderedDict()
+        self._lock = threading.RLock()
+
+    def start(self, session_id: str, agent_id: str, user_id: str | None) -> None:
+        """Remember a conversation that starts now."""
+        self._keep(session_id, Session(agent_id, user_id, started=time.monotonic()))
+
+    def resume(self, session_id: str) -> Session:
+        """Return a conversation that goes on, opened again if it had ended."""
+        session = self.get(session_id)
+        session.over = False
+        return session
+
+    def use(self, session_id: str) -> Session:
+        """Return the conversation, warning once if it is over or unknown."""
+        session = self.get(session_id)
+        if (session.over or not session.known) and not session.warned:
+            session.warned = True
+            _logger.warning(
+                "session %r %s; what is logged to it is stored all the same",
+                session_id,
+                "has ended" if session.over else "was never started in this outbox",
+            )
+        return session
+
+    def restart_in_child(self) -> None:
+        """Take a new lock in a forked child."""
+        self._lock = threading.RLock()
+
+    def get(self, session_id: str) -> Session:
+        """Return what is known of a conversation."""
+        session = self._sessions.get(session_id)
+        if session is None:
+            session = self._look_up(session_id)
+            self._keep(session_id, session)
+        return session
+
+    def _keep(self, session_id: str, session: Session) -> None:
+        with self._lock:
+            self._sessions[session_id] = session
+            if len(self._sessions) > _MOST:
+                self._sessions.popitem(last=False)
+
+    def _look_up(self, session_id: str) -> Session:
+        if self._outbox is None:
+            return Session()
+        over = (CONVERSATION_ENDED, CONVERSATION_FAILED)
+        begun = (CONVERSATION_STARTED, CONVERSATION_RESUMED)
+        try:
+            with self._outbox.reading() as connection:
+                rows = connection.exec_driver_sql(_LOOK_UP, (session_id, *begun, *over)).all()
+        except OutboxError:
+            # The append that follows meets the same trouble and deals with it by `on_error`.
+            return Session()
+        session = Session(known=bool(rows))
+        for type_, agent_id, user_id in rows:
+            session.agent_id = agent_id or session.agent_id
+            session.user_id = user_id or session.user_id
+            session.over = type_ in over
+        return session

@@ -1,0 +1,137 @@
+"""One deadline for a whole HTTP request, from the first byte sent to the last one read.
+
+requests and urllib3 bound each wait for bytes, so a server that drips a byte now and then holds
+them for ever. Here the sockets themselves know the deadline: every read and write waits no longer
+than what is left. It needs no watchdog thread, which could not be started at interpreter exit.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import requests.adapters
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.util.ssl_ import create_urllib3_context
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from urllib3 import PoolManager
+
+
+class _Deadline(threading.local):
+    """The deadline of the request that this thread is making, on the monotonic clock."""
+
+    at: float | None = None
+
+
+_deadline = _Deadline()
+
+
+@contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """Bound everything that this thread does on sockets of `DeadlineAdapter` inside the block."""
+    _deadline.at = time.monotonic() + seconds
+    try:
+        yield
+    finally:
+        _deadline.at = None
+
+
+def expired() -> bool:
+    """Tell whether the running request's deadline has passed."""
+    return _deadline.at is not None and time.monotonic() >= _deadline.at
+
+
+class _Bounded:
+    """Mixed into a socket class: no call outlasts the deadline."""
+
+    def recv_into(self, *args: Any) -> int:
+        self._bound()
+        return super().recv_into(*args)  # type: ignore[misc, no-any-return]  # the socket's
+
+    def send(self, *args: Any) -> int:
+        self._bound()
+        return super().send(*args)  # type: ignore[misc, no-any-return]  # the socket's
+
+    def sendall(self, *args: Any) -> None:
+        self._bound()
+        super().sendall(*args)  # type: ignore[misc]  # the socket's
+
+    def _bound(self) -> None:
+        if _deadline.at is None:
+            return
+        left = _deadline.at - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the request's total time is over")
+        own: float | None = self.gettimeout()  # type: ignore[attr-defined]  # the socket's
+        self.settimeout(left if own is None else min(own, left))  # type: ignore[attr-defined]  # the socket's
+
+
+class _Socket(_Bounded, socket.socket):
+    """A TCP socket that keeps the deadline."""
+
+
+class _TLSSocket(_Bounded, ssl.SSLSocket):
+    """A TLS socket that keeps the deadline."""
+
+
+def _bounded(plain: socket.socket) -> socket.socket:
+    timeout = plain.gettimeout()
+    bounded = _Socket(plain.family, plain.type, plain.proto, fileno=plain.detach())
+    bounded.settimeout(timeout)
+    return bounded
+
+
+class _Connection(HTTPConnection):
+    def _new_conn(self) -> socket.socket:
+        return _bounded(super()._new_conn())
+
+
+class _TLSConnection(HTTPSConnection):
+    def _new_conn(self) -> socket.socket:
+        return _bounded(super()._new_conn())
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TLSPool(HTTPSConnectionPool):
+    ConnectionCls = _TLSConnection
+
+
+class DeadlineAdapter(requests.adapters.HTTPAdapter):
+    """A transport adapter for requests whose sockets keep the running `deadline`.
+
+    `ca_bundle` names further certificate authorities, trusted besides the usual ones.
+    """
+
+    def __init__(self, ca_bundle: Path | None = None) -> None:
+        self._context = create_urllib3_context()
+        self._context.sslsocket_class = _TLSSocket
+        if ca_bundle is not None:
+            self._context.load_verify_locations(cafile=str(ca_bundle))
+        super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Make the pool of direct connections."""
+        super().init_poolmanager(*args, **kwargs, ssl_context=self._context)
+        _use_bounded_pools(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        """Return the pool of connections through `proxy`."""
+        manager = super().proxy_manager_for(proxy, **kwargs, ssl_context=self._context)
+        _use_bounded_pools(manager)
+        return manager
+
+
+def _use_bounded_pools(manager: PoolManager) -> None:
+    manager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}

@@ -1,0 +1,95 @@
+"""Waiting until what is pending is settled."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tracker.outbox import account, dead_letters, uploads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tracker.outbox.outbox import Outbox
+    from tracker.sync.worker import Worker
+
+_POLL_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class FlushResult:
+    """What became of the events that were pending when `flush` was called.
+
+    Attributes:
+        delivered: Events that a receipt now says are stored.
+        pending: Events that still wait; they are safe in the outbox.
+        dead: Events that the server refused for good; see ``tracker-sync dead list``.
+    """
+
+    delivered: int = 0
+    pending: int = 0
+    dead: int = 0
+
+
+class Flush:
+    """One wait for everything that is pending at the moment of its making. Any thread's."""
+
+    def __init__(self, outbox: Outbox, worker: Worker) -> None:
+        self._outbox = outbox
+        self._worker = worker
+        with outbox.reading() as connection:
+            self._target = account.last_seq(connection)
+            self._before = account.read(connection)
+            self._dead_before = dead_letters.count(connection, self._target)
+
+    def wait(
+        self,
+        timeout: float | None,
+        *,
+        patient: bool = True,
+        progress: Callable[[FlushResult], None] | None = None,
+    ) -> FlushResult:
+        """Upload now; wait until all is settled or `timeout` seconds are over (None: no bound).
+
+        Args:
+            timeout: Seconds.
+            patient: False gives up as soon as an attempt fails, or another process has the task.
+            progress: Called now and then with how it stands.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        failures = self._worker.failures
+        if self._settled():
+            return self.result()
+        self._worker.hurry()
+        asked = False
+        while not self._settled():
+            if patient and self._worker.elected is False and not asked:
+                asked = True
+                self._outbox.run(uploads.request_flush)
+            if not patient and (self._worker.failures > failures or self._worker.elected is False):
+                break
+            left = _POLL_SECONDS if end is None else end - time.monotonic()
+            if left <= 0:
+                break
+            time.sleep(min(left, _POLL_SECONDS))
+            if progress is not None:
+                progress(self.result())
+        return self.result()
+
+    def _settled(self) -> bool:
+        with self._outbox.reading() as connection:
+            settled = uploads.settled_through(connection)
+        return settled >= self._target and not self._outbox.buffered
+
+    def result(self) -> FlushResult:
+        """Return how it stands for the events of this flush."""
+        with self._outbox.reading() as connection:
+            now = account.read(connection)
+            dead = max(0, dead_letters.count(connection, self._target) - self._dead_before)
+            settled = uploads.settled_through(connection) >= self._target
+        if settled:
+            return FlushResult(max(0, self._before.pending - dead), self._outbox.buffered, dead)
+        delivered = now.delivered - self._before.delivered
+        left = max(0, self._before.pending - delivered - dead)
+        return FlushResult(delivered, left + self._outbox.buffered, dead)

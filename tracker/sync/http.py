@@ -1,0 +1,162 @@
+"""PROTOCOL version 1 over HTTP."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import time
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import requests
+import urllib3.exceptions
+
+from tracker._version import __version__
+from tracker.config import is_loopback
+from tracker.sync.deadline import DeadlineAdapter, deadline, expired
+from tracker.sync.destination import Delivery, Outcome
+from tracker.sync.receipts import PROTOCOL, read_answer
+
+if TYPE_CHECKING:
+    from tracker.config import APIConfig
+    from tracker.sync.destination import Upload
+
+_GZIP_LEVEL = 6
+_MOST_ANSWER_BYTES = 1024 * 1024
+_FAILURES = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
+
+
+class HTTPDestination:
+    """Posts batches to ``{base_url}/v1/events``.
+
+    Owns a requests session and with it at most one connection. Redirects are never followed, so
+    the API key goes to `base_url` and nowhere else; ``.netrc`` is not asked for another one.
+    """
+
+    def __init__(self, config: APIConfig, outbox_id: str, api_key: str | None = None) -> None:
+        self._config = config
+        self._api_key = config.api_key if api_key is None else api_key
+        self._head = (
+            f'{{"protocol":{PROTOCOL},"client_id":{json.dumps(config.client_id)},'
+            f'"outbox_id":{json.dumps(outbox_id)},"sent_at_ms":'
+        )
+        self._session = self._make_session()
+
+    def _make_session(self) -> requests.Session:
+        session = requests.Session()
+        session.mount("https://", DeadlineAdapter(self._config.ca_bundle))
+        session.mount("http://", DeadlineAdapter())
+        session.auth = self._authorize
+        session.headers.update(
+            {
+                "X-Client-ID": self._config.client_id,
+                "User-Agent": f"tracker/{__version__}",
+                "Accept": "application/json",
+                "Accept-Encoding": "identity",
+            }
+        )
+        if self._config.proxies is not None:
+            session.proxies.update(self._config.proxies)
+        if is_loopback(urlsplit(self._config.base_url).hostname or ""):
+            # Plain http is allowed here because it never leaves the machine.
+            session.trust_env = False
+        return session
+
+    def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._api_key}"
+        return request
+
+    def send(self, upload: Upload) -> Delivery:
+        """Send one batch; see `Destination`."""
+        head = f'{self._head}{time.time_ns() // 1_000_000},"events":['.encode()
+        body = gzip.compress(
+            b"".join((head, b",".join(upload.events), b"]}")), compresslevel=_GZIP_LEVEL, mtime=0
+        )
+        headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+        with deadline(self._config.total_timeout):
+            try:
+                status, answer_headers, answer = self._request("POST", "/v1/events", headers, body)
+            except _FAILURES as error:
+                return self._failed(error)
+        return self._without_key(read_answer(status, answer_headers, answer, upload.event_ids))
+
+    def ping(self) -> Delivery:
+        """Ask whether the server is there and takes the key; DELIVERED when both hold."""
+        with deadline(self._config.total_timeout):
+            try:
+                status, headers, answer = self._request("GET", "/v1/ping", {}, None)
+            except _FAILURES as error:
+                return self._failed(error)
+        if status == 200:
+            try:
+                valid = json.loads(answer).get("protocol") == PROTOCOL
+            except (ValueError, AttributeError):
+                valid = False
+            if valid:
+                return Delivery(Outcome.DELIVERED)
+            return Delivery(Outcome.UNEXPECTED, "the server does not speak this protocol")
+        return self._without_key(read_answer(status, headers, answer, ()))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._session.close()
+
+    def _request(
+        self, method: str, path: str, headers: dict[str, str], body: bytes | None
+    ) -> tuple[int, requests.structures.CaseInsensitiveDict[str], bytes]:
+        with self._session.request(
+            method,
+            self._config.base_url + path,
+            data=body,
+            headers=headers,
+            timeout=(self._config.connect_timeout, self._config.read_timeout),
+            allow_redirects=False,
+            stream=True,
+        ) as response:
+            answer = response.raw.read(_MOST_ANSWER_BYTES + 1, decode_content=True)
+            return response.status_code, response.headers, answer
+
+    def _failed(self, error: Exception) -> Delivery:
+        timed_out = expired() or isinstance(
+            error, (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)
+        )
+        connecting = isinstance(error, requests.ConnectTimeout)
+        if timed_out and not connecting:
+            return Delivery(
+                Outcome.TIMED_OUT,
+                f"no complete answer within read_timeout ({self._config.read_timeout:g} s) and "
+                f"total_timeout ({self._config.total_timeout:g} s)",
+            )
+        return self._without_key(Delivery(Outcome.UNAVAILABLE, _describe(error)))
+
+    def _without_key(self, delivery: Delivery) -> Delivery:
+        """Blot out the key, should a server or proxy have put it into its answer."""
+        if not self._api_key or self._api_key not in repr(delivery):
+            return delivery
+
+        def blot(text: str) -> str:
+            return text.replace(self._api_key, "[api key]")
+
+        rejected = [
+            type(item)(item.event_id, blot(item.code), blot(item.message))
+            for item in delivery.rejected
+        ]
+        return Delivery(
+            delivery.outcome,
+            blot(delivery.cause),
+            blot(delivery.code),
+            rejected,
+            delivery.retry_after,
+        )
+
+
+def _describe(error: BaseException) -> str:
+    """Say in one line what went wrong, from the innermost cause."""
+    innermost = error
+    while True:
+        inner = getattr(innermost, "reason", None) or innermost.__cause__ or innermost.__context__
+        if not isinstance(inner, BaseException) or inner is innermost:
+            break
+        innermost = inner
+    text = str(innermost).split("\n")[0][:200]
+    return f"no answer from the server: {type(innermost).__name__}: {text}"

@@ -1,0 +1,138 @@
+"""Reading answers: which `Delivery` an HTTP answer stands for. Pure: no I/O."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+
+from tracker.sync.destination import Delivery, Outcome, Rejection
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+PROTOCOL = 1
+
+_COME_BACK = (408, 425, 429)
+_MOST_TEXT = 300
+"""Characters kept of a server's own words."""
+
+
+def read_answer(
+    status: int, headers: Mapping[str, str], body: bytes, event_ids: Sequence[str]
+) -> Delivery:
+    """Return what an answer means for a batch of `event_ids`, by PROTOCOL version 1.
+
+    `headers` compares names without case. A body that is cut off or not JSON counts as none.
+    """
+    if status == 200:
+        return _read_receipt(body, event_ids)
+    code, message = _read_error(body)
+    cause = f"the server answered {status}" + (f" {code}: {message}" if code else "")
+    retry_after = _read_retry_after(headers)
+    if status in (400, 422) and code:
+        return Delivery(Outcome.INVALID, cause, code)
+    if status in (401, 403):
+        return Delivery(
+            Outcome.REFUSED, f"the server refuses the API key ({cause})", code, (), retry_after
+        )
+    if status == 413:
+        return Delivery(Outcome.TOO_LARGE, cause, code or "too_large")
+    if status in _COME_BACK or 500 <= status <= 599:
+        return Delivery(Outcome.UNAVAILABLE, cause, code, (), retry_after)
+    if 300 <= status <= 399:
+        cause += f" (redirect to {headers.get('location', '?')[:_MOST_TEXT]}, not followed)"
+    return Delivery(Outcome.UNEXPECTED, cause, code, (), retry_after)
+
+
+def _read_receipt(body: bytes, event_ids: Sequence[str]) -> Delivery:
+    receipt = _read_object(body)
+    problem = "it is not a JSON object" if receipt is None else _fault(receipt, event_ids)
+    if receipt is None or problem:
+        return Delivery(
+            Outcome.UNEXPECTED,
+            f"the server answered 200 without a valid receipt: {problem}. "
+            "Is something else answering at base_url?",
+        )
+    rejected = [
+        Rejection(
+            item["event_id"],
+            str(item.get("code") or "rejected")[:_MOST_TEXT],
+            str(item.get("message") or "")[:_MOST_TEXT],
+        )
+        for item in receipt["rejected"]
+    ]
+    return Delivery(Outcome.DELIVERED, rejected=rejected)
+
+
+def _fault(receipt: dict[str, Any], event_ids: Sequence[str]) -> str | None:
+    """Return what makes a receipt invalid for this batch, or None."""
+    accepted, duplicates = receipt.get("accepted"), receipt.get("duplicates")
+    rejected = receipt.get("rejected")
+    if type(receipt.get("protocol")) is not int or receipt["protocol"] != PROTOCOL:
+        return f"its protocol is not {PROTOCOL}"
+    if (receipt.get("first_event_id"), receipt.get("last_event_id")) != (
+        event_ids[0],
+        event_ids[-1],
+    ):
+        return "it is for another batch"
+    if (
+        not isinstance(accepted, int)
+        or not isinstance(duplicates, int)
+        or min(accepted, duplicates) < 0
+    ):
+        return "its counts are missing"
+    if not isinstance(rejected, list):
+        return "its list of rejected events is missing"
+    if accepted + duplicates + len(rejected) != len(event_ids):
+        return "its counts do not add up to the events sent"
+    named = [item.get("event_id") if isinstance(item, dict) else None for item in rejected]
+    if not all(isinstance(event_id, str) for event_id in named) or len(set(named)) != len(named):
+        return "its rejected events are not named"
+    if not set(named) <= set(event_ids):
+        return "it rejects events that were not sent"
+    return None
+
+
+def _read_error(body: bytes) -> tuple[str, str]:
+    """Return code and message of a protocol error body; empty texts if it is none."""
+    answer = _read_object(body)
+    error = answer.get("error") if answer else None
+    if not isinstance(error, dict) or not isinstance(error.get("code"), str) or not error["code"]:
+        return "", ""
+    return error["code"][:_MOST_TEXT], str(error.get("message", ""))[:_MOST_TEXT]
+
+
+def _read_object(body: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _read_retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return ``Retry-After`` in seconds, given as a number or as an HTTP date (RFC 9110, 10.2.3).
+
+    A date is held against the answer's own ``Date``, where there is one: a device's clock may be
+    decades off.
+    """
+    value = headers.get("retry-after", "").strip()
+    if not value:
+        return None
+    if value.isdecimal() and value.isascii():
+        return float(value[:9])
+    until = _read_date(value)
+    if until is None:
+        return None
+    now = _read_date(headers.get("date", "")) or datetime.now(timezone.utc)
+    return max(0.0, (until - now).total_seconds())
+
+
+def _read_date(value: str) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(value)
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return None
+    return date if date.tzinfo else date.replace(tzinfo=timezone.utc)

@@ -1,0 +1,186 @@
+"""One step of uploading: the next batch, the answer, and what it means for the outbox."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from tracker.outbox import account, uploads
+from tracker.outbox.uploads import Batch, DeadLetter
+from tracker.sync.destination import Outcome, Upload
+from tracker.sync.rate_limit import TokenBucket
+from tracker.sync.retry import Backoff
+from tracker.sync.sizing import Sizing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tracker.config import APIConfig
+    from tracker.outbox.outbox import Outbox
+    from tracker.sync.destination import Delivery, Destination
+
+_FIRST_PRUNE_SECONDS = 60.0
+_PRUNE_SECONDS = 3600.0
+
+_logger = logging.getLogger("tracker")
+
+
+class Pause(NamedTuple):
+    """How long to wait before the next step.
+
+    Attributes:
+        seconds: At most this long.
+        skippable: Whether somebody in a hurry (a flush) may cut it short.
+        idle: Nothing is pending; anything new ends the pause.
+    """
+
+    seconds: float
+    skippable: bool = True
+    idle: bool = False
+
+
+GO_ON = Pause(0.0)
+IDLE = Pause(1.0, idle=True)
+
+
+class Uploader:
+    """Sends what is pending, batch by batch, and records what comes of it.
+
+    Has no thread of its own: the sync worker's calls `step` again and again, and is the only one
+    to use the destination. `failures` counts failed attempts, for whoever watches.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        config: APIConfig,
+        destination: Destination,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.destination = destination
+        self.failures = 0
+        self._outbox = outbox
+        self._retention_days = config.retention_days
+        self._clock = clock
+        self._sizing = Sizing(config.batch_max_events, config.batch_max_bytes - 1024)
+        self._backoff = Backoff(config.backoff_base, config.backoff_cap)
+        self._bucket = TokenBucket(config.requests_per_minute, clock())
+        self._prune_at = clock() + _FIRST_PRUNE_SECONDS
+        self._trouble: str | None = None
+
+    def step(self) -> Pause:
+        """Send at most one batch and return how long to wait before the next step.
+
+        Raises:
+            OutboxError: if the outbox could not be read or written.
+        """
+        self._outbox.drain_buffer()
+        self._prune_if_due()
+        batch = self._next_batch()
+        if not batch.rows:
+            return IDLE
+        wait = self._bucket.take(self._clock())
+        if wait:
+            return Pause(wait, skippable=False)
+        delivery = self.destination.send(
+            Upload([row.event_id for row in batch.rows], [row.wire for row in batch.rows])
+        )
+        return self._conclude(batch, delivery)
+
+    def _next_batch(self) -> Batch:
+        with self._outbox.reading() as connection:
+            batch = uploads.next_batch(connection, self._sizing.max_events, self._sizing.max_bytes)
+            astray = not batch.rows and not batch.damaged and account.read(connection).pending > 0
+        if astray:
+            self._outbox.run(uploads.recount)
+        if batch.damaged:
+            self._set_aside(batch)
+        return batch
+
+    def _set_aside(self, batch: Batch) -> None:
+        """Make rows that changed on disk dead letters: they must not go out as if whole."""
+        _logger.error(
+            "%d events in the outbox no longer match their digests (seq %s …); they are set "
+            "aside as dead letters",
+            len(batch.damaged),
+            batch.damaged[0],
+        )
+        message = "the stored event no longer matches its digest"
+        letters = [DeadLetter(seq, uploads.DAMAGED, message) for seq in batch.damaged]
+        self._outbox.run(uploads.settle(batch, letters, received=not batch.rows))
+
+    def _conclude(self, batch: Batch, delivery: Delivery) -> Pause:
+        alone = len(batch.rows) == 1
+        if delivery.outcome is Outcome.DELIVERED:
+            return self._delivered(batch, delivery)
+        if delivery.outcome is Outcome.INVALID:
+            if alone:
+                return self._refused_for_good(batch, delivery)
+            self._sizing.invalid(len(batch.rows))
+            return GO_ON
+        if delivery.outcome is Outcome.TOO_LARGE:
+            if alone:
+                return self._refused_for_good(batch, delivery)
+            self._sizing.too_large(batch.size)
+            return GO_ON
+        if delivery.outcome is Outcome.TIMED_OUT:
+            self._sizing.timed_out(batch.size)
+        return self._failed(delivery)
+
+    def _delivered(self, batch: Batch, delivery: Delivery) -> Pause:
+        reasons = {item.event_id: item for item in delivery.rejected}
+        letters = [
+            DeadLetter(row.seq, reasons[row.event_id].code, reasons[row.event_id].message)
+            for row in batch.rows
+            if row.event_id in reasons
+        ]
+        self._settle(batch, letters)
+        self._sizing.passed(len(batch.rows))
+        return GO_ON if batch.more else IDLE
+
+    def _refused_for_good(self, batch: Batch, delivery: Delivery) -> Pause:
+        letter = DeadLetter(batch.rows[0].seq, delivery.code, delivery.cause)
+        self._settle(batch, [letter])
+        self._sizing.found()
+        return GO_ON
+
+    def _settle(self, batch: Batch, letters: Sequence[DeadLetter]) -> None:
+        self._outbox.run(uploads.settle(batch, letters, received=True))
+        self._backoff.reset()
+        if letters:
+            _logger.warning(
+                "the server rejected %d events for good (%s: %s); they are kept as dead letters: "
+                "see `tracker-sync dead list`",
+                len(letters),
+                letters[0].code,
+                letters[0].message,
+            )
+        if self._trouble is not None:
+            self._trouble = None
+            _logger.warning("uploading works again")
+
+    def _failed(self, delivery: Delivery) -> Pause:
+        self.failures += 1
+        seconds = self._backoff.pause_after(delivery)
+        trouble = f"{delivery.outcome.value} {delivery.code}"
+        if trouble != self._trouble:  # the same trouble is said once, not at every attempt
+            self._trouble = trouble
+            _logger.warning(
+                "events wait in the outbox, uploading fails and is tried again: %s", delivery.cause
+            )
+        now = time.time_ns() // 1_000_000
+        self._outbox.run(
+            uploads.write_state(
+                last_error=delivery.cause,
+                last_error_ms=now,
+                next_attempt_ms=now + round(seconds * 1000),
+                paused_because=delivery.cause,
+            )
+        )
+        return Pause(seconds, skippable=delivery.retry_after is None)
+
+    def _prune_if_due(self) -> None:
+        if self._clock() >= self._prune_at:
+            self._prune_at = self._clock() + _PRUNE_SECONDS
+            self._outbox.prune(self._retention_days)

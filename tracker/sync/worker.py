@@ -1,0 +1,209 @@
+"""The sync worker: a daemon thread that uploads what is pending in one outbox."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from tracker.errors import OutboxError
+from tracker.outbox import uploads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tracker.config import APIConfig
+    from tracker.outbox.outbox import Outbox
+    from tracker.sync.destination import Destination
+    from tracker.sync.uploader import Pause, Uploader
+
+POLL_SECONDS = 1.0
+"""How often a worker looks for what other processes did: rows, a free upload lock, a flush."""
+
+_JOIN_SECONDS = 0.1
+
+_logger = logging.getLogger("tracker")
+
+
+class Worker:
+    """Uploads in seq order, one batch in flight, in one process at a time.
+
+    Owns: its thread; the uploader and its destination, made in that thread and used by it alone;
+    and, while it is the elected uploader, the outbox's upload lock. It keeps that lock as long as
+    it runs: when its process ends, however it ends, another one's worker takes over within
+    `POLL_SECONDS`.
+
+    Other threads tell the thread what they want with a few flags and a token in a
+    `queue.SimpleQueue`, whose ``put`` is safe even in a signal handler that interrupts another.
+
+    Attributes:
+        elected: Whether this process uploads; None until the first try to be.
+    """
+
+    def __init__(
+        self, outbox: Outbox, config: APIConfig, make_destination: Callable[[], Destination]
+    ) -> None:
+        self._outbox = outbox
+        self._config = config
+        self._make_destination = make_destination
+        self._begin_afresh()
+
+    def _begin_afresh(self) -> None:
+        self.elected: bool | None = None
+        self._uploader: Uploader | None = None
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+        self._tokens: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._stopping = False
+        self._then: Callable[[], None] | None = None
+        self._news = False  # something was committed since the last look
+        self._idle = False  # the thread waits for news
+        self._hurry = False  # cut the pause short
+        self._renew = False  # make the destination anew
+        self._flush_requests: int | None = None
+        self._trouble: str | None = None
+
+    @property
+    def failures(self) -> int:
+        """Failed attempts to upload so far."""
+        return self._uploader.failures if self._uploader else 0
+
+    def start(self) -> None:
+        """Start the thread, unless it runs or the interpreter is past starting threads."""
+        with self._starting:
+            if self._thread is not None or self._stopping:
+                return
+            thread = threading.Thread(target=self._run, name="tracker-sync", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # interpreter shutdown: the events stay for the next start
+                return
+            self._thread = thread
+
+    def wake(self) -> None:
+        """Tell the thread that something was committed. Costs next to nothing."""
+        self._news = True
+        if self._idle:
+            self._tokens.put(None)
+        elif self._thread is None:
+            self.start()
+
+    def hurry(self) -> None:
+        """Cut short whatever pause is under way, but for one that the server asked for."""
+        self.start()
+        self._hurry = True
+        self._tokens.put(None)
+
+    def use(self, make_destination: Callable[[], Destination]) -> None:
+        """Send to another destination from the next request on, and try at once."""
+        self._make_destination = make_destination
+        self._renew = True
+        self.hurry()
+
+    def stop(self, then: Callable[[], None]) -> None:
+        """End the thread, then call `then`: here, or in the thread if a request still holds it."""
+        with self._starting:
+            self._stopping = True
+            self._then = then
+            thread = self._thread
+        if thread is None:
+            then()
+            return
+        self._tokens.put(None)
+        thread.join(timeout=_JOIN_SECONDS)
+
+    def restart_in_child(self) -> None:
+        """Forget the parent's thread in a forked child; a new one starts when it is needed."""
+        self._begin_afresh()
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                self._wait(self._round())
+        finally:
+            if self._uploader is not None:
+                self._uploader.destination.close()
+            self._outbox.upload_lock.close()
+            if self._then is not None:
+                self._then()
+
+    def _round(self) -> Pause:
+        """Be elected, then take one step."""
+        from tracker.sync.uploader import Pause, Uploader  # with requests: only in the thread
+
+        try:
+            if not self._outbox.upload_lock.try_acquire():
+                self.elected = False
+                self._outbox.drain_buffer()
+                return Pause(POLL_SECONDS)
+            if self._uploader is None:
+                self._uploader = Uploader(self._outbox, self._config, self._make_destination())
+            self.elected = True
+            if self._renew:
+                self._renew = False
+                self._uploader.destination.close()
+                self._uploader.destination = self._make_destination()
+            self._news = False
+            pause = self._uploader.step()
+            self._trouble = None
+        except OutboxError as error:
+            self._say_once(str(error), traceback=False)
+            return Pause(POLL_SECONDS)
+        except Exception as error:  # noqa: BLE001 - the host must not lose its uploader to a bug
+            self._say_once(repr(error), traceback=True)
+            return Pause(self._config.backoff_cap)
+        return pause
+
+    def _say_once(self, trouble: str, *, traceback: bool) -> None:
+        if trouble != self._trouble:
+            self._trouble = trouble
+            _logger.error("the sync thread goes on after trouble: %s", trouble, exc_info=traceback)
+
+    def _wait(self, pause: Pause) -> None:
+        if pause.idle:
+            self._wait_for_news(pause.seconds)
+            return
+        end = time.monotonic() + pause.seconds
+        while not self._stopping and (left := end - time.monotonic()) > 0:
+            if pause.skippable and (self._take_hurry() or self._flush_requested()):
+                return
+            self._sleep(min(left, POLL_SECONDS))
+
+    def _wait_for_news(self, seconds: float) -> None:
+        """Wait until something is committed here, or it is time to look for others' rows."""
+        self._idle = True
+        if not self._news and not self._hurry:
+            self._sleep(seconds)
+        self._idle = False
+        if self._news:
+            # Let some company arrive, so that each event does not cost a request.
+            end = time.monotonic() + self._config.flush_interval
+            while not (self._stopping or self._hurry) and (left := end - time.monotonic()) > 0:
+                self._sleep(left)
+        self._hurry = False
+
+    def _sleep(self, seconds: float) -> None:
+        """Sleep until a token comes, at most so long; use up all tokens."""
+        try:
+            self._tokens.get(timeout=seconds)
+            while True:
+                self._tokens.get_nowait()
+        except queue.Empty:
+            return
+
+    def _take_hurry(self) -> bool:
+        hurry, self._hurry = self._hurry, False
+        return hurry
+
+    def _flush_requested(self) -> bool:
+        """Tell whether another process has asked for a flush since the last look."""
+        try:
+            with self._outbox.reading() as connection:
+                requests = uploads.read_state(connection).flush_requests
+        except OutboxError as error:
+            self._say_once(str(error), traceback=False)
+            return False
+        before, self._flush_requests = self._flush_requests, requests
+        return before is not None and requests != before

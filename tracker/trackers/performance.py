@@ -1,0 +1,310 @@
+"""Conversations: their messages, tool calls, outcome and feedback."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from tracker import validation
+from tracker.errors import ValidationError
+from tracker.events import (
+    CONVERSATION_ENDED,
+    CONVERSATION_FAILED,
+    CONVERSATION_RESUMED,
+    CONVERSATION_STARTED,
+    FEEDBACK_RECORDED,
+    MESSAGE_LOGGED,
+    TOOL_CALLED,
+)
+from tracker.ids import new_id
+from tracker.trackers.base import BaseTracker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+ROLES = ("user", "agent", "system", "tool")
+
+
+class AgentPerformanceTracker(BaseTracker):
+    """Logs conversations between users and agents.
+
+    Every call is stored in the outbox before it returns, and returns the id of what it stored.
+    Ids are non-empty strings of at most 256 characters; metadata is a dict that JSON can hold.
+
+    Raises:
+        ValidationError: from any logging call, if an argument is not allowed; nothing is stored.
+        OutboxError: from any logging call, if storage failed and `APIConfig.on_error` is "raise".
+        TrackerClosedError: from any logging call after `close`.
+    """
+
+    def start_conversation(
+        self,
+        agent_id: str,
+        *,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        run_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Start a conversation and return its session id.
+
+        Args:
+            agent_id: The agent that converses.
+            user_id: The user it converses with.
+            session_id: An id of your own; by default a new UUIDv7.
+            run_id: The experiment, deployment or job that the conversation belongs to.
+            metadata: Anything else.
+        """
+        agent_id = validation.check_id("agent_id", agent_id)
+        user_id = validation.check_optional_id("user_id", user_id)
+        session_id = validation.check_optional_id("session_id", session_id) or new_id()
+        data = {
+            "run_id": validation.check_optional_id("run_id", run_id),
+            "metadata": _optional(validation.check_metadata, "metadata", metadata),
+        }
+        self._record(
+            CONVERSATION_STARTED, data, agent_id=agent_id, session_id=session_id, user_id=user_id
+        )
+        self._client.sessions.start(session_id, agent_id, user_id)
+        return session_id
+
+    def resume_conversation(
+        self, session_id: str, *, metadata: Mapping[str, Any] | None = None
+    ) -> str:
+        """Go on with a conversation, ended or not; return the event's id."""
+        session_id = validation.check_id("session_id", session_id)
+        data = {"metadata": _optional(validation.check_metadata, "metadata", metadata)}
+        self._check_open()
+        session = self._client.sessions.resume(session_id)
+        return self._record(
+            CONVERSATION_RESUMED,
+            data,
+            session_id=session_id,
+            agent_id=session.agent_id,
+            user_id=session.user_id,
+        )
+
+    def log_message(
+        self,
+        session_id: str,
+        role: str,
+        content: str,
+        *,
+        response_time_ms: float | None = None,
+        tokens_used: int | None = None,
+        model: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Log one message and return the event's id.
+
+        Args:
+            session_id: The conversation, as `start_conversation` returned it.
+            role: ``"user"``, ``"agent"``, ``"system"`` or ``"tool"``.
+            content: The text.
+            response_time_ms: Milliseconds it took to answer, 0 or more; kept with 2 decimals.
+            tokens_used: Tokens spent on it, 0 or more.
+            model: The model that wrote it.
+            metadata: Anything else.
+        """
+        session_id = validation.check_id("session_id", session_id)
+        data = {
+            "role": validation.check_choice("role", role, ROLES),
+            "content": validation.check_text("content", content),
+            "response_time_ms": _optional(
+                validation.check_milliseconds, "response_time_ms", response_time_ms
+            ),
+            "tokens_used": _optional(validation.check_count, "tokens_used", tokens_used),
+            "model": validation.check_optional_id("model", model),
+            "metadata": _optional(validation.check_metadata, "metadata", metadata),
+        }
+        return self._record_in(session_id, MESSAGE_LOGGED, data)
+
+    def log_user_message(
+        self,
+        session_id: str,
+        content: str,
+        *,
+        tokens_used: int | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Log what the user said; see `log_message`."""
+        return self.log_message(
+            session_id, "user", content, tokens_used=tokens_used, metadata=metadata
+        )
+
+    def log_agent_message(
+        self,
+        session_id: str,
+        content: str,
+        response_time_ms: float | None = None,
+        tokens_used: int | None = None,
+        *,
+        model: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Log what the agent answered; see `log_message`."""
+        return self.log_message(
+            session_id,
+            "agent",
+            content,
+            response_time_ms=response_time_ms,
+            tokens_used=tokens_used,
+            model=model,
+            metadata=metadata,
+        )
+
+    def log_system_message(
+        self, session_id: str, content: str, *, metadata: Mapping[str, Any] | None = None
+    ) -> str:
+        """Log an instruction that the agent works under; see `log_message`."""
+        return self.log_message(session_id, "system", content, metadata=metadata)
+
+    def log_tool_call(
+        self,
+        session_id: str,
+        name: str,
+        arguments: Any,
+        *,
+        result: Any = None,
+        error: str | None = None,
+        duration_ms: float | None = None,
+        call_id: str | None = None,
+    ) -> str:
+        """Log that the agent called a tool, and what came of it; return the event's id.
+
+        Args:
+            session_id: The conversation.
+            name: The tool's name.
+            arguments: What it was called with: anything that JSON can hold.
+            result: What it answered: anything that JSON can hold. None is left out.
+            error: What went wrong, if it failed.
+            duration_ms: Milliseconds it took, 0 or more; kept with 2 decimals.
+            call_id: The id that the model gave the call.
+        """
+        session_id = validation.check_id("session_id", session_id)
+        data = {
+            "name": validation.check_id("name", name),
+            "arguments": validation.check_json("arguments", arguments),
+            "result": validation.check_json("result", result),
+            "error": _optional(validation.check_text, "error", error),
+            "duration_ms": _optional(validation.check_milliseconds, "duration_ms", duration_ms),
+            "call_id": validation.check_optional_id("call_id", call_id),
+        }
+        return self._record_in(session_id, TOOL_CALLED, data, nullable=("arguments",))
+
+    def end_conversation(
+        self,
+        session_id: str,
+        quality_score: float | None = None,
+        *,
+        outcome: str | None = None,
+        user_feedback: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> str:
+        """End a conversation and return the event's id.
+
+        Args:
+            session_id: The conversation.
+            quality_score: How good it was, from 1.0 to 5.0.
+            outcome: What came of it, in a word of your own, as in ``"resolved"``.
+            user_feedback: What the user said of it.
+            metadata: Anything else.
+        """
+        session_id = validation.check_id("session_id", session_id)
+        data = {
+            "quality_score": _optional(
+                validation.check_quality_score, "quality_score", quality_score
+            ),
+            "outcome": validation.check_optional_id("outcome", outcome),
+            "user_feedback": _optional(validation.check_text, "user_feedback", user_feedback),
+            "metadata": _optional(validation.check_metadata, "metadata", metadata),
+        }
+        self._check_open()
+        session = self._client.sessions.use(session_id)
+        if session.started is not None:
+            data["duration_ms"] = round((time.monotonic() - session.started) * 1000, 2)
+        event_id = self._record_in(session_id, CONVERSATION_ENDED, data)
+        session.over = True
+        return event_id
+
+    def record_failed_session(
+        self,
+        session_id: str,
+        error_message: str | None = None,
+        *,
+        exception: BaseException | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Log that a conversation broke off, and why; return the event's id.
+
+        Args:
+            session_id: The conversation.
+            error_message: What went wrong; by default the exception's own text.
+            exception: The exception that ended it; its type's name is stored.
+            metadata: Anything else.
+        """
+        session_id = validation.check_id("session_id", session_id)
+        if error_message is None:
+            if exception is None:
+                raise ValidationError("error_message", "is None; give error_message or exception")
+            # What an exception says may hold what UTF-8 cannot; the failure is logged all the same.
+            error_message = str(exception).encode(errors="backslashreplace").decode()
+        data = {
+            "error_type": None if exception is None else type(exception).__name__,
+            "error_message": validation.check_text("error_message", error_message),
+            "metadata": _optional(validation.check_metadata, "metadata", metadata),
+        }
+        event_id = self._record_in(session_id, CONVERSATION_FAILED, data)
+        self._client.sessions.get(session_id).over = True
+        return event_id
+
+    def record_feedback(
+        self,
+        session_id: str,
+        *,
+        score: float | None = None,
+        comment: str | None = None,
+        source: str | None = None,
+    ) -> str:
+        """Log what somebody thinks of a conversation, also after it ended; return the event's id.
+
+        Args:
+            session_id: The conversation.
+            score: Any finite number, on a scale of your own.
+            comment: Words.
+            source: Who says so, as in ``"user"`` or ``"reviewer"``.
+        """
+        session_id = validation.check_id("session_id", session_id)
+        data = {
+            "score": _optional(validation.check_number, "score", score),
+            "comment": _optional(validation.check_text, "comment", comment),
+            "source": validation.check_optional_id("source", source),
+        }
+        self._check_open()
+        session = self._client.sessions.get(session_id)
+        return self._record(
+            FEEDBACK_RECORDED,
+            data,
+            session_id=session_id,
+            agent_id=session.agent_id,
+            user_id=session.user_id,
+        )
+
+    def _record_in(
+        self, session_id: str, type: str, data: Mapping[str, Any], nullable: tuple[str, ...] = ()
+    ) -> str:
+        """Record what happened in a conversation, with the agent and user it concerns."""
+        self._check_open()
+        session = self._client.sessions.use(session_id)
+        return self._record(
+            type,
+            data,
+            session_id=session_id,
+            agent_id=session.agent_id,
+            user_id=session.user_id,
+            nullable=nullable,
+        )
+
+
+def _optional(check: Callable[[str, object], Any], argument: str, value: object) -> Any:
+    return None if value is None else check(argument, value)

@@ -1,0 +1,175 @@
+"""Checks on the arguments of logging calls: each returns the value to store or raises.
+
+Every message names the argument, what was given, and what is allowed. Nothing here takes a lock
+or touches the disk.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from tracker.errors import ValidationError
+
+MAX_ID_LENGTH = 256
+"""Characters in an agent, session, user or run id."""
+MAX_DEPTH = 64
+"""Levels of nesting in metadata, arguments, results and details."""
+MAX_INTEGER = 2**63 - 1
+"""Largest count; what SQLite and most receivers hold in 64 bits."""
+
+
+def check_id(argument: str, value: object) -> str:
+    """Return `value` if it is a non-empty string of at most 256 characters."""
+    text = check_text(argument, value)
+    if not text:
+        raise ValidationError(argument, "is empty; give a non-empty string")
+    if len(text) > MAX_ID_LENGTH:
+        raise ValidationError(
+            argument, f"has {len(text)} characters; at most {MAX_ID_LENGTH} are allowed"
+        )
+    if "\0" in text:
+        raise ValidationError(argument, "has a NUL character; many databases cannot store it")
+    return text
+
+
+def check_optional_id(argument: str, value: object) -> str | None:
+    """Return None for None, otherwise as `check_id`."""
+    return None if value is None else check_id(argument, value)
+
+
+def check_text(argument: str, value: object) -> str:
+    """Return `value` if it is a string that UTF-8 can hold."""
+    if not isinstance(value, str):
+        raise ValidationError(argument, f"is {_kind(value)}; give a str")
+    if not value.isascii():
+        _check_encodable(argument, value)
+    return value if type(value) is str else str.__str__(value)  # an Enum of str, for one
+
+
+def check_quality_score(argument: str, value: object) -> float:
+    """Return `value` as a float if it is a number from 1.0 to 5.0."""
+    number = _finite(argument, value, "a number from 1.0 to 5.0")
+    if not 1.0 <= number <= 5.0:
+        raise ValidationError(argument, f"is {value!r}; give a number from 1.0 to 5.0")
+    return number
+
+
+def check_milliseconds(argument: str, value: object) -> float:
+    """Return `value` rounded to 2 decimals if it is a number of milliseconds, 0 or more."""
+    number = _finite(argument, value, "a number of milliseconds, 0 or more")
+    if number < 0:
+        raise ValidationError(argument, f"is {value!r}; give milliseconds, 0 or more")
+    return round(number, 2)
+
+
+def check_number(argument: str, value: object) -> float:
+    """Return `value` as a float if it is a finite number."""
+    return _finite(argument, value, "a finite number")
+
+
+def check_count(argument: str, value: object) -> int:
+    """Return `value` if it is an integer from 0 to 2**63 - 1."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValidationError(argument, f"is {_kind(value)}; give an int, 0 or more")
+    if not 0 <= value <= MAX_INTEGER:
+        raise ValidationError(argument, "is out of range; give an int from 0 to 2**63 - 1")
+    return int(value)
+
+
+def check_choice(argument: str, value: object, allowed: tuple[str, ...]) -> str:
+    """Return `value` if it is one of the strings in `allowed`."""
+    if not isinstance(value, str) or value not in allowed:
+        shown = repr(value) if isinstance(value, str) else _kind(value)
+        raise ValidationError(argument, f"is {shown}; give one of {', '.join(map(repr, allowed))}")
+    return str.__str__(value)
+
+
+def check_metadata(argument: str, value: object) -> dict[str, Any]:
+    """Return `value` if it is a dict that JSON can hold (see `check_json`)."""
+    if not isinstance(value, dict):
+        raise ValidationError(argument, f"is {_kind(value)}; give a dict with str keys")
+    check_json(argument, value)
+    return value
+
+
+def check_json(argument: str, value: object) -> object:
+    """Return `value` if JSON can hold it and give back an equal value.
+
+    Refused by path: NaN and infinities, lone surrogates, keys that are not strings, cycles and
+    nesting deeper than 64 levels, and any type besides dict, list, tuple, str, int, float, bool
+    and None.
+    """
+    _walk(argument, value, 0, set())
+    return value
+
+
+def _walk(path: str, value: object, depth: int, parents: set[int]) -> None:
+    if value is None or isinstance(value, int):  # bool is an int
+        return
+    if isinstance(value, str):
+        if not value.isascii():
+            _check_encodable(path, value)
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValidationError(path, f"{value} is not JSON-serialisable; give a finite number")
+    elif isinstance(value, (dict, list, tuple)):
+        _walk_container(path, value, depth, parents)
+    else:
+        raise ValidationError(
+            path,
+            f"{type(value).__name__} is not JSON-serialisable; "
+            "give dict, list, str, int, float, bool or None",
+        )
+
+
+def _walk_container(
+    path: str, value: dict[Any, Any] | list[Any] | tuple[Any, ...], depth: int, parents: set[int]
+) -> None:
+    if id(value) in parents:
+        raise ValidationError(path, "contains itself; JSON cannot hold a cycle")
+    if depth >= MAX_DEPTH:
+        raise ValidationError(path, f"is nested more than {MAX_DEPTH} levels deep")
+    parents.add(id(value))
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _walk(_member(path, key, depth), item, depth + 1, parents)
+    else:
+        for index, item in enumerate(value):
+            _walk(f"{path}[{index}]", item, depth + 1, parents)
+    parents.remove(id(value))
+
+
+def _member(path: str, key: object, depth: int) -> str:
+    if not isinstance(key, str):
+        raise ValidationError(path, f"has the key {_kind(key)} {key!r:.80}; give keys as str")
+    if not key.isascii():
+        _check_encodable(f"a key in {path}", key)
+    return f"{path}.{key}" if depth and key.isidentifier() else f"{path}[{key!r}]"
+
+
+def _check_encodable(path: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValidationError(
+            path,
+            f"has a lone surrogate (U+{ord(text[error.start]):04X}) at index {error.start}; "
+            "UTF-8 cannot hold it",
+        ) from None
+
+
+def _finite(argument: str, value: object, allowed: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValidationError(argument, f"is {_kind(value)}; give {allowed}")
+    try:
+        number = float(value)
+    except OverflowError:
+        raise ValidationError(argument, f"is too large; give {allowed}") from None
+    if not math.isfinite(number):
+        raise ValidationError(argument, f"is {number}; give {allowed}")
+    return number
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else f"of type {type(value).__name__}"
