@@ -119,7 +119,8 @@ def _create(connection: Connection, client_id: str, base_url: str) -> None:
         )
         connection.execute(tables.sync_state.insert().values(id=1))
         connection.exec_driver_sql(
-            "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)"
+            "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, "
+            "CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
         )
         connection.exec_driver_sql("INSERT INTO alembic_version VALUES (?)", (tables.HEAD,))
         connection.exec_driver_sql(f"PRAGMA application_id={tables.APPLICATION_ID}")

@@ -1,0 +1,187 @@
+"""Opening outboxes of every age: new, current, older, newer, somebody else's."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import threading
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from tracker import AgentPerformanceTracker, APIConfig, SchemaVersionError
+from tracker.outbox import integrity, schema, tables
+from tracker.outbox.engine import make_engine
+from tracker.outbox.outbox import Outbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.collector import CollectorProcess
+
+FIXTURES = Path(__file__).parent / "fixtures"
+
+NEXT_REVISION = '''
+"""A revision that does not exist yet."""
+import sqlalchemy as sa
+from alembic import op
+
+revision, down_revision, branch_labels, depends_on = "9999", "{head}", None, None
+
+
+def upgrade():
+    with op.batch_alter_table("account") as batch:
+        batch.add_column(sa.Column("note", sa.Text))
+    op.execute("UPDATE account SET note = 'carried'")
+'''
+
+
+def restore(fixture: Path, path: Path) -> None:
+    """Make the outbox that a fixture is the dump of."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(fixture.read_text(encoding="utf-8"))
+        connection.execute("PRAGMA journal_mode=WAL")
+
+
+def objects(path: Path) -> set[tuple[str, str]]:
+    """Return what a file's schema holds."""
+    with closing(sqlite3.connect(path)) as connection:
+        return {
+            (kind, name)
+            for kind, name in connection.execute("SELECT type, name FROM sqlite_master")
+        }
+
+
+def test_head_is_the_scripts_head() -> None:
+    """The revision that new outboxes are stamped with is the newest script's."""
+    scripts = ScriptDirectory(str(schema.scripts_folder()))
+    assert scripts.get_heads() == [tables.HEAD]
+
+
+def test_scripts_make_what_the_tables_say(config: Callable[..., APIConfig], tmp_path: Path) -> None:
+    """All scripts from nothing give the very schema that a new outbox gets."""
+    made = tmp_path / "made.sqlite3"
+    Outbox(config(outbox_path=made)).close()
+    migrated = tmp_path / "migrated.sqlite3"
+    migrated.touch()
+    engine = make_engine(migrated, "full", writer=True)
+    with engine.connect() as connection:
+        schema.migrate(connection)
+        context = MigrationContext.configure(connection)
+        assert compare_metadata(context, tables.metadata) == []
+    assert objects(migrated) == objects(made)
+    with closing(sqlite3.connect(made)) as a, closing(sqlite3.connect(migrated)) as b:
+        for name in tables.VIEWS:
+            query = f"SELECT sql FROM sqlite_master WHERE name = '{name}'"  # noqa: S608 - our own
+            assert a.execute(query).fetchone() == b.execute(query).fetchone()
+
+
+@pytest.mark.parametrize("fixture", sorted(FIXTURES.glob("*.sql")), ids=lambda path: path.stem)
+def test_released_schemas_are_carried_on(
+    fixture: Path, collector: CollectorProcess, config: Callable[..., APIConfig], tmp_path: Path
+) -> None:
+    """An outbox of each released schema opens, verifies, and delivers what was pending."""
+    path = tmp_path / "old.sqlite3"
+    restore(fixture, path)
+    with closing(sqlite3.connect(path)) as connection:
+        pending = connection.execute("SELECT event_id FROM pending ORDER BY seq").fetchall()
+        connection.execute(
+            "UPDATE identity SET client_id = ?, base_url = ?", (collector.client_id, collector.url)
+        )
+        connection.commit()
+    assert pending
+    tracker = AgentPerformanceTracker(
+        config(outbox_path=path, base_url=collector.url, api_key=collector.api_key)
+    )
+    tracker.log_user_message("new", "logged after the upgrade")
+    result = tracker.flush(timeout=30)
+    tracker.close()
+    assert (result.delivered, result.pending) == (len(pending) + 1, 0)
+    arrived = [event["event_id"] for event in collector.events()]
+    assert arrived[:-1] == [event_id for (event_id,) in pending]
+    outbox = Outbox(config(outbox_path=path, base_url=collector.url))
+    with outbox.snapshot() as connection:
+        assert schema.is_current(connection)
+        assert integrity.verify(connection).problems == ()
+    outbox.close()
+
+
+@pytest.fixture
+def next_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], None]:
+    """Return how to turn this tracker into one that knows a further revision."""
+    scripts = tmp_path / "scripts"
+    shutil.copytree(schema.scripts_folder(), scripts)
+    (scripts / "versions" / "9999_next.py").write_text(NEXT_REVISION.format(head=tables.HEAD))
+
+    def upgrade() -> None:
+        monkeypatch.setattr(tables, "HEAD", "9999")
+        monkeypatch.setattr(schema, "scripts_folder", lambda: scripts)
+
+    return upgrade
+
+
+def test_older_file_is_migrated_by_one_of_many(
+    config: Callable[..., APIConfig], next_version: Callable[[], None]
+) -> None:
+    """Eight threads open an older outbox at once: it is migrated once, rows and all."""
+    settings = config(on_error="raise", base_url="http://127.0.0.1:9")
+    tracker = AgentPerformanceTracker(settings)
+    tracker.log_user_message("old", "pending")
+    tracker.close()
+    next_version()
+    opened: list[int] = []
+
+    def open_it() -> None:
+        outbox = Outbox(settings)
+        with outbox.reading() as connection:
+            opened.append(connection.exec_driver_sql("SELECT count(*) FROM pending").scalar_one())
+        outbox.close()
+
+    threads = [threading.Thread(target=open_it) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert opened == [1] * 8
+    with closing(sqlite3.connect(settings.outbox_path)) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [
+            ("9999",)
+        ]
+        assert connection.execute("SELECT * FROM account WHERE note != 'carried'").fetchall() == []
+
+
+def test_failed_migration_leaves_the_file_as_it_was(
+    config: Callable[..., APIConfig], next_version: Callable[[], None]
+) -> None:
+    """When a script fails half-way, nothing of it stays and the older tracker still opens it."""
+    settings = config(base_url="http://127.0.0.1:9")
+    Outbox(settings).close()
+    before = objects(settings.outbox_path)
+    next_version()
+    script = schema.scripts_folder() / "versions" / "9999_next.py"
+    script.write_text(script.read_text() + "    op.execute('SELECT no_such_function()')\n")
+    with pytest.raises(Exception, match="no such function"):
+        Outbox(settings)
+    assert objects(settings.outbox_path) == before
+    with closing(sqlite3.connect(settings.outbox_path)) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() != ("9999",)
+
+
+def test_newer_schema_is_refused_untouched(config: Callable[..., APIConfig]) -> None:
+    """A file from a newer tracker is left byte for byte as it was; the error says what to do."""
+    settings = config()
+    Outbox(settings).close()
+    with closing(sqlite3.connect(settings.outbox_path)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '0042'")
+        connection.commit()
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    before = settings.outbox_path.read_bytes()
+    with pytest.raises(SchemaVersionError, match=r"'0042'.*Install the newer agent-tracking-sdk"):
+        AgentPerformanceTracker(settings)
+    assert settings.outbox_path.read_bytes() == before

@@ -1,0 +1,155 @@
+"""How every command of `tracker-sync` looks: options, help with examples, errors, exit codes."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tracker.errors import ConfigurationError, TrackerError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+OK = 0
+FAILED = 1
+WRONG_USE = 2
+
+
+@dataclass
+class Place:
+    """Which outbox is meant, as far as the command line or the environment says so."""
+
+    outbox: str | None = None
+    base_url: str | None = None
+    client_id: str | None = None
+
+
+class Failure(click.ClickException):
+    """Ends the command with one line on stderr and an exit code."""
+
+    def __init__(self, message: str, exit_code: int = FAILED) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class Command(click.Command):
+    """A command that takes the common options too, and whose help ends in examples.
+
+    Args:
+        examples: Command lines that work as they stand.
+        exits: What each exit code means, besides 2 for wrong use.
+    """
+
+    def __init__(
+        self, *args: Any, examples: Sequence[str], exits: Mapping[int, str], **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = examples
+        self.exits = {**exits, WRONG_USE: exits.get(WRONG_USE, "wrong use or configuration")}
+        self.params.extend(place_options(hidden=True))
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples and the exit codes."""
+        with formatter.section("Examples"):
+            for example in self.examples:
+                formatter.write(f"{'':{formatter.current_indent}}{example}\n")
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(code), self.exits[code]) for code in sorted(self.exits)])
+        super().format_epilog(ctx, formatter)
+
+
+class Commands(click.Group):
+    """A group whose commands are imported when they are asked for, and whose errors are told.
+
+    Args:
+        lazy: Where each command is, as ``"module:name"``.
+    """
+
+    def __init__(self, *args: Any, lazy: Mapping[str, str] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._lazy = dict(lazy or {})
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands' names, in the order they were given."""
+        return [*self._lazy, *(name for name in self.commands if name not in self._lazy)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command, imported now if need be."""
+        if cmd_name in self._lazy and cmd_name not in self.commands:
+            module, name = self._lazy[cmd_name].split(":")
+            self.add_command(getattr(importlib.import_module(module), name), cmd_name)
+        return super().get_command(ctx, cmd_name)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; turn the errors that are expected into one line each.
+
+        Raises:
+            Failure: with exit code 2 for wrong configuration and 1 for trouble with a file.
+        """
+        try:
+            return super().invoke(ctx)
+        except TrackerError as error:
+            wrong = isinstance(error, ConfigurationError)
+            raise Failure(str(error), WRONG_USE if wrong else FAILED) from error
+        except BrokenPipeError:  # `tracker-sync list | head`: click ends quietly
+            raise
+        except OSError as error:
+            named = f"{error.filename}: " if error.filename else ""
+            raise Failure(f"{named}{error.strerror or error}") from error
+
+
+def place_options(*, hidden: bool = False) -> list[click.Option]:
+    """Return the options that say which outbox is meant.
+
+    The group takes them, and the environment with them; every command takes them as well, hidden,
+    so that they may stand after its name.
+    """
+    return [
+        _place_option(
+            "outbox",
+            "PATH",
+            "SDK_OUTBOX_PATH",
+            "The outbox file. Default: the one of this base URL and client id in the user's data "
+            "folder.",
+            hidden=hidden,
+        ),
+        _place_option(
+            "base_url",
+            "URL",
+            "SDK_BASE_URL",
+            "The collector. Default: the one that the given outbox file names.",
+            hidden=hidden,
+        ),
+        _place_option(
+            "client_id",
+            "ID",
+            "SDK_CLIENT_ID",
+            "The client. Default: the one that the given outbox file names, or that is kept "
+            "beside it.",
+            hidden=hidden,
+        ),
+    ]
+
+
+def _place_option(
+    name: str, metavar: str, variable: str, text: str, *, hidden: bool
+) -> click.Option:
+    def remember(ctx: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+        place = ctx.ensure_object(Place)
+        if value is not None:
+            setattr(place, name, value)
+
+    return click.Option(
+        ["--" + name.replace("_", "-")],
+        metavar=metavar,
+        # Read for the group only: on a command it would beat the group's own option.
+        envvar=None if hidden else variable,
+        show_envvar=True,
+        expose_value=False,
+        callback=remember,
+        hidden=hidden,
+        help=text,
+    )

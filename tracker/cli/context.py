@@ -1,0 +1,196 @@
+"""From options to a configuration and an opened outbox."""
+
+from __future__ import annotations
+
+import stat
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tracker import identity
+from tracker.config import APIConfig, default_folder
+from tracker.errors import ConfigurationError, OutboxError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tracker.cli.command import Place
+    from tracker.outbox.outbox import Outbox
+    from tracker.outbox.owner import Owner
+
+_NO_KEY = "none-needed"
+"""Stands in for the API key where nothing is uploaded."""
+
+_NO_CLIENT = "none-yet"
+"""Stands in for the client id where none was made yet: asking must not make one."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """The outbox that a command is about.
+
+    Attributes:
+        config: The settings to open it with.
+        exists: Whether the file is there and holds anything.
+        settled: Whether its path is known. It is not as long as no client id was made and none is
+            given, for the file is named after it.
+    """
+
+    config: APIConfig
+    exists: bool
+    settled: bool
+
+    @property
+    def path(self) -> Path:
+        """Where the outbox is, or would be."""
+        return self.config.outbox_path
+
+    @property
+    def absence(self) -> str:
+        """What to say when there is no outbox."""
+        if self.settled:
+            said = f"no outbox at {self.path} yet: nothing was logged"
+        else:
+            said = f"no outbox in {self.path.parent} yet: nothing was logged"
+        others = sorted(self.path.parent.glob("*.sqlite3"))
+        if others and self.path.parent == default_folder().resolve():
+            names = "".join(f"\n  --outbox {other}" for other in others[:10])
+            said += f" for this client id and base URL. There is, of others:{names}"
+        return said
+
+
+def find(place: Place, *, uploads: bool = False, create: bool = False) -> Target:
+    """Return the outbox that is meant. Makes nothing, unless `create`.
+
+    An existing file that was named settles client id and base URL too, where they are not given.
+
+    Args:
+        place: What the command line and the environment say.
+        uploads: Whether the command will upload: it needs the API key then, and may not if the
+            tracker is disabled.
+        create: Whether a client id may be made, as the application would.
+
+    Raises:
+        ConfigurationError: if a setting is missing or impossible.
+        OutboxError: if the file cannot be looked at, or is not an outbox.
+    """
+    given: dict[str, Any] = {
+        "outbox_path": place.outbox,
+        "base_url": place.base_url,
+        "client_id": place.client_id,
+    }
+    if place.outbox is not None:
+        path = _placeholder_config(given).outbox_path
+        if _holds_anything(path) and None in given.values():
+            kept = read_owner(path)
+            given["client_id"] = given["client_id"] or kept.client_id
+            given["base_url"] = given["base_url"] or kept.base_url
+    settled = True
+    if given["client_id"] is None and not create:
+        folder = _placeholder_config(given).outbox_path.parent
+        if not (folder / identity.FILE_NAME).exists():
+            settled = place.outbox is not None
+            given["client_id"] = _NO_CLIENT
+    config = APIConfig(**given) if uploads else _local_config(given)
+    if config.disabled:
+        raise ConfigurationError(
+            "the tracker is disabled by SDK_DISABLED: nothing is uploaded. Unset it and try again"
+        )
+    return Target(config, settled and _holds_anything(config.outbox_path), settled)
+
+
+def _placeholder_config(given: dict[str, Any]) -> APIConfig:
+    return _local_config({**given, "client_id": given["client_id"] or _NO_CLIENT})
+
+
+def _local_config(given: dict[str, Any]) -> APIConfig:
+    """Return settings for a command that stays on this machine: no key, no objection to http."""
+    return APIConfig(api_key=_NO_KEY, disabled=False, allow_insecure_http=True, **given)
+
+
+def _holds_anything(path: Path) -> bool:
+    """Tell whether something is at `path`, other than the empty file that an outbox begins as."""
+    try:
+        found = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise OutboxError(f"the outbox {path} cannot be read: {error.strerror}") from error
+    return not stat.S_ISREG(found.st_mode) or found.st_size > 0
+
+
+def read_owner(path: Path) -> Owner:
+    """Return whose outbox the file is, whatever its schema's revision.
+
+    Raises:
+        OutboxError: if it cannot be read or is not an outbox.
+    """
+    return _peek(path)[0]
+
+
+def read_revision(path: Path) -> str | None:
+    """Return the schema's revision of the file, without migrating it.
+
+    Raises:
+        OutboxError: if it cannot be read or is not an outbox.
+    """
+    return _peek(path)[1]
+
+
+def _peek(path: Path) -> tuple[Owner, str | None]:
+    from sqlalchemy.exc import DBAPIError
+
+    from tracker.outbox import owner, schema, status
+    from tracker.outbox.engine import make_engine
+
+    schema.create_file(path)  # it is there: this refuses folders, links and what is not ours
+    try:
+        with make_engine(path, "full", writer=False).connect() as connection:
+            schema.is_current(connection)
+            return owner.read(connection), status.revision(connection)
+    except (DBAPIError, OSError) as error:
+        raise schema.explain(path, error) from error
+
+
+@contextmanager
+def opened(target: Target) -> Iterator[Outbox]:
+    """Lend the outbox, whoever owns it. The file is migrated if it is an older one.
+
+    Raises:
+        OutboxError: if it cannot be opened.
+    """
+    from tracker.outbox.outbox import Outbox
+
+    outbox = Outbox(target.config, check_owner=False)
+    try:
+        yield outbox
+    finally:
+        outbox.close()
+
+
+def existing(place: Place) -> Target:
+    """Return the outbox that is meant, which has to be there.
+
+    Raises:
+        ClickException: if it is not; exit code 1.
+    """
+    target = find(place)
+    if not target.exists:
+        raise click.ClickException(target.absence)
+    return target
+
+
+def uploader_runs(path: Path) -> bool:
+    """Tell whether some process uploads from this outbox: whether its upload lock is taken."""
+    from tracker.outbox.locks import FileLock
+
+    lock = FileLock(path.with_name(path.name + ".sync-lock"))
+    if not lock.path.exists():  # asking must not make it
+        return False
+    try:
+        return not lock.try_acquire()
+    finally:
+        lock.close()

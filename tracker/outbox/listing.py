@@ -1,0 +1,152 @@
+"""Reading stored events back, for ``tracker-sync list`` and ``show``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tracker import canonical
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Connection
+
+PENDING = "pending"
+DELIVERED = "delivered"
+DEAD = "dead"
+STATES = (PENDING, DELIVERED, DEAD)
+
+_CHUNK = 100
+
+_COLUMNS = (
+    "seq, event_id, type, timestamp_ms, agent_id, session_id, user_id, data, digest, chain, "
+    "delivered_at_ms, dead_at_ms, dead_code, dead_message"
+)
+
+_CONDITIONS = {
+    # The first half costs nothing and spares the search all that is settled.
+    PENDING: "seq > (SELECT settled_through FROM sync_state) "
+    "AND delivered_at_ms IS NULL AND dead_at_ms IS NULL",
+    DELIVERED: "delivered_at_ms IS NOT NULL",
+    DEAD: "dead_at_ms IS NOT NULL",
+}
+
+
+class StoredEvent(NamedTuple):
+    """One row of the outbox. A damaged file may hold values of any type in it."""
+
+    seq: int
+    event_id: str
+    type: str
+    timestamp_ms: int
+    agent_id: str | None
+    session_id: str | None
+    user_id: str | None
+    data: str
+    digest: str
+    chain: str
+    delivered_at_ms: int | None
+    dead_at_ms: int | None
+    dead_code: str | None
+    dead_message: str | None
+
+    @property
+    def state(self) -> str:
+        """``"pending"``, ``"delivered"`` or ``"dead"``."""
+        if self.dead_at_ms is not None:
+            return DEAD
+        return PENDING if self.delivered_at_ms is None else DELIVERED
+
+    @property
+    def intact(self) -> bool:
+        """Whether the row still matches its digest."""
+        try:
+            return canonical.digest(canonical.envelope(*self[1:8])) == self.digest
+        except (TypeError, ValueError):
+            return False
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which events are wanted; None wants all.
+
+    Attributes:
+        state: One of `STATES`.
+        session_id: The conversation.
+        agent_id: The agent.
+        type: The event's type, in full.
+        since_ms: Logged then or later, Unix milliseconds.
+    """
+
+    state: str | None = None
+    session_id: str | None = None
+    agent_id: str | None = None
+    type: str | None = None
+    since_ms: int | None = None
+
+    def condition(self) -> tuple[str, list[Any]]:
+        """Return the SQL condition and the values that are bound in it."""
+        parts = [] if self.state is None else [_CONDITIONS[self.state]]
+        bound: list[Any] = []
+        for comparison, value in (
+            ("session_id = ?", self.session_id),
+            ("agent_id = ?", self.agent_id),
+            ("type = ?", self.type),
+            ("timestamp_ms >= ?", self.since_ms),
+        ):
+            if value is not None:
+                parts.append(comparison)
+                bound.append(value)
+        return " AND ".join(parts) or "1", bound
+
+
+def select(connection: Connection, wanted: Filter, limit: int = 0) -> Iterator[StoredEvent]:
+    """Yield the newest `limit` events of those wanted, oldest first; all of them for 0.
+
+    Reads in chunks and keeps no cursor open between them: however slowly the events are taken,
+    the application's write-ahead log can be reset meanwhile. What is logged after the start is
+    not among them.
+    """
+    condition, bound = wanted.condition()
+    seq, last = _range(connection, condition, bound, limit)
+    while seq <= last:
+        rows = connection.exec_driver_sql(
+            f"SELECT {_COLUMNS} FROM events WHERE seq BETWEEN ? AND ? AND {condition} "  # noqa: S608 - constant text
+            "ORDER BY seq LIMIT ?",
+            (seq, last, *bound, _CHUNK),
+        ).all()
+        for row in rows:
+            yield StoredEvent(*row)
+        if len(rows) < _CHUNK:
+            return
+        seq = rows[-1][0] + 1
+
+
+def _range(
+    connection: Connection, condition: str, bound: list[Any], limit: int
+) -> tuple[int, int]:
+    """Return the first and last seq to look at; an empty range if nothing is wanted."""
+    if limit:
+        query = (
+            f"SELECT min(seq), max(seq) FROM (SELECT seq FROM events WHERE {condition} "  # noqa: S608 - constant text
+            "ORDER BY seq DESC LIMIT ?)"
+        )
+        first, last = connection.exec_driver_sql(query, (*bound, limit)).one()
+    else:
+        first, last = connection.exec_driver_sql("SELECT min(seq), max(seq) FROM events").one()
+    return (1, 0) if last is None else (int(first), int(last))
+
+
+def find(connection: Connection, name: str) -> StoredEvent | None:
+    """Return the event with the id or, given digits, the seq `name`; None if there is none."""
+    row = connection.exec_driver_sql(
+        f"SELECT {_COLUMNS} FROM events WHERE event_id = ?",  # noqa: S608 - constant text
+        (name,),
+    ).first()
+    if row is None and name.isascii() and name.isdecimal() and len(name) < 19:
+        row = connection.exec_driver_sql(
+            f"SELECT {_COLUMNS} FROM events WHERE seq = ?",  # noqa: S608 - constant text
+            (int(name),),
+        ).first()
+    return None if row is None else StoredEvent(*row)

@@ -1,0 +1,87 @@
+"""How an outbox stands, for ``tracker-sync status``. Cheap in an outbox of any size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tracker.outbox import account, owner, retention, uploads
+from tracker.outbox.account import Account
+from tracker.outbox.uploads import SyncState
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sqlalchemy import Connection
+
+    from tracker.outbox.owner import Owner
+
+_OLDEST_PENDING = """
+SELECT seq, timestamp_ms FROM events
+WHERE seq > ? AND delivered_at_ms IS NULL AND dead_at_ms IS NULL ORDER BY seq LIMIT 1
+"""
+
+
+@dataclass(frozen=True)
+class OutboxStatus:
+    """How an outbox stood at one moment. Without arguments: an outbox that nobody made yet.
+
+    Attributes:
+        owner: Whose it is, or None if there is none.
+        account: Where every accepted event is.
+        sync: How uploading stands.
+        last_seq: The newest seq ever given.
+        oldest_pending_seq: The first event that waits to be sent, or None.
+        oldest_pending_ms: When that event was logged, Unix milliseconds, or None.
+        used_bytes: Bytes of the pages in use; the files may be larger.
+        revision: The schema's revision, or None.
+    """
+
+    owner: Owner | None = None
+    account: Account = field(default_factory=Account)
+    sync: SyncState = field(default_factory=SyncState)
+    last_seq: int = 0
+    oldest_pending_seq: int | None = None
+    oldest_pending_ms: int | None = None
+    used_bytes: int = 0
+    revision: str | None = None
+
+
+def read(connection: Connection) -> OutboxStatus:
+    """Return how the outbox stands, all figures of one snapshot and none by counting rows."""
+    connection.exec_driver_sql("BEGIN")
+    try:
+        book, sync = account.read(connection), uploads.read_state(connection)
+        oldest = None
+        if book.pending:  # otherwise the search would pass over every row
+            oldest = connection.exec_driver_sql(_OLDEST_PENDING, (sync.settled_through,)).first()
+        return OutboxStatus(
+            owner=owner.read(connection),
+            account=book,
+            sync=sync,
+            last_seq=account.last_seq(connection),
+            oldest_pending_seq=None if oldest is None else oldest[0],
+            oldest_pending_ms=None if oldest is None else oldest[1],
+            used_bytes=retention.used_bytes(connection),
+            revision=revision(connection),
+        )
+    finally:
+        connection.exec_driver_sql("ROLLBACK")
+
+
+def revision(connection: Connection) -> str | None:
+    """Return the schema's revision as the file has it."""
+    found = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+    return None if found is None else str(found)
+
+
+def file_sizes(path: Path) -> dict[str, int]:
+    """Return the bytes of the outbox file and of SQLite's files beside it, as far as they exist."""
+    sizes = {}
+    for suffix in ("", "-wal", "-shm"):
+        file = path.with_name(path.name + suffix)
+        try:
+            sizes[file.name] = file.stat().st_size
+        except FileNotFoundError:  # SQLite removes the other two when the last user leaves
+            continue
+    return sizes
