@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import os
 import threading
+import weakref
 from typing import TYPE_CHECKING, Protocol
 
 from tracker.errors import ConfigurationError, TrackerError
@@ -38,20 +39,20 @@ class Recorder(Protocol):
     def flush(self, timeout: float | None) -> FlushResult:
         """Wait for what is pending."""
 
-    def release(self, timeout: float) -> FlushResult:
-        """Give this recorder back; the last to do so closes it."""
+    def release(self, holder: object, timeout: float) -> FlushResult:
+        """End a tracker's share; the last one's end closes the recorder."""
 
 
 class Client:
     """What all trackers on one outbox path share in this process.
 
     Owns the outbox and the worker. `_registry` holds the clients, one per path, and
-    `_registry_lock` guards it and every client's count of holders.
+    `_registry_lock` guards it and every client's holders: the trackers that share it.
     """
 
     def __init__(self, config: APIConfig, destination: Callable[[], Destination] | None) -> None:
         self.config = config
-        self.holders = 0
+        self.holders: weakref.WeakSet[object] = weakref.WeakSet()
         self._custom_destination = destination
         self.outbox = Outbox(config)
         self.sessions = Sessions(self.outbox)
@@ -93,16 +94,16 @@ class Client:
         """Wait until what is pending now is settled; see `Flush`."""
         return Flush(self.outbox, self.worker).wait(timeout)
 
-    def release(self, timeout: float) -> FlushResult:
-        """Give up one tracker's share. The last one uploads for `timeout` seconds and closes."""
+    def release(self, holder: object, timeout: float) -> FlushResult:
+        """End one tracker's share. The last one uploads for `timeout` seconds and closes."""
         with _registry_lock:
-            self.holders -= 1
-            last = self.holders <= 0
+            if holder not in self.holders:
+                return FlushResult()
+            self.holders.remove(holder)
+            last = not self.holders
             if last:
                 _registry.pop(self.config.outbox_path, None)
-        if not last:
-            return FlushResult()
-        return self.shut(timeout)
+        return self.shut(timeout) if last else FlushResult()
 
     def shut(self, timeout: float) -> FlushResult:
         """Upload for at most `timeout` seconds, without waiting for a server that is not there."""
@@ -127,7 +128,7 @@ class DisabledClient:
         """Return at once."""
         return FlushResult()
 
-    def release(self, timeout: float) -> FlushResult:
+    def release(self, holder: object, timeout: float) -> FlushResult:
         """Return at once."""
         return FlushResult()
 
@@ -137,9 +138,14 @@ _registry_lock = threading.RLock()
 
 
 def connect(
-    config: APIConfig, destination: Callable[[], Destination] | None = None
+    config: APIConfig, holder: object, destination: Callable[[], Destination] | None = None
 ) -> Client | DisabledClient:
     """Return this process's client for the configuration's outbox, made on first use.
+
+    Args:
+        config: Settings.
+        holder: Who shares the client from now on, until `Client.release` or its own end.
+        destination: Makes what takes the uploads; by default HTTP to the configured base URL.
 
     Raises:
         OutboxError: if the outbox cannot be opened.
@@ -153,7 +159,7 @@ def connect(
             client = _registry[config.outbox_path] = Client(config, destination)
         else:
             client.join(config)
-        client.holders += 1
+        client.holders.add(holder)
         return client
 
 

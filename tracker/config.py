@@ -267,17 +267,18 @@ def _check_base_url(value: object, allow_insecure_http: bool) -> str:
         host, port = parts.hostname, parts.port
     except ValueError as error:
         raise ConfigurationError(f"{name} is not a URL: {error}") from None
-    if parts.username is not None or parts.password is not None:
+    if parts.username is not None or "@" in value.partition("//")[0]:  # user:secret@host
         raise ConfigurationError(f"{name} carries credentials; give the key as api_key instead")
     if parts.scheme not in ("http", "https"):
         raise ConfigurationError(
             f"{name} is {value!r} with the scheme {parts.scheme!r}; "
             "give https://host or http://localhost:port"
         )
-    if not host or parts.query or parts.fragment or not value.isascii():
+    whole = value.isascii() and value.strip().isprintable() and " " not in value.strip()
+    if not host or parts.query or parts.fragment or not whole:
         raise ConfigurationError(
             f"{name} is {value!r}; give scheme, host, optional port and path prefix in ASCII, "
-            "without query or fragment"
+            "without spaces, query or fragment"
         )
     if parts.scheme == "http" and not is_loopback(host) and not allow_insecure_http:
         raise ConfigurationError(
@@ -314,13 +315,19 @@ def _check_path(value: object) -> Path | None:
         raise ConfigurationError(
             f"outbox_path (SDK_OUTBOX_PATH) is {text!r}; give the path of a file on a disk"
         )
-    return Path(text).expanduser()
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ConfigurationError(
+            f"outbox_path (SDK_OUTBOX_PATH) is {text!r}, and there is no such user: {error}"
+        ) from None
 
 
 def _check_ca_bundle(value: object) -> Path | None:
     if value is None:
         return None
-    if not isinstance(value, (str, os.PathLike)) or not Path(value).exists():
+    # os.path, for it says False where a Path raises: to a NUL or a name that is too long.
+    if not isinstance(value, (str, os.PathLike)) or not os.path.isfile(value):  # noqa: PTH113
         raise ConfigurationError(f"ca_bundle is {value!r}; give the path of a PEM file")
     return Path(value)
 

@@ -17,6 +17,9 @@ MAX_DEPTH = 64
 """Levels of nesting in metadata, arguments, results and details."""
 MAX_INTEGER = 2**63 - 1
 """Largest count; what SQLite and most receivers hold in 64 bits."""
+MAX_INTEGER_BITS = 14_280
+"""Bits of an integer in metadata and the like: Python reads and prints no more than 4,300 digits
+unless told to, and a receiver may not have been told."""
 
 
 def check_id(argument: str, value: object) -> str:
@@ -96,18 +99,21 @@ def check_metadata(argument: str, value: object) -> dict[str, Any]:
 def check_json(argument: str, value: object) -> object:
     """Return `value` if JSON can hold it and give back an equal value.
 
-    Refused by path: NaN and infinities, lone surrogates, keys that are not strings, cycles and
-    nesting deeper than 64 levels, and any type besides dict, list, tuple, str, int, float, bool
-    and None.
+    Refused by path: NaN and infinities, integers of thousands of digits, lone surrogates, keys
+    that are not strings, cycles and nesting deeper than 64 levels, and any type besides dict,
+    list, tuple, str, int, float, bool and None.
     """
     _walk(argument, value, 0, set())
     return value
 
 
 def _walk(path: str, value: object, depth: int, parents: set[int]) -> None:
-    if value is None or isinstance(value, int):  # bool is an int
+    if value is None or value is True or value is False:
         return
-    if isinstance(value, str):
+    if isinstance(value, int):
+        if value.bit_length() > MAX_INTEGER_BITS:
+            raise ValidationError(path, "is an integer of more than 4,298 digits; give it as a str")
+    elif isinstance(value, str):
         if not value.isascii():
             _check_encodable(path, value)
     elif isinstance(value, float):

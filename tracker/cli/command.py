@@ -27,12 +27,10 @@ class Place:
     client_id: str | None = None
 
 
-class Failure(click.ClickException):
-    """Ends the command with one line on stderr and an exit code."""
+class WrongConfiguration(click.ClickException):
+    """Ends the command with one line on stderr; a plain `ClickException` means failure, 1."""
 
-    def __init__(self, message: str, exit_code: int = FAILED) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+    exit_code = WRONG_USE
 
 
 class Command(click.Command):
@@ -87,18 +85,23 @@ class Commands(click.Group):
         """Run the command; turn the errors that are expected into one line each.
 
         Raises:
-            Failure: with exit code 2 for wrong configuration and 1 for trouble with a file.
+            ClickException: with exit code 2 for wrong configuration, 1 for trouble with a file.
         """
+        from sqlalchemy.exc import SQLAlchemyError
+
         try:
             return super().invoke(ctx)
         except TrackerError as error:
             wrong = isinstance(error, ConfigurationError)
-            raise Failure(str(error), WRONG_USE if wrong else FAILED) from error
+            kind = WrongConfiguration if wrong else click.ClickException
+            raise kind(str(error)) from error
+        except SQLAlchemyError as error:  # a row that every outbox has was deleted by hand
+            raise click.ClickException(f"the outbox is damaged: {error}") from error
         except BrokenPipeError:  # `tracker-sync list | head`: click ends quietly
             raise
         except OSError as error:
             named = f"{error.filename}: " if error.filename else ""
-            raise Failure(f"{named}{error.strerror or error}") from error
+            raise click.ClickException(f"{named}{error.strerror or error}") from error
 
 
 def place_options(*, hidden: bool = False) -> list[click.Option]:

@@ -86,8 +86,8 @@ def find(place: Place, *, uploads: bool = False, create: bool = False) -> Target
         path = _placeholder_config(given).outbox_path
         if _holds_anything(path) and None in given.values():
             kept = read_owner(path)
-            given["client_id"] = given["client_id"] or kept.client_id
-            given["base_url"] = given["base_url"] or kept.base_url
+            kept_values = {"client_id": kept.client_id, "base_url": kept.base_url}
+            given |= {name: kept_values[name] for name in kept_values if given[name] is None}
     settled = True
     if given["client_id"] is None and not create:
         folder = _placeholder_config(given).outbox_path.parent

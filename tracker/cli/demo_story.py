@@ -34,7 +34,7 @@ from tracker.cli.demo_processes import (
 )
 from tracker.config import APIConfig
 from tracker.errors import TrackerError
-from tracker.outbox import account, integrity
+from tracker.outbox import account, integrity, uploads
 from tracker.outbox.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -73,10 +73,10 @@ def run(*, keep: bool) -> int:
 
 def _show_paths(console: Console, folder: Path, keep: bool) -> None:
     """Say where everything is, and how to look for oneself."""
-    kept = "is kept" if keep else "is deleted now; --keep keeps it"
+    kept = "is kept. Look" if keep else "is deleted now; --keep keeps it, to look"
     outbox = folder / _OUTBOX
     for line in (
-        f"The data {kept}. Look for yourself:",
+        f"The data {kept} for yourself:",
         f"  outbox                                  {outbox}",
         f"  the agent's own record                  {folder / _RECORD}",
         f"  collector's database                    {folder / DATABASE}",
@@ -175,8 +175,11 @@ class _Story:
         """Show what the outbox holds after the kill; check that nothing acknowledged is missing."""
         with self._opened_outbox() as outbox, outbox.snapshot() as connection:
             stored = _read_stored(connection)
+            trouble = uploads.read_state(connection).last_error
         self._say("What the outbox holds:")
         self._console.print(Padding(_table(stored), (0, 0, 0, 2), expand=False))
+        if trouble:
+            self._print(f"   Why nothing was delivered: {trouble}")
         check = demo_checks.kept(demo_checks.read_record(self._record), stored)
         self._show_checks([check])
         return check
@@ -187,7 +190,8 @@ class _Story:
         self._say(
             f"The agent was restarted (pid {agent.pid}): it resumes that conversation, syncs."
         )
-        columns = (TextColumn("  "), BarColumn(40), MofNCompleteColumn(), TextColumn("delivered"))
+        bar = BarColumn(40, complete_style="green", finished_style="green")
+        columns = (TextColumn("  "), bar, MofNCompleteColumn(), TextColumn("delivered"))
         with Progress(*columns, console=self._console) as progress:
             task = progress.add_task("sync", total=None)
             end = time.monotonic() + 2 * DEADLINE_SECONDS

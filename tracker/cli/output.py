@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,11 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from rich.console import Console
-
-_PIPE_WIDTH = 10_000
-"""Columns of output that is no terminal's: nothing is cut off for the program that reads it."""
-
 _DAY = 86_400
+_GAP = 2
+"""Columns on a terminal between two columns of a table."""
+_NARROWEST = 4
+"""Columns on a terminal below which a column of a table says nothing."""
 
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -31,8 +31,8 @@ def echo_json(value: object) -> None:
 
 
 def to_json(value: object) -> str:
-    """Return `value` as indented JSON; what JSON does not know, damaged bytes say, as text."""
-    return json.dumps(value, indent=2, ensure_ascii=False, default=repr)
+    """Return `value` as indented ASCII JSON; what JSON does not know, as bytes, becomes text."""
+    return json.dumps(value, indent=2, default=repr)
 
 
 def printable(value: object) -> str:
@@ -58,10 +58,10 @@ def moment(milliseconds: object) -> str:
         return printable(milliseconds)
 
 
-def ago(milliseconds: int | None) -> str:
+def ago(milliseconds: object) -> str:
     """Return Unix milliseconds as local time and how long that is ago, or ahead."""
-    if milliseconds is None:
-        return "never"
+    if not isinstance(milliseconds, int):  # a damaged row holds any type
+        return moment(milliseconds)
     seconds = time.time() - milliseconds / 1000
     relation = "ago" if seconds >= 0 else "from now"
     return f"{moment(milliseconds)} ({duration(abs(seconds))} {relation})"
@@ -96,16 +96,6 @@ def events(number: int) -> str:
     return f"{number:,} event{'' if number == 1 else 's'}"
 
 
-def console() -> Console:
-    """Return the console for stdout."""
-    from rich.console import Console
-
-    found = Console(highlight=False, markup=False, emoji=False)
-    if not found.is_terminal:
-        found.width = _PIPE_WIDTH
-    return found
-
-
 def print_facts(facts: Iterable[tuple[str, str]]) -> None:
     """Print names and values, one pair a line."""
     pairs = list(facts)
@@ -116,15 +106,48 @@ def print_facts(facts: Iterable[tuple[str, str]]) -> None:
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], fixed: int) -> None:
     """Print a table; on a narrow terminal all but the first `fixed` columns are cut short."""
+    cells = [[printable(value) for value in row] for row in rows]
+    if sys.stdout.isatty():
+        _print_on_terminal(headings, cells, fixed)
+    else:
+        _print_to_program(headings, cells)
+
+
+def _print_on_terminal(headings: Sequence[str], cells: list[list[str]], fixed: int) -> None:
+    from rich.cells import cell_len
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(highlight=False)
+    columns = zip(headings, *cells, strict=True)
+    widths = [max(map(cell_len, column)) for column in columns]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for index, heading in enumerate(headings):
-        first = index < fixed
-        table.add_column(heading, no_wrap=True, overflow="fold" if first else "ellipsis")
-        if first:
-            table.columns[-1].min_width = len(heading)
-    for row in rows:
-        table.add_row(*(Text(printable(value)) for value in row))
-    console().print(table)
+    for heading, width in zip(headings, fit(widths, fixed, console.width), strict=True):
+        table.add_column(heading, no_wrap=True, overflow="ellipsis", width=width)
+    for row in cells:
+        table.add_row(*map(Text, row))  # as Text: brackets in it are no markup
+    console.print(table)
+
+
+def fit(widths: Sequence[int], fixed: int, room: int) -> list[int]:
+    """Return the widths of columns, all but the first `fixed` cut so that they fit in `room`.
+
+    The widest gives way first. Where there is too little room for that, lines are cut at the end.
+    """
+    fitting = list(widths)
+    while sum(fitting) + _GAP * (len(fitting) - 1) > room:
+        widest = max(fitting[fixed:], default=0)
+        if widest <= _NARROWEST:
+            break
+        fitting[fixed + fitting[fixed:].index(widest)] -= 1
+    return fitting
+
+
+def _print_to_program(headings: Sequence[str], cells: list[list[str]]) -> None:
+    """Print the table with nothing cut off, and a hundred times faster than rich does."""
+    lines = [list(headings), *cells]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        padded = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        click.echo("  ".join(padded).rstrip())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -24,6 +26,21 @@ WAL_PAGES = 1_000
 _WAL_LIMIT_BYTES = 16 * 1024 * 1024
 
 
+class _Connection(sqlite3.Connection):
+    """A connection that rolls back before it closes.
+
+    sqlite3 puts a close off, with every lock that the transaction holds, until the last cursor is
+    gone; and SQLAlchemy closes on Ctrl-C, when a traceback still holds one.
+    """
+
+    def close(self) -> None:
+        with contextlib.suppress(
+            sqlite3.Error
+        ):  # closed before, or the disk fails
+            self.rollback()
+        super().close()
+
+
 def make_engine(path: Path, durability: str, *, writer: bool) -> Engine:
     """Return an engine without a pool: whoever connects owns the connection.
 
@@ -35,7 +52,11 @@ def make_engine(path: Path, durability: str, *, writer: bool) -> Engine:
         f"sqlite+pysqlite:///file:{quote(str(path))}?mode=rw&uri=true",
         poolclass=NullPool,
         isolation_level="AUTOCOMMIT",  # transactions are begun by hand: BEGIN IMMEDIATE
-        connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT_MS / 1000},
+        connect_args={
+            "check_same_thread": False,
+            "timeout": BUSY_TIMEOUT_MS / 1000,
+            "factory": _Connection,
+        },
     )
 
     @event.listens_for(engine, "connect")

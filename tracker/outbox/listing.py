@@ -123,9 +123,7 @@ def select(connection: Connection, wanted: Filter, limit: int = 0) -> Iterator[S
         seq = rows[-1][0] + 1
 
 
-def _range(
-    connection: Connection, condition: str, bound: list[Any], limit: int
-) -> tuple[int, int]:
+def _range(connection: Connection, condition: str, bound: list[Any], limit: int) -> tuple[int, int]:
     """Return the first and last seq to look at; an empty range if nothing is wanted."""
     if limit:
         query = (

@@ -134,9 +134,13 @@ class Outbox:
         Raises:
             OutboxError: if storage still fails; everything waits on.
         """
-        if not self._buffer.in_use:
-            return
-        events, lost = self._buffer.take()
+        if self._buffer.in_use:
+            with self._buffer.lock:  # whoever comes meanwhile waits, and so keeps its order
+                if self._buffer.in_use:
+                    self._drain_buffer()
+
+    def _drain_buffer(self) -> None:
+        events, lost = self._buffer.held()
 
         def job(transaction: Transaction) -> None:
             for event in events:
@@ -147,9 +151,9 @@ class Outbox:
             self._check_size()
             self._writer.run(job)
         except OutboxError as error:
-            self._buffer.put_back(events, lost, error)
+            self._buffer.note_failure(error)
             raise
-        self._buffer.note_success(len(events))
+        self._buffer.clear()
 
     @property
     def buffered(self) -> int:
@@ -252,18 +256,19 @@ class Outbox:
         SQLite's connections must not cross a fork: both processes would believe that they hold
         the same file locks. Returns False if this thread is inside a write: it cannot wait.
         """
+        self._buffer.lock.acquire()  # first, as everywhere: its holder may wait for the writer
         if not self._writer.pause():
+            self._buffer.lock.release()
             return False
         self._read_lock.acquire()
-        self._buffer.lock.acquire()
         self._close_read_connection()
         return True
 
     def resume(self) -> None:
         """End a `pause`, in the process that called it."""
-        self._buffer.lock.release()
         self._read_lock.release()
         self._writer.resume()
+        self._buffer.lock.release()
 
     def restart_in_child(self) -> None:
         """Begin afresh in a forked child: new locks, connections opened on first use.

@@ -61,7 +61,10 @@ def discard_oldest(transaction: Transaction) -> int:
 
 def give_back_pages(transaction: Transaction) -> None:
     """Return some free pages to the file system, so that the file shrinks."""
-    transaction.connection.exec_driver_sql(f"PRAGMA incremental_vacuum({CHUNK})").all()
+    # The pragma frees one page a step, and sqlite3 takes but one step of a statement that returns
+    # no columns, whatever the number of pages asked for.
+    for _ in range(CHUNK):
+        transaction.connection.exec_driver_sql("PRAGMA incremental_vacuum(1)")
 
 
 def used_bytes(connection: Connection) -> int:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 from collections import deque
+from itertools import takewhile
+from queue import SimpleQueue
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
@@ -83,47 +86,51 @@ class Transaction:
 
 
 class _Entry(Generic[T]):
-    """One caller's work in the queue, and how the leader tells it the outcome."""
+    """One caller's work in the queue, and how the leader tells it the outcome.
 
-    __slots__ = ("detached", "done", "error", "promoted", "result", "turn", "work")
+    `turn` gets a token when the work is done, or when its caller should see whether to lead.
+    A `detached` entry has no caller waiting for it.
+    """
+
+    __slots__ = ("detached", "done", "error", "result", "turn", "work")
 
     def __init__(self, work: Callable[[Transaction], T] | None) -> None:
         self.work = work  # None: wants the writer for itself, between transactions
         self.result: T | None = None
         self.error: Exception | None = None
         self.done = False
-        self.promoted = False
         self.detached = False
-        self.turn = threading.Lock()
-        self.turn.acquire()
+        self.turn: SimpleQueue[None] = SimpleQueue()
 
 
 class Writer:
     """Runs write jobs in order, many callers' in one commit.
 
     Whoever finds nobody leading leads: commits everything queued, its own work included, then
-    hands leadership to the first caller that still waits. One fsync so serves all who came
-    meanwhile, and a single thread pays nothing for it.
+    wakes the first caller that still waits, which leads next unless a newcomer was faster. One
+    fsync so serves all who came meanwhile, and a single thread pays nothing for it.
 
     Owns: the write connection and the leadership lock, both used by the leading thread only; and
     the cross-process write lock, which the leader holds from before BEGIN until after COMMIT.
 
-    A call that interrupts another one of the same thread (a signal handler, ``__del__``) cannot
-    wait for itself: its work is queued and committed before the interrupted call returns.
+    Two things can happen between any two lines here. Ctrl-C: what is queued stays in the queue
+    until its outcome is settled, so `_recover` can always tell what is left to do. And a call that
+    interrupts another one of the same thread (a signal handler, ``__del__``): it cannot wait for
+    itself, so its work is queued and committed before the interrupted call returns.
     """
 
     def __init__(self, engine: Engine, lock: FileLock, path: Path) -> None:
         self._engine = engine
         self._lock = lock
         self._path = path
-        self._connection: Connection | None = None
+        self._connection: tuple[Connection, sqlite3.Connection] | None = None
         self._begin_afresh()
 
     def _begin_afresh(self) -> None:
         self._queue: deque[_Entry[Any]] = deque()
-        self._leadership = threading.Lock()
-        self._inside: set[int] = set()
-        self._landed = False
+        self._leadership = threading.RLock()
+        self._waiting: set[int] = set()
+        self._committing: list[_Entry[Any]] | None = None
 
     def append(self, events: Sequence[Event]) -> None:
         """Commit `events` in their order; on return they are durable.
@@ -145,18 +152,24 @@ class Writer:
         """
         entry: _Entry[T] = _Entry(work)
         me = get_ident()
-        if me in self._inside:
-            entry.detached = True
-            self._queue.append(entry)
-            return cast("T", None)
-        self._inside.add(me)
+        nested = me in self._waiting or self._is_leading()
+        entry.detached = nested
         try:
+            self._waiting.add(me)
             self._queue.append(entry)
-            if self._leadership.acquire(blocking=False):
+            if not self._is_leading() and self._leadership.acquire(blocking=False):
                 self._lead(entry)
-            self._await(entry)
+                nested = False
+            while not (entry.done or nested):
+                entry.turn.get()
+                if not entry.done and self._leadership.acquire(blocking=False):
+                    self._lead(entry)
+        except BaseException:
+            self._recover(entry)
+            raise
         finally:
-            self._inside.discard(me)
+            if not nested:
+                self._waiting.discard(me)
         if entry.error is not None:
             raise entry.error
         return cast("T", entry.result)
@@ -166,27 +179,34 @@ class Writer:
 
         Returns False, having done nothing, when this thread is inside a write already.
         """
-        if get_ident() in self._inside:
+        if get_ident() in self._waiting or self._is_leading():
             return False
         entry: _Entry[None] = _Entry(None)
         self._queue.append(entry)
-        if self._leadership.acquire(blocking=False):
-            self._pass_on()
-        self._await(entry)
+        while not entry.done:
+            if self._leadership.acquire(blocking=False):
+                while batch := self._next():
+                    self._commit(batch)
+                if self._queue[0] is entry:
+                    entry.done = True
+                    self._queue.popleft()
+                    break
+                self._step_down()
+            entry.turn.get()
         self.close_connection()
         return True
 
     def resume(self) -> None:
         """End a `pause`; whoever came meanwhile goes on."""
-        self._pass_on()
+        self._step_down()
 
     def close_connection(self) -> None:
         """Close the write connection, if open, under the write lock: closing may checkpoint."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
+        held, self._connection = self._connection, None
+        if held is not None:
             self._lock.acquire()
             try:
-                connection.close()
+                held[0].close()
             finally:
                 self._lock.release()
 
@@ -196,128 +216,116 @@ class Writer:
         self._lock.forget()
         self._begin_afresh()
 
+    def _is_leading(self) -> bool:
+        owned: bool = self._leadership._is_owned()  # type: ignore[attr-defined]  # as Condition does
+        return owned
+
     def _lead(self, entry: _Entry[Any]) -> None:
-        """Commit what is queued until `entry` is done or a pause stands before it."""
-        try:
-            while not entry.done and (batch := self._take()):
-                self._commit(batch)
-        except BaseException:  # Ctrl-C: this call will not return, so its work is withdrawn
-            if entry in self._queue:
-                self._queue.remove(entry)
-                entry.done = True
-            raise
-        finally:
-            self._pass_on()
+        """Commit what is queued until `entry` is done or a pause stands before it; step down."""
+        while not entry.done and (batch := self._next()):
+            self._commit(batch)
+        self._step_down()
 
-    def _await(self, entry: _Entry[Any]) -> None:
-        """Wait until `entry` is done, leading when it is this caller's turn to lead."""
-        interrupt: BaseException | None = None
-        while not entry.done:
-            try:
-                entry.turn.acquire()
-                if entry.promoted:
-                    entry.promoted = False
-                    if entry.work is None:
-                        self._queue.popleft()
-                        entry.done = True
-                    else:
-                        self._lead(entry)
-            except BaseException as error:  # noqa: BLE001 - raised again below
-                # Ctrl-C: the work is in the queue, and leadership may be on its way to us.
-                interrupt = error
-        if interrupt is not None:
-            raise interrupt
-
-    def _pass_on(self) -> None:
-        """Hand leadership to the first waiting caller, or give it up when nobody waits."""
+    def _step_down(self) -> None:
+        """Give up leadership and wake whoever should lead next, if anybody waits."""
         while True:
-            while self._queue:
-                if not self._queue[0].detached:
-                    self._queue[0].promoted = True
-                    self._queue[0].turn.release()
-                    return
-                self._commit(self._take())
             self._leadership.release()
-            # Whoever queued before the release, too late for the loop above, counts on us.
-            if not self._queue or not self._leadership.acquire(blocking=False):
+            # Whoever queued before the release, and failed to lead, counts on us to look again.
+            try:
+                first = self._queue[0]
+            except IndexError:
                 return
+            if not first.detached:
+                first.turn.put(None)
+                return
+            if not self._leadership.acquire(blocking=False):
+                return
+            if batch := self._next():
+                self._commit(batch)
 
-    def _take(self) -> list[_Entry[Any]]:
-        batch: list[_Entry[Any]] = []
-        while self._queue and len(batch) < _GROUP_LIMIT and self._queue[0].work is not None:
-            batch.append(self._queue.popleft())
-        return batch
+    def _recover(self, entry: _Entry[Any]) -> None:
+        """Put things right after Ctrl-C came at any point of this thread's call."""
+        entry.detached = True
+        if not self._is_leading() and not self._leadership.acquire(blocking=False):
+            return  # somebody else leads, and will see that the entry is detached
+        if self._committing is not None:  # cut off near the COMMIT: did it land?
+            _, driver = self._connect()
+            if not driver.in_transaction:
+                self._settle(self._committing)
+            self._committing = None
+        if not entry.done and entry in self._queue:
+            entry.done = True  # this call raises, so its work is withdrawn
+        self._abandon()
+        self._lock.release()
+        self._step_down()
+
+    def _next(self) -> list[_Entry[Any]]:
+        """Return what to commit together next: it stays in the queue until it is settled."""
+        while self._queue and self._queue[0].done:
+            self._queue.popleft()
+        count = min(len(self._queue), _GROUP_LIMIT)
+        batch = [self._queue[index] for index in range(count)]
+        return list(takewhile(lambda entry: entry.work is not None, batch))
 
     def _commit(self, batch: list[_Entry[Any]]) -> None:
         """Run one transaction for `batch` and tell each of its callers the outcome."""
         try:
-            self._transact(batch)
+            self._transact([entry for entry in batch if not entry.done])
         except Exception as error:  # noqa: BLE001 - handed to the caller whose work it was
-            if len(batch) > 1:
-                self._commit_singly(batch)
+            if len(batch) > 1:  # one caller's fault must not be the others'
+                for entry in batch:
+                    self._commit([entry])
                 return
-            storage = isinstance(error, (DBAPIError, OSError))
+            storage = isinstance(error, (DBAPIError, sqlite3.Error, OSError))
             batch[0].error = schema.explain(self._path, error) if storage else error
-        except BaseException:
-            if not self._landed:
-                self._queue.extendleft(reversed(batch))
-                raise
-            _settle(batch)
-            raise
-        _settle(batch)
-
-    def _commit_singly(self, batch: list[_Entry[Any]]) -> None:
-        """Give each entry a transaction of its own: one's fault must not be the others'."""
-        rest = deque(batch)
-        try:
-            while rest:
-                self._commit([rest.popleft()])
-        except BaseException:
-            self._queue.extendleft(reversed(rest))
-            raise
+        self._settle(batch)
+        self._committing = None
 
     def _transact(self, batch: list[_Entry[Any]]) -> None:
-        self._landed = committing = False
         try:
             self._lock.acquire()
-            connection = self._connect()
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            connection, driver = self._connect()
+            driver.execute("BEGIN IMMEDIATE")
             transaction = Transaction(connection)
             for entry in batch:
-                entry.result = entry.work(transaction)  # type: ignore[misc]  # _take leaves None
+                entry.result = entry.work(transaction)  # type: ignore[misc]  # _next leaves None
             transaction.flush()
-            committing = True
-            connection.exec_driver_sql("COMMIT")
-            self._landed = True
-        except BaseException as error:
-            # Ctrl-C may come just after SQLite has committed; an error of SQLite's never does.
-            interrupted = not isinstance(error, Exception)
-            self._landed = interrupted and committing and not self._in_transaction()
+            self._committing = batch
+            driver.execute("COMMIT")
+        except Exception:
+            self._committing = None
             self._abandon()
             raise
         finally:
             self._lock.release()
 
-    def _connect(self) -> Connection:
+    def _settle(self, batch: list[_Entry[Any]]) -> None:
+        for entry in batch:
+            entry.done = True
+            entry.turn.put(None)
+            if entry.detached and entry.error is not None:
+                _logger.error("an event logged inside another call is lost: %s", entry.error)
+        self._next()  # takes what is done out of the queue
+
+    def _connect(self) -> tuple[Connection, sqlite3.Connection]:
+        """Return the connection and sqlite3's own under it.
+
+        BEGIN and COMMIT go to the latter: SQLAlchemy would drop it on Ctrl-C, and whether the
+        commit landed would not be known.
+        """
         if self._connection is None:
-            self._connection = self._engine.connect()
+            made = self._engine.connect()
+            self._connection = (
+                made,
+                cast("sqlite3.Connection", made.connection.driver_connection),
+            )
         return self._connection
 
-    def _in_transaction(self) -> bool:
-        driver = self._connection and self._connection.connection.driver_connection
-        return bool(driver and driver.in_transaction)
-
     def _abandon(self) -> None:
-        """Roll back by closing: after an I/O error the connection is not to be trusted."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
+        """Roll back and close: after an I/O error the connection is not to be trusted."""
+        held, self._connection = self._connection, None
+        if held is not None:
+            connection, driver = held
+            driver.close()
             connection.invalidate()
             connection.close()
-
-
-def _settle(batch: list[_Entry[Any]]) -> None:
-    for entry in batch:
-        entry.done = True
-        entry.turn.release()
-        if entry.detached and entry.error is not None:
-            _logger.error("an event logged from inside another call is lost: %s", entry.error)

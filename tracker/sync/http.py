@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import requests
@@ -15,7 +15,7 @@ from tracker._version import __version__
 from tracker.config import is_loopback
 from tracker.sync.deadline import DeadlineAdapter, deadline, expired
 from tracker.sync.destination import Delivery, Outcome
-from tracker.sync.receipts import PROTOCOL, read_answer
+from tracker.sync.receipts import PROTOCOL, one_line, read_answer
 
 if TYPE_CHECKING:
     from tracker.config import APIConfig
@@ -24,6 +24,16 @@ if TYPE_CHECKING:
 _GZIP_LEVEL = 6
 _MOST_ANSWER_BYTES = 1024 * 1024
 _FAILURES = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
+
+
+class _Session(requests.Session):
+    """A session that does not even look where a redirect points.
+
+    requests otherwise reads a redirect's whole body, however long, and parses its Location.
+    """
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Say that there is none."""
 
 
 class HTTPDestination:
@@ -41,9 +51,14 @@ class HTTPDestination:
             f'"outbox_id":{json.dumps(outbox_id)},"sent_at_ms":'
         )
         self._session = self._make_session()
+        self._proxies: dict[str, Any] | None = None
+        if config.proxies is not None:
+            # Given to each request, for a session's own would yield to the environment's; a None
+            # keeps the environment's out.
+            self._proxies = {"http": None, "https": None, "all": None, **config.proxies}
 
     def _make_session(self) -> requests.Session:
-        session = requests.Session()
+        session = _Session()
         session.mount("https://", DeadlineAdapter(self._config.ca_bundle))
         session.mount("http://", DeadlineAdapter())
         session.auth = self._authorize
@@ -55,8 +70,6 @@ class HTTPDestination:
                 "Accept-Encoding": "identity",
             }
         )
-        if self._config.proxies is not None:
-            session.proxies.update(self._config.proxies)
         if is_loopback(urlsplit(self._config.base_url).hostname or ""):
             # Plain http is allowed here because it never leaves the machine.
             session.trust_env = False
@@ -78,7 +91,7 @@ class HTTPDestination:
                 status, answer_headers, answer = self._request("POST", "/v1/events", headers, body)
             except _FAILURES as error:
                 return self._failed(error)
-        return self._without_key(read_answer(status, answer_headers, answer, upload.event_ids))
+        return read_answer(status, answer_headers, answer, upload.event_ids, self._api_key)
 
     def ping(self) -> Delivery:
         """Ask whether the server is there and takes the key; DELIVERED when both hold."""
@@ -95,7 +108,7 @@ class HTTPDestination:
             if valid:
                 return Delivery(Outcome.DELIVERED)
             return Delivery(Outcome.UNEXPECTED, "the server does not speak this protocol")
-        return self._without_key(read_answer(status, headers, answer, ()))
+        return read_answer(status, headers, answer, (), self._api_key)
 
     def close(self) -> None:
         """Close the connection."""
@@ -109,7 +122,11 @@ class HTTPDestination:
             self._config.base_url + path,
             data=body,
             headers=headers,
-            timeout=(self._config.connect_timeout, self._config.read_timeout),
+            timeout=(
+                min(self._config.connect_timeout, self._config.total_timeout),
+                self._config.read_timeout,
+            ),
+            proxies=self._proxies,
             allow_redirects=False,
             stream=True,
         ) as response:
@@ -127,30 +144,10 @@ class HTTPDestination:
                 f"no complete answer within read_timeout ({self._config.read_timeout:g} s) and "
                 f"total_timeout ({self._config.total_timeout:g} s)",
             )
-        return self._without_key(Delivery(Outcome.UNAVAILABLE, _describe(error)))
-
-    def _without_key(self, delivery: Delivery) -> Delivery:
-        """Blot out the key, should a server or proxy have put it into its answer."""
-        if not self._api_key or self._api_key not in repr(delivery):
-            return delivery
-
-        def blot(text: str) -> str:
-            return text.replace(self._api_key, "[api key]")
-
-        rejected = [
-            type(item)(item.event_id, blot(item.code), blot(item.message))
-            for item in delivery.rejected
-        ]
-        return Delivery(
-            delivery.outcome,
-            blot(delivery.cause),
-            blot(delivery.code),
-            rejected,
-            delivery.retry_after,
-        )
+        return Delivery(Outcome.UNAVAILABLE, _describe(error, self._api_key))
 
 
-def _describe(error: BaseException) -> str:
+def _describe(error: BaseException, secret: str) -> str:
     """Say in one line what went wrong, from the innermost cause."""
     innermost = error
     while True:
@@ -158,5 +155,5 @@ def _describe(error: BaseException) -> str:
         if not isinstance(inner, BaseException) or inner is innermost:
             break
         innermost = inner
-    text = str(innermost).split("\n")[0][:200]
+    text = one_line(str(innermost).split("\n")[0], secret)
     return f"no answer from the server: {type(innermost).__name__}: {text}"

@@ -20,15 +20,20 @@ _MOST_TEXT = 300
 
 
 def read_answer(
-    status: int, headers: Mapping[str, str], body: bytes, event_ids: Sequence[str]
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    event_ids: Sequence[str],
+    secret: str = "",
 ) -> Delivery:
     """Return what an answer means for a batch of `event_ids`, by PROTOCOL version 1.
 
     `headers` compares names without case. A body that is cut off or not JSON counts as none.
+    `secret`, the API key, is blotted out should the server have put it into its answer.
     """
     if status == 200:
-        return _read_receipt(body, event_ids)
-    code, message = _read_error(body)
+        return _read_receipt(body, event_ids, secret)
+    code, message = _read_error(body, secret)
     cause = f"the server answered {status}" + (f" {code}: {message}" if code else "")
     retry_after = _read_retry_after(headers)
     if status in (400, 422) and code:
@@ -42,11 +47,24 @@ def read_answer(
     if status in _COME_BACK or 500 <= status <= 599:
         return Delivery(Outcome.UNAVAILABLE, cause, code, (), retry_after)
     if 300 <= status <= 399:
-        cause += f" (redirect to {headers.get('location', '?')[:_MOST_TEXT]}, not followed)"
+        cause += f" (redirect to {one_line(headers.get('location', '?'), secret)}, not followed)"
     return Delivery(Outcome.UNEXPECTED, cause, code, (), retry_after)
 
 
-def _read_receipt(body: bytes, event_ids: Sequence[str]) -> Delivery:
+def one_line(words: object, secret: str = "") -> str:
+    """Return a server's words fit to be stored and shown: one printable line, not too long.
+
+    SQLite can store no lone surrogate, a log should show no escape sequence, and nothing may show
+    the `secret`. It is looked for before the line is cut, lest a part of it stay at the end.
+    """
+    text = str(words)
+    if secret:
+        text = text.replace(secret, "[api key]")
+    text = text[:_MOST_TEXT]
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def _read_receipt(body: bytes, event_ids: Sequence[str], secret: str) -> Delivery:
     receipt = _read_object(body)
     problem = "it is not a JSON object" if receipt is None else _fault(receipt, event_ids)
     if receipt is None or problem:
@@ -58,8 +76,8 @@ def _read_receipt(body: bytes, event_ids: Sequence[str]) -> Delivery:
     rejected = [
         Rejection(
             item["event_id"],
-            str(item.get("code") or "rejected")[:_MOST_TEXT],
-            str(item.get("message") or "")[:_MOST_TEXT],
+            one_line(item.get("code") or "rejected", secret),
+            one_line(item.get("message") or "", secret),
         )
         for item in receipt["rejected"]
     ]
@@ -77,11 +95,7 @@ def _fault(receipt: dict[str, Any], event_ids: Sequence[str]) -> str | None:
         event_ids[-1],
     ):
         return "it is for another batch"
-    if (
-        not isinstance(accepted, int)
-        or not isinstance(duplicates, int)
-        or min(accepted, duplicates) < 0
-    ):
+    if type(accepted) is not int or type(duplicates) is not int or min(accepted, duplicates) < 0:
         return "its counts are missing"
     if not isinstance(rejected, list):
         return "its list of rejected events is missing"
@@ -95,13 +109,13 @@ def _fault(receipt: dict[str, Any], event_ids: Sequence[str]) -> str | None:
     return None
 
 
-def _read_error(body: bytes) -> tuple[str, str]:
+def _read_error(body: bytes, secret: str) -> tuple[str, str]:
     """Return code and message of a protocol error body; empty texts if it is none."""
     answer = _read_object(body)
     error = answer.get("error") if answer else None
     if not isinstance(error, dict) or not isinstance(error.get("code"), str) or not error["code"]:
         return "", ""
-    return error["code"][:_MOST_TEXT], str(error.get("message", ""))[:_MOST_TEXT]
+    return one_line(error["code"], secret), one_line(error.get("message", ""), secret)
 
 
 def _read_object(body: bytes) -> dict[str, Any] | None:

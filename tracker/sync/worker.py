@@ -170,6 +170,7 @@ class Worker:
             if pause.skippable and (self._take_hurry() or self._flush_requested()):
                 return
             self._sleep(min(left, POLL_SECONDS))
+            self._write_out_memory()
 
     def _wait_for_news(self, seconds: float) -> None:
         """Wait until something is committed here, or it is time to look for others' rows."""
@@ -183,6 +184,13 @@ class Worker:
             while not (self._stopping or self._hurry) and (left := end - time.monotonic()) > 0:
                 self._sleep(left)
         self._hurry = False
+
+    def _write_out_memory(self) -> None:
+        """Give events that storage trouble keeps in memory another chance to reach the disk."""
+        try:
+            self._outbox.drain_buffer()
+        except OutboxError as error:
+            self._say_once(str(error), traceback=False)
 
     def _sleep(self, seconds: float) -> None:
         """Sleep until a token comes, at most so long; use up all tokens."""

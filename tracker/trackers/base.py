@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any
 
 from tracker.client import connect
@@ -40,8 +39,7 @@ class BaseTracker:
                 "AgentPerformanceTracker(config=APIConfig(api_key=...))"
             )
         self._closed = False
-        self._closing = threading.Lock()
-        self._client = connect(APIConfig() if config is None else config)
+        self._client = connect(APIConfig() if config is None else config, holder=self)
 
     @property
     def config(self) -> APIConfig:
@@ -75,13 +73,8 @@ class BaseTracker:
         Args:
             timeout: Seconds of uploading at most. Default 2. It ends at once when an attempt fails.
         """
-        from tracker.sync.flush import FlushResult
-
-        with self._closing:
-            if self._closed:
-                return FlushResult()
-            self._closed = True
-        return self._client.release(timeout)
+        self._closed = True
+        return self._client.release(self, timeout)
 
     def __enter__(self) -> Self:
         self._check_open()

@@ -1,0 +1,89 @@
+"""What every test gets: its own environment, quick settings, and a check on what it leaves."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Any, Protocol
+
+import hypothesis
+import pytest
+
+from tests.support.collector import CollectorProcess
+from tests.support.server import ScriptedServer
+from tracker import client
+from tracker.config import APIConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# A busy machine is slow now and then; that says nothing about the property.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
+
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+
+
+class MakeConfig(Protocol):
+    """Type of the `config` fixture."""
+
+    def __call__(self, **changes: Any) -> APIConfig: ...
+
+
+@pytest.fixture(autouse=True)
+def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Hide the developer's own settings, and see that the test closes what it opened."""
+    for name in list(os.environ):
+        if name.startswith(("SDK_", "COLLECTOR_")) or name.upper() in _PROXIES:
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    shared = set(client._registry)  # opened by fixtures of a wider scope
+    yield
+    left = [path for path in client._registry if path not in shared]
+    for path in left:
+        opened = client._registry.pop(path)
+        opened.shut(0)
+    threads = [
+        thread.name
+        for thread in threading.enumerate()
+        if not thread.daemon and thread is not threading.main_thread()
+    ]
+    assert not left, f"trackers were left open on {', '.join(map(str, left))}"
+    assert not threads, f"threads were left running: {', '.join(threads)}"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> MakeConfig:
+    """Make configurations with an outbox in `tmp_path` and pauses too short to notice."""
+
+    def make(**changes: Any) -> APIConfig:
+        settings: dict[str, Any] = {
+            "api_key": "test-key",
+            "client_id": "test-client",
+            "outbox_path": tmp_path / "outbox.sqlite3",
+            "flush_interval": 0,
+            "connect_timeout": 2,
+            "read_timeout": 5,
+            "total_timeout": 10,
+            "backoff_base": 0.01,
+            "backoff_cap": 0.05,
+        }
+        return APIConfig(**{**settings, **changes})
+
+    return make
+
+
+@pytest.fixture
+def collector(tmp_path: Path) -> Iterator[CollectorProcess]:
+    """A running collector; its `api_key` is for ``test-client``."""
+    with CollectorProcess(tmp_path) as process:
+        yield process
+
+
+@pytest.fixture
+def scripted_server() -> Iterator[ScriptedServer]:
+    """A running server that answers as it is told; valid receipts, unless told otherwise."""
+    with ScriptedServer() as server:
+        yield server

@@ -1,0 +1,135 @@
+"""The public API as a typed application uses it. Never run: ``mypy --strict`` is the test.
+
+Every line with an ``ignore`` must be an error: mypy reports the ignore as unused when it is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from typing_extensions import assert_type
+
+import tracker
+from tracker import (
+    AgentPerformanceTracker,
+    APIConfig,
+    ConfigurationError,
+    FlushResult,
+    NotAnOutboxError,
+    OutboxError,
+    OutboxFullError,
+    SchemaVersionError,
+    TrackerClosedError,
+    TrackerError,
+    ValidationError,
+)
+
+if TYPE_CHECKING:
+    from types import MappingProxyType
+
+
+def configure(path: Path) -> APIConfig:
+    """Make a configuration, from the environment or from arguments, and read it."""
+    assert_type(APIConfig(), APIConfig)
+    config = APIConfig(
+        api_key="key",
+        client_id="kiosk-17",
+        base_url="https://collector.example",
+        outbox_path=path,
+        disabled=False,
+        durability="process",
+        on_error="raise",
+        allow_insecure_http=False,
+        flush_interval=1,
+        retention_days=7,
+        max_outbox_bytes=None,
+        outbox_full="discard_oldest",
+        ca_bundle=Path("ca.pem"),
+        proxies={"https": "http://proxy:3128"},
+    )
+    assert_type(config.api_key, str)
+    assert_type(config.client_id, str)
+    assert_type(config.base_url, str)
+    assert_type(config.outbox_path, Path)
+    assert_type(config.disabled, bool)
+    assert_type(config.durability, Literal["full", "process"])
+    assert_type(config.flush_interval, float)
+    assert_type(config.max_outbox_bytes, int | None)
+    assert_type(config.proxies, Mapping[str, str] | None)
+    return assert_type(replace(config, on_error="degrade"), APIConfig)
+
+
+def configure_wrongly() -> None:
+    """What a type checker must see before anything runs."""
+    APIConfig("key")  # type: ignore[call-arg]  # by keyword only
+    APIConfig(durability="none")  # type: ignore[arg-type]  # one of two words
+    APIConfig(api_kee="key")  # type: ignore[call-arg]  # no such setting
+    APIConfig().api_key = "other"  # type: ignore[misc]  # frozen
+    AgentPerformanceTracker("key")  # type: ignore[arg-type]  # wants an APIConfig
+
+
+def log(config: APIConfig, metadata: dict[str, Any], frozen: MappingProxyType[str, int]) -> None:
+    """Log a conversation with every method."""
+    assert_type(AgentPerformanceTracker(), AgentPerformanceTracker)
+    with AgentPerformanceTracker(config=config) as performance:
+        assert_type(performance, AgentPerformanceTracker)
+        assert_type(performance.config, APIConfig)
+        session = performance.start_conversation(
+            "agent", user_id="user", session_id=None, run_id="run", metadata=metadata
+        )
+        assert_type(session, str)
+        assert_type(performance.resume_conversation(session, metadata=None), str)
+        assert_type(
+            performance.log_message(
+                session, "user", "hello", response_time_ms=12, tokens_used=3, model="m"
+            ),
+            str,
+        )
+        assert_type(performance.log_user_message(session, "hello", metadata={"a": [1]}), str)
+        assert_type(performance.log_agent_message(session, "hello", 12.5, 30, model="m"), str)
+        assert_type(performance.log_system_message(session, "be kind"), str)
+        assert_type(
+            performance.log_tool_call(
+                session, "search", {"q": "x"}, result=[1], duration_ms=3, call_id="c"
+            ),
+            str,
+        )
+        assert_type(performance.record_feedback(session, score=4, comment="good"), str)
+        assert_type(performance.end_conversation(session, 4.5, outcome="resolved"), str)
+        assert_type(performance.record_failed_session(session, exception=OSError("x")), str)
+        assert_type(performance.flush(), FlushResult)
+        assert_type(performance.flush(timeout=None), FlushResult)
+        assert_type(performance.close(), FlushResult)
+
+
+def log_wrongly(performance: AgentPerformanceTracker) -> None:
+    """What a type checker must see before anything runs."""
+    performance.log_user_message("s", 5)  # type: ignore[arg-type]  # content is text
+    performance.log_user_message("s")  # type: ignore[call-arg]  # content is missing
+    performance.end_conversation("s", "5")  # type: ignore[arg-type]  # a score is a number
+    performance.log_agent_message("s", "x", 1.0, 2.5)  # type: ignore[arg-type]  # a whole number
+    performance.start_conversation("a", "u")  # type: ignore[call-arg]  # user_id by keyword only
+
+
+def read(result: FlushResult) -> tuple[int, int, int]:
+    """Read what a flush says."""
+    result.pending = 0  # type: ignore[misc]  # frozen
+    return assert_type((result.delivered, result.pending, result.dead), tuple[int, int, int])
+
+
+def handle(performance: AgentPerformanceTracker) -> str:
+    """Catch errors from the narrowest to the widest."""
+    try:
+        performance.start_conversation("agent")
+    except ValidationError as error:
+        return assert_type(error.argument, str)
+    except (NotAnOutboxError, SchemaVersionError, OutboxFullError) as error:
+        return str(assert_type(error, NotAnOutboxError | SchemaVersionError | OutboxFullError))
+    except (OutboxError, TrackerClosedError, ConfigurationError):
+        raise
+    except TrackerError as error:
+        return str(error)
+    return assert_type(tracker.__version__, str)

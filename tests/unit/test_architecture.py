@@ -1,0 +1,123 @@
+"""The arrows between modules that DESIGN.md draws, held by parsing the source."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tracker
+
+PACKAGE = Path(tracker.__file__).parent
+MODULES = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path
+    for path in PACKAGE.rglob("*.py")
+    if "_migrations" not in path.parts
+}
+BASE = {"tracker.errors", "tracker.validation", "tracker.canonical", "tracker.ids"}
+BOTH = {"tracker.sync.worker", "tracker.sync.uploader", "tracker.sync.flush"}
+WIRE = {"tracker.client", "tracker.trackers.base", "tracker.testing"}
+
+
+def imports(name: str) -> set[str]:
+    """Return every module that `name` imports, wherever in the file, type checking included."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} has a relative import"
+            found.add(node.module or "")
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found - {f"{name}.__init__"}
+
+
+def within(modules: set[str], *packages: str) -> set[str]:
+    return {name for name in modules if any(f"{name}.".startswith(f"{p}.") for p in packages)}
+
+
+def importers(*packages: str) -> set[str]:
+    return {name for name in MODULES if within(imports(name), *packages)}
+
+
+def test_errors_and_events_know_nothing_above_them() -> None:
+    """errors ← {validation, canonical, ids} ← events ← everything else."""
+    assert not within(imports("tracker.errors"), "tracker")
+    for name in BASE - {"tracker.errors"}:
+        assert within(imports(name), "tracker") <= {
+            item for item in imports(name) if item.startswith("tracker.errors")
+        }
+    known = BASE | {"tracker"} | {item for item in imports("tracker.events")
+                                  if item.rpartition(".")[0] in BASE | {"tracker"}}  # fmt: skip
+    assert within(imports("tracker.events"), "tracker") <= known
+
+
+def test_only_three_modules_of_sync_know_the_outbox() -> None:
+    """Destinations and decisions never see the outbox; the outbox never sees them."""
+    sync = {name for name in MODULES if name.startswith("tracker.sync.")}
+    assert sync & importers("tracker.outbox") == BOTH
+    outbox = {name for name in MODULES if name.startswith("tracker.outbox")}
+    assert not outbox & importers("tracker.sync", "tracker.trackers", "tracker.client")
+
+
+def test_trackers_know_neither_outbox_nor_destinations() -> None:
+    """They build events and record them; only their base asks the client for a way to."""
+    for name in MODULES:
+        if name.startswith("tracker.trackers."):
+            assert not within(imports(name), "tracker.outbox", "sqlalchemy", "requests"), name
+            assert within(imports(name), "tracker.sync") <= {
+                "tracker.sync.flush",
+                "tracker.sync.flush.FlushResult",
+            }, name
+    users = {name for name in importers("tracker.client") if not name.startswith("tracker.cli.")}
+    assert users <= WIRE
+
+
+def test_the_collector_is_a_program_of_its_own() -> None:
+    """It never imports what it is there to check."""
+    forbidden = ("tracker.outbox", "tracker.sync", "tracker.client", "tracker.config",
+                 "tracker.trackers")  # fmt: skip
+    assert not {name for name in importers(*forbidden) if name.startswith("tracker.collector")}
+
+
+def test_some_libraries_have_one_door() -> None:
+    """Alembic is slow to import; the web framework is the collector's; requests is HTTP's."""
+    assert importers("alembic") == {"tracker.outbox.schema"}
+    clients = importers("requests", "urllib3")
+    assert clients - within(clients, "tracker.cli") == {
+        "tracker.sync.http",
+        "tracker.sync.deadline",
+    }
+    servers = importers("fastapi", "uvicorn", "starlette")
+    assert servers - within(servers, "tracker.collector") == set()
+
+
+def test_only_config_reads_the_environment() -> None:
+    """Settings of programs (the collector's, the commands') apart."""
+    readers = {
+        name
+        for name, path in MODULES.items()
+        if any(
+            isinstance(node, ast.Attribute) and node.attr in ("environ", "environb", "getenv")
+            for node in ast.walk(ast.parse(path.read_text()))
+        )
+    }
+    programs = ("tracker.collector", "tracker.cli")
+    assert readers - within(readers, *programs) == {"tracker.config"}
+
+
+@pytest.mark.parametrize("module", ["requests", "backoff", "alembic", "rich", "click", "fastapi"])
+def test_importing_the_package_does_not_import(module: str, loaded: frozenset[str]) -> None:
+    """An application that starts should not wait for what it may never need."""
+    assert module not in loaded
+
+
+@pytest.fixture(scope="module")
+def loaded() -> frozenset[str]:
+    """Modules of a fresh interpreter that has imported the package."""
+    code = "import sys, tracker; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return frozenset(run.stdout.split())

@@ -1,0 +1,79 @@
+"""The memory buffer: bounded, in order, and honest about what it could not hold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tracker.errors import OutboxError
+from tracker.events import make_event
+from tracker.outbox.buffer import MemoryBuffer
+
+if TYPE_CHECKING:
+    from tracker.events import Event
+
+ERROR = OutboxError("the disk is full")
+
+
+def is_in_use(buffer: MemoryBuffer) -> bool:
+    return buffer.in_use  # by a function, lest mypy believes that it cannot change
+
+
+def events(count: int) -> list[Event]:
+    return [make_event("t", {"n": number}) for number in range(count)]
+
+
+def test_events_are_held_in_order() -> None:
+    """What went in first comes out first, and looking does not take."""
+    buffer = MemoryBuffer(10)
+    some = events(5)
+    for event in some:
+        buffer.hold(event, ERROR)
+    assert buffer.held() == (some, 0)
+    assert buffer.held() == (some, 0)
+    assert len(buffer) == 5
+
+
+@pytest.mark.parametrize("capacity", [0, 3])
+def test_what_does_not_fit_is_counted(capacity: int) -> None:
+    """The oldest are kept, and each of the others counts as lost."""
+    buffer = MemoryBuffer(capacity)
+    some = events(10)
+    for event in some:
+        buffer.hold(event, ERROR)
+    assert buffer.held() == (some[:capacity], 10 - capacity)
+
+
+def test_it_is_in_use_from_the_first_failure_until_it_is_written_out() -> None:
+    """Even with no room at all: then a count of lost events waits to be written."""
+    buffer = MemoryBuffer(0)
+    assert not is_in_use(buffer)
+    buffer.hold(events(1)[0], ERROR)
+    assert is_in_use(buffer)
+    buffer.clear()
+    assert not is_in_use(buffer)
+    assert buffer.held() == ([], 0)
+
+
+def test_the_disk_is_not_tried_again_at_once() -> None:
+    """A failing disk costs one attempt a second, not one a call."""
+    buffer = MemoryBuffer(10)
+    assert buffer.should_retry()
+    buffer.hold(events(1)[0], ERROR)
+    assert not buffer.should_retry()
+
+
+def test_each_trouble_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    """One line when it begins, one when events get lost, one when it is over."""
+    buffer = MemoryBuffer(2)
+    for _ in range(2):
+        for event in events(50):
+            buffer.hold(event, ERROR)
+            buffer.note_failure(ERROR)
+        buffer.clear()
+    assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR", "WARNING"] * 2
+    begins, lost, over = [record.getMessage() for record in caplog.records[:3]]
+    assert "the disk is full" in begins
+    assert "further events are lost" in lost
+    assert "2 events came from memory" in over

@@ -1,0 +1,131 @@
+"""Canonical JSON, digests and chain, held against definitions worked out here independently."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tracker import canonical
+from tracker.events import make_event
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"b": 1, "a": [1, 2]}, '{"a":[1,2],"b":1}'),
+        ({"é": 'ü/"\\', "a": "\n\t\x00\x7f"}, '{"a":"\\n\\t\\u0000\x7f","é":"ü/\\"\\\\"}'),
+        ({"Z": 1, "a": 1, "_": 1, "10": 1, "9": 1}, '{"10":1,"9":1,"Z":1,"_":1,"a":1}'),
+        # By code point U+FF5E comes before U+1F600; by UTF-16 unit it would come after.
+        ({"\U0001f600": 1, "\uff5e": 2}, '{"\uff5e":2,"\U0001f600":1}'),
+        (1e16, "1e+16"),
+        (1e15, "1000000000000000.0"),
+        (10**16, "10000000000000000"),
+        (10**30, "1" + "0" * 30),
+        (0.1, "0.1"),
+        (1 / 3, "0.3333333333333333"),
+        (5e-324, "5e-324"),
+        (-0.0, "-0.0"),
+        (1.0, "1.0"),
+        (True, "true"),
+        (None, "null"),
+        ((1, 2), "[1,2]"),
+        ("\u2028</script>", '"\u2028</script>"'),
+        ({}, "{}"),
+    ],
+)
+def test_the_form_is_the_protocols(value: Any, text: str) -> None:
+    """Sorted by code point, no white space, no needless escapes, shortest floats."""
+    assert canonical.encode(value) == text
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, [-math.inf]])
+def test_what_json_does_not_have_is_an_error(value: Any) -> None:
+    """NaN and infinities never become text."""
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        canonical.encode(value)
+
+
+@given(JSON)
+def test_every_json_value_survives(value: Any) -> None:
+    """What is encoded decodes to an equal value of equal types, by any JSON parser."""
+    assert repr(json.loads(canonical.encode(value))) == repr(
+        json.loads(json.dumps(value, sort_keys=True))
+    )
+
+
+OPTIONAL = st.none() | TEXT
+
+
+@given(TEXT, TEXT, st.integers(0, 2**63), OPTIONAL, OPTIONAL, OPTIONAL, st.dictionaries(TEXT, JSON))
+def test_the_envelope_is_the_canonical_json_of_the_event(
+    event_id: str,
+    type_: str,
+    timestamp_ms: int,
+    agent_id: str | None,
+    session_id: str | None,
+    user_id: str | None,
+    data: dict[str, Any],
+) -> None:
+    """Joined from parts, it equals what encoding the event as a whole would give."""
+    text = canonical.encode(data)
+    joined = canonical.envelope(event_id, type_, timestamp_ms, agent_id, session_id, user_id, text)
+    event = {
+        "event_id": event_id,
+        "type": type_,
+        "timestamp_ms": timestamp_ms,
+        "agent_id": agent_id,
+        "session_id": session_id,
+        "user_id": user_id,
+        "data": data,
+    }
+    assert joined == json.dumps(
+        event, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+
+
+def test_digests_and_chain_are_those_of_the_protocol() -> None:
+    """SHA-256 over bytes written out here by hand, the first link over 64 zeros."""
+    first = (
+        '{"agent_id":"billing","data":{"content":"naïve 😀","role":"user"},'
+        '"event_id":"01890a5d-ac96-774b-bcce-b302099a8057","session_id":"s","timestamp_ms":1,'
+        '"type":"message.logged","user_id":null}'
+    )
+    joined = canonical.envelope(
+        "01890a5d-ac96-774b-bcce-b302099a8057",
+        "message.logged",
+        1,
+        "billing",
+        "s",
+        None,
+        canonical.encode({"role": "user", "content": "naïve 😀"}),
+    )
+    assert joined == first
+    digest = hashlib.sha256(first.encode("utf-8")).hexdigest()
+    assert canonical.digest(joined) == digest
+    link = hashlib.sha256(b"0" * 64 + digest.encode()).hexdigest()
+    assert canonical.chain(canonical.GENESIS, digest) == link
+    assert canonical.chain(link, digest) == hashlib.sha256(f"{link}{digest}".encode()).hexdigest()
+
+
+def test_an_event_carries_the_digest_of_what_it_holds() -> None:
+    """Recomputed from the event's own fields as a receiver would."""
+    event = make_event("t", {"b": 1, "a": "é"}, agent_id="a", user_id="u")
+    fields = event._asdict()
+    digest = fields.pop("digest")
+    fields["data"] = json.loads(fields["data"])
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert hashlib.sha256(text.encode()).hexdigest() == digest

@@ -1,0 +1,215 @@
+"""`tracker-sync verify`, `prune`, `migrate` and `rebind`."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.cli import an_event, call, call_json, fill, settle
+from tracker.client import connect
+from tracker.errors import ConfigurationError
+from tracker.outbox import schema, tables
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.conftest import MakeConfig
+
+
+def edit(path: Path, *statements: str) -> None:
+    """Change the outbox behind the tracker's back."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    for statement in statements:
+        connection.execute(statement)
+    connection.close()
+
+
+def test_verify_a_sound_outbox(config: MakeConfig) -> None:
+    """Says what was checked; removed events are no gap."""
+    fill(config(), 5)
+    settle(config(), 2)
+    assert call("--outbox", config().outbox_path, "prune", "--days", "0").exit_code == 0
+    result = call("--outbox", config().outbox_path, "verify")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("checked 3 events up to seq 5: digests, chain, gaps")
+    assert "2 events removed" in result.stdout
+    assert result.stdout.endswith("\nsound\n")
+    found = call_json("--outbox", config().outbox_path, "verify")
+    assert found == {
+        "outbox": str(config().outbox_path),
+        "ok": True,
+        "events": 3,
+        "first_seq": 3,
+        "last_seq": 5,
+        "removed": 2,
+        "problems": [],
+    }
+
+
+@pytest.mark.parametrize(
+    ("statement", "kind", "seq", "text"),
+    [
+        ("UPDATE events SET data = '{}' WHERE seq = 2", "digest", 2, "seq 2: digest: event "),
+        ("UPDATE events SET chain = digest WHERE seq = 3", "chain", 3, "seq 3: chain: event "),
+        ("DELETE FROM events WHERE seq = 2", "gap", 2, "seq 2: gap: event 2 is missing"),
+        ("INSERT INTO account VALUES ('dead', 1)", "account", None, "outbox: account: "),
+    ],
+)
+def test_verify_finds_what_does_not_hold(
+    config: MakeConfig, statement: str, kind: str, seq: int | None, text: str
+) -> None:
+    """Names its seq, says what to do, and exits with 1."""
+    fill(config(), 4)
+    edit(config().outbox_path, statement)
+    result = call("--outbox", config().outbox_path, "verify")
+    assert result.exit_code == 1
+    assert text in result.stdout
+    assert f"\n  {kind}: " in result.stdout.split("What to do:")[1]
+    found = call_json("--outbox", config().outbox_path, "verify")
+    assert found["ok"] is False
+    assert (found["problems"][0]["kind"], found["problems"][0]["seq"]) == (kind, seq)
+
+
+@pytest.mark.parametrize("command", ["status", "list", "show 1", "verify", "path", "doctor"])
+def test_an_outbox_robbed_of_its_rows(config: MakeConfig, command: str) -> None:
+    """One line and exit code 1, no traceback, even where nobody could expect it."""
+    fill(config(), 4)
+    edit(config().outbox_path, "DELETE FROM identity")
+    result = call("--outbox", config().outbox_path, *command.split())
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert isinstance(result.exception, SystemExit)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE events SET chain = 'é' WHERE seq = 2",
+        "UPDATE events SET chain = x'ff' WHERE seq = 2",
+        "UPDATE events SET digest = 'é' WHERE seq = 2",
+        "UPDATE events SET data = x'ff' WHERE seq = 2",
+        "UPDATE events SET data = x'ff', timestamp_ms = 'soon' WHERE seq = 2",
+        "DELETE FROM events WHERE seq = 2; INSERT INTO gaps VALUES (2, 1, 'x')",
+        "INSERT INTO gaps VALUES (3, 9, 'x')",
+        "UPDATE gaps SET chain = x'ff'",
+    ],
+)
+@pytest.mark.timeout(10)
+def test_verify_survives_whatever_was_done(config: MakeConfig, statement: str) -> None:
+    """It says that it is not sound, and does not fail or hang over it."""
+    fill(config(), 5)
+    settle(config(), 1)
+    call("--outbox", config().outbox_path, "prune", "--days", "0")
+    edit(config().outbox_path, *statement.split("; "))
+    result = call("--outbox", config().outbox_path, "verify")
+    assert (result.exit_code, result.stderr) == (1, "")
+    assert "not sound" in result.stdout
+    assert call("--outbox", config().outbox_path, "list", "--limit", "0").exit_code == 0
+
+
+def test_verify_shows_no_endless_list(config: MakeConfig) -> None:
+    """A hundred problems in text, all of them in JSON."""
+    fill(config(), 120)
+    edit(config().outbox_path, "UPDATE events SET data = '{}'")
+    lines = call("--outbox", config().outbox_path, "verify").stdout.splitlines()
+    assert lines[101] == "… and 20 more: tracker-sync verify --json"
+    assert len(call_json("--outbox", config().outbox_path, "verify")["problems"]) == 120
+
+
+def test_prune_removes_what_is_delivered_and_old(config: MakeConfig) -> None:
+    """By default after seven days; pending and dead ones never; the file shrinks."""
+    fill(config(), [an_event(data={"content": "x" * 10_000}) for _ in range(100)])
+    settle(config(), 98, dead=[98])
+    path = config().outbox_path
+    assert call("--outbox", path, "prune").stdout == "0 events removed, 0 B given back\n"
+    edit(path, "UPDATE events SET delivered_at_ms = delivered_at_ms - 8 * 86400000 WHERE seq < 51")
+    found = call_json("--outbox", path, "prune")
+    assert found["removed"] == 50
+    assert found["bytes_given_back"] > 400_000
+    result = call("--outbox", path, "prune", "--days", "0")
+    assert result.stdout.startswith("47 events removed, ")
+    assert [e["seq"] for e in call_json("--outbox", path, "list")] == [98, 99, 100]
+    assert call("--outbox", path, "verify").exit_code == 0
+
+
+def test_migrate_says_that_there_is_nothing_to_do(config: MakeConfig) -> None:
+    """And which revision it is."""
+    fill(config())
+    result = call("--outbox", config().outbox_path, "migrate")
+    assert result.exit_code == 0
+    assert f"is up to date (revision {tables.HEAD})" in result.stdout
+
+
+def test_migrate_says_from_where_to_where(
+    config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a made-up newer schema."""
+    fill(config())
+    scripts = tmp_path / "migrations"
+    shutil.copytree(schema.scripts_folder(), scripts)
+    (scripts / "versions" / "9999_next.py").write_text(
+        f"revision = '9999'\ndown_revision = {tables.HEAD!r}\nbranch_labels = depends_on = None\n"
+        "def upgrade():\n    pass\n"
+    )
+    before = tables.HEAD
+    monkeypatch.setattr(tables, "HEAD", "9999")
+    monkeypatch.setattr(schema, "scripts_folder", lambda: scripts)
+    result = call("--outbox", config().outbox_path, "migrate")
+    assert result.exit_code == 0
+    assert f"was migrated from revision {before} to 9999" in result.stdout
+    assert call_json("--outbox", config().outbox_path, "status")["pending"] == 3
+
+
+@pytest.mark.parametrize("command", ["migrate", "status", "list", "flush", "doctor"])
+def test_a_newer_outbox_is_left_alone(
+    config: MakeConfig, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """One line that says what to install."""
+    monkeypatch.setenv("SDK_API_KEY", "key")
+    fill(config())
+    edit(config().outbox_path, "UPDATE alembic_version SET version_num = 'future'")
+    result = call("--outbox", config().outbox_path, command)
+    assert result.exit_code == 1
+    assert "pip install --upgrade agent-tracking-sdk" in result.output
+
+
+def test_rebind_makes_the_outbox_anothers(config: MakeConfig) -> None:
+    """The application that was refused can use it, with all that is pending."""
+    fill(config())
+    other = config(client_id="kiosk-18", base_url="http://127.0.0.1:9/x")
+    with pytest.raises(ConfigurationError, match="tracker-sync rebind"):
+        connect(other, object())
+    options = ["--client-id", "kiosk-18", "--base-url", "http://127.0.0.1:9/x/"]
+    result = call("--outbox", config().outbox_path, "rebind", *options)
+    assert result.exit_code == 0
+    assert result.stdout == (
+        "was: client test-client, http://127.0.0.1:8080\n"
+        "now: client kiosk-18, http://127.0.0.1:9/x\n"
+    )
+    assert len(fill(other)) == 3
+    assert call_json("--outbox", config().outbox_path, "status")["pending"] == 6
+
+
+def test_rebind_keeps_what_is_not_given(
+    config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the environment as from options."""
+    fill(config())
+    monkeypatch.setenv("SDK_BASE_URL", "https://collector.example.com")
+    assert call("--outbox", config().outbox_path, "rebind").exit_code == 0
+    status = call_json("--outbox", config().outbox_path, "status")
+    assert status["client_id"] == "test-client"
+    assert status["base_url"] == "https://collector.example.com"
+
+
+@pytest.mark.parametrize(
+    "options", [[], ["--base-url", "http://example.com"], ["--base-url", "x"], ["--client-id", ""]]
+)
+def test_rebind_refuses_what_could_not_upload(config: MakeConfig, options: list[str]) -> None:
+    """Exit code 2, and everything as it was."""
+    fill(config())
+    assert call("--outbox", config().outbox_path, "rebind", *options).exit_code == 2
+    status = call_json("--outbox", config().outbox_path, "status")
+    assert (status["client_id"], status["base_url"]) == ("test-client", "http://127.0.0.1:8080")

@@ -1,0 +1,287 @@
+"""Group commit: many callers, one order, and nobody pays for another's fault."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tracker.errors import OutboxError
+from tracker.events import make_event
+from tracker.outbox import integrity
+from tracker.outbox.outbox import Outbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tracker import APIConfig
+    from tracker.outbox.writer import Transaction
+
+
+@pytest.fixture
+def outbox(config: Callable[..., APIConfig]) -> Iterator[Outbox]:
+    opened = Outbox(config(on_error="raise"))
+    yield opened
+    opened.close()
+
+
+def contents(outbox: Outbox) -> list[str]:
+    with outbox.reading() as connection:
+        rows = connection.exec_driver_sql(
+            "SELECT json_extract(data, '$.n') FROM events ORDER BY seq"
+        )
+        return [n for (n,) in rows]
+
+
+def note(n: object) -> Any:
+    return make_event("test.noted", {"n": n})
+
+
+class Gate:
+    """A job that holds the writer until it is told to go on, so that others queue behind it."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self.entered = threading.Event()
+        self.go_on = threading.Event()
+        self._thread = threading.Thread(target=outbox.run, args=(self._wait,))
+
+    def _wait(self, _: Transaction) -> None:
+        self.entered.set()
+        self.go_on.wait(30)
+
+    def __enter__(self) -> Gate:
+        self._thread.start()
+        assert self.entered.wait(30)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.go_on.set()
+        self._thread.join()
+
+
+def queued(outbox: Outbox, count: int) -> None:
+    """Wait until so many callers are in the queue."""
+    while len(outbox._writer._queue) < count:
+        threading.Event().wait(0.001)
+
+
+def test_those_who_wait_share_a_commit(outbox: Outbox) -> None:
+    """Callers that come while another commits are committed together, in one transaction."""
+    threads = [threading.Thread(target=outbox.append, args=(note(n),)) for n in range(20)]
+    commits = 0
+
+    def count(_: Transaction) -> None:
+        nonlocal commits
+        commits += 1
+
+    with Gate(outbox):
+        for thread in threads:
+            thread.start()
+        queued(outbox, 20)
+        with outbox.reading() as connection:
+            before = connection.exec_driver_sql("PRAGMA data_version").scalar_one()
+    for thread in threads:
+        thread.join()
+    with outbox.reading() as connection:
+        after = connection.exec_driver_sql("PRAGMA data_version").scalar_one()
+    assert sorted(contents(outbox)) == list(range(20))
+    assert after - before == 1, "the reader saw one change of the file"
+
+
+def test_one_callers_fault_is_not_the_others(outbox: Outbox) -> None:
+    """A job that fails takes nobody down with it: those queued beside it are stored."""
+    outcomes: list[object] = []
+
+    def fail(transaction: Transaction) -> None:
+        transaction.append(note("from the failing job"))
+        transaction.connection.exec_driver_sql("SELECT * FROM no_such_table")
+
+    def run(work: Callable[[], object]) -> None:
+        try:
+            outcomes.append(work())
+        except OutboxError as error:
+            outcomes.append(error)
+
+    works: list[Callable[[], object]] = [
+        lambda: outbox.append(note(1)),
+        lambda: outbox.run(fail),
+        lambda: outbox.append(note(2)),
+    ]
+    threads = [threading.Thread(target=run, args=(work,)) for work in works]
+    with Gate(outbox):
+        for number, thread in enumerate(threads):
+            thread.start()
+            queued(outbox, number + 1)
+    for thread in threads:
+        thread.join()
+    assert contents(outbox) == [1, 2]
+    (error,) = (outcome for outcome in outcomes if outcome is not None)
+    assert isinstance(error, OutboxError)
+    assert "no such table" in str(error)
+
+
+def test_order_is_kept_within_each_thread(outbox: Outbox) -> None:
+    """However threads mix, each one's events keep their order and the chain holds."""
+
+    def work(thread: int) -> None:
+        for number in range(50):
+            outbox.append(note(thread * 1000 + number))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    stored = contents(outbox)
+    assert len(stored) == 400
+    for thread_number in range(8):
+        own = [n for n in stored if n // 1000 == thread_number]  # type: ignore[operator]  # ints
+        assert own == sorted(own)
+    with outbox.snapshot() as connection:
+        assert integrity.verify(connection).problems == ()
+
+
+def interrupt_after(seconds: float) -> None:
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+@pytest.fixture
+def alarm_interrupts() -> Iterator[None]:
+    """Let SIGALRM do what Ctrl-C does."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("alarm_interrupts")
+def test_interrupted_while_waiting(outbox: Outbox) -> None:
+    """Ctrl-C in a call that waits for others reaches the caller, and the writer goes on."""
+    with Gate(outbox) as gate:
+        opener = threading.Timer(0.2, gate.go_on.set)
+        opener.start()
+        interrupt_after(0.05)
+        with pytest.raises(KeyboardInterrupt):
+            outbox.append(note("interrupted"))
+    opener.join()
+    outbox.append(note("after"))
+    assert contents(outbox) == ["interrupted", "after"]
+
+
+@pytest.mark.usefixtures("alarm_interrupts")
+def test_interrupted_while_leading(outbox: Outbox) -> None:
+    """Ctrl-C in the leading call withdraws that call's work alone; those behind are stored."""
+    others = [threading.Thread(target=outbox.append, args=(note(n),)) for n in range(3)]
+
+    def endless(transaction: Transaction) -> None:
+        transaction.append(note("withdrawn"))
+        for thread in others:
+            thread.start()
+        queued(outbox, 3)
+        interrupt_after(0.01)
+        threading.Event().wait(30)
+
+    with pytest.raises(KeyboardInterrupt):
+        outbox.run(endless)
+    for thread in others:
+        thread.join()
+    outbox.append(note("after"))
+    assert sorted(map(str, contents(outbox))) == ["0", "1", "2", "after"]
+
+
+@pytest.mark.filterwarnings(
+    # An alarm that falls into a weak reference's callback cannot be raised there.
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+@pytest.mark.usefixtures("alarm_interrupts")
+def test_interrupted_at_random(outbox: Outbox) -> None:
+    """Whenever Ctrl-C falls, what returned is stored once and the chain holds."""
+    returned = []
+    for number in range(150):
+        interrupt_after(0.0001 + (number % 30) * 0.00002)
+        try:
+            outbox.append(note(number))
+            returned.append(number)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            while True:  # the alarm may still be under way
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                    break
+                except KeyboardInterrupt:
+                    pass
+    stored = contents(outbox)
+    assert set(returned) <= set(stored)
+    assert len(set(stored)) == len(stored)
+    with outbox.snapshot() as connection:
+        assert integrity.verify(connection).problems == ()
+
+
+def test_a_signal_handler_may_log(outbox: Outbox) -> None:
+    """An event logged by a handler that interrupts a logging call is stored with that call."""
+    handled = []
+
+    def handler(*_: object) -> None:
+        outbox.append(note(f"handler {len(handled)}"))
+        handled.append(True)
+
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.0007)
+    try:
+        for number in range(300):
+            outbox.append(note(number))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    stored = contents(outbox)
+    assert handled
+    assert [n for n in stored if isinstance(n, int)] == list(range(300))
+    assert sum(isinstance(n, str) for n in stored) == len(handled)
+
+
+def test_a_pause_waits_for_its_turn(outbox: Outbox) -> None:
+    """A fork's pause comes between commits, and everybody goes on after it."""
+    paused = threading.Event()
+    resume = threading.Event()
+
+    def pause() -> None:
+        assert outbox._writer.pause()
+        paused.set()
+        assert resume.wait(30)
+        outbox._writer.resume()
+
+    pauser = threading.Thread(target=pause)
+    early, late = (threading.Thread(target=outbox.append, args=(note(n),)) for n in (1, 2))
+    with Gate(outbox):
+        early.start()
+        queued(outbox, 1)
+        pauser.start()
+        queued(outbox, 2)
+        late.start()
+        queued(outbox, 3)
+    assert paused.wait(30)
+    assert contents(outbox) == [1]
+    resume.set()
+    for thread in (pauser, early, late):
+        thread.join()
+    assert contents(outbox) == [1, 2]
+
+
+def test_a_forked_child_is_not_held_up(outbox: Outbox) -> None:
+    """A child forked without any care taken before still begins with locks of its own."""
+    with Gate(outbox):
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(20)
+            outbox.restart_in_child()
+            free = outbox._writer._leadership.acquire(blocking=False)
+            os._exit(0 if free else 1)
+        assert os.waitpid(pid, 0)[1] == 0

@@ -1,0 +1,330 @@
+"""The checks of ``tracker-sync doctor``. Each returns what it found as lines for the report."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import stat
+import time
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from tracker.cli.context import find, opened, uploader_runs
+from tracker.cli.output import ago, duration, moment, size
+from tracker.config import APIConfig, is_loopback
+from tracker.errors import ConfigurationError, OutboxError
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+    from tracker.cli.command import Place
+    from tracker.cli.context import Target
+    from tracker.outbox.status import OutboxStatus
+
+OK = "ok"
+WARNING = "warning"
+PROBLEM = "problem"
+
+_LITTLE_DISK = 100_000_000
+_YEARS = range(2024, 2100)
+_MOST_SKEW_SECONDS = 120
+_CONNECT_SECONDS = 5.0
+_ANSWER_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report: what was looked at, how it is, and what to do if it is not well."""
+
+    name: str
+    status: str
+    message: str
+    action: str = ""
+
+
+def examine(place: Place) -> list[Check]:
+    """Run every check that can be run, and return what they found."""
+    try:
+        target = find(place)
+    except ConfigurationError as error:
+        return [Check("configuration", PROBLEM, str(error), "mend it and run this again")]
+    except OutboxError as error:
+        return [Check("outbox", PROBLEM, str(error), "give another path, or move the file away")]
+    config, found = _configuration(target)
+    found += [*_folder(target.path), _disk(target.path), _sqlite_version(), *_outbox(target)]
+    if config is None:
+        return [*found, _clock(None)]
+    return [*found, _clock(_server_clock(config)), *_server(target, config)]
+
+
+def _configuration(target: Target) -> tuple[APIConfig | None, list[Check]]:
+    """Check the settings that an upload would have; return them if there can be one."""
+    local = target.config
+    given: dict[str, Any] = {
+        "client_id": local.client_id,
+        "base_url": local.base_url,
+        "outbox_path": local.outbox_path,
+        "connect_timeout": _CONNECT_SECONDS,
+        "read_timeout": _ANSWER_SECONDS,
+        "total_timeout": _CONNECT_SECONDS + _ANSWER_SECONDS,
+    }
+    try:
+        disabled = APIConfig(api_key="-", **given).disabled
+    except ConfigurationError as error:
+        return None, [Check("configuration", PROBLEM, str(error), "mend it and run this again")]
+    if disabled:
+        said = "SDK_DISABLED is set: nothing is logged and nothing uploaded"
+        return None, [Check("configuration", WARNING, said, "unset it to log events")]
+    client = f"client {local.client_id}" if target.settled else "client id not made yet"
+    whole = Check("configuration", OK, f"{local.base_url}, {client}")
+    try:
+        config = APIConfig(**given)
+    except ConfigurationError as error:
+        return None, [whole, Check("API key", PROBLEM, str(error))]
+    return config, [whole, Check("API key", OK, "set")]
+
+
+def _folder(path: Path) -> list[Check]:
+    """Check that the outbox's folder and files are this user's, and nobody else's to read."""
+    folder = path.parent
+    if not folder.exists():
+        return [Check("folder", OK, f"{folder} will be made when something is logged")]
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return [
+            Check(
+                "folder",
+                PROBLEM,
+                f"{folder} is not writable for this user",
+                "make it writable, or set SDK_OUTBOX_PATH",
+            )
+        ]
+    found = [_privacy("folder", folder, 0o700)]
+    for suffix in ("", "-wal", "-shm", ".lock", ".sync-lock"):
+        file = path.with_name(path.name + suffix)
+        if file.exists():
+            check = _privacy("files", file, 0o600)
+            if check.status != OK:
+                found.append(check)
+    if len(found) == 1 and path.exists():
+        found.append(Check("files", OK, f"{path.name} and its companions are private"))
+    return [*found, _locks(path)]
+
+
+def _privacy(name: str, path: Path, wanted: int) -> Check:
+    status = path.stat()
+    mode = stat.S_IMODE(status.st_mode)
+    if status.st_uid not in (os.geteuid(), 0):
+        return Check(
+            name,
+            WARNING,
+            f"{path} belongs to another user (uid {status.st_uid})",
+            "run this as the application's user, so that no file becomes yours",
+        )
+    if mode & 0o077:
+        return Check(
+            name,
+            WARNING,
+            f"{path} has mode {mode:04o}: other users may get at the events",
+            f"chmod {wanted:o} {path}",
+        )
+    return Check(name, OK, f"{path} has mode {mode:04o}")
+
+
+def _locks(path: Path) -> Check:
+    """Check that file locks keep two holders apart here; some network file systems' do not."""
+    from tracker.outbox.locks import FileLock
+
+    trial = path.with_name(f".{path.name}.doctor-{os.getpid()}")
+    one, other = FileLock(trial), FileLock(trial)
+    try:
+        works = one.try_acquire() and not other.try_acquire()
+    except (OSError, OutboxError) as error:
+        return Check("file lock", PROBLEM, str(error), "put the outbox on a local disk")
+    finally:
+        one.close()
+        other.close()
+        trial.unlink(missing_ok=True)
+    if works:
+        return Check("file lock", OK, "works")
+    return Check(
+        "file lock",
+        PROBLEM,
+        "two holders got the same lock",
+        "put the outbox on a local disk: this file system's locks do not work",
+    )
+
+
+def _disk(path: Path) -> Check:
+    folder = next(parent for parent in path.parents if parent.exists())
+    free = shutil.disk_usage(folder).free
+    if free < _LITTLE_DISK:
+        return Check(
+            "free disk",
+            WARNING,
+            f"{size(free)} at {folder}",
+            "free some space; `tracker-sync prune --days 0` removes what is delivered",
+        )
+    return Check("free disk", OK, f"{size(free)} at {folder}")
+
+
+def _sqlite_version() -> Check:
+    version = sqlite3.sqlite_version_info
+    fixed = version >= (3, 51, 3) or any(
+        version[:2] == branch[:2] and version >= branch for branch in ((3, 50, 7), (3, 44, 6))
+    )
+    note = (
+        ""
+        if fixed
+        else " (has the WAL-reset bug that 3.51.3, 3.50.7 and 3.44.6 fix; the tracker's write "
+        "lock keeps clear of it)"
+    )
+    return Check("SQLite", OK, f"{sqlite3.sqlite_version}{note}")
+
+
+def _outbox(target: Target) -> list[Check]:
+    if not target.exists:
+        return [Check("outbox", OK, target.absence)]
+    from tracker.outbox import status
+
+    try:
+        with opened(target) as outbox, outbox.snapshot() as connection:
+            found = status.read(connection)
+            said = connection.exec_driver_sql("PRAGMA quick_check(3)").scalars().all()
+    except OutboxError as error:
+        return [Check("outbox", PROBLEM, str(error), "keep a copy; then move the file away")]
+    checks = []
+    if list(said) == ["ok"]:
+        checks.append(Check("integrity", OK, "quick check passed; all of it: tracker-sync verify"))
+    else:
+        checks.append(
+            Check(
+                "integrity",
+                PROBLEM,
+                "; ".join(map(str, said)),
+                "keep a copy of the file, see `tracker-sync verify`, and check the disk",
+            )
+        )
+    return [*checks, *_queue(found, running=uploader_runs(target.path)), *_owner(target, found)]
+
+
+def _queue(found: OutboxStatus, *, running: bool) -> list[Check]:
+    book, sync = found.account, found.sync
+    waiting = f"{book.pending:,}"
+    if found.oldest_pending_ms is not None:
+        waiting += f", the oldest logged {ago(found.oldest_pending_ms)}"
+    if book.pending and sync.paused_because:
+        pending = Check("pending", WARNING, f"{waiting}; paused: {sync.paused_because}")
+    else:
+        pending = Check("pending", OK, waiting)
+    dead = Check("dead letters", OK, "0")
+    if book.dead:
+        dead = Check("dead letters", WARNING, f"{book.dead:,}", "tracker-sync dead list")
+    uploader = Check("uploader", OK, "running" if running else "not running; nothing is pending")
+    if book.pending and not running:
+        uploader = Check(
+            "uploader",
+            WARNING,
+            "not running, though events are pending",
+            "start the application, or `tracker-sync run`, or `tracker-sync flush`",
+        )
+    return [pending, dead, uploader]
+
+
+def _owner(target: Target, found: OutboxStatus) -> list[Check]:
+    config, owner = target.config, found.owner
+    if owner is None or (owner.client_id, owner.base_url) == (config.client_id, config.base_url):
+        return []
+    return [
+        Check(
+            "owner",
+            PROBLEM,
+            f"the outbox belongs to client {owner.client_id} and sends to {owner.base_url}; the "
+            f"configuration says client {config.client_id} and {config.base_url}",
+            "mend the configuration, or `tracker-sync rebind`",
+        )
+    ]
+
+
+def _server_clock(config: APIConfig) -> datetime | None:
+    """Return the time of the server, by the ``Date`` of whatever it answers without a key."""
+    import requests
+
+    with requests.Session() as session:
+        # As uploads do: what is on this machine is never asked through a proxy.
+        session.trust_env = not is_loopback(urlsplit(config.base_url).hostname or "")
+        try:
+            with session.get(
+                f"{config.base_url}/v1/ping",
+                timeout=(_CONNECT_SECONDS, _ANSWER_SECONDS),
+                allow_redirects=False,
+                stream=True,
+            ) as answer:
+                said = parsedate_to_datetime(answer.headers.get("date", ""))
+        except (requests.RequestException, TypeError, ValueError, IndexError, OverflowError):
+            return None
+    return said if said.tzinfo else None
+
+
+def _clock(server: datetime | None) -> Check:
+    now = time.time()
+    shown = moment(int(now * 1000))
+    action = "set the clock (NTP); events keep the time that they were logged with"
+    if time.gmtime(now).tm_year not in _YEARS:
+        return Check("clock", PROBLEM, f"{shown} cannot be right", action)
+    if server is None:
+        return Check("clock", OK, f"{shown}, not compared with the server's")
+    skew = now - server.timestamp()
+    if abs(skew) > _MOST_SKEW_SECONDS:
+        relation = "ahead of" if skew > 0 else "behind"
+        return Check(
+            "clock", WARNING, f"{shown}, {duration(abs(skew))} {relation} the server's", action
+        )
+    return Check("clock", OK, f"{shown}, as the server's")
+
+
+def _server(target: Target, config: APIConfig) -> list[Check]:
+    """Ask the server whether it is there and takes the key."""
+    from tracker.sync.destination import Outcome
+    from tracker.sync.http import HTTPDestination
+
+    destination = HTTPDestination(config, "")
+    try:
+        answer = destination.ping()
+    finally:
+        destination.close()
+    reachable = Check("server", OK, f"{config.base_url} answers")
+    if answer.outcome is Outcome.DELIVERED:
+        return [reachable, Check("key accepted", OK, f"for client {config.client_id}")]
+    if answer.outcome is not Outcome.REFUSED:
+        return [
+            Check(
+                "server",
+                PROBLEM,
+                f"{config.base_url}: {answer.cause}",
+                "check SDK_BASE_URL, the network and the server; events wait in the outbox",
+            )
+        ]
+    if not target.settled:
+        return [
+            reachable,
+            Check(
+                "key accepted",
+                WARNING,
+                "unknown: no client id was made yet",
+                "set SDK_CLIENT_ID to the one that the key was made for",
+            ),
+        ]
+    return [
+        reachable,
+        Check(
+            "key accepted",
+            PROBLEM,
+            answer.cause,
+            f"set SDK_API_KEY to a key for client {config.client_id}: "
+            f"`tracker-collector keys create --client {config.client_id}`",
+        ),
+    ]

@@ -1,0 +1,171 @@
+"""``tracker-sync dead``: what the server refused for good, and what is to become of it."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tracker.cli.command import FAILED, OK, Command, Commands, Place
+from tracker.cli.context import Target, find, opened
+from tracker.cli.events import as_dict, echo_json_array, limit_option, read
+from tracker.cli.output import echo_json, events, json_option, moment, print_table, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tracker.outbox.outbox import Outbox
+    from tracker.outbox.writer import Transaction
+
+_HEADINGS = ("seq", "refused", "code", "type", "message", "event id")
+
+_which_argument = click.argument("event_ids", nargs=-1, metavar="[EVENT_ID]...")
+_all_option = click.option("--all", "every", is_flag=True, help="All dead letters.")
+
+
+@click.group(cls=Commands)
+def dead() -> None:
+    """List, retry or discard what the server refused for good.
+
+    Such dead letters stay in the outbox until somebody decides. They never hold up the events
+    after them.
+    """
+
+
+@dead.command(
+    "list",
+    cls=Command,
+    examples=["tracker-sync dead list", "tracker-sync dead list --limit 0 --json > dead.json"],
+    exits={0: "listed, or there are none", 1: "the outbox cannot be read"},
+)
+@limit_option
+@json_option
+@click.pass_obj
+def list_dead(place: Place, limit: int, *, as_json: bool) -> None:
+    """List dead letters and what the server said, the newest last."""
+    from tracker.outbox.listing import DEAD, Filter
+
+    target = find(place)
+    letters = read(target, Filter(state=DEAD), limit)
+    if as_json:
+        echo_json_array(map(as_dict, letters))
+        return
+    found = list(letters)
+    if not target.exists:
+        click.echo(target.absence)
+    elif not found:
+        click.echo("no dead letters")
+    else:
+        rows = [
+            (e.seq, moment(e.dead_at_ms), e.dead_code, e.type, e.dead_message, e.event_id)
+            for e in found
+        ]
+        print_table(_HEADINGS, rows, fixed=4)
+
+
+@dead.command(
+    "retry",
+    cls=Command,
+    examples=[
+        "tracker-sync dead retry 42 43",
+        "tracker-sync dead retry --all && tracker-sync flush",
+    ],
+    exits={0: "all of them wait to be sent again", 1: "some are not among the dead letters"},
+)
+@_which_argument
+@_all_option
+@json_option
+@click.pass_obj
+def retry(place: Place, event_ids: Sequence[str], *, every: bool, as_json: bool) -> None:
+    """Send dead letters again, when the cause is mended.
+
+    EVENT_ID is an event's id or its seq. The events keep their seq; they are sent by the next
+    flush, or by the application that uploads, within seconds.
+    """
+    from tracker.outbox import dead_letters
+
+    _check_choice(event_ids, every=every)
+    _change(find(place), event_ids, dead_letters.retry, "pending again", as_json=as_json)
+
+
+@dead.command(
+    "discard",
+    cls=Command,
+    examples=["tracker-sync dead discard 42", "tracker-sync dead discard --all --yes"],
+    exits={0: "all of them are deleted", 1: "some are not among the dead letters, or you said no"},
+)
+@_which_argument
+@_all_option
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+@click.pass_obj
+def discard(
+    place: Place, event_ids: Sequence[str], *, every: bool, yes: bool, as_json: bool
+) -> None:
+    """Delete dead letters for ever.
+
+    The loss account counts them as discarded from then on. EVENT_ID is an event's id or its seq.
+    Asks first; without a terminal to ask on, give --yes.
+    """
+    from tracker.outbox import dead_letters
+
+    _check_choice(event_ids, every=every)
+    target = find(place)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError(
+                "discarding deletes events for ever, and there is no terminal to ask on: "
+                "give --yes if you mean it"
+            )
+        what = "all dead letters" if every else events(len(event_ids))
+        click.confirm(f"Delete {what} of {target.path} for ever?", abort=True, err=True)
+    _change(target, event_ids, dead_letters.discard, "discarded", as_json=as_json)
+
+
+def _check_choice(event_ids: Sequence[str], *, every: bool) -> None:
+    if bool(event_ids) == every:
+        raise click.UsageError("give the ids of dead letters, or --all")
+
+
+def _change(
+    target: Target,
+    names: Sequence[str],
+    make_job: Callable[[Sequence[str] | None], Callable[[Transaction], int]],
+    outcome: str,
+    *,
+    as_json: bool,
+) -> None:
+    """Run a job on the dead letters named, all of them if none is, and tell what it did."""
+    changed, missing = 0, list(names)
+    if target.exists:
+        with opened(target) as outbox:
+            event_ids, missing = _resolve(outbox, names)
+            if event_ids or not names:
+                changed = outbox.run(make_job(event_ids or None))
+    if as_json:
+        result: dict[str, Any] = {outcome.replace(" ", "_"): changed, "not_found": missing}
+        echo_json(result)
+    elif not target.exists:
+        click.echo(target.absence)
+    else:
+        click.echo(f"{events(changed)} {outcome}")
+        for name in missing:
+            click.echo(f"not among the dead letters: {printable(name)}", err=True)
+    click.get_current_context().exit(FAILED if missing else OK)
+
+
+def _resolve(outbox: Outbox, names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the ids of the dead letters that are named by id or seq, each once, and the rest."""
+    from tracker.outbox import listing
+
+    event_ids: dict[str, None] = {}
+    missing = []
+    with outbox.reading() as connection:
+        for name in names:
+            event = listing.find(connection, name)
+            if event is None or event.state != listing.DEAD:
+                missing.append(name)
+            else:
+                event_ids[event.event_id] = None
+    return list(event_ids), missing

@@ -1,0 +1,248 @@
+"""``tracker-sync list`` and ``show``: what is stored."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from datetime import datetime, timedelta, timezone
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tracker.cli.command import Command, Place
+from tracker.cli.context import Target, existing, find, opened
+from tracker.cli.output import (
+    echo_json,
+    json_option,
+    moment,
+    print_facts,
+    print_table,
+    printable,
+    printable_lines,
+    to_json,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from tracker.outbox.listing import Filter, StoredEvent
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_HEADINGS = ("seq", "logged", "state", "type", "agent", "session", "event id")
+
+
+class Since(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
+    """A moment: a local date and time, one with an offset, or how long ago. Unix milliseconds."""
+
+    name = "since"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | None:
+        """Read one of ``2026-11-01``, ``2026-11-01T12:00``, ``…+01:00``, ``…Z``, ``2h``, ``7d``."""
+        text = str(value).strip()
+        age = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw])", text, re.ASCII)
+        try:
+            if age:
+                back = timedelta(seconds=float(age[1]) * _UNITS[age[2]])
+                then = datetime.now(timezone.utc) - back
+            else:
+                # Without an offset it is local time; Python 3.10 does not know the Z.
+                then = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text))
+            return int(then.timestamp() * 1000)
+        except (ValueError, OverflowError, OSError):
+            self.fail(
+                f"{text!r} is no moment; give a date as 2026-11-01 or 2026-11-01T12:00, or how "
+                "long ago, as 30m, 2h, 7d",
+                param,
+                ctx,
+            )
+
+
+def limit_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the option ``--limit``."""
+    return click.option(
+        "--limit",
+        type=click.IntRange(min=0, max=2**31),
+        default=50,
+        show_default=True,
+        metavar="N",
+        help="The newest N of them; 0 for all.",
+    )(command)
+
+
+@click.command(
+    "list",
+    cls=Command,
+    examples=[
+        "tracker-sync list",
+        "tracker-sync list --pending --limit 0 --json > pending.json",
+        "tracker-sync list --session 0199aa10-7c6e-7b2e-9d53-3f1c5a0e2b11",
+        "tracker-sync list --agent support-bot --type message.logged --since 2h",
+        "tracker-sync list --delivered --since 2026-11-01T12:00",
+    ],
+    exits={0: "listed, or nothing was logged yet", 1: "the outbox cannot be read"},
+)
+@click.option(
+    "--state",
+    type=click.Choice(["pending", "delivered", "dead"]),
+    help="Only events in this state.",
+)
+@click.option("--pending", "state", flag_value="pending", help="Only what waits to be sent.")
+@click.option("--delivered", "state", flag_value="delivered", help="Only what is delivered.")
+@click.option("--dead", "state", flag_value="dead", help="Only what the server refused for good.")
+@click.option("--session", metavar="ID", help="Only this conversation.")
+@click.option("--agent", metavar="ID", help="Only this agent.")
+@click.option("--type", "event_type", metavar="TYPE", help="Only this type, as message.logged.")
+@click.option(
+    "--since",
+    type=Since(),
+    metavar="WHEN",
+    help="Only what was logged since: 2026-11-01, 2026-11-01T12:00 (local time), "
+    "2026-11-01T12:00+01:00, or 30m, 2h, 7d ago.",
+)
+@limit_option
+@json_option
+@click.pass_obj
+def list_events(
+    place: Place,
+    state: str | None,
+    session: str | None,
+    agent: str | None,
+    event_type: str | None,
+    since: int | None,
+    limit: int,
+    *,
+    as_json: bool,
+) -> None:
+    """List stored events, the newest last.
+
+    Delivered events stay in the outbox for some days; see `tracker-sync prune`.
+    """
+    from tracker.outbox.listing import Filter
+
+    wanted = Filter(state, session, agent, event_type, since)
+    target = find(place)
+    if as_json:
+        echo_json_array(map(as_dict, read(target, wanted, limit)))
+    elif not target.exists:
+        click.echo(target.absence)
+    else:
+        _print_events(read(target, wanted, limit), endless=not limit)
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        "tracker-sync show 42",
+        "tracker-sync show 0199aa10-7c6e-7b2e-9d53-3f1c5a0e2b11 --json",
+    ],
+    exits={0: "shown", 1: "there is no such event, or the outbox cannot be read"},
+)
+@click.argument("event_id")
+@json_option
+@click.pass_obj
+def show(place: Place, event_id: str, *, as_json: bool) -> None:
+    """Show one event, its state, and whether it is as stored.
+
+    EVENT_ID is an event's id or its seq, as `tracker-sync list` prints them.
+    """
+    from tracker.outbox.listing import find as find_event
+
+    with opened(existing(place)) as outbox, outbox.reading() as connection:
+        event = find_event(connection, event_id)
+    if event is None:
+        raise click.ClickException(
+            f"there is no event {printable(event_id)} in {outbox.path}; if it was delivered, it "
+            "may have been pruned"
+        )
+    described = as_dict(event)
+    if as_json:
+        echo_json({**described, "digest_ok": event.intact})
+        return
+    print_facts(_facts(event))
+    data = described["data"]
+    text = (
+        data
+        if isinstance(data, str)
+        else json.dumps(data, indent=2, ensure_ascii=False, default=repr)
+    )
+    click.echo(printable_lines(text))
+
+
+def read(target: Target, wanted: Filter, limit: int) -> Iterator[StoredEvent]:
+    """Yield the events that are wanted, none if there is no outbox.
+
+    The outbox is open as long as the events are taken; trouble of whoever takes them, a closed
+    pipe say, is not the outbox's.
+    """
+    from tracker.outbox import listing
+
+    if target.exists:
+        with opened(target) as outbox, outbox.snapshot() as connection:
+            yield from listing.select(connection, wanted, limit)
+
+
+def as_dict(event: StoredEvent) -> dict[str, Any]:
+    """Return an event under the protocol's names, and its state."""
+    described: dict[str, Any] = event._asdict()
+    # Of a damaged row, the text as it stands says more than nothing.
+    with contextlib.suppress(TypeError, ValueError, RecursionError):
+        described["data"] = json.loads(event.data)
+    return {**described, "state": event.state}
+
+
+def echo_json_array(items: Iterable[dict[str, Any]]) -> None:
+    """Print one JSON array, item by item: there may be more than memory holds."""
+    separator = "["
+    for item in items:
+        click.echo(f"{separator}\n{to_json(item)}", nl=False)
+        separator = ","
+    click.echo("[]" if separator == "[" else "\n]")
+
+
+def _print_events(events: Iterator[StoredEvent], *, endless: bool) -> None:
+    """Print a table; without a limit one page at a time, for a table is laid out as a whole."""
+    page = 1_000 if endless else 2**31
+    shown = False
+    for first in events:
+        print_table(_HEADINGS, map(_cells, chain([first], islice(events, page - 1))), fixed=4)
+        shown = True
+    if not shown:
+        click.echo("no such events")
+
+
+def _cells(event: StoredEvent) -> tuple[object, ...]:
+    return (
+        event.seq,
+        moment(event.timestamp_ms),
+        event.state,
+        event.type,
+        event.agent_id,
+        event.session_id,
+        event.event_id,
+    )
+
+
+def _facts(event: StoredEvent) -> list[tuple[str, str]]:
+    state = event.state
+    if event.dead_at_ms is not None:
+        state += f" since {moment(event.dead_at_ms)}, {event.dead_code}: {event.dead_message}"
+    elif event.delivered_at_ms is not None:
+        state += f" {moment(event.delivered_at_ms)}"
+    whole = "matches" if event.intact else "DOES NOT MATCH: the event is not what was stored"
+    return [
+        ("event_id", event.event_id),
+        ("seq", str(event.seq)),
+        ("type", event.type),
+        ("timestamp", f"{moment(event.timestamp_ms)} ({event.timestamp_ms} ms)"),
+        ("agent_id", event.agent_id or ""),
+        ("session_id", event.session_id or ""),
+        ("user_id", event.user_id or ""),
+        ("state", state),
+        ("digest", f"{event.digest} ({whole})"),
+        ("chain", event.chain),
+        ("data", ""),
+    ]

@@ -1,0 +1,154 @@
+"""``tracker-sync flush``: upload what is pending, and wait for it."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from tracker.cli.command import FAILED, OK, Command, Place
+from tracker.cli.context import Target, find, opened
+from tracker.cli.output import echo_json, events, json_option, moment, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tracker.client import Client
+    from tracker.outbox.account import Account
+    from tracker.outbox.outbox import Outbox
+    from tracker.outbox.uploads import SyncState
+    from tracker.sync.flush import FlushResult
+
+_BETWEEN_ROUNDS_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What a flush came to: `delivered` during it, the other figures at its end."""
+
+    delivered: int
+    pending: int
+    dead: int
+    last_error: str | None
+    last_error_ms: int | None
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        "tracker-sync flush",
+        "tracker-sync flush --timeout 300 && sudo poweroff",
+        "tracker-sync flush --outbox /var/lib/kiosk/events.sqlite3 --json",
+    ],
+    exits={0: "nothing is left pending (there may be dead letters)", 1: "events are pending"},
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    default=60,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to upload at most.",
+)
+@json_option
+@click.pass_obj
+def flush(place: Place, timeout: float, *, as_json: bool) -> None:
+    """Upload what is pending and wait until it is delivered.
+
+    If an application uploads from the same outbox already, this asks it to go on at once and
+    waits. What does not get through stays in the outbox: nothing is lost by a flush that fails.
+    """
+    target = find(place, uploads=True)
+    outcome = _flush(target, timeout) if target.exists else _Outcome(0, 0, 0, None, None)
+    if as_json:
+        echo_json({"outbox": str(target.path) if target.settled else None, **vars(outcome)})
+    elif not target.exists:
+        click.echo(target.absence)
+    else:
+        _print(outcome)
+    click.get_current_context().exit(FAILED if outcome.pending else OK)
+
+
+def _flush(target: Target, timeout: float) -> _Outcome:
+    from tracker.client import Client, connect
+
+    # Before connecting: from then on the worker delivers.
+    with opened(target) as outbox:
+        before, sync = _look(outbox)
+    after = before
+    if before.pending:
+        client = connect(target.config, target)
+        assert isinstance(client, Client)  # noqa: S101 - `find` refuses a disabled configuration
+        try:
+            with _progress(before.pending) as progress:
+                after, sync = _upload(client, timeout, progress)
+        finally:
+            client.release(target, timeout=0)
+    return _Outcome(
+        after.delivered - before.delivered,
+        after.pending,
+        after.dead,
+        (sync.paused_because or sync.last_error) if after.pending else None,
+        sync.last_error_ms if after.pending else None,
+    )
+
+
+def _look(outbox: Outbox) -> tuple[Account, SyncState]:
+    from tracker.outbox import account, uploads
+
+    with outbox.reading() as connection:
+        return account.read(connection), uploads.read_state(connection)
+
+
+def _upload(
+    client: Client, timeout: float, progress: Callable[[FlushResult], None] | None
+) -> tuple[Account, SyncState]:
+    """Wait until nothing is pending, what applications log meanwhile included, or time is up.
+
+    Returns how it stood at that moment: an application may log the next event right after.
+    """
+    from tracker.sync.flush import Flush
+
+    end = time.monotonic() + timeout
+    while True:
+        left = max(0.0, end - time.monotonic())
+        Flush(client.outbox, client.worker).wait(left, progress=progress)
+        book, sync = _look(client.outbox)
+        if not book.pending or time.monotonic() >= end:
+            return book, sync
+        time.sleep(_BETWEEN_ROUNDS_SECONDS)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[FlushResult], None] | None]:
+    """Show a progress bar on stderr, if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    columns = (TextColumn("uploading"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("uploading", total=total)
+        yield lambda result: bar.update(task, completed=max(0, total - result.pending))
+
+
+def _print(outcome: _Outcome) -> None:
+    click.echo(
+        f"{events(outcome.delivered)} delivered, {outcome.pending:,} pending, {outcome.dead:,} dead"
+    )
+    if outcome.dead:
+        click.echo("dead letters, which the server refused for good: tracker-sync dead list")
+    if not outcome.pending:
+        return
+    if outcome.last_error is not None:
+        click.echo(f"last error, {moment(outcome.last_error_ms)}: {printable(outcome.last_error)}")
+    click.echo(
+        "what is pending is safe in the outbox. To find out what is wrong: tracker-sync doctor; "
+        "then flush again"
+    )

@@ -1,0 +1,74 @@
+"""``tracker-sync``: look after an outbox from the command line."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import click
+
+from tracker._version import __version__
+from tracker.cli.command import Commands, place_options
+
+_LAZY = {
+    "flush": "tracker.cli.flush:flush",
+    "status": "tracker.cli.status:status",
+    "list": "tracker.cli.events:list_events",
+    "show": "tracker.cli.events:show",
+    "dead": "tracker.cli.dead:dead",
+    "verify": "tracker.cli.verify:verify",
+    "doctor": "tracker.cli.doctor:doctor",
+    "run": "tracker.cli.run:run",
+    "prune": "tracker.cli.maintenance:prune",
+    "migrate": "tracker.cli.maintenance:migrate",
+    "rebind": "tracker.cli.maintenance:rebind",
+    "path": "tracker.cli.maintenance:path",
+    "demo": "tracker.cli.demo:demo",
+}
+
+
+def main() -> None:
+    """Run the command line and exit: 0 well, 1 not, 2 wrong use or configuration."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Whatever a terminal's encoding: an event's text must not end in a traceback.
+            stream.reconfigure(errors="backslashreplace")
+    cli(prog_name="tracker-sync")
+
+
+@click.group(
+    cls=Commands,
+    lazy=_LAZY,
+    params=place_options(),
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Each command has its own help, with examples: tracker-sync COMMAND --help.",
+)
+@click.version_option(__version__, "--version", prog_name="tracker-sync")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Upload what is pending in an outbox, and look into it.
+
+    Without a command: flush, which uploads what is pending and waits for it.
+
+    All commands work while an application is using the outbox. Only `flush` and `run` need the
+    API key. It is read from the environment variable SDK_API_KEY; there is no option for it,
+    because other users of the machine can see the arguments of a command.
+
+    The options below may also stand after the command's name.
+
+    Shell completion, for bash (or zsh, fish):
+
+        eval "$(_TRACKER_SYNC_COMPLETE=bash_source tracker-sync)"
+
+    Exit codes: 0 all is well, or nothing is left pending; 1 it is not; 2 wrong use or
+    configuration.
+    """
+    if ctx.invoked_subcommand is None:
+        from tracker.cli.flush import flush
+
+        ctx.invoke(flush)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""``tracker-sync prune``, ``migrate``, ``rebind`` and ``path``: care of the outbox file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from tracker.cli.command import Command, Place
+from tracker.cli.context import existing, find, opened, read_owner, read_revision
+from tracker.cli.output import echo_json, events, json_option, size
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+
+@click.command(
+    cls=Command,
+    examples=["tracker-sync prune", "tracker-sync prune --days 0", "tracker-sync prune --json"],
+    exits={0: "pruned, or nothing to prune", 1: "the outbox cannot be written"},
+)
+@click.option(
+    "--days",
+    type=click.FloatRange(min=0, max=36_500),
+    metavar="N",
+    help="Keep what was delivered in the last N days. Default: the configured retention, 7.",
+)
+@json_option
+@click.pass_obj
+def prune(place: Place, days: float | None, *, as_json: bool) -> None:
+    """Remove old delivered events and shrink the file.
+
+    Only what a receipt says is stored elsewhere is removed: never pending events, never dead
+    letters. The uploader does the same every hour.
+    """
+    target = find(place)
+    removed = given_back = 0
+    if target.exists:
+        with opened(target) as outbox:
+            with outbox.reading() as connection:
+                before = _file_bytes(connection)
+            removed = outbox.prune(target.config.retention_days if days is None else days)
+            with outbox.reading() as connection:
+                given_back = max(0, before - _file_bytes(connection))
+    if as_json:
+        echo_json({"removed": removed, "bytes_given_back": given_back})
+    elif not target.exists:
+        click.echo(target.absence)
+    else:
+        click.echo(f"{events(removed)} removed, {size(given_back)} given back")
+
+
+def _file_bytes(connection: Connection) -> int:
+    pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+    return int(pages * connection.exec_driver_sql("PRAGMA page_size").scalar_one())
+
+
+@click.command(
+    cls=Command,
+    examples=["tracker-sync migrate", "tracker-sync --outbox old.sqlite3 migrate"],
+    exits={0: "up to date", 1: "the outbox is not there, not one, or from a newer version"},
+)
+@click.pass_obj
+def migrate(place: Place) -> None:
+    """Bring an outbox from an older version up to date.
+
+    Applications do the same when they open it; this does it ahead of them. Nothing in it is lost.
+    """
+    target = existing(place)
+    before = read_revision(target.path)
+    with opened(target):
+        after = read_revision(target.path)
+    if before == after:
+        click.echo(f"{target.path} is up to date (revision {after})")
+    else:
+        click.echo(f"{target.path} was migrated from revision {before} to {after}")
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        "tracker-sync --outbox events.sqlite3 rebind --base-url https://collector.example.com",
+        "tracker-sync --outbox events.sqlite3 rebind --client-id kiosk-18",
+    ],
+    exits={0: "the outbox is the given client's", 1: "there is no such outbox"},
+)
+@click.pass_obj
+def rebind(place: Place) -> None:
+    """Give an outbox to another client id or base URL.
+
+    Takes them from --client-id and --base-url, or SDK_CLIENT_ID and SDK_BASE_URL; what is not
+    given stays. What is pending is uploaded to the new base URL from then on. Stop the
+    applications that use the outbox first: they keep the configuration they started with.
+    """
+    from tracker.outbox import owner
+
+    if place.outbox is None:
+        raise click.UsageError("name the file, with --outbox or SDK_OUTBOX_PATH")
+    if place.client_id is None and place.base_url is None:
+        raise click.UsageError(
+            "say whom to give it to, with --client-id or --base-url (SDK_CLIENT_ID, SDK_BASE_URL)"
+        )
+    target = existing(place)
+    _check_base_url(place)
+    before = read_owner(target.path)
+    client_id, base_url = target.config.client_id, target.config.base_url
+    with opened(target) as outbox:
+        outbox.run(owner.rebind(client_id, base_url))
+    click.echo(f"was: client {before.client_id}, {before.base_url}")
+    click.echo(f"now: client {client_id}, {base_url}")
+
+
+def _check_base_url(place: Place) -> None:
+    """Refuse what an upload would refuse later: plain http to another host.
+
+    Raises:
+        ConfigurationError: if it is that, or no URL at all.
+    """
+    from tracker.config import APIConfig
+
+    if place.base_url is not None:
+        APIConfig(api_key="-", client_id="-", base_url=place.base_url, disabled=False)
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        "tracker-sync path",
+        'sqlite3 -readonly "$(tracker-sync path)" "SELECT * FROM pending"',
+    ],
+    exits={0: "printed, whether it exists or not", 1: "it is not settled yet: see stderr"},
+)
+@click.pass_obj
+def path(place: Place) -> None:
+    """Print the path of the outbox, and nothing else."""
+    target = find(place)
+    if not target.settled:
+        raise click.ClickException(
+            f"the outbox will be in {target.path.parent}, named after the client id, which is "
+            "made when something is logged for the first time; give SDK_CLIENT_ID or "
+            "SDK_OUTBOX_PATH to settle it now"
+        )
+    click.echo(target.path)
