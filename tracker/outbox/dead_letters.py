@@ -65,7 +65,7 @@ def _find(connection: Connection, event_ids: Sequence[str] | None) -> list[tuple
         )
         return [(seq, chain) for seq, chain in rows]
     found: list[Any] = []
-    for event_id in event_ids:
+    for event_id in dict.fromkeys(event_ids):
         found += connection.exec_driver_sql(
             "SELECT seq, chain FROM events WHERE dead_at_ms IS NOT NULL AND event_id = ?",
             (event_id,),

@@ -34,9 +34,7 @@ class _Connection(sqlite3.Connection):
     """
 
     def close(self) -> None:
-        with contextlib.suppress(
-            sqlite3.Error
-        ):  # closed before, or the disk fails
+        with contextlib.suppress(sqlite3.Error):  # closed before, or the disk fails
             self.rollback()
         super().close()
 

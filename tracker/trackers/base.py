@@ -10,11 +10,12 @@ from tracker.errors import ConfigurationError, TrackerClosedError
 from tracker.events import make_event
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
     from typing_extensions import Self
 
+    from tracker.sync.destination import Destination
     from tracker.sync.flush import FlushResult
 
 
@@ -26,20 +27,28 @@ class BaseTracker:
 
     Args:
         config: Settings; by default those of the environment.
+        destination: Makes what takes the uploads, in place of HTTP to the collector: a
+            `tracker.testing.RecordingDestination` in tests, or one of your own. It is called in
+            the sync thread; the first tracker on an outbox decides.
 
     Raises:
         ConfigurationError: if a setting is missing or impossible.
         OutboxError: if the outbox cannot be opened.
     """
 
-    def __init__(self, config: APIConfig | None = None) -> None:
+    def __init__(
+        self,
+        config: APIConfig | None = None,
+        *,
+        destination: Callable[[], Destination] | None = None,
+    ) -> None:
         if config is not None and not isinstance(config, APIConfig):
             raise ConfigurationError(
                 f"config is of type {type(config).__name__}; give an APIConfig, as in "
                 "AgentPerformanceTracker(config=APIConfig(api_key=...))"
             )
         self._closed = False
-        self._client = connect(APIConfig() if config is None else config, holder=self)
+        self._client = connect(APIConfig() if config is None else config, self, destination)
 
     @property
     def config(self) -> APIConfig:

@@ -1,0 +1,253 @@
+"""Trackers' lives: sharing, flushing, closing, and what the sync thread does meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tracker import AgentPerformanceTracker, ConfigurationError, FlushResult, TrackerClosedError
+from tracker.sync.destination import Delivery, Outcome, Rejection, Upload
+from tracker.testing import RecordingDestination
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tracker import APIConfig
+
+    MakeConfig = Callable[..., APIConfig]
+
+
+def sync_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "tracker-sync"]
+
+
+def await_(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end, "it never came true"
+        threading.Event().wait(0.005)
+
+
+def offline(_: Upload) -> Delivery:
+    return Delivery(Outcome.UNAVAILABLE, "no answer from the server: it is unplugged")
+
+
+def test_trackers_share_one_outbox_and_one_thread(config: MakeConfig) -> None:
+    """Trackers of one configuration share outbox and thread; the last one closed stops it."""
+    destination = RecordingDestination()
+    first = AgentPerformanceTracker(config(), destination=lambda: destination)
+    second = AgentPerformanceTracker(config())
+    session_id = first.start_conversation("agent-1")
+    second.log_user_message(session_id, "from the other tracker")
+    assert first.flush().delivered == 2
+    assert len(sync_threads()) == 1
+    first.close()
+    second.log_user_message(session_id, "the other one goes on")
+    assert second.close().delivered == 1
+    await_(lambda: not sync_threads())
+    assert destination.closed
+    assert [event["seq"] for event in destination.events] == [1, 2, 3]
+
+
+def test_a_closed_tracker_refuses_calls(config: MakeConfig) -> None:
+    """Every call after close raises TrackerClosedError; closing again does nothing."""
+    tracker = AgentPerformanceTracker(config(), destination=RecordingDestination)
+    tracker.close()
+    assert tracker.close() == FlushResult()
+    for call in (
+        lambda: tracker.log_user_message("s", "m"),
+        lambda: tracker.start_conversation("a"),
+        lambda: tracker.end_conversation("s"),
+        tracker.flush,
+        tracker.__enter__,
+    ):
+        with pytest.raises(TrackerClosedError, match="was closed; make a new one"):
+            call()
+
+
+def test_closing_one_does_not_close_its_twin(config: MakeConfig) -> None:
+    """Closing one tracker twice does not take the outbox from another one."""
+    first = AgentPerformanceTracker(config(), destination=RecordingDestination)
+    second = AgentPerformanceTracker(config())
+    first.close()
+    first.close()
+    second.log_user_message("s", "still open")
+    assert second.close().delivered == 1
+
+
+def test_with_block_closes(config: MakeConfig) -> None:
+    """Leaving the with block uploads and closes, also by an exception of the caller's."""
+    destination = RecordingDestination()
+    tracker = AgentPerformanceTracker(config(), destination=lambda: destination)
+
+    def log_and_fail() -> None:
+        with tracker:
+            tracker.start_conversation("agent-1")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        log_and_fail()
+    assert len(destination.events) == 1
+    with pytest.raises(TrackerClosedError):
+        tracker.start_conversation("agent-1")
+
+
+def test_flush_tells_what_happened(config: MakeConfig) -> None:
+    """Flush counts delivered, dead and pending of what was pending when it was called."""
+
+    def refuse_the_second(upload: Upload) -> Delivery:
+        rejected = [
+            Rejection(event_id, "invalid_event", "no")
+            for event_id, event in zip(upload.event_ids, upload.events, strict=True)
+            if b"bad" in event
+        ]
+        return Delivery(Outcome.DELIVERED, rejected=rejected)
+
+    destination = RecordingDestination(refuse_the_second)
+    with AgentPerformanceTracker(
+        config(flush_interval=60), destination=lambda: destination
+    ) as tracker:
+        for content in ("one", "bad", "three"):
+            tracker.log_user_message("s", content)
+        assert tracker.flush() == FlushResult(delivered=2, pending=0, dead=1)
+        assert tracker.flush() == FlushResult()
+
+
+def test_flush_is_over_when_time_is(config: MakeConfig) -> None:
+    """Without a server, flush returns after its timeout and says what is pending; no error."""
+    tracker = AgentPerformanceTracker(config(), destination=lambda: RecordingDestination(offline))
+    tracker.log_user_message("s", "waits")
+    began = time.monotonic()
+    assert tracker.flush(timeout=0.2) == FlushResult(pending=1)
+    assert time.monotonic() - began >= 0.2
+    assert tracker.close(timeout=60) == FlushResult(pending=1), "a failed attempt ends closing"
+
+
+def test_flush_does_not_wait_for_company_or_backoff(config: MakeConfig) -> None:
+    """A flush cuts short the wait for company and the pause after a failure."""
+    up = threading.Event()
+
+    def answer(upload: Upload) -> Delivery:
+        return Delivery(Outcome.DELIVERED) if up.is_set() else offline(upload)
+
+    destination = RecordingDestination(answer)
+    settings = config(flush_interval=3600, backoff_base=3600, backoff_cap=3600)
+    with AgentPerformanceTracker(settings, destination=lambda: destination) as tracker:
+        tracker.log_user_message("s", "first try fails")
+        tracker.flush(timeout=0.2)
+        await_(lambda: destination.sizes == [1])
+        up.set()
+        assert tracker.flush(timeout=30).delivered == 1
+
+
+def test_uploads_by_itself(config: MakeConfig) -> None:
+    """Nobody needs to flush: events arrive soon, many of them in one request."""
+    destination = RecordingDestination()
+    with AgentPerformanceTracker(
+        config(flush_interval=0.3), destination=lambda: destination
+    ) as tracker:
+        for number in range(100):
+            tracker.log_user_message("s", str(number))
+        await_(lambda: len(destination.events) == 100)
+    assert len(destination.sizes) < 20
+
+
+def test_pending_events_of_the_last_run_are_sent_at_start(config: MakeConfig) -> None:
+    """What an earlier process left behind goes out without any new call."""
+    first = AgentPerformanceTracker(config(), destination=lambda: RecordingDestination(offline))
+    first.log_user_message("s", "left behind")
+    first.close()
+    await_(lambda: not sync_threads())
+    destination = RecordingDestination()
+    second = AgentPerformanceTracker(config(), destination=lambda: destination)
+    await_(lambda: len(destination.events) == 1)
+    second.close()
+
+
+def test_a_request_under_way_does_not_hold_up_closing(config: MakeConfig) -> None:
+    """Close returns after its timeout though the server is silent; nothing is lost by it."""
+    silent, asked = threading.Event(), threading.Event()
+
+    def answer(_: Upload) -> Delivery:
+        asked.set()
+        silent.wait(30)
+        return Delivery(Outcome.DELIVERED)
+
+    tracker = AgentPerformanceTracker(config(), destination=lambda: RecordingDestination(answer))
+    tracker.log_user_message("s", "in flight")
+    assert asked.wait(30)
+    began = time.monotonic()
+    assert tracker.close(timeout=0.1).pending == 1
+    assert time.monotonic() - began < 10
+    silent.set()
+    await_(lambda: not sync_threads())
+    with AgentPerformanceTracker(config(), destination=RecordingDestination) as again:
+        assert again.flush() == FlushResult(), "the receipt that came late was recorded"
+
+
+def test_the_sync_thread_survives_a_bug(
+    config: MakeConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An unforeseen error in a destination is said once, with its traceback; then it goes on."""
+    failures = iter([ValueError("bug"), ValueError("bug"), None])
+
+    def answer(_: Upload) -> Delivery:
+        if error := next(failures, None):
+            raise error
+        return Delivery(Outcome.DELIVERED)
+
+    with caplog.at_level(logging.ERROR, logger="tracker"):
+        tracker = AgentPerformanceTracker(
+            config(), destination=lambda: RecordingDestination(answer)
+        )
+        tracker.log_user_message("s", "arrives all the same")
+        assert tracker.flush().delivered == 1
+        tracker.close()
+    said = [record for record in caplog.records if "ValueError" in record.getMessage()]
+    assert len(said) == 1
+    assert said[0].exc_info
+
+
+def test_trouble_is_said_once(config: MakeConfig, caplog: pytest.LogCaptureFixture) -> None:
+    """An outage of many attempts is two lines in the log: that it began, that it is over."""
+    answers: Any = iter([offline] * 10)
+
+    def answer(upload: Upload) -> Delivery:
+        decide = next(answers, None)
+        return decide(upload) if decide else Delivery(Outcome.DELIVERED)
+
+    destination = RecordingDestination(answer)
+    with caplog.at_level(logging.INFO, logger="tracker"):
+        tracker = AgentPerformanceTracker(config(), destination=lambda: destination)
+        tracker.log_user_message("s", "m")
+        tracker.flush()
+        tracker.close()
+    assert len(destination.sizes) == 11
+    said = [record.getMessage() for record in caplog.records if "upload" in record.getMessage()]
+    assert len(said) == 2
+    assert "it is unplugged" in said[0]
+    assert said[1] == "uploading works again"
+
+
+def test_disabled_validates_and_does_nothing(config: MakeConfig, tmp_path: Any) -> None:
+    """With `disabled` arguments are still checked, but no file, thread or request is made."""
+    before = set(tmp_path.rglob("*"))
+    with AgentPerformanceTracker(config(disabled=True)) as tracker:
+        session_id = tracker.start_conversation("agent-1")
+        tracker.log_user_message(session_id, "nowhere to be seen")
+        with pytest.raises(ValueError, match="quality_score"):
+            tracker.end_conversation(session_id, quality_score=6)
+        tracker.end_conversation(session_id, quality_score=5)
+        assert tracker.flush() == FlushResult()
+        assert sync_threads() == []
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_config_must_be_one() -> None:
+    """Giving something else as config says what to give."""
+    with pytest.raises(ConfigurationError, match="config is of type dict; give an APIConfig"):
+        AgentPerformanceTracker({"api_key": "k"})  # type: ignore[arg-type]  # that is the test

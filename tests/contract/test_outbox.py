@@ -1,0 +1,376 @@
+"""The outbox's promises: states, account, chain, removal, size policy and storage trouble."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import sqlite3
+import stat
+import subprocess
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tracker.errors import OutboxError, OutboxFullError
+from tracker.events import make_event
+from tracker.outbox import account, dead_letters, integrity, uploads
+from tracker.outbox.outbox import Outbox
+from tracker.outbox.uploads import DeadLetter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tracker import APIConfig
+    from tracker.outbox.account import Account
+    from tracker.outbox.uploads import Batch
+
+
+@pytest.fixture
+def outbox(config: Callable[..., APIConfig]) -> Iterator[Outbox]:
+    opened = Outbox(config(on_error="raise"))
+    yield opened
+    opened.close()
+
+
+def fill(outbox: Outbox, count: int, size: int = 10) -> None:
+    for number in range(count):
+        outbox.append(make_event("test.noted", {"n": number, "text": "x" * size}))
+
+
+def batch(outbox: Outbox, most: int = 500, size: int = 10**7) -> Batch:
+    with outbox.reading() as connection:
+        return uploads.next_batch(connection, most, size)
+
+
+def deliver(outbox: Outbox, most: int = 500, dead: tuple[int, ...] = ()) -> None:
+    letters = [DeadLetter(seq, "invalid_event", "no") for seq in dead]
+    outbox.run(uploads.settle(batch(outbox, most), letters, received=True))
+
+
+def book(outbox: Outbox) -> Account:
+    with outbox.reading() as connection:
+        return account.read(connection)
+
+
+def problems(outbox: Outbox) -> list[tuple[int | None, str]]:
+    with outbox.snapshot() as connection:
+        return [(found.seq, found.kind) for found in integrity.verify(connection).problems]
+
+
+def seqs(outbox: Outbox) -> list[int]:
+    with outbox.reading() as connection:
+        return [seq for (seq,) in connection.exec_driver_sql("SELECT seq FROM events")]
+
+
+def edit(outbox: Outbox, statement: str) -> None:
+    """Do what somebody with a SQLite tool could do."""
+    with closing(sqlite3.connect(outbox.path)) as connection, connection:
+        connection.execute(statement)
+
+
+def test_files_are_private_under_any_umask(
+    config: Callable[..., APIConfig], tmp_path: Path
+) -> None:
+    """A new folder is 0700 and every file of the outbox 0600, even under umask 000."""
+    before = os.umask(0)
+    try:
+        outbox = Outbox(config(outbox_path=tmp_path / "folder" / "outbox.sqlite3"))
+        fill(outbox, 1)
+        modes = {
+            path.name: stat.S_IMODE(path.stat().st_mode) for path in outbox.path.parent.iterdir()
+        }
+        outbox.close()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o700
+    assert set(modes.values()) == {0o600}
+    assert {"outbox.sqlite3", "outbox.sqlite3-wal", "outbox.sqlite3-shm"} <= set(modes)
+
+
+def test_a_batch_is_bounded_and_in_order(outbox: Outbox) -> None:
+    """A batch holds the oldest pending events, within both bounds, and at least one."""
+    fill(outbox, 10, size=1000)
+    whole = batch(outbox)
+    assert [row.seq for row in whole.rows] == list(range(1, 11))
+    assert not whole.more
+    assert [row.seq for row in batch(outbox, most=3).rows] == [1, 2, 3]
+    halved = batch(outbox, size=whole.size // 2)
+    assert [row.seq for row in halved.rows] == [1, 2, 3, 4, 5]
+    assert halved.more
+    assert [row.seq for row in batch(outbox, size=1).rows] == [1]
+
+
+def test_settled_events_never_come_back(outbox: Outbox) -> None:
+    """Delivered events and dead letters are out of the way; the rest follows in order."""
+    fill(outbox, 6)
+    deliver(outbox, most=3, dead=(2,))
+    assert [row.seq for row in batch(outbox).rows] == [4, 5, 6]
+    assert book(outbox) == account.Account(6, delivered=2, pending=3, dead=1)
+
+
+def test_a_retry_while_a_batch_is_under_way(outbox: Outbox) -> None:
+    """A dead letter retried during a request is not taken for delivered with it."""
+    fill(outbox, 5)
+    deliver(outbox, most=3, dead=(2,))
+    under_way = batch(outbox)
+    assert outbox.run(dead_letters.retry()) == 1
+    outbox.run(uploads.settle(under_way, received=True))
+    assert [row.seq for row in batch(outbox).rows] == [2]
+    assert book(outbox) == account.Account(5, delivered=4, pending=1, dead=0)
+    deliver(outbox)
+    assert book(outbox).pending == 0
+    assert problems(outbox) == []
+
+
+def test_a_receipt_recorded_twice_counts_once(outbox: Outbox) -> None:
+    """Two uploaders that sent the same batch do not count it twice."""
+    fill(outbox, 4)
+    twice = batch(outbox)
+    assert outbox.run(uploads.settle(twice, received=True)) == 4
+    assert outbox.run(uploads.settle(twice, received=True)) == 0
+    assert book(outbox) == account.Account(4, delivered=4)
+
+
+def test_discarded_dead_letters_are_counted(outbox: Outbox) -> None:
+    """Discarding deletes the rows, keeps the chain whole, and the account says who did it."""
+    fill(outbox, 4)
+    deliver(outbox, dead=(2, 4))
+    assert outbox.run(dead_letters.discard()) == 2
+    assert seqs(outbox) == [1, 3]
+    assert book(outbox).discarded == {"operator": 2}
+    fill(outbox, 1)
+    assert seqs(outbox) == [1, 3, 5], "the newest seq is not given twice"
+    assert problems(outbox) == []
+
+
+def test_a_damaged_row_is_not_sent(outbox: Outbox) -> None:
+    """A row that no longer matches its digest is left out of the batch and named."""
+    fill(outbox, 3)
+    edit(outbox, "UPDATE events SET data = '{\"n\":7}' WHERE seq = 2")
+    found = batch(outbox)
+    assert [row.seq for row in found.rows] == [1, 3]
+    assert found.damaged == [2]
+
+
+@pytest.mark.parametrize(
+    ("tampering", "place"),
+    [
+        ("UPDATE events SET data = replace(data, 'x', 'y') WHERE seq = 3", (3, "digest")),
+        ("UPDATE events SET timestamp_ms = timestamp_ms + 1 WHERE seq = 3", (3, "digest")),
+        ("UPDATE events SET user_id = 'somebody' WHERE seq = 3", (3, "digest")),
+        ("DELETE FROM events WHERE seq = 3", (3, "gap")),
+        ("DELETE FROM events WHERE seq BETWEEN 1 AND 2", (1, "gap")),
+        ("UPDATE events SET chain = replace(chain, 'a', 'b') WHERE seq = 3", (3, "chain")),
+        ("UPDATE events SET delivered_at_ms = 1 WHERE seq = 3", (None, "account")),
+        ("UPDATE events SET seq = -1 WHERE seq = 3", (3, "gap")),
+    ],
+)
+def test_tampering_is_found_at_its_place(
+    outbox: Outbox, tampering: str, place: tuple[int | None, str]
+) -> None:
+    """Whatever is changed or cut out by hand, `verify` says where."""
+    fill(outbox, 5, size=30)
+    assert problems(outbox) == []
+    edit(outbox, tampering)
+    assert place in problems(outbox)
+
+
+def test_pruning_keeps_what_is_not_delivered(outbox: Outbox) -> None:
+    """Only delivered events past their time go; gaps are no tampering; seq goes on."""
+    fill(outbox, 450)
+    deliver(outbox, most=300, dead=(7, 250))
+    assert outbox.prune(retention_days=1) == 0, "delivered just now"
+    edit(outbox, "UPDATE events SET delivered_at_ms = delivered_at_ms - 172800000 WHERE seq <= 290")
+    assert outbox.prune(retention_days=1) == 288
+    assert seqs(outbox) == [7, 250, *range(291, 451)]
+    assert problems(outbox) == []
+    assert book(outbox) == account.Account(450, delivered=298, pending=150, dead=2)
+    deliver(outbox)
+    assert outbox.prune(retention_days=-1) == 160
+    fill(outbox, 1)
+    assert seqs(outbox) == [7, 250, 451]
+    assert problems(outbox) == []
+
+
+def test_pruning_gives_space_back(outbox: Outbox) -> None:
+    """After pruning the file is smaller."""
+    fill(outbox, 500, size=2000)
+    deliver(outbox)
+    with closing(sqlite3.connect(outbox.path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    before = outbox.path.stat().st_size
+    assert outbox.prune(retention_days=-1) == 500
+    outbox.close()
+    assert outbox.path.stat().st_size < before / 4
+
+
+def test_size_policy_refuse(config: Callable[..., APIConfig]) -> None:
+    """Over the bound new events are refused, delivered ones make room first, none is lost."""
+    outbox = Outbox(config(on_error="raise", max_outbox_bytes=1024 * 1024))
+    with pytest.raises(OutboxFullError, match=r"max_outbox_bytes \(1,048,576\)"):
+        fill(outbox, 2000, size=1000)
+    stored = book(outbox).accepted
+    assert 500 < stored < 2000
+    deliver(outbox, most=300)
+    fill(outbox, 100, size=1000)
+    assert book(outbox) == account.Account(stored + 100, delivered=300, pending=stored - 200)
+    assert problems(outbox) == []
+    outbox.close()
+
+
+def test_size_policy_discard_oldest(config: Callable[..., APIConfig]) -> None:
+    """The oldest pending events make room, and every one of them is counted."""
+    outbox = Outbox(
+        config(on_error="raise", max_outbox_bytes=1024 * 1024, outbox_full="discard_oldest")
+    )
+    fill(outbox, 2000, size=1000)
+    stands = book(outbox)
+    assert stands.accepted == 2000
+    assert stands.discarded["size_policy"] + stands.pending == 2000
+    assert seqs(outbox) == list(range(stands.discarded["size_policy"] + 1, 2001))
+    assert problems(outbox) == []
+    outbox.close()
+
+
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["log", "deliver", "retry", "discard", "prune", "recount"]),
+            st.integers(1, 6),
+        ),
+        max_size=25,
+    )
+)
+def test_the_account_always_adds_up(
+    config: Callable[..., APIConfig], tmp_path_factory: pytest.TempPathFactory, steps: Any
+) -> None:
+    """Whatever happens to events in whatever order, none goes unaccounted and the chain holds."""
+    outbox = Outbox(config(outbox_path=tmp_path_factory.mktemp("steps") / "outbox.sqlite3"))
+    logged = 0
+    for step, number in steps:
+        if step == "log":
+            fill(outbox, number)
+            logged += number
+        elif step == "deliver":
+            due = batch(outbox, most=number)
+            if due.rows:
+                dead = [DeadLetter(due.rows[-1].seq, "x", "y")] if number % 2 else []
+                outbox.run(uploads.settle(due, dead, received=True))
+        elif step == "retry":
+            outbox.run(dead_letters.retry())
+        elif step == "discard":
+            outbox.run(dead_letters.discard())
+        elif step == "prune":
+            outbox.prune(retention_days=-1)
+        else:
+            outbox.run(uploads.recount)
+        stands = book(outbox)
+        assert stands.accepted == logged
+        assert logged == (
+            stands.delivered + stands.pending + stands.dead + sum(stands.discarded.values())
+        )
+        assert len(batch(outbox).rows) == stands.pending
+        assert problems(outbox) == []
+    outbox.close()
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 3 MB that really fills up."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(mount)],
+        check=False,
+        capture_output=True,
+    )
+    if done.returncode:
+        pytest.skip("this machine does not let root mount a tmpfs")
+    yield mount
+    subprocess.run(["umount", str(mount)], check=True)
+
+
+@needs_root
+def test_full_disk_raises(config: Callable[..., APIConfig], small_disk: Path) -> None:
+    """With `on_error="raise"` a full disk is an OutboxError, and what returned is all there."""
+    outbox = Outbox(config(on_error="raise", outbox_path=small_disk / "outbox.sqlite3"))
+    stored = 0
+
+    def fill_up() -> None:
+        nonlocal stored
+        for number in range(5000):
+            outbox.append(make_event("test.noted", {"n": number, "text": "x" * 1000}))
+            stored += 1
+
+    with pytest.raises(OutboxError, match="full"):
+        fill_up()
+    assert book(outbox).accepted == stored
+    assert problems(outbox) == []
+    outbox.close()
+
+
+@needs_root
+def test_full_disk_degrades_and_recovers(
+    config: Callable[..., APIConfig],
+    small_disk: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By default events wait in memory while the disk is full and are written, in order, after."""
+    monkeypatch.setattr("tracker.outbox.buffer._RETRY_SECONDS", 0.0)
+    ballast = small_disk / "ballast"
+    outbox = Outbox(config(outbox_path=small_disk / "outbox.sqlite3", memory_buffer_events=50))
+    fill(outbox, 10)
+    with caplog.at_level(logging.WARNING, logger="tracker"):
+        with ballast.open("wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(4096))
+            except OSError:
+                pass
+        fill(outbox, 400, size=1000)
+        assert outbox.buffered == 50
+        lost = 410 - book(outbox).accepted - 50
+        assert lost > 0
+        ballast.unlink()
+        fill(outbox, 1)
+    assert outbox.buffered == 0
+    assert book(outbox).discarded == {"memory_buffer": lost}
+    assert book(outbox).accepted == 411
+    said = [record.getMessage() for record in caplog.records]
+    assert [line.split(":")[0].split(";")[0] for line in said] == [
+        "the outbox cannot be written",
+        "the outbox cannot be written and the memory buffer is full (50 events)",
+        "the outbox can be written again",
+    ], "each thing is said once"
+    with outbox.reading() as connection:
+        kept = connection.exec_driver_sql(
+            "SELECT json_extract(data, '$.n') FROM events WHERE seq > 10 ORDER BY seq"
+        ).all()
+    numbers = [n for (n,) in kept][:-1]
+    assert numbers == sorted(numbers)
+    outbox.close()
+
+
+def test_no_descriptors_are_left(config: Callable[..., APIConfig]) -> None:
+    """Opening, using and closing an outbox a hundred times leaves no file open."""
+    descriptors = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"  # noqa: PTH112 - a count, not paths
+    before = len(os.listdir(descriptors))  # noqa: PTH208 - a count, not paths
+    for _ in range(100):
+        outbox = Outbox(config())
+        fill(outbox, 1)
+        batch(outbox)
+        outbox.close()
+    assert len(os.listdir(descriptors)) <= before  # noqa: PTH208 - a count, not paths
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > before
