@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tracker.sync.rate_limit import TokenBucket
@@ -14,6 +14,10 @@ STEPS = st.lists(st.sampled_from([0.0, 0.0, 0.125, 0.25, 1.0, 16.0, 64.0, 512.0]
 
 
 @given(st.integers(1, 200), STEPS)
+@example(1, [1.0] * 130)
+@example(60, [1.0] * 130)
+@example(120, [512.0] + [0.5] * 130)
+@example(5_000, [1.0] * 62)
 def test_no_minute_ever_holds_more_than_the_bound(per_minute: int, steps: list[float]) -> None:
     """Whatever the times at which somebody asks, idle hours before included."""
     now = 1000.0

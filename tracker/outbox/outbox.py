@@ -80,6 +80,7 @@ class Outbox:
     def _prepare(self) -> None:
         """Create or migrate the file if it needs it."""
         config = self._config
+        schema.recognise(self.path)
         with self._readers.connect() as connection:
             current = schema.is_current(connection)
         if not current:

@@ -56,25 +56,38 @@ def create_file(path: Path) -> None:
         raise NotAnOutboxError(f"{path} is not a regular file; give the path of one")
 
 
-def is_current(connection: Connection) -> bool:
-    """Tell whether the file is an outbox at `tables.HEAD`; False for an empty or older one.
+def recognise(path: Path) -> None:
+    """See from the first bytes of a file that it is an outbox, or empty.
+
+    SQLite is not asked: merely opening another program's database could write its log back.
 
     Raises:
-        NotAnOutboxError: if the file is another program's.
-        SchemaVersionError: if the file's schema is not known to this version.
+        NotAnOutboxError: if the file is anything else.
     """
-    path = connection.engine.url.database
-    application_id = connection.exec_driver_sql("PRAGMA application_id").scalar_one()
-    names = connection.exec_driver_sql(
-        "SELECT count(*) FROM sqlite_master WHERE type IN ('table', 'view')"
-    ).scalar_one()
-    if application_id != tables.APPLICATION_ID:
-        if application_id == 0 and names == 0:
-            return False
+    with path.open("rb") as file:
+        header = file.read(100)
+    if header and not header.startswith(b"SQLite format 3\0"):
+        raise NotAnOutboxError(
+            f"{path} is not a SQLite file, or its header is damaged; it was left as it is. "
+            "Set SDK_OUTBOX_PATH to another file, or move this one away"
+        )
+    # Offset 68 of the header: "application ID" (sqlite.org/fileformat.html, section 1.3).
+    if header and int.from_bytes(header[68:72], "big") != tables.APPLICATION_ID:
         raise NotAnOutboxError(
             f"{path} is another program's SQLite database; it was left as it is. "
             "Set SDK_OUTBOX_PATH to another file"
         )
+
+
+def is_current(connection: Connection) -> bool:
+    """Tell whether the file is an outbox at `tables.HEAD`; False for an empty or older one.
+
+    Raises:
+        SchemaVersionError: if the file's schema is not known to this version.
+    """
+    path = connection.engine.url.database
+    if not _is_stamped(connection):
+        return False
     revision = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
     if revision == tables.HEAD:
         return True
@@ -93,15 +106,26 @@ def bring_up_to_date(engine: Engine, client_id: str, base_url: str) -> None:
     The caller holds the outbox's write lock, so no other process does the same at once.
     """
     with engine.connect() as connection:
-        if connection.exec_driver_sql("PRAGMA application_id").scalar_one() == 0:
-            _create(connection, client_id, base_url)
-        else:
+        if _is_stamped(connection):
             migrate(connection)
+        else:
+            _create(connection, client_id, base_url)
+
+
+def _is_stamped(connection: Connection) -> bool:
+    """Tell whether the file has a schema at all; one that was being made may not, after a crash."""
+    return bool(
+        connection.exec_driver_sql(
+            "SELECT count(*) FROM sqlite_master WHERE name = 'alembic_version'"
+        ).scalar_one()
+    )
 
 
 def _create(connection: Connection, client_id: str, base_url: str) -> None:
-    # Both must precede the first table; WAL mode cannot be entered inside a transaction.
+    # In this order: auto_vacuum precedes the first page; the application id must be in the file
+    # itself, not only in its log, for `recognise`; and WAL mode is not entered in a transaction.
     connection.exec_driver_sql("PRAGMA auto_vacuum=INCREMENTAL")
+    connection.exec_driver_sql(f"PRAGMA application_id={tables.APPLICATION_ID}")
     connection.exec_driver_sql("PRAGMA journal_mode=WAL")
     connection.exec_driver_sql("BEGIN IMMEDIATE")
     try:
@@ -123,7 +147,6 @@ def _create(connection: Connection, client_id: str, base_url: str) -> None:
             "CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
         )
         connection.exec_driver_sql("INSERT INTO alembic_version VALUES (?)", (tables.HEAD,))
-        connection.exec_driver_sql(f"PRAGMA application_id={tables.APPLICATION_ID}")
     except BaseException:
         connection.exec_driver_sql("ROLLBACK")
         raise

@@ -178,7 +178,9 @@ class Uploader:
                 paused_because=delivery.cause,
             )
         )
-        return Pause(seconds, skippable=delivery.retry_after is None)
+        # A refused key is another matter than a busy server: a new one may be tried at once.
+        patience = delivery.retry_after is not None and delivery.outcome is not Outcome.REFUSED
+        return Pause(seconds, skippable=not patience)
 
     def _prune_if_due(self) -> None:
         if self._clock() >= self._prune_at:
