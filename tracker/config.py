@@ -329,6 +329,14 @@ def _check_ca_bundle(value: object) -> Path | None:
     # os.path, for it says False where a Path raises: to a NUL or a name that is too long.
     if not isinstance(value, (str, os.PathLike)) or not os.path.isfile(value):  # noqa: PTH113
         raise ConfigurationError(f"ca_bundle is {value!r}; give the path of a PEM file")
+    import ssl  # seldom needed here, and slow to load
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=value)
+    except OSError as error:
+        raise ConfigurationError(
+            f"ca_bundle {os.fspath(value)!r} holds no readable PEM certificates: {error}"
+        ) from error
     return Path(value)
 
 

@@ -7,6 +7,7 @@ or touches the disk.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from tracker.errors import ValidationError
@@ -89,7 +90,9 @@ def check_choice(argument: str, value: object, allowed: tuple[str, ...]) -> str:
 
 
 def check_metadata(argument: str, value: object) -> dict[str, Any]:
-    """Return `value` if it is a dict that JSON can hold (see `check_json`)."""
+    """Return `value` as a dict if it is a mapping that JSON can hold (see `check_json`)."""
+    if isinstance(value, Mapping) and not isinstance(value, dict):
+        value = dict(value)
     if not isinstance(value, dict):
         raise ValidationError(argument, f"is {_kind(value)}; give a dict with str keys")
     check_json(argument, value)

@@ -516,7 +516,6 @@ def test_another_programs_database_is_refused_and_untouched(
     assert path.read_bytes() == content
 
 
-@pytest.mark.xfail(strict=True, reason="opening it read-write checkpoints what its WAL holds")
 def test_another_programs_unfinished_log_is_untouched(held: APIConfig, tmp_path: Path) -> None:
     """A database that was left with a write-ahead log keeps both files as they are."""
     original = tmp_path / "original"
@@ -574,7 +573,7 @@ def test_an_empty_file_becomes_an_outbox(settings: APIConfig, client: CollectorC
     settings.outbox_path.touch()
     with AgentPerformanceTracker(settings) as tracker:
         tracker.start_conversation("agent")
-        assert tracker.flush(20).delivered == 1
+        assert tracker.flush(20).pending == 0
     assert len(client.events()) == 1
 
 

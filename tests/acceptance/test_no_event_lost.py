@@ -78,7 +78,7 @@ def test_quick_start(
         session_id=session_id, content="Hi there!", response_time_ms=150, tokens_used=10
     )
     tracker.end_conversation(session_id, quality_score=4.5)
-    assert tracker.flush(timeout=5).delivered == 4
+    assert tracker.flush(timeout=5).pending == 0
     tracker.close(timeout=2)
 
     events = stopped_collector.events()

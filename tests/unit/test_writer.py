@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -144,30 +145,41 @@ def test_order_is_kept_within_each_thread(outbox: Outbox) -> None:
         assert integrity.verify(connection).problems == ()
 
 
-def interrupt_after(seconds: float) -> None:
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+class Alarm:
+    """Does what Ctrl-C does, once, after some seconds; nothing once it is disarmed."""
+
+    def __init__(self) -> None:
+        self._armed = False
+
+    def arm(self, seconds: float) -> None:
+        self._armed = True
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    def disarm(self) -> None:
+        self._armed = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def ring(self, *_: object) -> None:
+        if self._armed:
+            self._armed = False
+            raise KeyboardInterrupt
 
 
 @pytest.fixture
-def alarm_interrupts() -> Iterator[None]:
-    """Let SIGALRM do what Ctrl-C does."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGALRM, interrupt)
-    yield
-    signal.setitimer(signal.ITIMER_REAL, 0)
+def alarm() -> Iterator[Alarm]:
+    made = Alarm()
+    before = signal.signal(signal.SIGALRM, made.ring)
+    yield made
+    made.disarm()
     signal.signal(signal.SIGALRM, before)
 
 
-@pytest.mark.usefixtures("alarm_interrupts")
-def test_interrupted_while_waiting(outbox: Outbox) -> None:
+def test_interrupted_while_waiting(outbox: Outbox, alarm: Alarm) -> None:
     """Ctrl-C in a call that waits for others reaches the caller, and the writer goes on."""
     with Gate(outbox) as gate:
         opener = threading.Timer(0.2, gate.go_on.set)
         opener.start()
-        interrupt_after(0.05)
+        alarm.arm(0.05)
         with pytest.raises(KeyboardInterrupt):
             outbox.append(note("interrupted"))
     opener.join()
@@ -175,8 +187,7 @@ def test_interrupted_while_waiting(outbox: Outbox) -> None:
     assert contents(outbox) == ["interrupted", "after"]
 
 
-@pytest.mark.usefixtures("alarm_interrupts")
-def test_interrupted_while_leading(outbox: Outbox) -> None:
+def test_interrupted_while_leading(outbox: Outbox, alarm: Alarm) -> None:
     """Ctrl-C in the leading call withdraws that call's work alone; those behind are stored."""
     others = [threading.Thread(target=outbox.append, args=(note(n),)) for n in range(3)]
 
@@ -185,7 +196,7 @@ def test_interrupted_while_leading(outbox: Outbox) -> None:
         for thread in others:
             thread.start()
         queued(outbox, 3)
-        interrupt_after(0.01)
+        alarm.arm(0.01)
         threading.Event().wait(30)
 
     with pytest.raises(KeyboardInterrupt):
@@ -200,24 +211,17 @@ def test_interrupted_while_leading(outbox: Outbox) -> None:
     # An alarm that falls into a weak reference's callback cannot be raised there.
     "ignore::pytest.PytestUnraisableExceptionWarning"
 )
-@pytest.mark.usefixtures("alarm_interrupts")
-def test_interrupted_at_random(outbox: Outbox) -> None:
+def test_interrupted_at_random(outbox: Outbox, alarm: Alarm) -> None:
     """Whenever Ctrl-C falls, what returned is stored once and the chain holds."""
     returned = []
     for number in range(150):
-        interrupt_after(0.0001 + (number % 30) * 0.00002)
-        try:
-            outbox.append(note(number))
-            returned.append(number)
-        except KeyboardInterrupt:
-            pass
-        finally:
-            while True:  # the alarm may still be under way
-                try:
-                    signal.setitimer(signal.ITIMER_REAL, 0)
-                    break
-                except KeyboardInterrupt:
-                    pass
+        with contextlib.suppress(KeyboardInterrupt):
+            try:
+                alarm.arm(0.0001 + (number % 30) * 0.00002)
+                outbox.append(note(number))
+                returned.append(number)
+            finally:
+                alarm.disarm()
     stored = contents(outbox)
     assert set(returned) <= set(stored)
     assert len(set(stored)) == len(stored)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from tracker.outbox.writer import Transaction
 
 T = TypeVar("T")
+
+_open_here: Counter[tuple[int, int]] = Counter()
+"""Outboxes open in this process, by device and inode; guarded by `_open_here_lock`."""
+_open_here_lock = threading.Lock()
 
 _SIZE_CHECK_EVERY = 64
 """Events between two looks at the outbox's size."""
@@ -53,6 +58,9 @@ class Outbox:
         self.path: Path = config.outbox_path
         self._config = config
         schema.create_file(self.path)
+        found = self.path.stat()
+        self._file = (found.st_dev, found.st_ino)
+        self._counted = False
         self._lock = FileLock(self.path.with_name(self.path.name + ".lock"))
         self.upload_lock = FileLock(self.path.with_name(self.path.name + ".sync-lock"))
         engine = make_engine(self.path, config.durability, writer=True)
@@ -80,7 +88,11 @@ class Outbox:
     def _prepare(self) -> None:
         """Create or migrate the file if it needs it."""
         config = self._config
-        schema.recognise(self.path)
+        with _open_here_lock:
+            if self._file not in _open_here:
+                schema.recognise(self.path)
+            _open_here[self._file] += 1
+            self._counted = True
         with self._readers.connect() as connection:
             current = schema.is_current(connection)
         if not current:
@@ -290,6 +302,12 @@ class Outbox:
             self._close_read_connection()
         self.upload_lock.close()
         self._lock.close()
+        with _open_here_lock:
+            if self._counted:
+                self._counted = False
+                _open_here[self._file] -= 1
+                if not _open_here[self._file]:
+                    del _open_here[self._file]
 
     def _close_read_connection(self) -> None:
         connection, self._read_connection = self._read_connection, None

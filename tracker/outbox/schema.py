@@ -6,6 +6,7 @@ by plain SQL and alembic stays out of the process.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import stat
@@ -36,30 +37,35 @@ def create_file(path: Path) -> None:
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
-        try:
-            regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
-        finally:
-            os.close(descriptor)
-    except IsADirectoryError:
-        raise NotAnOutboxError(f"{path} is a folder; give the path of a file in it") from None
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        mode = path.lstat().st_mode
+        writable = os.access(path, os.R_OK | os.W_OK)
     except OSError as error:
-        if path.is_symlink():
-            raise NotAnOutboxError(
-                f"{path} is a symbolic link; give the path of the file itself"
-            ) from None
-        raise OutboxError(
-            f"the outbox {path} cannot be opened for writing: {error.strerror}. "
-            "Make its folder writable for this user, or set SDK_OUTBOX_PATH"
-        ) from error
-    if not regular:
+        raise OutboxError(_unwritable(path, error.strerror)) from error
+    if stat.S_ISDIR(mode):
+        raise NotAnOutboxError(f"{path} is a folder; give the path of a file in it")
+    if stat.S_ISLNK(mode):
+        raise NotAnOutboxError(f"{path} is a symbolic link; give the path of the file itself")
+    if not stat.S_ISREG(mode):
         raise NotAnOutboxError(f"{path} is not a regular file; give the path of one")
+    if not writable:
+        raise OutboxError(_unwritable(path, "Permission denied"))
+
+
+def _unwritable(path: Path, reason: str | None) -> str:
+    return (
+        f"the outbox {path} cannot be opened for writing: {reason}. "
+        "Make its folder writable for this user, or set SDK_OUTBOX_PATH"
+    )
 
 
 def recognise(path: Path) -> None:
     """See from the first bytes of a file that it is an outbox, or empty.
 
-    SQLite is not asked: merely opening another program's database could write its log back.
+    SQLite is not asked: merely opening another program's database could write its log back. Not
+    to be called for a file that this process has open: closing any descriptor of a file frees all
+    of the process's POSIX locks on it, SQLite's included.
 
     Raises:
         NotAnOutboxError: if the file is anything else.
@@ -122,10 +128,12 @@ def _is_stamped(connection: Connection) -> bool:
 
 
 def _create(connection: Connection, client_id: str, base_url: str) -> None:
-    # In this order: auto_vacuum precedes the first page; the application id must be in the file
-    # itself, not only in its log, for `recognise`; and WAL mode is not entered in a transaction.
+    # The first page carries the application id from the start, and in the file itself, not in its
+    # log: `recognise` may look at any moment. (BEGIN IMMEDIATE would lose auto_vacuum.)
+    connection.exec_driver_sql("BEGIN")
     connection.exec_driver_sql("PRAGMA auto_vacuum=INCREMENTAL")
     connection.exec_driver_sql(f"PRAGMA application_id={tables.APPLICATION_ID}")
+    connection.exec_driver_sql("COMMIT")
     connection.exec_driver_sql("PRAGMA journal_mode=WAL")
     connection.exec_driver_sql("BEGIN IMMEDIATE")
     try:

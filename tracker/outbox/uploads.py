@@ -145,12 +145,11 @@ def settle(
             "UPDATE sync_state SET settled_through = ? WHERE settled_through = ?",
             (through, batch.after),
         )
-        if batch.rows:
-            connection.exec_driver_sql(
-                "UPDATE sync_state SET last_success_ms = ?, next_attempt_ms = NULL, "
-                "paused_because = NULL",
-                (time.time_ns() // 1_000_000,),
-            )
+        connection.exec_driver_sql(
+            "UPDATE sync_state SET next_attempt_ms = NULL, paused_because = NULL, "
+            "last_success_ms = CASE WHEN ? THEN ? ELSE last_success_ms END",
+            (delivered > 0, time.time_ns() // 1_000_000),
+        )
         return delivered
 
     return job

@@ -67,9 +67,13 @@ class Flush:
             if patient and self._worker.elected is False and not asked:
                 asked = True
                 self._outbox.run(uploads.request_flush)
-            if not patient and (self._worker.failures > failures or self._worker.elected is False):
-                break
             left = _POLL_SECONDS if end is None else end - time.monotonic()
+            if not patient and (
+                self._worker.failures > failures
+                or self._worker.elected is False
+                or self._worker.held_until > time.monotonic() + left
+            ):
+                break
             if left <= 0:
                 break
             time.sleep(min(left, _POLL_SECONDS))

@@ -40,6 +40,7 @@ class Worker:
 
     Attributes:
         elected: Whether this process uploads; None until the first try to be.
+        held_until: Until when, on the monotonic clock, nothing may be sent, hurry or not.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Worker:
 
     def _begin_afresh(self) -> None:
         self.elected: bool | None = None
+        self.held_until = 0.0
         self._uploader: Uploader | None = None
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
@@ -166,11 +168,14 @@ class Worker:
             self._wait_for_news(pause.seconds)
             return
         end = time.monotonic() + pause.seconds
+        if not pause.skippable:
+            self.held_until = end
         while not self._stopping and (left := end - time.monotonic()) > 0:
             if pause.skippable and (self._take_hurry() or self._flush_requested()):
                 return
             self._sleep(min(left, POLL_SECONDS))
             self._write_out_memory()
+        self._hurry = False
 
     def _wait_for_news(self, seconds: float) -> None:
         """Wait until something is committed here, or it is time to look for others' rows."""
