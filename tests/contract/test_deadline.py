@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tracker.config import APIConfig
 
 TOTAL = 0.3
-SLACK = 1.0
+SLACK = 10.0  # for a slow machine; without the deadline these would take longer or for ever
 
 
 @contextlib.contextmanager
