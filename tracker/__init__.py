@@ -6,8 +6,6 @@ uploads what is pending, in order, until the collector's receipt says that it is
 
 from __future__ import annotations
 
-import logging
-
 from tracker._version import __version__
 from tracker.config import APIConfig
 from tracker.errors import (
@@ -37,5 +35,3 @@ __all__ = [
     "ValidationError",
     "__version__",
 ]
-
-logging.getLogger("tracker").addHandler(logging.NullHandler())

@@ -114,7 +114,8 @@ class APIConfig:
     memory_buffer_events: int = 10_000
     exit_timeout: float = 2.0
     ca_bundle: Path | None = None
-    proxies: Mapping[str, str] | None = field(default=None, hash=False)
+    # A proxy's URL may carry a password: no repr.
+    proxies: Mapping[str, str] | None = field(default=None, hash=False, repr=False)
 
     def __post_init__(self) -> None:
         """Fill in what was not given, then check every value."""
