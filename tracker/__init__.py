@@ -20,18 +20,32 @@ from tracker.errors import (
     TrackerError,
     ValidationError,
 )
+from tracker.events import AgentStatus
+from tracker.queries.agents import AgentActivity, AgentState, OperationsOverview
+from tracker.queries.usage import LLMUsage
 from tracker.sync.flush import FlushResult
+from tracker.trackers.llm import LLMTracker
+from tracker.trackers.operations import AgentOperationsTracker
 from tracker.trackers.performance import AgentPerformanceTracker
+from tracker.trackers.tracker import Tracker
 
 __all__ = [
     "APIConfig",
+    "AgentActivity",
+    "AgentOperationsTracker",
     "AgentPerformanceTracker",
+    "AgentState",
+    "AgentStatus",
     "ConfigurationError",
     "FlushResult",
+    "LLMTracker",
+    "LLMUsage",
     "NotAnOutboxError",
+    "OperationsOverview",
     "OutboxError",
     "OutboxFullError",
     "SchemaVersionError",
+    "Tracker",
     "TrackerClosedError",
     "TrackerError",
     "ValidationError",
