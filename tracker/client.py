@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
-import logging
 import os
 import threading
 import weakref
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from tracker.errors import ConfigurationError, TrackerError
+from tracker import log
+from tracker.errors import ConfigurationError, OutboxError
 from tracker.outbox.outbox import Outbox
 from tracker.outbox.schema import empty_outbox
 from tracker.sessions import Sessions
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from tracker.sync.destination import Destination
 
 T = TypeVar("T")
-
-_logger = logging.getLogger("tracker")
 
 
 class Recorder(Protocol):
@@ -66,6 +64,7 @@ class Client:
         self.sessions = Sessions(self.outbox)
         self.worker = Worker(self.outbox, config, destination or self._http)
         self.outbox.on_commit = self.worker.wake
+        _living.add(self)
         self.worker.start()
 
     def _http(self) -> Destination:
@@ -84,10 +83,11 @@ class Client:
         for item in dataclasses.fields(config):
             mine, others = getattr(self.config, item.name), getattr(config, item.name)
             if mine != others and item.name != "api_key":
+                shown = f"={mine!r}; this one says {others!r}" if item.repr else " set otherwise"
                 raise ConfigurationError(
                     f"another tracker in this process uses the outbox {config.outbox_path} with "
-                    f"{item.name}={mine!r}; this one says {others!r}. Use the same configuration "
-                    "for both, or give each its own outbox_path"
+                    f"{item.name}{shown}. Use the same configuration for both, or give each its "
+                    "own outbox_path"
                 )
         if config.api_key != self.config.api_key:
             self.config = config
@@ -123,12 +123,22 @@ class Client:
         return self.shut(timeout) if last else FlushResult()
 
     def shut(self, timeout: float) -> FlushResult:
-        """Upload for at most `timeout` seconds, without waiting for a server that is not there."""
+        """Upload for at most `timeout` seconds, without waiting for a server that is not there.
+
+        Storage trouble is logged, not raised: closing must always be possible.
+        """
         try:
-            result = Flush(self.outbox, self.worker).wait(timeout, patient=False)
+            return Flush(self.outbox, self.worker).wait(timeout, patient=False)
+        except OutboxError as error:
+            log.error("while closing: %s", error)
+            return FlushResult()
         finally:
-            self.worker.stop(then=self.outbox.close)
-        return result
+            self.worker.stop(then=self._end)
+
+    def _end(self) -> None:
+        """Close the outbox; called when the sync thread, the last to use it, has ended."""
+        self.outbox.close()
+        _living.discard(self)
 
 
 class DisabledClient:
@@ -157,6 +167,8 @@ class DisabledClient:
 
 _registry: dict[Path, Client] = {}
 _registry_lock = threading.RLock()
+_living: set[Client] = set()
+"""Clients whose outbox is open: those of the registry, and those whose last request holds them."""
 
 
 def connect(
@@ -193,8 +205,8 @@ def _shut_all() -> None:
     for client in clients:
         try:
             client.shut(client.config.exit_timeout)
-        except TrackerError as error:
-            _logger.error("at exit: %s", error)
+        except Exception:  # noqa: BLE001 - the other outboxes' turn must come
+            log.error("an outbox could not be closed at exit; what it holds is safe", exc_info=True)
 
 
 atexit.register(_shut_all)
@@ -210,10 +222,18 @@ _paused: list[Client] = []
 
 def _before_fork() -> None:
     _registry_lock.acquire()
-    _paused.extend(client for client in _registry.values() if client.outbox.pause())
+    for client in list(_living):
+        try:
+            if client.outbox.pause():
+                _paused.append(client)
+        except BaseException:  # noqa: BLE001 - raised, it would be printed and the fork go on
+            log.error("an outbox could not be brought to rest before a fork", exc_info=True)
+
+    log.lock.acquire()
 
 
 def _after_fork_in_parent() -> None:
+    log.lock.release()
     for client in _paused:
         client.outbox.resume()
     _paused.clear()
@@ -224,10 +244,12 @@ def _after_fork_in_child() -> None:
     global _registry_lock
     _registry_lock = threading.RLock()
     _paused.clear()
-    for client in _registry.values():
+    log.renew_lock()
+    for client in _living:
         client.outbox.restart_in_child()
         client.worker.restart_in_child()
         client.sessions.restart_in_child()
+    _living.intersection_update(_registry.values())  # the others are the parent's to end
 
 
 if hasattr(os, "register_at_fork"):

@@ -127,7 +127,8 @@ class APIConfig:
     memory_buffer_events: int = 10_000
     exit_timeout: float = 2.0
     ca_bundle: Path | None = None
-    proxies: Mapping[str, str] | None = field(default=None, hash=False)
+    # A proxy's URL may carry a password: no repr.
+    proxies: Mapping[str, str] | None = field(default=None, hash=False, repr=False)
     redaction: Literal["secrets", "pii", "off"] = "secrets"
     redactors: Sequence[Callable[[str], str]] = field(default=(), hash=False)
     capture_content: bool = True

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tracker import log
 from tracker.errors import OutboxError
 from tracker.events import (
     CONVERSATION_ENDED,
@@ -27,8 +27,6 @@ _LOOK_UP = """
 SELECT type, agent_id, user_id FROM events
 WHERE session_id = ? AND type IN (?, ?, ?, ?) ORDER BY seq
 """
-
-_logger = logging.getLogger("tracker")
 
 
 @dataclass
@@ -71,7 +69,7 @@ class Sessions:
         session = self.get(session_id)
         if (session.over or not session.known) and not session.warned:
             session.warned = True
-            _logger.warning(
+            log.warning(
                 "session %r %s; what is logged to it is stored all the same",
                 session_id,
                 "has ended" if session.over else "was never started in this outbox",

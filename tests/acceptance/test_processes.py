@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
-import signal
+import sys
 import threading
 import time
 from collections import Counter, defaultdict
@@ -64,6 +65,11 @@ def test_spawned_processes_and_threads(collector: CollectorProcess, tmp_path: Pa
     assert_once_and_in_order(collector, notes, others=1)
 
 
+def end_if_hung() -> None:
+    """End this forked child, with all threads' stacks, if it takes too long: it hangs."""
+    faulthandler.dump_traceback_later(60, exit=True, file=sys.__stderr__ or 2)
+
+
 def in_children(work: Callable[[int], None], count: int) -> list[int | None]:
     """Run `work` in so many forked children at once and return their exit codes."""
     children = [
@@ -87,6 +93,7 @@ def test_forked_processes_and_threads(
     tracker = AgentPerformanceTracker(config(base_url=collector.url, api_key=collector.api_key))
 
     def child(number: int) -> None:
+        end_if_hung()
         agent.log_from_threads(tracker, tmp_path / f"notes-{number}", THREADS, EVENTS)
         assert tracker.flush(timeout=30).pending == 0
 
@@ -121,7 +128,7 @@ def test_fork_while_others_write(config: Callable[..., APIConfig], tmp_path: Pat
         for number in range(30):
             pid = os.fork()
             if pid == 0:
-                signal.alarm(20)  # a child that hangs must not hang the test
+                end_if_hung()
                 tracker.log_user_message("child", str(number))
                 os._exit(0)
             assert os.waitpid(pid, 0)[1] == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -109,7 +110,7 @@ def test_flush_tells_what_happened(config: MakeConfig) -> None:
         rejected = [
             Rejection(event_id, "invalid_event", "no")
             for event_id, event in zip(upload.event_ids, upload.events, strict=True)
-            if b"bad" in event
+            if b'"bad"' in event
         ]
         return Delivery(Outcome.DELIVERED, rejected=rejected)
 
@@ -261,3 +262,55 @@ def test_config_must_be_one() -> None:
     """Giving something else as config says what to give."""
     with pytest.raises(ConfigurationError, match="config is of type dict; give an APIConfig"):
         AgentPerformanceTracker({"api_key": "k"})  # type: ignore[arg-type]  # that is the test
+
+
+def test_a_full_outbox_is_emptied_when_the_server_is_back(
+    config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reaching `max_outbox_bytes` does not stop the uploads that would make room."""
+    monkeypatch.setattr("tracker.outbox.outbox._LOOK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("tracker.outbox.buffer._RETRY_SECONDS", 0.0)
+    up = threading.Event()
+
+    def answer(upload: Upload) -> Delivery:
+        return Delivery(Outcome.DELIVERED) if up.is_set() else offline(upload)
+
+    destination = RecordingDestination(answer)
+    with AgentPerformanceTracker(
+        config(max_outbox_bytes=1024 * 1024), destination=lambda: destination
+    ) as tracker:
+        for number in range(300):
+            tracker.log_message("s", "user", f"{number} " + "x" * 5000)
+        client = tracker._client
+        assert isinstance(client, Client)
+        assert client.outbox.buffered > 0
+        up.set()
+        assert tracker.flush(timeout=30).pending == 0
+    said = [int(event["data"]["content"].split()[0]) for event in destination.events]
+    assert said == list(range(300))
+
+
+def test_a_receipt_is_not_asked_for_twice(config: MakeConfig) -> None:
+    """When the disk fails just as a receipt comes, the receipt is kept; nothing is sent again."""
+    asked = threading.Event()
+
+    def answer(_: Upload) -> Delivery:
+        other.execute("BEGIN IMMEDIATE")
+        asked.set()
+        return Delivery(Outcome.DELIVERED)
+
+    destination = RecordingDestination(answer)
+    settings = config()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("tracker.outbox.engine.BUSY_TIMEOUT_MS", 20)
+        tracker = AgentPerformanceTracker(settings, destination=lambda: destination)
+        tracker.flush()
+        other = sqlite3.connect(settings.outbox_path, isolation_level=None, check_same_thread=False)
+        tracker.log_user_message("s", "stored over there")
+        assert asked.wait(30)
+        assert tracker.flush(timeout=0.5).pending == 1
+        other.execute("ROLLBACK")
+        other.close()
+        assert tracker.flush(timeout=30).pending == 0
+        tracker.close()
+    assert destination.sizes == [1]

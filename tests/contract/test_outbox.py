@@ -8,14 +8,16 @@ import resource
 import sqlite3
 import stat
 import subprocess
+import threading
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import event
 
-from tracker.errors import OutboxError, OutboxFullError
+from tracker.errors import OutboxError, OutboxFullError, TrackerClosedError
 from tracker.events import make_event
 from tracker.outbox import account, dead_letters, integrity, uploads
 from tracker.outbox.outbox import Outbox
@@ -209,8 +211,11 @@ def test_pruning_gives_space_back(outbox: Outbox) -> None:
     assert outbox.path.stat().st_size < before / 4
 
 
-def test_size_policy_refuse(config: Callable[..., APIConfig]) -> None:
+def test_size_policy_refuse(
+    config: Callable[..., APIConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Over the bound new events are refused, delivered ones make room first, none is lost."""
+    monkeypatch.setattr("tracker.outbox.outbox._LOOK_AGAIN_SECONDS", 0.0)
     outbox = Outbox(config(on_error="raise", max_outbox_bytes=1024 * 1024))
     with pytest.raises(OutboxFullError, match=r"max_outbox_bytes \(1,048,576\)"):
         fill(outbox, 2000, size=1000)
@@ -374,3 +379,152 @@ def test_no_descriptors_are_left(config: Callable[..., APIConfig]) -> None:
         outbox.close()
     assert len(os.listdir(descriptors)) <= before  # noqa: PTH208 - a count, not paths
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > before
+
+
+def test_two_retries_while_a_batch_is_under_way(outbox: Outbox) -> None:
+    """Whatever is made pending behind a batch in flight comes next, the oldest first."""
+    fill(outbox, 20)
+    deliver(outbox, most=14, dead=(5, 10))
+    with outbox.reading() as connection:
+        rows = connection.exec_driver_sql("SELECT seq, event_id FROM events").all()
+    ids = {row.seq: row.event_id for row in rows}
+    outbox.run(dead_letters.retry([ids[5]]))
+    under_way = batch(outbox)
+    outbox.run(dead_letters.retry([ids[10]]))
+    outbox.run(uploads.settle(under_way, received=True))
+    assert [row.seq for row in batch(outbox).rows] == [10]
+    deliver(outbox)
+    assert book(outbox).pending == 0
+
+
+def test_a_delivery_in_the_future_does_not_stop_pruning(outbox: Outbox) -> None:
+    """An event delivered by a clock that was wrong is kept from now on; those behind it go."""
+    fill(outbox, 10)
+    deliver(outbox)
+    edit(outbox, "UPDATE events SET delivered_at_ms = delivered_at_ms - 172800000 WHERE seq > 1")
+    edit(outbox, "UPDATE events SET delivered_at_ms = 4085000000000 WHERE seq = 1")
+    assert outbox.prune(retention_days=1) == 9
+    assert seqs(outbox) == [1]
+    assert outbox.prune(retention_days=0) <= 1
+    assert problems(outbox) == []
+
+
+def test_a_closed_outbox_stays_closed(config: Callable[..., APIConfig]) -> None:
+    """A call that comes too late is refused; it must not open the file again."""
+    outbox = Outbox(config())
+    fill(outbox, 1)
+    outbox.close()
+    outbox.close()
+    with pytest.raises(TrackerClosedError):
+        fill(outbox, 1)
+    with pytest.raises(TrackerClosedError):
+        batch(outbox)
+    with pytest.raises(TrackerClosedError), outbox.snapshot():
+        pass
+
+
+def test_an_interrupted_read_leaves_no_harm(outbox: Outbox) -> None:
+    """Ctrl-C in a read does not spoil the connection for those that follow."""
+    fill(outbox, 1)
+
+    def interrupted() -> None:
+        with outbox.reading() as connection:
+            connection.exec_driver_sql("BEGIN")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert len(batch(outbox).rows) == 1
+
+
+def lock_out(path: Path) -> sqlite3.Connection:
+    """Hold SQLite's write lock as another program could."""
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    return other
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tracker.outbox.engine.BUSY_TIMEOUT_MS", 50)
+    monkeypatch.setattr("tracker.outbox.buffer._RETRY_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_lock_fails_a_whole_group_at_once(config: Callable[..., APIConfig]) -> None:
+    """Callers that share a commit share its failure; they do not wait for it one by one."""
+    outbox = Outbox(config(on_error="raise"))
+    fill(outbox, 1)
+    attempts: list[Exception] = []
+    begun: list[int] = []
+    engine = outbox._writer._engine
+    event.listen(engine, "connect", lambda *_: begun.append(1))
+
+    def try_it() -> None:
+        with pytest.raises(OutboxError, match="locked") as caught:
+            fill(outbox, 1)
+        attempts.append(caught.value)
+
+    threads = [threading.Thread(target=try_it) for _ in range(8)]
+    with closing(lock_out(outbox.path)) as other:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        other.execute("ROLLBACK")
+    assert len(attempts) == 8
+    assert len(begun) < 8
+    outbox.close()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_memory_is_written_out_in_order_from_many_threads(
+    config: Callable[..., APIConfig],
+) -> None:
+    """When storage comes and goes under load, nothing sticks in memory and order is kept."""
+    outbox = Outbox(config())
+    fill(outbox, 1)
+    stop = threading.Event()
+    said: dict[int, int] = {}
+
+    def work(thread: int) -> None:
+        number = 0
+        while not stop.is_set():
+            outbox.append(make_event("test.noted", {"thread": thread, "n": number}))
+            number += 1
+        said[thread] = number
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(3):
+        with closing(lock_out(outbox.path)) as other:
+            stop.wait(0.2)  # longer than the busy timeout: calls fail meanwhile
+            other.execute("ROLLBACK")
+        stop.wait(0.1)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    outbox.drain_buffer()
+    assert outbox.buffered == 0
+    with outbox.reading() as connection:
+        rows = connection.exec_driver_sql(
+            "SELECT json_extract(data, '$.thread'), json_extract(data, '$.n') FROM events "
+            "WHERE seq > 1 ORDER BY seq"
+        ).all()
+    for number, count in said.items():
+        assert [n for thread, n in rows if thread == number] == list(range(count))
+    outbox.close()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_closing_says_what_memory_takes_along(
+    config: Callable[..., APIConfig], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Events that could not be written by the end are counted in the log, not passed over."""
+    outbox = Outbox(config())
+    fill(outbox, 1)
+    with closing(lock_out(outbox.path)), caplog.at_level(logging.ERROR, logger="tracker"):
+        fill(outbox, 3)
+        outbox.close()
+    assert "3 events that waited in memory are lost" in caplog.text

@@ -24,12 +24,17 @@ def events(count: int) -> list[Event]:
     return [make_event("t", {"n": number}) for number in range(count)]
 
 
+def counted(buffer: MemoryBuffer) -> tuple[int, int]:
+    held, lost = buffer.held()
+    return len(held), lost
+
+
 def test_events_are_held_in_order() -> None:
     """What went in first comes out first, and looking does not take."""
     buffer = MemoryBuffer(10)
     some = events(5)
     for event in some:
-        buffer.hold(event, ERROR)
+        buffer.hold(event)
     assert buffer.held() == (some, 0)
     assert buffer.held() == (some, 0)
     assert len(buffer) == 5
@@ -41,7 +46,7 @@ def test_what_does_not_fit_is_counted(capacity: int) -> None:
     buffer = MemoryBuffer(capacity)
     some = events(10)
     for event in some:
-        buffer.hold(event, ERROR)
+        buffer.hold(event)
     assert buffer.held() == (some[:capacity], 10 - capacity)
 
 
@@ -49,9 +54,9 @@ def test_it_is_in_use_from_the_first_failure_until_it_is_written_out() -> None:
     """Even with no room at all: then a count of lost events waits to be written."""
     buffer = MemoryBuffer(0)
     assert not is_in_use(buffer)
-    buffer.hold(events(1)[0], ERROR)
+    buffer.hold(events(1)[0])
     assert is_in_use(buffer)
-    buffer.clear()
+    buffer.written(*counted(buffer))
     assert not is_in_use(buffer)
     assert buffer.held() == ([], 0)
 
@@ -60,7 +65,7 @@ def test_the_disk_is_not_tried_again_at_once() -> None:
     """A failing disk costs one attempt a second, not one a call."""
     buffer = MemoryBuffer(10)
     assert buffer.should_retry()
-    buffer.hold(events(1)[0], ERROR)
+    buffer.note_failure(ERROR)
     assert not buffer.should_retry()
 
 
@@ -69,9 +74,9 @@ def test_each_trouble_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     buffer = MemoryBuffer(2)
     for _ in range(2):
         for event in events(50):
-            buffer.hold(event, ERROR)
             buffer.note_failure(ERROR)
-        buffer.clear()
+            buffer.hold(event)
+        buffer.written(*counted(buffer))
     assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR", "WARNING"] * 2
     begins, lost, over = [record.getMessage() for record in caplog.records[:3]]
     assert "the disk is full" in begins

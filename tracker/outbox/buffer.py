@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING
+
+from tracker import log
 
 if TYPE_CHECKING:
     from tracker.errors import OutboxError
@@ -13,66 +15,67 @@ if TYPE_CHECKING:
 
 _RETRY_SECONDS = 1.0
 
-_logger = logging.getLogger("tracker")
-
 
 class MemoryBuffer:
     """A bounded queue of events that are not on disk yet; the one place where a crash loses them.
 
-    Owns its events and `lock`, which whoever writes them out holds meanwhile, so that events that
-    come later do not get ahead. What does not fit is counted in `lost`, and the count goes into
-    the outbox's account once that works again.
+    Owns its events, and `lock`, which whoever writes them out holds meanwhile. Holding an event
+    takes no lock, so that a signal handler and a leading writer may do it at any moment. What does
+    not fit is counted in `lost`, and the count goes into the outbox's account once that works.
     """
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self.lock = threading.RLock()
-        self._events: list[Event] = []
-        self._lost = 0
+        self._events: deque[Event] = deque()
+        self.lost = 0
         self._retry_at = 0.0
-        self.in_use = False
+        self._said_failing = self._said_full = False
 
     def __len__(self) -> int:
         return len(self._events)
+
+    @property
+    def in_use(self) -> bool:
+        """Whether anything waits to be written."""
+        return bool(self._events or self.lost)
 
     def should_retry(self) -> bool:
         """Tell whether it is time to try the disk again: at most once a second."""
         return time.monotonic() >= self._retry_at
 
-    def hold(self, event: Event, error: OutboxError | None) -> None:
-        """Keep `event`, or count it as lost if there is no room; `error` is why, if new."""
-        with self.lock:
-            if error is not None:
-                self.note_failure(error)
-            if len(self._events) < self._capacity:
-                self._events.append(event)
-                return
-            self._lost += 1
-            if self._lost == 1:
-                _logger.error(
-                    "the outbox cannot be written and the memory buffer is full (%d events): "
-                    "further events are lost, and counted",
-                    self._capacity,
-                )
+    def hold(self, event: Event) -> None:
+        """Keep `event`, or count it as lost if there is no room."""
+        if len(self._events) < self._capacity:
+            self._events.append(event)
+            return
+        self.lost += 1
+        if not self._said_full:
+            self._said_full = True
+            log.error(
+                "the outbox cannot be written and the memory buffer is full (%d events): "
+                "further events are lost, and counted",
+                self._capacity,
+            )
 
     def held(self) -> tuple[list[Event], int]:
         """Return everything held, in order, and how many events were lost."""
-        return list(self._events), self._lost
+        return list(self._events), self.lost
 
-    def clear(self) -> None:
-        """Forget everything, now that it is written, and say that the trouble is over."""
-        _logger.warning(
-            "the outbox can be written again; %d events came from memory", len(self._events)
-        )
-        self._events.clear()
-        self._lost = 0
-        self.in_use = False
+    def written(self, events: int, lost: int) -> None:
+        """Forget the first `events` and the count of `lost` ones, now that they are on disk."""
+        for _ in range(events):
+            self._events.popleft()
+        self.lost -= lost
+        if not self.in_use:
+            self._said_failing = self._said_full = False
+            log.warning("the outbox can be written again; %d events came from memory", events)
 
     def note_failure(self, error: OutboxError) -> None:
         """Wait before the next try; say why, the first time."""
-        if not self.in_use:
-            self.in_use = True
-            _logger.error(
+        if not self._said_failing:
+            self._said_failing = True
+            log.error(
                 "the outbox cannot be written; up to %d events wait in memory until it can: %s",
                 self._capacity,
                 error,

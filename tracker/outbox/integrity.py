@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,13 @@ _MOST_PROBLEMS = 1_000
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that does not hold. `seq` is where, or None for the outbox as a whole."""
+    """One thing that does not hold.
+
+    Attributes:
+        seq: Where, or None for the outbox as a whole.
+        kind: ``"digest"``, ``"chain"``, ``"gap"`` or ``"account"``.
+        message: What is wrong, for people.
+    """
 
     seq: int | None
     kind: str
@@ -52,22 +59,18 @@ class IntegrityReport:
 def verify(connection: Connection) -> IntegrityReport:
     """Check every digest, the chain, the gaps in seq and the account, in one snapshot."""
     connection.exec_driver_sql("BEGIN")
-    try:
-        walk = _Walk(connection)
-        problems = []
-        for problem in [*walk.problems(), *_account_problems(connection)]:
-            problems.append(problem)
-            if len(problems) == _MOST_PROBLEMS:
-                break
-        return IntegrityReport(
-            walk.events,
-            walk.first_seq,
-            account.last_seq(connection),
-            sum(last - first + 1 for first, (last, _) in walk.gaps.items()),
-            tuple(problems),
-        )
-    finally:
-        connection.exec_driver_sql("ROLLBACK")
+    walk = _Walk(connection)
+    found = itertools.chain(walk.problems(), _account_problems(connection))
+    problems = tuple(itertools.islice(found, _MOST_PROBLEMS))
+    report = IntegrityReport(
+        walk.events,
+        walk.first_seq,
+        account.last_seq(connection),
+        sum(last - first + 1 for first, (last, _) in walk.gaps.items()),
+        problems,
+    )
+    connection.exec_driver_sql("ROLLBACK")  # on an error, whoever lent the connection closes it
+    return report
 
 
 class _Walk:

@@ -56,13 +56,14 @@ class FileLock:
 
     def close(self) -> None:
         """Free the lock and close the file. A later `acquire` opens it again."""
-        descriptor, self._descriptor, self.held = self._descriptor, None, False
-        if descriptor is not None:
-            os.close(descriptor)
+        self.release()  # closing would not do: a forked child may have the open file too
+        self.forget()
 
     def forget(self) -> None:
         """Close an inherited descriptor in a forked child, without freeing the parent's lock."""
-        self.close()  # flock belongs to the open file: closing one of two descriptors keeps it
+        descriptor, self._descriptor, self.held = self._descriptor, None, False
+        if descriptor is not None:
+            os.close(descriptor)
 
     def _open(self) -> int:
         if self._descriptor is None:

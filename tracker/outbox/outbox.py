@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from tracker.errors import ConfigurationError, OutboxError, OutboxFullError
-from tracker.outbox import account, owner, retention, schema
+from tracker import log
+from tracker.errors import (
+    ConfigurationError,
+    OutboxError,
+    OutboxFullError,
+    TrackerClosedError,
+)
+from tracker.outbox import account, open_files, owner, retention, schema, uploads
 from tracker.outbox.buffer import MemoryBuffer
 from tracker.outbox.engine import make_engine
 from tracker.outbox.locks import FileLock
+from tracker.outbox.snapshots import Snapshots
 from tracker.outbox.writer import Writer
 
 if TYPE_CHECKING:
@@ -29,12 +35,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_open_here: Counter[tuple[int, int]] = Counter()
-"""Outboxes open in this process, by device and inode; guarded by `_open_here_lock`."""
-_open_here_lock = threading.Lock()
-
 _SIZE_CHECK_EVERY = 64
 """Events between two looks at the outbox's size."""
+_LOOK_AGAIN_SECONDS = 1.0
+"""How long a full outbox is taken for full without another look."""
+_SNAPSHOT_SECONDS = 5.0
+"""How long a fork or a close waits for long reads to end."""
 
 
 class Outbox:
@@ -42,7 +48,8 @@ class Outbox:
 
     Owns, in one process: the write side (`Writer`: connection, leadership, the write-lock file
     ``<outbox>.lock``), one read connection with its lock, the memory buffer, and the upload lock
-    ``<outbox>.sync-lock``, which the sync worker takes. Any thread may call any method.
+    ``<outbox>.sync-lock``, which the sync worker takes. Any thread may call any method. Whoever
+    takes more than one of the locks takes the buffer's first, then leadership, then the reader's.
 
     Args:
         config: Settings; the path, durability, `on_error` and bounds are used here.
@@ -68,9 +75,12 @@ class Outbox:
         self._readers = make_engine(self.path, config.durability, writer=False)
         self._read_lock = threading.RLock()
         self._read_connection: Connection | None = None
+        self._snapshots = Snapshots()
         self._buffer = MemoryBuffer(config.memory_buffer_events)
         self._until_size_check = 0
-        self._full = False
+        self._full: OutboxFullError | None = None
+        self._look_again_at = 0.0
+        self._closed = False
         self.on_commit: Callable[[], None] = _nothing
         try:
             self._prepare()
@@ -79,20 +89,17 @@ class Outbox:
             if check_owner:
                 self._check_owner()
         except (DBAPIError, OSError) as error:
-            self.close()
+            self._shut()
             raise schema.explain(self.path, error) from error
         except BaseException:
-            self.close()
+            self._shut()
             raise
 
     def _prepare(self) -> None:
         """Create or migrate the file if it needs it."""
         config = self._config
-        with _open_here_lock:
-            if self._file not in _open_here:
-                schema.recognise(self.path)
-            _open_here[self._file] += 1
-            self._counted = True
+        open_files.entered(self._file, if_first=lambda: schema.recognise(self.path))
+        self._counted = True
         with self._readers.connect() as connection:
             current = schema.is_current(connection)
         if not current:
@@ -122,24 +129,27 @@ class Outbox:
 
         Raises:
             OutboxError: if it could not be stored and `on_error` is ``"raise"``.
+            TrackerClosedError: if the outbox is closed.
         """
+        if self._buffer.in_use and not self._buffer.should_retry():
+            self._buffer.hold(event)
+            return
         try:
-            if self._buffer.in_use:
-                if not self._buffer.should_retry():
-                    self._refuse_or_hold(event, None)
-                    return
-                self.drain_buffer()
+            self.drain_buffer()
             self._check_size()
-            self._writer.append((event,))
+            self._writer.append(event, lambda error: self._orphaned(event, error))
         except OutboxError as error:
-            self._refuse_or_hold(event, error)
+            if self._config.on_error == "raise":
+                raise
+            self._buffer.note_failure(error)
+            self._buffer.hold(event)
         else:
             self.on_commit()
 
-    def _refuse_or_hold(self, event: Event, error: OutboxError | None) -> None:
-        if error is not None and self._config.on_error == "raise":
-            raise error
-        self._buffer.hold(event, error)
+    def _orphaned(self, event: Event, error: Exception) -> None:
+        """Keep an event whose call has returned already, for it came inside another call."""
+        self._buffer.note_failure(OutboxError(str(error)))
+        self._buffer.hold(event)
 
     def drain_buffer(self) -> None:
         """Write what waits in memory, if anything does.
@@ -156,9 +166,12 @@ class Outbox:
         events, lost = self._buffer.held()
 
         def job(transaction: Transaction) -> None:
+            connection = transaction.connection
             for event in events:
-                transaction.append(event)
-            account.discard(transaction.connection, account.BY_BUFFER, lost)
+                # An earlier drain may have been interrupted just after its commit.
+                if not uploads.is_stored(connection, event.event_id):
+                    transaction.append(event)
+            account.discard(connection, account.BY_BUFFER, lost)
 
         try:
             self._check_size()
@@ -166,7 +179,7 @@ class Outbox:
         except OutboxError as error:
             self._buffer.note_failure(error)
             raise
-        self._buffer.clear()
+        self._buffer.written(len(events), lost)
 
     @property
     def buffered(self) -> int:
@@ -187,35 +200,51 @@ class Outbox:
 
         Raises:
             OutboxError: if SQLite or the system failed.
+            TrackerClosedError: if the outbox is closed.
         """
         with self._read_lock:
+            self._check_open()
             try:
                 if self._read_connection is None:
                     self._read_connection = self._readers.connect()
                 yield self._read_connection
-            except (DBAPIError, OSError) as error:
+            except BaseException as error:
+                # Whatever it was, Ctrl-C included, it may have left the connection unusable.
                 self._close_read_connection()
-                raise schema.explain(self.path, error) from error
+                if isinstance(error, (SQLAlchemyError, OSError)):
+                    raise schema.explain(self.path, error) from error
+                raise
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
-        """Lend a read connection of the caller's own, for long reads.
+        """Lend a read connection of the caller's own, for long reads. A fork waits for its end.
 
         Raises:
             OutboxError: if SQLite or the system failed.
+            TrackerClosedError: if the outbox is closed.
         """
+        self._check_open()
+        self._snapshots.begin()
         try:
             with self._readers.connect() as connection:
                 yield connection
-        except (DBAPIError, OSError) as error:
+        except (SQLAlchemyError, OSError) as error:
             raise schema.explain(self.path, error) from error
+        finally:
+            self._snapshots.end()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise TrackerClosedError("the outbox was closed; make a new tracker to log again")
 
     def prune(self, retention_days: float) -> int:
         """Remove events delivered longer ago than `retention_days`; return how many."""
-        before = time.time_ns() // 1_000_000 - int(retention_days * 86_400_000)
+        return self._prune(time.time_ns() // 1_000_000 - int(retention_days * 86_400_000))
+
+    def _prune(self, delivered_before_ms: int) -> int:
         removed, after = 0, 0
         while after >= 0:
-            some, after = self.run(retention.prune(before, after))
+            some, after = self.run(retention.prune(delivered_before_ms, after))
             removed += some
         if removed:
             self._shrink()
@@ -239,20 +268,24 @@ class Outbox:
         """
         if self._config.max_outbox_bytes is None:
             return
+        if self._full and time.monotonic() < self._look_again_at:
+            raise self._full
         if self._until_size_check > 0 and not self._full:
             self._until_size_check -= 1
             return
         self._until_size_check = _SIZE_CHECK_EVERY
-        self._full = self._oversized() and not self._make_room()
-        if self._full:
-            raise OutboxFullError(
+        self._full = None
+        if self._oversized() and not self._make_room():
+            self._look_again_at = time.monotonic() + _LOOK_AGAIN_SECONDS
+            self._full = OutboxFullError(
                 f"the outbox {self.path} has reached max_outbox_bytes "
                 f"({self._config.max_outbox_bytes:,}) with undelivered events only"
             )
+            raise self._full
 
     def _make_room(self) -> bool:
         """Remove delivered events, then what the policy gives up; tell whether there is room."""
-        self.prune(retention_days=-1)
+        self._prune(retention.EVERYTHING)
         while self._oversized():
             if self._config.outbox_full == "refuse" or not self.run(retention.discard_oldest):
                 return False
@@ -264,16 +297,21 @@ class Outbox:
         return used > (self._config.max_outbox_bytes or 0)
 
     def pause(self) -> bool:
-        """Close both connections and keep everybody out until `resume`; before a fork.
+        """Close every connection and keep everybody out until `resume`; before a fork.
 
         SQLite's connections must not cross a fork: both processes would believe that they hold
         the same file locks. Returns False if this thread is inside a write: it cannot wait.
         """
         self._buffer.lock.acquire()  # first, as everywhere: its holder may wait for the writer
-        if not self._writer.pause():
+        try:
+            if not self._writer.pause():
+                self._buffer.lock.release()
+                return False
+        except BaseException:
             self._buffer.lock.release()
-            return False
+            raise
         self._read_lock.acquire()
+        self._snapshots.await_end(_SNAPSHOT_SECONDS)
         self._close_read_connection()
         return True
 
@@ -290,24 +328,35 @@ class Outbox:
         """
         self._read_lock = threading.RLock()
         self._read_connection = None
+        self._snapshots = Snapshots()
         self._buffer = MemoryBuffer(self._config.memory_buffer_events)
         self._writer.restart_in_child()
         self.upload_lock.forget()
 
     def close(self) -> None:
-        """Close connections and lock files. Nothing stored is changed."""
-        if self._writer.pause():
-            self._writer.resume()
+        """Write out what is in memory, then close connections and lock files, for good."""
+        if self._closed:
+            return
+        try:
+            self.drain_buffer()
+        except OutboxError as error:
+            log.error(
+                "%d events that waited in memory are lost, for the outbox cannot be written: %s",
+                len(self._buffer) + self._buffer.lost,
+                error,
+            )
+        self._shut()
+
+    def _shut(self) -> None:
+        self._closed = True
+        self._writer.close()
         with self._read_lock:
             self._close_read_connection()
+        self._snapshots.await_end(_SNAPSHOT_SECONDS)
         self.upload_lock.close()
-        self._lock.close()
-        with _open_here_lock:
-            if self._counted:
-                self._counted = False
-                _open_here[self._file] -= 1
-                if not _open_here[self._file]:
-                    del _open_here[self._file]
+        if self._counted:
+            self._counted = False
+            open_files.left(self._file)
 
     def _close_read_connection(self) -> None:
         connection, self._read_connection = self._read_connection, None

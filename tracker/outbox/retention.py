@@ -6,6 +6,7 @@ behind one.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from tracker.outbox import account, removal
@@ -19,12 +20,16 @@ if TYPE_CHECKING:
 
 CHUNK = 200
 
+EVERYTHING = 2**63 - 1
+"""A time that every delivery came before, whatever the clocks said."""
+
 
 def prune(delivered_before_ms: int, after: int = 0) -> Callable[[Transaction], tuple[int, int]]:
     """Return the job that removes delivered events among the next `CHUNK` rows past seq `after`.
 
     Its result: how many were removed, and the seq to go on after, or -1 at the end, which is the
-    first delivered event that is still to be kept.
+    first delivered event that is still to be kept. One that was delivered in the future, by a
+    clock that was wrong, counts as delivered now.
     """
 
     def job(transaction: Transaction) -> tuple[int, int]:
@@ -33,13 +38,18 @@ def prune(delivered_before_ms: int, after: int = 0) -> Callable[[Transaction], t
             "SELECT seq, chain, delivered_at_ms FROM events WHERE seq > ? ORDER BY seq LIMIT ?",
             (after, CHUNK),
         ).all()
+        now = time.time_ns() // 1_000_000
         old: list[tuple[int, str]] = []
         reached = after
         for seq, chain, delivered_at_ms in rows:
-            if delivered_at_ms is not None:
-                if delivered_at_ms >= delivered_before_ms:
-                    return removal.remove(connection, old), -1
+            if delivered_at_ms is not None and delivered_at_ms < delivered_before_ms:
                 old.append((seq, chain))
+            elif delivered_at_ms is not None and delivered_at_ms > now:
+                connection.exec_driver_sql(
+                    "UPDATE events SET delivered_at_ms = ? WHERE seq = ?", (now, seq)
+                )
+            elif delivered_at_ms is not None:
+                return removal.remove(connection, old), -1
             reached = seq
         return removal.remove(connection, old), reached if len(rows) == CHUNK else -1
 

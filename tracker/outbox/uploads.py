@@ -140,11 +140,7 @@ def settle(
         delivered = _mark_delivered(connection, [r.seq for r in batch.rows if r.seq not in gone])
         account.add(connection, account.DELIVERED, delivered)
         through = max([*batch.damaged, *(row.seq for row in batch.rows[-1:])])
-        # Unless an operator's retry has meanwhile made an earlier event pending again.
-        connection.exec_driver_sql(
-            "UPDATE sync_state SET settled_through = ? WHERE settled_through = ?",
-            (through, batch.after),
-        )
+        _advance(connection, through)
         connection.exec_driver_sql(
             "UPDATE sync_state SET next_attempt_ms = NULL, paused_because = NULL, "
             "last_success_ms = CASE WHEN ? THEN ? ELSE last_success_ms END",
@@ -153,6 +149,25 @@ def settle(
         return delivered
 
     return job
+
+
+def _advance(connection: Connection, through: int) -> None:
+    """Move `settled_through` up to `through`, but not past an event that is pending.
+
+    An operator's retry may have made an earlier event pending while the batch was under way.
+    """
+    connection.exec_driver_sql(
+        "UPDATE sync_state SET settled_through = coalesce("
+        "(SELECT min(seq) - 1 FROM events WHERE seq > settled_through AND seq <= ? "
+        "AND delivered_at_ms IS NULL AND dead_at_ms IS NULL), max(settled_through, ?))",
+        (through, through),
+    )
+
+
+def is_stored(connection: Connection, event_id: str) -> bool:
+    """Tell whether the outbox holds the event."""
+    query = "SELECT 1 FROM events WHERE event_id = ?"
+    return connection.exec_driver_sql(query, (event_id,)).first() is not None
 
 
 def _mark_delivered(connection: Connection, seqs: Sequence[int]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sqlite3
 import threading
 from collections import deque
@@ -13,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from sqlalchemy.exc import DBAPIError
 
-from tracker import canonical
+from tracker import canonical, log
+from tracker.errors import TrackerClosedError
 from tracker.outbox import schema
 from tracker.outbox.tables import events as events_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
     from sqlalchemy import Connection, Engine
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_logger = logging.getLogger("tracker")
 
 _COLUMNS = (
     "seq", "event_id", "type", "timestamp_ms", "agent_id", "session_id", "user_id", "data",
@@ -89,13 +88,18 @@ class _Entry(Generic[T]):
     """One caller's work in the queue, and how the leader tells it the outcome.
 
     `turn` gets a token when the work is done, or when its caller should see whether to lead.
-    A `detached` entry has no caller waiting for it.
+    A `detached` entry has no caller waiting for it; `orphaned` hears of its failure instead.
     """
 
-    __slots__ = ("detached", "done", "error", "result", "turn", "work")
+    __slots__ = ("detached", "done", "error", "orphaned", "result", "turn", "work")
 
-    def __init__(self, work: Callable[[Transaction], T] | None) -> None:
+    def __init__(
+        self,
+        work: Callable[[Transaction], T] | None,
+        orphaned: Callable[[Exception], None] | None = None,
+    ) -> None:
         self.work = work  # None: wants the writer for itself, between transactions
+        self.orphaned = orphaned
         self.result: T | None = None
         self.error: Exception | None = None
         self.done = False
@@ -124,6 +128,7 @@ class Writer:
         self._lock = lock
         self._path = path
         self._connection: tuple[Connection, sqlite3.Connection] | None = None
+        self._closed = False
         self._begin_afresh()
 
     def _begin_afresh(self) -> None:
@@ -131,36 +136,41 @@ class Writer:
         self._leadership = threading.RLock()
         self._waiting: set[int] = set()
         self._committing: list[_Entry[Any]] | None = None
+        self._at_work: _Entry[Any] | None = None
 
-    def append(self, events: Sequence[Event]) -> None:
-        """Commit `events` in their order; on return they are durable.
+    def append(self, event: Event, orphaned: Callable[[Exception], None]) -> None:
+        """Commit `event`; on return it is durable.
+
+        Called from inside another call of this thread, it returns at once: the event is committed
+        before that call returns, and `orphaned` is called if that fails.
 
         Raises:
-            OutboxError: if they could not be stored; then none of them is.
+            OutboxError: if it could not be stored.
         """
-        if len(events) == 1:
-            event = events[0]
-            self.run(lambda transaction: transaction.append(event))
-        else:
-            self.run(lambda transaction: [transaction.append(event) for event in events])
+        self.run(lambda transaction: transaction.append(event), orphaned)
 
-    def run(self, work: Callable[[Transaction], T]) -> T:
+    def run(
+        self,
+        work: Callable[[Transaction], T],
+        orphaned: Callable[[Exception], None] | None = None,
+    ) -> T:
         """Run `work` in a write transaction, commit, and return its result.
 
         Raises:
             OutboxError: if SQLite or the system failed; then nothing of `work` is stored.
+            TrackerClosedError: if the writer is closed.
         """
-        entry: _Entry[T] = _Entry(work)
+        entry: _Entry[T] = _Entry(work, orphaned)
         me = get_ident()
-        nested = me in self._waiting or self._is_leading()
-        entry.detached = nested
+        leading = self._is_leading()
+        entry.detached = inside = leading or me in self._waiting
         try:
             self._waiting.add(me)
             self._queue.append(entry)
-            if not self._is_leading() and self._leadership.acquire(blocking=False):
+            if not leading and self._leadership.acquire(blocking=False):
+                inside = False
                 self._lead(entry)
-                nested = False
-            while not (entry.done or nested):
+            while not (entry.done or inside):
                 entry.turn.get()
                 if not entry.done and self._leadership.acquire(blocking=False):
                     self._lead(entry)
@@ -168,7 +178,7 @@ class Writer:
             self._recover(entry)
             raise
         finally:
-            if not nested:
+            if not inside:
                 self._waiting.discard(me)
         if entry.error is not None:
             raise entry.error
@@ -179,28 +189,49 @@ class Writer:
 
         Returns False, having done nothing, when this thread is inside a write already.
         """
-        if get_ident() in self._waiting or self._is_leading():
+        me = get_ident()
+        if me in self._waiting or self._is_leading():
             return False
         entry: _Entry[None] = _Entry(None)
-        self._queue.append(entry)
-        while not entry.done:
-            if self._leadership.acquire(blocking=False):
-                while batch := self._next():
-                    self._commit(batch)
-                if self._queue[0] is entry:
-                    entry.done = True
-                    self._queue.popleft()
-                    break
-                self._step_down()
-            entry.turn.get()
-        self.close_connection()
+        try:
+            self._waiting.add(me)
+            self._queue.append(entry)
+            while not self._has_the_floor(entry):
+                entry.turn.get()
+            self._close_connection()
+        except BaseException:
+            self._recover(entry)
+            raise
+        finally:
+            self._waiting.discard(me)
         return True
+
+    def _has_the_floor(self, entry: _Entry[None]) -> bool:
+        """Lead, commit what stands before a pause, and tell whether its turn has come."""
+        if not self._leadership.acquire(blocking=False):
+            return False
+        while batch := self._next():
+            self._commit(batch)
+        if self._queue[0] is entry:
+            entry.done = True
+            self._queue.popleft()
+            return True
+        self._step_down()
+        return False
 
     def resume(self) -> None:
         """End a `pause`; whoever came meanwhile goes on."""
         self._step_down()
 
-    def close_connection(self) -> None:
+    def close(self) -> None:
+        """Close connection and lock file for good: later writes raise TrackerClosedError."""
+        paused = self.pause()
+        self._closed = True
+        if paused:
+            self._lock.close()
+            self.resume()
+
+    def _close_connection(self) -> None:
         """Close the write connection, if open, under the write lock: closing may checkpoint."""
         held, self._connection = self._connection, None
         if held is not None:
@@ -246,6 +277,7 @@ class Writer:
     def _recover(self, entry: _Entry[Any]) -> None:
         """Put things right after Ctrl-C came at any point of this thread's call."""
         entry.detached = True
+        entry.done = entry.done or entry.work is None  # nobody needs a pause that was given up
         if not self._is_leading() and not self._leadership.acquire(blocking=False):
             return  # somebody else leads, and will see that the entry is detached
         if self._committing is not None:  # cut off near the COMMIT: did it land?
@@ -268,27 +300,49 @@ class Writer:
         return list(takewhile(lambda entry: entry.work is not None, batch))
 
     def _commit(self, batch: list[_Entry[Any]]) -> None:
-        """Run one transaction for `batch` and tell each of its callers the outcome."""
-        try:
-            self._transact([entry for entry in batch if not entry.done])
-        except Exception as error:  # noqa: BLE001 - handed to the caller whose work it was
-            if len(batch) > 1:  # one caller's fault must not be the others'
-                for entry in batch:
-                    self._commit([entry])
-                return
-            storage = isinstance(error, (DBAPIError, sqlite3.Error, OSError))
-            batch[0].error = schema.explain(self._path, error) if storage else error
-        self._settle(batch)
-        self._committing = None
+        """Run a transaction for `batch` and tell each of its callers the outcome."""
+        while batch := [entry for entry in batch if not entry.done]:
+            try:
+                self._transact(batch)
+            except Exception as error:  # noqa: BLE001 - handed to the caller whose work it was
+                failed = self._who_failed(batch, error)
+                storage = isinstance(error, (DBAPIError, sqlite3.Error, OSError))
+                for entry in failed:
+                    entry.error = schema.explain(self._path, error) if storage else error
+                self._settle(failed)
+            else:
+                self._settle(batch)
+                self._committing = None
+
+    def _who_failed(self, batch: list[_Entry[Any]], error: Exception) -> list[_Entry[Any]]:
+        """Tell whose fault it was: one's own work is not the others'; a full disk is for all."""
+        if self._at_work is not None:
+            return [self._at_work]
+        if isinstance(error, sqlite3.IntegrityError) or isinstance(
+            getattr(error, "orig", None), sqlite3.IntegrityError
+        ):
+            return batch[:1] if len(batch) == 1 else self._single_out(batch)
+        return batch
+
+    def _single_out(self, batch: list[_Entry[Any]]) -> list[_Entry[Any]]:
+        """Commit each entry by itself, for the rows of one of them do not fit."""
+        for entry in batch:
+            self._commit([entry])
+        return []
 
     def _transact(self, batch: list[_Entry[Any]]) -> None:
+        self._at_work = None
         try:
+            if self._closed:
+                raise TrackerClosedError("the outbox was closed; make a new tracker to log again")
             self._lock.acquire()
             connection, driver = self._connect()
             driver.execute("BEGIN IMMEDIATE")
             transaction = Transaction(connection)
             for entry in batch:
+                self._at_work = entry
                 entry.result = entry.work(transaction)  # type: ignore[misc]  # _next leaves None
+            self._at_work = None
             transaction.flush()
             self._committing = batch
             driver.execute("COMMIT")
@@ -304,7 +358,10 @@ class Writer:
             entry.done = True
             entry.turn.put(None)
             if entry.detached and entry.error is not None:
-                _logger.error("an event logged inside another call is lost: %s", entry.error)
+                if entry.orphaned is not None:
+                    entry.orphaned(entry.error)
+                else:
+                    log.error("a write from inside another call failed: %s", entry.error)
         self._next()  # takes what is done out of the queue
 
     def _connect(self) -> tuple[Connection, sqlite3.Connection]:

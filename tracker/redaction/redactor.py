@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tracker import log
 from tracker.events import VOCABULARY
 from tracker.redaction import secrets
 from tracker.redaction.capture import without_content
@@ -28,8 +28,6 @@ PERSONAL = frozenset({"email", "phone", "payment_card", "iban", "us_ssn", "ip_ad
 """Kinds of personal data."""
 SHORTEST = 6
 """Characters of the shortest thing that any rule finds."""
-
-_logger = logging.getLogger("tracker")
 
 
 class Redactor:
@@ -98,7 +96,7 @@ class Redactor:
         mine = object()
         if self._said.setdefault(index, mine) is mine:  # of several threads, one is first
             what = "returned no text" if error is None else f"raised {type(error).__name__}"
-            _logger.error(
+            log.error(
                 "redactor %d of APIConfig.redactors %s; what it fails on is stored as %r",
                 index,
                 what,

@@ -11,6 +11,7 @@ from tracker.outbox import account, dead_letters, uploads
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tracker.outbox.account import Account
     from tracker.outbox.outbox import Outbox
     from tracker.sync.worker import Worker
 
@@ -38,10 +39,18 @@ class Flush:
     def __init__(self, outbox: Outbox, worker: Worker) -> None:
         self._outbox = outbox
         self._worker = worker
-        with outbox.reading() as connection:
-            self._target = account.last_seq(connection)
-            self._before = account.read(connection)
-            self._dead_before = dead_letters.count(connection, self._target)
+        self._target, self._before, self._dead_before = self._look(None)
+
+    def _look(self, through: int | None) -> tuple[int, Account, int]:
+        """Return, of one moment, where things stand: last or settled seq, account, dead letters."""
+        with self._outbox.reading() as connection:
+            connection.exec_driver_sql("BEGIN")
+            last = account.last_seq(connection)
+            dead = dead_letters.count(connection, last if through is None else through)
+            reached = last if through is None else uploads.settled_through(connection)
+            book = account.read(connection)
+            connection.exec_driver_sql("COMMIT")
+        return reached, book, dead
 
     def wait(
         self,
@@ -88,12 +97,13 @@ class Flush:
 
     def result(self) -> FlushResult:
         """Return how it stands for the events of this flush."""
-        with self._outbox.reading() as connection:
-            now = account.read(connection)
-            dead = max(0, dead_letters.count(connection, self._target) - self._dead_before)
-            settled = uploads.settled_through(connection) >= self._target
-        if settled:
-            return FlushResult(max(0, self._before.pending - dead), self._outbox.buffered, dead)
+        settled, now, dead_now = self._look(self._target)
+        dead = max(0, dead_now - self._dead_before)
+        discarded = sum(now.discarded.values()) - sum(self._before.discarded.values())
+        waiting = self._outbox.buffered
         delivered = now.delivered - self._before.delivered
-        left = max(0, self._before.pending - delivered - dead)
-        return FlushResult(delivered, left + self._outbox.buffered, dead)
+        if settled >= self._target:
+            rest = self._before.pending - dead  # newer events may have been delivered as well
+            return FlushResult(min(rest, delivered) if discarded else rest, waiting, dead)
+        left = max(0, self._before.pending - delivered - dead - discarded)
+        return FlushResult(delivered, left + waiting, dead)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+_PROBE_EVERY = 100
+
 
 class Sizing:
     """The bounds of the next batch.
 
     Three things make batches smaller than the configured bounds: a batch that the server calls
     invalid is halved until the one bad event stands alone; a batch too large for the server is
-    halved and the size that passes is remembered; and a batch that timed out is halved until the
+    halved and the size that passes is remembered, but doubled as a trial every hundred batches,
+    lest one bad day cost requests for ever; and a batch that timed out is halved until the
     link carries it, and doubled again as it does.
     """
 
     def __init__(self, max_events: int, max_bytes: int) -> None:
         self._max_events = max_events
         self._server_bytes = max_bytes
-        self._max_bytes = max_bytes
+        self._configured_bytes = max_bytes
         self._link_bytes = max_bytes
         self._known_bad = 0
+        self._passed_at_bound = 0
 
     @property
     def max_events(self) -> int:
@@ -32,7 +36,11 @@ class Sizing:
     def passed(self, events: int) -> None:
         """Note that the first `events` pending ones are settled."""
         self._known_bad = max(0, self._known_bad - events)
-        self._link_bytes = min(self._max_bytes, self._link_bytes * 2)
+        self._link_bytes = min(self._configured_bytes, self._link_bytes * 2)
+        self._passed_at_bound += self._server_bytes < self._configured_bytes
+        if self._passed_at_bound >= _PROBE_EVERY:
+            self._passed_at_bound = 0
+            self._server_bytes = min(self._configured_bytes, self._server_bytes * 2)
 
     def invalid(self, events: int) -> None:
         """Note that a bad one is among the first `events` pending ones."""
@@ -45,6 +53,7 @@ class Sizing:
     def too_large(self, size: int) -> None:
         """Note that the server will not take `size` bytes."""
         self._server_bytes = max(1, size // 2)
+        self._passed_at_bound = 0
 
     def timed_out(self, size: int) -> None:
         """Note that `size` bytes were not answered in time."""

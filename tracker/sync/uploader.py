@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from tracker import log
+from tracker.errors import OutboxError, OutboxFullError
 from tracker.outbox import account, uploads
 from tracker.outbox.uploads import Batch, DeadLetter
 from tracker.sync.destination import Outcome, Upload
@@ -18,12 +20,11 @@ if TYPE_CHECKING:
 
     from tracker.config import APIConfig
     from tracker.outbox.outbox import Outbox
+    from tracker.outbox.writer import Transaction
     from tracker.sync.destination import Delivery, Destination
 
 _FIRST_PRUNE_SECONDS = 60.0
 _PRUNE_SECONDS = 3600.0
-
-_logger = logging.getLogger("tracker")
 
 
 class Pause(NamedTuple):
@@ -68,6 +69,7 @@ class Uploader:
         self._bucket = TokenBucket(config.requests_per_minute, clock())
         self._prune_at = clock() + _FIRST_PRUNE_SECONDS
         self._trouble: str | None = None
+        self._due: Callable[[Transaction], int] | None = None
 
     def step(self) -> Pause:
         """Send at most one batch and return how long to wait before the next step.
@@ -75,7 +77,9 @@ class Uploader:
         Raises:
             OutboxError: if the outbox could not be read or written.
         """
-        self._outbox.drain_buffer()
+        self._record_what_is_due()
+        with contextlib.suppress(OutboxFullError):  # sending is what makes room
+            self._outbox.drain_buffer()
         self._prune_if_due()
         batch = self._next_batch()
         if not batch.rows:
@@ -100,7 +104,7 @@ class Uploader:
 
     def _set_aside(self, batch: Batch) -> None:
         """Make rows that changed on disk dead letters: they must not go out as if whole."""
-        _logger.error(
+        log.error(
             "%d events in the outbox no longer match their digests (seq %s …); they are set "
             "aside as dead letters",
             len(batch.damaged),
@@ -146,10 +150,11 @@ class Uploader:
         return GO_ON
 
     def _settle(self, batch: Batch, letters: Sequence[DeadLetter]) -> None:
-        self._outbox.run(uploads.settle(batch, letters, received=True))
+        self._due = uploads.settle(batch, letters, received=True)
+        self._record_what_is_due()
         self._backoff.reset()
         if letters:
-            _logger.warning(
+            log.warning(
                 "the server rejected %d events for good (%s: %s); they are kept as dead letters: "
                 "see `tracker-sync dead list`",
                 len(letters),
@@ -158,7 +163,13 @@ class Uploader:
             )
         if self._trouble is not None:
             self._trouble = None
-            _logger.warning("uploading works again")
+            log.warning("uploading works again")
+
+    def _record_what_is_due(self) -> None:
+        """Record the last receipt; it must not be asked for again because the disk failed."""
+        if self._due is not None:
+            self._outbox.run(self._due)
+            self._due = None
 
     def _failed(self, delivery: Delivery) -> Pause:
         self.failures += 1
@@ -166,18 +177,20 @@ class Uploader:
         trouble = f"{delivery.outcome.value} {delivery.code}"
         if trouble != self._trouble:  # the same trouble is said once, not at every attempt
             self._trouble = trouble
-            _logger.warning(
+            log.warning(
                 "events wait in the outbox, uploading fails and is tried again: %s", delivery.cause
             )
         now = time.time_ns() // 1_000_000
-        self._outbox.run(
-            uploads.write_state(
-                last_error=delivery.cause,
-                last_error_ms=now,
-                next_attempt_ms=now + round(seconds * 1000),
-                paused_because=delivery.cause,
-            )
+        state = uploads.write_state(
+            last_error=delivery.cause,
+            last_error_ms=now,
+            next_attempt_ms=now + round(seconds * 1000),
+            paused_because=delivery.cause,
         )
+        try:
+            self._outbox.run(state)
+        except OutboxError as error:  # the pause is kept all the same
+            log.info("how uploading stands cannot be stored: %s", error)
         # A refused key is another matter than a busy server: a new one may be tried at once.
         patience = delivery.retry_after is not None and delivery.outcome is not Outcome.REFUSED
         return Pause(seconds, skippable=not patience)

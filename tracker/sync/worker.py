@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 import time
 from typing import TYPE_CHECKING
 
+from tracker import log
 from tracker.errors import OutboxError
 from tracker.outbox import uploads
 
@@ -23,8 +23,6 @@ POLL_SECONDS = 1.0
 """How often a worker looks for what other processes did: rows, a free upload lock, a flush."""
 
 _JOIN_SECONDS = 0.1
-
-_logger = logging.getLogger("tracker")
 
 
 class Worker:
@@ -74,15 +72,18 @@ class Worker:
 
     def start(self) -> None:
         """Start the thread, unless it runs or the interpreter is past starting threads."""
-        with self._starting:
+        if not self._starting.acquire(blocking=False):
+            return  # somebody else is at it, perhaps the very call that this one interrupts
+        try:
             if self._thread is not None or self._stopping:
                 return
             thread = threading.Thread(target=self._run, name="tracker-sync", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:  # interpreter shutdown: the events stay for the next start
-                return
+            thread.start()
             self._thread = thread
+        except RuntimeError:  # interpreter shutdown: the events stay for the next start
+            return
+        finally:
+            self._starting.release()
 
     def wake(self) -> None:
         """Tell the thread that something was committed. Costs next to nothing."""
@@ -161,7 +162,7 @@ class Worker:
     def _say_once(self, trouble: str, *, traceback: bool) -> None:
         if trouble != self._trouble:
             self._trouble = trouble
-            _logger.error("the sync thread goes on after trouble: %s", trouble, exc_info=traceback)
+            log.error("the sync thread goes on after trouble: %s", trouble, exc_info=traceback)
 
     def _wait(self, pause: Pause) -> None:
         if pause.idle:
@@ -187,7 +188,9 @@ class Worker:
             # Let some company arrive, so that each event does not cost a request.
             end = time.monotonic() + self._config.flush_interval
             while not (self._stopping or self._hurry) and (left := end - time.monotonic()) > 0:
-                self._sleep(left)
+                self._sleep(min(left, POLL_SECONDS))
+                if left > POLL_SECONDS and self._flush_requested():
+                    break
         self._hurry = False
 
     def _write_out_memory(self) -> None:

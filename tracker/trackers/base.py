@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from typing import TYPE_CHECKING, Any
 
-from tracker import validation
+from tracker import log, validation
 from tracker.client import connect
 from tracker.config import APIConfig
 from tracker.errors import (
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from tracker.sync.destination import Destination
     from tracker.sync.flush import FlushResult
 
-_logger = logging.getLogger("tracker")
 _FREE_NAME = re.compile(r"[\w-]+(\.[\w-]+)+")
 
 
@@ -201,7 +199,7 @@ class BaseTracker:
             )
             self._client.record(report)
         except TrackerError as error:
-            _logger.error("the redactions of event %s were not reported: %s", event.event_id, error)
+            log.error("the redactions of event %s were not reported: %s", event.event_id, error)
 
     def _record_about(
         self,

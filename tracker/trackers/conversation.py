@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-import logging
 import time
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from tracker import context, validation
+from tracker import context, log, validation
 from tracker.errors import TrackerError, ValidationError
 from tracker.ids import new_id
 
@@ -27,7 +26,6 @@ MAX_ERROR_TEXT = 10_000
 _UNKNOWN: Any = object()
 """Default of a tool's result, which may well be None."""
 
-_logger = logging.getLogger("tracker")
 _said: WeakKeyDictionary[BaseTracker, set[tuple[type, str]]] = WeakKeyDictionary()
 
 
@@ -48,7 +46,7 @@ def say_once(tracker: BaseTracker, what: str, error: Exception) -> None:
     if kind not in said:
         said.add(kind)
         unforeseen = not isinstance(error, TrackerError)
-        _logger.error("%s was not recorded: %s", what, error_text(error), exc_info=unforeseen)
+        log.error("%s was not recorded: %s", what, error_text(error), exc_info=unforeseen)
 
 
 class ActiveConversation:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-import logging
 from datetime import timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tracker import validation
+from tracker import log, validation
 from tracker.errors import ValidationError
 from tracker.events import LLM_USED
 from tracker.queries import usage
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from tracker.queries.usage import LLMUsage
-
-_logger = logging.getLogger("tracker")
 
 
 class LLMTracker(BaseTracker):
@@ -175,7 +172,7 @@ def _price_list() -> ModuleType | None:
 
 @functools.lru_cache(maxsize=100)
 def _say_once(error: str) -> None:
-    _logger.error("genai-prices failed (%s); events are logged without the cost", error)
+    log.error("genai-prices failed (%s); events are logged without the cost", error)
 
 
 def _check_cost(argument: str, value: object) -> float:

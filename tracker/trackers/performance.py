@@ -18,9 +18,9 @@ from tracker.events import (
     TOOL_CALLED,
 )
 from tracker.ids import new_id
-from tracker.trackers.base import BaseTracker
 from tracker.trackers.conversation import ActiveConversation, error_text
 from tracker.trackers.observe import Observer
+from tracker.trackers.reading import ReadingTracker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 ROLES = ("user", "agent", "system", "tool")
 
 
-class AgentPerformanceTracker(BaseTracker):
+class AgentPerformanceTracker(ReadingTracker):
     """Logs conversations between users and agents.
 
     Every call is stored in the outbox before it returns, and returns the id of what it stored.

@@ -8,6 +8,7 @@ from tracker.trackers.base import BaseTracker
 from tracker.trackers.llm import LLMTracker
 from tracker.trackers.operations import AgentOperationsTracker
 from tracker.trackers.performance import AgentPerformanceTracker
+from tracker.trackers.security import SecurityTracker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +36,7 @@ class Tracker(BaseTracker):
         performance: Conversations, an `AgentPerformanceTracker`.
         operations: What agents are doing, an `AgentOperationsTracker`.
         llm: Calls to language models, an `LLMTracker`.
+        security: Security events, unclosed conversations, integrity, a `SecurityTracker`.
 
     Raises:
         ConfigurationError: if a setting is missing or impossible.
@@ -51,6 +53,7 @@ class Tracker(BaseTracker):
         self.performance = AgentPerformanceTracker(self.config)
         self.operations = AgentOperationsTracker(self.config)
         self.llm = LLMTracker(self.config)
+        self.security = SecurityTracker(self.config)
 
     def close(self, timeout: float = 2.0) -> FlushResult:
         """Close this and every part of it, and give the outbox back; see `BaseTracker.close`.
@@ -58,6 +61,6 @@ class Tracker(BaseTracker):
         Args:
             timeout: Seconds of uploading at most. Default 2. It ends at once when an attempt fails.
         """
-        for part in (self.performance, self.operations, self.llm):
+        for part in (self.performance, self.operations, self.llm, self.security):
             part.close(timeout=0)  # never the last to go: this tracker still holds the outbox
         return super().close(timeout)

@@ -1,0 +1,44 @@
+"""The SDK's own log lines: under the logger ``tracker`` only, and at rest while a process forks.
+
+A stream that one thread writes to during a fork stays locked in the child for ever, and a child
+that logs to it hangs. So whoever logs here holds `lock`, and a fork waits for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any
+
+lock = threading.RLock()
+"""Held while a line is written. Taken last of all locks, and reentrant for signal handlers."""
+
+_logger = logging.getLogger("tracker")
+_logger.addHandler(logging.NullHandler())
+
+
+def info(message: str, *arguments: Any) -> None:
+    """Log what is good to know."""
+    _write(logging.INFO, message, *arguments)
+
+
+def warning(message: str, *arguments: Any) -> None:
+    """Log what somebody may have to look after."""
+    _write(logging.WARNING, message, *arguments)
+
+
+def error(message: str, *arguments: Any, exc_info: bool = False) -> None:
+    """Log what went wrong."""
+    _write(logging.ERROR, message, *arguments, exc_info=exc_info)
+
+
+def renew_lock() -> None:
+    """Take a new lock in a forked child."""
+    global lock
+    lock = threading.RLock()
+
+
+def _write(level: int, message: str, *arguments: Any, exc_info: bool = False) -> None:
+    if _logger.isEnabledFor(level):
+        with lock:
+            _logger.log(level, message, *arguments, exc_info=exc_info, stacklevel=3)

@@ -1,0 +1,43 @@
+"""Which files this process has open through SQLite.
+
+POSIX frees all locks of a process on a file when the process closes any descriptor of it. So
+nobody may open and close an outbox by other means than SQLite while SQLite has it open here.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_open: Counter[tuple[int, int]] = Counter()
+_lock = threading.Lock()
+"""Guards `_open`, the number of outboxes open by device and inode."""
+
+
+def entered(file: tuple[int, int], if_first: Callable[[], None]) -> None:
+    """Count an outbox on `file`, after calling `if_first` if it is the only one."""
+    with _lock:
+        if not _open[file]:
+            if_first()
+        _open[file] += 1
+
+
+def left(file: tuple[int, int]) -> None:
+    """Count an outbox less, now that its last connection is closed."""
+    with _lock:
+        _open[file] -= 1
+        if not _open[file]:
+            del _open[file]
+
+
+def _renew_lock_after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock_after_fork)
