@@ -281,6 +281,7 @@ def on_a_terminal(settings: dict[str, str], *arguments: object, typed: str = "")
     return running.wait(20), shown.decode()
 
 
+@pytest.mark.slow
 def test_a_progress_bar_on_a_terminal(
     collector: CollectorProcess, settings: dict[str, str]
 ) -> None:
@@ -317,6 +318,7 @@ def test_discard_asks_on_a_terminal(
     assert call_json("--outbox", local["SDK_OUTBOX_PATH"], "status")["dead"] == left
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--json"]], ids=str)
 def test_a_reader_may_stop_reading(local: dict[str, str], options: list[str]) -> None:
     """`tracker-sync list | head -1` leaves no traceback behind."""

@@ -122,6 +122,7 @@ def delivered_history(events: list[Recorded]) -> list[tuple[Any, ...]]:
     return history
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replay", [by_blocks, by_decorators])
 def test_the_same_history_counts_and_success_rate(
     config: MakeConfig, replay: Callable[[AgentPerformanceTracker, int, Recorded], None]
