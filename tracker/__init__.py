@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from tracker._version import __version__
 from tracker.config import APIConfig
+from tracker.context import bind, current_conversation
 from tracker.errors import (
     ConfigurationError,
     NotAnOutboxError,
@@ -18,20 +19,54 @@ from tracker.errors import (
     TrackerError,
     ValidationError,
 )
+from tracker.events import AgentStatus
+from tracker.log_handler import TrackerHandler
+from tracker.queries.agents import AgentActivity, AgentState, OperationsOverview
+from tracker.queries.conversations import Conversation
+from tracker.queries.history import HistoryEntry
+from tracker.queries.metrics import Metrics, ResponseTime
+from tracker.queries.sessions import IntegrityReport, Problem, UnclosedSession
+from tracker.queries.usage import LLMUsage
 from tracker.sync.flush import FlushResult
+from tracker.trackers.conversation import ActiveConversation, ToolCall
+from tracker.trackers.llm import LLMTracker
+from tracker.trackers.operations import AgentOperationsTracker
 from tracker.trackers.performance import AgentPerformanceTracker
+from tracker.trackers.security import SecurityTracker
+from tracker.trackers.tracker import Tracker
 
 __all__ = [
     "APIConfig",
+    "ActiveConversation",
+    "AgentActivity",
+    "AgentOperationsTracker",
     "AgentPerformanceTracker",
+    "AgentState",
+    "AgentStatus",
     "ConfigurationError",
+    "Conversation",
     "FlushResult",
+    "HistoryEntry",
+    "IntegrityReport",
+    "LLMTracker",
+    "LLMUsage",
+    "Metrics",
     "NotAnOutboxError",
+    "OperationsOverview",
     "OutboxError",
     "OutboxFullError",
+    "Problem",
+    "ResponseTime",
     "SchemaVersionError",
+    "SecurityTracker",
+    "ToolCall",
+    "Tracker",
     "TrackerClosedError",
     "TrackerError",
+    "TrackerHandler",
+    "UnclosedSession",
     "ValidationError",
     "__version__",
+    "bind",
+    "current_conversation",
 ]

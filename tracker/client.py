@@ -7,11 +7,12 @@ import dataclasses
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from tracker import log
 from tracker.errors import ConfigurationError, OutboxError
 from tracker.outbox.outbox import Outbox
+from tracker.outbox.schema import empty_outbox
 from tracker.sessions import Sessions
 from tracker.sync.flush import Flush, FlushResult
 from tracker.sync.worker import Worker
@@ -20,9 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from sqlalchemy import Connection
+
     from tracker.config import APIConfig
     from tracker.events import Event
     from tracker.sync.destination import Destination
+
+T = TypeVar("T")
 
 
 class Recorder(Protocol):
@@ -33,6 +38,9 @@ class Recorder(Protocol):
 
     def record(self, event: Event) -> None:
         """Store an event; on return it is durable."""
+
+    def read(self, query: Callable[[Connection], T]) -> T:
+        """Run a query of `tracker.queries` on what is stored here."""
 
     def flush(self, timeout: float | None) -> FlushResult:
         """Wait for what is pending."""
@@ -90,6 +98,15 @@ class Client:
         """Store an event; see `Outbox.append`."""
         self.outbox.append(event)
 
+    def read(self, query: Callable[[Connection], T]) -> T:
+        """Run a query on the outbox, on a connection of its own: it may take its time.
+
+        Raises:
+            OutboxError: if the outbox cannot be read.
+        """
+        with self.outbox.snapshot() as connection:
+            return query(connection)
+
     def flush(self, timeout: float | None) -> FlushResult:
         """Wait until what is pending now is settled; see `Flush`."""
         return Flush(self.outbox, self.worker).wait(timeout)
@@ -133,6 +150,11 @@ class DisabledClient:
 
     def record(self, event: Event) -> None:
         """Drop the event."""
+
+    def read(self, query: Callable[[Connection], T]) -> T:
+        """Run a query on an outbox without a row."""
+        with empty_outbox() as connection:
+            return query(connection)
 
     def flush(self, timeout: float | None) -> FlushResult:
         """Return at once."""

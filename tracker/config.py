@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.util
 import ipaddress
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -86,6 +87,18 @@ class APIConfig:
         ca_bundle: File of further CA certificates to trust (PEM), as requests' ``verify``.
         proxies: Proxies by scheme, as requests understands them. Default: the environment's
             (``HTTPS_PROXY`` …); a loopback `base_url` never goes through the environment's.
+        redaction: What is masked in an event's data before it is stored: ``"secrets"`` (default)
+            masks keys, tokens, private keys and passwords in connection strings; ``"pii"`` also
+            e-mail addresses, phone numbers, payment cards, IBANs, US social security numbers and
+            IP addresses, with the extra ``agent-tracking-sdk[pii]``; ``"off"`` nothing. Session,
+            agent and user ids are never masked.
+        redactors: Functions of your own, each called with every string of an event's data, keys
+            included, after the built-in masks; it returns what to store. Where one fails,
+            ``[redaction failed]`` is stored.
+        capture_content: False stores only sizes in the place of what was said: messages, tool
+            arguments and results, errors, comments, and the values of metadata. Default True.
+        report_redactions: Log a ``security.reported`` event for each event in which something was
+            masked. Default False.
     """
 
     api_key: str = field(default=_UNSET, repr=False, metadata={"variable": "SDK_API_KEY"})
@@ -116,6 +129,10 @@ class APIConfig:
     ca_bundle: Path | None = None
     # A proxy's URL may carry a password: no repr.
     proxies: Mapping[str, str] | None = field(default=None, hash=False, repr=False)
+    redaction: Literal["secrets", "pii", "off"] = "secrets"
+    redactors: Sequence[Callable[[str], str]] = field(default=(), hash=False)
+    capture_content: bool = True
+    report_redactions: bool = False
 
     def __post_init__(self) -> None:
         """Fill in what was not given, then check every value."""
@@ -135,6 +152,7 @@ class APIConfig:
         self._set("base_url", _check_base_url(url, self.allow_insecure_http))
         self._set("ca_bundle", _check_ca_bundle(self.ca_bundle))
         self._set("proxies", _check_proxies(self.proxies))
+        self._set("redactors", _check_redactors(self.redactors))
         self._locate()
 
     def _set(self, name: str, value: object) -> None:
@@ -144,6 +162,11 @@ class APIConfig:
         _choice("durability", self.durability, ("full", "process"))
         _choice("on_error", self.on_error, ("degrade", "raise"))
         _choice("outbox_full", self.outbox_full, ("refuse", "discard_oldest"))
+        _choice("redaction", self.redaction, ("secrets", "pii", "off"))
+        _choice("capture_content", self.capture_content, (True, False))
+        _choice("report_redactions", self.report_redactions, (True, False))
+        if self.redaction == "pii":
+            _check_pii_extra()
 
     def _check_numbers(self) -> None:
         _integer("max_event_bytes", self.max_event_bytes, 1024, PROTOCOL_BATCH_BYTES - 4096)
@@ -203,11 +226,20 @@ def _flag(name: str, value: object) -> bool:
     return text in _TRUE
 
 
-def _choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+def _choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
     if value not in allowed:
         raise ConfigurationError(
             f"{name} is {value!r}; give one of {', '.join(map(repr, allowed))}"
         )
+
+
+def _check_pii_extra() -> None:
+    for module in ("phonenumbers", "stdnum"):
+        if importlib.util.find_spec(module) is None:
+            raise ConfigurationError(
+                f"redaction='pii' needs the package {module}, which is not installed: "
+                "pip install 'agent-tracking-sdk[pii]'"
+            )
 
 
 def _integer(name: str, value: object, low: int, high: int) -> None:
@@ -351,3 +383,11 @@ def _check_proxies(value: object) -> dict[str, str] | None:
             "proxies must map schemes to proxy URLs, as in {'https': 'http://proxy:3128'}"
         )
     return dict(value)
+
+
+def _check_redactors(value: object) -> tuple[Callable[[str], str], ...]:
+    if not isinstance(value, Sequence) or not all(callable(item) for item in value):
+        raise ConfigurationError(
+            "redactors must be a list of functions from str to str, as in redactors=[hide_names]"
+        )
+    return tuple(value)

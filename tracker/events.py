@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracker import canonical
@@ -19,9 +20,52 @@ CONVERSATION_FAILED = "conversation.failed"
 MESSAGE_LOGGED = "message.logged"
 TOOL_CALLED = "tool.called"
 FEEDBACK_RECORDED = "feedback.recorded"
+LLM_USED = "llm.used"
+AGENT_REGISTERED = "agent.registered"
+AGENT_STATUS_CHANGED = "agent.status_changed"
+AGENT_ACTIVITY = "agent.activity"
+AGENT_HEARTBEAT = "agent.heartbeat"
+SECURITY_REPORTED = "security.reported"
+COMPLIANCE_AUDITED = "compliance.audited"
+COMPLIANCE_ACKNOWLEDGED = "compliance.acknowledged"
+COMPLIANCE_ERASED = "compliance.erased"
+
+VOCABULARY = frozenset(
+    {
+        CONVERSATION_STARTED,
+        CONVERSATION_RESUMED,
+        CONVERSATION_ENDED,
+        CONVERSATION_FAILED,
+        MESSAGE_LOGGED,
+        TOOL_CALLED,
+        FEEDBACK_RECORDED,
+        LLM_USED,
+        AGENT_REGISTERED,
+        AGENT_STATUS_CHANGED,
+        AGENT_ACTIVITY,
+        AGENT_HEARTBEAT,
+        SECURITY_REPORTED,
+        COMPLIANCE_AUDITED,
+        COMPLIANCE_ACKNOWLEDGED,
+        COMPLIANCE_ERASED,
+    }
+)
+"""The protocol's types, each with fields of its own; every other dotted name is free."""
 
 MAX_EVENT_BYTES = 1024 * 1024
 """Default bound on an encoded event: 1 MiB."""
+
+
+class AgentStatus(str, Enum):
+    """What an agent is doing. Each member equals its word: ``AgentStatus.BUSY == "busy"``."""
+
+    ACTIVE = "active"
+    IDLE = "idle"
+    BUSY = "busy"
+    ERROR = "error"
+
+    def __str__(self) -> str:
+        return self.value
 
 
 class Event(NamedTuple):

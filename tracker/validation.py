@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from tracker.errors import ValidationError
@@ -21,6 +22,9 @@ MAX_INTEGER = 2**63 - 1
 MAX_INTEGER_BITS = 14_280
 """Bits of an integer in metadata and the like: Python reads and prints no more than 4,300 digits
 unless told to, and a receiver may not have been told."""
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 def check_id(argument: str, value: object) -> str:
@@ -79,6 +83,25 @@ def check_count(argument: str, value: object) -> int:
     if not 0 <= value <= MAX_INTEGER:
         raise ValidationError(argument, "is out of range; give an int from 0 to 2**63 - 1")
     return int(value)
+
+
+def check_since(argument: str, value: object) -> int | None:
+    """Return a point in time as Unix milliseconds, rounded down; None for None."""
+    if value is None:
+        return None
+    if not isinstance(value, datetime):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValidationError(
+                argument, f"is {_kind(value)}; give an aware datetime, or Unix milliseconds as int"
+            )
+        return check_count(argument, value)
+    if value.utcoffset() is None:
+        raise ValidationError(
+            argument,
+            "is a datetime without a time zone; give an aware one, as in "
+            "datetime.now(timezone.utc) - timedelta(days=1)",
+        )
+    return (value - _EPOCH) // timedelta(milliseconds=1)
 
 
 def check_choice(argument: str, value: object, allowed: tuple[str, ...]) -> str:

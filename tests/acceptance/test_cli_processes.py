@@ -113,6 +113,7 @@ def test_flush_delivers(collector: CollectorProcess, settings: dict[str, str]) -
     assert [event["event_id"] for event in collector.events()] == [e.event_id for e in events]
 
 
+@pytest.mark.slow
 def test_flush_without_a_server(collector: CollectorProcess, settings: dict[str, str]) -> None:
     """Exit code 1 when time is up, everything still pending; later it all arrives."""
     collector.stop()
@@ -128,6 +129,7 @@ def test_flush_without_a_server(collector: CollectorProcess, settings: dict[str,
     assert len(collector.events()) == 5
 
 
+@pytest.mark.slow
 def test_without_a_key_one_can_look(local: dict[str, str]) -> None:
     """All that uploads nothing works; what uploads says what is missing and exits with 2."""
     config = as_config(local)
@@ -175,6 +177,7 @@ def test_all_commands_beside_an_application(
     assert collector.outboxes()[0]["chain"] == "intact"
 
 
+@pytest.mark.slow
 def test_run_uploads_until_sigterm(collector: CollectorProcess, settings: dict[str, str]) -> None:
     """Started before there is an outbox, it delivers what another process logs; exit code 0."""
     running = start("run", environment=settings)
@@ -195,6 +198,7 @@ def test_run_uploads_until_sigterm(collector: CollectorProcess, settings: dict[s
     assert set(acknowledged) <= {event["event_id"] for event in collector.events()}
 
 
+@pytest.mark.slow
 def test_a_second_sigterm_ends_run_at_once(local: dict[str, str]) -> None:
     """While the first one waits for a server that keeps silent."""
     with ScriptedServer() as server:
@@ -229,6 +233,7 @@ def test_verify_names_an_edited_row(local: dict[str, str]) -> None:
     assert "DOES NOT MATCH" in process("show", 4, environment=without_key(local))[1]
 
 
+@pytest.mark.slow
 def test_a_dead_letter_can_be_sent_again(
     collector: CollectorProcess, settings: dict[str, str]
 ) -> None:
@@ -242,6 +247,7 @@ def test_a_dead_letter_can_be_sent_again(
     assert sorted(event["seq"] for event in collector.events()) == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_doctor(collector: CollectorProcess, settings: dict[str, str]) -> None:
     """All well: 0. A wrong key, or no server: 1, and which line it is."""
     fill(as_config(settings), 1)
@@ -281,6 +287,7 @@ def on_a_terminal(settings: dict[str, str], *arguments: object, typed: str = "")
     return running.wait(20), shown.decode()
 
 
+@pytest.mark.slow
 def test_a_progress_bar_on_a_terminal(
     collector: CollectorProcess, settings: dict[str, str]
 ) -> None:
@@ -294,6 +301,7 @@ def test_a_progress_bar_on_a_terminal(
     assert len(collector.events()) == 1500
 
 
+@pytest.mark.slow
 def test_a_table_on_a_terminal(local: dict[str, str]) -> None:
     """One line an event, cut to the terminal's width; seq, time, state and type are whole."""
     fill(as_config(local), 2)
@@ -304,6 +312,7 @@ def test_a_table_on_a_terminal(local: dict[str, str]) -> None:
     assert all(len(line) <= 80 for line in lines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("typed", "code", "left"), [("y\n", 0, 0), ("n\n", 1, 1)])
 def test_discard_asks_on_a_terminal(
     local: dict[str, str], typed: str, code: int, left: int
@@ -317,6 +326,7 @@ def test_discard_asks_on_a_terminal(
     assert call_json("--outbox", local["SDK_OUTBOX_PATH"], "status")["dead"] == left
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--json"]], ids=str)
 def test_a_reader_may_stop_reading(local: dict[str, str], options: list[str]) -> None:
     """`tracker-sync list | head -1` leaves no traceback behind."""

@@ -103,6 +103,7 @@ def demos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     return {name: future.result() for name, future in runs.items()}
 
 
+@pytest.mark.slow
 def test_every_check_holds_and_nothing_is_left(demos: dict[str, Run]) -> None:
     """Exit code 0, the whole story and eight ticks, whatever the user's environment says."""
     done = demos["plain"]
@@ -117,6 +118,7 @@ def test_every_check_holds_and_nothing_is_left(demos: dict[str, Run]) -> None:
     assert list(done.folder.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_kept_data_can_be_read_with_the_printed_line(demos: dict[str, Run]) -> None:
     """`--keep` leaves the files where it says, and the printed query answers."""
     done = demos["kept"]
@@ -136,6 +138,7 @@ def test_kept_data_can_be_read_with_the_printed_line(demos: dict[str, Run]) -> N
     assert all(Path(path).is_file() for path in shown)
 
 
+@pytest.mark.slow
 def test_a_loss_fails_the_demo(demos: dict[str, Run]) -> None:
     """An event that the collector has lost is found, named as a failure, and exits with 1."""
     done = demos["losing"]
@@ -154,6 +157,7 @@ def test_without_the_extra_it_says_how_to_install_it(tmp_path: Path) -> None:
     assert "pip install 'agent-tracking-sdk[collector]'" in done.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_demo_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     """Ctrl-C and SIGTERM end the agent, and remove the folder."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import re
 import shutil
@@ -61,6 +62,7 @@ def shell(
     for opened in list(client._registry.values()):
         opened.shut(5)
     client._registry.clear()
+    logging.getLogger("agent").handlers.clear()
 
 
 def run(line: str) -> str:
@@ -99,6 +101,18 @@ def test_python_blocks(collector: CollectorProcess) -> None:
         "conversation.resumed",
         "conversation.ended",
         "feedback.recorded",
+        "conversation.started",
+        "message.logged",
+        "function.observed",
+        "tool.called",
+        "message.logged",
+        "conversation.ended",
+        "log.recorded",
+        "agent.registered",
+        "agent.status_changed",
+        "llm.used",
+        "security.reported",
+        "cart.abandoned",
     ]
     result = NAMESPACE["result"]
     assert isinstance(result, FlushResult)
@@ -149,7 +163,6 @@ def test_the_queries_find_something() -> None:
     assert [re.findall(r"FROM (\w+)", line)[0] for line in empty] == [
         "pending",
         "dead_letters",
-        "llm_usage",
     ]
 
 

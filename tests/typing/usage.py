@@ -107,10 +107,10 @@ def log(config: APIConfig, metadata: dict[str, Any], frozen: MappingProxyType[st
 
 def log_wrongly(performance: AgentPerformanceTracker) -> None:
     """What a type checker must see before anything runs."""
-    performance.log_user_message("s", 5)  # type: ignore[arg-type]  # content is text
-    performance.log_user_message("s")  # type: ignore[call-arg]  # content is missing
+    performance.log_user_message("s", 5)  # type: ignore[call-overload]  # content is text
+    performance.log_user_message("s")  # type: ignore[call-overload]  # content is missing
     performance.end_conversation("s", "5")  # type: ignore[arg-type]  # a score is a number
-    performance.log_agent_message("s", "x", 1.0, 2.5)  # type: ignore[arg-type]  # a whole number
+    performance.log_agent_message("s", "x", 1.0, 2.5)  # type: ignore[call-overload]  # a whole number
     performance.start_conversation("a", "u")  # type: ignore[call-arg]  # user_id by keyword only
 
 

@@ -37,8 +37,22 @@ def test_all_commands_are_there() -> None:
     """Those that the documentation names, and no others."""
     names = [" ".join(path) for path in COMMANDS]
     assert names == [
-        *["flush", "status", "list", "show", "dead", "dead list", "dead retry", "dead discard"],
-        *["verify", "doctor", "run", "prune", "migrate", "rebind", "path", "demo"],
+        *["flush", "status", "list", "show"],
+        *["tail", "conversations", "conversation", "unclosed", "metrics"],
+        *[
+            "dead",
+            "dead list",
+            "dead retry",
+            "dead discard",
+            "verify",
+            "doctor",
+            "run",
+            "prune",
+            "migrate",
+            "rebind",
+            "path",
+            "demo",
+        ],
     ]
     assert {" ".join(path) for path in COMMANDS.keys() - OWN.keys()} <= {"dead", "demo"}
 

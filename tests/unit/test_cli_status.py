@@ -26,7 +26,7 @@ def test_the_account_and_the_oldest(config: MakeConfig) -> None:
     assert [found[n] for n in ("accepted", "delivered", "dead", "pending")] == [6, 2, 1, 3]
     assert (found["oldest_pending_seq"], found["oldest_pending_ms"]) == (4, now - 7_200_000 + 3)
     assert found["last_success_ms"] >= now
-    assert (found["last_seq"], found["revision"], found["discarded"]) == (6, "0001", {})
+    assert (found["last_seq"], found["revision"], found["discarded"]) == (6, "0002", {})
     assert found["files"]["outbox.sqlite3"] >= found["used_bytes"] > 10_000
     shown = call("--outbox", config().outbox_path, "status").stdout
     assert "pending       3, the oldest logged " in shown

@@ -19,7 +19,13 @@ _MOST_PROBLEMS = 1_000
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that does not hold. `seq` is where, or None for the outbox as a whole."""
+    """One thing that does not hold.
+
+    Attributes:
+        seq: Where, or None for the outbox as a whole.
+        kind: ``"digest"``, ``"chain"``, ``"gap"`` or ``"account"``.
+        message: What is wrong, for people.
+    """
 
     seq: int | None
     kind: str

@@ -16,11 +16,15 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sqlalchemy import create_engine
+
 import tracker
 from tracker.errors import NotAnOutboxError, OutboxError, SchemaVersionError
 from tracker.outbox import tables
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from alembic.config import Config
     from sqlalchemy import Connection, Engine
 
@@ -161,6 +165,16 @@ def _create(connection: Connection, client_id: str, base_url: str) -> None:
     connection.exec_driver_sql("COMMIT")
 
 
+@contextlib.contextmanager
+def empty_outbox() -> Iterator[Connection]:
+    """Lend a connection to an outbox in memory that holds nothing."""
+    engine = create_engine("sqlite://")
+    with engine.connect() as connection:
+        tables.metadata.create_all(connection)
+        yield connection
+    engine.dispose()
+
+
 def migrate(connection: Connection) -> None:
     """Carry an older outbox to `tables.HEAD` in one transaction, rows and all."""
     from alembic import command
@@ -195,6 +209,7 @@ def scripts_folder() -> Path:
 
 
 def _alembic_config() -> Config:
+
     from alembic.config import Config
 
     config = Config()

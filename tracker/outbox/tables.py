@@ -19,7 +19,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0001"
+HEAD = "0002"
 """Alembic revision of the schema below."""
 
 APPLICATION_ID = 0x54524B52  # "TRKR"
@@ -55,6 +55,9 @@ Index(
     sqlite_where=events.c.session_id.is_not(None),
 )
 Index("ix_events_dead", events.c.seq, sqlite_where=events.c.dead_at_ms.is_not(None))
+# In this order: an index that begins with the type is taken for `type = ? ORDER BY seq` and for the
+# messages of one session too, and sorts all events of the type for each chunk that is read.
+Index("ix_events_timestamp_ms_type", events.c.timestamp_ms, events.c.type)
 
 gaps = Table(
     "gaps",

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
+from tracker import log, validation
 from tracker.client import connect
 from tracker.config import APIConfig
-from tracker.errors import ConfigurationError, TrackerClosedError
-from tracker.events import make_event
+from tracker.errors import (
+    ConfigurationError,
+    TrackerClosedError,
+    TrackerError,
+    ValidationError,
+)
+from tracker.events import SECURITY_REPORTED, VOCABULARY, make_event
+from tracker.redaction.redactor import Redactor, redaction_kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -15,8 +23,11 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from tracker.events import Event
     from tracker.sync.destination import Destination
     from tracker.sync.flush import FlushResult
+
+_FREE_NAME = re.compile(r"[\w-]+(\.[\w-]+)+")
 
 
 class BaseTracker:
@@ -47,13 +58,52 @@ class BaseTracker:
                 f"config is of type {type(config).__name__}; give an APIConfig, as in "
                 "AgentPerformanceTracker(config=APIConfig(api_key=...))"
             )
+        settings = APIConfig() if config is None else config
+        redactor = Redactor(settings)
+        self._redactor = None if redactor.idle else redactor
         self._closed = False
-        self._client = connect(APIConfig() if config is None else config, self, destination)
+        self._client = connect(settings, self, destination)
 
     @property
     def config(self) -> APIConfig:
         """The settings in force."""
         return self._client.config
+
+    def track(
+        self,
+        type: str,
+        data: Mapping[str, Any] | None = None,
+        *,
+        session_id: str | None = None,
+        agent_id: str | None = None,
+        user_id: str | None = None,
+    ) -> str:
+        """Log an event of a kind of your own and return its id.
+
+        Args:
+            type: A dotted name, as in ``"cart.abandoned"``: two words or more of letters, digits,
+                ``_`` and ``-``, at most 256 characters, and none of the names that the other
+                methods log, as in ``"message.logged"``.
+            data: The event's fields: a dict that JSON can hold. Default: none.
+            session_id: The conversation it belongs to.
+            agent_id: The agent it concerns; by default that of the conversation.
+            user_id: The user it concerns; by default that of the conversation.
+
+        Raises:
+            ValidationError: if an argument is not allowed; nothing is stored.
+            OutboxError: if storage failed and `APIConfig.on_error` is "raise".
+            TrackerClosedError: after `close`.
+        """
+        name = _check_free_name(type)
+        data = {} if data is None else validation.check_metadata("data", data)
+        return self._record_about(
+            name,
+            data,
+            session_id=validation.check_optional_id("session_id", session_id),
+            agent_id=validation.check_optional_id("agent_id", agent_id),
+            user_id=validation.check_optional_id("user_id", user_id),
+            nullable=tuple(data),
+        )
 
     def flush(self, timeout: float | None = 30.0) -> FlushResult:
         """Upload now and wait until all that is pending at this moment is settled.
@@ -116,19 +166,79 @@ class BaseTracker:
         Fields of `data` that are None are left out, but for the `nullable` ones.
         """
         self._check_open()
+        kept = {name: data[name] for name in data if data[name] is not None or name in nullable}
+        masked: dict[str, int] = {}
+        if self._redactor is not None:
+            kept, masked = self._redactor.apply(type, kept)
         event = make_event(
             type,
-            {name: data[name] for name in data if data[name] is not None or name in nullable},
+            kept,
             agent_id=agent_id,
             session_id=session_id,
             user_id=user_id,
-            max_bytes=self._client.config.max_event_bytes,
+            max_bytes=self.config.max_event_bytes,
         )
         self._client.record(event)
+        if masked and type != SECURITY_REPORTED and self.config.report_redactions:
+            self._report_redactions(event, masked)
         return event.event_id
+
+    def _report_redactions(self, event: Event, masked: dict[str, int]) -> None:
+        """Log that something was masked in an event; that one is stored already, come what may."""
+        kind, severity = redaction_kind(masked)
+        details = {"event_id": event.event_id, "event_type": event.type, "redactions": masked}
+        try:
+            # Not by `_record`: of what is said here nothing needs masking.
+            report = make_event(
+                SECURITY_REPORTED,
+                {"kind": kind, "severity": severity, "details": details},
+                agent_id=event.agent_id,
+                session_id=event.session_id,
+                user_id=event.user_id,
+                max_bytes=self.config.max_event_bytes,
+            )
+            self._client.record(report)
+        except TrackerError as error:
+            log.error("the redactions of event %s were not reported: %s", event.event_id, error)
+
+    def _record_about(
+        self,
+        type: str,
+        data: Mapping[str, Any],
+        *,
+        session_id: str | None,
+        agent_id: str | None,
+        user_id: str | None = None,
+        nullable: tuple[str, ...] = (),
+    ) -> str:
+        """Record with the agent and user of the conversation, where the caller named none."""
+        self._check_open()
+        if session_id is not None and (agent_id is None or user_id is None):
+            session = self._client.sessions.get(session_id)
+            agent_id = agent_id or session.agent_id
+            user_id = user_id or session.user_id
+        return self._record(
+            type,
+            data,
+            agent_id=agent_id,
+            session_id=session_id,
+            user_id=user_id,
+            nullable=nullable,
+        )
 
     def _check_open(self) -> None:
         if self._closed:
             raise TrackerClosedError(
                 f"this {type(self).__name__} was closed; make a new one to log again"
             )
+
+
+def _check_free_name(value: object) -> str:
+    name = validation.check_id("type", value)
+    if name in VOCABULARY:
+        raise ValidationError(
+            "type", f"{name!r} is one of the tracker's own; call the method that logs it"
+        )
+    if not _FREE_NAME.fullmatch(name):
+        raise ValidationError("type", f"is {name!r}; give a dotted name, as in 'cart.abandoned'")
+    return name

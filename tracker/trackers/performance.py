@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
-from tracker import validation
+from tracker import context, validation
+from tracker.context import CURRENT
 from tracker.errors import ValidationError
 from tracker.events import (
     CONVERSATION_ENDED,
@@ -17,25 +18,94 @@ from tracker.events import (
     TOOL_CALLED,
 )
 from tracker.ids import new_id
-from tracker.trackers.base import BaseTracker
+from tracker.trackers.conversation import ActiveConversation, error_text
+from tracker.trackers.observe import Observer
+from tracker.trackers.reading import ReadingTracker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import TypeVar
+
+    from typing_extensions import ParamSpec
+
+    P = ParamSpec("P")
+    R = TypeVar("R")
 
 ROLES = ("user", "agent", "system", "tool")
 
 
-class AgentPerformanceTracker(BaseTracker):
+class AgentPerformanceTracker(ReadingTracker):
     """Logs conversations between users and agents.
 
     Every call is stored in the outbox before it returns, and returns the id of what it stored.
     Ids are non-empty strings of at most 256 characters; metadata is a dict that JSON can hold.
+    Inside `with tracker.conversation(...)` the session id may be left out, and what follows it is
+    given by keyword: ``tracker.log_user_message(content="Hello!")``.
 
     Raises:
         ValidationError: from any logging call, if an argument is not allowed; nothing is stored.
         OutboxError: from any logging call, if storage failed and `APIConfig.on_error` is "raise".
         TrackerClosedError: from any logging call after `close`.
     """
+
+    def conversation(
+        self,
+        agent_id: str,
+        *,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        run_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> ActiveConversation:
+        """Return a conversation to use as a ``with`` or ``async with`` block.
+
+        ::
+
+            with tracker.conversation("agent_123", user_id="user_7") as c:
+                c.user("Hello!")
+                c.agent("Hi there!")  # its response time is measured
+                c.end(quality_score=4.5)
+
+        It starts on entering, with the arguments of `start_conversation`; ends on leaving; and is
+        marked failed if an exception escapes. Inside, calls of the tracker need no session id.
+        """
+        return ActiveConversation(self, agent_id, user_id, session_id, run_id, metadata)
+
+    def observe(
+        self,
+        *,
+        agent_id: str | None = None,
+        name: str | None = None,
+        capture_input: bool = True,
+        capture_output: bool = True,
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """Return a decorator that records each call of a function; see `tracker.trackers.observe`.
+
+        ::
+
+            @tracker.observe(agent_id="agent_123")
+            async def answer(question: str) -> str: ...
+
+        For functions, methods, coroutine functions, generators and async generators. Each call
+        becomes a ``function.observed`` event of the current conversation when it is over; if
+        `agent_id` is given and none is current, the call is a conversation of its own. Results and
+        exceptions pass through unchanged. Trouble of the tracker's own never reaches the function:
+        it is logged once, under the logger ``tracker``.
+
+        Args:
+            agent_id: The agent whose doing it is; by default the current conversation's.
+            name: What to call the function; by default its qualified name.
+            capture_input: Whether arguments are recorded. Default True.
+            capture_output: Whether results are recorded. Default True.
+
+        Raises:
+            ValidationError: if an argument is not allowed, or what is decorated is no function.
+        """
+        agent_id = validation.check_optional_id("agent_id", agent_id)
+        name = validation.check_optional_id("name", name)
+        return lambda function: Observer(
+            self, function, name, agent_id, capture_input, capture_output
+        ).wrapped()
 
     def start_conversation(
         self,
@@ -84,11 +154,36 @@ class AgentPerformanceTracker(BaseTracker):
             user_id=session.user_id,
         )
 
+    @overload
     def log_message(
         self,
         session_id: str,
         role: str,
         content: str,
+        *,
+        response_time_ms: float | None = ...,
+        tokens_used: int | None = ...,
+        model: str | None = ...,
+        metadata: Mapping[str, Any] | None = ...,
+    ) -> str: ...
+
+    @overload
+    def log_message(
+        self,
+        *,
+        role: str,
+        content: str,
+        response_time_ms: float | None = ...,
+        tokens_used: int | None = ...,
+        model: str | None = ...,
+        metadata: Mapping[str, Any] | None = ...,
+    ) -> str: ...
+
+    def log_message(
+        self,
+        session_id: str = CURRENT,
+        role: str | None = None,
+        content: str | None = None,
         *,
         response_time_ms: float | None = None,
         tokens_used: int | None = None,
@@ -98,7 +193,8 @@ class AgentPerformanceTracker(BaseTracker):
         """Log one message and return the event's id.
 
         Args:
-            session_id: The conversation, as `start_conversation` returned it.
+            session_id: The conversation, as `start_conversation` returned it. It may be left out,
+                and the rest given by keyword, inside `conversation`'s block; so in other methods.
             role: ``"user"``, ``"agent"``, ``"system"`` or ``"tool"``.
             content: The text.
             response_time_ms: Milliseconds it took to answer, 0 or more; kept with 2 decimals.
@@ -106,36 +202,67 @@ class AgentPerformanceTracker(BaseTracker):
             model: The model that wrote it.
             metadata: Anything else.
         """
-        session_id = validation.check_id("session_id", session_id)
-        data = {
-            "role": validation.check_choice("role", role, ROLES),
-            "content": validation.check_text("content", content),
-            "response_time_ms": _optional(
-                validation.check_milliseconds, "response_time_ms", response_time_ms
-            ),
-            "tokens_used": _optional(validation.check_count, "tokens_used", tokens_used),
-            "model": validation.check_optional_id("model", model),
-            "metadata": _optional(validation.check_metadata, "metadata", metadata),
-        }
-        return self._record_in(session_id, MESSAGE_LOGGED, data)
+        return self._log_message(
+            session_id, role, content, metadata, tokens_used, response_time_ms, model
+        )
 
+    @overload
     def log_user_message(
         self,
         session_id: str,
         content: str,
         *,
+        tokens_used: int | None = ...,
+        metadata: Mapping[str, Any] | None = ...,
+    ) -> str: ...
+
+    @overload
+    def log_user_message(
+        self,
+        *,
+        content: str,
+        tokens_used: int | None = ...,
+        metadata: Mapping[str, Any] | None = ...,
+    ) -> str: ...
+
+    def log_user_message(
+        self,
+        session_id: str = CURRENT,
+        content: str | None = None,
+        *,
         tokens_used: int | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> str:
         """Log what the user said; see `log_message`."""
-        return self.log_message(
-            session_id, "user", content, tokens_used=tokens_used, metadata=metadata
-        )
+        return self._log_message(session_id, "user", content, metadata, tokens_used)
 
+    @overload
     def log_agent_message(
         self,
         session_id: str,
         content: str,
+        response_time_ms: float | None = ...,
+        tokens_used: int | None = ...,
+        *,
+        model: str | None = ...,
+        metadata: Mapping[str, Any] | None = ...,
+    ) -> str: ...
+
+    @overload
+    def log_agent_message(
+        self,
+        *,
+        content: str,
+        response_time_ms: float | None = ...,
+        tokens_used: int | None = ...,
+        model: str | None = ...,
+        metadata: Mapping[str, Any] | None = ...,
+    ) -> str: ...
+
+    def log_agent_message(
+        self,
+        session_id: str = CURRENT,
+        content: str | None = None,
         response_time_ms: float | None = None,
         tokens_used: int | None = None,
         *,
@@ -143,27 +270,60 @@ class AgentPerformanceTracker(BaseTracker):
         metadata: Mapping[str, Any] | None = None,
     ) -> str:
         """Log what the agent answered; see `log_message`."""
-        return self.log_message(
-            session_id,
-            "agent",
-            content,
-            response_time_ms=response_time_ms,
-            tokens_used=tokens_used,
-            model=model,
-            metadata=metadata,
+        return self._log_message(
+            session_id, "agent", content, metadata, tokens_used, response_time_ms, model
         )
 
+    @overload
     def log_system_message(
-        self, session_id: str, content: str, *, metadata: Mapping[str, Any] | None = None
+        self, session_id: str, content: str, *, metadata: Mapping[str, Any] | None = ...
+    ) -> str: ...
+
+    @overload
+    def log_system_message(
+        self, *, content: str, metadata: Mapping[str, Any] | None = ...
+    ) -> str: ...
+
+    def log_system_message(
+        self,
+        session_id: str = CURRENT,
+        content: str | None = None,
+        *,
+        metadata: Mapping[str, Any] | None = None,
     ) -> str:
         """Log an instruction that the agent works under; see `log_message`."""
-        return self.log_message(session_id, "system", content, metadata=metadata)
+        return self._log_message(session_id, "system", content, metadata)
 
+    @overload
     def log_tool_call(
         self,
         session_id: str,
         name: str,
         arguments: Any,
+        *,
+        result: Any = ...,
+        error: str | None = ...,
+        duration_ms: float | None = ...,
+        call_id: str | None = ...,
+    ) -> str: ...
+
+    @overload
+    def log_tool_call(
+        self,
+        *,
+        name: str,
+        arguments: Any,
+        result: Any = ...,
+        error: str | None = ...,
+        duration_ms: float | None = ...,
+        call_id: str | None = ...,
+    ) -> str: ...
+
+    def log_tool_call(
+        self,
+        session_id: str = CURRENT,
+        name: str | None = None,
+        arguments: Any = None,
         *,
         result: Any = None,
         error: str | None = None,
@@ -181,7 +341,7 @@ class AgentPerformanceTracker(BaseTracker):
             duration_ms: Milliseconds it took, 0 or more; kept with 2 decimals.
             call_id: The id that the model gave the call.
         """
-        session_id = validation.check_id("session_id", session_id)
+        session_id = context.resolve(session_id)
         data = {
             "name": validation.check_id("name", name),
             "arguments": validation.check_json("arguments", arguments),
@@ -194,7 +354,7 @@ class AgentPerformanceTracker(BaseTracker):
 
     def end_conversation(
         self,
-        session_id: str,
+        session_id: str = CURRENT,
         quality_score: float | None = None,
         *,
         outcome: str | None = None,
@@ -210,15 +370,8 @@ class AgentPerformanceTracker(BaseTracker):
             user_feedback: What the user said of it.
             metadata: Anything else.
         """
-        session_id = validation.check_id("session_id", session_id)
-        data = {
-            "quality_score": _optional(
-                validation.check_quality_score, "quality_score", quality_score
-            ),
-            "outcome": validation.check_optional_id("outcome", outcome),
-            "user_feedback": _optional(validation.check_text, "user_feedback", user_feedback),
-            "metadata": _optional(validation.check_metadata, "metadata", metadata),
-        }
+        session_id = context.resolve(session_id)
+        data = self._check_ending(quality_score, outcome, user_feedback, metadata)
         self._check_open()
         session = self._client.sessions.use(session_id)
         if session.started is not None:
@@ -229,7 +382,7 @@ class AgentPerformanceTracker(BaseTracker):
 
     def record_failed_session(
         self,
-        session_id: str,
+        session_id: str = CURRENT,
         error_message: str | None = None,
         *,
         exception: BaseException | None = None,
@@ -243,12 +396,11 @@ class AgentPerformanceTracker(BaseTracker):
             exception: The exception that ended it; its type's name is stored.
             metadata: Anything else.
         """
-        session_id = validation.check_id("session_id", session_id)
+        session_id = context.resolve(session_id)
         if error_message is None:
             if exception is None:
                 raise ValidationError("error_message", "is None; give error_message or exception")
-            # What an exception says may hold what UTF-8 cannot; the failure is logged all the same.
-            error_message = str(exception).encode(errors="backslashreplace").decode()
+            error_message = error_text(exception)
         data = {
             "error_type": None if exception is None else type(exception).__name__,
             "error_message": validation.check_text("error_message", error_message),
@@ -260,7 +412,7 @@ class AgentPerformanceTracker(BaseTracker):
 
     def record_feedback(
         self,
-        session_id: str,
+        session_id: str = CURRENT,
         *,
         score: float | None = None,
         comment: str | None = None,
@@ -274,7 +426,7 @@ class AgentPerformanceTracker(BaseTracker):
             comment: Words.
             source: Who says so, as in ``"user"`` or ``"reviewer"``.
         """
-        session_id = validation.check_id("session_id", session_id)
+        session_id = context.resolve(session_id)
         data = {
             "score": _optional(validation.check_number, "score", score),
             "comment": _optional(validation.check_text, "comment", comment),
@@ -289,6 +441,44 @@ class AgentPerformanceTracker(BaseTracker):
             agent_id=session.agent_id,
             user_id=session.user_id,
         )
+
+    def _log_message(
+        self,
+        session_id: str,
+        role: object,
+        content: object,
+        metadata: object,
+        tokens_used: object = None,
+        response_time_ms: object = None,
+        model: object = None,
+    ) -> str:
+        now = time.monotonic()
+        session = context.resolve(session_id)
+        data = {
+            "role": validation.check_choice("role", role, ROLES),
+            "content": validation.check_text("content", content),
+            "response_time_ms": _optional(
+                validation.check_milliseconds, "response_time_ms", response_time_ms
+            ),
+            "tokens_used": _optional(validation.check_count, "tokens_used", tokens_used),
+            "model": validation.check_optional_id("model", model),
+            "metadata": _optional(validation.check_metadata, "metadata", metadata),
+        }
+        if role == "user":
+            context.user_spoke(session, now)
+        return self._record_in(session, MESSAGE_LOGGED, data)
+
+    def _check_ending(
+        self, quality_score: object, outcome: object, user_feedback: object, metadata: object
+    ) -> dict[str, Any]:
+        return {
+            "quality_score": _optional(
+                validation.check_quality_score, "quality_score", quality_score
+            ),
+            "outcome": validation.check_optional_id("outcome", outcome),
+            "user_feedback": _optional(validation.check_text, "user_feedback", user_feedback),
+            "metadata": _optional(validation.check_metadata, "metadata", metadata),
+        }
 
     def _record_in(
         self, session_id: str, type: str, data: Mapping[str, Any], nullable: tuple[str, ...] = ()

@@ -1,0 +1,120 @@
+"""What of a value is kept: all of it where JSON can hold it and it is short, and never an error."""
+
+from __future__ import annotations
+
+import enum
+import json
+import math
+from collections import OrderedDict
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tracker import canonical, validation
+from tracker.trackers.observe import Capture, capture, share
+
+
+class Broken:
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
+class BrokenDict(dict[str, int]):
+    def items(self) -> Any:
+        raise RuntimeError
+
+
+class Colour(enum.IntEnum):
+    RED = 1
+
+
+CYCLE: list[Any] = []
+CYCLE.append(CYCLE)
+
+_TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+_JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | _TEXT,
+    lambda inner: st.lists(inner) | st.dictionaries(_TEXT, inner),
+    max_leaves=20,
+)
+
+
+@given(_JSON)
+def test_json_stays_as_it_is(value: Any) -> None:
+    """What JSON can hold, and is short, is kept whole."""
+    assert capture(value, 100_000) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        ({1, 2}, "{1, 2}"),
+        (b"\x00x", "b'\\x00x'"),
+        (math.nan, "nan"),
+        ((1, (2,)), [1, [2]]),
+        ({1: OrderedDict(a=None)}, {"1": {"a": None}}),
+        (Colour.RED, 1),
+        ("x\ud800", "x\\ud800"),
+        (Broken(), "<Broken instance at "),
+        ([BrokenDict()], "<a list that cannot be shown: RuntimeError>"),
+    ],
+)
+def test_what_json_cannot_hold_becomes_its_repr(value: Any, kept: Any) -> None:
+    """Whatever it is, and whatever its own code does."""
+    found = capture(value, 1000)
+    if isinstance(value, Broken):
+        found = found[: len(kept)]
+    assert found == kept
+    assert type(found) is type(kept)
+
+
+def test_what_is_long_is_cut_off_and_says_so() -> None:
+    """Texts, lists, dicts, integers and bytes; nothing is left out in silence."""
+    assert capture("x" * 1000, 104) == "x" * 100 + "… (1,000 characters)"
+    short = capture(list(range(1000)), 100)
+    assert short[:3] == [0, 1, 2]
+    assert short[-1] == f"… {1000 - len(short) + 1:,} more"
+    short = capture({f"k{n}": n for n in range(1000)}, 100)
+    assert short["…"] == f"{1000 - len(short) + 1:,} more"
+    assert len(capture(b"x" * 10_000_000, 1000)) < 300
+    assert isinstance(capture(10**5000, 1000), str)
+
+
+def test_many_values_share_one_bound() -> None:
+    """What one took, the next cannot have."""
+    kept = Capture(30)
+    assert kept.take("x" * 20) == "x" * 20
+    assert kept.take("y" * 20) == "yy… (20 characters)"
+    assert kept.full
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "\0" * 2_000_000,
+        ["\0" * 10] * 200_000,
+        {f"{n}\0": None for n in range(200_000)},
+        [[[]]] * 200_000,
+        [-1.2345678901234567e-300] * 200_000,
+        [2**60] * 200_000,
+        [10**4000] * 1000,
+        ["\U0001f600" * 3] * 200_000,
+        ["\ud800" * 3] * 200_000,
+        [object()] * 100_000,
+        CYCLE,
+    ],
+    ids=lambda value: f"{type(value).__name__} {value!r:.12}",
+)
+def test_a_captured_value_takes_its_share_of_an_event_at_most(value: Any) -> None:
+    """Four of them always fit into an event, and validation has nothing against them."""
+    kept = capture(value, share(1_048_576))
+    validation.check_json("kept", kept)
+    size = len(canonical.encode({"kept": kept}).encode())
+    assert size <= 1_048_576 // 4 + 200
+    assert json.loads(canonical.encode({"kept": kept})) == {"kept": kept}

@@ -1,0 +1,188 @@
+"""Agents' operations: what is refused, and what the queries make of stored events."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import create_engine
+
+from tracker import (
+    AgentOperationsTracker,
+    AgentState,
+    AgentStatus,
+    OperationsOverview,
+    ValidationError,
+)
+from tracker.outbox import tables
+from tracker.queries import agents
+from tracker.testing import RecordingDestination
+from tracker.trackers import operations
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.conftest import MakeConfig
+
+STATUSES = ("active", "idle", "busy", "error")
+KINDS = ("agent.registered", "agent.status_changed", "agent.activity", "agent.heartbeat")
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "more", "message"),
+    [
+        ("register_agent", ("",), {}, "^agent_id: is empty"),
+        ("register_agent", ("a",), {"name": 5}, "^name: is of type int"),
+        ("register_agent", ("a",), {"capabilities": "search"}, "^capabilities: is of type str; gi"),
+        ("register_agent", ("a",), {"capabilities": ["x", ""]}, r"^capabilities\[1\]: is empty"),
+        ("register_agent", ("a",), {"capabilities": {"x"}}, "^capabilities: is of type set"),
+        ("update_agent_status", ("a", "Active"), {}, "^status: is 'Active'; give one of 'active'"),
+        ("update_agent_status", ("a", "offline"), {}, "^status: is 'offline'"),
+        ("update_agent_status", ("a", None), {}, "^status: is None"),
+        ("update_agent_status", ("a", "idle"), {"metadata": 1}, "^metadata: is of type int"),
+        ("log_activity", ("a", ""), {}, "^activity: is empty"),
+        ("log_activity", ("a", "x"), {"duration_ms": -1}, "^duration_ms: is -1"),
+        ("log_activity", ("a", "x"), {"details": {1}}, "^details: set is not JSON-serialisable"),
+        ("log_activity", ("a", "x"), {"session_id": ""}, "^session_id: is empty"),
+        ("heartbeat", ("a" * 257,), {}, "^agent_id: has 257 characters"),
+        ("heartbeat", ("a",), {"metadata": {1: 2}}, "^metadata: has the key"),
+        ("get_agent_status", (None,), {}, "^agent_id: is None"),
+        ("get_active_agents", (), {"since": "now"}, "^since: is of type str"),
+        ("get_recent_activity", (), {"limit": 0}, "^limit: is 0; give an int, 1 or more"),
+        ("get_recent_activity", ("",), {}, "^agent_id: is empty"),
+        ("get_operations_overview", (), {"since": 2**63}, "^since: is out of range"),
+    ],
+)
+def test_wrong_arguments_are_refused(
+    config: MakeConfig, method: str, arguments: tuple[Any, ...], more: dict[str, Any], message: str
+) -> None:
+    """Each argument is checked before anything is stored."""
+    with AgentOperationsTracker(config(), destination=RecordingDestination) as tracker:
+        with pytest.raises(ValidationError, match=message):
+            getattr(tracker, method)(*arguments, **more)
+        assert tracker.get_operations_overview().agents == 0
+
+
+def test_the_enum_is_the_four_words() -> None:
+    """AgentStatus has exactly the protocol's words, equal to them and printed as them."""
+    assert tuple(AgentStatus) == STATUSES
+    assert [f"{status}" for status in AgentStatus] == list(STATUSES)
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent used longest ago is forgotten first."""
+    monkeypatch.setattr(operations, "_MOST", 2)
+    memory = operations._Memory()
+    first = memory.of("a")
+    memory.of("b")
+    assert memory.of("a") is first
+    memory.of("c")
+    assert memory.of("a") is first, "it was used since b"
+    assert list(memory._agents) == ["c", "a"]
+
+
+def test_erased_and_damaged_events_do_not_break_reads() -> None:
+    """A row that lost its data, or whose data is no JSON, tells that the agent was there."""
+    rows = [
+        row(1, "agent.status_changed", 10, {"status": "busy"}),
+        row(2, "agent.status_changed", 20, {"erased": True}),
+        row(3, "agent.activity", 30, {"erased": True}),
+        {**row(4, "agent.activity", 40, {}), "data": "{"},
+        {**row(5, "agent.registered", 50, {}), "data": "[1]"},
+    ]
+    assert run(rows, agents.states) == [AgentState("a", None, None, None, None, 20, 50)]
+    assert run(rows, lambda c: agents.recent_activity(c, None, None, 9)) == []
+    assert run(rows, lambda c: agents.last_status(c, "a")) is None
+
+
+def test_a_status_of_a_newer_version_is_none() -> None:
+    """A word that this version does not know is no status of its own."""
+    rows = [row(1, "agent.status_changed", 10, {"status": "asleep", "previous_status": "idle"})]
+    (state,) = run(rows, agents.states)
+    assert (state.status, state.previous_status) == (None, AgentStatus.IDLE)
+    assert run(rows, lambda connection: agents.overview(connection, None)).without_status == 1
+
+
+@given(
+    logged=st.lists(
+        st.tuples(
+            st.sampled_from([*KINDS, "message.logged", "free.event"]),
+            st.sampled_from(["a", "b", "c"]),
+            st.integers(0, 1000),
+            st.sampled_from(STATUSES),
+        ),
+        max_size=40,
+    ),
+    since_ms=st.none() | st.integers(0, 1000),
+    limit=st.integers(1, 10),
+)
+def test_reads_equal_the_raw_events(
+    logged: list[tuple[str, str, int, str]], since_ms: int | None, limit: int
+) -> None:
+    """States, activity and overview equal the same computed in plain Python."""
+    rows = []
+    last: dict[str, str] = {}
+    seen: dict[str, int] = {}
+    counted = dict.fromkeys(KINDS, 0)
+    activity = []
+    for seq, (kind, agent_id, at_ms, status) in enumerate(logged, 1):
+        of_type = {"agent.status_changed": {"status": status}, "agent.activity": {"activity": "x"}}
+        rows.append(row(seq, kind, at_ms, of_type.get(kind, {}), agent_id))
+        if kind not in KINDS:
+            continue
+        seen[agent_id] = max(seen.get(agent_id, 0), at_ms)
+        if kind == "agent.status_changed":
+            last[agent_id] = status
+        if since_ms is None or at_ms >= since_ms:
+            counted[kind] += 1
+            if kind == "agent.activity" and agent_id == "a":
+                activity.append(str(seq))
+    states = run(rows, lambda connection: agents.states(connection, None, since_ms))
+    assert {one.agent_id: (one.status, one.last_seen_ms) for one in states} == {
+        agent_id: (last.get(agent_id), at_ms)
+        for agent_id, at_ms in seen.items()
+        if since_ms is None or at_ms >= since_ms
+    }
+    recent = run(rows, lambda c: agents.recent_activity(c, "a", since_ms, limit))
+    assert [one.event_id for one in recent] == activity[::-1][:limit]
+    statuses = [last.get(agent_id) for agent_id in seen]
+    assert run(rows, lambda connection: agents.overview(connection, since_ms)) == (
+        OperationsOverview(
+            agents=len(seen),
+            active=statuses.count("active"),
+            idle=statuses.count("idle"),
+            busy=statuses.count("busy"),
+            error=statuses.count("error"),
+            without_status=statuses.count(None),
+            activities=counted["agent.activity"],
+            status_changes=counted["agent.status_changed"],
+            heartbeats=counted["agent.heartbeat"],
+            last_seen_ms=max(seen.values(), default=None),
+        )
+    )
+    for agent_id in "abc":
+        newest = run(rows, lambda c, agent_id=agent_id: agents.last_status(c, agent_id))  # type: ignore[misc]  # mypy cannot infer it
+        assert newest == last.get(agent_id)
+
+
+def row(
+    seq: int, type: str, at_ms: int, data: dict[str, Any], agent_id: str = "a"
+) -> dict[str, Any]:
+    return {
+        "seq": seq, "event_id": str(seq), "type": type, "timestamp_ms": at_ms,
+        "agent_id": agent_id, "digest": "", "chain": "", "data": json.dumps(data),
+    }  # fmt: skip
+
+
+def run(rows: list[dict[str, Any]], query: Callable[[Any], Any]) -> Any:
+    engine = create_engine("sqlite://")
+    with engine.connect() as connection:
+        tables.metadata.create_all(connection)
+        if rows:
+            connection.execute(tables.events.insert(), rows)
+        found = query(connection)
+    engine.dispose()
+    return found

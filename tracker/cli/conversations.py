@@ -1,0 +1,258 @@
+"""``tracker-sync conversations`` and ``conversation``: who talked, and what was said."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tracker.cli.command import Command, Place
+from tracker.cli.context import existing, find, opened
+from tracker.cli.events import Since, limit_option
+from tracker.cli.output import (
+    duration,
+    echo_json,
+    json_option,
+    moment,
+    print_table,
+    printable,
+    printable_lines,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from tracker.queries.conversations import Conversation
+    from tracker.queries.history import HistoryEntry, ToolCall
+
+_HEADINGS = ("began", "status", "messages", "tools", "tokens", "quality", "agent", "session")
+_COLOURS = {"user": "green", "agent": "cyan", "system": "magenta", "tool": "yellow"}
+_INDENT = "    "
+
+
+def csv_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the flag ``--csv``, as its argument `as_csv`."""
+    return click.option("--csv", "as_csv", is_flag=True, help="Print CSV, for spreadsheets.")(
+        command
+    )
+
+
+def check_one_format(*, as_json: bool, as_csv: bool) -> None:
+    """Refuse two formats at once.
+
+    Raises:
+        UsageError: if both are asked for.
+    """
+    if as_json and as_csv:
+        raise click.UsageError("give --json or --csv, not both")
+
+
+def echo_csv(headings: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """Print CSV. What is not there is empty; no cell steers the terminal."""
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(headings)
+    writer.writerows([printable(cell) for cell in row] for row in rows)
+    click.echo(lines.getvalue(), nl=False)
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        "tracker-sync conversations",
+        "tracker-sync conversations --status failed --since 7d",
+        "tracker-sync conversations --agent support-bot --limit 0 --csv > conversations.csv",
+    ],
+    exits={0: "listed, or nothing was logged yet", 1: "the outbox cannot be read"},
+)
+@click.option("--agent", metavar="ID", help="Only this agent's.")
+@click.option("--user", metavar="ID", help="Only this user's.")
+@click.option(
+    "--status",
+    type=click.Choice(["open", "ended", "failed"]),
+    help="Only those that are open, have ended, or have failed.",
+)
+@click.option("--since", type=Since(), metavar="WHEN", help="Only those begun since: see `list`.")
+@click.option("--until", type=Since(), metavar="WHEN", help="Only those begun before.")
+@limit_option
+@json_option
+@csv_option
+@click.pass_obj
+def conversations(
+    place: Place,
+    agent: str | None,
+    user: str | None,
+    status: str | None,
+    since: int | None,
+    until: int | None,
+    limit: int,
+    *,
+    as_json: bool,
+    as_csv: bool,
+) -> None:
+    """List conversations, the one that began last at the end.
+
+    A conversation failed if a failure was recorded, or if it ended with the outcome "failure",
+    "failed" or "error". Only what is still in the outbox is known here; see `tracker-sync prune`.
+    """
+    from tracker.queries.conversations import list_conversations
+
+    check_one_format(as_json=as_json, as_csv=as_csv)
+    target = find(place)
+    found: Sequence[Conversation] = ()
+    if target.exists:
+        with opened(target) as outbox, outbox.snapshot() as connection:
+            found = list_conversations(
+                connection,
+                agent_id=agent,
+                user_id=user,
+                status=status,
+                since=since,
+                until=until,
+                limit=limit or None,
+            )
+    elif not (as_json or as_csv):
+        click.echo(target.absence)
+        return
+    print_conversations(found, as_json=as_json, as_csv=as_csv)
+
+
+def print_conversations(found: Sequence[Conversation], *, as_json: bool, as_csv: bool) -> None:
+    """Print conversations in the format that was asked for."""
+    from dataclasses import fields
+
+    from tracker.queries.conversations import Conversation
+
+    if as_json:
+        echo_json([vars(conversation) for conversation in found])
+    elif as_csv:
+        names = [item.name for item in fields(Conversation)]
+        echo_csv(names, ([getattr(each, name) for name in names] for each in found))
+    elif found:
+        print_table(_HEADINGS, map(_cells, found), fixed=6)
+    else:
+        click.echo("no such conversations")
+
+
+def _cells(conversation: Conversation) -> tuple[object, ...]:
+    return (
+        moment(conversation.started_at_ms),
+        conversation.status,
+        f"{conversation.messages:,}",
+        f"{conversation.tool_calls:,}",
+        f"{conversation.tokens_used:,}",
+        conversation.quality_score,
+        conversation.agent_id,
+        conversation.session_id,
+    )
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        "tracker-sync conversation 0199aa10-7c6e-7b2e-9d53-3f1c5a0e2b11",
+        "tracker-sync conversation 0199aa10-7c6e-7b2e-9d53-3f1c5a0e2b11 --no-content",
+        "tracker-sync conversation 0199aa10-7c6e-7b2e-9d53-3f1c5a0e2b11 --limit 10 --json",
+    ],
+    exits={0: "shown", 1: "there is no such conversation, or the outbox cannot be read"},
+)
+@click.argument("session_id")
+@click.option("--no-content", is_flag=True, help="Leave out what was said.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0, max=2**31),
+    default=0,
+    metavar="N",
+    help="The newest N messages and tool calls. Default: 0, for all.",
+)
+@json_option
+@click.pass_obj
+def conversation(
+    place: Place, session_id: str, limit: int, *, no_content: bool, as_json: bool
+) -> None:
+    """Show what was said in a conversation, and its tool calls.
+
+    SESSION_ID is the conversation's id, as `tracker-sync conversations` prints it.
+    """
+    from tracker.queries.conversations import find_conversation
+    from tracker.queries.history import get_conversation_history
+
+    with opened(existing(place)) as outbox, outbox.snapshot() as connection:
+        whole = find_conversation(connection, session_id)
+        if whole is None:
+            raise click.ClickException(
+                f"there is no conversation {printable(session_id)} in {outbox.path}; if it was "
+                "delivered, it may have been pruned"
+            )
+        history = get_conversation_history(connection, session_id, not no_content, limit or None)
+    if as_json:
+        echo_json({**vars(whole), "history": [_as_dict(entry) for entry in history]})
+        return
+    _print_heading(whole)
+    for entry in history:
+        _print_entry(entry, content=not no_content)
+
+
+def _as_dict(entry: HistoryEntry) -> dict[str, Any]:
+    call = entry.tool_call
+    return {**vars(entry), "tool_call": None if call is None else vars(call)}
+
+
+def _print_heading(whole: Conversation) -> None:
+    who = f"{whole.agent_id or 'unknown agent'} and {whole.user_id or 'unknown user'}"
+    said = [
+        whole.status,
+        *([f"outcome {whole.outcome}"] if whole.outcome else []),
+        *([f"quality {whole.quality_score:g}"] if whole.quality_score is not None else []),
+        f"{whole.messages:,} messages",
+        f"{whole.tool_calls:,} tool calls",
+        f"{whole.tokens_used:,} tokens",
+    ]
+    first: object = whole.started_at_ms
+    last: object = whole.last_at_ms
+    if isinstance(first, int) and isinstance(last, int):  # a damaged row holds any type
+        said.append(duration(max(last - first, 0) / 1000))
+    click.secho(printable(f"{whole.session_id}: {who}"), bold=True)
+    click.echo(f"{moment(first)}  {printable(', '.join(said))}")
+
+
+def _print_entry(entry: HistoryEntry, *, content: bool) -> None:
+    facts = [moment(entry.timestamp_ms)]
+    if entry.response_time_ms is not None:
+        facts.append(f"{entry.response_time_ms:,.0f} ms")
+    if entry.tokens_used is not None:
+        facts.append(f"{entry.tokens_used:,} tokens")
+    if entry.model is not None:
+        facts.append(entry.model)
+    if entry.tool_call is not None and entry.tool_call.duration_ms is not None:
+        facts.append(f"{entry.tool_call.duration_ms:,.0f} ms")
+    role = entry.role or "unknown"
+    name = "" if entry.tool_call is None else f" {entry.tool_call.name or 'unknown'}"
+    # click leaves the colours out where stdout is no terminal.
+    click.echo()
+    click.secho(printable(role + name), fg=_COLOURS.get(role), bold=True, nl=False)
+    click.secho(f"  {printable('  '.join(facts))}", dim=True)
+    if entry.erased:
+        _print_text("(erased)")
+    elif entry.tool_call is not None and content:
+        _print_tool_call(entry.tool_call)
+    elif entry.content is not None:
+        _print_text(entry.content)
+
+
+def _print_tool_call(call: ToolCall) -> None:
+    _print_text(json.dumps(call.arguments, ensure_ascii=False))
+    if call.result is not None:
+        result = call.result
+        text = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
+        _print_text(f"→ {text}")
+    if call.error is not None:
+        _print_text(f"failed: {call.error}", fg="red")
+
+
+def _print_text(text: str, **style: Any) -> None:
+    lines = printable_lines(text).split("\n")
+    click.secho("\n".join(f"{_INDENT}{line}".rstrip() for line in lines), **style)

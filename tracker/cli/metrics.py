@@ -1,0 +1,194 @@
+"""``tracker-sync metrics``: how well the conversations went, in all and per day."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tracker.cli.command import Command, Place
+from tracker.cli.context import find, opened
+from tracker.cli.conversations import check_one_format, csv_option, echo_csv
+from tracker.cli.events import Since
+from tracker.cli.output import echo_json, json_option, print_facts, print_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tracker.queries.metrics import Metrics
+
+_BARS = "▁▂▃▄▅▆▇█"
+_BAR_WIDTH = 20
+_MOST_DAYS = 366
+"""Days up to which those without an event are shown too."""
+
+_DAY_HEADINGS = ("day (UTC)", "conversations", "success", "messages", "tokens", "p95", "cost", "")
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        "tracker-sync metrics",
+        "tracker-sync metrics --agent support-bot --since 7d",
+        "tracker-sync metrics --since 2026-11-01 --until 2026-12-01 --csv > november.csv",
+        "tracker-sync metrics --since 1d --json",
+    ],
+    exits={0: "shown, or nothing was logged yet", 1: "the outbox cannot be read"},
+)
+@click.option("--agent", metavar="ID", help="Only this agent's.")
+@click.option(
+    "--since", type=Since(), metavar="WHEN", help="Only what was logged since: see `list`."
+)
+@click.option("--until", type=Since(), metavar="WHEN", help="Only what was logged before.")
+@json_option
+@csv_option
+@click.pass_obj
+def metrics(
+    place: Place,
+    agent: str | None,
+    since: int | None,
+    until: int | None,
+    *,
+    as_json: bool,
+    as_csv: bool,
+) -> None:
+    """Show success, response times, tokens and cost, by day too.
+
+    Success is the share of those ended among those ended or failed; open conversations have no
+    part in it. Percentiles are nearest-rank. The CSV has a line for each day (UTC) on which
+    anything was logged. Only what is still in the outbox is known here; see `tracker-sync prune`.
+    """
+    from tracker.queries.metrics import Metrics, get_metrics
+
+    check_one_format(as_json=as_json, as_csv=as_csv)
+    if since is not None and until is not None and since > until:
+        raise click.UsageError("--until lies before --since")
+    target = find(place)
+    found = Metrics(agent_id=agent, since_ms=since, until_ms=until)
+    if target.exists:
+        with opened(target) as outbox, outbox.snapshot() as connection:
+            found = get_metrics(connection, agent, since, until)
+    elif not (as_json or as_csv):
+        click.echo(target.absence)
+        return
+    if as_json:
+        echo_json(
+            {**_as_dict(found), "days": [{"day": str(d.day), **_as_dict(d)} for d in found.days]}
+        )
+    elif as_csv:
+        days = [_flat(day) for day in found.days]
+        echo_csv(_flat(Metrics()), (day.values() for day in days))
+    else:
+        _print(found)
+
+
+def _as_dict(metrics: Metrics) -> dict[str, Any]:
+    described = {**vars(metrics), "response_time": vars(metrics.response_time)}
+    del described["days"]
+    return described
+
+
+def _flat(metrics: Metrics) -> dict[str, object]:
+    """Return the figures of a day with names that a table can have."""
+    described = _as_dict(metrics)
+    times, scores = described.pop("response_time"), described.pop("quality_distribution")
+    for name in ("agent_id", "since_ms", "until_ms", "outcomes"):
+        del described[name]
+    return {
+        "day": metrics.day,
+        **described,
+        **{f"response_time_{name}": value for name, value in times.items()},
+        **{f"quality_{score}": scores.get(score, 0) for score in range(1, 6)},
+    }
+
+
+def _print(found: Metrics) -> None:
+    print_facts(_facts(found))
+    days = without_holes(found.days)
+    if days:
+        click.echo()
+        most = max(day.conversations for day in days)
+        print_table(_DAY_HEADINGS, [_cells(day, most) for day in days], fixed=7)
+
+
+def _facts(found: Metrics) -> list[tuple[str, str]]:
+    times = found.response_time
+    facts = [
+        ("conversations", f"{found.conversations:,}, of them open {found.open:,}"),
+        ("success", f"{_percent(found.success_rate)}: {found.ended:,} ended"),
+        ("failed sessions", f"{found.failed:,}"),
+        ("messages", f"{found.messages:,}, and {found.tool_calls:,} tool calls"),
+        ("tokens", f"{found.tokens_used:,} of messages, {found.llm_tokens:,} of model calls"),
+        ("cost", f"{_cost(found.cost_usd)} for {found.llm_calls:,} model calls"),
+    ]
+    if times.count:
+        measured = (times.mean_ms, times.p50_ms, times.p95_ms, times.p99_ms)
+        mean, *percentiles = map(_milliseconds, measured)
+        said = ", ".join(f"p{n} {p}" for n, p in zip((50, 95, 99), percentiles, strict=True))
+        facts.append(("response time", f"mean {mean}, {said}, of {times.count:,}"))
+    if found.quality_mean is not None:
+        scores = found.quality_distribution
+        said = "  ".join(f"{score}: {scores[score]:,}" for score in sorted(scores))
+        shape = sparkline([scores[score] for score in sorted(scores)])
+        facts.append(("quality", f"mean {found.quality_mean:.2f}  {shape}  {said}"))
+    if found.outcomes:
+        counts = ", ".join(f"{name} {count:,}" for name, count in found.outcomes.items())
+        facts.append(("outcomes", counts))
+    return facts
+
+
+def _cells(day: Metrics, most: int) -> tuple[object, ...]:
+    return (
+        day.day,
+        f"{day.conversations:,}",
+        _percent(day.success_rate),
+        f"{day.messages:,}",
+        f"{day.tokens_used:,}",
+        _milliseconds(day.response_time.p95_ms),
+        _cost(day.cost_usd),
+        "█" * round(_BAR_WIDTH * day.conversations / most) if most else "",
+    )
+
+
+def without_holes(days: Sequence[Metrics]) -> list[Metrics]:
+    """Return the days with those between on which nothing was logged, unless they are too many."""
+    from tracker.queries.metrics import DAY_MS, Metrics
+
+    by_day = {day.day: day for day in days if day.day is not None}
+    if not by_day:
+        return []
+    first, last = min(by_day), max(by_day)
+    span = (last - first).days + 1
+    if span > _MOST_DAYS:
+        return list(days)
+    midnight = datetime(first.year, first.month, first.day, tzinfo=timezone.utc)
+    start = int(midnight.timestamp() * 1000)
+    return [
+        by_day.get(
+            first + timedelta(days=number),
+            replace(Metrics(), since_ms=start + number * DAY_MS),
+        )
+        for number in range(span)
+    ]
+
+
+def sparkline(values: Sequence[int]) -> str:
+    """Return a row of bars, one for each value, as high as the value is among them."""
+    most = max(values, default=0)
+    if not most:
+        return _BARS[0] * len(values)
+    return "".join(_BARS[round(value * (len(_BARS) - 1) / most)] for value in values)
+
+
+def _percent(rate: float | None) -> str:
+    return "-" if rate is None else f"{rate:.1%}"
+
+
+def _milliseconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f} ms"
+
+
+def _cost(dollars: float) -> str:
+    return f"${dollars:,.4f}"

@@ -1,0 +1,107 @@
+"""``tracker-sync tail``: events as they are logged."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from tracker.cli.command import Command, Place
+from tracker.cli.context import existing, opened
+from tracker.cli.events import as_dict
+from tracker.cli.output import moment, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tracker.outbox.listing import Filter, StoredEvent
+    from tracker.outbox.outbox import Outbox
+
+_PAUSE_SECONDS = 0.25
+_CHUNK = 500
+_WIDTH = 100
+"""Characters of an event's data on a line."""
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        "tracker-sync tail",
+        "tracker-sync tail --lines 100 --type message.logged",
+        "tracker-sync tail --agent support-bot --json >> events.jsonl",
+    ],
+    exits={0: "ended by Ctrl-C", 1: "there is no outbox, or it cannot be read"},
+)
+@click.option(
+    "-n",
+    "--lines",
+    type=click.IntRange(min=0, max=2**31),
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="Begin with the newest N events.",
+)
+@click.option("--session", metavar="ID", help="Only this conversation.")
+@click.option("--agent", metavar="ID", help="Only this agent.")
+@click.option("--type", "event_type", metavar="TYPE", help="Only this type, as message.logged.")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each event.")
+@click.option("--no-follow", is_flag=True, help="End after what is there already.")
+@click.pass_obj
+def tail(
+    place: Place,
+    lines: int,
+    session: str | None,
+    agent: str | None,
+    event_type: str | None,
+    *,
+    as_json: bool,
+    no_follow: bool,
+) -> None:
+    """Follow events as they are logged, until Ctrl-C.
+
+    Whatever process logs them. Nothing is locked meanwhile, and no event is left out.
+    """
+    from tracker.outbox.listing import Filter
+
+    wanted = Filter(session_id=session, agent_id=agent, type=event_type)
+    try:
+        with opened(existing(place)) as outbox:
+            for event in follow(outbox, wanted, lines, endless=not no_follow):
+                click.echo(json.dumps(as_dict(event), default=repr) if as_json else _line(event))
+    except KeyboardInterrupt:
+        return
+
+
+def follow(outbox: Outbox, wanted: Filter, lines: int, *, endless: bool) -> Iterator[StoredEvent]:
+    """Yield the newest `lines` events wanted, then each new one; seqs are given in commit order."""
+    from tracker.outbox import listing
+
+    with outbox.snapshot() as connection:
+        (seen,) = connection.exec_driver_sql("SELECT coalesce(max(seq), 0) FROM events").one()
+        if lines:
+            # What is logged between the two reads is the first to be followed.
+            for event in listing.select(connection, wanted, lines):
+                seen = max(seen, event.seq)
+                yield event
+    condition, bound = wanted.condition()
+    query = f"SELECT seq FROM events WHERE seq > ? AND {condition} ORDER BY seq LIMIT {_CHUNK}"  # noqa: S608 - constant text
+    while endless:
+        with outbox.reading() as connection:
+            (newest,) = connection.exec_driver_sql("SELECT max(seq) FROM events").one()
+            seqs = connection.exec_driver_sql(query, (seen, *bound)).scalars().all()
+            found = [listing.find(connection, str(seq)) for seq in seqs]
+        yield from (event for event in found if event is not None)  # or pruned meanwhile
+        if len(seqs) == _CHUNK:
+            seen = seqs[-1]
+            continue
+        seen = max(seen, newest or 0, *seqs)
+        time.sleep(_PAUSE_SECONDS)
+
+
+def _line(event: StoredEvent) -> str:
+    data = printable(event.data)
+    shown = data if len(data) <= _WIDTH else f"{data[: _WIDTH - 1]}…"
+    who = printable(event.session_id or event.agent_id or "-")
+    return f"{event.seq}  {moment(event.timestamp_ms)}  {printable(event.type)}  {who}  {shown}"

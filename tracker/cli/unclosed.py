@@ -1,0 +1,68 @@
+"""``tracker-sync unclosed``: conversations that nobody ended."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from tracker.cli.command import Command, Place
+from tracker.cli.context import find, opened
+from tracker.cli.conversations import check_one_format, csv_option, print_conversations
+from tracker.cli.events import Since
+from tracker.cli.output import json_option
+
+if TYPE_CHECKING:
+    from tracker.queries.conversations import Conversation
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        "tracker-sync unclosed",
+        "tracker-sync unclosed --idle 2h --agent support-bot",
+        "tracker-sync unclosed --idle 1d --json",
+    ],
+    exits={0: "listed, or there are none", 1: "the outbox cannot be read"},
+)
+@click.option("--agent", metavar="ID", help="Only this agent's.")
+@click.option(
+    "--idle",
+    type=Since(),
+    default="0s",
+    metavar="AGE",
+    help="Only those in which nothing was logged for so long: 30m, 2h, 7d. Default: 0s, for all.",
+)
+@json_option
+@csv_option
+@click.pass_obj
+def unclosed(place: Place, agent: str | None, idle: int, *, as_json: bool, as_csv: bool) -> None:
+    """List conversations that nobody ended.
+
+    They were neither ended nor recorded as failed: either they go on, or the application broke off
+    without a word.
+    """
+    from tracker.queries.conversations import OPEN, list_conversations
+
+    check_one_format(as_json=as_json, as_csv=as_csv)
+    target = find(place)
+    found: list[Conversation] = []
+    if target.exists:
+        with opened(target) as outbox, outbox.snapshot() as connection:
+            everyone = list_conversations(connection, agent_id=agent, status=OPEN, limit=None)
+        found = [each for each in everyone if _is_idle(each.last_at_ms, idle)]
+    elif not (as_json or as_csv):
+        click.echo(target.absence)
+        return
+    if not found and not (as_json or as_csv):
+        click.echo("all conversations are closed")
+        return
+    print_conversations(found, as_json=as_json, as_csv=as_csv)
+
+
+def _is_idle(last_at_ms: object, before_ms: int) -> bool:
+    """Tell whether nothing was logged since `before_ms`; a clock set back is no sign of life."""
+    if not isinstance(last_at_ms, int):  # a damaged row holds any type
+        return True
+    return last_at_ms <= before_ms or last_at_ms > time.time_ns() // 1_000_000

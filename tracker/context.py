@@ -1,0 +1,120 @@
+"""The conversation, and the observed call in it, that the running code belongs to.
+
+They are kept in a `contextvars` variable, so `asyncio` tasks inherit them from the code that made
+the task, and nothing set in one task is seen in another. Threads start with nothing: give them a
+function made by `bind`. `asyncio.to_thread` does that by itself; `loop.run_in_executor`,
+`threading.Thread` and `concurrent.futures` executors do not::
+
+    with tracker.conversation("agent_123"):
+        executor.submit(bind(look_up), "flights")
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from tracker import validation
+from tracker.errors import ValidationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    from typing_extensions import ParamSpec
+
+    from tracker.trackers.conversation import ActiveConversation
+
+    P = ParamSpec("P")
+    R = TypeVar("R")
+
+
+class Call(NamedTuple):
+    """An observed call that is under way."""
+
+    call_id: str
+    depth: int
+
+
+class Scope(NamedTuple):
+    """What the running code belongs to; never changed, only replaced."""
+
+    conversation: ActiveConversation | None = None
+    call: Call | None = None
+
+
+_NOTHING = Scope()
+_scope: ContextVar[Scope] = ContextVar("tracker_scope", default=_NOTHING)
+
+
+class _Current(str):
+    """The type of `CURRENT`: a str, so that parameters are typed as what callers should give."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "CURRENT"
+
+
+CURRENT: Final[str] = _Current()
+"""Default of `session_id` parameters: the current conversation's."""
+
+
+def current_conversation() -> ActiveConversation | None:
+    """Return the conversation whose ``with`` block the running code is in, or None."""
+    return _scope.get().conversation
+
+
+def bind(function: Callable[P, R]) -> Callable[P, R]:
+    """Return `function` with the present context: for threads, which else start with none.
+
+    Each call runs in a copy of the context as it is now, other libraries' variables included, so
+    the result may be called many times and by several threads at once.
+
+    Args:
+        function: Any function but a coroutine function, whose task brings a context already.
+    """
+    context = contextvars.copy_context()
+
+    @functools.wraps(function)
+    def bound(*args: P.args, **kwargs: P.kwargs) -> R:
+        return context.copy().run(function, *args, **kwargs)
+
+    return bound
+
+
+def scope() -> Scope:
+    """Return what the running code belongs to."""
+    return _scope.get()
+
+
+def enter(new: Scope) -> None:
+    """Let the code that runs from here on belong to `new`."""
+    _scope.set(new)
+
+
+def resolve(session_id: object) -> str:
+    """Return `session_id` checked, or the current conversation's for `CURRENT`.
+
+    Raises:
+        ValidationError: if it is not allowed, or `CURRENT` outside of any conversation.
+    """
+    if session_id is not CURRENT:
+        return validation.check_id("session_id", session_id)
+    conversation = current_conversation()
+    if conversation is None:
+        raise ValidationError(
+            "session_id",
+            "is missing, and no conversation is current; give a session_id, or call this inside "
+            "`with tracker.conversation(...)`",
+        )
+    return conversation.session_id
+
+
+def user_spoke(session_id: str, when: float) -> None:
+    """Tell the current conversation, if it is that one, that its user spoke at a monotonic time."""
+    conversation = current_conversation()
+    if conversation is not None and conversation.session_id == session_id:
+        conversation.asked(when)

@@ -1,0 +1,1 @@
+"""Reading what the outbox holds: plain functions of a connection, no state, no writing."""

@@ -1,0 +1,317 @@
+"""Conversations as wholes: whose they are, how they stand, what was in them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from itertools import groupby
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+from tracker import validation
+from tracker.errors import ValidationError
+from tracker.events import (
+    CONVERSATION_ENDED,
+    CONVERSATION_FAILED,
+    CONVERSATION_RESUMED,
+    CONVERSATION_STARTED,
+    MESSAGE_LOGGED,
+    TOOL_CALLED,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from sqlalchemy import Connection
+
+OPEN = "open"
+ENDED = "ended"
+FAILED = "failed"
+STATUSES = (OPEN, ENDED, FAILED)
+
+FAILURE_OUTCOMES = frozenset({"failure", "failed", "error"})
+"""Outcomes, in any case, by which a conversation that ended counts as failed."""
+
+LIFECYCLE = (CONVERSATION_STARTED, CONVERSATION_RESUMED, CONVERSATION_ENDED, CONVERSATION_FAILED)
+
+LLM_USED = "llm.used"
+
+_OF_CONVERSATIONS = (*LIFECYCLE, MESSAGE_LOGGED, TOOL_CALLED)
+"""Types that make a conversation of a session; others may name any session."""
+
+_CHUNK = 200
+"""Conversations read at once; SQLite before 3.32 binds at most 999 values."""
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """One conversation, as it stands.
+
+    Attributes:
+        session_id: Its id.
+        agent_id: The agent, as far as it is known.
+        user_id: The user, as far as it is known.
+        status: ``"open"``, ``"ended"`` or ``"failed"``, since it was last started or resumed. It
+            failed if a failure was recorded, or if it ended with the outcome ``"failure"``,
+            ``"failed"`` or ``"error"``.
+        outcome: What came of it, as `end_conversation` was told last.
+        quality_score: The score that `end_conversation` was given last.
+        started_at_ms: When its first event that is stored here was logged, Unix milliseconds.
+        last_at_ms: When its newest event was logged.
+        messages: How many messages were logged.
+        tool_calls: How many tool calls were logged.
+        tokens_used: Sum of its messages' `tokens_used`.
+        cost_usd: Sum of the cost of its model calls, where they name the session.
+    """
+
+    session_id: str
+    agent_id: str | None = None
+    user_id: str | None = None
+    status: str = OPEN
+    outcome: str | None = None
+    quality_score: float | None = None
+    started_at_ms: int = 0
+    last_at_ms: int = 0
+    messages: int = 0
+    tool_calls: int = 0
+    tokens_used: int = 0
+    cost_usd: float = 0.0
+
+
+def milliseconds(argument: str, moment: datetime | int | None) -> int | None:
+    """Return a moment as Unix milliseconds; None for None.
+
+    Raises:
+        ValidationError: if it is neither an int nor a datetime with a time zone.
+    """
+    if moment is None or (isinstance(moment, int) and not isinstance(moment, bool)):
+        return moment
+    if not isinstance(moment, datetime):
+        raise ValidationError(
+            argument, f"is of type {type(moment).__name__}; give a datetime or Unix milliseconds"
+        )
+    if moment.utcoffset() is None:
+        raise ValidationError(
+            argument, "has no time zone; give one, as in datetime.now(timezone.utc)"
+        )
+    since_epoch = moment - datetime(1970, 1, 1, tzinfo=timezone.utc)
+    # In whole numbers: timestamp() would be a float that lies beside some milliseconds.
+    return (since_epoch.days * 86_400 + since_epoch.seconds) * 1000 + (
+        since_epoch.microseconds // 1000
+    )
+
+
+def field(name: str) -> str:
+    """Return the SQL for one field of `data`; NULL if it is not there or the row is damaged."""
+    return f"CASE WHEN json_valid(data) THEN json_extract(data, '$.{name}') END"
+
+
+def number(value: object) -> float | int | None:
+    """Return what was found in a field if it is a finite number, otherwise None."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return value if abs(value) < math.inf else None  # NaN is not less than anything
+
+
+def text(value: object) -> str | None:
+    """Return what was found in a field if it is text, otherwise None."""
+    return value if isinstance(value, str) else None
+
+
+def next_status(status: str, type: str, outcome: object) -> str:
+    """Return how a conversation stands after an event of that type.
+
+    A failure stays one, also when the conversation is then ended in order; starting or resuming
+    it opens it again.
+    """
+    if type in (CONVERSATION_STARTED, CONVERSATION_RESUMED):
+        return OPEN
+    if type == CONVERSATION_FAILED or (type == CONVERSATION_ENDED and is_failure(outcome)):
+        return FAILED
+    if type == CONVERSATION_ENDED and status == OPEN:
+        return ENDED
+    return status
+
+
+def is_failure(outcome: object) -> bool:
+    """Tell whether a conversation with that outcome counts as failed."""
+    return isinstance(outcome, str) and outcome.casefold() in FAILURE_OUTCOMES
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which conversations are wanted; None wants all.
+
+    Attributes:
+        agent_id: The agent.
+        user_id: The user.
+        status: One of `STATUSES`.
+        since_ms: Started then or later, Unix milliseconds.
+        until_ms: Started before then.
+    """
+
+    agent_id: str | None = None
+    user_id: str | None = None
+    status: str | None = None
+    since_ms: int | None = None
+    until_ms: int | None = None
+
+    def matches(self, conversation: Conversation) -> bool:
+        """Tell whether a conversation is one of those wanted."""
+        mine = (self.agent_id, self.user_id, self.status)
+        its = (conversation.agent_id, conversation.user_id, conversation.status)
+        if any(want is not None and want != has for want, has in zip(mine, its, strict=True)):
+            return False
+        if self.since_ms is None and self.until_ms is None:
+            return True
+        started: object = conversation.started_at_ms
+        if not isinstance(started, int):  # a damaged row holds any type
+            return False
+        return (self.since_ms is None or started >= self.since_ms) and (
+            self.until_ms is None or started < self.until_ms
+        )
+
+
+def list_conversations(
+    connection: Connection,
+    *,
+    agent_id: str | None = None,
+    user_id: str | None = None,
+    status: str | None = None,
+    since: datetime | int | None = None,
+    until: datetime | int | None = None,
+    limit: int | None = 50,
+) -> tuple[Conversation, ...]:
+    """Return the newest `limit` of the conversations wanted, in the order they began.
+
+    Conversations without a stored start count too: those begun elsewhere, or whose oldest events
+    were pruned.
+
+    Args:
+        connection: A connection to the outbox.
+        agent_id: Only this agent's.
+        user_id: Only this user's.
+        status: Only those that are ``"open"``, ``"ended"`` or ``"failed"``.
+        since: Only those started then or later: a datetime with a time zone, or Unix milliseconds.
+        until: Only those started before then.
+        limit: How many at most; None for all.
+
+    Raises:
+        ValidationError: if an argument is not allowed.
+    """
+    if status is not None:
+        validation.check_choice("status", status, STATUSES)
+    wanted = Wanted(
+        validation.check_optional_id("agent_id", agent_id),
+        validation.check_optional_id("user_id", user_id),
+        status,
+        milliseconds("since", since),
+        milliseconds("until", until),
+    )
+    if limit is not None:
+        validation.check_count("limit", limit)
+    found: list[Conversation] = []
+    for conversation in newest_first(connection, status):
+        if limit is not None and len(found) >= limit:
+            break
+        if wanted.matches(conversation):
+            found.append(conversation)
+    return tuple(reversed(found))
+
+
+def newest_first(connection: Connection, status: str | None = None) -> Iterator[Conversation]:
+    """Yield all conversations, or those of a status, the one that began last first.
+
+    No cursor is open meanwhile.
+    """
+    # Answered by the index of session ids alone: the rows are not read.
+    sessions = [
+        session_id
+        for session_id, _ in connection.exec_driver_sql(
+            "SELECT session_id, min(seq) AS first FROM events "
+            "WHERE session_id IS NOT NULL GROUP BY session_id ORDER BY first DESC"
+        )
+    ]
+    if status is not None:
+        statuses = _statuses(connection)
+        sessions = [each for each in sessions if statuses.get(each, OPEN) == status]
+    for start in range(0, len(sessions), _CHUNK):
+        chunk = sessions[start : start + _CHUNK]
+        found = _read(connection, chunk)
+        yield from (found[session_id] for session_id in chunk if session_id in found)
+
+
+def _statuses(connection: Connection) -> dict[str, str]:
+    """Return how each session stands in which anything began or ended; few rows tell."""
+    rows = connection.exec_driver_sql(
+        f"""SELECT session_id, type,
+                   CASE type WHEN '{CONVERSATION_ENDED}' THEN {field("outcome")} END
+            FROM events
+            WHERE timestamp_ms >= -9223372036854775808 -- any; so that its index is taken
+              AND type IN (?, ?, ?, ?)
+            ORDER BY seq""",  # noqa: S608 - our own names
+        LIFECYCLE,
+    ).all()
+    statuses: dict[str, str] = {}
+    for session_id, type_, outcome in rows:
+        statuses[session_id] = next_status(statuses.get(session_id, OPEN), type_, outcome)
+    return statuses
+
+
+def find_conversation(connection: Connection, session_id: str) -> Conversation | None:
+    """Return one conversation; None if nothing of it is stored."""
+    return _read(connection, [session_id]).get(session_id)
+
+
+def _read(connection: Connection, sessions: Sequence[str]) -> dict[str, Conversation]:
+    """Return the conversations among these sessions, by id."""
+    rows = connection.exec_driver_sql(
+        f"""SELECT session_id, type, timestamp_ms, agent_id, user_id,
+                   CASE type WHEN '{MESSAGE_LOGGED}' THEN {field("tokens_used")}
+                             WHEN '{CONVERSATION_ENDED}' THEN {field("quality_score")}
+                             WHEN '{LLM_USED}' THEN {field("cost_usd")} END,
+                   CASE type WHEN '{CONVERSATION_ENDED}' THEN {field("outcome")} END
+            FROM events WHERE session_id IN ({", ".join("?" * len(sessions))})
+            ORDER BY session_id, seq""",  # noqa: S608 - our own names
+        tuple(sessions),
+    ).all()
+    found = {}
+    for session_id, group in groupby(rows, itemgetter(0)):
+        events = list(group)
+        if any(event[1] in _OF_CONVERSATIONS for event in events):
+            found[session_id] = _summary(session_id, events)
+    return found
+
+
+def _summary(session_id: str, events: Sequence[Any]) -> Conversation:
+    """Fold a session's events, in order, into what is known of it."""
+    status = OPEN
+    agent_id = user_id = outcome = quality_score = None
+    counts = dict.fromkeys((MESSAGE_LOGGED, TOOL_CALLED), 0)
+    tokens_used, cost_usd = 0, 0.0
+    for _, type_, _, agent, user, figure, said in events:
+        agent_id, user_id = agent or agent_id, user or user_id
+        status = next_status(status, type_, said)
+        if type_ in counts:
+            counts[type_] += 1
+        if type_ == CONVERSATION_ENDED:
+            outcome, quality_score = text(said) or outcome, number(figure) or quality_score
+        elif type_ == MESSAGE_LOGGED:
+            tokens_used += int(number(figure) or 0)
+        elif type_ == LLM_USED:
+            cost_usd += number(figure) or 0.0
+    return Conversation(
+        session_id,
+        agent_id,
+        user_id,
+        status,
+        outcome,
+        quality_score,
+        started_at_ms=events[0][2],
+        last_at_ms=events[-1][2],
+        messages=counts[MESSAGE_LOGGED],
+        tool_calls=counts[TOOL_CALLED],
+        tokens_used=tokens_used,
+        cost_usd=cost_usd,
+    )

@@ -1,0 +1,142 @@
+"""What was said in a conversation, and which tools were called."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tracker import validation
+from tracker.events import MESSAGE_LOGGED, TOOL_CALLED
+from tracker.queries.conversations import number, text
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A call of a tool within a conversation.
+
+    Attributes:
+        name: The tool's name.
+        arguments: What it was called with.
+        result: What it answered.
+        error: What went wrong, if it failed.
+        duration_ms: Milliseconds it took.
+        call_id: The id that the model gave the call.
+    """
+
+    name: str | None = None
+    arguments: Any = None
+    result: Any = None
+    error: str | None = None
+    duration_ms: float | None = None
+    call_id: str | None = None
+
+
+@dataclass(frozen=True)
+class HistoryEntry:
+    """One message or tool call of a conversation. What was not logged is None.
+
+    Attributes:
+        seq: Its place in the outbox.
+        event_id: Its id.
+        type: ``"message.logged"`` or ``"tool.called"``.
+        timestamp_ms: When it was logged, Unix milliseconds.
+        role: ``"user"``, ``"agent"``, ``"system"`` or ``"tool"``; ``"tool"`` for a tool call.
+        content: The message's text; None for a tool call.
+        response_time_ms: Milliseconds it took to answer.
+        tokens_used: Tokens spent on it.
+        model: The model that wrote it.
+        metadata: Anything else that was logged with it.
+        tool_call: The call, for a tool call.
+        erased: Whether its data was erased at somebody's request.
+    """
+
+    seq: int
+    event_id: str
+    type: str
+    timestamp_ms: int
+    role: str | None = None
+    content: str | None = None
+    response_time_ms: float | None = None
+    tokens_used: int | None = None
+    model: str | None = None
+    metadata: dict[str, Any] | None = None
+    tool_call: ToolCall | None = None
+    erased: bool = False
+
+
+def get_conversation_history(
+    connection: Connection,
+    session_id: str,
+    include_content: bool = True,
+    limit: int | None = None,
+) -> tuple[HistoryEntry, ...]:
+    """Return a conversation's messages and tool calls, in the order they were logged.
+
+    Args:
+        connection: A connection to the outbox.
+        session_id: The conversation; of one that is not stored, the history is empty.
+        include_content: False leaves out what was said: texts, metadata, and the tools' arguments,
+            results and errors.
+        limit: The newest so many; None for all.
+
+    Raises:
+        ValidationError: if an argument is not allowed.
+    """
+    session_id = validation.check_id("session_id", session_id)
+    bound = -1 if limit is None else validation.check_count("limit", limit)
+    rows = connection.exec_driver_sql(
+        "SELECT seq, event_id, type, timestamp_ms, data FROM events "
+        "WHERE session_id = ? AND type IN (?, ?) ORDER BY seq DESC LIMIT ?",
+        (session_id, MESSAGE_LOGGED, TOOL_CALLED, bound),
+    ).all()
+    return tuple(_entry(*row, include_content=include_content) for row in reversed(rows))
+
+
+def _entry(
+    seq: int, event_id: str, type: str, timestamp_ms: int, stored: str, *, include_content: bool
+) -> HistoryEntry:
+    data = _decode(stored)
+    erased = data.get("erased") is True
+    if type == TOOL_CALLED:
+        call = None if erased else _tool_call(data, include_content=include_content)
+        return HistoryEntry(
+            seq, event_id, type, timestamp_ms, role="tool", tool_call=call, erased=erased
+        )
+    tokens_used, metadata = number(data.get("tokens_used")), data.get("metadata")
+    return HistoryEntry(
+        seq,
+        event_id,
+        type,
+        timestamp_ms,
+        role=text(data.get("role")),
+        content=text(data.get("content")) if include_content else None,
+        response_time_ms=number(data.get("response_time_ms")),
+        tokens_used=None if tokens_used is None else int(tokens_used),
+        model=text(data.get("model")),
+        metadata=metadata if include_content and isinstance(metadata, dict) else None,
+        erased=erased,
+    )
+
+
+def _tool_call(data: dict[str, Any], *, include_content: bool) -> ToolCall:
+    return ToolCall(
+        name=text(data.get("name")),
+        arguments=data.get("arguments") if include_content else None,
+        result=data.get("result") if include_content else None,
+        error=text(data.get("error")) if include_content else None,
+        duration_ms=number(data.get("duration_ms")),
+        call_id=text(data.get("call_id")),
+    )
+
+
+def _decode(stored: str) -> dict[str, Any]:
+    """Return an event's data; nothing, if the row is damaged."""
+    try:
+        data = json.loads(stored)
+    except (TypeError, ValueError, RecursionError):
+        return {}
+    return data if isinstance(data, dict) else {}

@@ -1,0 +1,306 @@
+"""Figures over all conversations in a window of time, in all and per day."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from datetime import date, datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from tracker import validation
+from tracker.errors import ValidationError
+from tracker.events import CONVERSATION_ENDED, MESSAGE_LOGGED, TOOL_CALLED
+from tracker.queries import conversations
+from tracker.queries.conversations import ENDED, FAILED, LIFECYCLE, LLM_USED, OPEN, number
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection
+
+DAY_MS = 86_400_000
+
+# Times that a clock can show: 1970 to 9999. A damaged row's may lie outside, or be no number at
+# all: the comparison with both bounds leaves such rows out.
+_FIRST_MS = 0
+_LAST_MS = 253_402_300_799_999
+
+_BEST_SCORE = 5
+
+
+@dataclass(frozen=True)
+class ResponseTime:
+    """How long agents took to answer, in milliseconds; None where nothing was measured.
+
+    Percentiles are nearest-rank: the smallest measured value that at least so many percent of
+    the measured values do not exceed. So each is a value that was logged.
+
+    Attributes:
+        count: How many messages carry a response time.
+        mean_ms: Their mean.
+        p50_ms: The median.
+        p95_ms: The 95th percentile.
+        p99_ms: The 99th percentile.
+    """
+
+    count: int = 0
+    mean_ms: float | None = None
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    p99_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Figures over the events of a window of time, and nothing outside it.
+
+    Attributes:
+        agent_id: Whose events; None for all.
+        since_ms: The window's start, Unix milliseconds; None for the beginning.
+        until_ms: The window's end, itself outside; None for none.
+        conversations: Conversations of which anything was logged in the window: a start, a
+            resumption, an end, a failure or a message. The sum of the three that follow.
+        ended: Those that ended well, by the window's end.
+        failed: Failed sessions: a failure was recorded, or they ended with the outcome
+            ``"failure"``, ``"failed"`` or ``"error"``. A resumption gives them another chance.
+        open: The others.
+        success_rate: ``ended / (ended + failed)``, from 0.0 to 1.0; None if nothing is over. Open
+            conversations and quality scores have no part in it.
+        outcomes: How often each outcome was given to `end_conversation`.
+        messages: Messages logged.
+        tool_calls: Tool calls logged.
+        tokens_used: Sum of the messages' `tokens_used`.
+        response_time: Response times of messages.
+        quality_count: How many ends carry a quality score.
+        quality_mean: The scores' mean; None if there is none.
+        quality_distribution: How many scores lie nearest to 1, 2, 3, 4 and 5; halves count up.
+        llm_calls: Model calls logged.
+        llm_tokens: Sum of the model calls' `total_tokens`; apart from `tokens_used`, because both
+            may be logged of the same answer.
+        cost_usd: Sum of the model calls' cost.
+        days: The same figures for each day (UTC) on which anything was logged, in order.
+    """
+
+    agent_id: str | None = None
+    since_ms: int | None = None
+    until_ms: int | None = None
+    conversations: int = 0
+    ended: int = 0
+    failed: int = 0
+    open: int = 0
+    success_rate: float | None = None
+    outcomes: dict[str, int] = field(default_factory=dict)
+    messages: int = 0
+    tool_calls: int = 0
+    tokens_used: int = 0
+    response_time: ResponseTime = field(default_factory=ResponseTime)
+    quality_count: int = 0
+    quality_mean: float | None = None
+    quality_distribution: dict[int, int] = field(default_factory=dict)
+    llm_calls: int = 0
+    llm_tokens: int = 0
+    cost_usd: float = 0.0
+    days: tuple[Metrics, ...] = ()
+
+    @property
+    def day(self) -> date | None:
+        """The day (UTC) on which the window begins; None if it has no beginning."""
+        if self.since_ms is None:
+            return None
+        return datetime.fromtimestamp(self.since_ms // 1000, timezone.utc).date()
+
+
+def get_metrics(
+    connection: Connection,
+    agent_id: str | None = None,
+    since: datetime | int | None = None,
+    until: datetime | int | None = None,
+) -> Metrics:
+    """Return the figures of what was logged from `since` until just before `until`.
+
+    Args:
+        connection: A connection to the outbox.
+        agent_id: Only events of this agent.
+        since: The first moment: a datetime with a time zone, or Unix milliseconds.
+        until: The moment after the last one.
+
+    Raises:
+        ValidationError: if an argument is not allowed.
+    """
+    agent_id = validation.check_optional_id("agent_id", agent_id)
+    since_ms = conversations.milliseconds("since", since)
+    until_ms = conversations.milliseconds("until", until)
+    if since_ms is not None and until_ms is not None and since_ms > until_ms:
+        raise ValidationError("until", "lies before since; give a later moment")
+    window = _Window(connection, agent_id, since_ms, until_ms)
+    total, days = _Tally(), defaultdict[int, _Tally](_Tally)
+    _count_lifecycle(window, total, days)
+    _count_messages(window, total, days)
+    _count_tool_calls(window, total, days)
+    _count_model_calls(window, total, days)
+    return total.metrics(
+        agent_id,
+        since_ms,
+        until_ms,
+        days=tuple(days[day].metrics(agent_id, *window.part(day)) for day in sorted(days)),
+    )
+
+
+@dataclass(frozen=True)
+class _Window:
+    """What is looked at."""
+
+    connection: Connection
+    agent_id: str | None
+    since_ms: int | None
+    until_ms: int | None
+
+    def select(self, columns: str, types: Sequence[str], then: str = "") -> Sequence[Any]:
+        """Return columns of the window's events of some types, found by the index of times."""
+        first = _FIRST_MS if self.since_ms is None else self.since_ms
+        last = _LAST_MS if self.until_ms is None else self.until_ms - 1
+        # Far-off moments are brought to where SQLite can hold them.
+        first, last = min(max(first, _FIRST_MS), _LAST_MS + 1), max(min(last, _LAST_MS), -1)
+        bound: list[Any] = [first, last, *types]
+        condition = f"timestamp_ms BETWEEN ? AND ? AND type IN ({', '.join('?' * len(types))})"
+        if self.agent_id is not None:
+            condition += " AND agent_id = ?"
+            bound.append(self.agent_id)
+        return self.connection.exec_driver_sql(
+            f"SELECT {columns} FROM events WHERE {condition} {then}",  # noqa: S608 - constant text
+            tuple(bound),
+        ).all()
+
+    def part(self, day: int) -> tuple[int, int]:
+        """Return the bounds of a day within the window."""
+        start, end = day * DAY_MS, (day + 1) * DAY_MS
+        return (
+            start if self.since_ms is None else max(start, self.since_ms),
+            end if self.until_ms is None else min(end, self.until_ms),
+        )
+
+
+@dataclass
+class _Tally:
+    """What was counted so far, of a day or in all."""
+
+    statuses: dict[Any, str] = field(default_factory=dict)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    scores: list[float] = field(default_factory=list)
+    messages: int = 0
+    tool_calls: int = 0
+    tokens_used: int = 0
+    response_times: list[float] = field(default_factory=list)
+    llm_calls: int = 0
+    llm_tokens: int = 0
+    costs: list[float] = field(default_factory=list)
+
+    def metrics(
+        self,
+        agent_id: str | None,
+        since_ms: int | None,
+        until_ms: int | None,
+        days: tuple[Metrics, ...] = (),
+    ) -> Metrics:
+        """Return the figures."""
+        status = Counter(self.statuses.values())
+        over = status[ENDED] + status[FAILED]
+        nearest = Counter(math.floor(score + 0.5) for score in self.scores)
+        return Metrics(
+            agent_id=agent_id,
+            since_ms=since_ms,
+            until_ms=until_ms,
+            conversations=len(self.statuses),
+            ended=status[ENDED],
+            failed=status[FAILED],
+            open=status[OPEN],
+            success_rate=status[ENDED] / over if over else None,
+            outcomes=dict(sorted(self.outcomes.items())),
+            messages=self.messages,
+            tool_calls=self.tool_calls,
+            tokens_used=self.tokens_used,
+            response_time=_response_time(self.response_times),
+            quality_count=len(self.scores),
+            quality_mean=_mean(self.scores),
+            quality_distribution={score: nearest[score] for score in range(1, _BEST_SCORE + 1)},
+            llm_calls=self.llm_calls,
+            llm_tokens=self.llm_tokens,
+            cost_usd=math.fsum(self.costs),
+            days=days,
+        )
+
+
+def _count_lifecycle(window: _Window, total: _Tally, days: dict[int, _Tally]) -> None:
+    columns = f"""timestamp_ms / {DAY_MS}, session_id, type,
+        CASE type WHEN '{CONVERSATION_ENDED}' THEN {conversations.field("outcome")} END,
+        CASE type WHEN '{CONVERSATION_ENDED}' THEN {conversations.field("quality_score")} END"""
+    for day, session_id, type_, said, figure in window.select(columns, LIFECYCLE, "ORDER BY seq"):
+        outcome, score = conversations.text(said), number(figure)
+        for tally in (total, days[int(day)]):
+            status = tally.statuses.get(session_id, OPEN)
+            tally.statuses[session_id] = conversations.next_status(status, type_, outcome)
+            if outcome is not None:
+                tally.outcomes[outcome] += 1
+            if score is not None and 1 <= score <= _BEST_SCORE:
+                tally.scores.append(score)
+
+
+def _count_messages(window: _Window, total: _Tally, days: dict[int, _Tally]) -> None:
+    tokens_used, response_time = map(conversations.field, ("tokens_used", "response_time_ms"))
+    columns = f"timestamp_ms / {DAY_MS}, session_id, {tokens_used}, {response_time}"
+    for day, session_id, tokens, time_ms in window.select(columns, (MESSAGE_LOGGED,)):
+        tally = days[int(day)]
+        tally.messages += 1
+        if session_id is not None:
+            tally.statuses.setdefault(session_id, OPEN)
+            total.statuses.setdefault(session_id, OPEN)
+        if tokens is not None:
+            tally.tokens_used += int(number(tokens) or 0)
+        if time_ms is not None and number(time_ms) is not None:
+            tally.response_times.append(time_ms)
+    for tally in days.values():
+        total.messages += tally.messages
+        total.tokens_used += tally.tokens_used
+        total.response_times += tally.response_times
+
+
+def _count_tool_calls(window: _Window, total: _Tally, days: dict[int, _Tally]) -> None:
+    columns = f"timestamp_ms / {DAY_MS}, count(*)"
+    for day, count in window.select(columns, (TOOL_CALLED,), "GROUP BY 1"):
+        days[int(day)].tool_calls += count
+        total.tool_calls += count
+
+
+def _count_model_calls(window: _Window, total: _Tally, days: dict[int, _Tally]) -> None:
+    total_tokens, cost_usd = map(conversations.field, ("total_tokens", "cost_usd"))
+    columns = f"timestamp_ms / {DAY_MS}, {total_tokens}, {cost_usd}"
+    for day, tokens, cost in window.select(columns, (LLM_USED,)):
+        tally = days[int(day)]
+        tally.llm_calls += 1
+        tally.llm_tokens += int(number(tokens) or 0)
+        if number(cost) is not None:
+            tally.costs.append(cost)
+    for tally in days.values():
+        total.llm_calls += tally.llm_calls
+        total.llm_tokens += tally.llm_tokens
+        total.costs += tally.costs
+
+
+def _response_time(values: list[float]) -> ResponseTime:
+    if not values:
+        return ResponseTime()
+    ordered = sorted(values)
+    return ResponseTime(
+        len(ordered), _mean(ordered), *(nearest_rank(ordered, percent) for percent in (50, 95, 99))
+    )
+
+
+def nearest_rank(ordered: Sequence[float], percent: int) -> float:
+    """Return the nearest-rank percentile of values in ascending order, at least one."""
+    rank = -(-percent * len(ordered) // 100)  # rounded up, in whole numbers
+    return ordered[max(rank, 1) - 1]
+
+
+def _mean(values: list[float]) -> float | None:
+    return math.fsum(values) / len(values) if values else None

@@ -1,0 +1,217 @@
+"""`Redactor`: what becomes of an event's data before it is encoded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tracker import log
+from tracker.events import VOCABULARY
+from tracker.redaction import secrets
+from tracker.redaction.capture import without_content
+from tracker.redaction.rules import candidates, mask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from tracker.config import APIConfig
+    from tracker.redaction.rules import Gate, Rule
+
+CHOSEN = frozenset({"role", "severity", "status", "previous_status"})
+"""Fields of the tracker's own events that hold one of a few words: never masked."""
+FAILED = "[redaction failed]"
+"""Stands for a string that a redactor of the user's could not deal with."""
+CUSTOM = "custom"
+"""What is counted when a redactor of the user's changed a string."""
+CUSTOM_FAILED = "redaction_failed"
+"""What is counted when one failed."""
+PERSONAL = frozenset({"email", "phone", "payment_card", "iban", "us_ssn", "ip_address"})
+"""Kinds of personal data."""
+SHORTEST = 6
+"""Characters of the shortest thing that any rule finds."""
+
+
+class Redactor:
+    """Masks strings and keys wherever they stand in an event's data. Any thread may use it.
+
+    Args:
+        config: Settings: `redaction`, `redactors` and `capture_content` are used here.
+    """
+
+    def __init__(self, config: APIConfig) -> None:
+        self._labels: list[tuple[str, tuple[Gate, ...]]] = []
+        if config.redaction != "off":
+            self._labels.append(("secret", secrets.GATES))
+        if config.redaction == "pii":
+            from tracker.redaction import personal  # the extra: only where it is asked for
+
+            self._labels.append(("pii", personal.GATES))
+        self._custom = tuple(config.redactors)
+        self._capture = config.capture_content
+        self._said: dict[int, object] = {}
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do, whatever the event."""
+        return not self._labels and not self._custom and self._capture
+
+    def apply(self, type: str, data: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
+        """Return the data to store, and what was masked in it, counted by kind.
+
+        The data given is never changed; it is returned as it is when there is nothing to mask.
+        """
+        counts: dict[str, int] = {}
+        clean = data
+        labelled = self._candidates(type, data)
+        if labelled or self._custom:
+            walk = _Walk(labelled, self._custom, counts, self._complain)
+            masked = walk.data(data, own_names=type in VOCABULARY)
+            clean = masked if counts else data
+        if not self._capture:
+            clean = without_content(type, clean, data)
+        if counts:
+            # A free event may have a field of that name already.
+            name = "redactions" if "redactions" not in clean else "tracker.redactions"
+            clean = {**clean, name: dict(sorted(counts.items()))}
+        return clean, counts
+
+    def _candidates(self, type: str, data: Mapping[str, Any]) -> list[_Labelled]:
+        strings: list[str] = []
+        own = type in VOCABULARY
+        for name, value in data.items():
+            if not own:
+                strings.append(f"{name}=")
+            if isinstance(value, str):
+                if len(value) >= SHORTEST:
+                    strings.append(value)
+            elif isinstance(value, (dict, list, tuple)):
+                _collect(value, strings)
+        if not strings:
+            return []
+        text = "\n".join(strings)
+        found = [(label, candidates(gates, text)) for label, gates in self._labels]
+        return [_Labelled(label, tuple(rules)) for label, rules in found if rules]
+
+    def _complain(self, index: int, error: Exception | None) -> None:
+        """Say once per redactor that it failed; never what it said, for that may hold the text."""
+        mine = object()
+        if self._said.setdefault(index, mine) is mine:  # of several threads, one is first
+            what = "returned no text" if error is None else f"raised {type(error).__name__}"
+            log.error(
+                "redactor %d of APIConfig.redactors %s; what it fails on is stored as %r",
+                index,
+                what,
+                FAILED,
+            )
+
+
+def redaction_kind(counts: Mapping[str, int]) -> tuple[str, str]:
+    """Return the kind and the severity of the report on what was masked in an event."""
+    if counts.keys() - PERSONAL - {CUSTOM, CUSTOM_FAILED}:
+        return "secret_detected", "high"
+    if counts.keys() & PERSONAL:
+        return "pii_detected", "medium"
+    return "content_redacted", "low"
+
+
+class _Labelled(NamedTuple):
+    """Rules that may hold in an event, and what their masks begin with."""
+
+    label: str
+    rules: tuple[Rule, ...]
+
+
+class _Walk:
+    """One pass over an event's data."""
+
+    def __init__(
+        self,
+        labelled: list[_Labelled],
+        custom: tuple[Callable[[str], str], ...],
+        counts: dict[str, int],
+        complain: Callable[[int, Exception | None], None],
+    ) -> None:
+        self._labelled = labelled
+        self._keyed = [
+            _Labelled(label, keyed)
+            for label, rules in labelled
+            if (keyed := tuple(rule for rule in rules if rule.keyed))
+        ]
+        self._custom = custom
+        self._counts = counts
+        self._complain = complain
+
+    def data(self, data: dict[str, Any], *, own_names: bool) -> dict[str, Any]:
+        """Return an event's data, masked; its fields' names too, unless they are the tracker's."""
+        if own_names:
+            return {
+                name: value if name in CHOSEN else self.member(name, value)
+                for name, value in data.items()
+            }
+        return self._mapping(data)
+
+    def member(self, key: str, value: object) -> object:
+        """Return the value that stands under `key`, masked."""
+        if not isinstance(value, str):
+            return self._value(value)
+        for label, rules in self._keyed:
+            said = "".join((key, "=", value))
+            if (clean := mask(rules, label, said, self._counts)) is not said:
+                value = clean[len(key) + 1 :]
+        return self._text(value)
+
+    def _value(self, value: object) -> object:
+        if isinstance(value, str):
+            return self._text(value)
+        if isinstance(value, dict):
+            return self._mapping(value)
+        if isinstance(value, (list, tuple)):
+            return [self._value(item) for item in value]
+        return value
+
+    def _mapping(self, value: dict[str, Any]) -> dict[str, Any]:
+        masked: dict[str, Any] = {}
+        for key, item in value.items():
+            clean = name = self._text(key)
+            number = 1
+            while name in masked:  # two keys may become the same mask
+                number += 1
+                name = f"{clean} ({number})"
+            masked[name] = self.member(key, item)
+        return masked
+
+    def _text(self, text: str) -> str:
+        if len(text) >= SHORTEST:
+            for label, rules in self._labelled:
+                text = mask(rules, label, text, self._counts)
+        for index, redactor in enumerate(self._custom):
+            text = self._by_custom(index, redactor, text)
+        return text
+
+    def _by_custom(self, index: int, redactor: Callable[[str], str], text: str) -> str:
+        try:
+            clean = redactor(str.__str__(text))
+            if isinstance(clean, str):
+                clean.encode()  # what UTF-8 cannot hold could not be stored
+                if clean != text:
+                    self._count(CUSTOM)
+                return clean
+            self._complain(index, None)  # type: ignore[unreachable]  # a redactor may be wrong
+        except Exception as error:  # noqa: BLE001 - the user's code: it must not lose the event
+            self._complain(index, error)
+        self._count(CUSTOM_FAILED)
+        return FAILED
+
+    def _count(self, kind: str) -> None:
+        self._counts[kind] = self._counts.get(kind, 0) + 1
+
+
+def _collect(value: object, strings: list[str]) -> None:
+    if isinstance(value, str):
+        strings.append(value)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            strings.append(key + "=")  # as it is said of a secret
+            _collect(item, strings)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _collect(item, strings)

@@ -1,0 +1,89 @@
+"""`Rule`: one kind of thing to mask, and how to tell at no cost that it is not there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import re
+    from collections.abc import Callable, Collection, Iterable
+
+
+class Rule(NamedTuple):
+    """One kind of secret or of personal data.
+
+    Attributes:
+        kind: Its name, as in ``openai_key``.
+        pattern: Finds it; what the group ``secret`` holds is masked, the rest of the match stays.
+            Bounded, and without two ways to match the same text: linear in the text's length.
+        check: What a pattern cannot say, asked of what would be masked.
+        anchors: Texts of which one occurs wherever the pattern matches; an empty one always does.
+        context: Words of which one, in any case, must stand somewhere in the event.
+        keyed: Also holds for a value under a key, as ``{"secret_key": "…"}``.
+    """
+
+    kind: str
+    pattern: re.Pattern[str]
+    check: Callable[[str], bool]
+    anchors: tuple[str, ...] = ("",)
+    context: tuple[str, ...] = ()
+    keyed: bool = False
+
+
+class Gate(NamedTuple):
+    """Rules that need not be looked at unless `trigger` occurs in what `remainder` leaves."""
+
+    trigger: str
+    rules: tuple[Rule, ...]
+    pattern: re.Pattern[str] | None = None
+    """What the text must hold besides, where the trigger alone is common."""
+
+
+# What prose is made of; what remains of it is short, and quickly searched for many triggers.
+_PROSE = b"abcdefghijklmnopqrstuvwxyz \t\r\n.,;!?'\"()" + bytes(range(128, 256))
+
+
+def remainder(text: str) -> str:
+    """Return the capitals, digits and signs of `text`."""
+    return text.encode(errors="replace").translate(None, _PROSE).decode("ascii")
+
+
+def candidates(gates: Iterable[Gate], text: str) -> list[Rule]:
+    """Return the rules that might hold somewhere in `text`, in their order; mostly none."""
+    # Loops, not generators: this runs for every event.
+    found: list[Rule] = []
+    rest = remainder(text)
+    for trigger, rules, pattern in gates:
+        if trigger in rest and (pattern is None or pattern.search(text)):
+            for rule in rules:
+                for anchor in rule.anchors:
+                    if anchor in text:
+                        if rule not in found and _holds(rule, text):
+                            found.append(rule)
+                        break
+    return found
+
+
+def _holds(rule: Rule, text: str) -> bool:
+    if rule.pattern.search(text) is None:
+        return False
+    lowered = text.lower() if rule.context else ""
+    return not rule.context or any(word in lowered for word in rule.context)
+
+
+def mask(rules: Collection[Rule], label: str, text: str, counts: dict[str, int]) -> str:
+    """Return `text` with what the rules find as ``[label:kind]``, and count it by kind."""
+    for rule in rules:
+        text = _mask_one(rule, label, text, counts)
+    return text
+
+
+def _mask_one(rule: Rule, label: str, text: str, counts: dict[str, int]) -> str:
+    pieces, end = [], 0
+    for match in rule.pattern.finditer(text):
+        secret = match["secret"]
+        if "[secret:" not in secret and rule.check(secret):
+            counts[rule.kind] = counts.get(rule.kind, 0) + 1
+            pieces += [text[end : match.start("secret")], f"[{label}:{rule.kind}]"]
+            end = match.end("secret")
+    return "".join([*pieces, text[end:]]) if pieces else text

@@ -1,0 +1,393 @@
+"""Conversations as ``with`` blocks: `ActiveConversation`, and `ToolCall` for the tools in them."""
+
+from __future__ import annotations
+
+import copy
+import time
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from tracker import context, log, validation
+from tracker.errors import TrackerError, ValidationError
+from tracker.ids import new_id
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from tracker.trackers.base import BaseTracker
+    from tracker.trackers.performance import AgentPerformanceTracker
+
+MAX_ERROR_TEXT = 10_000
+"""Characters kept of what an exception says."""
+
+_UNKNOWN: Any = object()
+"""Default of a tool's result, which may well be None."""
+
+_said: WeakKeyDictionary[BaseTracker, set[tuple[type, str]]] = WeakKeyDictionary()
+
+
+def error_text(error: BaseException) -> str:
+    """Return what an exception says, whatever it is, as text that can be stored."""
+    try:
+        text = str(error)
+    except Exception as trouble:  # noqa: BLE001 - the exception is somebody else's code
+        text = f"<a {type(error).__name__} whose text cannot be had: {type(trouble).__name__}>"
+    return text[:MAX_ERROR_TEXT].encode(errors="backslashreplace").decode()
+
+
+def say_once(tracker: BaseTracker, what: str, error: Exception) -> None:
+    """Log, once per kind of trouble, that `what` was not recorded because of `error`."""
+    # A wrong value is the trouble of one place; a closed tracker or a full disk, that of all.
+    kind = (type(error), what if isinstance(error, ValidationError) else "")
+    said = _said.setdefault(tracker, set())
+    if kind not in said:
+        said.add(kind)
+        unforeseen = not isinstance(error, TrackerError)
+        log.error("%s was not recorded: %s", what, error_text(error), exc_info=unforeseen)
+
+
+class ActiveConversation:
+    """A conversation under way, made by `AgentPerformanceTracker.conversation`.
+
+    Entering the ``with`` (or ``async with``) block starts it. Leaving the block ends it; if an
+    exception escapes, KeyboardInterrupt and cancellation included, it is marked failed with the
+    exception's type and message, and the exception goes on. (GeneratorExit is no failure: it says
+    that the consumer of a generator has had enough.) If it was ended or marked failed by hand
+    inside the block, leaving adds nothing. Inside the block it is the current conversation, so
+    that calls of any `AgentPerformanceTracker` need no session id.
+
+    Its methods may be called from any thread and are durable on return, as the tracker's are.
+
+    Attributes:
+        session_id: Its id.
+        agent_id: The agent that converses.
+        user_id: The user it converses with, or None.
+
+    Raises:
+        ValidationError: from any method and on entering, if an argument is not allowed.
+        OutboxError: from any method, on entering and on leaving, if storage failed and
+            `APIConfig.on_error` is "raise". It never takes the place of an exception that escapes.
+        TrackerClosedError: likewise, after the tracker's `close`.
+    """
+
+    def __init__(
+        self,
+        tracker: AgentPerformanceTracker,
+        agent_id: str,
+        user_id: str | None,
+        session_id: str | None,
+        run_id: str | None,
+        metadata: Mapping[str, Any] | None,
+    ) -> None:
+        self.session_id = new_id() if session_id is None else session_id
+        self.agent_id = agent_id
+        self.user_id = user_id
+        self._tracker = tracker
+        self._start_with: dict[str, Any] = {"run_id": run_id, "metadata": metadata}
+        self._end_with: dict[str, Any] = {}
+        self._entered = False
+        self._left = False
+        self._asked = time.monotonic()
+        self._outer: ActiveConversation | None = None
+
+    def user(
+        self,
+        content: str,
+        *,
+        tokens_used: int | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Log what the user said; return the event's id.
+
+        Args:
+            content: The text.
+            tokens_used: Tokens spent on it, 0 or more.
+            metadata: Anything else that JSON can hold.
+        """
+        now = time.monotonic()
+        event_id = self._tracker.log_user_message(
+            self.session_id, content, tokens_used=tokens_used, metadata=metadata
+        )
+        self.asked(now)
+        return event_id
+
+    def agent(
+        self,
+        content: str,
+        *,
+        response_time_ms: float | None = None,
+        tokens_used: int | None = None,
+        model: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Log what the agent answered; return the event's id.
+
+        Args:
+            content: The text.
+            response_time_ms: Milliseconds it took to answer, 0 or more; by default those since
+                the user's last message, or since the start if there was none.
+            tokens_used: Tokens spent on it, 0 or more.
+            model: The model that wrote it.
+            metadata: Anything else that JSON can hold.
+        """
+        if response_time_ms is None:
+            response_time_ms = _since(self._asked)
+        return self._tracker.log_agent_message(
+            self.session_id,
+            content,
+            response_time_ms,
+            tokens_used,
+            model=model,
+            metadata=metadata,
+        )
+
+    def system(self, content: str, *, metadata: Mapping[str, Any] | None = None) -> str:
+        """Log an instruction that the agent works under; return the event's id.
+
+        Args:
+            content: The text.
+            metadata: Anything else that JSON can hold.
+        """
+        return self._tracker.log_system_message(self.session_id, content, metadata=metadata)
+
+    def tool(
+        self,
+        name: str,
+        arguments: Any = None,
+        *,
+        result: Any = _UNKNOWN,
+        error: str | None = None,
+        duration_ms: float | None = None,
+        call_id: str | None = None,
+    ) -> ToolCall:
+        """Log that the agent called a tool: at once, or around the call to time it.
+
+        With `result`, `error` or `duration_ms` the call is over and is logged at once. Without
+        them, use what is returned as a block, which logs when it is left::
+
+            c.tool("search", {"q": "x"}, result=[1, 2])
+
+            with c.tool("search", {"q": "x"}) as call:
+                call.result = search("x")
+
+        Args:
+            name: The tool's name.
+            arguments: What it was called with: anything that JSON can hold.
+            result: What it answered: anything that JSON can hold. None is left out.
+            error: What went wrong, if it failed.
+            duration_ms: Milliseconds it took, 0 or more.
+            call_id: The id that the model gave the call.
+        """
+        call = ToolCall(self._tracker, self.session_id, name, arguments, call_id)
+        if result is not _UNKNOWN or error is not None or duration_ms is not None:
+            call.result = None if result is _UNKNOWN else result
+            call.error = error
+            call._record(duration_ms)
+        return call
+
+    def feedback(
+        self, *, score: float | None = None, comment: str | None = None, source: str | None = None
+    ) -> str:
+        """Log what somebody thinks of the conversation; return the event's id.
+
+        Args:
+            score: Any finite number, on a scale of your own.
+            comment: Words.
+            source: Who says so, as in ``"user"`` or ``"reviewer"``.
+        """
+        return self._tracker.record_feedback(
+            self.session_id, score=score, comment=comment, source=source
+        )
+
+    def end(
+        self,
+        quality_score: float | None = None,
+        *,
+        outcome: str | None = None,
+        user_feedback: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Set what leaving the block will record; what is given replaces what was given before.
+
+        Args:
+            quality_score: How good it was, from 1.0 to 5.0.
+            outcome: What came of it, in a word of your own, as in ``"resolved"``.
+            user_feedback: What the user said of it.
+            metadata: Anything else that JSON can hold.
+
+        Raises:
+            ValidationError: if an argument is not allowed, or the block was left already.
+        """
+        if self._left:
+            raise ValidationError("conversation", "was left already; call end() inside its block")
+        given = self._tracker._check_ending(quality_score, outcome, user_feedback, metadata)
+        self._end_with.update({name: value for name, value in given.items() if value is not None})
+
+    def asked(self, when: float) -> None:
+        """Note that the user spoke, at a time of the monotonic clock: answers are timed from it."""
+        self._asked = when
+
+    def start(self) -> None:
+        """Log the start. ``with`` does that and makes it the current conversation too."""
+        if self._entered:
+            raise ValidationError("conversation", "was entered already; make a new one")
+        self._tracker.start_conversation(
+            self.agent_id, user_id=self.user_id, session_id=self.session_id, **self._start_with
+        )
+        self._entered = True
+        self._asked = time.monotonic()
+
+    def finish(self, error: BaseException | None) -> None:
+        """Log the end, or the failure, unless that was done by hand. ``with`` does that too."""
+        self._left = True
+        try:
+            if self._tracker._client.sessions.get(self.session_id).over:
+                return
+            if error is None or isinstance(error, GeneratorExit):
+                self._tracker.end_conversation(self.session_id, **self._end_with)
+            else:
+                self._tracker.record_failed_session(
+                    self.session_id, exception=error, metadata=self._end_with.get("metadata")
+                )
+        except TrackerError as trouble:
+            if error is None:
+                raise
+            say_once(self._tracker, f"the end of a conversation with {self.agent_id!r}", trouble)
+
+    def __enter__(self) -> Self:
+        self.start()
+        scope = context.scope()
+        self._outer = scope.conversation
+        context.enter(scope._replace(conversation=self))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._left = True
+        scope = context.scope()
+        # Generators share their caller's context, so blocks need not be left in reverse order, or
+        # in the context where they were entered: a token of `ContextVar.set` would not do.
+        if scope.conversation is self:
+            outer = self._outer
+            while outer is not None and outer._left:
+                outer = outer._outer
+            context.enter(scope._replace(conversation=outer))
+        self._outer = None
+        self.finish(error)
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.__exit__(kind, error, traceback)
+
+    def __repr__(self) -> str:
+        return f"<ActiveConversation {self.session_id} with {self.agent_id!r}>"
+
+
+class ToolCall:
+    """One call of a tool, made by `ActiveConversation.tool`.
+
+    As a ``with`` (or ``async with``) block it is timed on the monotonic clock and logged when the
+    block is left. An exception that escapes is logged as the call's error, and goes on.
+
+    Attributes:
+        result: What the tool answered: anything that JSON can hold. Set it inside the block.
+        error: What went wrong; by default the exception that escapes.
+        call_id: The id that the model gave the call.
+        event_id: The event's id once it is logged, before that None.
+    """
+
+    event_id: str | None = None
+    _began: float | None = None
+    _open = False
+
+    def __init__(
+        self,
+        tracker: AgentPerformanceTracker,
+        session_id: str,
+        name: str,
+        arguments: Any,
+        call_id: str | None,
+    ) -> None:
+        self.result: Any = None
+        self.error: str | None = None
+        self.call_id = validation.check_optional_id("call_id", call_id)
+        self._tracker = tracker
+        self._session_id = session_id
+        self._name = validation.check_id("name", name)
+        # The tool may change what it is given; the event says what that was.
+        self._arguments = copy.deepcopy(validation.check_json("arguments", arguments))
+        self._open = True
+
+    def _record(self, duration_ms: float | None) -> None:
+        self._open = False
+        self.event_id = self._tracker.log_tool_call(
+            self._session_id,
+            self._name,
+            self._arguments,
+            result=self.result,
+            error=self.error,
+            duration_ms=duration_ms,
+            call_id=self.call_id,
+        )
+
+    def __enter__(self) -> Self:
+        if not self._open or self._began is not None:
+            raise ValidationError("tool", "was logged or entered already; call tool() again")
+        self._began = time.monotonic()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        duration_ms = None if self._began is None else _since(self._began)
+        if error is not None and self.error is None:
+            self.error = f"{type(error).__name__}: {error_text(error)}"
+        try:
+            self._record(duration_ms)
+        except TrackerError as trouble:
+            if error is None:
+                raise
+            say_once(self._tracker, f"the failed call of {self._name!r}", trouble)
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.__exit__(kind, error, traceback)
+
+    def __del__(self) -> None:
+        # `c.tool("ping")` as a statement looks like a call that logs, so it must not be lost.
+        if self._open and self._began is None:
+            try:
+                self._record(None)
+            except TrackerError as trouble:
+                say_once(self._tracker, f"the call of {self._name!r}", trouble)
+
+    def __repr__(self) -> str:
+        return f"<ToolCall {self._name!r} of {self._session_id}>"
+
+
+def _since(began: float) -> float:
+    return round((time.monotonic() - began) * 1000, 2)

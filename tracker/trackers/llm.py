@@ -1,0 +1,186 @@
+"""Calls to language models: tokens, cost and latency."""
+
+from __future__ import annotations
+
+import functools
+from datetime import timezone
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tracker import log, validation
+from tracker.errors import ValidationError
+from tracker.events import LLM_USED
+from tracker.queries import usage
+from tracker.trackers.base import BaseTracker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+    from types import ModuleType
+    from typing import Literal
+
+    from tracker.queries.usage import LLMUsage
+
+
+class LLMTracker(BaseTracker):
+    """Logs what calls to language models used, and reads back what this outbox holds of it.
+
+    Every logging call is stored in the outbox before it returns, and returns the event's id. With
+    the extra ``agent-tracking-sdk[cost]`` installed, costs that the caller does not know are
+    computed from the price list that comes with the package ``genai-prices``; never over the
+    network.
+
+    Raises:
+        ValidationError: from any call, if an argument is not allowed; nothing is stored.
+        OutboxError: from any read, if the outbox cannot be read; from any logging call, if storage
+            failed and `APIConfig.on_error` is "raise".
+        TrackerClosedError: from any call after `close`.
+    """
+
+    def record_usage(
+        self,
+        provider: str,
+        model: str,
+        prompt_tokens: int,
+        completion_tokens: int,
+        *,
+        session_id: str | None = None,
+        agent_id: str | None = None,
+        latency_ms: float | None = None,
+        time_to_first_token_ms: float | None = None,
+        cached_tokens: int | None = None,
+        cost_usd: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Log one call to a model and return the event's id. The total of tokens is filled in.
+
+        Args:
+            provider: Who serves the model, as in ``"openai"``, ``"anthropic"`` or ``"aws"``.
+            model: The model's name, as the provider gives it.
+            prompt_tokens: Tokens sent, 0 or more, those from the provider's cache included.
+            completion_tokens: Tokens received, 0 or more, those of its reasoning included.
+            session_id: The conversation it was for.
+            agent_id: The agent that called; by default that of the conversation.
+            latency_ms: Milliseconds until the answer was complete; kept with 2 decimals.
+            time_to_first_token_ms: Milliseconds until it began; kept with 2 decimals.
+            cached_tokens: Of the prompt tokens, those read from the provider's cache.
+            cost_usd: What it cost in US dollars, 0 or more. By default computed, if the extra
+                ``[cost]`` is installed and knows the model's prices; the event then names the
+                price list's version in ``price_data``. A cost that is not known is left out, never
+                0. The first computation in a process takes some 0.3 s, to load the list.
+            metadata: Anything else.
+        """
+        data: dict[str, Any] = {
+            "provider": validation.check_id("provider", provider),
+            "model": validation.check_id("model", model),
+            "prompt_tokens": validation.check_count("prompt_tokens", prompt_tokens),
+            "completion_tokens": validation.check_count("completion_tokens", completion_tokens),
+            "total_tokens": validation.check_count(
+                "prompt_tokens + completion_tokens", prompt_tokens + completion_tokens
+            ),
+            "cached_tokens": _optional(validation.check_count, "cached_tokens", cached_tokens),
+            "latency_ms": _optional(validation.check_milliseconds, "latency_ms", latency_ms),
+            "time_to_first_token_ms": _optional(
+                validation.check_milliseconds, "time_to_first_token_ms", time_to_first_token_ms
+            ),
+            "cost_usd": _optional(_check_cost, "cost_usd", cost_usd),
+            "metadata": _optional(validation.check_metadata, "metadata", metadata),
+        }
+        session_id = validation.check_optional_id("session_id", session_id)
+        agent_id = validation.check_optional_id("agent_id", agent_id)
+        self._check_open()
+        if cost_usd is None:
+            data["cost_usd"], data["price_data"] = _price(
+                data["provider"], data["model"], prompt_tokens, completion_tokens, cached_tokens
+            )
+        return self._record_about(LLM_USED, data, session_id=session_id, agent_id=agent_id)
+
+    def get_usage(
+        self,
+        by: Literal["model", "agent", "session", "day"] = "model",
+        *,
+        since: datetime | int | None = None,
+    ) -> list[LLMUsage]:
+        """Return tokens and cost by model, agent, session or day.
+
+        It sums what was logged through this outbox, by any process, and not yet removed: what was
+        delivered longer than `APIConfig.retention_days` ago is gone.
+
+        Args:
+            by: ``"model"`` (default), ``"agent"``, ``"session"``, or ``"day"`` for days of UTC.
+            since: Only what was logged then or later: an aware datetime, or Unix milliseconds.
+
+        Returns:
+            Days in order; models, agents and sessions by most tokens first.
+        """
+        by_ = validation.check_choice("by", by, usage.BY)
+        since_ms = validation.check_since("since", since)
+        self._check_open()
+        return self._client.read(lambda connection: usage.usage(connection, by_, since_ms))
+
+
+class _Price(NamedTuple):
+    """US dollars, and the version of the price list that says so."""
+
+    cost_usd: float | None = None
+    price_data: str | None = None
+
+
+def _price(
+    provider: str, model: str, prompt_tokens: int, completion_tokens: int, cached_tokens: int | None
+) -> _Price:
+    """Return what a call cost by the price list; nothing where it cannot tell."""
+    prices = _price_list()
+    if prices is None:
+        return _Price()
+    try:
+        found = prices.calc_price(
+            prices.Usage(
+                input_tokens=prompt_tokens,
+                output_tokens=completion_tokens,
+                cache_read_tokens=cached_tokens,
+            ),
+            model,
+            provider_id=provider,
+        )
+        # It counts what has no price as free: pictures' and speech's models, and gaps in the list.
+        per_token = found.model_price
+        if (prompt_tokens and per_token.input_mtok is None) or (
+            completion_tokens and per_token.output_mtok is None
+        ):
+            return _Price()
+        version = f"genai-prices {prices.__version__}"
+        if found.auto_update_timestamp is not None:  # the application lets the list update itself
+            updated = found.auto_update_timestamp.astimezone(timezone.utc)
+            version += f", updated {updated:%Y-%m-%dT%H:%M:%SZ}"
+        return _Price(float(found.total_price), version)
+    except (LookupError, ValueError):  # not in the list; or more cached than prompt tokens
+        return _Price()
+    except Exception as error:  # noqa: BLE001 - a fault in a price list must not cost the event
+        _say_once(repr(error))
+        return _Price()
+
+
+@functools.cache
+def _price_list() -> ModuleType | None:
+    """Return the module genai_prices; None without the extra ``[cost]``."""
+    try:
+        import genai_prices  # slow to load, and not everybody's
+    except ImportError:
+        return None
+    return genai_prices
+
+
+@functools.lru_cache(maxsize=100)
+def _say_once(error: str) -> None:
+    log.error("genai-prices failed (%s); events are logged without the cost", error)
+
+
+def _check_cost(argument: str, value: object) -> float:
+    dollars = validation.check_number(argument, value)
+    if dollars < 0:
+        raise ValidationError(argument, f"is {value!r}; give US dollars, 0 or more")
+    return dollars
+
+
+def _optional(check: Callable[[str, object], Any], argument: str, value: object) -> Any:
+    return None if value is None else check(argument, value)

@@ -1,0 +1,66 @@
+"""All trackers in one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tracker.trackers.base import BaseTracker
+from tracker.trackers.llm import LLMTracker
+from tracker.trackers.operations import AgentOperationsTracker
+from tracker.trackers.performance import AgentPerformanceTracker
+from tracker.trackers.security import SecurityTracker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tracker.config import APIConfig
+    from tracker.sync.destination import Destination
+    from tracker.sync.flush import FlushResult
+
+
+class Tracker(BaseTracker):
+    """All trackers in one, on one outbox and one sync thread. Any thread may call it.
+
+    ::
+
+        with Tracker(APIConfig(api_key="...")) as tracker:
+            session_id = tracker.performance.start_conversation("agent-1")
+            tracker.llm.record_usage("openai", "gpt-4o", 900, 120, session_id=session_id)
+            tracker.track("cart.abandoned", {"items": 3}, session_id=session_id)
+
+    Args:
+        config: Settings; by default those of the environment.
+        destination: Makes what takes the uploads, in place of HTTP to the collector.
+
+    Attributes:
+        performance: Conversations, an `AgentPerformanceTracker`.
+        operations: What agents are doing, an `AgentOperationsTracker`.
+        llm: Calls to language models, an `LLMTracker`.
+        security: Security events, unclosed conversations, integrity, a `SecurityTracker`.
+
+    Raises:
+        ConfigurationError: if a setting is missing or impossible.
+        OutboxError: if the outbox cannot be opened.
+    """
+
+    def __init__(
+        self,
+        config: APIConfig | None = None,
+        *,
+        destination: Callable[[], Destination] | None = None,
+    ) -> None:
+        super().__init__(config, destination=destination)
+        self.performance = AgentPerformanceTracker(self.config)
+        self.operations = AgentOperationsTracker(self.config)
+        self.llm = LLMTracker(self.config)
+        self.security = SecurityTracker(self.config)
+
+    def close(self, timeout: float = 2.0) -> FlushResult:
+        """Close this and every part of it, and give the outbox back; see `BaseTracker.close`.
+
+        Args:
+            timeout: Seconds of uploading at most. Default 2. It ends at once when an attempt fails.
+        """
+        for part in (self.performance, self.operations, self.llm, self.security):
+            part.close(timeout=0)  # never the last to go: this tracker still holds the outbox
+        return super().close(timeout)
