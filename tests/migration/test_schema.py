@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import threading
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -186,3 +186,13 @@ def test_newer_schema_is_refused_untouched(config: Callable[..., APIConfig]) -> 
     with pytest.raises(SchemaVersionError, match=r"'0042'.*Install the newer agent-tracking-sdk"):
         AgentPerformanceTracker(settings)
     assert settings.outbox_path.read_bytes() == before
+
+
+def test_an_empty_outbox_is_closed_whatever_happens() -> None:
+    """The outbox in memory that stands in for none leaves no connection open, errors or not."""
+    lent = ExitStack()
+    driver = lent.enter_context(schema.empty_outbox()).connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    assert not lent.__exit__(LookupError, LookupError(), None), "the error passes through"
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        driver.execute("SELECT 1")

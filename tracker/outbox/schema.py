@@ -169,10 +169,12 @@ def _create(connection: Connection, client_id: str, base_url: str) -> None:
 def empty_outbox() -> Iterator[Connection]:
     """Lend a connection to an outbox in memory that holds nothing."""
     engine = create_engine("sqlite://")
-    with engine.connect() as connection:
-        tables.metadata.create_all(connection)
-        yield connection
-    engine.dispose()
+    try:
+        with engine.connect() as connection:
+            tables.metadata.create_all(connection)
+            yield connection
+    finally:
+        engine.dispose()
 
 
 def migrate(connection: Connection) -> None:
