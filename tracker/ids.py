@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-import uuid
 
 # RFC 9562, section 5.7: 48 bits of Unix milliseconds, 4 of version, 12 of "rand_a",
 # 2 of variant, 62 of "rand_b". Section 6.2, method 1: rand_a serves as a counter.
@@ -30,9 +29,14 @@ class IdSource:
         with self._lock:
             self._last = stamp = max(now, self._last + 1)
         milliseconds, counter = stamp >> _COUNTER_BITS, stamp & 0xFFF
-        random = int.from_bytes(os.urandom(8), "big") >> 2
-        return str(
-            uuid.UUID(int=milliseconds << 80 | 0x7 << 76 | counter << 64 | _VARIANT | random)
+        random = int.from_bytes(os.urandom(8), "big") >> 2 | _VARIANT
+        # By way of uuid.UUID it would take three times as long, as an f-string twice.
+        return "%08x-%04x-7%03x-%04x-%012x" % (  # noqa: UP031 - for speed, see above
+            milliseconds >> 16,
+            milliseconds & 0xFFFF,
+            counter,
+            random >> 48,
+            random & 0xFFFFFFFFFFFF,
         )
 
 

@@ -13,8 +13,9 @@ import pytest
 
 from tracker.errors import OutboxError
 from tracker.events import make_event
-from tracker.outbox import integrity
+from tracker.outbox import dead_letters, integrity, uploads
 from tracker.outbox.outbox import Outbox
+from tracker.outbox.uploads import DeadLetter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -123,6 +124,39 @@ def test_one_callers_fault_is_not_the_others(outbox: Outbox) -> None:
     (error,) = (outcome for outcome in outcomes if outcome is not None)
     assert isinstance(error, OutboxError)
     assert "no such table" in str(error)
+
+
+def test_writers_of_one_file_take_turns(outbox: Outbox, config: Callable[..., APIConfig]) -> None:
+    """Where another process wrote meanwhile, seq and chain go on from there, without a gap."""
+    other = Outbox(config(on_error="raise"))
+    try:
+        for number in range(100):
+            (other if number % 7 in (2, 3, 6) else outbox).append(note(number))
+    finally:
+        other.close()
+    assert contents(outbox) == list(range(100))
+    with outbox.snapshot() as connection:
+        report = integrity.verify(connection)
+    assert (report.problems, report.last_seq) == ((), 100)
+
+
+def test_what_another_process_removed_is_not_numbered_again(
+    outbox: Outbox, config: Callable[..., APIConfig]
+) -> None:
+    """A seq stays taken when its event, written and removed by another process, was the newest."""
+    outbox.append(note(1))
+    other = Outbox(config(on_error="raise"))
+    try:
+        other.append(note(2))
+        refused = [DeadLetter(2, "invalid_event", "no")]
+        other.run(lambda transaction: uploads.bury(transaction.connection, refused))
+        assert other.run(dead_letters.discard()) == 1
+    finally:
+        other.close()
+    outbox.append(note(3))
+    with outbox.snapshot() as connection:
+        report = integrity.verify(connection)
+    assert (report.problems, report.events, report.last_seq) == ((), 2, 3)
 
 
 def test_order_is_kept_within_each_thread(outbox: Outbox) -> None:

@@ -35,7 +35,7 @@ class FileLock:
 
     def acquire(self) -> None:
         """Wait until the lock is free and take it. The wait is the kernel's, first come first."""
-        fcntl.flock(self._open(), fcntl.LOCK_EX)
+        fcntl.flock(self._descriptor or self._open(), fcntl.LOCK_EX)
         self.held = True
 
     def try_acquire(self) -> bool:

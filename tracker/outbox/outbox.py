@@ -131,12 +131,14 @@ class Outbox:
             OutboxError: if it could not be stored and `on_error` is ``"raise"``.
             TrackerClosedError: if the outbox is closed.
         """
-        if self._buffer.in_use and not self._buffer.should_retry():
-            self._buffer.hold(event)
-            return
         try:
-            self.drain_buffer()
-            self._check_size()
+            if self._buffer.in_use:
+                if not self._buffer.should_retry():
+                    self._buffer.hold(event)
+                    return
+                self.drain_buffer()
+            if self._config.max_outbox_bytes is not None:
+                self._check_size()
             self._writer.append(event, lambda error: self._orphaned(event, error))
         except OutboxError as error:
             if self._config.on_error == "raise":
@@ -174,7 +176,8 @@ class Outbox:
             account.discard(connection, account.BY_BUFFER, lost)
 
         try:
-            self._check_size()
+            if self._config.max_outbox_bytes is not None:
+                self._check_size()
             self._writer.run(job)
         except OutboxError as error:
             self._buffer.note_failure(error)
@@ -266,8 +269,6 @@ class Outbox:
         Raises:
             OutboxFullError: if there is no room and the policy is to refuse.
         """
-        if self._config.max_outbox_bytes is None:
-            return
         if self._full and time.monotonic() < self._look_again_at:
             raise self._full
         if self._until_size_check > 0 and not self._full:

@@ -8,7 +8,7 @@ from collections import deque
 from itertools import takewhile
 from queue import SimpleQueue
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 
 from sqlalchemy.exc import DBAPIError
 
@@ -40,27 +40,52 @@ _INSERT = (
     f"VALUES ({', '.join('?' * len(_COLUMNS))})"
 )
 
-# The newest event may have been removed on purpose; then its place is kept in `gaps`.
-_HEAD = """
-SELECT seq, chain FROM (SELECT seq, chain FROM events ORDER BY seq DESC LIMIT 1)
-UNION ALL
-SELECT seq, chain FROM (SELECT last_seq AS seq, chain FROM gaps ORDER BY first_seq DESC LIMIT 1)
-ORDER BY seq DESC LIMIT 1
-"""
+# The newest event may have been removed on purpose; then its place is kept in `gaps`. Two queries:
+# as one with UNION ALL they take four times as long.
+_NEWEST = "SELECT {} FROM events ORDER BY seq DESC LIMIT 1"
+_NEWEST_GAP = "SELECT {} FROM gaps ORDER BY first_seq DESC LIMIT 1"
 
+# Fails unless the outbox still ends at the given seq: an event without an id is not allowed.
+_INSERT_AFTER_HEAD = _INSERT.replace(
+    "(?, ?,",
+    f"(?, CASE WHEN max(({_NEWEST.format('seq')}), "
+    f"coalesce(({_NEWEST_GAP.format('last_seq')}), 0)) = ? THEN ? END,",
+)
+
+Head: TypeAlias = tuple[int, str]
+"""The newest seq and the chain value there."""
+
+_BEGINNING: Head = (0, canonical.GENESIS)
+
+
+def _next_place(head: Head, event: Event) -> Head:
+    return head[0] + 1, canonical.chain(head[1], event.digest)
+
+
+def _read_head(driver: sqlite3.Connection) -> Head:
+    newest: Head = driver.execute(_NEWEST.format("seq, chain")).fetchone() or _BEGINNING
+    gap: Head = driver.execute(_NEWEST_GAP.format("last_seq, chain")).fetchone() or _BEGINNING
+    return newest if newest[0] >= gap[0] else gap
+
+
+_APART = 32
+"""Appends that go the long way once another process was seen to write: the short one would fail."""
 _GROUP_LIMIT = 512
 """Entries in one transaction: bounds how long the first of them waits for the last."""
 
 
 class Transaction:
-    """The open write transaction that a job runs in. Owned by the leading thread."""
+    """The open write transaction that a job runs in. Owned by the leading thread.
 
-    def __init__(self, connection: Connection) -> None:
+    Attributes:
+        head: Where the outbox ends, with every event appended so far.
+    """
+
+    def __init__(self, connection: Connection, driver: sqlite3.Connection) -> None:
         self._connection = connection
+        self._driver = driver
         self._rows: list[tuple[Any, ...]] = []
-        head = connection.exec_driver_sql(_HEAD).first()
-        self._seq: int = 0 if head is None else head[0]
-        self._chain: str = canonical.GENESIS if head is None else head[1]
+        self.head = _read_head(driver)
 
     @property
     def connection(self) -> Connection:
@@ -70,18 +95,17 @@ class Transaction:
 
     def append(self, event: Event) -> int:
         """Give `event` the next place in the outbox and its link of the chain; return its seq."""
-        self._seq += 1
-        self._chain = canonical.chain(self._chain, event.digest)
-        self._rows.append((self._seq, *event, self._chain))
-        return self._seq
+        seq, chain = self.head = _next_place(self.head, event)
+        self._rows.append((seq, *event, chain))
+        return seq
 
     def flush(self) -> None:
         """Insert the rows appended so far."""
         rows, self._rows = self._rows, []
         if len(rows) == 1:
-            self._connection.exec_driver_sql(_INSERT, rows[0])
+            self._driver.execute(_INSERT, rows[0])
         elif rows:
-            self._connection.exec_driver_sql(_INSERT, rows)
+            self._driver.executemany(_INSERT, rows)
 
 
 class _Entry(Generic[T]):
@@ -128,6 +152,7 @@ class Writer:
         self._lock = lock
         self._path = path
         self._connection: tuple[Connection, sqlite3.Connection] | None = None
+        self._head: Head | None = None
         self._closed = False
         self._begin_afresh()
 
@@ -137,6 +162,7 @@ class Writer:
         self._waiting: set[int] = set()
         self._committing: list[_Entry[Any]] | None = None
         self._at_work: _Entry[Any] | None = None
+        self._apart = 0
 
     def append(self, event: Event, orphaned: Callable[[Exception], None]) -> None:
         """Commit `event`; on return it is durable.
@@ -147,7 +173,43 @@ class Writer:
         Raises:
             OutboxError: if it could not be stored.
         """
+        if self._apart:
+            self._apart -= 1
+        elif not (self._queue or self._is_leading()) and self._append_alone(event):
+            return
         self.run(lambda transaction: transaction.append(event), orphaned)
+
+    def _append_alone(self, event: Event) -> bool:
+        """Commit `event` by a single statement; False if somebody else is or was at work.
+
+        The usual case of one caller, who so needs no queue, no BEGIN and COMMIT (the write lock
+        makes them unnecessary) and no look at the newest row: 1.0 times raw sqlite3 instead of 1.8.
+        """
+        try:
+            if not self._leadership.acquire(blocking=False):
+                return False
+            head = self._head
+            if head is None or self._connection is None:
+                self._step_down()
+                return False
+            seq, chain = _next_place(head, event)
+            event_id, *columns = event
+            self._lock.acquire()
+            self._connection[1].execute(
+                _INSERT_AFTER_HEAD, (seq, head[0], event_id, *columns, chain)
+            )
+            self._head = seq, chain
+            self._lock.release()
+            self._step_down()
+        except BaseException as error:
+            self._recover(_Entry(None))
+            if isinstance(error, sqlite3.IntegrityError):
+                self._apart = _APART  # another process writes too
+                return False
+            if isinstance(error, (sqlite3.Error, OSError)):
+                raise schema.explain(self._path, error) from error
+            raise
+        return True
 
     def run(
         self,
@@ -233,7 +295,7 @@ class Writer:
 
     def _close_connection(self) -> None:
         """Close the write connection, if open, under the write lock: closing may checkpoint."""
-        held, self._connection = self._connection, None
+        held, self._connection, self._head = self._connection, None, None
         if held is not None:
             self._lock.acquire()
             try:
@@ -243,7 +305,7 @@ class Writer:
 
     def restart_in_child(self) -> None:
         """Forget, in a forked child, the parent's threads, queue and descriptors."""
-        self._connection = None
+        self._connection = self._head = None
         self._lock.forget()
         self._begin_afresh()
 
@@ -333,12 +395,11 @@ class Writer:
     def _transact(self, batch: list[_Entry[Any]]) -> None:
         self._at_work = None
         try:
-            if self._closed:
-                raise TrackerClosedError("the outbox was closed; make a new tracker to log again")
+            self._check_open()
             self._lock.acquire()
             connection, driver = self._connect()
             driver.execute("BEGIN IMMEDIATE")
-            transaction = Transaction(connection)
+            transaction = Transaction(connection, driver)
             for entry in batch:
                 self._at_work = entry
                 entry.result = entry.work(transaction)  # type: ignore[misc]  # _next leaves None
@@ -346,12 +407,17 @@ class Writer:
             transaction.flush()
             self._committing = batch
             driver.execute("COMMIT")
+            self._head = transaction.head
         except Exception:
             self._committing = None
             self._abandon()
             raise
         finally:
             self._lock.release()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise TrackerClosedError("the outbox was closed; make a new tracker to log again")
 
     def _settle(self, batch: list[_Entry[Any]]) -> None:
         for entry in batch:
@@ -380,7 +446,7 @@ class Writer:
 
     def _abandon(self) -> None:
         """Roll back and close: after an I/O error the connection is not to be trusted."""
-        held, self._connection = self._connection, None
+        held, self._connection, self._head = self._connection, None, None
         if held is not None:
             connection, driver = held
             driver.close()
