@@ -12,6 +12,7 @@ from tracker.context import bind, current_conversation
 from tracker.errors import (
     ConfigurationError,
     NotAnOutboxError,
+    OutboxDamagedError,
     OutboxError,
     OutboxFullError,
     SchemaVersionError,
@@ -20,6 +21,7 @@ from tracker.errors import (
     ValidationError,
 )
 from tracker.events import AgentStatus
+from tracker.health import Health
 from tracker.log_handler import TrackerHandler
 from tracker.queries.agents import AgentActivity, AgentState, OperationsOverview
 from tracker.queries.conversations import Conversation
@@ -46,6 +48,7 @@ __all__ = [
     "ConfigurationError",
     "Conversation",
     "FlushResult",
+    "Health",
     "HistoryEntry",
     "IntegrityReport",
     "LLMTracker",
@@ -53,6 +56,7 @@ __all__ = [
     "Metrics",
     "NotAnOutboxError",
     "OperationsOverview",
+    "OutboxDamagedError",
     "OutboxError",
     "OutboxFullError",
     "Problem",

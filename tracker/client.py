@@ -10,7 +10,8 @@ import weakref
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from tracker import log
-from tracker.errors import ConfigurationError, OutboxError
+from tracker.errors import ConfigurationError, OutboxDamagedError, OutboxError
+from tracker.health import Health
 from tracker.outbox.outbox import Outbox
 from tracker.outbox.schema import empty_outbox
 from tracker.sessions import Sessions
@@ -44,6 +45,9 @@ class Recorder(Protocol):
 
     def flush(self, timeout: float | None) -> FlushResult:
         """Wait for what is pending."""
+
+    def health(self) -> Health:
+        """Tell how everything stands."""
 
     def release(self, holder: object, timeout: float) -> FlushResult:
         """End a tracker's share; the last one's end closes the recorder."""
@@ -104,12 +108,25 @@ class Client:
         Raises:
             OutboxError: if the outbox cannot be read.
         """
+        try:
+            with self.outbox.snapshot() as connection:
+                return query(connection)
+        except OutboxDamagedError:
+            self.outbox.look(now=True)
         with self.outbox.snapshot() as connection:
             return query(connection)
 
     def flush(self, timeout: float | None) -> FlushResult:
         """Wait until what is pending now is settled; see `Flush`."""
+        try:
+            return Flush(self.outbox, self.worker).wait(timeout)
+        except OutboxDamagedError:
+            self.outbox.look(now=True)
         return Flush(self.outbox, self.worker).wait(timeout)
+
+    def health(self) -> Health:
+        """Return how outbox and uploading stand; see `BaseTracker.health`."""
+        return self.outbox.health()
 
     def release(self, holder: object, timeout: float) -> FlushResult:
         """End one tracker's share. The last one uploads for `timeout` seconds and closes."""
@@ -159,6 +176,10 @@ class DisabledClient:
     def flush(self, timeout: float | None) -> FlushResult:
         """Return at once."""
         return FlushResult()
+
+    def health(self) -> Health:
+        """Say that it is disabled."""
+        return Health(enabled=False)
 
     def release(self, holder: object, timeout: float) -> FlushResult:
         """Return at once."""

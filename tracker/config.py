@@ -83,6 +83,7 @@ class APIConfig:
             ``"discard_oldest"``: the oldest pending events make room, counted as discarded.
         memory_buffer_events: Events that wait in memory while storage fails, 0 to 1,000,000.
             Default 10,000.
+        memory_buffer_bytes: About how many bytes those may take, 0 to 16 GiB. Default 64 MiB.
         exit_timeout: Seconds of uploading at interpreter exit, 0 to 60. Default 2.
         ca_bundle: File of further CA certificates to trust (PEM), as requests' ``verify``.
         proxies: Proxies by scheme, as requests understands them. Default: the environment's
@@ -125,6 +126,7 @@ class APIConfig:
     max_outbox_bytes: int | None = None
     outbox_full: Literal["refuse", "discard_oldest"] = "refuse"
     memory_buffer_events: int = 10_000
+    memory_buffer_bytes: int = 64 * 1024 * 1024
     exit_timeout: float = 2.0
     ca_bundle: Path | None = None
     # A proxy's URL may carry a password: no repr.
@@ -179,6 +181,7 @@ class APIConfig:
         )
         _integer("requests_per_minute", self.requests_per_minute, 1, 5_000)
         _integer("memory_buffer_events", self.memory_buffer_events, 0, 1_000_000)
+        _integer("memory_buffer_bytes", self.memory_buffer_bytes, 0, 16 * 1024**3)
         if self.max_outbox_bytes is not None:
             _integer("max_outbox_bytes", self.max_outbox_bytes, 1024 * 1024, 2**63 - 1)
         for name, low, high in (

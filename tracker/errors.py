@@ -9,6 +9,7 @@
     └── OutboxError                           the outbox file could not be read or written
         ├── OutboxFullError                   the outbox reached ``max_outbox_bytes``
         ├── NotAnOutboxError                  the path holds something else; it is left untouched
+        ├── OutboxDamagedError                its file is damaged or gone, and no new one was begun
         └── SchemaVersionError                the file was made by a newer tracker; left untouched
 
 Network trouble is not among them: callers never see it. ``tracker-sync status`` does.
@@ -55,6 +56,10 @@ class OutboxFullError(OutboxError):
 
 class NotAnOutboxError(OutboxError):
     """The path holds a folder, another kind of file or another program's database."""
+
+
+class OutboxDamagedError(OutboxError):
+    """The outbox file is damaged, deleted or replaced, and no new one could be begun (yet)."""
 
 
 class SchemaVersionError(OutboxError):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tracker.events import Event
 
 ERROR = OutboxError("the disk is full")
+ROOM = 1 << 30
 
 
 def is_in_use(buffer: MemoryBuffer) -> bool:
@@ -31,7 +32,7 @@ def counted(buffer: MemoryBuffer) -> tuple[int, int]:
 
 def test_events_are_held_in_order() -> None:
     """What went in first comes out first, and looking does not take."""
-    buffer = MemoryBuffer(10)
+    buffer = MemoryBuffer(10, ROOM)
     some = events(5)
     for event in some:
         buffer.hold(event)
@@ -43,16 +44,28 @@ def test_events_are_held_in_order() -> None:
 @pytest.mark.parametrize("capacity", [0, 3])
 def test_what_does_not_fit_is_counted(capacity: int) -> None:
     """The oldest are kept, and each of the others counts as lost."""
-    buffer = MemoryBuffer(capacity)
+    buffer = MemoryBuffer(capacity, ROOM)
     some = events(10)
     for event in some:
         buffer.hold(event)
     assert buffer.held() == (some[:capacity], 10 - capacity)
 
 
+def test_its_bytes_are_bounded_too() -> None:
+    """A few large events fill it as well as many small ones; what is written out makes room."""
+    buffer = MemoryBuffer(1000, 100_000)
+    large = [make_event("t", {"text": "x" * 30_000}) for _ in range(5)]
+    for event in large:
+        buffer.hold(event)
+    assert buffer.held() == (large[:3], 2)
+    buffer.written(3, 2)
+    buffer.hold(large[3])
+    assert buffer.held() == ([large[3]], 0)
+
+
 def test_it_is_in_use_from_the_first_failure_until_it_is_written_out() -> None:
     """Even with no room at all: then a count of lost events waits to be written."""
-    buffer = MemoryBuffer(0)
+    buffer = MemoryBuffer(0, ROOM)
     assert not is_in_use(buffer)
     buffer.hold(events(1)[0])
     assert is_in_use(buffer)
@@ -63,7 +76,7 @@ def test_it_is_in_use_from_the_first_failure_until_it_is_written_out() -> None:
 
 def test_the_disk_is_not_tried_again_at_once() -> None:
     """A failing disk costs one attempt a second, not one a call."""
-    buffer = MemoryBuffer(10)
+    buffer = MemoryBuffer(10, ROOM)
     assert buffer.should_retry()
     buffer.note_failure(ERROR)
     assert not buffer.should_retry()
@@ -71,7 +84,7 @@ def test_the_disk_is_not_tried_again_at_once() -> None:
 
 def test_each_trouble_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     """One line when it begins, one when events get lost, one when it is over."""
-    buffer = MemoryBuffer(2)
+    buffer = MemoryBuffer(2, ROOM)
     for _ in range(2):
         for event in events(50):
             buffer.note_failure(ERROR)

@@ -11,7 +11,7 @@ import click
 
 from tracker import identity
 from tracker.config import APIConfig, default_folder
-from tracker.errors import ConfigurationError, OutboxError
+from tracker.errors import ConfigurationError, OutboxDamagedError, OutboxError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -141,9 +141,9 @@ def read_revision(path: Path) -> str | None:
 
 
 def _peek(path: Path) -> tuple[Owner, str | None]:
-    from sqlalchemy.exc import DBAPIError
+    from sqlalchemy.exc import SQLAlchemyError
 
-    from tracker.outbox import owner, schema, status
+    from tracker.outbox import owner, replacement, schema, status
     from tracker.outbox.engine import make_engine
 
     schema.create_file(path)  # it is there: this refuses folders, links and what is not ours
@@ -151,8 +151,11 @@ def _peek(path: Path) -> tuple[Owner, str | None]:
         with make_engine(path, "full", writer=False).connect() as connection:
             schema.is_current(connection)
             return owner.read(connection), status.revision(connection)
-    except (DBAPIError, OSError) as error:
-        raise schema.explain(path, error) from error
+    except (SQLAlchemyError, OSError) as error:
+        explained = schema.explain(path, error)
+        if not isinstance(explained, OutboxDamagedError):
+            raise explained from error
+        return replacement.owner_of_damaged(path), None
 
 
 @contextmanager

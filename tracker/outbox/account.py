@@ -24,6 +24,11 @@ BY_OPERATOR = "operator"
 BY_SIZE = "size_policy"
 BY_BUFFER = "memory_buffer"
 """Events that overflowed the memory buffer while storage failed; they never had a seq."""
+BY_DAMAGE = "damage"
+"""Undelivered events that could not be salvaged from the damaged file before this one."""
+
+WITHOUT_SEQ = (BY_BUFFER, BY_DAMAGE)
+"""Reasons of discards that never had a place in this outbox."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ def read(connection: Connection) -> Account:
         for entry, events in sorted(entries.items())
         if entry.startswith(DISCARDED)
     }
-    accepted = last_seq(connection) + discarded.get(BY_BUFFER, 0)
+    accepted = last_seq(connection) + sum(discarded.get(reason, 0) for reason in WITHOUT_SEQ)
     pending = accepted - delivered - dead - sum(discarded.values())
     return Account(accepted, delivered, pending, dead, discarded)
 

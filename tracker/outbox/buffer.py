@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from sys import getsizeof
 from typing import TYPE_CHECKING
 
 from tracker import log
@@ -16,16 +17,23 @@ if TYPE_CHECKING:
 _RETRY_SECONDS = 1.0
 
 
+_ENVELOPE_BYTES = 1_024
+"""About what an event takes in memory besides its data: ids, digest, and Python's objects."""
+
+
 class MemoryBuffer:
     """A bounded queue of events that are not on disk yet; the one place where a crash loses them.
 
     Owns its events, and `lock`, which whoever writes them out holds meanwhile. Holding an event
     takes no lock, so that a signal handler and a leading writer may do it at any moment. What does
-    not fit is counted in `lost`, and the count goes into the outbox's account once that works.
+    not fit, by number or by size, is counted in `lost`, and the count goes into the outbox's
+    account once that works.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, most_bytes: int) -> None:
         self._capacity = capacity
+        self._most_bytes = most_bytes
+        self._bytes = 0
         self.lock = threading.RLock()
         self._events: deque[Event] = deque()
         self.lost = 0
@@ -46,7 +54,9 @@ class MemoryBuffer:
 
     def hold(self, event: Event) -> None:
         """Keep `event`, or count it as lost if there is no room."""
-        if len(self._events) < self._capacity:
+        size = _size(event)
+        if len(self._events) < self._capacity and self._bytes + size <= self._most_bytes:
+            self._bytes += size
             self._events.append(event)
             return
         self.lost += 1
@@ -55,7 +65,7 @@ class MemoryBuffer:
             log.error(
                 "the outbox cannot be written and the memory buffer is full (%d events): "
                 "further events are lost, and counted",
-                self._capacity,
+                len(self._events),
             )
 
     def held(self) -> tuple[list[Event], int]:
@@ -65,7 +75,7 @@ class MemoryBuffer:
     def written(self, events: int, lost: int) -> None:
         """Forget the first `events` and the count of `lost` ones, now that they are on disk."""
         for _ in range(events):
-            self._events.popleft()
+            self._bytes -= _size(self._events.popleft())
         self.lost -= lost
         if not self.in_use:
             self._said_failing = self._said_full = False
@@ -81,3 +91,8 @@ class MemoryBuffer:
                 error,
             )
         self._retry_at = time.monotonic() + _RETRY_SECONDS
+
+
+def _size(event: Event) -> int:
+    """Return about how many bytes an event takes in memory."""
+    return _ENVELOPE_BYTES + getsizeof(event.data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sqlite3
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -39,6 +40,10 @@ class _Connection(sqlite3.Connection):
         super().close()
 
 
+# Damaged text must not raise: it would stop every reader there. Its digest tells that it changed.
+_decode = functools.partial(str, encoding="utf-8", errors="replace")
+
+
 def make_engine(path: Path, durability: str, *, writer: bool) -> Engine:
     """Return an engine without a pool: whoever connects owns the connection.
 
@@ -59,6 +64,7 @@ def make_engine(path: Path, durability: str, *, writer: bool) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _set_up(connection: Any, _record: object) -> None:
+        connection.text_factory = _decode
         cursor = connection.cursor()
         for pragma in _pragmas(durability, writer=writer):
             cursor.execute(f"PRAGMA {pragma}")

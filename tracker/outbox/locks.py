@@ -5,6 +5,7 @@ The kernel frees such a lock the moment its owner dies, however it dies.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
@@ -26,10 +27,15 @@ class FileLock:
 
     Owns one file descriptor, opened on first use. Not reentrant and not for several threads at
     once: its user serialises its own threads. A forked child must call `forget`.
+
+    Args:
+        path: The file; it is made if it is not there.
+        mark: What an empty file gets for content.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, mark: bytes = b"") -> None:
         self.path = path
+        self._mark = mark
         self._descriptor: int | None = None
         self.held = False
 
@@ -47,6 +53,20 @@ class FileLock:
                 return False
             self.held = True
         return True
+
+    def is_replaced(self) -> bool:
+        """Tell whether the file at the path is another one than is open here, or none.
+
+        A lock file that was deleted or replaced keeps apart only those who have it open still;
+        its user should `close` it and take the lock anew.
+        """
+        descriptor = self._descriptor
+        if descriptor is None:
+            return False
+        try:
+            return not os.path.samestat(os.fstat(descriptor), self.path.stat())
+        except FileNotFoundError:
+            return True
 
     def release(self) -> None:
         """Free the lock, if held."""
@@ -75,4 +95,7 @@ class FileLock:
                 raise OutboxError(
                     f"the lock file {self.path} cannot be opened: {error.strerror}"
                 ) from error
+            if self._mark and not os.fstat(self._descriptor).st_size:
+                with contextlib.suppress(OSError):  # a full disk: the lock works without
+                    os.write(self._descriptor, self._mark)
         return self._descriptor

@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-
 from tracker import log
-from tracker.errors import (
-    ConfigurationError,
-    OutboxError,
-    OutboxFullError,
-    TrackerClosedError,
-)
-from tracker.outbox import account, open_files, owner, retention, schema, uploads
+from tracker.errors import OutboxDamagedError, OutboxError, OutboxFullError
+from tracker.health import Health
+from tracker.outbox import account, replacement, retention, status, uploads
+from tracker.outbox.ballast import Ballast, is_disk_full
 from tracker.outbox.buffer import MemoryBuffer
-from tracker.outbox.engine import make_engine
-from tracker.outbox.locks import FileLock
-from tracker.outbox.snapshots import Snapshots
-from tracker.outbox.writer import Writer
+from tracker.outbox.file import OutboxFile
+from tracker.outbox.status import OutboxStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from sqlalchemy import Connection
+    from collections.abc import Callable, Sequence
 
     from tracker.config import APIConfig
     from tracker.events import Event
+    from tracker.outbox.file import FileId
     from tracker.outbox.writer import Transaction
 
 T = TypeVar("T")
@@ -39,17 +28,16 @@ _SIZE_CHECK_EVERY = 64
 """Events between two looks at the outbox's size."""
 _LOOK_AGAIN_SECONDS = 1.0
 """How long a full outbox is taken for full without another look."""
-_SNAPSHOT_SECONDS = 5.0
-"""How long a fork or a close waits for long reads to end."""
 
 
-class Outbox:
+class Outbox(OutboxFile):
     """The durable queue between logging calls and the collector.
 
     Owns, in one process: the write side (`Writer`: connection, leadership, the write-lock file
-    ``<outbox>.lock``), one read connection with its lock, the memory buffer, and the upload lock
-    ``<outbox>.sync-lock``, which the sync worker takes. Any thread may call any method. Whoever
-    takes more than one of the locks takes the buffer's first, then leadership, then the reader's.
+    ``<outbox>.lock``), one read connection with its lock, the memory buffer, the ballast, and the
+    upload lock ``<outbox>.sync-lock``, which the sync worker takes. Any thread may call any method.
+    Whoever takes more than one of the locks takes the buffer's first, then leadership, then the
+    reader's.
 
     Args:
         config: Settings; the path, durability, `on_error` and bounds are used here.
@@ -62,67 +50,20 @@ class Outbox:
     """
 
     def __init__(self, config: APIConfig, *, check_owner: bool = True) -> None:
-        self.path: Path = config.outbox_path
-        self._config = config
-        schema.create_file(self.path)
-        found = self.path.stat()
-        self._file = (found.st_dev, found.st_ino)
-        self._counted = False
-        self._lock = FileLock(self.path.with_name(self.path.name + ".lock"))
-        self.upload_lock = FileLock(self.path.with_name(self.path.name + ".sync-lock"))
-        engine = make_engine(self.path, config.durability, writer=True)
-        self._writer = Writer(engine, self._lock, self.path)
-        self._readers = make_engine(self.path, config.durability, writer=False)
-        self._read_lock = threading.RLock()
-        self._read_connection: Connection | None = None
-        self._snapshots = Snapshots()
-        self._buffer = MemoryBuffer(config.memory_buffer_events)
+        self._buffer = self._new_buffer(config)
+        self._ballast = Ballast(config.outbox_path)
+        self._disk_full = False
+        self._storage_error: str | None = None
+        self._last_seen = OutboxStatus()
         self._until_size_check = 0
         self._full: OutboxFullError | None = None
         self._look_again_at = 0.0
-        self._closed = False
         self.on_commit: Callable[[], None] = _nothing
-        try:
-            self._prepare()
-            with self.reading() as connection:
-                self.owner = owner.read(connection)
-            if check_owner:
-                self._check_owner()
-        except (DBAPIError, OSError) as error:
-            self._shut()
-            raise schema.explain(self.path, error) from error
-        except BaseException:
-            self._shut()
-            raise
+        super().__init__(config, check_owner=check_owner)
 
-    def _prepare(self) -> None:
-        """Create or migrate the file if it needs it."""
-        config = self._config
-        open_files.entered(self._file, if_first=lambda: schema.recognise(self.path))
-        self._counted = True
-        with self._readers.connect() as connection:
-            current = schema.is_current(connection)
-        if not current:
-            self._lock.acquire()
-            try:
-                with self._readers.connect() as connection:
-                    current = schema.is_current(connection)  # another process may have been first
-                if not current:
-                    engine = make_engine(self.path, config.durability, writer=True)
-                    schema.bring_up_to_date(engine, config.client_id, config.base_url)
-            finally:
-                self._lock.release()
-
-    def _check_owner(self) -> None:
-        config = self._config
-        _, client_id, base_url, _ = self.owner
-        if (client_id, base_url) != (config.client_id, config.base_url):
-            raise ConfigurationError(
-                f"the outbox {self.path} belongs to client {client_id!r} and sends to {base_url}; "
-                f"the configuration says client {config.client_id!r} and {config.base_url}. "
-                "Give each its own outbox_path (SDK_OUTBOX_PATH), or move this outbox with "
-                "`tracker-sync rebind`"
-            )
+    @staticmethod
+    def _new_buffer(config: APIConfig) -> MemoryBuffer:
+        return MemoryBuffer(config.memory_buffer_events, config.memory_buffer_bytes)
 
     def append(self, event: Event) -> None:
         """Store `event`; on return it is durable, unless storage failed and `on_error` bears it.
@@ -131,22 +72,55 @@ class Outbox:
             OutboxError: if it could not be stored and `on_error` is ``"raise"``.
             TrackerClosedError: if the outbox is closed.
         """
+        file = self.file
         try:
             if self._buffer.in_use:
                 if not self._buffer.should_retry():
                     self._buffer.hold(event)
                     return
                 self.drain_buffer()
+            if self._ballast.spent:
+                self._refuse_on_full_disk()
             if self._config.max_outbox_bytes is not None:
                 self._check_size()
             self._writer.append(event, lambda error: self._orphaned(event, error))
         except OutboxError as error:
+            self._note_trouble(error)
+            if isinstance(error, OutboxDamagedError) and self._append_anew(event, error, file):
+                return
             if self._config.on_error == "raise":
                 raise
             self._buffer.note_failure(error)
             self._buffer.hold(event)
         else:
             self.on_commit()
+
+    def _append_anew(self, event: Event, error: OutboxDamagedError, file: FileId) -> bool:
+        """Store an event in a new outbox, after `error` with the `file` that it was meant for."""
+        try:
+            if not self.mend(error, file):
+                return False
+            self._writer.run(_append_once([event]))
+        except OutboxError as again:
+            self._note_trouble(again)
+            return False
+        self._storage_error = None
+        self.on_commit()
+        return True
+
+    def _refuse_on_full_disk(self) -> None:
+        """Keep new events out of the room that uploading and pruning need.
+
+        Raises:
+            OutboxError: as `on_error` has it, until there is room again.
+        """
+        raise OutboxError(f"the disk is full; the outbox {self.path} waits for room")
+
+    def _note_trouble(self, error: OutboxError) -> None:
+        """Have the sync thread look at once what is the matter, and `health` tell of it."""
+        self._storage_error = str(error)
+        self._disk_full = self._disk_full or is_disk_full(error)
+        self._look_at = 0.0
 
     def _orphaned(self, event: Event, error: Exception) -> None:
         """Keep an event whose call has returned already, for it came inside another call."""
@@ -168,20 +142,21 @@ class Outbox:
         events, lost = self._buffer.held()
 
         def job(transaction: Transaction) -> None:
-            connection = transaction.connection
-            for event in events:
-                # An earlier drain may have been interrupted just after its commit.
-                if not uploads.is_stored(connection, event.event_id):
-                    transaction.append(event)
-            account.discard(connection, account.BY_BUFFER, lost)
+            # An earlier drain may have been interrupted just after its commit.
+            _append_once(events)(transaction)
+            account.discard(transaction.connection, account.BY_BUFFER, lost)
 
         try:
+            if self._ballast.spent:
+                self._refuse_on_full_disk()
             if self._config.max_outbox_bytes is not None:
                 self._check_size()
             self._writer.run(job)
         except OutboxError as error:
+            self._note_trouble(error)
             self._buffer.note_failure(error)
             raise
+        self._storage_error = None
         self._buffer.written(len(events), lost)
 
     @property
@@ -192,53 +167,26 @@ class Outbox:
     def run(self, job: Callable[[Transaction], T]) -> T:
         """Run a write job in a transaction of its own or shared with others'.
 
+        On a full disk it may use the ballast's room, and in a damaged outbox it is run again in the
+        new one that takes its place, where every event has another seq.
+
         Raises:
             OutboxError: if it could not be committed; then nothing of it is stored.
         """
-        return self._writer.run(job)
-
-    @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """Lend the read connection to this thread; other readers wait, writers do not.
-
-        Raises:
-            OutboxError: if SQLite or the system failed.
-            TrackerClosedError: if the outbox is closed.
-        """
-        with self._read_lock:
-            self._check_open()
-            try:
-                if self._read_connection is None:
-                    self._read_connection = self._readers.connect()
-                yield self._read_connection
-            except BaseException as error:
-                # Whatever it was, Ctrl-C included, it may have left the connection unusable.
-                self._close_read_connection()
-                if isinstance(error, (SQLAlchemyError, OSError)):
-                    raise schema.explain(self.path, error) from error
-                raise
-
-    @contextmanager
-    def snapshot(self) -> Iterator[Connection]:
-        """Lend a read connection of the caller's own, for long reads. A fork waits for its end.
-
-        Raises:
-            OutboxError: if SQLite or the system failed.
-            TrackerClosedError: if the outbox is closed.
-        """
-        self._check_open()
-        self._snapshots.begin()
+        file = self.file
         try:
-            with self._readers.connect() as connection:
-                yield connection
-        except (SQLAlchemyError, OSError) as error:
-            raise schema.explain(self.path, error) from error
-        finally:
-            self._snapshots.end()
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise TrackerClosedError("the outbox was closed; make a new tracker to log again")
+            return self._writer.run(job)
+        except OutboxError as error:
+            self._note_trouble(error)
+            if isinstance(error, OutboxDamagedError):
+                if not self.mend(error, file):
+                    raise
+            elif not (is_disk_full(error) and self._ballast.free()):
+                raise
+        result = self._writer.run(job)
+        if not self._buffer.in_use:
+            self._storage_error = None
+        return result
 
     def prune(self, retention_days: float) -> int:
         """Remove events delivered longer ago than `retention_days`; return how many."""
@@ -297,42 +245,77 @@ class Outbox:
             used = retention.used_bytes(connection)
         return used > (self._config.max_outbox_bytes or 0)
 
-    def pause(self) -> bool:
-        """Close every connection and keep everybody out until `resume`; before a fork.
+    def look(self, *, now: bool = False) -> bool:
+        """Look at the files as `OutboxFile.look`; then, on a full disk, for room.
 
-        SQLite's connections must not cross a fork: both processes would believe that they hold
-        the same file locks. Returns False if this thread is inside a write: it cannot wait.
+        Raises:
+            OutboxError: if the outbox cannot be written, or not be mended.
         """
+        looked = super().look(now=now)
+        if looked:
+            if self._disk_full:
+                self._prune(retention.EVERYTHING)
+                self._writer.empty_log()
+            if self._ballast.lay():
+                self._disk_full = False
+            elif self._disk_full:
+                self._look_at = time.monotonic() + _LOOK_AGAIN_SECONDS
+        return looked
+
+    def health(self) -> Health:
+        """Return how the outbox and its uploading stand, from memory where it cannot be read."""
+        error = self._storage_error
+        try:
+            with self.reading() as connection:
+                self._last_seen = status.read(connection)
+        except OutboxError as trouble:
+            error = str(trouble)
+        seen, buffered = self._last_seen, self._buffer
+        book, sync = seen.account, seen.sync
+        discarded = dict(book.discarded)
+        if buffered.lost:
+            overflow = discarded.get(account.BY_BUFFER, 0) + buffered.lost
+            discarded[account.BY_BUFFER] = overflow
+        age = None
+        if seen.oldest_pending_ms is not None:
+            age = max(0.0, time.time() - seen.oldest_pending_ms / 1000)
+        return Health(
+            durability=self._config.durability,
+            pending=book.pending,
+            oldest_pending_age=age,
+            in_memory=len(buffered),
+            accepted=book.accepted + buffered.lost,
+            delivered=book.delivered,
+            dead=book.dead,
+            discarded=discarded,
+            last_success_ms=sync.last_success_ms,
+            last_error=sync.last_error,
+            last_error_ms=sync.last_error_ms,
+            paused_because=sync.paused_because if book.pending else None,
+            storage_error=error,
+            damaged_sets=tuple(replacement.damaged_sets(self.path)),
+        )
+
+    def _hold(self) -> bool:
         self._buffer.lock.acquire()  # first, as everywhere: its holder may wait for the writer
         try:
-            if not self._writer.pause():
-                self._buffer.lock.release()
-                return False
+            held = super()._hold()
         except BaseException:
             self._buffer.lock.release()
             raise
-        self._read_lock.acquire()
-        self._snapshots.await_end(_SNAPSHOT_SECONDS)
-        self._close_read_connection()
-        return True
+        if not held:
+            self._buffer.lock.release()
+        return held
 
     def resume(self) -> None:
         """End a `pause`, in the process that called it."""
-        self._read_lock.release()
-        self._writer.resume()
+        super().resume()
         self._buffer.lock.release()
 
     def restart_in_child(self) -> None:
-        """Begin afresh in a forked child: new locks, connections opened on first use.
-
-        What waits in memory stays the parent's to write.
-        """
-        self._read_lock = threading.RLock()
-        self._read_connection = None
-        self._snapshots = Snapshots()
-        self._buffer = MemoryBuffer(self._config.memory_buffer_events)
-        self._writer.restart_in_child()
-        self.upload_lock.forget()
+        """Begin afresh in a forked child; see `OutboxFile.restart_in_child`."""
+        self._buffer = self._new_buffer(self._config)
+        super().restart_in_child()
 
     def close(self) -> None:
         """Write out what is in memory, then close connections and lock files, for good."""
@@ -348,21 +331,17 @@ class Outbox:
             )
         self._shut()
 
-    def _shut(self) -> None:
-        self._closed = True
-        self._writer.close()
-        with self._read_lock:
-            self._close_read_connection()
-        self._snapshots.await_end(_SNAPSHOT_SECONDS)
-        self.upload_lock.close()
-        if self._counted:
-            self._counted = False
-            open_files.left(self._file)
 
-    def _close_read_connection(self) -> None:
-        connection, self._read_connection = self._read_connection, None
-        if connection is not None:
-            connection.close()
+def _append_once(events: Sequence[Event]) -> Callable[[Transaction], None]:
+    """Return the job that stores those of `events` that are not stored yet."""
+
+    def job(transaction: Transaction) -> None:
+        connection = transaction.connection
+        for event in events:
+            if not uploads.is_stored(connection, event.event_id):
+                transaction.append(event)
+
+    return job
 
 
 def _nothing() -> None:

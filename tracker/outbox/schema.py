@@ -17,9 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import create_engine
+from sqlalchemy.exc import NoResultFound
 
 import tracker
-from tracker.errors import NotAnOutboxError, OutboxError, SchemaVersionError
+from tracker.errors import (
+    NotAnOutboxError,
+    OutboxDamagedError,
+    OutboxError,
+    SchemaVersionError,
+)
 from tracker.outbox import tables
 
 if TYPE_CHECKING:
@@ -27,6 +33,16 @@ if TYPE_CHECKING:
 
     from alembic.config import Config
     from sqlalchemy import Connection, Engine
+
+# What SQLite says of a damaged file (SQLITE_NOTADB, SQLITE_CORRUPT). Its error codes would be
+# surer, but Python tells them from 3.11 on only. A table that is not there was on a lost page.
+_DAMAGE = (
+    "file is not a database",
+    "malformed",
+    "no such table",
+    "no such column",
+    "has no column named",
+)
 
 _migrating = threading.Lock()
 """Alembic keeps its context in module globals: one migration at a time in a process."""
@@ -221,10 +237,11 @@ def _alembic_config() -> Config:
 
 def explain(path: Path, error: Exception) -> OutboxError:
     """Return the package's own error for what SQLite or the system said about `path`."""
+    if isinstance(error, OutboxError):
+        return error
     cause = getattr(error, "orig", None) or error
-    if isinstance(cause, sqlite3.DatabaseError) and "file is not a database" in str(cause):
-        return NotAnOutboxError(
-            f"{path} is not a SQLite file, or its header is damaged; it was left as it is. "
-            "Set SDK_OUTBOX_PATH to another file, or move this one away"
-        )
+    if isinstance(cause, NoResultFound):  # of a row that every outbox has
+        return OutboxDamagedError(f"the outbox {path} is damaged: a row is missing")
+    if isinstance(cause, sqlite3.DatabaseError) and any(said in str(cause) for said in _DAMAGE):
+        return OutboxDamagedError(f"the outbox {path} is damaged: {cause}")
     return OutboxError(f"the outbox {path} failed: {cause}")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tracker import canonical
-from tracker.outbox import account
+from tracker.outbox import account, owner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,6 +46,8 @@ class Batch:
         size: Bytes of the encoded events, commas included.
         damaged: seqs of rows whose digest does not match: not to be sent as if whole.
         more: Whether the bounds cut the batch off, so that more is pending for sure.
+        outbox_id: The outbox that gave the seqs. Another one may be at its place by the time that
+            the receipt comes.
     """
 
     after: int
@@ -53,6 +55,7 @@ class Batch:
     size: int
     damaged: Sequence[int] = ()
     more: bool = False
+    outbox_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def next_batch(connection: Connection, max_events: int, max_bytes: int) -> Batch
     finally:
         result.close()
     more = more or len(rows) + len(damaged) == max_events
-    return Batch(after, rows, size, damaged, more)
+    return Batch(after, rows, size, damaged, more, owner.read(connection).outbox_id)
 
 
 def _wire(seq: int, columns: Sequence[Any], digest: str, chain: str) -> bytes | None:
@@ -133,14 +136,17 @@ def settle(
 
     def job(transaction: Transaction) -> int:
         connection = transaction.connection
-        bury(connection, dead)
+        if owner.read(connection).outbox_id == batch.outbox_id:
+            here, letters = batch, dead
+        else:
+            here, letters = _find_again(connection, batch, dead)
+        bury(connection, letters)
         if not received:
             return 0
-        gone = {letter.seq for letter in dead}
-        delivered = _mark_delivered(connection, [r.seq for r in batch.rows if r.seq not in gone])
+        gone = {letter.seq for letter in letters}
+        delivered = _mark_delivered(connection, [r.seq for r in here.rows if r.seq not in gone])
         account.add(connection, account.DELIVERED, delivered)
-        through = max([*batch.damaged, *(row.seq for row in batch.rows[-1:])])
-        _advance(connection, through)
+        _advance(connection, max([0, *here.damaged, *(row.seq for row in here.rows[-1:])]))
         connection.exec_driver_sql(
             "UPDATE sync_state SET next_attempt_ms = NULL, paused_because = NULL, "
             "last_success_ms = CASE WHEN ? THEN ? ELSE last_success_ms END",
@@ -149,6 +155,23 @@ def settle(
         return delivered
 
     return job
+
+
+def _find_again(
+    connection: Connection, batch: Batch, dead: Sequence[DeadLetter]
+) -> tuple[Batch, list[DeadLetter]]:
+    """Return batch and dead letters as they stand in the outbox that was begun anew meanwhile."""
+    seqs: dict[int, int] = {}
+    rows: list[Row] = []
+    for row in batch.rows:
+        query = "SELECT seq FROM events WHERE event_id = ?"
+        seq = connection.exec_driver_sql(query, (row.event_id,)).scalar()
+        if seq is not None:
+            seqs[row.seq] = seq
+            rows.append(replace(row, seq=seq))
+    rows.sort(key=lambda row: row.seq)
+    letters = [replace(letter, seq=seqs[letter.seq]) for letter in dead if letter.seq in seqs]
+    return replace(batch, rows=rows, damaged=()), letters
 
 
 def _advance(connection: Connection, through: int) -> None:

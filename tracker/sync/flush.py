@@ -39,6 +39,10 @@ class Flush:
     def __init__(self, outbox: Outbox, worker: Worker) -> None:
         self._outbox = outbox
         self._worker = worker
+        self._begin()
+
+    def _begin(self) -> None:
+        self._file = self._outbox.file
         self._target, self._before, self._dead_before = self._look(None)
 
     def _look(self, through: int | None) -> tuple[int, Account, int]:
@@ -91,6 +95,8 @@ class Flush:
         return self.result()
 
     def _settled(self) -> bool:
+        if self._file != self._outbox.file:  # damaged or deleted meanwhile: every seq is another
+            self._begin()
         with self._outbox.reading() as connection:
             settled = uploads.settled_through(connection)
         return settled >= self._target and not self._outbox.buffered

@@ -49,7 +49,8 @@ class Uploader:
     """Sends what is pending, batch by batch, and records what comes of it.
 
     Has no thread of its own: the sync worker's calls `step` again and again, and is the only one
-    to use the destination. `failures` counts failed attempts, for whoever watches.
+    to use the destination. `failures` counts failed attempts, for whoever watches; `outbox_id` is
+    the one that the destination was made for.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Uploader:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.destination = destination
+        self.outbox_id = outbox.owner.outbox_id
         self.failures = 0
         self._outbox = outbox
         self._retention_days = config.retention_days
@@ -84,6 +86,8 @@ class Uploader:
         batch = self._next_batch()
         if not batch.rows:
             return IDLE
+        if batch.outbox_id != self.outbox_id:
+            return GO_ON  # begun anew a moment ago; the destination still goes by the old id
         wait = self._bucket.take(self._clock())
         if wait:
             return Pause(wait, skippable=False)

@@ -137,6 +137,7 @@ class Worker:
         from tracker.sync.uploader import Pause, Uploader  # with requests: only in the thread
 
         try:
+            self._outbox.look()
             if not self._outbox.upload_lock.try_acquire():
                 self.elected = False
                 self._outbox.drain_buffer()
@@ -144,8 +145,9 @@ class Worker:
             if self._uploader is None:
                 self._uploader = Uploader(self._outbox, self._config, self._make_destination())
             self.elected = True
-            if self._renew:
+            if self._renew or self._uploader.outbox_id != self._outbox.owner.outbox_id:
                 self._renew = False
+                self._uploader.outbox_id = self._outbox.owner.outbox_id
                 self._uploader.destination.close()
                 self._uploader.destination = self._make_destination()
             self._news = False
@@ -196,6 +198,7 @@ class Worker:
     def _write_out_memory(self) -> None:
         """Give events that storage trouble keeps in memory another chance to reach the disk."""
         try:
+            self._outbox.look()
             self._outbox.drain_buffer()
         except OutboxError as error:
             self._say_once(str(error), traceback=False)

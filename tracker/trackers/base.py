@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from tracker.events import Event
+    from tracker.health import Health
     from tracker.sync.destination import Destination
     from tracker.sync.flush import FlushResult
 
@@ -122,6 +123,18 @@ class BaseTracker:
         """
         self._check_open()
         return self._client.flush(timeout)
+
+    def health(self) -> Health:
+        """Return how the tracker stands: what is pending, what fails, what was lost.
+
+        Cheap enough for a health endpoint: no figure comes from counting rows. Never raises for
+        storage or network trouble; it tells of it.
+
+        Raises:
+            TrackerClosedError: after `close`.
+        """
+        self._check_open()
+        return self._client.health()
 
     def close(self, timeout: float = 2.0) -> FlushResult:
         """Give the outbox back. The last tracker to do so uploads a little and stops the thread.

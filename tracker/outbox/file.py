@@ -1,0 +1,427 @@
+"""`OutboxFile`: the SQLite file as one process has it open, and its replacement when it must be."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeAlias
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from tracker import log
+from tracker.errors import (
+    ConfigurationError,
+    OutboxDamagedError,
+    OutboxError,
+    TrackerClosedError,
+)
+from tracker.outbox import open_files, owner, replacement, schema
+from tracker.outbox.engine import make_engine
+from tracker.outbox.locks import FileLock
+from tracker.outbox.snapshots import Snapshots
+from tracker.outbox.writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from sqlalchemy import Connection
+
+    from tracker.config import APIConfig
+    from tracker.outbox.owner import Owner
+    from tracker.outbox.salvage import Row
+    from tracker.outbox.writer import Transaction
+
+FileId: TypeAlias = "tuple[int, int] | None"
+"""Device and inode."""
+
+_SNAPSHOT_SECONDS = 5.0
+"""How long a fork or a close waits for long reads to end."""
+_LOOK_SECONDS = 5.0
+"""How often the sync thread looks whether the file is still the one that is open."""
+_MEND_SECONDS = 60.0
+"""The least time between two salvages: a disk that damages all it gets should not be filled."""
+_MEND_AGAIN_SECONDS = 1.0
+
+
+class OutboxFile:
+    """Connections and locks of one process on one outbox file, whichever file is at the path.
+
+    Owns what `Outbox` says, but for memory buffer and ballast. Where the file turns out damaged,
+    deleted or replaced, `mend` opens another one in its place.
+
+    Attributes:
+        path: Where the file is.
+        file: Which one is open, by device and inode.
+        owner: Whose it is.
+        upload_lock: The sync worker's.
+    """
+
+    def __init__(self, config: APIConfig, *, check_owner: bool) -> None:
+        self.path: Path = config.outbox_path
+        self.file: FileId = None
+        self.owner: Owner
+        self._config = config
+        self._check_owner_too = check_owner
+        self._lock = FileLock(self.path.with_name(f"{self.path.name}.lock"), replacement.LOCK_MARK)
+        self.upload_lock = FileLock(self.path.with_name(self.path.name + ".sync-lock"))
+        engine = make_engine(self.path, config.durability, writer=True)
+        self._writer = Writer(engine, self._lock, self.path)
+        self._readers = make_engine(self.path, config.durability, writer=False)
+        self._read_lock = threading.RLock()
+        self._read_connection: Connection | None = None
+        self._snapshots = Snapshots()
+        self._damage: OutboxDamagedError | None = None
+        self._rescued: list[Row] = []
+        self._look_at = self._mend_at = 0.0
+        self._opened = self._closed = False
+        try:
+            self._open_or_begin_anew()
+        except BaseException:
+            self._shut()
+            raise
+
+    # --- opening --------------------------------------------------------------------------------
+
+    def _open_or_begin_anew(self) -> None:
+        try:
+            if replacement.identity(self.path) is None and self.path.parent.is_dir():
+                self._finish_interrupted()
+            self._open()
+        except OutboxDamagedError as error:
+            self._begin_anew(error)
+
+    def _finish_interrupted(self) -> None:
+        if replacement.is_interrupted(self.path):
+            self._lock.acquire()
+            try:
+                replacement.finish_interrupted(self.path)
+            finally:
+                self._lock.release()
+
+    def _open(self) -> None:
+        """Open the file at the path: see that it is an outbox, create or migrate it if need be.
+
+        Raises:
+            OutboxError: or one of its kinds, if that cannot be.
+            ConfigurationError: if it belongs to another client id or base URL.
+        """
+        try:
+            schema.create_file(self.path)
+            file = replacement.identity(self.path)
+            if file is None:
+                raise OutboxDamagedError(f"the outbox {self.path} was deleted at once")
+            open_files.entered(file, if_first=lambda: replacement.check(self.path))
+            self._leave_file()
+            self.file = file
+            self._prepare()
+            with self.reading() as connection:
+                self.owner = owner.read(connection)
+        except (SQLAlchemyError, OSError) as error:
+            raise schema.explain(self.path, error) from error
+        if self._check_owner_too:
+            self._check_owner()
+        self._writer.file = file
+        self._opened = True
+
+    def _prepare(self) -> None:
+        """Create or migrate the file if it needs it."""
+        config = self._config
+        with self._readers.connect() as connection:
+            current = schema.is_current(connection)
+        if not current:
+            held = self._lock.held
+            self._lock.acquire()
+            try:
+                with self._readers.connect() as connection:
+                    current = schema.is_current(connection)  # another process may have been first
+                if not current:
+                    engine = make_engine(self.path, config.durability, writer=True)
+                    schema.bring_up_to_date(engine, config.client_id, config.base_url)
+            finally:
+                if not held:
+                    self._lock.release()
+
+    def _check_owner(self) -> None:
+        config = self._config
+        _, client_id, base_url, _ = self.owner
+        if (client_id, base_url) != (config.client_id, config.base_url):
+            raise ConfigurationError(
+                f"the outbox {self.path} belongs to client {client_id!r} and sends to {base_url}; "
+                f"the configuration says client {config.client_id!r} and {config.base_url}. "
+                "Give each its own outbox_path (SDK_OUTBOX_PATH), or move this outbox with "
+                "`tracker-sync rebind`"
+            )
+
+    def _leave_file(self) -> None:
+        file, self.file = self.file, None
+        if file is not None:
+            open_files.left(file)
+
+    # --- reading --------------------------------------------------------------------------------
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Lend the read connection to this thread; other readers wait, writers do not.
+
+        Raises:
+            OutboxError: if SQLite or the system failed.
+            TrackerClosedError: if the outbox is closed.
+        """
+        with self._read_lock:
+            self._check_open()
+            try:
+                if self._read_connection is None:
+                    self._read_connection = self._connect_reader()
+                yield self._read_connection
+            except BaseException as error:
+                # Whatever it was, Ctrl-C included, it may have left the connection unusable.
+                self._close_read_connection()
+                if isinstance(error, (SQLAlchemyError, OSError)):
+                    raise self._explain(error) from error
+                raise
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """Lend a read connection of the caller's own, for long reads. A fork waits for its end.
+
+        Raises:
+            OutboxError: if SQLite or the system failed.
+            TrackerClosedError: if the outbox is closed.
+        """
+        self._check_open()
+        self._snapshots.begin()
+        try:
+            with self._connect_reader() as connection:
+                yield connection
+        except (SQLAlchemyError, OSError) as error:
+            raise self._explain(error) from error
+        finally:
+            self._snapshots.end()
+
+    def _connect_reader(self) -> Connection:
+        """Connect; then see that file and log, which SQLite opens by name, were both ours.
+
+        Raises:
+            OutboxDamagedError: if another file is at the path.
+        """
+        connection = self._readers.connect()
+        try:
+            connection.exec_driver_sql("SELECT 1 FROM sqlite_master LIMIT 1").close()
+            if replacement.identity(self.path) != self.file:
+                gone = OutboxDamagedError(f"the outbox {self.path} was deleted or replaced")
+                raise self._explain(gone)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _explain(self, error: Exception) -> OutboxError:
+        """Return our own error; where it says that the file is damaged, remember to mend it."""
+        explained = schema.explain(self.path, error)
+        if isinstance(explained, OutboxDamagedError):
+            self._damage = explained
+        self._look_at = 0.0
+        return explained
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise TrackerClosedError("the outbox was closed; make a new tracker to log again")
+
+    def _close_read_connection(self) -> None:
+        connection, self._read_connection = self._read_connection, None
+        if connection is not None:
+            connection.close()
+
+    # --- damage and replacement -----------------------------------------------------------------
+
+    def look(self, *, now: bool = False) -> bool:
+        """See whether file and locks are still those that are open; mend what is not.
+
+        For the sync thread to call every second: it does something every few seconds, or at once
+        after trouble. Tells whether it looked, and found or made all to be well.
+
+        Raises:
+            OutboxError: if the outbox cannot be written, or not be mended.
+        """
+        if not now and time.monotonic() < self._look_at:
+            return False
+        self._look_at = time.monotonic() + _LOOK_SECONDS
+        file = self.file
+        self._renew_locks()
+        try:
+            if self._damage is not None:
+                raise self._damage
+            self._writer.run(_check_length(self.path))
+        except OutboxDamagedError as error:
+            if not self.mend(error, file):
+                raise
+        except OutboxError:
+            if self.pause():  # whatever it is, old connections should not be what prolongs it
+                self.resume()
+            raise
+        self._store_rescued()
+        return True
+
+    def _renew_locks(self) -> None:
+        """Take part in the lock that others will take, where the lock file was replaced."""
+        if self.upload_lock.is_replaced():
+            self.upload_lock.close()
+        if self._lock.is_replaced() and self._writer.pause():
+            log.warning(
+                "the lock file %s was deleted or replaced; it is made anew", self._lock.path
+            )
+            self._lock.close()
+            self._writer.resume()
+
+    def mend(self, error: OutboxDamagedError, file: FileId) -> bool:
+        """Begin anew where `file` is damaged, or open the one that took its place.
+
+        Returns False if it cannot be done now: it was done a moment ago, it failed, or this thread
+        is inside a write.
+        """
+        if not self._hold():
+            return False
+        try:
+            if self.file == file:  # otherwise another thread was first
+                self._begin_anew(error)
+            self._damage = None
+        except (OutboxError, ConfigurationError, OSError) as trouble:
+            if str(trouble) != str(error):
+                log.error("the outbox %s cannot be begun anew: %s", self.path, trouble)
+            return False
+        finally:
+            self.resume()
+        self._store_rescued()
+        return True
+
+    def _begin_anew(self, error: OutboxDamagedError) -> None:
+        """Replace the damaged file, or open the one at the path if it is another; see `mend`.
+
+        Raises:
+            OutboxError: if there cannot be a new one, or not again so soon.
+        """
+        if self._lock.is_replaced():
+            self._lock.close()
+        self._lock.acquire()
+        try:
+            replacement.finish_interrupted(self.path)
+            if self.file in (None, replacement.identity(self.path)):
+                self._salvage(error)
+            else:
+                self._rescue()
+        finally:
+            self._close_read_connection()
+            self._lock.release()
+        self._open()
+
+    def _salvage(self, error: OutboxDamagedError) -> None:
+        self._close_read_connection()
+        if time.monotonic() < self._mend_at:
+            raise error
+        self._mend_at = time.monotonic() + _MEND_SECONDS
+        config = self._config
+        try:
+            result = replacement.begin_anew(
+                self.path,
+                (self.owner.client_id, self.owner.base_url) if self._opened else None,
+                (config.client_id, config.base_url) if self._check_owner_too else None,
+            )
+        except (SQLAlchemyError, OSError) as trouble:
+            self._mend_at = time.monotonic() + _MEND_AGAIN_SECONDS
+            raise OutboxError(f"{error}; a new one cannot be begun: {trouble}") from trouble
+        replacement.say(self.path, result, error)
+
+    def _rescue(self) -> None:
+        """Take what is not delivered out of the old file, which is open here still."""
+        old = self._writer.take_stale() or self._read_connection
+        if replacement.was_salvaged(self.path, self.file):
+            return
+        log.error(
+            "the outbox %s was deleted or replaced while in use; a new one is begun with what was "
+            "not delivered%s",
+            self.path,
+            "" if old else ", but the old one cannot be read any more",
+        )
+        if old is not None:
+            try:
+                self._rescued += replacement.undelivered(old)
+            except SQLAlchemyError as error:
+                log.error("what the deleted outbox held cannot be read: %s", error)
+            old.close()
+
+    def _store_rescued(self) -> None:
+        """Write what came out of a deleted file into the new one."""
+        if self._rescued:
+            rows = list(self._rescued)
+            count = self._writer.run(lambda transaction: replacement.carry_over(transaction, rows))
+            del self._rescued[: len(rows)]
+            log.warning("%d undelivered events came over from the deleted outbox", count)
+
+    # --- pausing and closing --------------------------------------------------------------------
+
+    def pause(self) -> bool:
+        """Close every connection and keep everybody out until `resume`; before a fork.
+
+        SQLite's connections must not cross a fork: both processes would believe that they hold
+        the same file locks. Returns False if this thread is inside a write: it cannot wait.
+        """
+        if not self._hold():
+            return False
+        stale = self._writer.take_stale()
+        if stale is not None:
+            stale.close()
+        self._close_read_connection()
+        return True
+
+    def _hold(self) -> bool:
+        """Keep everybody out until `resume`; False if this thread is inside a write."""
+        if not self._writer.pause():
+            return False
+        self._read_lock.acquire()
+        self._snapshots.await_end(_SNAPSHOT_SECONDS)
+        return True
+
+    def resume(self) -> None:
+        """End a `pause` or `_hold`, in the process that called it."""
+        self._read_lock.release()
+        self._writer.resume()
+
+    def restart_in_child(self) -> None:
+        """Begin afresh in a forked child: new locks, connections opened on first use.
+
+        What waits in memory stays the parent's to write.
+        """
+        self._read_lock = threading.RLock()
+        self._read_connection = None
+        self._snapshots = Snapshots()
+        self._rescued = []
+        self._writer.restart_in_child()
+        self.upload_lock.forget()
+
+    def _shut(self) -> None:
+        self._closed = True
+        self._writer.close()
+        with self._read_lock:
+            self._close_read_connection()
+        self._snapshots.await_end(_SNAPSHOT_SECONDS)
+        self.upload_lock.close()
+        self._leave_file()
+
+
+def _check_length(path: Path) -> Callable[[Transaction], None]:
+    """Return the job that sees that file and log have room for all the pages there should be."""
+
+    def job(transaction: Transaction) -> None:
+        connection = transaction.connection
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        size = connection.exec_driver_sql("PRAGMA page_size").scalar_one()
+        found = path.stat().st_size
+        with contextlib.suppress(FileNotFoundError):
+            found += path.with_name(f"{path.name}-wal").stat().st_size
+        if pages * size > found:
+            raise OutboxDamagedError(f"the outbox {path} was cut off")
+
+    return job
