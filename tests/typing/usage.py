@@ -18,6 +18,7 @@ from tracker import (
     APIConfig,
     ConfigurationError,
     FlushResult,
+    Health,
     NotAnOutboxError,
     OutboxError,
     OutboxFullError,
@@ -101,6 +102,7 @@ def log(config: APIConfig, metadata: dict[str, Any], frozen: MappingProxyType[st
         assert_type(performance.end_conversation(session, 4.5, outcome="resolved"), str)
         assert_type(performance.record_failed_session(session, exception=OSError("x")), str)
         assert_type(performance.flush(), FlushResult)
+        assert_type(performance.health(), Health)
         assert_type(performance.flush(timeout=None), FlushResult)
         assert_type(performance.close(), FlushResult)
 

@@ -103,7 +103,7 @@ def _folder(path: Path) -> list[Check]:
             )
         ]
     found = [_privacy("folder", folder, 0o700)]
-    for suffix in ("", "-wal", "-shm", ".lock", ".sync-lock"):
+    for suffix in ("", "-wal", "-shm", ".lock", ".sync-lock", ".ballast"):
         file = path.with_name(path.name + suffix)
         if file.exists():
             check = _privacy("files", file, 0o600)
@@ -208,7 +208,25 @@ def _outbox(target: Target) -> list[Check]:
                 "keep a copy of the file, see `tracker-sync verify`, and check the disk",
             )
         )
+    checks += _damaged(target.path)
     return [*checks, *_queue(found, running=uploader_runs(target.path)), *_owner(target, found)]
+
+
+def _damaged(path: Path) -> list[Check]:
+    from tracker.outbox.replacement import damaged_sets
+
+    sets = damaged_sets(path)
+    if not sets:
+        return []
+    return [
+        Check(
+            "damaged files",
+            WARNING,
+            f"the outbox was damaged; what could be read was salvaged, and the damaged files were "
+            f"kept: {', '.join(map(str, sets))}",
+            "check the disk; delete them when nobody needs them any more",
+        )
+    ]
 
 
 def _queue(found: OutboxStatus, *, running: bool) -> list[Check]:

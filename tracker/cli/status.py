@@ -76,6 +76,7 @@ def _as_dict(
         "paused_because": sync.paused_because,
         "used_bytes": found.used_bytes,
         "files": files,
+        "damaged_sets": _damaged(target),
     }
 
 
@@ -93,6 +94,7 @@ def _facts(
         ("dead", f"{book.dead:,}" + (" (see: tracker-sync dead list)" if book.dead else "")),
     ]
     facts += [(f"discarded, {reason}", f"{n:,}") for reason, n in book.discarded.items()]
+    facts += [("damaged, kept", path) for path in _damaged(target)]
     facts += [
         ("on disk", f"{size(sum(files.values()))}, of it in use {size(found.used_bytes)}"),
         ("uploader", _uploader(found, running=running)),
@@ -105,6 +107,13 @@ def _facts(
         if sync.next_attempt_ms is not None and running:
             facts.append(("next attempt", moment(sync.next_attempt_ms)))
     return facts
+
+
+def _damaged(target: Target) -> list[str]:
+    """Return the damaged files that were moved aside and are still there."""
+    from tracker.outbox.replacement import damaged_sets
+
+    return [str(path) for path in damaged_sets(target.path)] if target.exists else []
 
 
 def _oldest(found: OutboxStatus) -> str:

@@ -16,7 +16,7 @@ from tracker import log
 if TYPE_CHECKING:
     from pathlib import Path
 
-BALLAST_BYTES = 512 * 1024
+BALLAST_BYTES = 1024 * 1024
 """Enough log for the receipt of a whole batch of usual events, or for a chunk of pruning."""
 
 _FULL = ("database or disk is full", "No space left on device", "Disk quota exceeded")

@@ -54,7 +54,8 @@ class OutboxFile:
 
     Attributes:
         path: Where the file is.
-        file: Which one is open, by device and inode.
+        file: Which one is open, by device and inode, as long as it is.
+        generation: How many files were opened here; inodes are used again.
         owner: Whose it is.
         upload_lock: The sync worker's.
     """
@@ -62,6 +63,7 @@ class OutboxFile:
     def __init__(self, config: APIConfig, *, check_owner: bool) -> None:
         self.path: Path = config.outbox_path
         self.file: FileId = None
+        self.generation = 0
         self.owner: Owner
         self._config = config
         self._check_owner_too = check_owner
@@ -76,7 +78,7 @@ class OutboxFile:
         self._damage: OutboxDamagedError | None = None
         self._rescued: list[Row] = []
         self._look_at = self._mend_at = 0.0
-        self._opened = self._closed = False
+        self._closed = False
         try:
             self._open_or_begin_anew()
         except BaseException:
@@ -124,7 +126,7 @@ class OutboxFile:
         if self._check_owner_too:
             self._check_owner()
         self._writer.file = file
-        self._opened = True
+        self.generation += 1
 
     def _prepare(self) -> None:
         """Create or migrate the file if it needs it."""
@@ -235,6 +237,11 @@ class OutboxFile:
         if connection is not None:
             connection.close()
 
+    def read_owner(self) -> None:
+        """Look again whose outbox it is."""
+        with self.reading() as connection:
+            self.owner = owner.read(connection)
+
     # --- damage and replacement -----------------------------------------------------------------
 
     def look(self, *, now: bool = False) -> bool:
@@ -249,14 +256,14 @@ class OutboxFile:
         if not now and time.monotonic() < self._look_at:
             return False
         self._look_at = time.monotonic() + _LOOK_SECONDS
-        file = self.file
+        generation = self.generation
         self._renew_locks()
         try:
             if self._damage is not None:
                 raise self._damage
             self._writer.run(_check_length(self.path))
         except OutboxDamagedError as error:
-            if not self.mend(error, file):
+            if not self.mend(error, generation):
                 raise
         except OutboxError:
             if self.pause():  # whatever it is, old connections should not be what prolongs it
@@ -276,8 +283,8 @@ class OutboxFile:
             self._lock.close()
             self._writer.resume()
 
-    def mend(self, error: OutboxDamagedError, file: FileId) -> bool:
-        """Begin anew where `file` is damaged, or open the one that took its place.
+    def mend(self, error: OutboxDamagedError, generation: int) -> bool:
+        """Begin anew where the file of `generation` is damaged, or open what took its place.
 
         Returns False if it cannot be done now: it was done a moment ago, it failed, or this thread
         is inside a write.
@@ -285,7 +292,7 @@ class OutboxFile:
         if not self._hold():
             return False
         try:
-            if self.file == file:  # otherwise another thread was first
+            if self.generation == generation:  # otherwise another thread was first
                 self._begin_anew(error)
             self._damage = None
         except (OutboxError, ConfigurationError, OSError) as trouble:
@@ -326,7 +333,7 @@ class OutboxFile:
         try:
             result = replacement.begin_anew(
                 self.path,
-                (self.owner.client_id, self.owner.base_url) if self._opened else None,
+                (self.owner.client_id, self.owner.base_url) if self.generation else None,
                 (config.client_id, config.base_url) if self._check_owner_too else None,
             )
         except (SQLAlchemyError, OSError) as trouble:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from tracker.config import APIConfig
     from tracker.events import Event
-    from tracker.outbox.file import FileId
     from tracker.outbox.writer import Transaction
 
 T = TypeVar("T")
@@ -72,7 +71,7 @@ class Outbox(OutboxFile):
             OutboxError: if it could not be stored and `on_error` is ``"raise"``.
             TrackerClosedError: if the outbox is closed.
         """
-        file = self.file
+        generation = self.generation
         try:
             if self._buffer.in_use:
                 if not self._buffer.should_retry():
@@ -86,7 +85,9 @@ class Outbox(OutboxFile):
             self._writer.append(event, lambda error: self._orphaned(event, error))
         except OutboxError as error:
             self._note_trouble(error)
-            if isinstance(error, OutboxDamagedError) and self._append_anew(event, error, file):
+            if isinstance(error, OutboxDamagedError) and self._append_anew(
+                event, error, generation
+            ):
                 return
             if self._config.on_error == "raise":
                 raise
@@ -95,10 +96,10 @@ class Outbox(OutboxFile):
         else:
             self.on_commit()
 
-    def _append_anew(self, event: Event, error: OutboxDamagedError, file: FileId) -> bool:
-        """Store an event in a new outbox, after `error` with the `file` that it was meant for."""
+    def _append_anew(self, event: Event, error: OutboxDamagedError, generation: int) -> bool:
+        """Store an event in a new outbox, after `error` with the one of `generation`."""
         try:
-            if not self.mend(error, file):
+            if not self.mend(error, generation):
                 return False
             self._writer.run(_append_once([event]))
         except OutboxError as again:
@@ -173,13 +174,13 @@ class Outbox(OutboxFile):
         Raises:
             OutboxError: if it could not be committed; then nothing of it is stored.
         """
-        file = self.file
+        generation = self.generation
         try:
             return self._writer.run(job)
         except OutboxError as error:
             self._note_trouble(error)
             if isinstance(error, OutboxDamagedError):
-                if not self.mend(error, file):
+                if not self.mend(error, generation):
                     raise
             elif not (is_disk_full(error) and self._ballast.free()):
                 raise
@@ -254,13 +255,25 @@ class Outbox(OutboxFile):
         looked = super().look(now=now)
         if looked:
             if self._disk_full:
-                self._prune(retention.EVERYTHING)
-                self._writer.empty_log()
+                self._free_space()
             if self._ballast.lay():
                 self._disk_full = False
             elif self._disk_full:
                 self._look_at = time.monotonic() + _LOOK_AGAIN_SECONDS
         return looked
+
+    def _free_space(self) -> None:
+        """Remove what is delivered, and cut the log off; what cannot be done waits for more room.
+
+        Raises:
+            OutboxError: if it was not for want of room.
+        """
+        try:
+            self._prune(retention.EVERYTHING)
+            self._writer.empty_log()
+        except OutboxError as error:
+            if not is_disk_full(error):
+                raise
 
     def health(self) -> Health:
         """Return how the outbox and its uploading stand, from memory where it cannot be read."""

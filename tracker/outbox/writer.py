@@ -457,11 +457,7 @@ class Writer:
             self._lock.release()
 
     def _check_file(self) -> None:
-        """See, under the lock, that the file at the path is still ours: 1 µs.
-
-        Another process may have salvaged it, or somebody deleted it; what is written to the old
-        one would never be uploaded. Its connection is kept, for `take_stale`.
-        """
+        """See, under the lock, that the file at the path is ours still; if not, set it apart."""
         if self.file is None:
             return
         try:

@@ -42,7 +42,7 @@ class Flush:
         self._begin()
 
     def _begin(self) -> None:
-        self._file = self._outbox.file
+        self._generation = self._outbox.generation
         self._target, self._before, self._dead_before = self._look(None)
 
     def _look(self, through: int | None) -> tuple[int, Account, int]:
@@ -95,8 +95,8 @@ class Flush:
         return self.result()
 
     def _settled(self) -> bool:
-        if self._file != self._outbox.file:  # damaged or deleted meanwhile: every seq is another
-            self._begin()
+        if self._generation != self._outbox.generation:
+            self._begin()  # damaged or deleted meanwhile: every event has another seq
         with self._outbox.reading() as connection:
             settled = uploads.settled_through(connection)
         return settled >= self._target and not self._outbox.buffered

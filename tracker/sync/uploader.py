@@ -87,6 +87,7 @@ class Uploader:
         if not batch.rows:
             return IDLE
         if batch.outbox_id != self.outbox_id:
+            self._outbox.read_owner()
             return GO_ON  # begun anew a moment ago; the destination still goes by the old id
         wait = self._bucket.take(self._clock())
         if wait:
