@@ -48,7 +48,7 @@ class Sample:
             outbox.append(an_event(data={"role": "user", "content": text, "n": number}))
             if number == DELIVERED:
                 self._settle(outbox)
-                outbox._writer.empty_log()
+                outbox.empty_log()
         with outbox.reading() as connection:
             rows = connection.exec_driver_sql("SELECT event_id, delivered_at_ms, data FROM events")
             self.events = {name: (when is not None, data) for name, when, data in rows}

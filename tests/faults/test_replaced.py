@@ -93,7 +93,7 @@ def test_it_is_noticed_and_nothing_pending_is_lost(
     server = Switch()
     with Tracker(settings, destination=lambda: server) as tracker:
         logged = [tracker.track("thing.happened", {"n": n, "text": "x" * 500}) for n in range(60)]
-        tracker._client.outbox._writer.empty_log()  # type: ignore[union-attr]  # enabled
+        tracker._client.outbox.empty_log()  # type: ignore[union-attr]  # enabled
         logged += [tracker.track("thing.happened", {"n": n}) for n in range(5)]
         outbox = tracker._client.outbox  # type: ignore[union-attr]  # enabled
         before = outbox.generation

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 BALLAST_BYTES = 1024 * 1024
 """Enough log for the receipt of a whole batch of usual events, or for a chunk of pruning."""
 
-_FULL = ("database or disk is full", "No space left on device", "Disk quota exceeded")
+_FULL = ("disk is full", "No space left on device", "Disk quota exceeded")
 
 
 def is_disk_full(error: Exception) -> bool:

@@ -18,6 +18,7 @@ from tracker.errors import (
     TrackerClosedError,
 )
 from tracker.outbox import open_files, owner, replacement, schema
+from tracker.outbox.ballast import is_disk_full
 from tracker.outbox.engine import make_engine
 from tracker.outbox.locks import FileLock
 from tracker.outbox.snapshots import Snapshots
@@ -265,8 +266,9 @@ class OutboxFile:
         except OutboxDamagedError as error:
             if not self.mend(error, generation):
                 raise
-        except OutboxError:
-            if self.pause():  # whatever it is, old connections should not be what prolongs it
+        except OutboxError as error:
+            # Old connections should not be what prolongs it; on a full disk there may be no new.
+            if not is_disk_full(error) and self.pause():
                 self.resume()
             raise
         self._store_rescued()
@@ -366,6 +368,28 @@ class OutboxFile:
             count = self._writer.run(lambda transaction: replacement.carry_over(transaction, rows))
             del self._rescued[: len(rows)]
             log.warning("%d undelivered events came over from the deleted outbox", count)
+
+    def empty_log(self) -> None:
+        """Write the log into the file and cut it off, as far as readers allow.
+
+        Raises:
+            OutboxError: if SQLite or the system failed.
+        """
+        if not self._writer.pause():
+            return
+        try:
+            self._lock.acquire()
+            if replacement.identity(self.path) == self.file:
+                engine = make_engine(self.path, self._config.durability, writer=True)
+                with engine.connect() as connection:
+                    # Nobody should wait for the end of a long read.
+                    connection.exec_driver_sql("PRAGMA busy_timeout = 0")
+                    connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").close()
+        except (SQLAlchemyError, OSError) as error:
+            raise schema.explain(self.path, error) from error
+        finally:
+            self._lock.release()
+            self._writer.resume()
 
     # --- pausing and closing --------------------------------------------------------------------
 

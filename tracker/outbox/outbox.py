@@ -252,7 +252,12 @@ class Outbox(OutboxFile):
         Raises:
             OutboxError: if the outbox cannot be written, or not be mended.
         """
-        looked = super().look(now=now)
+        try:
+            looked = super().look(now=now)
+        except OutboxError as error:
+            if not (is_disk_full(error) and self._ballast.free()):
+                raise
+            looked = super().look(now=True)
         if looked:
             if self._disk_full:
                 self._free_space()
@@ -270,7 +275,7 @@ class Outbox(OutboxFile):
         """
         try:
             self._prune(retention.EVERYTHING)
-            self._writer.empty_log()
+            self.empty_log()
         except OutboxError as error:
             if not is_disk_full(error):
                 raise

@@ -21,7 +21,7 @@ from tracker.errors import NotAnOutboxError, OutboxDamagedError
 from tracker.outbox import account, pages, salvage, schema, tables, uploads
 from tracker.outbox.engine import make_engine
 from tracker.outbox.owner import Owner
-from tracker.outbox.writer import Transaction, driver_of
+from tracker.outbox.writer import SURE_SECONDS, Transaction, driver_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -158,6 +158,7 @@ def begin_anew(
     aside = _free_name(path)
     path.rename(aside)
     _finish(path, aside)
+    time.sleep(2 * SURE_SECONDS)
     states = [(row.pending, row.delivered_at_ms is not None) for row in found.rows]
     pending, delivered = states.count((True, False)), states.count((False, True))
     dead = len(found.rows) - pending - delivered

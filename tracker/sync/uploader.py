@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from tracker import log
 from tracker.errors import OutboxError, OutboxFullError
 from tracker.outbox import account, uploads
+from tracker.outbox.ballast import is_disk_full
 from tracker.outbox.uploads import Batch, DeadLetter
 from tracker.sync.destination import Outcome, Upload
 from tracker.sync.rate_limit import TokenBucket
@@ -80,8 +80,11 @@ class Uploader:
             OutboxError: if the outbox could not be read or written.
         """
         self._record_what_is_due()
-        with contextlib.suppress(OutboxFullError):  # sending is what makes room
+        try:
             self._outbox.drain_buffer()
+        except OutboxError as error:
+            if not (isinstance(error, OutboxFullError) or is_disk_full(error)):
+                raise  # otherwise sending is what makes room
         self._prune_if_due()
         batch = self._next_batch()
         if not batch.rows:
