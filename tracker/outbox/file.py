@@ -78,7 +78,8 @@ class OutboxFile:
         self._snapshots = Snapshots()
         self._damage: OutboxDamagedError | None = None
         self._rescued: list[Row] = []
-        self._look_at = self._mend_at = 0.0
+        self._look_at = time.monotonic() + _LOOK_SECONDS  # opening it looks at everything
+        self._mend_at = 0.0
         self._closed = False
         try:
             self._open_or_begin_anew()
