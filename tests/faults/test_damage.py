@@ -278,6 +278,19 @@ def test_a_log_damaged_in_its_middle_is_noticed_on_opening(
     assert len(kept) >= ALL - 2
 
 
+@pytest.mark.parametrize("gone", [True, False], ids=["deleted", "emptied"])
+def test_the_log_outlives_its_file(sample: Sample, config: MakeConfig, gone: bool) -> None:
+    """SQLite would delete a log whose file is empty, and the pending events in it."""
+    path = config().outbox_path
+    sample.copy_to(path)
+    path.unlink() if gone else os.truncate(path, 0)
+    outbox = Outbox(config())
+    with outbox.reading() as connection:
+        kept = _ids(connection)
+    outbox.close()
+    assert len(kept) >= ALL - DELIVERED - 1
+
+
 def test_what_is_not_an_outbox_is_left_alone(config: MakeConfig) -> None:
     """Another program's lock file beside it does not make it ours."""
     path = config().outbox_path

@@ -322,6 +322,7 @@ class OutboxFile:
                 self._salvage(error)
             else:
                 self._rescue()
+                replacement.leave_companions(self.path)
         finally:
             self._close_read_connection()
             self._lock.release()

@@ -96,6 +96,14 @@ def _checksum(words: tuple[int, ...], start: tuple[int, int]) -> tuple[int, int]
     return one, two
 
 
+def log_bytes(path: Path) -> int:
+    """Return the size of the log of `path`, 0 if there is none."""
+    try:
+        return path.with_name(f"{path.name}-wal").stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def log_is_cut(path: Path) -> bool:
     """Tell whether the log of `path` goes on behind a damaged frame, which SQLite would not say.
 

@@ -103,7 +103,7 @@ def owner_of_damaged(path: Path) -> Owner:
         return Owner("", found.client_id, found.base_url, 0)
     if is_ours(path):
         raise _ownerless(path)
-    raise NotAnOutboxError(f"{path} is not an outbox; it was left as it is")
+    raise NotAnOutboxError(f"{path} is not a SQLite file or no outbox; it was left as it is")
 
 
 def _ownerless(path: Path) -> OutboxDamagedError:
@@ -128,7 +128,10 @@ def check(path: Path) -> None:
         if is_ours(path):
             raise OutboxDamagedError(f"the header of the outbox {path} is damaged") from error
         raise
-    if path.stat().st_size and pages.log_is_cut(path):
+    log_size = pages.log_bytes(path)
+    if not path.stat().st_size and log_size and is_ours(path):  # SQLite would delete the log
+        raise OutboxDamagedError(f"the outbox {path} is gone, and its write-ahead log is not")
+    if path.stat().st_size and log_size and pages.log_is_cut(path):
         raise OutboxDamagedError(f"the write-ahead log of the outbox {path} is damaged")
 
 
@@ -181,13 +184,23 @@ def is_interrupted(path: Path) -> bool:
     return identity(path) is None and _ready(path).exists()
 
 
+def leave_companions(path: Path) -> None:
+    """Move log and index of a file that is gone aside, lest SQLite take them for the new one's."""
+    if identity(path) is None:
+        _move_companions(path, _free_name(path))
+
+
 def _finish(path: Path, aside: Path) -> None:
+    _move_companions(path, aside)
+    _ready(path).rename(path)
+    _sync_folder(path)
+
+
+def _move_companions(path: Path, aside: Path) -> None:
     for companion in _COMPANIONS:
         left = path.with_name(path.name + companion)
         if left.exists():
             left.rename(aside.with_name(aside.name + companion))
-    _ready(path).rename(path)
-    _sync_folder(path)
 
 
 def _being_made(path: Path) -> Path:
