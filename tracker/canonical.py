@@ -32,6 +32,9 @@ def _make_encode() -> Callable[[Any], str]:
 
 _encode = _make_encode()
 
+_sha256 = sha256()
+"""Copied for each digest: OpenSSL looks its algorithms up anew for each one made (x 0.4)."""
+
 GENESIS = "0" * 64
 """The chain value that stands before an outbox's first event."""
 
@@ -72,12 +75,18 @@ def envelope(
 
 def digest(envelope: str) -> str:
     """Return the SHA-256 of an envelope as 64 hex digits."""
-    return sha256(envelope.encode()).hexdigest()
+    return _hex_digest(envelope.encode())
 
 
 def chain(previous: str, digest: str) -> str:
     """Return the chain value after `digest`: SHA-256 over ``previous ‖ digest`` as ASCII hex."""
-    return sha256((previous + digest).encode("ascii")).hexdigest()
+    return _hex_digest((previous + digest).encode("ascii"))
+
+
+def _hex_digest(text: bytes) -> str:
+    hash_ = _sha256.copy()
+    hash_.update(text)
+    return hash_.hexdigest()
 
 
 def _text(value: str | None) -> str:

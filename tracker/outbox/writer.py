@@ -45,11 +45,11 @@ _INSERT = (
 _NEWEST = "SELECT {} FROM events ORDER BY seq DESC LIMIT 1"
 _NEWEST_GAP = "SELECT {} FROM gaps ORDER BY first_seq DESC LIMIT 1"
 
-# Fails unless the outbox still ends at the given seq: an event without an id is not allowed.
-_INSERT_AFTER_HEAD = _INSERT.replace(
+# Fails unless the outbox still ends just before the given seq: an event without an id is refused.
+_INSERT_AT_END = _INSERT.replace(
     "(?, ?,",
-    f"(?, CASE WHEN max(({_NEWEST.format('seq')}), "
-    f"coalesce(({_NEWEST_GAP.format('last_seq')}), 0)) = ? THEN ? END,",
+    f"(?1, CASE WHEN max(({_NEWEST.format('seq')}), "
+    f"coalesce(({_NEWEST_GAP.format('last_seq')}), 0)) = ?1 - 1 THEN ?2 END,",
 )
 
 Head: TypeAlias = tuple[int, str]
@@ -183,32 +183,33 @@ class Writer:
         """Commit `event` by a single statement; False if somebody else is or was at work.
 
         The usual case of one caller, who so needs no queue, no BEGIN and COMMIT (the write lock
-        makes them unnecessary) and no look at the newest row: 1.0 times raw sqlite3 instead of 1.8.
+        makes them unnecessary) and no look at the newest row: 1.2 times raw sqlite3 instead of 1.8.
         """
         try:
             if not self._leadership.acquire(blocking=False):
                 return False
-            head = self._head
-            if head is None or self._connection is None:
-                self._step_down()
-                return False
-            seq, chain = _next_place(head, event)
-            event_id, *columns = event
-            self._lock.acquire()
-            self._connection[1].execute(
-                _INSERT_AFTER_HEAD, (seq, head[0], event_id, *columns, chain)
-            )
-            self._head = seq, chain
-            self._lock.release()
+            alone = False
+            if self._connection is not None and self._head is not None:
+                self._lock.acquire()
+                alone = self._insert_at_end(self._connection[1], self._head, event)
+                self._lock.release()
             self._step_down()
         except BaseException as error:
             self._recover(_Entry(None))
-            if isinstance(error, sqlite3.IntegrityError):
-                self._apart = _APART  # another process writes too
-                return False
             if isinstance(error, (sqlite3.Error, OSError)):
                 raise schema.explain(self._path, error) from error
             raise
+        return alone
+
+    def _insert_at_end(self, driver: sqlite3.Connection, head: Head, event: Event) -> bool:
+        """Insert `event` if nobody else has written since the outbox ended at `head`; tell."""
+        head = _next_place(head, event)
+        try:
+            driver.execute(_INSERT_AT_END, (head[0], *event, head[1]))
+        except sqlite3.IntegrityError:
+            self._apart = _APART
+            return False
+        self._head = head
         return True
 
     def run(
@@ -324,6 +325,8 @@ class Writer:
         while True:
             self._leadership.release()
             # Whoever queued before the release, and failed to lead, counts on us to look again.
+            if not self._queue:
+                return
             try:
                 first = self._queue[0]
             except IndexError:
