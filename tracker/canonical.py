@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 from typing import Any
 
@@ -58,9 +59,30 @@ def digest(envelope: str) -> str:
     return hashlib.sha256(envelope.encode()).hexdigest()
 
 
-def chain(previous: str, digest: str) -> str:
-    """Return the chain value after `digest`: SHA-256 over ``previous ‖ digest`` as ASCII hex."""
-    return hashlib.sha256((previous + digest).encode("ascii")).hexdigest()
+def chain(previous: str, digest: str, key: bytes | None = None) -> str:
+    """Return the chain value after `digest`: SHA-256 over ``previous ‖ digest`` as ASCII hex.
+
+    With a `key`, HMAC-SHA256 under it: nobody without the key can make, or check, such a value.
+    """
+    link = (previous + digest).encode("ascii")
+    if key is None:
+        return hashlib.sha256(link).hexdigest()
+    return hmac.digest(key, link, "sha256").hex()
+
+
+def key_bytes(key: str | bytes | None) -> bytes | None:
+    """Return a chain key as the bytes that it is used as: a text's are UTF-8."""
+    return key.encode() if isinstance(key, str) else key
+
+
+def key_check(key: bytes | None) -> int:
+    """Return a number from 1 to 2,147,483,647 that tells a chain key from others; 0 for none.
+
+    It gives nothing away that the chain itself does not: a guess at the key can be tried on either.
+    """
+    if key is None:
+        return 0
+    return int.from_bytes(hmac.digest(key, b"tracker chain key", "sha256")[:4], "big") >> 1 or 1
 
 
 def _text(value: str | None) -> str:

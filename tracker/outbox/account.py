@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 DELIVERED = "delivered"
 DEAD = "dead"
+STORED = "stored"
+"""Entry for the newest seq ever given. With it the newest rows cannot be cut off unseen."""
 DISCARDED = "discarded."
 """Prefix of the entries for discarded events; the reason follows."""
 
@@ -82,6 +84,7 @@ def last_seq(connection: Connection) -> int:
     return int(
         connection.exec_driver_sql(
             "SELECT max(coalesce((SELECT max(seq) FROM events), 0), "
-            "coalesce((SELECT last_seq FROM gaps ORDER BY first_seq DESC LIMIT 1), 0))"
+            "coalesce((SELECT last_seq FROM gaps ORDER BY first_seq DESC LIMIT 1), 0), "
+            "coalesce((SELECT events FROM account WHERE entry = 'stored'), 0))"
         ).scalar_one()
     )

@@ -40,13 +40,22 @@ _INSERT = (
     f"VALUES ({', '.join('?' * len(_COLUMNS))})"
 )
 
-# The newest event may have been removed on purpose; then its place is kept in `gaps`.
-_HEAD = """
-SELECT seq, chain FROM (SELECT seq, chain FROM events ORDER BY seq DESC LIMIT 1)
-UNION ALL
-SELECT seq, chain FROM (SELECT last_seq AS seq, chain FROM gaps ORDER BY first_seq DESC LIMIT 1)
-ORDER BY seq DESC LIMIT 1
-"""
+# The newest event may have been removed on purpose; then its place is kept in `gaps`. If it was cut
+# off by hand, the account still knows its seq, and the next one leaves a gap that shows.
+_HEAD = f"""
+SELECT max(seq, coalesce((SELECT events FROM account WHERE entry = 'stored'), 0)), chain FROM (
+    SELECT seq, chain FROM (SELECT seq, chain FROM events ORDER BY seq DESC LIMIT 1)
+    UNION ALL
+    SELECT * FROM (SELECT last_seq, chain FROM gaps ORDER BY first_seq DESC LIMIT 1)
+    UNION ALL
+    SELECT 0, '{canonical.GENESIS}'
+) ORDER BY seq DESC LIMIT 1
+"""  # noqa: S608 - our own constant
+
+_STORED = (
+    "INSERT INTO account (entry, events) VALUES ('stored', ?) "
+    "ON CONFLICT (entry) DO UPDATE SET events = excluded.events"
+)
 
 _GROUP_LIMIT = 512
 """Entries in one transaction: bounds how long the first of them waits for the last."""
@@ -55,12 +64,15 @@ _GROUP_LIMIT = 512
 class Transaction:
     """The open write transaction that a job runs in. Owned by the leading thread."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, chain_key: bytes | None = None) -> None:
         self._connection = connection
+        self._chain_key = chain_key
         self._rows: list[tuple[Any, ...]] = []
-        head = connection.exec_driver_sql(_HEAD).first()
-        self._seq: int = 0 if head is None else head[0]
-        self._chain: str = canonical.GENESIS if head is None else head[1]
+        self._seq: int
+        self._chain: str
+        self._seq, self._chain = connection.exec_driver_sql(_HEAD).one()
+        self.newest = 0
+        """The seq last given in this transaction, 0 if none was."""
 
     @property
     def connection(self) -> Connection:
@@ -71,8 +83,9 @@ class Transaction:
     def append(self, event: Event) -> int:
         """Give `event` the next place in the outbox and its link of the chain; return its seq."""
         self._seq += 1
-        self._chain = canonical.chain(self._chain, event.digest)
+        self._chain = canonical.chain(self._chain, event.digest, self._chain_key)
         self._rows.append((self._seq, *event, self._chain))
+        self.newest = self._seq
         return self._seq
 
     def flush(self) -> None:
@@ -123,8 +136,11 @@ class Writer:
     itself, so its work is queued and committed before the interrupted call returns.
     """
 
-    def __init__(self, engine: Engine, lock: FileLock, path: Path) -> None:
+    def __init__(
+        self, engine: Engine, lock: FileLock, path: Path, chain_key: bytes | None = None
+    ) -> None:
         self._engine = engine
+        self._chain_key = chain_key
         self._lock = lock
         self._path = path
         self._connection: tuple[Connection, sqlite3.Connection] | None = None
@@ -338,12 +354,14 @@ class Writer:
             self._lock.acquire()
             connection, driver = self._connect()
             driver.execute("BEGIN IMMEDIATE")
-            transaction = Transaction(connection)
+            transaction = Transaction(connection, self._chain_key)
             for entry in batch:
                 self._at_work = entry
                 entry.result = entry.work(transaction)  # type: ignore[misc]  # _next leaves None
             self._at_work = None
             transaction.flush()
+            if transaction.newest:
+                driver.execute(_STORED, (transaction.newest,))
             self._committing = batch
             driver.execute("COMMIT")
         except Exception:
