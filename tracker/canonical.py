@@ -76,13 +76,13 @@ def key_bytes(key: str | bytes | None) -> bytes | None:
 
 
 def key_check(key: bytes | None) -> int:
-    """Return a number from 1 to 2,147,483,647 that tells a chain key from others; 0 for none.
+    """Return a number of 30 bits, not 0, that tells a chain key from others; 0 for none.
 
     It gives nothing away that the chain itself does not: a guess at the key can be tried on either.
     """
     if key is None:
         return 0
-    return int.from_bytes(hmac.digest(key, b"tracker chain key", "sha256")[:4], "big") >> 1 or 1
+    return int.from_bytes(hmac.digest(key, b"tracker chain key", "sha256")[:4], "big") >> 2 or 1
 
 
 def _text(value: str | None) -> str:

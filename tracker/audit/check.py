@@ -11,7 +11,7 @@ from tracker import canonical
 from tracker.audit import lines
 from tracker.audit.lines import Manifest, Seal
 from tracker.events import COMPLIANCE_ERASED
-from tracker.outbox.links import Links, Problem, Unproven
+from tracker.outbox.links import KeyMemory, Links, Problem, Unproven
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,6 +20,7 @@ _MOST_PROBLEMS = 1_000
 _LONGEST_LINE = 64 * 1024 * 1024
 """Bytes; an event has at most 4 MiB."""
 _ERASED = {"erased": True}
+_PLACE = {"seq", "digest", "chain"}
 _ENVELOPE = ("event_id", "type", "timestamp_ms", "agent_id", "session_id", "user_id")
 
 
@@ -69,7 +70,7 @@ class _Walk:
         self._keys = keys
         self._seals = [Seal(None), *map(Seal, keys)]
         self._head: dict[str, Any] = {}
-        self._links = Links(keys, 0)
+        self._links = Links(keys, KeyMemory())
         self._number = 0
         self._first: tuple[int, Any] | None = None
         self._seq: int | None = None
@@ -121,7 +122,10 @@ class _Walk:
             return False
         self._head = head
         self._chain = head.get("chain_before")
-        self._links = Links(self._keys, head.get("chain_key_check", 0))
+        self._links = Links(
+            self._keys,
+            KeyMemory(head.get("chain_key_check", 0), bool(head.get("keyed_from_start"))),
+        )
         return True
 
     def _take(self, line: dict[str, Any] | None) -> Iterator[Problem]:
@@ -149,6 +153,8 @@ class _Walk:
             yield self._problem(seq, "digest", "the event was damaged when it was exported")
         else:
             self._others += 1
+            if set(line) != _PLACE:
+                yield self._problem(seq, "manifest", "this is no line of an audit export")
         if self._chain is not None:
             yield from self._links.check(seq, name, self._chain, digest, chain)
         self._first = self._first or (seq, chain)
@@ -174,6 +180,8 @@ class _Walk:
             columns = {name: line[name] for name in _ENVELOPE}
             envelope = canonical.envelope(**columns, data=canonical.encode(data))
             whole = bool(canonical.digest(envelope) == line["digest"])
+            if set(line) != {*_ENVELOPE, "data", *_PLACE}:
+                return False
         except (KeyError, TypeError, ValueError, RecursionError):
             return False
         if not whole and data == _ERASED:

@@ -80,12 +80,14 @@ class _Export:
             window,
         ).one()
         gaps = integrity.read_gaps(self.connection)
+        memory = chain_key.read(self.connection)
         head = {
             "format": lines.FORMAT,
             "version": lines.VERSION,
             "outbox_id": whose.outbox_id,
             "chain_before": None if first is None else self._chain_before(first, gaps),
-            "chain_key_check": chain_key.read(self.connection),
+            "chain_key_check": memory.check,
+            "keyed_from_start": memory.from_start,
         }
         self._add(lines.encode(head))
         if first is not None:

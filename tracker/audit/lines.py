@@ -5,7 +5,7 @@ line       fields
 =========  =====================================================================================
 head       ``format``, ``version``, ``outbox_id``, ``chain_before`` (the chain value before the
            first event, null if it is not known), ``chain_key_check`` (tells which chain key the
-           outbox last used; 0 for none)
+           outbox last used; 0 for none), ``keyed_from_start`` (whether it always had one)
 event      all fields that the protocol sends
 other      ``seq``, ``digest``, ``chain``: an event between the first and the last that was not
            asked for. Its content is left out, and the chain can be followed all the same

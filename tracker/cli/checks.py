@@ -195,7 +195,7 @@ def _outbox(target: Target) -> list[Check]:
         with opened(target) as outbox, outbox.snapshot() as connection:
             found = status.read(connection)
             said = connection.exec_driver_sql("PRAGMA quick_check(3)").scalars().all()
-            remembered = chain_key.read(connection)
+            remembered = chain_key.read(connection).check
     except OutboxError as error:
         return [Check("outbox", PROBLEM, str(error), "keep a copy; then move the file away")]
     checks = []

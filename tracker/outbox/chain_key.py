@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tracker import canonical, log
+from tracker.outbox import account
+from tracker.outbox.links import KeyMemory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,10 +20,14 @@ if TYPE_CHECKING:
 
     from tracker.outbox.writer import Transaction
 
+_FROM_START = 1 << 30
+"""The bit above those of `canonical.key_check`: there was a key from the first event on."""
 
-def read(connection: Connection) -> int:
-    """Return `canonical.key_check` of the key last used; 0 if there was none."""
-    return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+
+def read(connection: Connection) -> KeyMemory:
+    """Return what is remembered of chain keys."""
+    number = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+    return KeyMemory(number & ~_FROM_START, bool(number & _FROM_START))
 
 
 def remember(key: bytes) -> Callable[[Transaction], None]:
@@ -29,14 +35,17 @@ def remember(key: bytes) -> Callable[[Transaction], None]:
     check = canonical.key_check(key)
 
     def job(transaction: Transaction) -> None:
-        transaction.connection.exec_driver_sql(f"PRAGMA user_version={check}")
+        connection = transaction.connection
+        from_start = read(connection).from_start or account.last_seq(connection) == 0
+        number = check | (_FROM_START if from_start else 0)
+        connection.exec_driver_sql(f"PRAGMA user_version={number}")
 
     return job
 
 
-def warn(path: Path, key: bytes | None, remembered: int) -> None:
+def warn(path: Path, key: bytes | None, remembered: KeyMemory) -> None:
     """Log that an outbox is opened with another key than before, if it is."""
-    if not remembered or remembered == canonical.key_check(key):
+    if remembered.check in (0, canonical.key_check(key)):
         return
     if key is None:
         log.warning(

@@ -138,11 +138,18 @@ def _matches(columns: list[object], digest: object) -> bool:
 
 def _account_problems(connection: Connection) -> Iterator[Problem]:
     book = account.read(connection)
-    pending, dead, settled = connection.exec_driver_sql(
+    stored, newest = connection.exec_driver_sql(
+        "SELECT (SELECT events FROM account WHERE entry = 'stored'), max(seq) FROM events"
+    ).one()
+    if None not in (stored, newest) and newest > stored:
+        said = f"the tracker stored {stored} events, and the newest has seq {newest}"
+        yield Problem(stored + 1, "account", said)
+    pending, dead, settled, both = connection.exec_driver_sql(
         "SELECT coalesce(sum(delivered_at_ms IS NULL AND dead_at_ms IS NULL), 0), "
         "coalesce(sum(dead_at_ms IS NOT NULL), 0), "
         "coalesce(sum(delivered_at_ms IS NULL AND dead_at_ms IS NULL AND seq <= "
-        "(SELECT settled_through FROM sync_state)), 0) FROM events"
+        "(SELECT settled_through FROM sync_state)), 0), "
+        "coalesce(sum(delivered_at_ms IS NOT NULL AND dead_at_ms IS NOT NULL), 0) FROM events"
     ).one()
     for name, booked, counted in (("pending", book.pending, pending), ("dead", book.dead, dead)):
         if booked != counted:
@@ -151,3 +158,5 @@ def _account_problems(connection: Connection) -> Iterator[Problem]:
             )
     if settled:
         yield Problem(None, "account", f"{settled} pending events stand where none should be")
+    if both:
+        yield Problem(None, "account", f"{both} events stand both as delivered and as dead")

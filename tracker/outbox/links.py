@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracker import canonical
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _HOLDS = "holds"
 _FAILS = "fails"
-_WITHOUT_KEY = "without the key, after others under it"
+_WITHOUT_KEY = "without the key in use"
 _BEFORE_KEY = "without a key"
 _OTHER_KEY = "under another key"
 
@@ -54,26 +54,38 @@ class Unproven:
     reason: str
 
 
+class KeyMemory(NamedTuple):
+    """What an outbox remembers of chain keys.
+
+    Attributes:
+        check: `canonical.key_check` of the key that the chain was last made under; 0 for none.
+        from_start: Whether there was a key from the first event on.
+    """
+
+    check: int = 0
+    from_start: bool = False
+
+
 class Links:
     """Checks links in seq order and joins neighbours of the same outcome.
 
     A chain may have been begun without a key, so each link is tried under the keys, and then
-    without. What is not under a key after something that is, is a problem: whoever has the key
-    makes no such links.
+    without. One without a key, where a key was in use before, is a problem: whoever has the key
+    makes no such link.
 
     Args:
         keys: The chain keys that are known: the present one, and perhaps former ones.
-        expected: `canonical.key_check` of the key that the chain was last made under; 0 for none.
-            Where it belongs to none of the keys, a link that does not hold may be of that key.
+        memory: What the outbox remembers. Where its key is none of the `keys`, a link that does
+            not hold may be of that key; where there was a key from the start, none is without.
 
     Attributes:
         unproven: The events whose links could not be checked, in order.
     """
 
-    def __init__(self, keys: Sequence[bytes], expected: int) -> None:
+    def __init__(self, keys: Sequence[bytes], memory: KeyMemory) -> None:
         self._keys = tuple(keys)
-        self._other_key = expected not in (0, *map(canonical.key_check, self._keys))
-        self._keyed = False
+        self._other_key = memory.check not in (0, *map(canonical.key_check, self._keys))
+        self._keyed = memory.from_start
         self._outcome = _HOLDS
         self._run: list[tuple[int, str]] = []  # its first event and, if it is longer, its last
         self.unproven: list[Unproven] = []
@@ -103,8 +115,8 @@ class Links:
         elif self._outcome == _BEFORE_KEY:
             self.unproven.append(Unproven(first, last, "chained without a key"))
         elif self._outcome == _OTHER_KEY:
-            given = "that is not the one given" if self._keys else "and none is given"
-            self.unproven.append(Unproven(first, last, f"chained under a key, {given}"))
+            given = "another key than the one given" if self._keys else "a key, and none is given"
+            self.unproven.append(Unproven(first, last, f"chained under {given}"))
 
     def _judge(self, previous: Any, digest: Any, chain: Any) -> str:
         try:
@@ -112,9 +124,9 @@ class Links:
                 self._keyed = True
                 return _HOLDS
             if canonical.chain(previous, digest) == chain:
-                if not self._keys:
-                    return _HOLDS
-                return _WITHOUT_KEY if self._keyed else _BEFORE_KEY
+                if self._keyed:
+                    return _WITHOUT_KEY
+                return _BEFORE_KEY if self._keys else _HOLDS
         except (TypeError, ValueError):
             return _FAILS
         return _OTHER_KEY if self._other_key else _FAILS

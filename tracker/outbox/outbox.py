@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from tracker.config import APIConfig
     from tracker.events import Event
+    from tracker.outbox.links import KeyMemory
     from tracker.outbox.writer import Transaction
 
 T = TypeVar("T")
@@ -127,13 +128,13 @@ class Outbox:
                 "`tracker-sync rebind`"
             )
 
-    def _settle_chain_key(self, remembered: int) -> None:
+    def _settle_chain_key(self, remembered: KeyMemory) -> None:
         """Note the chain key's check value in the file, so that `verify` knows of the key.
 
         Events are taken with any key and without: a lost key must not cost any.
         """
         chain_key.warn(self.path, self._chain_key, remembered)
-        if self._chain_key is not None and remembered != canonical.key_check(self._chain_key):
+        if self._chain_key is not None and remembered.check != canonical.key_check(self._chain_key):
             try:
                 self.run(chain_key.remember(self._chain_key))
             except OutboxError as error:
