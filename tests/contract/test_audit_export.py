@@ -120,6 +120,13 @@ def test_an_export_of_nothing_is_sound(config: MakeConfig, tmp_path: Path) -> No
         assert checked((tmp_path / name).read_bytes()).proven
 
 
+def test_a_disabled_tracker_exports_nothing(config: MakeConfig, tmp_path: Path) -> None:
+    """A file that says so."""
+    manifest = export(config(disabled=True), tmp_path / "audit.jsonl")
+    assert (manifest.events, manifest.client_id) == (0, "test-client")
+    assert checked((tmp_path / "audit.jsonl").read_bytes()).proven
+
+
 # --- a part of the chain ------------------------------------------------------------------------
 
 
