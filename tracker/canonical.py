@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 from hashlib import sha256
 from json import encoder as _json
@@ -78,9 +79,28 @@ def digest(envelope: str) -> str:
     return _hex_digest(envelope.encode())
 
 
-def chain(previous: str, digest: str) -> str:
-    """Return the chain value after `digest`: SHA-256 over ``previous ‖ digest`` as ASCII hex."""
-    return _hex_digest((previous + digest).encode("ascii"))
+def chain(previous: str, digest: str, key: bytes | None = None) -> str:
+    """Return the chain value after `digest`: SHA-256 over ``previous ‖ digest`` as ASCII hex.
+
+    With a `key`, HMAC-SHA256 under it: nobody without the key can make, or check, such a value.
+    """
+    link = (previous + digest).encode("ascii")
+    return _hex_digest(link) if key is None else hmac.digest(key, link, "sha256").hex()
+
+
+def key_bytes(key: str | bytes | None) -> bytes | None:
+    """Return a chain key as the bytes that it is used as: a text's are UTF-8."""
+    return key.encode() if isinstance(key, str) else key
+
+
+def key_check(key: bytes | None) -> int:
+    """Return a number of 30 bits, not 0, that tells a chain key from others; 0 for none.
+
+    It gives nothing away that the chain itself does not: a guess at the key can be tried on either.
+    """
+    if key is None:
+        return 0
+    return int.from_bytes(hmac.digest(key, b"tracker chain key", "sha256")[:4], "big") >> 2 or 1
 
 
 def _hex_digest(text: bytes) -> str:

@@ -153,7 +153,7 @@ class DisabledClient:
 
     def read(self, query: Callable[[Connection], T]) -> T:
         """Run a query on an outbox without a row."""
-        with empty_outbox() as connection:
+        with empty_outbox(self.config.client_id, self.config.base_url) as connection:
             return query(connection)
 
     def flush(self, timeout: float | None) -> FlushResult:

@@ -28,6 +28,9 @@ PROTOCOL_BATCH_BYTES = 4 * 1024 * 1024
 _ENVELOPE_ROOM = 4096
 """Bytes of a request body kept for what stands around the events."""
 
+_CHAIN_KEY_BYTES = 16
+"""Fewer could be guessed: HMAC's security is that of its key."""
+
 _FALSE = ("", "0", "false", "no", "off")
 _TRUE = ("1", "true", "yes", "on")
 _UNSET: Any = None
@@ -39,7 +42,7 @@ class APIConfig:
     """Settings of a tracker. An argument beats the environment, which beats the default.
 
     Frozen: make a changed copy with `dataclasses.replace`. Neither `repr` nor any error shows the
-    API key.
+    API key or the chain key.
 
     Raises:
         ConfigurationError: if a value is missing or impossible; the message says what is allowed.
@@ -99,6 +102,10 @@ class APIConfig:
             arguments and results, errors, comments, and the values of metadata. Default True.
         report_redactions: Log a ``security.reported`` event for each event in which something was
             masked. Default False.
+        chain_key: Secret of 16 bytes or more, as text (its UTF-8 bytes count; white space at its
+            ends does not) or bytes. ``SDK_CHAIN_KEY``. The hash chain is then an HMAC-SHA256 under
+            it, so that nobody without it can rebuild the chain after an edit. Kept nowhere: keep
+            it yourself, and give the same to every process that logs to the outbox. Default: none.
     """
 
     api_key: str = field(default=_UNSET, repr=False, metadata={"variable": "SDK_API_KEY"})
@@ -133,6 +140,9 @@ class APIConfig:
     redactors: Sequence[Callable[[str], str]] = field(default=(), hash=False)
     capture_content: bool = True
     report_redactions: bool = False
+    chain_key: str | bytes | None = field(
+        default=_UNSET, repr=False, metadata={"variable": "SDK_CHAIN_KEY"}
+    )
 
     def __post_init__(self) -> None:
         """Fill in what was not given, then check every value."""
@@ -153,6 +163,7 @@ class APIConfig:
         self._set("ca_bundle", _check_ca_bundle(self.ca_bundle))
         self._set("proxies", _check_proxies(self.proxies))
         self._set("redactors", _check_redactors(self.redactors))
+        self._set("chain_key", check_chain_key("chain_key (SDK_CHAIN_KEY)", self.chain_key))
         self._locate()
 
     def _set(self, name: str, value: object) -> None:
@@ -275,6 +286,28 @@ def _check_api_key(value: object, disabled: bool) -> str:
         raise ConfigurationError(
             "api_key (SDK_API_KEY) has white space, control or non-ASCII characters; "
             "an HTTP header cannot carry them. Copy the key again"
+        )
+    return key
+
+
+def check_chain_key(name: str, value: object) -> bytes | None:
+    """Return a chain key's bytes; None if there is none.
+
+    Raises:
+        ConfigurationError: if it is no text or bytes, or too short. The message never shows it.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, (str, bytes)):
+        raise ConfigurationError(f"{name} is of type {type(value).__name__}; give a str or bytes")
+    try:
+        key = value.strip().encode() if isinstance(value, str) else value
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"{name} has characters that UTF-8 cannot encode") from None
+    if len(key) < _CHAIN_KEY_BYTES:
+        raise ConfigurationError(
+            f"{name} has {len(key)} bytes; give {_CHAIN_KEY_BYTES} or more that nobody can guess, "
+            "as `python3 -c 'import secrets; print(secrets.token_hex(32))'` prints them"
         )
     return key
 

@@ -49,7 +49,9 @@ def configure(path: Path) -> APIConfig:
         outbox_full="discard_oldest",
         ca_bundle=Path("ca.pem"),
         proxies={"https": "http://proxy:3128"},
+        chain_key="0123456789abcdef",
     )
+    assert_type(config.chain_key, str | bytes | None)
     assert_type(config.api_key, str)
     assert_type(config.client_id, str)
     assert_type(config.base_url, str)

@@ -45,7 +45,10 @@ def test_verify_a_sound_outbox(config: MakeConfig) -> None:
         "first_seq": 3,
         "last_seq": 5,
         "removed": 2,
+        "collector_events": None,
+        "proven": True,
         "problems": [],
+        "unproven": [],
     }
 
 
@@ -53,7 +56,12 @@ def test_verify_a_sound_outbox(config: MakeConfig) -> None:
     ("statement", "kind", "seq", "text"),
     [
         ("UPDATE events SET data = '{}' WHERE seq = 2", "digest", 2, "seq 2: digest: event "),
-        ("UPDATE events SET chain = digest WHERE seq = 3", "chain", 3, "seq 3: chain: event "),
+        (
+            "UPDATE events SET chain = digest WHERE seq = 3",
+            "chain",
+            3,
+            "seq 3: chain: events 3 to 4 do",
+        ),
         ("DELETE FROM events WHERE seq = 2", "gap", 2, "seq 2: gap: event 2 is missing"),
         ("INSERT INTO account VALUES ('dead', 1)", "account", None, "outbox: account: "),
     ],

@@ -174,6 +174,19 @@ def list_outboxes(request: Request, caller: Caller) -> Response:
     return _json({"outboxes": outboxes})
 
 
+@router.get("/v1/outboxes/{outbox_id}/chain")
+def show_chain(
+    request: Request,
+    caller: Caller,
+    outbox_id: str,
+    after: Annotated[int, Query(ge=0, le=_MAX_ID)] = 0,
+    limit: Annotated[int, Query(ge=2, le=4000)] = 4000,
+) -> Response:
+    """Answer with digests and chain values of an outbox's next events after a seq, by seq."""
+    rows = _parts(request).store.chain_page(caller.client_id, outbox_id, after, limit)
+    return _json({"events": [dict(row) for row in rows]})
+
+
 @router.get("/healthz")
 async def health() -> Response:
     """Answer 200 while the process runs."""

@@ -242,6 +242,37 @@ class Store:
             for row in result:
                 yield IntegrityRow(*row)
 
+    def chain_page(
+        self, client_id: str, outbox_id: str, after: int, limit: int
+    ) -> list[RowMapping]:
+        """Return an outbox's next events after a seq, without their content, by `seq`.
+
+        Args:
+            client_id: Whose outbox.
+            outbox_id: Which one.
+            after: Return events with a greater `seq` only.
+            limit: How many at most; but all that share a seq come together.
+
+        Raises:
+            StorageError: the database could not be read.
+        """
+        query = (
+            select(*(events.c[name] for name in IntegrityRow._fields))
+            .where(
+                events.c.client_id == client_id,
+                events.c.outbox_id == outbox_id,
+                events.c.seq > after,
+            )
+            .order_by(events.c.seq, events.c.id)
+            .limit(limit + 1)
+        )
+        with self.reading() as connection:
+            rows = list(connection.execute(query).mappings())
+        if len(rows) <= limit:
+            return rows
+        cut_off = rows[-1]["seq"]
+        return [row for row in rows if row["seq"] != cut_off] or rows
+
 
 class _FileLock:
     """One writer at a time for an SQLite file: a thread lock, and a file lock for processes.

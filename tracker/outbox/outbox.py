@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from tracker import log
+from tracker import canonical, log
 from tracker.errors import (
     ConfigurationError,
     OutboxError,
     OutboxFullError,
     TrackerClosedError,
 )
-from tracker.outbox import account, open_files, owner, retention, schema, uploads
+from tracker.outbox import account, chain_key, open_files, owner, retention, schema, uploads
 from tracker.outbox.buffer import MemoryBuffer
 from tracker.outbox.engine import make_engine
 from tracker.outbox.locks import FileLock
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from tracker.config import APIConfig
     from tracker.events import Event
+    from tracker.outbox.links import KeyMemory
     from tracker.outbox.writer import Transaction
 
 T = TypeVar("T")
@@ -71,7 +72,8 @@ class Outbox:
         self._lock = FileLock(self.path.with_name(self.path.name + ".lock"))
         self.upload_lock = FileLock(self.path.with_name(self.path.name + ".sync-lock"))
         engine = make_engine(self.path, config.durability, writer=True)
-        self._writer = Writer(engine, self._lock, self.path)
+        self._chain_key = canonical.key_bytes(config.chain_key)
+        self._writer = Writer(engine, self._lock, self.path, self._chain_key)
         self._readers = make_engine(self.path, config.durability, writer=False)
         self._read_lock = threading.RLock()
         self._read_connection: Connection | None = None
@@ -86,8 +88,10 @@ class Outbox:
             self._prepare()
             with self.reading() as connection:
                 self.owner = owner.read(connection)
+                remembered = chain_key.read(connection)
             if check_owner:
                 self._check_owner()
+                self._settle_chain_key(remembered)
         except (DBAPIError, OSError) as error:
             self._shut()
             raise schema.explain(self.path, error) from error
@@ -123,6 +127,20 @@ class Outbox:
                 "Give each its own outbox_path (SDK_OUTBOX_PATH), or move this outbox with "
                 "`tracker-sync rebind`"
             )
+
+    def _settle_chain_key(self, remembered: KeyMemory) -> None:
+        """Note the chain key's check value in the file, so that `verify` knows of the key.
+
+        Events are taken with any key and without: a lost key must not cost any.
+        """
+        chain_key.warn(self.path, self._chain_key, remembered)
+        if self._chain_key is not None and remembered.check != canonical.key_check(self._chain_key):
+            try:
+                self.run(chain_key.remember(self._chain_key))
+            except OutboxError as error:
+                if self._config.on_error == "raise":
+                    raise
+                log.error("the outbox does not know of its chain key yet: %s", error)
 
     def append(self, event: Event) -> None:
         """Store `event`; on return it is durable, unless storage failed and `on_error` bears it.
@@ -346,7 +364,15 @@ class Outbox:
                 len(self._buffer) + self._buffer.lost,
                 error,
             )
+        else:
+            self._anchor()
         self._shut()
+
+    def _anchor(self) -> None:
+        try:
+            self._writer.anchor()
+        except OutboxError as error:  # what is stored is stored; only its end is not noted
+            log.info("where the outbox ends could not be noted: %s", error)
 
     def _shut(self) -> None:
         self._closed = True

@@ -144,15 +144,7 @@ def _create(connection: Connection, client_id: str, base_url: str) -> None:
         tables.metadata.create_all(connection)
         for statement in tables.view_statements():
             connection.exec_driver_sql(statement)
-        connection.execute(
-            tables.identity.insert().values(
-                id=1,
-                outbox_id=str(uuid.uuid4()),
-                client_id=client_id,
-                base_url=base_url,
-                created_at_ms=time.time_ns() // 1_000_000,
-            )
-        )
+        _identify(connection, client_id, base_url)
         connection.execute(tables.sync_state.insert().values(id=1))
         connection.exec_driver_sql(
             "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, "
@@ -165,13 +157,27 @@ def _create(connection: Connection, client_id: str, base_url: str) -> None:
     connection.exec_driver_sql("COMMIT")
 
 
+def _identify(connection: Connection, client_id: str, base_url: str) -> None:
+    connection.execute(
+        tables.identity.insert().values(
+            id=1,
+            outbox_id=str(uuid.uuid4()),
+            client_id=client_id,
+            base_url=base_url,
+            created_at_ms=time.time_ns() // 1_000_000,
+        )
+    )
+
+
 @contextlib.contextmanager
-def empty_outbox() -> Iterator[Connection]:
+def empty_outbox(client_id: str = "nobody", base_url: str = "") -> Iterator[Connection]:
     """Lend a connection to an outbox in memory that holds nothing."""
     engine = create_engine("sqlite://")
     try:
         with engine.connect() as connection:
             tables.metadata.create_all(connection)
+            _identify(connection, client_id, base_url)
+            connection.commit()
             yield connection
     finally:
         engine.dispose()

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from tracker import canonical, log
 from tracker.errors import TrackerClosedError
-from tracker.outbox import schema
+from tracker.outbox import account, schema
 from tracker.outbox.tables import events as events_table
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ _INSERT = (
 # as one with UNION ALL they take four times as long.
 _NEWEST = "SELECT {} FROM events ORDER BY seq DESC LIMIT 1"
 _NEWEST_GAP = "SELECT {} FROM gaps ORDER BY first_seq DESC LIMIT 1"
+# If it was cut off by hand, the account still knows its seq, and the next one leaves a gap.
+_STORED = f"SELECT events FROM account WHERE entry = '{account.STORED}'"  # noqa: S608 - our own
 
 # Fails unless the outbox still ends just before the given seq: an event without an id is refused.
 _INSERT_AT_END = _INSERT.replace(
@@ -58,14 +60,16 @@ Head: TypeAlias = tuple[int, str]
 _BEGINNING: Head = (0, canonical.GENESIS)
 
 
-def _next_place(head: Head, event: Event) -> Head:
-    return head[0] + 1, canonical.chain(head[1], event.digest)
+def _next_place(head: Head, event: Event, chain_key: bytes | None) -> Head:
+    return head[0] + 1, canonical.chain(head[1], event.digest, chain_key)
 
 
 def _read_head(driver: sqlite3.Connection) -> Head:
     newest: Head = driver.execute(_NEWEST.format("seq, chain")).fetchone() or _BEGINNING
     gap: Head = driver.execute(_NEWEST_GAP.format("last_seq, chain")).fetchone() or _BEGINNING
-    return newest if newest[0] >= gap[0] else gap
+    (stored,) = driver.execute(_STORED).fetchone() or (0,)
+    seq, chain = max(newest, gap)
+    return max(seq, stored), chain
 
 
 _APART = 32
@@ -79,23 +83,33 @@ class Transaction:
 
     Attributes:
         head: Where the outbox ends, with every event appended so far.
+        changed: Whether it does more than to append events.
     """
 
-    def __init__(self, connection: Connection, driver: sqlite3.Connection) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        driver: sqlite3.Connection,
+        head: Head,
+        chain_key: bytes | None,
+    ) -> None:
         self._connection = connection
         self._driver = driver
+        self._chain_key = chain_key
         self._rows: list[tuple[Any, ...]] = []
-        self.head = _read_head(driver)
+        self.head = head
+        self.changed = False
 
     @property
     def connection(self) -> Connection:
         """The connection, with every event appended so far in its table."""
+        self.changed = True
         self.flush()
         return self._connection
 
     def append(self, event: Event) -> int:
         """Give `event` the next place in the outbox and its link of the chain; return its seq."""
-        seq, chain = self.head = _next_place(self.head, event)
+        seq, chain = self.head = _next_place(self.head, event, self._chain_key)
         self._rows.append((seq, *event, chain))
         return seq
 
@@ -147,8 +161,11 @@ class Writer:
     itself, so its work is queued and committed before the interrupted call returns.
     """
 
-    def __init__(self, engine: Engine, lock: FileLock, path: Path) -> None:
+    def __init__(
+        self, engine: Engine, lock: FileLock, path: Path, chain_key: bytes | None = None
+    ) -> None:
         self._engine = engine
+        self._chain_key = chain_key
         self._lock = lock
         self._path = path
         self._connection: tuple[Connection, sqlite3.Connection] | None = None
@@ -163,6 +180,7 @@ class Writer:
         self._committing: list[_Entry[Any]] | None = None
         self._at_work: _Entry[Any] | None = None
         self._apart = 0
+        self._anchored = 0
 
     def append(self, event: Event, orphaned: Callable[[Exception], None]) -> None:
         """Commit `event`; on return it is durable.
@@ -203,7 +221,7 @@ class Writer:
 
     def _insert_at_end(self, driver: sqlite3.Connection, head: Head, event: Event) -> bool:
         """Insert `event` if nobody else has written since the outbox ended at `head`; tell."""
-        head = _next_place(head, event)
+        head = _next_place(head, event, self._chain_key)
         try:
             driver.execute(_INSERT_AT_END, (head[0], *event, head[1]))
         except sqlite3.IntegrityError:
@@ -285,6 +303,15 @@ class Writer:
     def resume(self) -> None:
         """End a `pause`; whoever came meanwhile goes on."""
         self._step_down()
+
+    def anchor(self) -> None:
+        """Let the account know the newest seq, if events were appended since it was told.
+
+        Raises:
+            OutboxError: if it cannot be written.
+        """
+        if self._head is not None and self._head[0] > self._anchored:
+            self.run(lambda transaction: transaction.connection)
 
     def close(self) -> None:
         """Close connection and lock file for good: later writes raise TrackerClosedError."""
@@ -402,12 +429,15 @@ class Writer:
             self._lock.acquire()
             connection, driver = self._connect()
             driver.execute("BEGIN IMMEDIATE")
-            transaction = Transaction(connection, driver)
+            transaction = Transaction(connection, driver, self._find_head(driver), self._chain_key)
             for entry in batch:
                 self._at_work = entry
                 entry.result = entry.work(transaction)  # type: ignore[misc]  # _next leaves None
             self._at_work = None
             transaction.flush()
+            if transaction.changed:
+                account.note_stored(connection, transaction.head[0])
+                self._anchored = transaction.head[0]
             self._committing = batch
             driver.execute("COMMIT")
             self._head = transaction.head
@@ -417,6 +447,14 @@ class Writer:
             raise
         finally:
             self._lock.release()
+
+    def _find_head(self, driver: sqlite3.Connection) -> Head:
+        """Return where the outbox ends; no seq that this process gave is given again.
+
+        Where the newest rows were cut off by hand, that leaves a gap, which `verify` shows.
+        """
+        seq, chain = _read_head(driver)
+        return max(seq, self._head[0] if self._head else 0), chain
 
     def _check_open(self) -> None:
         if self._closed:

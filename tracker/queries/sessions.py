@@ -11,12 +11,13 @@ from tracker.events import (
     CONVERSATION_RESUMED,
     CONVERSATION_STARTED,
 )
-from tracker.outbox.integrity import IntegrityReport, Problem, verify
+from tracker.outbox.integrity import IntegrityReport, verify
+from tracker.outbox.links import Problem, Unproven
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-__all__ = ["IntegrityReport", "Problem", "UnclosedSession", "unclosed", "verify"]
+__all__ = ["IntegrityReport", "Problem", "UnclosedSession", "Unproven", "unclosed", "verify"]
 
 _BEGUN = (CONVERSATION_STARTED, CONVERSATION_RESUMED)
 _OVER = (CONVERSATION_ENDED, CONVERSATION_FAILED)

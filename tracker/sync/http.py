@@ -15,7 +15,7 @@ from tracker._version import __version__
 from tracker.config import is_loopback
 from tracker.sync.deadline import DeadlineAdapter, deadline, expired
 from tracker.sync.destination import Delivery, Outcome
-from tracker.sync.receipts import PROTOCOL, one_line, read_answer
+from tracker.sync.receipts import PROTOCOL, one_line, read_answer, read_object
 
 if TYPE_CHECKING:
     from tracker.config import APIConfig
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _GZIP_LEVEL = 6
 _MOST_ANSWER_BYTES = 1024 * 1024
+_OTHER_PROTOCOL = "the server does not speak this protocol"
 _FAILURES = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
 
 
@@ -95,20 +96,24 @@ class HTTPDestination:
 
     def ping(self) -> Delivery:
         """Ask whether the server is there and takes the key; DELIVERED when both hold."""
+        answer = self.read("/v1/ping")
+        if isinstance(answer, Delivery):
+            return answer
+        if answer.get("protocol") == PROTOCOL:
+            return Delivery(Outcome.DELIVERED)
+        return Delivery(Outcome.UNEXPECTED, _OTHER_PROTOCOL)
+
+    def read(self, path: str) -> dict[str, Any] | Delivery:
+        """Return the object that a GET is answered with; what came instead, as a Delivery."""
         with deadline(self._config.total_timeout):
             try:
-                status, headers, answer = self._request("GET", "/v1/ping", {}, None)
+                status, headers, answer = self._request("GET", path, {}, None)
             except _FAILURES as error:
                 return self._failed(error)
-        if status == 200:
-            try:
-                valid = json.loads(answer).get("protocol") == PROTOCOL
-            except (ValueError, AttributeError):
-                valid = False
-            if valid:
-                return Delivery(Outcome.DELIVERED)
-            return Delivery(Outcome.UNEXPECTED, "the server does not speak this protocol")
-        return read_answer(status, headers, answer, (), self._api_key)
+        if status != 200:
+            return read_answer(status, headers, answer, (), self._api_key)
+        found = read_object(answer)
+        return Delivery(Outcome.UNEXPECTED, _OTHER_PROTOCOL) if found is None else found
 
     def close(self) -> None:
         """Close the connection."""
