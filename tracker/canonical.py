@@ -58,6 +58,15 @@ def digest(envelope: str) -> str:
     return hashlib.sha256(envelope.encode()).hexdigest()
 
 
+def matches(digest: object, *columns: Any) -> bool:
+    """Tell whether `envelope` of these columns has that digest; a damaged row may hold any type."""
+    try:
+        found = hashlib.sha256(envelope(*columns).encode()).hexdigest()
+        return found == digest
+    except (TypeError, ValueError):
+        return False
+
+
 def chain(previous: str, digest: str) -> str:
     """Return the chain value after `digest`: SHA-256 over ``previous ‖ digest`` as ASCII hex."""
     return hashlib.sha256((previous + digest).encode("ascii")).hexdigest()

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tracker import canonical
+from tracker.erasure import ERASED
 from tracker.outbox import account
+from tracker.outbox.erasure import Erasures
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +25,7 @@ class Problem:
 
     Attributes:
         seq: Where, or None for the outbox as a whole.
-        kind: ``"digest"``, ``"chain"``, ``"gap"`` or ``"account"``.
+        kind: ``"digest"``, ``"erasure"``, ``"chain"``, ``"gap"`` or ``"account"``.
         message: What is wrong, for people.
     """
 
@@ -85,6 +87,7 @@ class _Walk:
             )
             if last >= first  # one edited by hand may end before it begins
         }
+        self._erasures = Erasures(connection)
         self.events = 0
         self.first_seq: int | None = None
         self._seq = 0
@@ -99,14 +102,24 @@ class _Walk:
             self.events += 1
             self.first_seq = seq if self.first_seq is None else self.first_seq
             yield from self._skip_to(seq)
-            if not _matches(columns, digest):
-                yield Problem(seq, "digest", f"event {columns[0]} is not what was stored")
+            if not canonical.matches(digest, *columns):
+                yield from self._changed(seq, columns)
             if self._chain is not None and not _follows(self._chain, digest, chain):
                 yield Problem(
                     seq, "chain", f"event {columns[0]} does not follow from the one before"
                 )
             self._seq, self._chain = seq, chain
         yield from self._skip_to(None)
+
+    def _changed(self, seq: int, columns: list[object]) -> Iterator[Problem]:
+        """Tell erased events, which an erasure event names, from tampering."""
+        event_id, data = columns[0], columns[-1]
+        if data != ERASED:
+            yield Problem(seq, "digest", f"event {event_id} is not what was stored")
+        elif not self._erasures.name(event_id):
+            yield Problem(
+                seq, "erasure", f"event {event_id} says that it was erased, and no erasure names it"
+            )
 
     def _skip_to(self, seq: int | None) -> Iterator[Problem]:
         """Pass over removed events up to `seq`; what is missing besides is a problem."""
@@ -117,13 +130,6 @@ class _Walk:
             shown = f"event {first} is" if first == last else f"events {first} to {last} are"
             yield Problem(first, "gap", f"{shown} missing and were not removed by the tracker")
             self._chain = None
-
-
-def _matches(columns: list[object], digest: object) -> bool:
-    try:
-        return canonical.digest(canonical.envelope(*columns)) == digest  # type: ignore[arg-type]  # damaged rows hold any type
-    except (TypeError, ValueError):
-        return False
 
 
 def _follows(before: str, digest: object, chain: object) -> bool:

@@ -223,6 +223,23 @@ class Writer:
         """End a `pause`; whoever came meanwhile goes on."""
         self._step_down()
 
+    def alone(self, work: Callable[[Connection], T]) -> T | None:
+        """Run `work` outside of any transaction, on a connection of its own, while nobody writes.
+
+        Returns None, having done nothing, when this thread is inside a write already.
+        """
+        inside = self._is_leading()
+        try:
+            if not self.pause():
+                return None
+            self._lock.acquire()
+            with self._engine.connect() as connection:
+                return work(connection)
+        finally:
+            if not inside and self._is_leading():
+                self._lock.release()
+                self.resume()
+
     def close(self) -> None:
         """Close connection and lock file for good: later writes raise TrackerClosedError."""
         paused = self.pause()
