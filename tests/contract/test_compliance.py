@@ -49,7 +49,7 @@ def test_an_audit_record_says_what_was_given(
     event = sent(compliance, destination)
     assert (event["event_id"], event["type"]) == (event_id, "compliance.audited")
     assert event["data"] == {"action": "data_exported", "actor": "ops-1"}
-    given = {
+    given: dict[str, Any] = {
         "policy": "retention-3",
         "legal_basis": "consent",
         "scope": "gdpr",

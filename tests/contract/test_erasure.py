@@ -21,9 +21,10 @@ from tests.support.conversations import ROOT
 from tracker import Tracker, ValidationError
 from tracker.errors import OutboxError
 from tracker.events import make_event
-from tracker.outbox import dead_letters, erasure, integrity, scrub, uploads
+from tracker.outbox import dead_letters, integrity, scrub, uploads
 from tracker.outbox.outbox import Outbox
 from tracker.outbox.uploads import DAMAGED, DeadLetter
+from tracker.outbox.writer import Transaction
 from tracker.sync.destination import Delivery, Outcome
 from tracker.testing import RecordingDestination
 
@@ -257,7 +258,7 @@ def test_an_edited_erasure_event_covers_nothing(outbox: Outbox) -> None:
 
 def test_an_uncovered_marker_becomes_a_dead_letter(config: MakeConfig) -> None:
     """The uploader sets it aside as damaged and goes on."""
-    destination = RecordingDestination(lambda _: Delivery(Outcome.UNREACHABLE, code="x"))
+    destination = RecordingDestination(lambda _: Delivery(Outcome.UNAVAILABLE, code="x"))
     with Tracker(config(), destination=lambda: destination) as tracker:
         tracker.track("app.noted", {"n": 1})
         outbox = Outbox(config())
@@ -440,10 +441,7 @@ def test_a_failure_between_rows_and_event_undoes_both(
     def fail(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    real = erasure.make_event
-    monkeypatch.setattr(
-        erasure, "make_event", lambda *a, **k: fail() if a[1]["event_ids"] else real(*a, **k)
-    )
+    monkeypatch.setattr(Transaction, "append", fail)
     with pytest.raises(OutboxError):
         outbox.erase("u", {})
     assert stored(outbox.path)[0]["data"] == {"text": "a"}
