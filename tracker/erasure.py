@@ -18,7 +18,7 @@ class ErasureResult:
         subject: SHA-256 of the user id, 64 hex digits: what the ``compliance.erased`` events call
             the user.
         erased: How many events had data that is now erased.
-        event_ids: Ids of the ``compliance.erased`` events that name them: one for up to 1,000
+        event_ids: Ids of the ``compliance.erased`` events that name them: one for up to 200
             events, fewer where an event has less room, and one if there was nothing to erase.
         scrubbed: Whether no trace of the old data is left in the outbox's files. If not, another
             program reads an old state of the outbox, or the disk is full; the log says which, and

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tracker.outbox.writer import Transaction
 
-MOST = 1_000
+MOST = 200
 """Events erased, and named by one event, in one transaction: some milliseconds of work."""
 
 _ID_BYTES = len('"01990000-0000-7000-8000-000000000000",')

@@ -114,7 +114,7 @@ class ComplianceTracker(BaseTracker):
         Events that were pruned here are not named: erase those at the collector. Events that
         another process keeps in memory because the disk fails are not reached.
 
-        Logging calls wait while the file is written anew at the end: some seconds per GB.
+        Logging calls wait while the file is written anew at the end: about ten seconds per GB.
 
         Args:
             user_id: The user, as it was given when logging.
