@@ -9,6 +9,7 @@ from __future__ import annotations
 from tracker._version import __version__
 from tracker.config import APIConfig
 from tracker.context import bind, current_conversation
+from tracker.erasure import ErasureResult
 from tracker.errors import (
     ConfigurationError,
     NotAnOutboxError,
@@ -28,6 +29,7 @@ from tracker.queries.metrics import Metrics, ResponseTime
 from tracker.queries.sessions import IntegrityReport, Problem, UnclosedSession
 from tracker.queries.usage import LLMUsage
 from tracker.sync.flush import FlushResult
+from tracker.trackers.compliance import ComplianceTracker
 from tracker.trackers.conversation import ActiveConversation, ToolCall
 from tracker.trackers.llm import LLMTracker
 from tracker.trackers.operations import AgentOperationsTracker
@@ -43,8 +45,10 @@ __all__ = [
     "AgentPerformanceTracker",
     "AgentState",
     "AgentStatus",
+    "ComplianceTracker",
     "ConfigurationError",
     "Conversation",
+    "ErasureResult",
     "FlushResult",
     "HistoryEntry",
     "IntegrityReport",

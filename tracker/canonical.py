@@ -79,6 +79,14 @@ def digest(envelope: str) -> str:
     return _hex_digest(envelope.encode())
 
 
+def matches(digest: object, *columns: Any) -> bool:
+    """Tell whether `envelope` of these columns has that digest; a damaged row may hold any type."""
+    try:
+        return _hex_digest(envelope(*columns).encode()) == digest
+    except (TypeError, ValueError):
+        return False
+
+
 def chain(previous: str, digest: str, key: bytes | None = None) -> str:
     """Return the chain value after `digest`: SHA-256 over ``previous ‖ digest`` as ASCII hex.
 

@@ -7,9 +7,10 @@ import dataclasses
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from tracker import log
+from tracker.erasure import ErasureResult, subject_of
 from tracker.errors import ConfigurationError, OutboxError
 from tracker.outbox.outbox import Outbox
 from tracker.outbox.schema import empty_outbox
@@ -18,7 +19,7 @@ from tracker.sync.flush import Flush, FlushResult
 from tracker.sync.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from sqlalchemy import Connection
@@ -41,6 +42,9 @@ class Recorder(Protocol):
 
     def read(self, query: Callable[[Connection], T]) -> T:
         """Run a query of `tracker.queries` on what is stored here."""
+
+    def erase(self, user_id: str, said: Mapping[str, Any]) -> ErasureResult:
+        """Erase what is stored about a user."""
 
     def flush(self, timeout: float | None) -> FlushResult:
         """Wait for what is pending."""
@@ -107,6 +111,10 @@ class Client:
         with self.outbox.snapshot() as connection:
             return query(connection)
 
+    def erase(self, user_id: str, said: Mapping[str, Any]) -> ErasureResult:
+        """Erase what is stored about a user; see `Outbox.erase`."""
+        return self.outbox.erase(user_id, said)
+
     def flush(self, timeout: float | None) -> FlushResult:
         """Wait until what is pending now is settled; see `Flush`."""
         return Flush(self.outbox, self.worker).wait(timeout)
@@ -155,6 +163,10 @@ class DisabledClient:
         """Run a query on an outbox without a row."""
         with empty_outbox(self.config.client_id, self.config.base_url) as connection:
             return query(connection)
+
+    def erase(self, user_id: str, said: Mapping[str, Any]) -> ErasureResult:
+        """Erase nothing, for nothing is stored."""
+        return ErasureResult(subject_of(user_id))
 
     def flush(self, timeout: float | None) -> FlushResult:
         """Return at once."""

@@ -27,6 +27,9 @@ PROTOCOL_BATCH_EVENTS = 500
 PROTOCOL_BATCH_BYTES = 4 * 1024 * 1024
 _ENVELOPE_ROOM = 4096
 """Bytes of a request body kept for what stands around the events."""
+_LONG_RETENTION = {"compliance.*": 3_650.0}
+_MOST_DAYS = 36_500.0
+_TYPE_OR_PREFIX = re.compile(r"[\w-]+(\.[\w-]+)*(\.\*)?")
 
 _CHAIN_KEY_BYTES = 16
 """Fewer could be guessed: HMAC's security is that of its key."""
@@ -80,6 +83,11 @@ class APIConfig:
         requests_per_minute: Bound on requests in any 60 seconds, 1 to 5,000. Default 5,000.
         retention_days: Days that delivered events stay in the outbox; 0 removes them at the next
             round of pruning. Default 7.
+        retention: Days that delivered events of some types stay instead, by type:
+            ``{"message.logged": 30}``, or by a prefix that ends in ``.*``:
+            ``{"security.*": 365}``; the closest one holds. Erasure events stay as long as any
+            event that they name. Default ``{"compliance.*": 3650}``, which is added unless you
+            name ``"compliance.*"`` yourself.
         max_outbox_bytes: Bytes that the outbox may use, at least 1 MiB; None (default) for no
             bound. Delivered events are removed early before `outbox_full` applies.
         outbox_full: ``"refuse"`` (default): a new event over the bound follows `on_error`.
@@ -129,6 +137,7 @@ class APIConfig:
     backoff_cap: float = 300.0
     requests_per_minute: int = 5_000
     retention_days: float = 7.0
+    retention: Mapping[str, float] = field(default_factory=dict, hash=False)
     max_outbox_bytes: int | None = None
     outbox_full: Literal["refuse", "discard_oldest"] = "refuse"
     memory_buffer_events: int = 10_000
@@ -162,6 +171,7 @@ class APIConfig:
         self._set("base_url", _check_base_url(url, self.allow_insecure_http))
         self._set("ca_bundle", _check_ca_bundle(self.ca_bundle))
         self._set("proxies", _check_proxies(self.proxies))
+        self._set("retention", {**_LONG_RETENTION, **_check_retention(self.retention)})
         self._set("redactors", _check_redactors(self.redactors))
         self._set("chain_key", check_chain_key("chain_key (SDK_CHAIN_KEY)", self.chain_key))
         self._locate()
@@ -199,7 +209,7 @@ class APIConfig:
             ("total_timeout", 0.001, 86_400.0),
             ("backoff_base", 0.001, 3_600.0),
             ("backoff_cap", 0.001, 86_400.0),
-            ("retention_days", 0.0, 36_500.0),
+            ("retention_days", 0.0, _MOST_DAYS),
             ("exit_timeout", 0.0, 60.0),
         ):
             self._set(name, _seconds(name, getattr(self, name), low, high))
@@ -416,6 +426,24 @@ def _check_proxies(value: object) -> dict[str, str] | None:
             "proxies must map schemes to proxy URLs, as in {'https': 'http://proxy:3128'}"
         )
     return dict(value)
+
+
+def _check_retention(value: object) -> dict[str, float]:
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(
+            f"retention is of type {type(value).__name__}; give days by event type, as in "
+            "{'message.logged': 30, 'compliance.*': 3650}"
+        )
+    for pattern in value:
+        if not isinstance(pattern, str) or not _TYPE_OR_PREFIX.fullmatch(pattern):
+            raise ConfigurationError(
+                f"retention names {pattern!r}; give an event's type, or a prefix of some that ends "
+                "in '.*', as in 'compliance.*'. For all others there is retention_days"
+            )
+    return {
+        pattern: _seconds(f"retention[{pattern!r}]", days, 0.0, _MOST_DAYS)
+        for pattern, days in value.items()
+    }
 
 
 def _check_redactors(value: object) -> tuple[Callable[[str], str], ...]:

@@ -113,6 +113,9 @@ def test_python_blocks(collector: CollectorProcess) -> None:
         "llm.used",
         "security.reported",
         "cart.abandoned",
+        "compliance.audited",
+        "compliance.acknowledged",
+        "compliance.erased",
     ]
     result = NAMESPACE["result"]
     assert isinstance(result, FlushResult)

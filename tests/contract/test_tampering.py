@@ -13,7 +13,6 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import StaticPool
 
 from tests.support.cli import an_event, fill, settle
-from tracker import canonical
 from tracker.outbox import integrity
 from tracker.outbox.outbox import Outbox
 

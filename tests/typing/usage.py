@@ -16,7 +16,9 @@ import tracker
 from tracker import (
     AgentPerformanceTracker,
     APIConfig,
+    ComplianceTracker,
     ConfigurationError,
+    ErasureResult,
     FlushResult,
     NotAnOutboxError,
     OutboxError,
@@ -114,6 +116,19 @@ def log_wrongly(performance: AgentPerformanceTracker) -> None:
     performance.end_conversation("s", "5")  # type: ignore[arg-type]  # a score is a number
     performance.log_agent_message("s", "x", 1.0, 2.5)  # type: ignore[call-overload]  # a whole number
     performance.start_conversation("a", "u")  # type: ignore[call-arg]  # user_id by keyword only
+
+
+def comply(compliance: ComplianceTracker) -> ErasureResult:
+    """Keep records, and forget a user."""
+    assert_type(compliance.record_audit("exported", "ops", scope="gdpr", details=[1]), str)
+    assert_type(compliance.acknowledge("policy", acknowledged_by="user", reason=None), str)
+    assert_type(APIConfig(retention={"message.logged": 30}).retention, Mapping[str, float])
+    compliance.record_audit("exported")  # type: ignore[call-arg]  # by whom?
+    result = compliance.erase_subject("user", reason="asked")
+    assert_type(
+        (result.erased, result.event_ids, result.scrubbed), tuple[int, tuple[str, ...], bool]
+    )
+    return result
 
 
 def read(result: FlushResult) -> tuple[int, int, int]:

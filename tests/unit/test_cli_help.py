@@ -44,6 +44,7 @@ def test_all_commands_are_there() -> None:
             "dead list",
             "dead retry",
             "dead discard",
+            "erase",
             "verify",
             "doctor",
             "run",

@@ -232,7 +232,13 @@ def _facts(event: StoredEvent) -> list[tuple[str, str]]:
         state += f" since {moment(event.dead_at_ms)}, {event.dead_code}: {event.dead_message}"
     elif event.delivered_at_ms is not None:
         state += f" {moment(event.delivered_at_ms)}"
-    whole = "matches" if event.intact else "DOES NOT MATCH: the event is not what was stored"
+    whole = (
+        "matches"
+        if event.intact
+        else "of what was erased"
+        if event.erased
+        else "DOES NOT MATCH: the event is not what was stored"
+    )
     return [
         ("event_id", event.event_id),
         ("seq", str(event.seq)),

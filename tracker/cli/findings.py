@@ -23,6 +23,8 @@ _SHOWN = 100
 _ADVICE = {
     "digest": "an event was changed after it was stored, by hand or by a failing disk. `tracker-"
     "sync show SEQ` shows it; if it was pending, it is set aside as a dead letter, not sent",
+    "erasure": "an event was changed to look erased: no stored compliance.erased event names it. "
+    "Compare with what the collector has, and keep a copy of the file as evidence",
     "chain": "events were changed, cut out or put in here. Compare with what the collector has "
     "(tracker-sync verify --against-collector), and keep a copy of the file as evidence. If the "
     "chain key was changed, give the former one with --chain-key-file",

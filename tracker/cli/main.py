@@ -21,6 +21,7 @@ _LAZY = {
     "unclosed": "tracker.cli.unclosed:unclosed",
     "metrics": "tracker.cli.metrics:metrics",
     "dead": "tracker.cli.dead:dead",
+    "erase": "tracker.cli.erase:erase",
     "verify": "tracker.cli.verify:verify",
     "doctor": "tracker.cli.doctor:doctor",
     "run": "tracker.cli.run:run",

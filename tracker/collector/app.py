@@ -252,10 +252,11 @@ def _json(
 def _event_json(row: RowMapping) -> str:
     """Return an event with its ``data`` exactly as stored.
 
-    It is not decoded and encoded again, so no number changes and no depth is too much.
+    It is not decoded and encoded again, so no number changes and no depth is too much. The spaces
+    that fill an erased event's row are left out.
     """
     others = {name: value for name, value in row.items() if name != "data"}
-    return f'{json.dumps(others, separators=(",", ":"))[:-1]},"data":{row["data"]}}}'
+    return f'{json.dumps(others, separators=(",", ":"))[:-1]},"data":{row["data"].rstrip(" ")}}}'
 
 
 def _error(

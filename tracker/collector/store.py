@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import logging
 import os
+import sqlite3
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,6 +18,7 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from tracker.collector import erasure
 from tracker.collector.tables import api_keys, events, metadata
 from tracker.errors import ConfigurationError, TrackerError
 
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, RowMapping
 
     from tracker.collector.batch import Batch, ReceivedEvent
+
+logger = logging.getLogger(__name__)
 
 _BUSY_SECONDS = 30
 _FETCH_ROWS = 100
@@ -71,6 +76,7 @@ class Store:
     def __init__(self, database: str | Path) -> None:
         url = _parse(database)
         self._file_lock: _FileLock | None = None
+        self._log_holds_erased = False
         with _translated():
             if url.get_backend_name() == "sqlite":
                 self._file_lock = _FileLock(_make_file(url))
@@ -79,6 +85,8 @@ class Store:
             try:
                 with self.writing("schema") as connection:
                     metadata.create_all(connection)
+                if self._file_lock is not None:
+                    self._empty_log()  # one that broke off may have left erased data in it
             except BaseException:
                 self.close()
                 raise
@@ -130,6 +138,9 @@ class Store:
     def store_batch(self, batch: Batch, received_at_ms: int) -> Stored:
         """Store a batch's valid events; what is here already by its `event_id` stays as it is.
 
+        Events that a ``compliance.erased`` event of the batch names are erased with it, and those
+        that an earlier one named are stored as erased.
+
         Raises:
             StorageError: nothing of the batch was stored.
         """
@@ -146,6 +157,8 @@ class Store:
             )
             for event_id in known.scalars():
                 del new[event_id]
+            named = erasure.named_in(new.values())
+            erased = erasure.erase(connection, batch.client_id, named)
             rows = [
                 {
                     "client_id": batch.client_id,
@@ -154,11 +167,36 @@ class Store:
                     "received_at_ms": received_at_ms,
                     **event._asdict(),
                 }
-                for event in new.values()
+                for event in erasure.as_stored(connection, batch.client_id, new, named)
             ]
             if rows:
                 connection.execute(_insert_unless_known(connection.dialect.name), rows)
+        self._log_holds_erased = self._log_holds_erased or erased > 0
+        if self._log_holds_erased:
+            self._empty_log()
         return Stored(len(rows), len(batch.events) - len(rows))
+
+    def _empty_log(self) -> None:
+        """Empty SQLite's write-ahead log, which still holds what was erased.
+
+        Not while somebody reads an old state, which the log holds for them: then it is tried again
+        with the next batch, and when the database is opened.
+        """
+        with self._file_lock or contextlib.nullcontext():
+            # Not by SQLAlchemy: that begins a transaction, and a checkpoint must not be in one.
+            connection = self._engine.raw_connection()
+            try:
+                cursor = connection.cursor()
+                cursor.execute("PRAGMA busy_timeout=0")
+                busy, _, _ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                cursor.execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000}")
+                self._log_holds_erased = bool(busy)
+            except sqlite3.Error as error:
+                # The batch is stored, and its sender has to hear so.
+                logger.warning("erased data is still in the database's log: %s", error)
+                connection.invalidate()
+            finally:
+                connection.close()
 
     def events_after(
         self, client_id: str, after: int, limit: int, max_page_bytes: int
@@ -370,6 +408,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
         connection.execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000}")
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA secure_delete=ON")  # overwrite what is erased
     except BaseException:
         connection.close()  # the pool does not know it yet
         raise

@@ -63,3 +63,11 @@ events = Table(
     sqlite_autoincrement=True,
 )
 """Every event received, in the order of receipt (`id`); `data` is canonical JSON text."""
+
+erased_events = Table(
+    "erased_events",
+    metadata,
+    Column("client_id", String(MAX_ID_LENGTH), primary_key=True),
+    Column("event_id", String(UUID_LENGTH), primary_key=True),
+)
+"""Events that an erasure named before they arrived; when they do, they are stored as erased."""

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tracker import canonical
+from tracker.erasure import ERASED
 from tracker.outbox import account, chain_key
+from tracker.outbox.erasure import Erasures
 from tracker.outbox.links import Links, Problem, Unproven
 
 if TYPE_CHECKING:
@@ -92,6 +94,7 @@ class _Walk:
         self._connection = connection
         self.links = links
         self.gaps = read_gaps(connection)
+        self._erasures = Erasures(connection)
         self.events = 0
         self.first_seq: int | None = None
         self._seq = 0
@@ -106,13 +109,23 @@ class _Walk:
             self.events += 1
             self.first_seq = seq if self.first_seq is None else self.first_seq
             yield from self._skip_to(seq)
-            if not _matches(columns, digest):
-                yield Problem(seq, "digest", f"event {columns[0]} is not what was stored")
+            if not canonical.matches(digest, *columns):
+                yield from self._changed(seq, columns)
             if self._chain is not None:
                 yield from self.links.check(seq, columns[0], self._chain, digest, chain)
             self._seq, self._chain = seq, chain
         yield from self._skip_to(None)
         yield from self.links.end()
+
+    def _changed(self, seq: int, columns: list[object]) -> Iterator[Problem]:
+        """Tell erased events, which an erasure event names, from tampering."""
+        event_id, data = columns[0], columns[-1]
+        if data != ERASED:
+            yield Problem(seq, "digest", f"event {event_id} is not what was stored")
+        elif not self._erasures.name(event_id):
+            yield Problem(
+                seq, "erasure", f"event {event_id} says that it was erased, and no erasure names it"
+            )
 
     def _skip_to(self, seq: int | None) -> Iterator[Problem]:
         """Pass over removed events up to `seq`; what is missing besides is a problem.
@@ -127,13 +140,6 @@ class _Walk:
             shown = f"event {first} is" if first == last else f"events {first} to {last} are"
             yield Problem(first, "gap", f"{shown} missing and were not removed by the tracker")
             self._chain = None
-
-
-def _matches(columns: list[object], digest: object) -> bool:
-    try:
-        return canonical.digest(canonical.envelope(*columns)) == digest  # type: ignore[arg-type]  # damaged rows hold any type
-    except (TypeError, ValueError):
-        return False
 
 
 def _account_problems(connection: Connection) -> Iterator[Problem]:

@@ -5,18 +5,29 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from tracker import canonical, log
+from tracker.erasure import ErasureResult, subject_of
 from tracker.errors import (
     ConfigurationError,
     OutboxError,
     OutboxFullError,
     TrackerClosedError,
 )
-from tracker.outbox import account, chain_key, open_files, owner, retention, schema, uploads
+from tracker.outbox import (
+    account,
+    chain_key,
+    erasure,
+    open_files,
+    owner,
+    retention,
+    schema,
+    scrub,
+    uploads,
+)
 from tracker.outbox.buffer import MemoryBuffer
 from tracker.outbox.engine import make_engine
 from tracker.outbox.locks import FileLock
@@ -24,7 +35,7 @@ from tracker.outbox.snapshots import Snapshots
 from tracker.outbox.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from sqlalchemy import Connection
@@ -79,6 +90,7 @@ class Outbox:
         self._read_connection: Connection | None = None
         self._snapshots = Snapshots()
         self._buffer = MemoryBuffer(config.memory_buffer_events)
+        self._retention = retention.Retention(config.retention)
         self._until_size_check = 0
         self._full: OutboxFullError | None = None
         self._look_again_at = 0.0
@@ -258,18 +270,88 @@ class Outbox:
         if self._closed:
             raise TrackerClosedError("the outbox was closed; make a new tracker to log again")
 
-    def prune(self, retention_days: float) -> int:
-        """Remove events delivered longer ago than `retention_days`; return how many."""
-        return self._prune(time.time_ns() // 1_000_000 - int(retention_days * 86_400_000))
+    def erase(self, user_id: str, said: Mapping[str, Any]) -> ErasureResult:
+        """Replace all data about a user by markers, and log events that name what was erased.
 
-    def _prune(self, delivered_before_ms: int) -> int:
+        Whatever was stored before the call, events in this process's memory included. In chunks:
+        logging calls wait for one of them at most, and at the end while the file is written anew.
+        Cut off at any point, what was erased is named; call again for the rest.
+
+        Args:
+            user_id: The user.
+            said: Further fields of the erasure events: the reason.
+
+        Raises:
+            OutboxError: if the outbox cannot be read or written.
+            ValidationError: if `said` leaves an event no room.
+            TrackerClosedError: if the outbox is closed.
+        """
+        self._check_open()
+        self.drain_buffer()
+        with self.snapshot() as connection:
+            found = erasure.find(connection, user_id)
+        erased, named_by = 0, []
+        for job in erasure.jobs(found, user_id, said, self._config.max_event_bytes):
+            count, event_id = self.run(job)
+            erased += count
+            named_by.append(event_id)
+        self.on_commit()
+        return ErasureResult(subject_of(user_id), erased, tuple(named_by), self.scrub())
+
+    def scrub(self) -> bool:
+        """Leave no trace of what was erased in the files, if any is left; tell whether it is so.
+
+        Nobody can write meanwhile. Programs that read an old state are waited for, some seconds.
+        """
+        with self.reading() as connection:
+            if not scrub.due(connection):
+                return True
+        end = time.monotonic() + scrub.PATIENCE_SECONDS
+        try:
+            while not (done := self._writer.alone(scrub.scrub)):
+                if done is None or time.monotonic() >= end:
+                    log.warning(
+                        "traces of erased events stay in the log of the outbox %s until no program "
+                        "reads an old state of it; it is tried again",
+                        self.path,
+                    )
+                    return False
+                time.sleep(scrub.RETRY_SECONDS)
+        except (DBAPIError, OSError) as error:
+            log.warning(
+                "traces of erased events stay in the outbox's files; it is tried again: %s",
+                schema.explain(self.path, error),
+            )
+            return False
+        return True
+
+    def prune(self, retention_days: float | None = None) -> int:
+        """Remove events delivered long ago, log how many of each type, and return how many.
+
+        What the last erasure could not scrub is scrubbed too.
+
+        Args:
+            retention_days: Days to keep what no rule of `APIConfig.retention` says more of; by
+                default the configured ones.
+        """
+        config = self._config
+        days = config.retention_days if retention_days is None else retention_days
+        removed = self._retention.round(self.run, days)
+        if removed:
+            self._shrink()
+        if removed.keys() - {retention.RETENTION_APPLIED}:  # or one report would bring the next
+            self.run(retention.report(removed))
+            self.on_commit()
+        self.scrub()
+        return removed.total()
+
+    def _free_delivered(self) -> None:
         removed, after = 0, 0
         while after >= 0:
-            some, after = self.run(retention.prune(delivered_before_ms, after))
+            some, after = self.run(retention.free_delivered(after))
             removed += some
         if removed:
             self._shrink()
-        return removed
 
     def _shrink(self) -> None:
         free = -1
@@ -304,7 +386,7 @@ class Outbox:
 
     def _make_room(self) -> bool:
         """Remove delivered events, then what the policy gives up; tell whether there is room."""
-        self._prune(retention.EVERYTHING)
+        self._free_delivered()
         while self._oversized():
             if self._config.outbox_full == "refuse" or not self.run(retention.discard_oldest):
                 return False

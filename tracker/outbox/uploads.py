@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tracker import canonical
+from tracker.erasure import ERASED
 from tracker.outbox import account
+from tracker.outbox.erasure import Erasures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -87,10 +89,11 @@ def next_batch(connection: Connection, max_events: int, max_bytes: int) -> Batch
     damaged: list[int] = []
     size = 0
     more = False
+    erasures = Erasures(connection)
     result = connection.exec_driver_sql(_PENDING, (after, max_events))
     try:
         for seq, *columns, digest, chain in result:
-            wire = _wire(seq, columns, digest, chain)
+            wire = _wire(seq, columns, digest, chain, erasures)
             if wire is None:
                 damaged.append(seq)
                 continue
@@ -105,11 +108,14 @@ def next_batch(connection: Connection, max_events: int, max_bytes: int) -> Batch
     return Batch(after, rows, size, damaged, more)
 
 
-def _wire(seq: int, columns: Sequence[Any], digest: str, chain: str) -> bytes | None:
-    """Return the event's JSON, or None when the row does not match its digest."""
+def _wire(
+    seq: int, columns: Sequence[Any], digest: str, chain: str, erasures: Erasures
+) -> bytes | None:
+    """Return the event's JSON, or None when the row neither matches its digest nor was erased."""
     try:
         envelope = canonical.envelope(*columns)
         intact = canonical.digest(envelope) == digest
+        intact = intact or (columns[-1] == ERASED and erasures.name(columns[0]))
     except (TypeError, ValueError):
         return None
     if not intact:

@@ -313,6 +313,23 @@ class Writer:
         if self._head is not None and self._head[0] > self._anchored:
             self.run(lambda transaction: transaction.connection)
 
+    def alone(self, work: Callable[[Connection], T]) -> T | None:
+        """Run `work` outside of any transaction, on a connection of its own, while nobody writes.
+
+        Returns None, having done nothing, when this thread is inside a write already.
+        """
+        inside = self._is_leading()
+        try:
+            if not self.pause():
+                return None
+            self._lock.acquire()
+            with self._engine.connect() as connection:
+                return work(connection)
+        finally:
+            if not inside and self._is_leading():
+                self._lock.release()
+                self.resume()
+
     def close(self) -> None:
         """Close connection and lock file for good: later writes raise TrackerClosedError."""
         paused = self.pause()

@@ -62,7 +62,6 @@ class Uploader:
         self.destination = destination
         self.failures = 0
         self._outbox = outbox
-        self._retention_days = config.retention_days
         self._clock = clock
         self._sizing = Sizing(config.batch_max_events, config.batch_max_bytes - 1024)
         self._backoff = Backoff(config.backoff_base, config.backoff_cap)
@@ -198,4 +197,4 @@ class Uploader:
     def _prune_if_due(self) -> None:
         if self._clock() >= self._prune_at:
             self._prune_at = self._clock() + _PRUNE_SECONDS
-            self._outbox.prune(self._retention_days)
+            self._outbox.prune()
