@@ -96,7 +96,7 @@ def test_no_figure_comes_from_counting_rows(config: MakeConfig, pending: int) ->
         outbox.run(lambda transaction: [transaction.append(event) for event in events])
         with outbox.reading() as connection:
             batch = uploads.next_batch(connection, rows, 1 << 30)
-        outbox.run(uploads.settle(batch, received=True))
+        outbox.run(uploads.settle(batch))
         taken = 0
 
         def count() -> None:
