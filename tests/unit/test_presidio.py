@@ -57,8 +57,12 @@ def test_what_it_finds_is_masked_and_counted_by_kind(presidio: PresidioRedactor)
 
 
 def test_masks_that_stand_already_are_left_alone() -> None:
-    """Those of the built-in rules, which run first."""
+    """Those of the built-in rules, which run first; also where a recogniser would find something."""
     config = APIConfig(api_key="k", client_id="c", redactors=[PresidioRedactor()])
+    greedy = PresidioRedactor(own_analyzer(0.9, r"[a-z]{6}"), language="de")
+    assert greedy("[secret:openai_key:long] openai") == (
+        "[secret:openai_key:long] [pii:badge_number:short]"
+    )
     clean, counts = Redactor(config).apply("cart.sent", {"note": f"{KEY} of anna@example.com"})
     assert clean["note"] == "[secret:openai_key:long] of [pii:email_address:medium]"
     assert counts == {"openai_key": 1, "email_address": 1}
@@ -70,9 +74,9 @@ def test_anything_else_stays_as_it_is(presidio: PresidioRedactor, text: str) -> 
     assert presidio(text) == text
 
 
-def own_analyzer(score: float) -> AnalyzerEngine:
+def own_analyzer(score: float, pattern: str = r"\bB-\d{4}\b") -> AnalyzerEngine:
     registry = RecognizerRegistry(supported_languages=["de"])
-    badge = Pattern("badge", r"\bB-\d{4}\b", score)
+    badge = Pattern("badge", pattern, score)
     registry.add_recognizer(
         PatternRecognizer("BADGE_NUMBER", patterns=[badge], supported_language="de")
     )
