@@ -57,7 +57,7 @@ def test_what_it_finds_is_masked_and_counted_by_kind(presidio: PresidioRedactor)
 
 
 def test_masks_that_stand_already_are_left_alone() -> None:
-    """Those of the built-in rules, which run first; also where a recogniser would find something."""
+    """Those of the built-in rules, which run first, whatever a recogniser finds in them."""
     config = APIConfig(api_key="k", client_id="c", redactors=[PresidioRedactor()])
     greedy = PresidioRedactor(own_analyzer(0.9, r"[a-z]{6}"), language="de")
     assert greedy("[secret:openai_key:long] openai") == (
