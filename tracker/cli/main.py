@@ -66,7 +66,7 @@ def cli(ctx: click.Context) -> None:
 
     The options below may also stand after the command's name.
 
-    Shell completion, for bash (or zsh, fish):
+    Shell completion, for bash (for zsh: zsh_source; for fish: see the README):
 
         eval "$(_TRACKER_SYNC_COMPLETE=bash_source tracker-sync)"
 
