@@ -318,6 +318,32 @@ def test_own_functions_see_every_string_after_the_masks() -> None:
     assert counts == {"openai_key": 1, "custom": 2}
 
 
+@pytest.mark.parametrize(
+    ("mask", "kind"),
+    [
+        ("[pii:badge_number:short]", "badge_number"),
+        ("[secret:badge_number:short]", "custom"),
+        ("[pii:badge_number]", "custom"),
+    ],
+)
+def test_masks_of_ones_own_are_counted_by_kind(mask: str, kind: str) -> None:
+    """Those for personal data, in the form that the built-in ones have; what stood there is not."""
+    own = redactor(redactors=[lambda text: text.replace("B-1234", mask)])
+    said = {"metadata": {"note": f"B-1234, {mask} and B-1234"}}
+    clean, counts = own.apply("conversation.started", said)
+    assert clean["metadata"]["note"] == f"{mask}, {mask} and {mask}"
+    assert counts == {kind: 2 if kind != "custom" else 1}
+    assert redaction_kind(counts)[0] == ("pii_detected" if kind != "custom" else "content_redacted")
+
+
+@pytest.mark.parametrize(
+    ("length", "word"), [(15, "short"), (16, "medium"), (63, "medium"), (64, "long")]
+)
+def test_a_mask_tells_the_length_class(length: int, word: str) -> None:
+    """As the README says it."""
+    assert mask_of("secret", "x", "s" * length) == f"[secret:x:{word}]"
+
+
 def _raise(text: str) -> str:
     raise LookupError(f"cannot deal with {text}")
 

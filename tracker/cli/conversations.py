@@ -273,7 +273,8 @@ def _print_failure(event: StoredEvent) -> None:
     click.echo()
     click.secho("failed", fg="red", bold=True, nl=False)
     click.secho(f"  {moment(event.timestamp_ms)}", dim=True)
-    _print_text(": ".join(map(str, said)), fg="red")
+    if said:  # an erased event says nothing any more
+        _print_text(": ".join(map(str, said)), fg="red")
 
 
 def _print_text(text: str, **style: Any) -> None:

@@ -17,6 +17,7 @@ from tracker.cli.context import existing
 from tracker.cli.events import as_dict, filter_options, read
 from tracker.cli.new_file import new_file
 from tracker.cli.output import events as number_of_events
+from tracker.cli.output import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -92,12 +93,21 @@ def export(
     found = read(existing(place), wanted, limit)
     write = _WRITERS[kind]
     if output is None:
+        if kind == "csv" and sys.stdout.isatty():  # JSON Lines are ASCII
+            found = map(_shown, found)
         write(found, sys.stdout.buffer)
         sys.stdout.buffer.flush()
         return
     with new_file(output, force=force) as file:
         written = write(found, file)
     click.echo(f"{number_of_events(written)} written to {output}")
+
+
+def _shown(event: StoredEvent) -> StoredEvent:
+    """Return an event that cannot steer the terminal; a file or pipe gets it as it is."""
+    columns: dict[str, Any] = event._asdict()
+    texts = {name: printable(columns[name]) for name in columns if isinstance(columns[name], str)}
+    return event._replace(**{**columns, **texts})
 
 
 def _write_jsonl(found: Iterable[StoredEvent], file: IO[bytes]) -> int:
