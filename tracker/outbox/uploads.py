@@ -134,13 +134,23 @@ def settle(batch: Batch, dead: Sequence[DeadLetter] = ()) -> Callable[[Transacti
         gone = {letter.seq for letter in dead}
         delivered = _mark_delivered(connection, [r.seq for r in batch.rows if r.seq not in gone])
         account.add(connection, account.DELIVERED, delivered)
-        _advance(connection, batch.rows[-1].seq)
+        _advance(connection, max([*batch.damaged, batch.rows[-1].seq]))
         connection.exec_driver_sql(
             "UPDATE sync_state SET next_attempt_ms = NULL, paused_because = NULL, "
             "last_success_ms = CASE WHEN ? THEN ? ELSE last_success_ms END",
             (delivered > 0, time.time_ns() // 1_000_000),
         )
         return delivered
+
+    return job
+
+
+def set_aside(letters: Sequence[DeadLetter]) -> Callable[[Transaction], None]:
+    """Return the job that makes dead letters of events that must not be sent."""
+
+    def job(transaction: Transaction) -> None:
+        bury(transaction.connection, letters)
+        _advance(transaction.connection, letters[-1].seq)
 
     return job
 

@@ -112,7 +112,7 @@ class Uploader:
         )
         message = "the stored event no longer matches its digest"
         letters = [DeadLetter(seq, uploads.DAMAGED, message) for seq in batch.damaged]
-        self._outbox.run(lambda transaction: uploads.bury(transaction.connection, letters))
+        self._outbox.run(uploads.set_aside(letters))
 
     def _conclude(self, batch: Batch, delivery: Delivery) -> Pause:
         alone = len(batch.rows) == 1
