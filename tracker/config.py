@@ -104,8 +104,10 @@ class APIConfig:
             IP addresses, with the extra ``agent-tracking-sdk[pii]``; ``"off"`` nothing. Session,
             agent and user ids are never masked.
         redactors: Functions of your own, each called with every string of an event's data, keys
-            included, after the built-in masks; it returns what to store. Where one fails,
-            ``[redaction failed]`` is stored.
+            included, after the built-in masks; it returns what to store. A mask of the form
+            ``[pii:kind:short]`` (or ``medium``, ``long``) is counted by its kind, any other change
+            as ``custom``. Where one fails, ``[redaction failed]`` is stored. See
+            `tracker.redaction.presidio` for one.
         capture_content: False stores only sizes in the place of what was said: messages, tool
             arguments and results, errors, comments, and the values of metadata. Default True.
         report_redactions: Log a ``security.reported`` event for each event in which something was

@@ -45,6 +45,7 @@ def shell(
     monkeypatch.setenv("COLLECTOR_DATABASE_URL", str(tmp_path / "other.sqlite3"))
     commands = tmp_path / "bin"
     commands.mkdir()
+    (tmp_path / "home").mkdir()
     if shutil.which("sqlite3") is None:
         stand_in = commands / "sqlite3"
         stand_in.write_text(

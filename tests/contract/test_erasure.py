@@ -73,7 +73,7 @@ def settle(outbox: Outbox, most: int = 500, dead: tuple[int, ...] = ()) -> None:
     with outbox.reading() as connection:
         batch = uploads.next_batch(connection, most, 1 << 22)
     letters = [DeadLetter(seq, "invalid_event", "no <quoted>") for seq in dead]
-    outbox.run(uploads.settle(batch, letters, received=True))
+    outbox.run(uploads.settle(batch, letters))
 
 
 def problems(outbox: Outbox) -> list[tuple[int | None, str]]:
@@ -475,7 +475,7 @@ def test_whatever_is_done_around_erasures_verifies(
             assert not due.damaged
             if due.rows:
                 dead = [DeadLetter(due.rows[-1].seq, "x", "y")] if user is None else []
-                outbox.run(uploads.settle(due, dead, received=True))
+                outbox.run(uploads.settle(due, dead))
         elif step == "retry":
             outbox.run(dead_letters.retry())
         elif step == "discard":

@@ -51,7 +51,7 @@ def batch(outbox: Outbox, most: int = 500, size: int = 10**7) -> Batch:
 
 def deliver(outbox: Outbox, most: int = 500, dead: tuple[int, ...] = ()) -> None:
     letters = [DeadLetter(seq, "invalid_event", "no") for seq in dead]
-    outbox.run(uploads.settle(batch(outbox, most), letters, received=True))
+    outbox.run(uploads.settle(batch(outbox, most), letters))
 
 
 def book(outbox: Outbox) -> Account:
@@ -121,7 +121,7 @@ def test_a_retry_while_a_batch_is_under_way(outbox: Outbox) -> None:
     deliver(outbox, most=3, dead=(2,))
     under_way = batch(outbox)
     assert outbox.run(dead_letters.retry()) == 1
-    outbox.run(uploads.settle(under_way, received=True))
+    outbox.run(uploads.settle(under_way))
     assert [row.seq for row in batch(outbox).rows] == [2]
     assert book(outbox) == account.Account(5, delivered=4, pending=1, dead=0)
     deliver(outbox)
@@ -133,8 +133,8 @@ def test_a_receipt_recorded_twice_counts_once(outbox: Outbox) -> None:
     """Two uploaders that sent the same batch do not count it twice."""
     fill(outbox, 4)
     twice = batch(outbox)
-    assert outbox.run(uploads.settle(twice, received=True)) == 4
-    assert outbox.run(uploads.settle(twice, received=True)) == 0
+    assert outbox.run(uploads.settle(twice)) == 4
+    assert outbox.run(uploads.settle(twice)) == 0
     assert book(outbox) == account.Account(4, delivered=4)
 
 
@@ -267,7 +267,7 @@ def test_the_account_always_adds_up(
             due = batch(outbox, most=number)
             if due.rows:
                 dead = [DeadLetter(due.rows[-1].seq, "x", "y")] if number % 2 else []
-                outbox.run(uploads.settle(due, dead, received=True))
+                outbox.run(uploads.settle(due, dead))
         elif step == "retry":
             outbox.run(dead_letters.retry())
         elif step == "discard":
@@ -393,7 +393,7 @@ def test_two_retries_while_a_batch_is_under_way(outbox: Outbox) -> None:
     outbox.run(dead_letters.retry([ids[5]]))
     under_way = batch(outbox)
     outbox.run(dead_letters.retry([ids[10]]))
-    outbox.run(uploads.settle(under_way, received=True))
+    outbox.run(uploads.settle(under_way))
     assert [row.seq for row in batch(outbox).rows] == [10]
     deliver(outbox)
     assert book(outbox).pending == 0

@@ -41,7 +41,7 @@ def deliver(outbox: Outbox, dead: tuple[int, ...] = ()) -> None:
     with outbox.reading() as connection:
         batch = uploads.next_batch(connection, 500, 1 << 22)
     letters = [DeadLetter(seq, "x", "y") for seq in dead]
-    outbox.run(uploads.settle(batch, letters, received=True))
+    outbox.run(uploads.settle(batch, letters))
 
 
 def age(outbox: Outbox, days: float, where: str = "1") -> None:

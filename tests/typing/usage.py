@@ -24,6 +24,7 @@ from tracker import (
     OutboxError,
     OutboxFullError,
     SchemaVersionError,
+    Tracker,
     TrackerClosedError,
     TrackerError,
     ValidationError,
@@ -107,6 +108,16 @@ def log(config: APIConfig, metadata: dict[str, Any], frozen: MappingProxyType[st
         assert_type(performance.flush(), FlushResult)
         assert_type(performance.flush(timeout=None), FlushResult)
         assert_type(performance.close(), FlushResult)
+
+
+def log_in_a_block(everything: Tracker) -> None:
+    """Inside a conversation's block no call needs a session id; None is as good as none."""
+    with everything.performance.conversation("agent", user_id="user") as c:
+        assert_type(everything.track("cart.abandoned", {"items": 3}), str)
+        assert_type(everything.llm.record_usage("openai", "gpt-4o", 9, 1, session_id=None), str)
+        assert_type(everything.operations.log_activity("agent", "looked"), str)
+        assert_type(everything.security.report_event("access_denied", "low"), str)
+        assert_type(c.session_id, str)
 
 
 def log_wrongly(performance: AgentPerformanceTracker) -> None:

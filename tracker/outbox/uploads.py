@@ -128,31 +128,35 @@ def settled_through(connection: Connection) -> int:
     return int(connection.exec_driver_sql("SELECT settled_through FROM sync_state").scalar_one())
 
 
-def settle(
-    batch: Batch, dead: Sequence[DeadLetter] = (), *, received: bool
-) -> Callable[[Transaction], int]:
-    """Return the job that records a batch's outcome: delivered, but for the `dead`.
+def settle(batch: Batch, dead: Sequence[DeadLetter] = ()) -> Callable[[Transaction], int]:
+    """Return the job that records that a batch was received: delivered, but for the `dead`.
 
-    With `received` False nothing of it was delivered: only the dead letters are recorded, and the
-    rest stays pending. The job returns how many events it marked delivered.
+    The job returns how many events it marked delivered.
     """
 
     def job(transaction: Transaction) -> int:
         connection = transaction.connection
         bury(connection, dead)
-        if not received:
-            return 0
         gone = {letter.seq for letter in dead}
         delivered = _mark_delivered(connection, [r.seq for r in batch.rows if r.seq not in gone])
         account.add(connection, account.DELIVERED, delivered)
-        through = max([*batch.damaged, *(row.seq for row in batch.rows[-1:])])
-        _advance(connection, through)
+        _advance(connection, max([*batch.damaged, batch.rows[-1].seq]))
         connection.exec_driver_sql(
             "UPDATE sync_state SET next_attempt_ms = NULL, paused_because = NULL, "
             "last_success_ms = CASE WHEN ? THEN ? ELSE last_success_ms END",
             (delivered > 0, time.time_ns() // 1_000_000),
         )
         return delivered
+
+    return job
+
+
+def set_aside(letters: Sequence[DeadLetter]) -> Callable[[Transaction], None]:
+    """Return the job that makes dead letters of events that must not be sent."""
+
+    def job(transaction: Transaction) -> None:
+        bury(transaction.connection, letters)
+        _advance(transaction.connection, letters[-1].seq)
 
     return job
 

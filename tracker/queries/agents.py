@@ -113,12 +113,21 @@ ORDER BY seen.agent_id
 """
 
 # An erased activity says no longer what was done.
-_ACTIVITY = """
-SELECT event_id, agent_id, session_id, timestamp_ms, data FROM events
-WHERE type = 'agent.activity' AND agent_id = ifnull(?, agent_id)
-  AND timestamp_ms >= ifnull(?, timestamp_ms)
+_ACTIVITIES = """
+type = 'agent.activity'
   AND CASE WHEN json_valid(data) THEN json_extract(data, '$.activity') END IS NOT NULL
+"""
+
+_ACTIVITY = f"""
+SELECT event_id, agent_id, session_id, timestamp_ms, data FROM events
+WHERE {_ACTIVITIES} AND agent_id = ifnull(?, agent_id) AND timestamp_ms >= ifnull(?, timestamp_ms)
 ORDER BY seq DESC LIMIT ?
+"""
+
+_LAST_ACTIVITIES = f"""
+SELECT event_id, agent_id, session_id, timestamp_ms, data FROM events
+WHERE seq IN (SELECT max(seq) FROM events WHERE {_ACTIVITIES} GROUP BY agent_id)
+  AND agent_id IS NOT NULL
 """
 
 _COUNTS = f"""
@@ -147,6 +156,12 @@ def recent_activity(
     """Return the newest `limit` activities, newest first, of one agent or of all."""
     rows = connection.exec_driver_sql(_ACTIVITY, (agent_id, since_ms, limit)).all()
     return [_activity(*row) for row in rows]
+
+
+def last_activities(connection: Connection) -> dict[str, AgentActivity]:
+    """Return what each agent did last, by its id."""
+    found = [_activity(*row) for row in connection.exec_driver_sql(_LAST_ACTIVITIES)]
+    return {activity.agent_id: activity for activity in found}
 
 
 def overview(connection: Connection, since_ms: int | None) -> OperationsOverview:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracker import validation
 from tracker.errors import ValidationError
@@ -33,7 +33,8 @@ STATUSES = (OPEN, ENDED, FAILED)
 FAILURE_OUTCOMES = frozenset({"failure", "failed", "error"})
 """Outcomes, in any case, by which a conversation that ended counts as failed."""
 
-LIFECYCLE = (CONVERSATION_STARTED, CONVERSATION_RESUMED, CONVERSATION_ENDED, CONVERSATION_FAILED)
+_OPENING = (CONVERSATION_STARTED, CONVERSATION_RESUMED)
+LIFECYCLE = (*_OPENING, CONVERSATION_ENDED, CONVERSATION_FAILED)
 
 LLM_USED = "llm.used"
 
@@ -125,7 +126,7 @@ def next_status(status: str, type: str, outcome: object) -> str:
     A failure stays one, also when the conversation is then ended in order; starting or resuming
     it opens it again.
     """
-    if type in (CONVERSATION_STARTED, CONVERSATION_RESUMED):
+    if type in _OPENING:
         return OPEN
     if type == CONVERSATION_FAILED or (type == CONVERSATION_ENDED and is_failure(outcome)):
         return FAILED
@@ -234,29 +235,56 @@ def newest_first(connection: Connection, status: str | None = None) -> Iterator[
         )
     ]
     if status is not None:
-        statuses = _statuses(connection)
-        sessions = [each for each in sessions if statuses.get(each, OPEN) == status]
-    for start in range(0, len(sessions), _CHUNK):
-        chunk = sessions[start : start + _CHUNK]
+        stand = standings(connection)
+        sessions = [each for each in sessions if stand.get(each, _UNKNOWN).status == status]
+    for chunk in chunks(sessions):
         found = _read(connection, chunk)
         yield from (found[session_id] for session_id in chunk if session_id in found)
 
 
-def _statuses(connection: Connection) -> dict[str, str]:
+class Opening(NamedTuple):
+    """The event that opened a conversation, its last start or resumption, as the row has it."""
+
+    seq: int
+    timestamp_ms: int
+    agent_id: str | None
+    user_id: str | None
+
+
+class Standing(NamedTuple):
+    """How a session stands, and what opened it last; None if nothing that is stored did."""
+
+    status: str = OPEN
+    opening: Opening | None = None
+
+
+_UNKNOWN = Standing()
+
+
+def standings(connection: Connection) -> dict[str, Standing]:
     """Return how each session stands in which anything began or ended; few rows tell."""
     rows = connection.exec_driver_sql(
         f"""SELECT session_id, type,
-                   CASE type WHEN '{CONVERSATION_ENDED}' THEN {field("outcome")} END
+                   CASE type WHEN '{CONVERSATION_ENDED}' THEN {field("outcome")} END,
+                   seq, timestamp_ms, agent_id, user_id
             FROM events
             WHERE timestamp_ms >= -9223372036854775808 -- any; so that its index is taken
-              AND type IN (?, ?, ?, ?)
+              AND type IN (?, ?, ?, ?) AND session_id IS NOT NULL
             ORDER BY seq""",  # noqa: S608 - our own names
         LIFECYCLE,
     ).all()
-    statuses: dict[str, str] = {}
-    for session_id, type_, outcome in rows:
-        statuses[session_id] = next_status(statuses.get(session_id, OPEN), type_, outcome)
-    return statuses
+    found: dict[str, Standing] = {}
+    for session_id, type_, outcome, *event in rows:
+        before = found.get(session_id, _UNKNOWN)
+        opening = Opening(*event) if type_ in _OPENING else before.opening
+        found[session_id] = Standing(next_status(before.status, type_, outcome), opening)
+    return found
+
+
+def chunks(sessions: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yield the sessions, as many at a time as one query can name."""
+    for start in range(0, len(sessions), _CHUNK):
+        yield sessions[start : start + _CHUNK]
 
 
 def find_conversation(connection: Connection, session_id: str) -> Conversation | None:

@@ -111,7 +111,7 @@ class Uploader:
         )
         message = "the stored event no longer matches its digest"
         letters = [DeadLetter(seq, uploads.DAMAGED, message) for seq in batch.damaged]
-        self._outbox.run(uploads.settle(batch, letters, received=not batch.rows))
+        self._outbox.run(uploads.set_aside(letters))
 
     def _conclude(self, batch: Batch, delivery: Delivery) -> Pause:
         alone = len(batch.rows) == 1
@@ -149,7 +149,7 @@ class Uploader:
         return GO_ON
 
     def _settle(self, batch: Batch, letters: Sequence[DeadLetter]) -> None:
-        self._due = uploads.settle(batch, letters, received=True)
+        self._due = uploads.settle(batch, letters)
         self._record_what_is_due()
         self._backoff.reset()
         if letters:

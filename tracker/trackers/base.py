@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from tracker import log, validation
+from tracker import context, log, validation
 from tracker.client import connect
 from tracker.config import APIConfig
 from tracker.errors import (
@@ -85,7 +85,8 @@ class BaseTracker:
                 ``_`` and ``-``, at most 256 characters, and none of the names that the other
                 methods log, as in ``"message.logged"``.
             data: The event's fields: a dict that JSON can hold. Default: none.
-            session_id: The conversation it belongs to.
+            session_id: The conversation it belongs to; by default the current one, if the call is
+                made inside `with tracker.conversation(...)`.
             agent_id: The agent it concerns; by default that of the conversation.
             user_id: The user it concerns; by default that of the conversation.
 
@@ -211,8 +212,15 @@ class BaseTracker:
         user_id: str | None = None,
         nullable: tuple[str, ...] = (),
     ) -> str:
-        """Record with the agent and user of the conversation, where the caller named none."""
+        """Record what belongs to a conversation, by default to the current one, if there is one.
+
+        Agent and user are those of the conversation, where the caller named none.
+        """
         self._check_open()
+        current = context.current_conversation()
+        if current is not None and session_id in (None, current.session_id):
+            session_id = current.session_id
+            agent_id, user_id = agent_id or current.agent_id, user_id or current.user_id
         if session_id is not None and (agent_id is None or user_id is None):
             session = self._client.sessions.get(session_id)
             agent_id = agent_id or session.agent_id

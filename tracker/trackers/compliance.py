@@ -47,7 +47,7 @@ class ComplianceTracker(AuditExport):
             legal_basis: What allows it, as in ``"consent"`` or ``"GDPR Art. 6(1)(b)"``.
             scope: The body of rules, as in ``"gdpr"``, ``"hipaa"`` or ``"eu_ai_act"``.
             details: Anything else that JSON can hold.
-            session_id: The conversation it concerns.
+            session_id: The conversation it concerns; by default the current one.
             agent_id: The agent it concerns; by default that of the conversation.
             user_id: The user it concerns; by default that of the conversation. `erase_subject`
                 erases audit records about a user too.

@@ -62,7 +62,8 @@ class SecurityTracker(BaseTracker):
                 ``"prompt_injection"``, ``"secret_detected"``, ``"tamper_detected"``,
                 ``"unclosed_sessions"``, or a word or dotted name of your own.
             severity: ``"low"``, ``"medium"``, ``"high"`` or ``"critical"``.
-            session_id: The conversation it happened in.
+            session_id: The conversation it happened in; by default the current one, if the call is
+                made inside `with tracker.conversation(...)`.
             agent_id: The agent it concerns; by default that of the conversation.
             user_id: The user it concerns; by default that of the conversation.
             details: Anything else that JSON can hold. Secrets in it are masked as everywhere; it
@@ -119,8 +120,14 @@ class SecurityTracker(BaseTracker):
         if not found:
             return None
         ids = _as_fit([session.session_id for session in found], self.config.max_event_bytes // 2)
-        return self.report_event(
-            "unclosed_sessions", severity, details={"count": len(found), "session_ids": ids}
+        # Not of the current conversation, wherever this is called: it is about others.
+        return self._record(
+            SECURITY_REPORTED,
+            {
+                "kind": "unclosed_sessions",
+                "severity": severity,
+                "details": {"count": len(found), "session_ids": ids},
+            },
         )
 
     def verify_integrity(self) -> IntegrityReport:
