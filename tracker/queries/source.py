@@ -132,30 +132,28 @@ def _for_sqlite(element: _Field, compiler: SQLCompiler, **options: Any) -> str:
 
 @compiles(text_field, "postgresql")
 def _text_for_postgresql(element: _Field, compiler: SQLCompiler, **options: Any) -> str:
-    return _of_kind("string", "{0}", element, compiler, options)
+    value, name = _json(element, compiler, options)
+    return f"CASE json_typeof({value} -> {name}) WHEN 'string' THEN {value} ->> {name} END"
 
 
 @compiles(number_field, "postgresql")
 def _number_for_postgresql(element: _Field, compiler: SQLCompiler, **options: Any) -> str:
-    # JSON's integers have any length; beyond the range of a float the cast would fail.
-    short = "CASE WHEN length({0}) <= 300 THEN CAST({0} AS double precision) END"
-    return _of_kind("number", short, element, compiler, options)
+    value, name = _json(element, compiler, options)
+    # JSON's integers have any length; beyond the range of a float the cast would fail. The pattern
+    # sees the JSON itself, in which text has quotes.
+    found = f"substring(CAST({value} -> {name} AS text) FROM '^-?[0-9][-+.0-9eE]{{0,254}}$')"
+    return f"CAST({found} AS double precision)"
 
 
 @compiles(integer_field, "postgresql")
 def _integer_for_postgresql(element: _Field, compiler: SQLCompiler, **options: Any) -> str:
-    whole = (
-        r"CASE WHEN {0} ~ '^-?[0-9]{{1,18}}(\.[0-9]+)?$' "
-        "THEN CAST(trunc(CAST({0} AS numeric)) AS bigint) END"
-    )
-    return _of_kind("number", whole, element, compiler, options)
+    value, name = _json(element, compiler, options)
+    pattern = r"'^(-?[0-9]{1,18})(?:\.[0-9]+)?$'"
+    return f"CAST(substring(CAST({value} -> {name} AS text) FROM {pattern}) AS bigint)"
 
 
-def _of_kind(
-    kind: str, then: str, element: _Field, compiler: SQLCompiler, options: dict[str, Any]
-) -> str:
+def _json(element: _Field, compiler: SQLCompiler, options: dict[str, Any]) -> tuple[str, str]:
+    """Return the SQL for an event's data, and for a field's name."""
     data, name = (compiler.process(clause, **options) for clause in element.clauses)
     # PostgreSQL's text cannot hold U+0000, so its JSON functions fail on one.
-    value = rf"CAST(replace({data}, '\u0000', '\ufffd') AS json)"
-    found = then.format(f"({value} ->> {name})")
-    return f"CASE json_typeof({value} -> {name}) WHEN '{kind}' THEN {found} END"
+    return rf"CAST(replace({data}, '\u0000', '\ufffd') AS json)", name

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, literal_column, select
 
 from tracker.events import LLM_USED
 from tracker.queries.metrics import DAY_MS
 from tracker.queries.source import EVENTS, integer_field, number_field, text_field
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Connection, FromClause, Select
+    from sqlalchemy import Connection, FromClause, Select
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,10 @@ BY = ("model", "agent", "session", "day")
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens")
 
 
+_HALF: ColumnElement[int] = literal_column("32")
+_LOWER: ColumnElement[int] = literal_column("4294967295")
+
+
 def usage(
     connection: Connection, by: str, since_ms: int | None, events: FromClause = EVENTS
 ) -> list[LLMUsage]:
@@ -72,7 +76,7 @@ def _query(by: str, since_ms: int | None, events: FromClause) -> Select[Any]:
     halves = [
         func.sum(half)
         for name in _COUNTS
-        for half in (called.c[name].bitwise_rshift(32), called.c[name].bitwise_and(4294967295))
+        for half in (called.c[name].bitwise_rshift(_HALF), called.c[name].bitwise_and(_LOWER))
     ]
     costs = (func.sum(called.c.cost_usd), func.count(called.c.cost_usd))
     return (
