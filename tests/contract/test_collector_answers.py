@@ -13,7 +13,7 @@ import requests
 
 from tests.support.collector import CollectorClient, CollectorProcess, EventChain
 from tests.support.conversations import all_calls, needs_data
-from tracker import AgentPerformanceTracker, Tracker, events
+from tracker import AgentPerformanceTracker, AgentStatus, Tracker, events
 from tracker.queries.metrics import DAY_MS
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tracker import APIConfig
 
 NOON_MS = 1_793_534_400_000
+WORDS = ("idle", "busy", "active", "error", "active")
 DATABASES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)]
 
 
@@ -109,7 +110,7 @@ def log_a_day(tracker: Tracker, day: str, clock: Any) -> None:
     talk.record_failed_session(sessions[3], "hm")
     talk.resume_conversation(sessions[3])
     talk.end_conversation(sessions[3], quality_score=2.5)
-    for number, status in enumerate(("idle", "busy", "active", "error", "active")):
+    for number, status in enumerate(AgentStatus(word) for word in WORDS):
         agents.register_agent(f"agent-{number}", name=f"A {number}", version="1.0")
         agents.update_agent_status(f"agent-{number}", status)
         agents.log_activity(f"agent-{number}", "read", duration_ms=12.5, details={"of": day})
@@ -131,7 +132,7 @@ def test_every_read_is_the_trackers(
         for by in ("model", "agent", "session", "day"):
             for since in (None, moments[1]):
                 answer = client.get("/v1/usage", by=by, since=since)["usage"]
-                check(answer, tracker.llm.get_usage(by, since=since))  # type: ignore[arg-type]
+                check(answer, tracker.llm.get_usage(by, since=since))
 
 
 def check_conversations(
@@ -139,7 +140,7 @@ def check_conversations(
 ) -> None:
     listed = client.get("/v1/conversations", limit=1000)["conversations"]
     assert len(listed) == 18
-    for wanted in (
+    filters: list[dict[str, Any]] = [
         {},
         {"limit": 4},
         {"agent_id": "agent-1"},
@@ -147,27 +148,30 @@ def check_conversations(
         {"status": "open"},
         {"status": "ended", "since": moments[1]},
         {"since": moments[1], "until": moments[2]},
-    ):
+    ]
+    for wanted in filters:
         answer = client.get("/v1/conversations", **wanted)["conversations"]
         assert answer, wanted
         check(answer, tracker.list_conversations(**wanted))
     for session_id in [each["session_id"] for each in listed] + ["unknown"]:
-        for wanted in ({}, {"include_content": False}, {"limit": 2}):
-            answer = client.get("/v1/history", session_id=session_id, **wanted)
-            # What PostgreSQL cannot hold is in the data only, which no database looks into.
-            check(answer["entries"], tracker.get_conversation_history(session_id, **wanted))
+        for content, limit in ((True, None), (False, None), (True, 2)):
+            answer = client.get("/v1/history", session_id=session_id, include_content=content,
+                                limit=limit)  # fmt: skip
+            local = tracker.get_conversation_history(session_id, content, limit)
+            check(answer["entries"], local)
 
 
 def check_metrics(
     tracker: AgentPerformanceTracker, client: CollectorClient, moments: list[int]
 ) -> None:
-    for wanted in (
+    filters: list[dict[str, Any]] = [
         {},
         {"agent_id": "agent-1"},
         {"since": moments[1]},
         {"since": moments[0] + 900, "until": moments[2], "agent_id": "agent-2"},
         {"agent_id": "nobody"},
-    ):
+    ]
+    for wanted in filters:
         answer = client.get("/v1/metrics", **wanted)
         assert answer.pop("next") is None
         check(answer, tracker.get_metrics(**wanted))
@@ -239,7 +243,8 @@ def test_pages_make_up_the_whole(
     session_id = {"session_id": "session-1"} if path == "/v1/history" else {}
     whole = client.get(path, **session_id)
     assert (len(whole[name]) >= 5, whole["next"]) == (True, None)
-    pages, following = [], {}
+    pages: list[list[Any]] = []
+    following: dict[str, Any] = {}
     while True:
         page = client.get(path, limit=2, **session_id, **following)
         pages.append(page[name])
@@ -277,11 +282,9 @@ def test_days_beyond_the_limit_are_had_by_until(client: CollectorClient) -> None
 def test_what_was_erased_has_no_part_in_the_figures(client: CollectorClient) -> None:
     """It is still counted as something that happened, and shown as erased."""
     chain = EventChain()
-    kinds = ("message.logged", "tool.called", "llm.used", "agent.activity", "agent.registered",
-             "agent.status_changed", "conversation.ended")  # fmt: skip
     told = chain.event({"subject": "u-1", "event_ids": ["x", "y"], "reason": "asked"},
                        type="compliance.erased", timestamp_ms=7)  # fmt: skip
-    erased = [chain.event({"erased": True}, type=kind) for kind in kinds]
+    erased = [chain.event({"erased": True}, type=kind) for kind in KINDS]
     client.send(chain, [told, *erased])
     entries = client.get("/v1/history", session_id="session-1")["entries"]
     assert [(e["role"], e["content"], e["tool_call"], e["erased"]) for e in entries] == [
@@ -309,6 +312,14 @@ def test_what_was_erased_has_no_part_in_the_figures(client: CollectorClient) -> 
     }
 
 
+FIGURES = (
+    *("tokens_used", "response_time_ms", "content", "role", "metadata", "model", "total_tokens"),
+    *("cost_usd", "prompt_tokens", "quality_score", "outcome", "activity", "status", "name"),
+)
+KINDS = (
+    *("message.logged", "llm.used", "conversation.ended", "agent.activity", "agent.registered"),
+    *("agent.status_changed", "tool.called"),
+)
 ODD = [10**400, 2**63, -(2**70), 1.5, 1e300, "7", None, [1], {"a": 1}, "\0", "", {"\0": 1}]
 
 
@@ -317,13 +328,7 @@ def test_figures_of_any_shape_do_no_harm(client: CollectorClient) -> None:
     chain = EventChain()
     sent = []
     for odd in ODD:
-        names = ("tokens_used", "response_time_ms", "content", "role", "metadata", "model")
-        names += ("total_tokens", "cost_usd", "prompt_tokens", "quality_score", "outcome")
-        names += ("activity", "status", "name", "duration_ms")
-        data = dict.fromkeys(names, odd)
-        kinds = ("message.logged", "llm.used", "conversation.ended", "agent.activity",
-                 "agent.registered", "agent.status_changed", "tool.called")  # fmt: skip
-        sent += [chain.event(data, type=kind) for kind in kinds]
+        sent += [chain.event(dict.fromkeys(FIGURES, odd), type=kind) for kind in KINDS]
     assert client.send(chain, sent)["accepted"] == len(sent)
     figures = client.get("/v1/metrics")
     assert (figures["messages"], figures["response_time"]["count"]) == (len(ODD), 4)
@@ -394,7 +399,8 @@ def test_an_operator_reads_every_client(
         assert operator.get(path, **named) == answer == client.get(path)
     assert operator.get("/v1/conversations/session-1", **named) == client.conversation("session-1")
     assert operator.get("/v1/ping") == {"protocol": 1}
-    listed, after = [], ""
+    listed: list[str] = []
+    after: str | None = ""
     while after is not None:
         page = operator.get("/v1/clients", limit=2, after=after)
         listed, after = [*listed, *page["clients"]], page["next"]

@@ -116,11 +116,24 @@ class number_field(_Field):  # noqa: N801
     inherit_cache = True
 
 
-class integer_field(_Field):  # noqa: N801
-    """A field that holds an integer; of any other number its whole part."""
+class _Half(FunctionElement[int]):
+    """A part of a column of integers: the two add up to it, once the upper is shifted back."""
 
-    name = "integer_field"
     type = BigInteger()
+    inherit_cache = True
+
+
+class upper_half(_Half):  # noqa: N801
+    """All but the lowest 32 bits of an integer, as a smaller integer."""
+
+    name = "upper_half"
+    inherit_cache = True
+
+
+class lower_half(_Half):  # noqa: N801
+    """The lowest 32 bits of an integer."""
+
+    name = "lower_half"
     inherit_cache = True
 
 
@@ -139,17 +152,28 @@ def _text_for_postgresql(element: _Field, compiler: SQLCompiler, **options: Any)
 @compiles(number_field, "postgresql")
 def _number_for_postgresql(element: _Field, compiler: SQLCompiler, **options: Any) -> str:
     value, name = _json(element, compiler, options)
-    # JSON's integers have any length; beyond the range of a float the cast would fail. The pattern
-    # sees the JSON itself, in which text has quotes.
-    found = f"substring(CAST({value} -> {name} AS text) FROM '^-?[0-9][-+.0-9eE]{{0,254}}$')"
-    return f"CAST({found} AS double precision)"
+    # The pattern sees the JSON itself, in which text has quotes. Of any length: so no float.
+    return f"CAST(substring(CAST({value} -> {name} AS text) FROM '^[-0-9][-+.0-9eE]*$') AS numeric)"
 
 
-@compiles(integer_field, "postgresql")
-def _integer_for_postgresql(element: _Field, compiler: SQLCompiler, **options: Any) -> str:
-    value, name = _json(element, compiler, options)
-    pattern = r"'^(-?[0-9]{1,18})(?:\.[0-9]+)?$'"
-    return f"CAST(substring(CAST({value} -> {name} AS text) FROM {pattern}) AS bigint)"
+@compiles(upper_half)
+def _upper_for_sqlite(element: _Half, compiler: SQLCompiler, **options: Any) -> str:
+    return f"({compiler.process(element.clauses, **options)}) >> 32"
+
+
+@compiles(lower_half)
+def _lower_for_sqlite(element: _Half, compiler: SQLCompiler, **options: Any) -> str:
+    return f"({compiler.process(element.clauses, **options)}) & 4294967295"
+
+
+@compiles(upper_half, "postgresql")
+def _upper_for_postgresql(element: _Half, compiler: SQLCompiler, **options: Any) -> str:
+    return f"div({compiler.process(element.clauses, **options)}, 4294967296)"
+
+
+@compiles(lower_half, "postgresql")
+def _lower_for_postgresql(element: _Half, compiler: SQLCompiler, **options: Any) -> str:
+    return f"mod(trunc({compiler.process(element.clauses, **options)}), 4294967296)"
 
 
 def _json(element: _Field, compiler: SQLCompiler, options: dict[str, Any]) -> tuple[str, str]:

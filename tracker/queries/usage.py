@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, func, literal_column, select
+from sqlalchemy import func, select
 
 from tracker.events import LLM_USED
 from tracker.queries.metrics import DAY_MS
-from tracker.queries.source import EVENTS, integer_field, number_field, text_field
+from tracker.queries.source import EVENTS, lower_half, number_field, text_field, upper_half
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, FromClause, Select
+    from sqlalchemy import ColumnElement, Connection, FromClause, Select
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,6 @@ BY = ("model", "agent", "session", "day")
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens")
 
 
-_HALF: ColumnElement[int] = literal_column("32")
-_LOWER: ColumnElement[int] = literal_column("4294967295")
-
-
 def usage(
     connection: Connection, by: str, since_ms: int | None, events: FromClause = EVENTS
 ) -> list[LLMUsage]:
@@ -67,7 +63,7 @@ def _query(by: str, since_ms: int | None, events: FromClause) -> Select[Any]:
         select(
             _key(by, events).label("key"),
             number_field(events, "cost_usd").label("cost_usd"),
-            *(integer_field(events, name).label(name) for name in _COUNTS),
+            *(number_field(events, name).label(name) for name in _COUNTS),
         )
         .where(events.c.type == LLM_USED, events.c.timestamp_ms >= (since_ms or 0))
         .subquery()
@@ -76,7 +72,7 @@ def _query(by: str, since_ms: int | None, events: FromClause) -> Select[Any]:
     halves = [
         func.sum(half)
         for name in _COUNTS
-        for half in (called.c[name].bitwise_rshift(_HALF), called.c[name].bitwise_and(_LOWER))
+        for half in (upper_half(called.c[name]), lower_half(called.c[name]))
     ]
     costs = (func.sum(called.c.cost_usd), func.count(called.c.cost_usd))
     return (
