@@ -11,6 +11,7 @@ import hypothesis
 import pytest
 
 from tests.support.collector import CollectorProcess
+from tests.support.postgresql import PostgresServer, running_server, why_not
 from tests.support.server import ScriptedServer
 from tracker import client
 from tracker.config import APIConfig
@@ -91,4 +92,13 @@ def collector(tmp_path: Path) -> Iterator[CollectorProcess]:
 def scripted_server() -> Iterator[ScriptedServer]:
     """A running server that answers as it is told; valid receipts, unless told otherwise."""
     with ScriptedServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL server of the tests' own."""
+    if reason := why_not():
+        pytest.skip(reason)
+    with running_server() as server:
         yield server

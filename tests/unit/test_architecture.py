@@ -85,6 +85,20 @@ def test_the_collector_is_a_program_of_its_own() -> None:
     assert not {name for name in importers(*forbidden) if name.startswith("tracker.collector")}
 
 
+def test_queries_that_the_collector_shares_know_no_database_of_their_own() -> None:
+    """It runs them over its own events; what SQLite and PostgreSQL spell differently has one place.
+
+    `sessions` is the security tracker's alone.
+    """
+    shared = {name for name in MODULES if name.startswith("tracker.queries.")}
+    shared -= {"tracker.queries.sessions"}
+    assert not shared & importers("tracker.outbox", "tracker.collector")
+    texts = {name: MODULES[name].read_text() for name in shared}
+    spelled = {name for name, text in texts.items() if "json_extract" in text}
+    assert spelled == {"tracker.queries.source"}
+    assert not [name for name, text in texts.items() if "exec_driver_sql" in text]
+
+
 def test_some_libraries_have_one_door() -> None:
     """Alembic is slow to import; the web framework is the collector's; requests is HTTP's."""
     assert importers("alembic") == {"tracker.outbox.schema"}

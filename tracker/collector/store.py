@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy
 from sqlalchemy import event as listen
-from sqlalchemy import func, select
+from sqlalchemy import func, select, union
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from tracker.collector import erasure
-from tracker.collector.tables import api_keys, events, metadata
+from tracker.collector.schema import bring_up_to_date
+from tracker.collector.tables import api_keys, events
 from tracker.errors import ConfigurationError, TrackerError
 
 if TYPE_CHECKING:
@@ -82,9 +83,13 @@ class Store:
                 self._file_lock = _FileLock(_make_file(url))
             self._engine = _make_engine(url)
             self._writer = self._engine.execution_options(tracker_writes=True)
+            self._reader = self._engine
+            if self._engine.dialect.name == "postgresql":
+                # By default each statement there sees what was committed meanwhile.
+                self._reader = self._engine.execution_options(isolation_level="REPEATABLE READ")
             try:
                 with self.writing("schema") as connection:
-                    metadata.create_all(connection)
+                    bring_up_to_date(connection)
                 if self._file_lock is not None:
                     self._empty_log()  # one that broke off may have left erased data in it
             except BaseException:
@@ -102,7 +107,7 @@ class Store:
         Raises:
             StorageError: for every trouble with the database, in the block as well.
         """
-        with _translated(), self._engine.connect() as connection, connection.begin():
+        with _translated(), self._reader.connect() as connection, connection.begin():
             yield connection
 
     @contextlib.contextmanager
@@ -261,6 +266,25 @@ class Store:
         )
         with self.reading() as connection:
             return list(connection.execute(query).scalars())
+
+    def client_ids(self, after: str, limit: int) -> list[str]:
+        """Return clients that have a key or sent events, in the database's order of ids.
+
+        Args:
+            after: Only ids that come later in that order.
+            limit: How many at most.
+
+        Raises:
+            StorageError: the database could not be read.
+        """
+        sent, keyed = (
+            select(table.c.client_id).where(table.c.client_id > after)
+            for table in (events, api_keys)
+        )
+        with self.reading() as connection:
+            return list(
+                connection.execute(union(sent, keyed).order_by("client_id").limit(limit)).scalars()
+            )
 
     def integrity_rows(self, client_id: str, outbox_id: str) -> Iterator[IntegrityRow]:
         """Yield an outbox's events by `seq` without holding all of them at once.

@@ -46,7 +46,7 @@ def unclosed(connection: Connection, opened_before_ms: int) -> list[UnclosedSess
         if status == OPEN and opening is not None and _is_before(opening, opened_before_ms)
     }
     last = _last_events(connection, list(opened))
-    found = sorted(opened.items(), key=lambda item: item[1].seq)
+    found = sorted(opened.items(), key=lambda item: item[1].position)
     return [
         UnclosedSession(
             session_id,
