@@ -7,6 +7,14 @@ uploads what is pending, in order, until the collector's receipt says that it is
 from __future__ import annotations
 
 from tracker._version import __version__
+from tracker.aio.conversation import AsyncConversation, AsyncToolCall
+from tracker.aio.trackers import (
+    AsyncAgentOperationsTracker,
+    AsyncAgentPerformanceTracker,
+    AsyncLLMTracker,
+    AsyncSecurityTracker,
+    AsyncTracker,
+)
 from tracker.config import APIConfig
 from tracker.context import bind, current_conversation
 from tracker.errors import (
@@ -43,6 +51,13 @@ __all__ = [
     "AgentPerformanceTracker",
     "AgentState",
     "AgentStatus",
+    "AsyncAgentOperationsTracker",
+    "AsyncAgentPerformanceTracker",
+    "AsyncConversation",
+    "AsyncLLMTracker",
+    "AsyncSecurityTracker",
+    "AsyncToolCall",
+    "AsyncTracker",
     "ConfigurationError",
     "Conversation",
     "FlushResult",

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-
-
 class LogMessage(Protocol):
     """Both forms of `log_message`."""
 
