@@ -113,6 +113,14 @@ def test_python_blocks(collector: CollectorProcess) -> None:
         "llm.used",
         "security.reported",
         "cart.abandoned",
+        "conversation.started",
+        "message.logged",
+        "tool.called",
+        "message.logged",
+        "conversation.ended",
+        "agent.heartbeat",
+        "agent.heartbeat",
+        "agent.heartbeat",
     ]
     result = NAMESPACE["result"]
     assert isinstance(result, FlushResult)
