@@ -108,7 +108,12 @@ class Client:
 
     def record_all(self, events: Sequence[Event]) -> None:
         """Store events together; see `Outbox.append_all`."""
-        self.outbox.append_all(events)
+        try:
+            self.outbox.append_all(events)
+        except OutboxError:
+            # Their calls went on as if they were stored already: what is stored says what is true.
+            self.sessions.forget({event.session_id for event in events})
+            raise
 
     def read(self, query: Callable[[Connection], T]) -> T:
         """Run a query on the outbox, on a connection of its own: it may take its time.

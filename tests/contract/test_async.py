@@ -271,7 +271,9 @@ def test_calls_gathered_share_a_commit_and_keep_their_order(config: MakeConfig) 
 
 
 def test_errors_reach_the_task(
-    config: MakeConfig, locked: Callable[[], sqlite3.Connection]
+    config: MakeConfig,
+    locked: Callable[[], sqlite3.Connection],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Wrong arguments and failed storage raise where the call is awaited; nothing is stored."""
 
@@ -287,8 +289,11 @@ def test_errors_reach_the_task(
             calls = [tracker.log_user_message(session_id, str(n)) for n in range(3)]
             outcomes = await asyncio.gather(*calls, return_exceptions=True)
             assert [type(outcome) for outcome in outcomes] == [OutboxError] * 3
+            with pytest.raises(OutboxError):
+                await tracker.end_conversation(session_id)
             other.execute("ROLLBACK")
             await tracker.log_user_message(session_id, "works again")
+            assert "has ended" not in caplog.text, "it could not be ended"
             await tracker.close(timeout=0)
 
     asyncio.run(main())
@@ -463,6 +468,9 @@ def test_observed_calls_are_recorded_off_the_loop(config: MakeConfig) -> None:
             await tracker.track("test.opened")
             outbox_of(tracker).on_commit = lambda: committed_by.add(threading.get_ident())
             assert await answer("what") == "what!"
+            closed_early = words("who")
+            assert await closed_early.__anext__() == "who"
+            await closed_early.aclose()
             with pytest.raises(ValidationError, match="is neither a coroutine function"):
                 tracker.observe()(len)
             await tracker.flush()
@@ -475,8 +483,12 @@ def test_observed_calls_are_recorded_off_the_loop(config: MakeConfig) -> None:
         "function.observed",
         "function.observed",
         "conversation.ended",
+        "function.observed",
     ]
-    inner, outer = (e["data"] for e in destination.events if e["type"] == "function.observed")
+    inner, outer, early = (
+        event["data"] for event in destination.events if event["type"] == "function.observed"
+    )
+    assert (early["result"], early.get("error")) == (["who"], None)
     assert (inner["result"], outer["result"]) == (["what", "!"], "what!")
     assert inner["parent_call_id"] == outer["call_id"]
 

@@ -113,20 +113,28 @@ class AsyncBaseTracker(Awaited, Generic[T]):
         calls = Calls()
         # Also a tracker that nobody closed leaves no thread behind.
         weakref.finalize(self, calls.stop).atexit = False
-        self._prepare(settings, calls, partial(self._kind, settings, destination=destination))
+        make = partial(self._kind, settings, destination=destination)
+        self._prepare(settings, calls, make, end=calls.stop)
 
-    def _prepare(self, settings: APIConfig, calls: Calls, make: Callable[[], T]) -> None:
+    def _prepare(
+        self,
+        settings: APIConfig,
+        calls: Calls,
+        make: Callable[[], T],
+        end: Callable[[], None],
+    ) -> None:
         self._settings = settings
         self._calls = calls
         self._make = make
+        self._end = end
         self._tracker: T | None = None
         self._closed = False
 
     @classmethod
     def _part_of(cls, whole: AsyncBaseTracker[Any], make: Callable[[], T]) -> Self:
-        """Return one that shares the calls, and so the threads, of `whole`."""
+        """Return one that shares the calls, and so the threads, of `whole`, which ends them."""
         part = cls.__new__(cls)
-        part._prepare(whole._settings, whole._calls, make)
+        part._prepare(whole._settings, whole._calls, make, end=lambda: None)
         return part
 
     @property
@@ -169,7 +177,7 @@ class AsyncBaseTracker(Awaited, Generic[T]):
         try:
             return FlushResult() if tracker is None else tracker.close(timeout)
         finally:
-            self._calls.stop()  # of a part's, the whole starts new ones when it needs them
+            self._end()
 
     async def __aenter__(self) -> Self:
         await self._calls.wait(lambda: self._target().__enter__())
