@@ -245,6 +245,29 @@ def test_the_loop_goes_on_while_a_commit_takes_long(config: MakeConfig) -> None:
     asyncio.run(main())
 
 
+def test_nothing_of_a_call_runs_on_the_loop(config: MakeConfig) -> None:
+    """Redaction, which may take its time, and opening, which may migrate, run in threads."""
+    ran_in: list[int] = []
+
+    def redact(text: str) -> str:
+        ran_in.append(threading.get_ident())
+        return text
+
+    def destination() -> RecordingDestination:
+        ran_in.append(threading.get_ident())
+        return RecordingDestination()
+
+    async def main() -> None:
+        settings = config(redactors=(redact,))
+        async with AsyncAgentPerformanceTracker(settings, destination=destination) as tracker:
+            await tracker.log_user_message("s", "hello")
+            await tracker.flush()
+
+    asyncio.run(main())
+    assert len(ran_in) >= 2
+    assert threading.get_ident() not in ran_in
+
+
 def test_calls_gathered_share_a_commit_and_keep_their_order(config: MakeConfig) -> None:
     """What many tasks log while the disk is busy is committed together, in the calls' order."""
     commits: list[int] = []
@@ -350,6 +373,8 @@ def test_the_log_tells_of_a_cancelled_call_that_failed(
             call = asyncio.create_task(tracker.log_user_message(session_id, "cancelled"))
             await asyncio.sleep(0.01)
             call.cancel()
+        while stored(config().outbox_path) != ["cancelled"]:
+            await asyncio.sleep(0.001)
         other = locked()
         failing = asyncio.create_task(tracker.log_user_message(session_id, "cancelled as well"))
         await asyncio.sleep(0)
@@ -544,6 +569,9 @@ def test_closing(config: MakeConfig) -> None:
     async def main() -> None:
         tracker = AsyncTracker(config(), destination=RecordingDestination)
         await tracker.performance.start_conversation("agent-1", session_id="s")
+        await tracker.llm.close()
+        with pytest.raises(TrackerClosedError, match="LLMTracker was closed"):
+            await tracker.llm.get_usage()
         late = [
             asyncio.create_task(tracker.performance.log_user_message("s", str(n)))
             for n in range(50)
@@ -565,7 +593,7 @@ def test_closing(config: MakeConfig) -> None:
         await unopened.close()
         with pytest.raises(TrackerClosedError, match="was closed; make a new one"):
             await unopened.llm.get_usage()
-        await tracker.close()
+        await_(lambda: not threads())
 
     asyncio.run(main())
     assert stored(config().outbox_path) == [str(n) for n in range(50)]

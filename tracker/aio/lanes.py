@@ -23,6 +23,7 @@ class Lane:
         self._most = most
         self._threads = 0
         self._unfinished = 0
+        self._stopped = False
         self._lock = threading.RLock()  # reentrant for what interrupts its holder
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
 
@@ -37,17 +38,24 @@ class Lane:
             self._unfinished += 1
             if self._threads < min(self._unfinished, self._most):
                 self._start()
-            if self._threads:
+            started = self._threads > 0
+            if started:
                 self._queue.put(work)
-                return
-        self._do(work)
+            if self._stopped:
+                self._end_threads()
+        if not started:
+            self._do(work)
 
     def stop(self) -> None:
-        """Let the threads end after what they were given. Whoever submits again starts new ones."""
+        """Let the threads end after what they were given; what still comes gets one of its own."""
         with self._lock:
-            for _ in range(self._threads):
-                self._queue.put(None)
-            self._threads = 0
+            self._stopped = True
+            self._end_threads()
+
+    def _end_threads(self) -> None:
+        for _ in range(self._threads):
+            self._queue.put(None)
+        self._threads = 0
 
     def _start(self) -> None:
         thread = threading.Thread(target=self._run, name=self._name, daemon=True)
