@@ -7,6 +7,15 @@ uploads what is pending, in order, until the collector's receipt says that it is
 from __future__ import annotations
 
 from tracker._version import __version__
+from tracker.aio.conversation import AsyncConversation, AsyncToolCall
+from tracker.aio.trackers import (
+    AsyncAgentOperationsTracker,
+    AsyncAgentPerformanceTracker,
+    AsyncComplianceTracker,
+    AsyncLLMTracker,
+    AsyncSecurityTracker,
+    AsyncTracker,
+)
 from tracker.config import APIConfig
 from tracker.context import bind, current_conversation
 from tracker.erasure import ErasureResult
@@ -45,6 +54,14 @@ __all__ = [
     "AgentPerformanceTracker",
     "AgentState",
     "AgentStatus",
+    "AsyncAgentOperationsTracker",
+    "AsyncAgentPerformanceTracker",
+    "AsyncComplianceTracker",
+    "AsyncConversation",
+    "AsyncLLMTracker",
+    "AsyncSecurityTracker",
+    "AsyncToolCall",
+    "AsyncTracker",
     "ComplianceTracker",
     "ConfigurationError",
     "Conversation",

@@ -19,7 +19,7 @@ from tracker.sync.flush import Flush, FlushResult
 from tracker.sync.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from sqlalchemy import Connection
@@ -34,11 +34,19 @@ T = TypeVar("T")
 class Recorder(Protocol):
     """What a tracker needs: a way to the outbox, and nothing else of it."""
 
-    config: APIConfig
-    sessions: Sessions
+    @property
+    def config(self) -> APIConfig:
+        """The settings in force."""
+
+    @property
+    def sessions(self) -> Sessions:
+        """What is known of the conversations."""
 
     def record(self, event: Event) -> None:
         """Store an event; on return it is durable."""
+
+    def record_all(self, events: Sequence[Event]) -> None:
+        """Store events in one transaction, all or none; on return they are durable."""
 
     def read(self, query: Callable[[Connection], T]) -> T:
         """Run a query of `tracker.queries` on what is stored here."""
@@ -102,6 +110,15 @@ class Client:
         """Store an event; see `Outbox.append`."""
         self.outbox.append(event)
 
+    def record_all(self, events: Sequence[Event]) -> None:
+        """Store events together; see `Outbox.append_all`."""
+        try:
+            self.outbox.append_all(events)
+        except OutboxError:
+            # Their calls went on as if they were stored already: what is stored says what is true.
+            self.sessions.forget({event.session_id for event in events})
+            raise
+
     def read(self, query: Callable[[Connection], T]) -> T:
         """Run a query on the outbox, on a connection of its own: it may take its time.
 
@@ -158,6 +175,9 @@ class DisabledClient:
 
     def record(self, event: Event) -> None:
         """Drop the event."""
+
+    def record_all(self, events: Sequence[Event]) -> None:
+        """Drop the events."""
 
     def read(self, query: Callable[[Connection], T]) -> T:
         """Run a query on an outbox without a row."""

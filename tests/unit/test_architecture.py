@@ -19,7 +19,7 @@ MODULES = {
 }
 BASE = {"tracker.errors", "tracker.validation", "tracker.canonical", "tracker.ids"}
 BOTH = {"tracker.sync.worker", "tracker.sync.uploader", "tracker.sync.flush"}
-WIRE = {"tracker.client", "tracker.trackers.base", "tracker.testing"}
+WIRE = {"tracker.client", "tracker.trackers.base", "tracker.testing", "tracker.aio.calls"}
 
 
 def imports(name: str) -> set[str]:
@@ -66,6 +66,8 @@ def test_only_three_modules_of_sync_know_the_outbox() -> None:
 def test_trackers_know_neither_outbox_nor_destinations() -> None:
     """They build events and record them; only their base asks the client for a way to."""
     for name in MODULES:
+        if name.startswith("tracker.aio."):
+            assert not within(imports(name), "tracker.outbox"), name
         if name.startswith("tracker.trackers."):
             assert not within(imports(name), "tracker.outbox", "sqlalchemy", "requests"), name
             assert within(imports(name), "tracker.sync") <= {

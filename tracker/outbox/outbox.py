@@ -35,7 +35,7 @@ from tracker.outbox.snapshots import Snapshots
 from tracker.outbox.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from sqlalchemy import Connection
@@ -177,6 +177,34 @@ class Outbox:
             self._buffer.hold(event)
         else:
             self.on_commit()
+
+    def append_all(self, events: Sequence[Event]) -> None:
+        """Store `events` in one transaction, all or none of them; otherwise as `append`.
+
+        Raises:
+            OutboxError: if they could not be stored and `on_error` is ``"raise"``.
+            TrackerClosedError: if the outbox is closed.
+        """
+        if self._buffer.in_use and not self._buffer.should_retry():
+            self._hold(events)
+            return
+        try:
+            self.drain_buffer()
+            if self._config.max_outbox_bytes is not None:
+                self._check_size()
+            self._until_size_check -= len(events) - 1
+            self._writer.run(lambda transaction: [transaction.append(event) for event in events])
+        except OutboxError as error:
+            if self._config.on_error == "raise":
+                raise
+            self._buffer.note_failure(error)
+            self._hold(events)
+        else:
+            self.on_commit()
+
+    def _hold(self, events: Sequence[Event]) -> None:
+        for event in events:
+            self._buffer.hold(event)
 
     def _orphaned(self, event: Event, error: Exception) -> None:
         """Keep an event whose call has returned already, for it came inside another call."""

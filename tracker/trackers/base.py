@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from tracker.client import Recorder
     from tracker.events import Event
     from tracker.sync.destination import Destination
     from tracker.sync.flush import FlushResult
@@ -53,16 +54,11 @@ class BaseTracker:
         *,
         destination: Callable[[], Destination] | None = None,
     ) -> None:
-        if config is not None and not isinstance(config, APIConfig):
-            raise ConfigurationError(
-                f"config is of type {type(config).__name__}; give an APIConfig, as in "
-                "AgentPerformanceTracker(config=APIConfig(api_key=...))"
-            )
-        settings = APIConfig() if config is None else config
+        settings = settings_of(config)
         redactor = Redactor(settings)
         self._redactor = None if redactor.idle else redactor
         self._closed = False
-        self._client = connect(settings, self, destination)
+        self._client: Recorder = connect(settings, self, destination)
 
     @property
     def config(self) -> APIConfig:
@@ -239,6 +235,22 @@ class BaseTracker:
             raise TrackerClosedError(
                 f"this {type(self).__name__} was closed; make a new one to log again"
             )
+
+
+def settings_of(config: object) -> APIConfig:
+    """Return the configuration given or, for None, that of the environment.
+
+    Raises:
+        ConfigurationError: if it is something else, or a setting is missing or impossible.
+    """
+    if config is None:
+        return APIConfig()
+    if not isinstance(config, APIConfig):
+        raise ConfigurationError(
+            f"config is of type {type(config).__name__}; give an APIConfig, as in "
+            "AgentPerformanceTracker(config=APIConfig(api_key=...))"
+        )
+    return config
 
 
 def _check_free_name(value: object) -> str:

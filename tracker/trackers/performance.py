@@ -104,7 +104,7 @@ class AgentPerformanceTracker(ReadingTracker):
         agent_id = validation.check_optional_id("agent_id", agent_id)
         name = validation.check_optional_id("name", name)
         return lambda function: Observer(
-            self, function, name, agent_id, capture_input, capture_output
+            lambda: self, function, name, agent_id, capture_input, capture_output
         ).wrapped()
 
     def start_conversation(
