@@ -53,6 +53,14 @@ def events(count: int, first: int = 0) -> Iterator[Event]:
         yield make_event(MESSAGE_LOGGED, data, session_id=message.session_id)
 
 
+def bare_rows(count: int, first: int = 0) -> list[Row]:
+    """Return rows for a bare table, made without an outbox: each gets the next seq."""
+    return [
+        (None, *event[:6], None, None, None, None, event.digest, event.digest, event.data)
+        for event in events(count, first)
+    ]
+
+
 class Bare:
     """A bare `sqlite3` table like the outbox's own, and nothing around it: the limit of a call.
 

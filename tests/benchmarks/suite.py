@@ -11,6 +11,18 @@ if TYPE_CHECKING:
 FIGURES = {
     "call": 300,
     "threads": 240,
+    "tail": 240,
+    "processes": 240,
+    "drain": 240,
+    "wire": 60,
+    "size": 600,
+    "memory": 600,
+    "importing": 120,
+    "construct": 180,
+    "idle": 120,
+    "disk": 120,
+    "collector": 120,
+    "reads": 300,
 }
 """Modules of this package with ``measure(scale)``, and the seconds that each may take at most."""
 
