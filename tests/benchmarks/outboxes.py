@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from tests.benchmarks.messages import messages
 from tracker import APIConfig
 from tracker.events import MESSAGE_LOGGED, make_event
+from tracker.outbox import uploads
 from tracker.outbox.engine import SYNCHRONOUS, WAL_PAGES
 from tracker.outbox.outbox import Outbox
+from tracker.sync.destination import Upload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,8 +30,9 @@ Row = tuple[Any, ...]
 
 def config(folder: Path, name: str = "outbox", **settings: Any) -> APIConfig:
     """Return the settings of an outbox in `folder`; by default its server is away."""
-    chosen = {"base_url": NOBODY, "client_id": "benchmark", **settings}
-    return APIConfig(api_key="benchmark", outbox_path=folder / f"{name}.sqlite3", **chosen)
+    path = folder / f"{name}.sqlite3"
+    chosen = {"api_key": "k", "base_url": NOBODY, "client_id": "benchmark", "outbox_path": path}
+    return APIConfig(**{**chosen, **settings})
 
 
 def fill(settings: APIConfig, count: int, first: int = 0) -> None:
@@ -59,6 +62,22 @@ def bare_rows(count: int, first: int = 0) -> list[Row]:
         (None, *event[:6], None, None, None, None, event.digest, event.digest, event.data)
         for event in events(count, first)
     ]
+
+
+def uploads_of(settings: APIConfig, max_events: int = 500) -> list[Upload]:
+    """Return all batches that are pending in an outbox, as its uploader would send them."""
+    found = []
+    outbox = Outbox(settings)
+    while True:
+        with outbox.reading() as connection:
+            batch = uploads.next_batch(connection, max_events, settings.batch_max_bytes - 1024)
+        if not batch.rows:
+            break
+        found.append(Upload([r.event_id for r in batch.rows], [r.wire for r in batch.rows]))
+        outbox.run(uploads.write_state(settled_through=batch.rows[-1].seq))
+    outbox.run(uploads.write_state(settled_through=0))  # nothing was sent: all is pending again
+    outbox.close()
+    return found
 
 
 class Bare:

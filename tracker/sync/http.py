@@ -81,10 +81,7 @@ class HTTPDestination:
 
     def send(self, upload: Upload) -> Delivery:
         """Send one batch; see `Destination`."""
-        head = f'{self._head}{time.time_ns() // 1_000_000},"events":['.encode()
-        body = gzip.compress(
-            b"".join((head, b",".join(upload.events), b"]}")), compresslevel=_GZIP_LEVEL, mtime=0
-        )
+        body = self.encode(upload)
         headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
         with deadline(self._config.total_timeout):
             try:
@@ -92,6 +89,13 @@ class HTTPDestination:
             except _FAILURES as error:
                 return self._failed(error)
         return read_answer(status, answer_headers, answer, upload.event_ids, self._api_key)
+
+    def encode(self, upload: Upload) -> bytes:
+        """Return the request's body: the events' JSON as stored, joined and compressed."""
+        head = f'{self._head}{time.time_ns() // 1_000_000},"events":['.encode()
+        return gzip.compress(
+            b"".join((head, b",".join(upload.events), b"]}")), compresslevel=_GZIP_LEVEL, mtime=0
+        )
 
     def ping(self) -> Delivery:
         """Ask whether the server is there and takes the key; DELIVERED when both hold."""
