@@ -49,9 +49,9 @@ class Figure:
     def goal(self) -> str:
         """The goal in words, as in ``"≤ 2.2 x"``; "reported" without one."""
         if self.most is not None:
-            return f"≤ {self.most:g} {self.unit}"
+            return f"≤ {self.most:,g} {self.unit}"
         if self.least is not None:
-            return f"≥ {self.least:g} {self.unit}"
+            return f"≥ {self.least:,g} {self.unit}"
         return "reported"
 
     def to_json(self) -> dict[str, Any]:

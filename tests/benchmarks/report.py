@@ -6,6 +6,7 @@ import json
 import platform
 import sqlite3
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -103,11 +104,8 @@ def comparison(before: Sequence[Figure], now: Sequence[Figure]) -> Table:
 
 def draw(path: Path, figures: Sequence[Figure]) -> None:
     """Draw each figure that has a goal as a bar, in units of its goal: SVG or PNG, by the name."""
-    import matplotlib as mpl  # the extra [bench]
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
+    import_module("matplotlib").use("Agg")  # the extra [bench]
+    pyplot = import_module("matplotlib.pyplot")
     held = [figure for figure in figures if figure.met is not None][::-1]
     shares = [
         figure.value / figure.most if figure.most else (figure.least or 0) / max(figure.value, 1e-9)
