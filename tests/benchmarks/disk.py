@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tests.benchmarks import children, messages
 from tests.benchmarks.figure import Figure
 from tests.benchmarks.outboxes import Bare, config
+from tests.benchmarks.pairs import turns
 from tracker import AgentPerformanceTracker
 
 if TYPE_CHECKING:
@@ -30,9 +31,7 @@ class Written(NamedTuple):
 
 def measure(scale: Scale) -> Iterator[Figure]:
     """Yield the figure; the WAL's checkpoints are part of it on both sides."""
-    turns = scale.of(20, 8)
-    ours, bare = children.run(in_turns, turns, timeout=110)
-    events = turns * _TURN
+    events, ours, bare = children.run(in_turns, scale.of(20, 8), timeout=110)
     part = "write_bytes" if bare.write_bytes else "wchar"  # a RAM disk writes nothing
     yield Figure(
         "disk",
@@ -48,20 +47,24 @@ def measure(scale: Scale) -> Iterator[Figure]:
     )
 
 
-def in_turns(turns: int) -> tuple[Written, Written]:
-    """Log, then insert the same rows in a bare table, and so on; return what each wrote."""
+def in_turns(rounds: int) -> tuple[int, Written, Written]:
+    """Log, then insert the same rows in a bare table, and so on.
+
+    Returns how many events, and what each side wrote for them.
+    """
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         settings = config(folder, durability="full")
         tracker = AgentPerformanceTracker(settings)
         table = Bare(settings.outbox_path, folder / "bare.db", "full")
         ours, bare = [], []
-        for _ in range(turns + 1):
+        for _ in turns(rounds):
             ours.append(_written_by(messages.calls(tracker, _TURN)))
             bare.append(_written_by([partial(table.insert, row) for row in table.new_rows()]))
         tracker.close(timeout=0)
         table.close()
-        return _sum(ours[1:]), _sum(bare[1:])  # the first turn makes the files
+        events = (len(ours) - 1) * _TURN
+        return events, _sum(ours[1:]), _sum(bare[1:])  # the first turn makes the files
 
 
 def _written_by(calls: Sequence[Callable[[], object]]) -> Written:

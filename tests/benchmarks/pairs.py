@@ -9,7 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import TypeAlias
 
 Side: TypeAlias = "Callable[[int], Sequence[Callable[[], object]]]"
@@ -56,6 +56,7 @@ def interleave(
     rounds: int,
     calls: int,
     clock: Callable[[], int] = time.perf_counter_ns,
+    seconds: float = 40,
 ) -> dict[str, Timings]:
     """Time each side's calls one by one, side after side, round after round.
 
@@ -65,14 +66,27 @@ def interleave(
             not count.
         calls: Calls in a turn.
         clock: Nanoseconds; a test gives its own.
+        seconds: As `turns` has it.
     """
     took: dict[str, list[list[int]]] = {name: [] for name in sides}
-    for turn in range(rounds + 1):
+    for turn in turns(rounds, seconds):
         for name, prepare in sides.items():
             timed = each(prepare(calls), clock)
             if turn:
                 took[name].append(timed)
-    return {name: Timings(turns) for name, turns in took.items()}
+    return {name: Timings(lists) for name, lists in took.items()}
+
+
+def turns(rounds: int, seconds: float = 40) -> Iterator[int]:
+    """Count the rounds, from 0: the first warms up and does not count.
+
+    A machine on which they take longer than so many seconds gets fewer, but two that count.
+    """
+    end = time.monotonic() + seconds
+    for turn in range(rounds + 1):
+        if turn > 2 and time.monotonic() > end:
+            return
+        yield turn
 
 
 def each(

@@ -40,8 +40,7 @@ class Turn(NamedTuple):
 
 def measure(scale: Scale) -> Iterator[Figure]:
     """Yield throughput and tail of sixteen processes."""
-    calls = scale.of(200, 100)
-    ours, bare = in_turns(scale.of(8, 3), calls)
+    ours, bare = in_turns(scale.of(6, 3), scale.of(150, 80))
     tails = {
         name: [percentile([t / 1e6 for turns in side for turn in turns for t in turn.took], p)
                for p in SHOWN]

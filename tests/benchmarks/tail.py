@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tests.benchmarks import children, messages
 from tests.benchmarks.figure import Figure
 from tests.benchmarks.outboxes import Bare, config
-from tests.benchmarks.pairs import SHOWN, each, percentile
+from tests.benchmarks.pairs import SHOWN, each, percentile, turns
 from tests.benchmarks.sink import Sink
 from tracker import AgentPerformanceTracker
 
@@ -34,12 +34,11 @@ class Took(NamedTuple):
 
 def measure(scale: Scale) -> Iterator[Figure]:
     """Yield the figures of the slowest calls."""
-    turns = scale.of(100, 15)
-    took = children.run(all_calls, turns, timeout=240)
+    took = children.run(all_calls, scale.of(100, 15), timeout=240)
     ours, bare = ([percentile(some, p) / 1000 for p in SHOWN] for some in (took.calls, took.bare))
     yield Figure(
         "tail.process",
-        f"{turns * _TURN:,} calls, process, uploader running: p99.9",
+        f"{len(took.calls):,} calls, process, uploader running: p99.9",
         "the p50 of the same calls",
         ours[2] / ours[0],
         most=60,
@@ -57,7 +56,7 @@ def measure(scale: Scale) -> Iterator[Figure]:
     )
 
 
-def all_calls(turns: int) -> Took:
+def all_calls(rounds: int) -> Took:
     """Log while the uploader uploads; between turns, insert the same rows in a bare table."""
     with tempfile.TemporaryDirectory() as directory, Sink() as sink:
         folder = Path(directory)
@@ -65,7 +64,7 @@ def all_calls(turns: int) -> Took:
         tracker = AgentPerformanceTracker(settings)
         table = Bare(settings.outbox_path, folder / "bare.db", "process")
         took = Took([], [], [])
-        for turn in range(turns + 1):
+        for turn in turns(rounds, 150):
             _log(tracker, settings.outbox_path, took if turn else Took([], [], []))
             inserts = each([partial(table.insert, row) for row in table.new_rows()])
             took.bare.extend(inserts if turn else ())

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tests.benchmarks import children, messages
 from tests.benchmarks.figure import Figure
 from tests.benchmarks.outboxes import Bare, Row, config
-from tests.benchmarks.pairs import SHOWN, each, percentile
+from tests.benchmarks.pairs import SHOWN, each, percentile, turns
 from tracker import AgentPerformanceTracker
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ def measure(scale: Scale) -> Iterator[Figure]:
         ours, bare = children.run(in_turns, threads, scale.of(8, 4), calls, timeout=180)
         ratios = [a.per_second / b.per_second for a, b in zip(ours, bare, strict=True)]
         tails = {
-            name: [percentile([t / 1e6 for turn in turns for t in turn.took], p) for p in SHOWN]
-            for name, turns in (("tracker ms", ours), ("one lock ms", bare))
+            name: [percentile([t / 1e6 for turn in side for t in turn.took], p) for p in SHOWN]
+            for name, side in (("tracker ms", ours), ("one lock ms", bare))
         }
         yield Figure(
             f"threads.{threads}",
@@ -78,7 +78,7 @@ def in_turns(threads: int, rounds: int, calls: int) -> tuple[list[Turn], list[Tu
                 table.insert(row)
 
         ours, bare = [], []
-        for _ in range(rounds + 1):
+        for _ in turns(rounds):
             made = [messages.calls(tracker, calls, first=n * calls) for n in range(threads)]
             ours.append(together(made))
             rows = table.new_rows()
