@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
 from statistics import median
 from typing import TYPE_CHECKING
 
 from tests.benchmarks.figure import Figure
+from tests.benchmarks.pairs import turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,12 +30,12 @@ print(took, rss / 1024)
 
 def measure(scale: Scale) -> Iterator[Figure]:
     """Yield time and memory, each import in a new interpreter."""
-    rounds = scale.of(20, 8)
     ours, floor = [], []
-    for _ in range(rounds + 1):
-        ours.append(_import("tracker"))
-        floor.append(_import("sqlalchemy"))
-    del ours[0], floor[0]  # the first read the files from disk
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in turns(scale.of(20, 8)):
+            ours.append(_import("tracker", folder))
+            floor.append(_import("sqlalchemy", folder))
+    del ours[0], floor[0]  # the first compiled all that it imported
     ratios = [mine[0] / other[0] for mine, other in zip(ours, floor, strict=True)]
     yield Figure(
         "import",
@@ -57,9 +60,15 @@ def measure(scale: Scale) -> Iterator[Figure]:
     )
 
 
-def _import(module: str) -> tuple[float, float]:
-    """Return the seconds that the import took, and the resident memory after it in MB."""
+def _import(module: str, folder: str) -> tuple[float, float]:
+    """Return the seconds that the import took, and the resident memory after it in MB.
+
+    Bytecode is kept in `folder`, as an installation keeps it: a checkout has none at first.
+    """
     code = _TIME_IT.format(module=module)
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": folder, "PYTHONDONTWRITEBYTECODE": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment
+    )
     took, rss = done.stdout.split()
     return float(took), float(rss)
