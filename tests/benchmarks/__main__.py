@@ -29,6 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
         started = time.monotonic()
         try:
             figures += children.run(measure, name, scale, timeout=FIGURES[name], leader=True)
+        except KeyboardInterrupt:
+            failed[name] = "interrupted"
+            break  # what was measured is shown and kept
         except children.ChildError as error:
             failed[name] = str(error)
             console.print(f"{name} failed: {error}", markup=False)
