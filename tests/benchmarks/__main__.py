@@ -20,7 +20,10 @@ from tests.benchmarks.suite import FIGURES, measure
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure what was asked for; return the exit code."""
-    asked = _parser().parse_args(arguments)
+    parser = _parser()
+    asked = parser.parse_args(arguments)
+    if unknown := set(asked.figures) - set(FIGURES):
+        parser.error(f"no figure {', '.join(unknown)}; there are {', '.join(FIGURES)}")
     console = Console(stderr=True)
     scale = Scale(quick=asked.quick)
     figures: list[Figure] = []

@@ -1,4 +1,4 @@
-"""The figures of the suite, by name."""
+"""The figures of the suite, by name. Another one is another module and another line here."""
 
 from __future__ import annotations
 
