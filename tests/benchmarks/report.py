@@ -102,15 +102,22 @@ def comparison(before: Sequence[Figure], now: Sequence[Figure]) -> Table:
     return shown
 
 
+def share(figure: Figure) -> float:
+    """Return how much of what its goal allows a figure takes: 1 meets it just so."""
+    used, allowed = figure.value, figure.most
+    if allowed is None:
+        used, allowed = figure.least or 0.0, figure.value
+    if used <= 0:
+        return 0.0
+    return used / allowed if allowed > 0 else float("inf")
+
+
 def draw(path: Path, figures: Sequence[Figure]) -> None:
     """Draw each figure that has a goal as a bar, in units of its goal: SVG or PNG, by the name."""
     import_module("matplotlib").use("Agg")  # the extra [bench]
     pyplot = import_module("matplotlib.pyplot")
     held = [figure for figure in figures if figure.met is not None][::-1]
-    shares = [
-        figure.value / figure.most if figure.most else (figure.least or 0) / max(figure.value, 1e-9)
-        for figure in held
-    ]
+    shares = [share(figure) for figure in held]
     colours = ["#2a9d63" if figure.met else "#c8443c" for figure in held]
     chart, axes = pyplot.subplots(figsize=(9, 1 + 0.32 * len(held)), layout="constrained")
     axes.barh([figure.name for figure in held], [min(share, 4) for share in shares], color=colours)

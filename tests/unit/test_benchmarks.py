@@ -72,6 +72,7 @@ def test_a_percentile_is_a_value_that_occurred(percent: float, expected: int) ->
 @pytest.mark.parametrize(
     ("figure", "met", "goal"),
     [
+        (Figure("a", "", "", 1, "events", most=0), False, "≤ 0 events"),
         (Figure("a", "", "", 1.3, most=1.25), False, "≤ 1.25 x"),
         (Figure("a", "", "", 1.25, most=1.25), True, "≤ 1.25 x"),
         (Figure("a", "", "", 0.8, least=0.9), False, "≥ 0.9 x"),
@@ -84,6 +85,8 @@ def test_a_figure_knows_whether_its_goal_is_met(
 ) -> None:
     """A goal is a bound from above or below; a figure without one is only reported."""
     assert (figure.met, figure.goal) == (met, goal)
+    if met is not None:
+        assert (report.share(figure) <= 1) == met  # the chart says the same
 
 
 def test_a_run_can_be_compared_with_an_earlier_one(tmp_path: Path) -> None:
