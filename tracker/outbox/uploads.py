@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 DAMAGED = "damaged"
 """Code of a dead letter whose row no longer matches its digest."""
 
+_STILL_PENDING = "delivered_at_ms IS NULL AND dead_at_ms IS NULL"
+
 _PENDING = """
 SELECT seq, event_id, type, timestamp_ms, agent_id, session_id, user_id, data, digest, chain
 FROM events
@@ -48,6 +50,7 @@ class Batch:
         size: Bytes of the encoded events, commas included.
         damaged: seqs of rows whose digest does not match: not to be sent as if whole.
         more: Whether the bounds cut the batch off, so that more is pending for sure.
+        erasure: seq of the newest event that says that others were erased, or None.
     """
 
     after: int
@@ -55,6 +58,12 @@ class Batch:
     size: int
     damaged: Sequence[int] = ()
     more: bool = False
+    erasure: int | None = None
+
+    @property
+    def through(self) -> int:
+        """The last seq of the batch, in whatever state; `after` if it is empty."""
+        return max([self.after, *self.damaged, *(row.seq for row in self.rows[-1:])])
 
 
 @dataclass(frozen=True)
@@ -79,17 +88,21 @@ class SyncState:
     flush_requests: int = field(default=0, compare=False)
 
 
-def next_batch(connection: Connection, max_events: int, max_bytes: int) -> Batch:
+def next_batch(
+    connection: Connection, max_events: int, max_bytes: int, after: int | None = None
+) -> Batch:
     """Return the pending events that come next; at least one, if any is pending.
 
-    The cursor is closed before this returns: none is open while a request is under way.
+    The cursor is closed before this returns: none is open while a request is under way. With
+    `after` it is the batch that comes next once all events up to there are settled.
     """
-    after = settled_through(connection)
+    if after is None:
+        after = settled_through(connection)
     rows: list[Row] = []
     damaged: list[int] = []
     size = 0
     more = False
-    erasures = Erasures(connection)
+    erasure, erasures = _newest_erasure(connection), Erasures(connection)
     result = connection.exec_driver_sql(_PENDING, (after, max_events))
     try:
         for seq, *columns, digest, chain in result:
@@ -105,7 +118,30 @@ def next_batch(connection: Connection, max_events: int, max_bytes: int) -> Batch
     finally:
         result.close()
     more = more or len(rows) + len(damaged) == max_events
-    return Batch(after, rows, size, damaged, more)
+    return Batch(after, rows, size, damaged, more, erasure)
+
+
+def is_next(connection: Connection, batch: Batch) -> bool:
+    """Tell whether a batch that was read in advance is what comes next by now.
+
+    Not if the one before it was not settled, or an operator has made an event pending again,
+    discarded one or sent one to the dead letters meanwhile; nor if any event was erased.
+    """
+    if (settled_through(connection), _newest_erasure(connection)) != (batch.after, batch.erasure):
+        return False
+    pending = connection.exec_driver_sql(
+        f"SELECT count(*) FROM events WHERE seq > ? AND seq <= ? AND {_STILL_PENDING}",  # noqa: S608 - constant text
+        (batch.after, batch.through),
+    ).scalar_one()
+    return int(pending) == len(batch.rows) + len(batch.damaged)
+
+
+def _newest_erasure(connection: Connection) -> int | None:
+    """Return the seq of the newest event that says that others were erased."""
+    newest: int | None = connection.exec_driver_sql(
+        "SELECT max(seq) FROM events WHERE type = 'compliance.erased'"
+    ).scalar()
+    return newest
 
 
 def _wire(
@@ -140,7 +176,7 @@ def settle(batch: Batch, dead: Sequence[DeadLetter] = ()) -> Callable[[Transacti
         gone = {letter.seq for letter in dead}
         delivered = _mark_delivered(connection, [r.seq for r in batch.rows if r.seq not in gone])
         account.add(connection, account.DELIVERED, delivered)
-        _advance(connection, max([*batch.damaged, batch.rows[-1].seq]))
+        _advance(connection, batch.through)
         connection.exec_driver_sql(
             "UPDATE sync_state SET next_attempt_ms = NULL, paused_because = NULL, "
             "last_success_ms = CASE WHEN ? THEN ? ELSE last_success_ms END",
@@ -184,22 +220,21 @@ def _mark_delivered(connection: Connection, seqs: Sequence[int]) -> int:
     if not seqs:
         return 0
     now = time.time_ns() // 1_000_000
-    still_pending = "delivered_at_ms IS NULL AND dead_at_ms IS NULL"
     first, last = seqs[0], seqs[-1]
     between = connection.exec_driver_sql(
-        f"SELECT count(*) FROM events WHERE seq BETWEEN ? AND ? AND {still_pending}",  # noqa: S608 - constant text
+        f"SELECT count(*) FROM events WHERE seq BETWEEN ? AND ? AND {_STILL_PENDING}",  # noqa: S608 - constant text
         (first, last),
     ).scalar_one()
     if between == len(seqs):  # the usual case: the batch is all that is pending in its range
         changed = connection.exec_driver_sql(
-            f"UPDATE events SET delivered_at_ms = ? WHERE seq BETWEEN ? AND ? AND {still_pending}",  # noqa: S608 - constant text
+            f"UPDATE events SET delivered_at_ms = ? WHERE seq BETWEEN ? AND ? AND {_STILL_PENDING}",  # noqa: S608 - constant text
             (now, first, last),
         ).rowcount
         return int(changed)
     changed = 0
     for seq in seqs:
         changed += connection.exec_driver_sql(
-            f"UPDATE events SET delivered_at_ms = ? WHERE seq = ? AND {still_pending}",  # noqa: S608 - constant text
+            f"UPDATE events SET delivered_at_ms = ? WHERE seq = ? AND {_STILL_PENDING}",  # noqa: S608 - constant text
             (now, seq),
         ).rowcount
     return changed

