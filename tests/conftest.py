@@ -31,6 +31,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the fault suite be run in full."""
+    parser.addoption("--full", action="store_true", help="run the fault suite in full")
+
+
 class MakeConfig(Protocol):
     """Type of the `config` fixture."""
 

@@ -154,6 +154,7 @@ def test_without_a_key_one_can_look(local: dict[str, str]) -> None:
         assert stderr.startswith("Error: no API key: set the environment variable SDK_API_KEY")
 
 
+@pytest.mark.slow
 def test_all_commands_beside_an_application(
     collector: CollectorProcess, settings: dict[str, str]
 ) -> None:

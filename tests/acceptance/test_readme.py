@@ -114,6 +114,9 @@ def test_python_blocks(collector: CollectorProcess) -> None:
         "llm.used",
         "security.reported",
         "cart.abandoned",
+        "compliance.audited",
+        "compliance.acknowledged",
+        "compliance.erased",
         "conversation.started",
         "message.logged",
         "tool.called",
@@ -122,9 +125,6 @@ def test_python_blocks(collector: CollectorProcess) -> None:
         "agent.heartbeat",
         "agent.heartbeat",
         "agent.heartbeat",
-        "compliance.audited",
-        "compliance.acknowledged",
-        "compliance.erased",
     ]
     result = NAMESPACE["result"]
     assert isinstance(result, FlushResult)
@@ -132,6 +132,8 @@ def test_python_blocks(collector: CollectorProcess) -> None:
 
 
 @pytest.mark.usefixtures("shell")
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_shell_blocks(collector: CollectorProcess) -> None:
     """Every command of the shell blocks runs and ends well, in the README's order."""
     log_something()
