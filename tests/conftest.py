@@ -11,6 +11,7 @@ import hypothesis
 import pytest
 
 from tests.support.collector import CollectorProcess
+from tests.support.postgresql import PostgresServer, running_server, why_not
 from tests.support.server import ScriptedServer
 from tracker import client
 from tracker.config import APIConfig
@@ -28,6 +29,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the fault suite be run in full."""
+    parser.addoption("--full", action="store_true", help="run the fault suite in full")
 
 
 class MakeConfig(Protocol):
@@ -91,4 +97,13 @@ def collector(tmp_path: Path) -> Iterator[CollectorProcess]:
 def scripted_server() -> Iterator[ScriptedServer]:
     """A running server that answers as it is told; valid receipts, unless told otherwise."""
     with ScriptedServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL server of the tests' own."""
+    if reason := why_not():
+        pytest.skip(reason)
+    with running_server() as server:
         yield server

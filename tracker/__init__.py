@@ -7,8 +7,18 @@ uploads what is pending, in order, until the collector's receipt says that it is
 from __future__ import annotations
 
 from tracker._version import __version__
+from tracker.aio.conversation import AsyncConversation, AsyncToolCall
+from tracker.aio.trackers import (
+    AsyncAgentOperationsTracker,
+    AsyncAgentPerformanceTracker,
+    AsyncComplianceTracker,
+    AsyncLLMTracker,
+    AsyncSecurityTracker,
+    AsyncTracker,
+)
 from tracker.config import APIConfig
 from tracker.context import bind, current_conversation
+from tracker.erasure import ErasureResult
 from tracker.errors import (
     ConfigurationError,
     NotAnOutboxError,
@@ -30,6 +40,7 @@ from tracker.queries.metrics import Metrics, ResponseTime
 from tracker.queries.sessions import IntegrityReport, Problem, UnclosedSession
 from tracker.queries.usage import LLMUsage
 from tracker.sync.flush import FlushResult
+from tracker.trackers.compliance import ComplianceTracker
 from tracker.trackers.conversation import ActiveConversation, ToolCall
 from tracker.trackers.llm import LLMTracker
 from tracker.trackers.operations import AgentOperationsTracker
@@ -45,8 +56,18 @@ __all__ = [
     "AgentPerformanceTracker",
     "AgentState",
     "AgentStatus",
+    "AsyncAgentOperationsTracker",
+    "AsyncAgentPerformanceTracker",
+    "AsyncComplianceTracker",
+    "AsyncConversation",
+    "AsyncLLMTracker",
+    "AsyncSecurityTracker",
+    "AsyncToolCall",
+    "AsyncTracker",
+    "ComplianceTracker",
     "ConfigurationError",
     "Conversation",
+    "ErasureResult",
     "FlushResult",
     "Health",
     "HistoryEntry",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 from hashlib import sha256
 from json import encoder as _json
@@ -31,6 +32,9 @@ def _make_encode() -> Callable[[Any], str]:
 
 
 _encode = _make_encode()
+
+_sha256 = sha256()
+"""Copied for each digest: OpenSSL looks its algorithms up anew for each one made (x 0.4)."""
 
 GENESIS = "0" * 64
 """The chain value that stands before an outbox's first event."""
@@ -72,12 +76,45 @@ def envelope(
 
 def digest(envelope: str) -> str:
     """Return the SHA-256 of an envelope as 64 hex digits."""
-    return sha256(envelope.encode()).hexdigest()
+    return _hex_digest(envelope.encode())
 
 
-def chain(previous: str, digest: str) -> str:
-    """Return the chain value after `digest`: SHA-256 over ``previous ‖ digest`` as ASCII hex."""
-    return sha256((previous + digest).encode("ascii")).hexdigest()
+def matches(digest: object, *columns: Any) -> bool:
+    """Tell whether `envelope` of these columns has that digest; a damaged row may hold any type."""
+    try:
+        return _hex_digest(envelope(*columns).encode()) == digest
+    except (TypeError, ValueError):
+        return False
+
+
+def chain(previous: str, digest: str, key: bytes | None = None) -> str:
+    """Return the chain value after `digest`: SHA-256 over ``previous ‖ digest`` as ASCII hex.
+
+    With a `key`, HMAC-SHA256 under it: nobody without the key can make, or check, such a value.
+    """
+    link = (previous + digest).encode("ascii")
+    return _hex_digest(link) if key is None else hmac.digest(key, link, "sha256").hex()
+
+
+def key_bytes(key: str | bytes | None) -> bytes | None:
+    """Return a chain key as the bytes that it is used as: a text's are UTF-8."""
+    return key.encode() if isinstance(key, str) else key
+
+
+def key_check(key: bytes | None) -> int:
+    """Return a number of 30 bits, not 0, that tells a chain key from others; 0 for none.
+
+    It gives nothing away that the chain itself does not: a guess at the key can be tried on either.
+    """
+    if key is None:
+        return 0
+    return int.from_bytes(hmac.digest(key, b"tracker chain key", "sha256")[:4], "big") >> 2 or 1
+
+
+def _hex_digest(text: bytes) -> str:
+    hash_ = _sha256.copy()
+    hash_.update(text)
+    return hash_.hexdigest()
 
 
 def _text(value: str | None) -> str:

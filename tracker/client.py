@@ -7,9 +7,10 @@ import dataclasses
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from tracker import log
+from tracker.erasure import ErasureResult, subject_of
 from tracker.errors import ConfigurationError, OutboxDamagedError, OutboxError
 from tracker.health import Health
 from tracker.outbox.outbox import Outbox
@@ -19,7 +20,7 @@ from tracker.sync.flush import Flush, FlushResult
 from tracker.sync.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from sqlalchemy import Connection
@@ -34,14 +35,25 @@ T = TypeVar("T")
 class Recorder(Protocol):
     """What a tracker needs: a way to the outbox, and nothing else of it."""
 
-    config: APIConfig
-    sessions: Sessions
+    @property
+    def config(self) -> APIConfig:
+        """The settings in force."""
+
+    @property
+    def sessions(self) -> Sessions:
+        """What is known of the conversations."""
 
     def record(self, event: Event) -> None:
         """Store an event; on return it is durable."""
 
+    def record_all(self, events: Sequence[Event]) -> None:
+        """Store events in one transaction, all or none; on return they are durable."""
+
     def read(self, query: Callable[[Connection], T]) -> T:
         """Run a query of `tracker.queries` on what is stored here."""
+
+    def erase(self, user_id: str, said: Mapping[str, Any]) -> ErasureResult:
+        """Erase what is stored about a user."""
 
     def flush(self, timeout: float | None) -> FlushResult:
         """Wait for what is pending."""
@@ -102,6 +114,15 @@ class Client:
         """Store an event; see `Outbox.append`."""
         self.outbox.append(event)
 
+    def record_all(self, events: Sequence[Event]) -> None:
+        """Store events together; see `Outbox.append_all`."""
+        try:
+            self.outbox.append_all(events)
+        except OutboxError:
+            # Their calls went on as if they were stored already: what is stored says what is true.
+            self.sessions.forget({event.session_id for event in events})
+            raise
+
     def read(self, query: Callable[[Connection], T]) -> T:
         """Run a query on the outbox, on a connection of its own: it may take its time.
 
@@ -115,6 +136,10 @@ class Client:
             self.outbox.look(now=True)
         with self.outbox.snapshot() as connection:
             return query(connection)
+
+    def erase(self, user_id: str, said: Mapping[str, Any]) -> ErasureResult:
+        """Erase what is stored about a user; see `Outbox.erase`."""
+        return self.outbox.erase(user_id, said)
 
     def flush(self, timeout: float | None) -> FlushResult:
         """Wait until what is pending now is settled; see `Flush`."""
@@ -168,10 +193,17 @@ class DisabledClient:
     def record(self, event: Event) -> None:
         """Drop the event."""
 
+    def record_all(self, events: Sequence[Event]) -> None:
+        """Drop the events."""
+
     def read(self, query: Callable[[Connection], T]) -> T:
         """Run a query on an outbox without a row."""
-        with empty_outbox() as connection:
+        with empty_outbox(self.config.client_id, self.config.base_url) as connection:
             return query(connection)
+
+    def erase(self, user_id: str, said: Mapping[str, Any]) -> ErasureResult:
+        """Erase nothing, for nothing is stored."""
+        return ErasureResult(subject_of(user_id))
 
     def flush(self, timeout: float | None) -> FlushResult:
         """Return at once."""

@@ -27,6 +27,12 @@ PROTOCOL_BATCH_EVENTS = 500
 PROTOCOL_BATCH_BYTES = 4 * 1024 * 1024
 _ENVELOPE_ROOM = 4096
 """Bytes of a request body kept for what stands around the events."""
+_LONG_RETENTION = {"compliance.*": 3_650.0}
+_MOST_DAYS = 36_500.0
+_TYPE_OR_PREFIX = re.compile(r"[\w-]+(\.[\w-]+)*(\.\*)?")
+
+_CHAIN_KEY_BYTES = 16
+"""Fewer could be guessed: HMAC's security is that of its key."""
 
 _FALSE = ("", "0", "false", "no", "off")
 _TRUE = ("1", "true", "yes", "on")
@@ -39,7 +45,7 @@ class APIConfig:
     """Settings of a tracker. An argument beats the environment, which beats the default.
 
     Frozen: make a changed copy with `dataclasses.replace`. Neither `repr` nor any error shows the
-    API key.
+    API key or the chain key.
 
     Raises:
         ConfigurationError: if a value is missing or impossible; the message says what is allowed.
@@ -77,6 +83,11 @@ class APIConfig:
         requests_per_minute: Bound on requests in any 60 seconds, 1 to 5,000. Default 5,000.
         retention_days: Days that delivered events stay in the outbox; 0 removes them at the next
             round of pruning. Default 7.
+        retention: Days that delivered events of some types stay instead, by type:
+            ``{"message.logged": 30}``, or by a prefix that ends in ``.*``:
+            ``{"security.*": 365}``; the closest one holds. Erasure events stay as long as any
+            event that they name. Default ``{"compliance.*": 3650}``, which is added unless you
+            name ``"compliance.*"`` yourself.
         max_outbox_bytes: Bytes that the outbox may use, at least 1 MiB; None (default) for no
             bound. Delivered events are removed early before `outbox_full` applies.
         outbox_full: ``"refuse"`` (default): a new event over the bound follows `on_error`.
@@ -94,12 +105,18 @@ class APIConfig:
             IP addresses, with the extra ``agent-tracking-sdk[pii]``; ``"off"`` nothing. Session,
             agent and user ids are never masked.
         redactors: Functions of your own, each called with every string of an event's data, keys
-            included, after the built-in masks; it returns what to store. Where one fails,
-            ``[redaction failed]`` is stored.
+            included, after the built-in masks; it returns what to store. A mask of the form
+            ``[pii:kind:short]`` (or ``medium``, ``long``) is counted by its kind, any other change
+            as ``custom``. Where one fails, ``[redaction failed]`` is stored. See
+            `tracker.redaction.presidio` for one.
         capture_content: False stores only sizes in the place of what was said: messages, tool
             arguments and results, errors, comments, and the values of metadata. Default True.
         report_redactions: Log a ``security.reported`` event for each event in which something was
             masked. Default False.
+        chain_key: Secret of 16 bytes or more, as text (its UTF-8 bytes count; white space at its
+            ends does not) or bytes. ``SDK_CHAIN_KEY``. The hash chain is then an HMAC-SHA256 under
+            it, so that nobody without it can rebuild the chain after an edit. Kept nowhere: keep
+            it yourself, and give the same to every process that logs to the outbox. Default: none.
     """
 
     api_key: str = field(default=_UNSET, repr=False, metadata={"variable": "SDK_API_KEY"})
@@ -123,6 +140,7 @@ class APIConfig:
     backoff_cap: float = 300.0
     requests_per_minute: int = 5_000
     retention_days: float = 7.0
+    retention: Mapping[str, float] = field(default_factory=dict, hash=False)
     max_outbox_bytes: int | None = None
     outbox_full: Literal["refuse", "discard_oldest"] = "refuse"
     memory_buffer_events: int = 10_000
@@ -135,6 +153,9 @@ class APIConfig:
     redactors: Sequence[Callable[[str], str]] = field(default=(), hash=False)
     capture_content: bool = True
     report_redactions: bool = False
+    chain_key: str | bytes | None = field(
+        default=_UNSET, repr=False, metadata={"variable": "SDK_CHAIN_KEY"}
+    )
 
     def __post_init__(self) -> None:
         """Fill in what was not given, then check every value."""
@@ -154,7 +175,9 @@ class APIConfig:
         self._set("base_url", _check_base_url(url, self.allow_insecure_http))
         self._set("ca_bundle", _check_ca_bundle(self.ca_bundle))
         self._set("proxies", _check_proxies(self.proxies))
+        self._set("retention", {**_LONG_RETENTION, **_check_retention(self.retention)})
         self._set("redactors", _check_redactors(self.redactors))
+        self._set("chain_key", check_chain_key("chain_key (SDK_CHAIN_KEY)", self.chain_key))
         self._locate()
 
     def _set(self, name: str, value: object) -> None:
@@ -191,7 +214,7 @@ class APIConfig:
             ("total_timeout", 0.001, 86_400.0),
             ("backoff_base", 0.001, 3_600.0),
             ("backoff_cap", 0.001, 86_400.0),
-            ("retention_days", 0.0, 36_500.0),
+            ("retention_days", 0.0, _MOST_DAYS),
             ("exit_timeout", 0.0, 60.0),
         ):
             self._set(name, _seconds(name, getattr(self, name), low, high))
@@ -278,6 +301,28 @@ def _check_api_key(value: object, disabled: bool) -> str:
         raise ConfigurationError(
             "api_key (SDK_API_KEY) has white space, control or non-ASCII characters; "
             "an HTTP header cannot carry them. Copy the key again"
+        )
+    return key
+
+
+def check_chain_key(name: str, value: object) -> bytes | None:
+    """Return a chain key's bytes; None if there is none.
+
+    Raises:
+        ConfigurationError: if it is no text or bytes, or too short. The message never shows it.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, (str, bytes)):
+        raise ConfigurationError(f"{name} is of type {type(value).__name__}; give a str or bytes")
+    try:
+        key = value.strip().encode() if isinstance(value, str) else value
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"{name} has characters that UTF-8 cannot encode") from None
+    if len(key) < _CHAIN_KEY_BYTES:
+        raise ConfigurationError(
+            f"{name} has {len(key)} bytes; give {_CHAIN_KEY_BYTES} or more that nobody can guess, "
+            "as `python3 -c 'import secrets; print(secrets.token_hex(32))'` prints them"
         )
     return key
 
@@ -386,6 +431,24 @@ def _check_proxies(value: object) -> dict[str, str] | None:
             "proxies must map schemes to proxy URLs, as in {'https': 'http://proxy:3128'}"
         )
     return dict(value)
+
+
+def _check_retention(value: object) -> dict[str, float]:
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(
+            f"retention is of type {type(value).__name__}; give days by event type, as in "
+            "{'message.logged': 30, 'compliance.*': 3650}"
+        )
+    for pattern in value:
+        if not isinstance(pattern, str) or not _TYPE_OR_PREFIX.fullmatch(pattern):
+            raise ConfigurationError(
+                f"retention names {pattern!r}; give an event's type, or a prefix of some that ends "
+                "in '.*', as in 'compliance.*'. For all others there is retention_days"
+            )
+    return {
+        pattern: _seconds(f"retention[{pattern!r}]", days, 0.0, _MOST_DAYS)
+        for pattern, days in value.items()
+    }
 
 
 def _check_redactors(value: object) -> tuple[Callable[[str], str], ...]:

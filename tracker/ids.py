@@ -9,7 +9,8 @@ import time
 # RFC 9562, section 5.7: 48 bits of Unix milliseconds, 4 of version, 12 of "rand_a",
 # 2 of variant, 62 of "rand_b". Section 6.2, method 1: rand_a serves as a counter.
 _COUNTER_BITS = 12
-_VARIANT = 0b10 << 62
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+"""A random hex digit with its upper two bits set to the variant's, binary 10."""
 
 
 class IdSource:
@@ -28,15 +29,12 @@ class IdSource:
         now = (time.time_ns() // 1_000_000) << _COUNTER_BITS
         with self._lock:
             self._last = stamp = max(now, self._last + 1)
-        milliseconds, counter = stamp >> _COUNTER_BITS, stamp & 0xFFF
-        random = int.from_bytes(os.urandom(8), "big") >> 2 | _VARIANT
-        # By way of uuid.UUID it would take three times as long, as an f-string twice.
-        return "%08x-%04x-7%03x-%04x-%012x" % (  # noqa: UP031 - for speed, see above
-            milliseconds >> 16,
-            milliseconds & 0xFFFF,
-            counter,
-            random >> 48,
-            random & 0xFFFFFFFFFFFF,
+        # Version and variant are put in as digits: by way of uuid.UUID it takes four times as long.
+        time_ = f"{stamp:015x}"
+        random = os.urandom(8).hex()
+        return (
+            f"{time_[:8]}-{time_[8:12]}-7{time_[12:]}"
+            f"-{_VARIANT[random[0]]}{random[1:4]}-{random[4:]}"
         )
 
 

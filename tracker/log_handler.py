@@ -18,7 +18,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-from tracker import context, validation
+from tracker import validation
 from tracker.errors import TrackerClosedError
 from tracker.trackers.observe import capture, share
 
@@ -108,20 +108,12 @@ class TrackerHandler(logging.Handler):
             "exception": exception and capture(exception, characters),
             "extra": capture(extra, characters) if extra else None,
         }
-        session_id, agent_id, user_id = _concerned(record)
+        session_id, agent_id, user_id = (
+            validation.check_optional_id(name, getattr(record, name, None)) for name in _IDS
+        )
         self._tracker._record_about(
             LOG_RECORDED, data, session_id=session_id, agent_id=agent_id, user_id=user_id
         )
-
-
-def _concerned(record: logging.LogRecord) -> tuple[str | None, ...]:
-    """Return the ids that a record gives, completed by those of the current conversation."""
-    given = [validation.check_optional_id(name, getattr(record, name, None)) for name in _IDS]
-    session_id, agent_id, user_id = given
-    current = context.current_conversation()
-    if current is None or session_id not in (None, current.session_id):
-        return session_id, agent_id, user_id
-    return current.session_id, agent_id or current.agent_id, user_id or current.user_id
 
 
 def _is_our_own(record: logging.LogRecord) -> bool:

@@ -88,6 +88,12 @@ class Sessions:
             self._keep(session_id, session)
         return session
 
+    def forget(self, session_ids: set[str | None]) -> None:
+        """Look these up in the outbox again, when they are next asked for."""
+        with self._lock:
+            for session_id in session_ids:
+                self._sessions.pop(session_id or "", None)
+
     def _keep(self, session_id: str, session: Session) -> None:
         with self._lock:
             self._sessions[session_id] = session

@@ -9,9 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tracker.errors import ValidationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
 
 MAX_ID_LENGTH = 256
 """Characters in an agent, session, user or run id."""
@@ -41,9 +46,14 @@ def check_id(argument: str, value: object) -> str:
     return text
 
 
+def optional(check: Callable[[str, object], T], argument: str, value: object) -> T | None:
+    """Return None for None, otherwise what `check` returns."""
+    return None if value is None else check(argument, value)
+
+
 def check_optional_id(argument: str, value: object) -> str | None:
     """Return None for None, otherwise as `check_id`."""
-    return None if value is None else check_id(argument, value)
+    return optional(check_id, argument, value)
 
 
 def check_text(argument: str, value: object) -> str:

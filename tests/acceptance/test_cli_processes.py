@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.cli import ROOT, call_json, fill, process, settle, start
+from tests.support.cli import ROOT, an_event, call_json, fill, process, settle, start
 from tests.support.server import SILENCE, ScriptedServer
 from tracker.config import APIConfig
 
@@ -154,6 +154,7 @@ def test_without_a_key_one_can_look(local: dict[str, str]) -> None:
         assert stderr.startswith("Error: no API key: set the environment variable SDK_API_KEY")
 
 
+@pytest.mark.slow
 def test_all_commands_beside_an_application(
     collector: CollectorProcess, settings: dict[str, str]
 ) -> None:
@@ -313,6 +314,41 @@ def test_a_table_on_a_terminal(local: dict[str, str]) -> None:
 
 
 @pytest.mark.slow
+def test_a_transcript_on_a_terminal(local: dict[str, str]) -> None:
+    """In colour; long text is broken between words, and every line of it is set in."""
+    said = "A passenger's second checked bag costs 50 dollars on 2024-05-27, as said. " * 3
+    fill(as_config(local), [an_event(data={"role": "agent", "content": said})])
+    code, shown = on_a_terminal(local, "conversation", "session-1")
+    assert (code, "\x1b[36m" in shown) == (0, True)
+    lines = re.sub(r"\x1b\[[\d;]*m", "", shown).splitlines()
+    text = [line for line in lines if line.startswith("    ")]
+    assert len(text) == 3
+    assert all(len(line) <= 80 for line in lines)
+    assert " ".join(line.strip() for line in text) == said.strip()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [["export", "--format", "csv"], ["tail", "--no-follow"]])
+def test_what_is_printed_raw_does_not_steer_the_terminal(
+    local: dict[str, str], arguments: list[str]
+) -> None:
+    """Control characters that JSON may hold as they are come out as escapes."""
+    fill(as_config(local), [an_event(data={"role": "user", "content": "\x9b2J\u202e" * 50})])
+    code, shown = on_a_terminal(local, *arguments)
+    assert code == 0
+    assert r"\x9b2J\u202e" in shown
+    assert not set("\x9b\u202e") & set(shown)
+
+
+@pytest.mark.slow
+def test_parquet_is_not_for_a_terminal(local: dict[str, str]) -> None:
+    """It says what to do instead."""
+    fill(as_config(local), 1)
+    code, shown = on_a_terminal(local, "export", "--format", "parquet")
+    assert (code, "give --output FILE" in shown) == (2, True)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("typed", "code", "left"), [("y\n", 0, 0), ("n\n", 1, 1)])
 def test_discard_asks_on_a_terminal(
     local: dict[str, str], typed: str, code: int, left: int
@@ -327,11 +363,20 @@ def test_discard_asks_on_a_terminal(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [[], ["--json"]], ids=str)
-def test_a_reader_may_stop_reading(local: dict[str, str], options: list[str]) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["list", "--limit", "0"],
+        ["list", "--limit", "0", "--json"],
+        ["export"],
+        ["export", "--format", "csv"],
+    ],
+    ids=" ".join,
+)
+def test_a_reader_may_stop_reading(local: dict[str, str], arguments: list[str]) -> None:
     """`tracker-sync list | head -1` leaves no traceback behind."""
     fill(as_config(local), 1000)
-    running = start("list", "--limit", "0", *options, environment=local)
+    running = start(*arguments, environment=local)
     assert running.stdout is not None
     assert running.stderr is not None
     assert running.stdout.readline()

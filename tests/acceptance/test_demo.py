@@ -23,7 +23,8 @@ from tracker.cli.demo_processes import Children, DemoError
 from tracker.collector import integrity as collector_integrity
 from tracker.collector.store import IntegrityRow
 from tracker.outbox.account import Account
-from tracker.outbox.integrity import IntegrityReport, Problem
+from tracker.outbox.integrity import IntegrityReport
+from tracker.outbox.links import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -1,8 +1,4 @@
-"""How long reads take in an outbox of a million events: ``python -m tests.benchmarks.reads``.
-
-Prints p50 and p95 of each read, and how far the bounds of the issue are: 5 ms for a history, 300 ms
-for a day's metrics. Not part of the test gate: it says something of the machine it runs on.
-"""
+"""How long reads take in an outbox of a million events: p95, held against the bounds."""
 
 # ruff: noqa: S311 - drawn for a benchmark
 
@@ -10,22 +6,26 @@ from __future__ import annotations
 
 import random
 import sqlite3
-import sys
 import tempfile
-import time
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tracker import APIConfig, canonical
+from tests.benchmarks.figure import Figure
+from tests.benchmarks.outboxes import config
+from tests.benchmarks.pairs import SHOWN, each, percentile
+from tracker import canonical
 from tracker.ids import new_id
 from tracker.outbox.outbox import Outbox
 from tracker.queries.conversations import list_conversations
 from tracker.queries.history import get_conversation_history
-from tracker.queries.metrics import DAY_MS, get_metrics, nearest_rank
+from tracker.queries.metrics import DAY_MS, get_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from tests.benchmarks.figure import Scale
+    from tracker import APIConfig
 
 EVENTS = 1_000_000
 DAYS = 30
@@ -41,30 +41,38 @@ _INSERT = (
 )
 
 
-def main() -> None:
-    """Build the outbox and measure."""
-    events = int(sys.argv[1]) if len(sys.argv) > 1 else EVENTS
-    with tempfile.TemporaryDirectory() as folder:
-        config = APIConfig(
-            api_key="unused",
-            client_id="benchmark",
-            base_url="http://127.0.0.1:9",
-            outbox_path=Path(folder) / "outbox.sqlite3",
-        )
-        started = time.perf_counter()
-        sessions = build(config, events)
-        sys.stdout.write(
-            f"{events:,} events of {len(sessions):,} conversations on {DAYS} days, "
-            f"{config.outbox_path.stat().st_size / 1e6:.0f} MB, "
-            f"made in {time.perf_counter() - started:.0f} s\n"
-        )
-        outbox = Outbox(config)
-        measure(outbox, sessions)
+def measure(scale: Scale) -> Iterator[Figure]:
+    """Build the outbox and yield the reads' figures."""
+    events = scale.of(EVENTS, EVENTS // 10)
+    with tempfile.TemporaryDirectory() as directory:
+        settings = config(Path(directory))
+        sessions = build(settings, events)
+        outbox = Outbox(settings)
+        for read in reads(outbox, sessions):
+            took = [one / 1e6 for one in each([read.once] * read.times)]
+            yield Figure(
+                f"reads.{read.name.replace(' ', '-')}",
+                f"{read.name}, {events:,} events, p95",
+                "",
+                percentile(took, 95),
+                "ms",
+                most=read.most_ms,
+                details={"ms": [percentile(took, p) for p in SHOWN]},
+            )
         outbox.close()
 
 
-def measure(outbox: Outbox, sessions: list[str]) -> None:
-    """Time each read over and over, on connections as the tracker's methods use them."""
+class Read(NamedTuple):
+    """A read, how often to time it, and the bound that it is held against, in milliseconds."""
+
+    name: str
+    once: Callable[[], None]
+    times: int
+    most_ms: float | None = None
+
+
+def reads(outbox: Outbox, sessions: list[str]) -> list[Read]:
+    """Return the reads, each on a connection as the tracker's methods use it."""
     draw = random.Random(7)
 
     def history() -> None:
@@ -84,34 +92,21 @@ def measure(outbox: Outbox, sessions: list[str]) -> None:
         with outbox.snapshot() as connection:
             assert list_conversations(connection, status=status)
 
-    report("history of a conversation", history, 1000, bound_ms=5)
-    report("metrics of a day", day, 60, bound_ms=300)
-    report("metrics of a day, one agent", lambda: day("agent-3"), 60, bound_ms=300)
-    report("the newest 50 conversations", newest, 20)
-    report("the newest 50 failed ones", lambda: newest("failed"), 10)
-    report("metrics of everything", everything, 3)
+    return [
+        Read("history", history, 1000, most_ms=5),
+        Read("metrics of a day", day, 60, most_ms=300),
+        Read("metrics of a day and agent", lambda: day("agent-3"), 60, most_ms=300),
+        Read("newest conversations", newest, 20),
+        Read("newest failed ones", lambda: newest("failed"), 10),
+        Read("metrics of everything", everything, 3),
+    ]
 
 
-def report(name: str, read: Callable[[], None], times: int, bound_ms: float | None = None) -> None:
-    """Print the percentiles of one read."""
-    took = []
-    for _ in range(times):
-        started = time.perf_counter()
-        read()
-        took.append((time.perf_counter() - started) * 1000)
-    took.sort()
-    p50, p95 = nearest_rank(took, 50), nearest_rank(took, 95)
-    said = f"{name:30} {times:5} times   p50 {p50:9.2f} ms   p95 {p95:9.2f} ms"
-    if bound_ms is not None:
-        said += f"   {'within' if p95 < bound_ms else 'ABOVE'} {bound_ms:g} ms"
-    sys.stdout.write(said + "\n")
-
-
-def build(config: APIConfig, events: int) -> list[str]:
+def build(settings: APIConfig, events: int) -> list[str]:
     """Fill the configuration's outbox past the writer; return the session ids."""
-    Outbox(config).close()
+    Outbox(settings).close()
     sessions: list[str] = []
-    with closing(sqlite3.connect(config.outbox_path)) as connection:
+    with closing(sqlite3.connect(settings.outbox_path)) as connection:
         connection.execute("PRAGMA synchronous=OFF")
         connection.executemany(_INSERT, rows(events, sessions))
         connection.commit()
@@ -182,7 +177,3 @@ def data_of(type_: str, draw: random.Random) -> dict[str, Any]:
     if type_ == "conversation.failed":
         return {"error_type": "TimeoutError", "error_message": "took too long"}
     return {}
-
-
-if __name__ == "__main__":
-    main()

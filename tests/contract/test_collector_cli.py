@@ -76,6 +76,33 @@ def test_keys_are_listed_without_the_keys(database: Path) -> None:
     assert key not in as_json.stdout + "".join(as_text)
 
 
+def test_an_operators_key_is_no_clients(tmp_path: Path) -> None:
+    """It is listed as what it is, reads, and is revoked like any other."""
+    with CollectorProcess(tmp_path) as collector:
+        database = collector.database
+        made = run("keys", "create", "--operator", "--label", "board", database=database)
+        operator = CollectorClient(collector.url, collector.client_id, made.stdout.strip())
+        assert operator.get("/v1/clients")["clients"] == [collector.client_id]
+        listed = json.loads(run("keys", "list", "--json", database=database).stdout)
+        assert [(key["client_id"], key["operator"]) for key in listed] == [
+            (collector.client_id, False),
+            (None, True),
+        ]
+        assert "2  (operator)  created" in run("keys", "list", database=database).stdout
+        assert run("keys", "revoke", "2", database=database).exit_code == 0
+        with pytest.raises(requests.HTTPError, match="401"):
+            operator.get("/v1/clients")
+
+
+@pytest.mark.parametrize("arguments", [(), ("--operator", "--client", "a")])
+def test_a_key_is_for_a_client_or_an_operator(database: Path, arguments: tuple[str, ...]) -> None:
+    """One of the two, said plainly; no key is made."""
+    made = run("keys", "create", *arguments, database=database)
+    assert made.exit_code == 2
+    assert "give either --client CLIENT_ID or --operator" in made.output
+    assert run("keys", "list", database=database).stdout == ""
+
+
 def test_revoking_what_is_not_there_fails(database: Path) -> None:
     """Exit code 1 and a message that names the id."""
     result = run("keys", "revoke", "7", database=database)

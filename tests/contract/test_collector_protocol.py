@@ -306,7 +306,6 @@ def test_damaged_gzip_and_other_encodings_are_refused(client: CollectorClient) -
         ("GET", "/nowhere", 404, "not_found"),
         ("POST", "/v1/events/", 404, "not_found"),
         ("GET", "/docs", 404, "not_found"),
-        ("GET", "/openapi.json", 404, "not_found"),
         ("DELETE", "/v1/events", 405, "method_not_allowed"),
         ("GET", "/v1/conversations/unknown", 404, "not_found"),
         ("GET", "/v1/events?limit=1001", 422, "invalid_query"),

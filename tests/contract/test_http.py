@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.collector import CollectorProcess, free_port
-from tests.support.server import ScriptedServer, answer, error, receipt, redirect
+from tests.support.server import Answer, Request, ScriptedServer, answer, error, receipt, redirect
 from tracker.sync.destination import Delivery, Outcome, Rejection, Upload
 from tracker.sync.http import HTTPDestination
 
@@ -46,6 +48,46 @@ def test_the_events_go_out_byte_for_byte(
     [request] = scripted_server.requests
     assert request.body.endswith(b'"events":[' + b",".join(UPLOAD.events) + b"]}")
     assert request.json["outbox_id"] == OUTBOX_ID
+
+
+def test_the_next_batch_is_made_ready_while_the_server_works(
+    config: MakeConfig, scripted_server: ScriptedServer
+) -> None:
+    """A server that answers only after the next batch was asked for is not waited for in vain."""
+    asked = threading.Event()
+    following = Upload(["e3"], [b'{"event_id":"e3","data":{}}'])
+
+    def next_one() -> Upload:
+        asked.set()
+        return following
+
+    def patient(request: Request) -> Answer:
+        assert asked.wait(5), "the next batch was not asked for before the answer"
+        return receipt()(request)
+
+    scripted_server.script(patient)
+    with opened(config(base_url=scripted_server.url)) as destination:
+        first = dataclasses.replace(UPLOAD, following=next_one)
+        outcomes = [destination.send(upload).outcome for upload in (first, following, UPLOAD)]
+    assert outcomes == [Outcome.DELIVERED] * 3
+    assert [request.event_ids for request in scripted_server.requests] == [
+        ["e1", "e2"],
+        ["e3"],
+        ["e1", "e2"],
+    ]
+
+
+def test_a_batch_made_ready_is_not_sent_in_place_of_another(
+    config: MakeConfig, scripted_server: ScriptedServer
+) -> None:
+    """After a failure the first batch comes again, not what should have followed it."""
+    scripted_server.script(error(503, "busy"))
+    following = Upload(["e3"], [b'{"event_id":"e3","data":{}}'])
+    with opened(config(base_url=scripted_server.url)) as destination:
+        upload = dataclasses.replace(UPLOAD, following=lambda: following)
+        assert destination.send(upload).outcome is Outcome.UNAVAILABLE
+        assert destination.send(UPLOAD).outcome is Outcome.DELIVERED
+    assert scripted_server.requests[1].event_ids == ["e1", "e2"]
 
 
 def test_rejections_carry_the_servers_words(

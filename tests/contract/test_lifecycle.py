@@ -268,7 +268,7 @@ def test_a_full_outbox_is_emptied_when_the_server_is_back(
     config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reaching `max_outbox_bytes` does not stop the uploads that would make room."""
-    monkeypatch.setattr("tracker.outbox.outbox._LOOK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("tracker.outbox.size._LOOK_AGAIN_SECONDS", 0.0)
     monkeypatch.setattr("tracker.outbox.buffer._RETRY_SECONDS", 0.0)
     up = threading.Event()
 

@@ -53,8 +53,8 @@ def test_what_is_masked_is_nowhere(
             assert tracker.flush().pending == 0
         written += on_disk(tmp_path)
     received = b"".join(request.body for request in scripted_server.requests)
-    assert b"[secret:jwt]" in written
-    assert b"[secret:jwt]" in received
+    assert b"[secret:jwt:long]" in written
+    assert b"[secret:jwt:long]" in received
     for sample in corpus:
         assert sample.secret is not None
         stored = json.dumps(sample.secret)[1:-1].encode()  # a key block's line ends are escaped
@@ -77,7 +77,7 @@ def test_hits_are_counted_in_the_event(config: MakeConfig) -> None:
     first, second = events_of(config(), f"{KEY} and {KEY}")
     assert first["data"] == {
         "role": "user",
-        "content": "[secret:openai_key] and [secret:openai_key]",
+        "content": "[secret:openai_key:medium] and [secret:openai_key:medium]",
         "redactions": {"openai_key": 2},
     }
     assert "redactions" not in second["data"]

@@ -108,7 +108,7 @@ def test_secrets_in_details_are_masked_and_not_reported_again(
     ) as security:
         security.report_event("leak", "critical", details={"found": key})
         (event,) = reported(security, destination)
-    assert event["data"]["details"] == {"found": "[secret:github_token]"}
+    assert event["data"]["details"] == {"found": "[secret:github_token:medium]"}
     assert event["data"]["redactions"] == {"github_token": 1}
 
 

@@ -15,11 +15,11 @@ import pytest
 
 from tests.support.cli import an_event, call, call_json
 from tracker import APIConfig, Tracker, canonical
+from tracker.erasure import ERASED
 from tracker.errors import NotAnOutboxError
 from tracker.outbox import account, integrity, replacement, uploads
 from tracker.outbox.outbox import Outbox
 from tracker.outbox.pages import log_is_cut
-from tracker.outbox.salvage import ERASED
 from tracker.outbox.uploads import DeadLetter
 from tracker.testing import RecordingDestination
 
@@ -64,7 +64,7 @@ class Sample:
         with outbox.reading() as connection:
             batch = uploads.next_batch(connection, DELIVERED, 1 << 30)
         letters = [DeadLetter(seq, "invalid_event", "no") for seq in range(5, 5 + DEAD)]
-        outbox.run(uploads.settle(batch, letters, received=True))
+        outbox.run(uploads.settle(batch, letters))
 
     def copy_to(self, path: Path) -> None:
         """Put fresh copies at `path`, and the lock file that an outbox in use has beside it."""

@@ -93,9 +93,9 @@ def test_it_is_noticed_and_nothing_pending_is_lost(
     server = Switch()
     with Tracker(settings, destination=lambda: server) as tracker:
         logged = [tracker.track("thing.happened", {"n": n, "text": "x" * 500}) for n in range(60)]
-        tracker._client.outbox.empty_log()  # type: ignore[union-attr]  # enabled
+        tracker._client.outbox.empty_log()  # type: ignore[attr-defined]  # a Client
         logged += [tracker.track("thing.happened", {"n": n}) for n in range(5)]
-        outbox = tracker._client.outbox  # type: ignore[union-attr]  # enabled
+        outbox = tracker._client.outbox  # type: ignore[attr-defined]  # a Client
         before = outbox.generation
         how(settings.outbox_path)
         if not quiet:

@@ -48,7 +48,7 @@ def settle(config: APIConfig) -> None:
     outbox = Outbox(config)
     with outbox.reading() as connection:
         batch = uploads.next_batch(connection, 2, 10**6)
-    outbox.run(uploads.settle(batch, [DeadLetter(2, "invalid_event", "refused")], received=True))
+    outbox.run(uploads.settle(batch, [DeadLetter(2, "invalid_event", "refused")]))
     outbox.close()
 
 

@@ -82,7 +82,9 @@ def test_scripts_make_what_the_tables_say(config: Callable[..., APIConfig], tmp_
             assert a.execute(query).fetchone() == b.execute(query).fetchone()
 
 
-@pytest.mark.parametrize("fixture", sorted(FIXTURES.glob("*.sql")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "fixture", sorted(FIXTURES.glob("outbox_*.sql")), ids=lambda path: path.stem
+)
 def test_released_schemas_are_carried_on(
     fixture: Path, collector: CollectorProcess, config: Callable[..., APIConfig], tmp_path: Path
 ) -> None:

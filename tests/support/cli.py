@@ -93,5 +93,5 @@ def settle(config: APIConfig, count: int, dead: Sequence[int] = ()) -> None:
     with outbox.reading() as connection:
         batch = uploads.next_batch(connection, count, 1 << 22)
     letters = [DeadLetter(seq, "invalid_event", f"event {seq} is odd") for seq in dead]
-    outbox.run(uploads.settle(batch, letters, received=True))
+    outbox.run(uploads.settle(batch, letters))
     outbox.close()

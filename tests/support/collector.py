@@ -114,10 +114,13 @@ class CollectorClient:
         receipt: dict[str, Any] = answer.json()
         return receipt
 
-    def get(self, path: str, **parameters: int) -> Any:
+    def get(self, path: str, **parameters: object) -> Any:
         """Return the JSON that a GET is answered with; an HTTPError if it is refused."""
         answer = requests.get(
-            self.url + path, headers=self.headers, params=parameters, timeout=_HTTP_SECONDS
+            self.url + path,
+            headers=self.headers,
+            params=parameters,  # type: ignore[arg-type] # requests turns anything to text
+            timeout=_HTTP_SECONDS,
         )
         answer.raise_for_status()
         return answer.json()
@@ -155,6 +158,7 @@ class CollectorProcess:
         port: TCP port of 127.0.0.1; None takes a free one and keeps it.
         client_id: The client that `api_key` is for.
         arguments: Further arguments for ``serve``, as in ``["--rate", "2"]``.
+        database_url: Another database than the SQLite file in `directory`.
     """
 
     def __init__(
@@ -164,10 +168,12 @@ class CollectorProcess:
         client_id: str = "test-client",
         *,
         arguments: Sequence[str] = (),
+        database_url: str | None = None,
     ) -> None:
         self.port = free_port() if port is None else port
         self.client_id = client_id
         self.database = directory / "collector.sqlite3"
+        self._database_url = database_url or str(self.database)
         self.api_key = self.create_key(client_id)
         self._client = CollectorClient(self.url, client_id, self.api_key)
         self._arguments = tuple(arguments)
@@ -198,15 +204,15 @@ class CollectorProcess:
         """What all runs so far wrote to stderr."""
         return "".join(self._stderr)
 
-    def create_key(self, client_id: str) -> str:
-        """Make another API key, right in the database."""
+    def create_key(self, client_id: str | None) -> str:
+        """Make another API key, right in the database; an operator's for None."""
         with self.store() as store:
             return Keys(store).create(client_id)[0]
 
     @contextlib.contextmanager
     def store(self) -> Iterator[Store]:
         """Lend the collector's own store, for what HTTP cannot do."""
-        store = Store(self.database)
+        store = Store(self._database_url)
         try:
             yield store
         finally:
@@ -218,7 +224,7 @@ class CollectorProcess:
             raise RuntimeError("the collector runs already")
         command = [sys.executable, "-m", "tracker.collector.main", "serve"]
         command += ["--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--database", str(self.database), *self._arguments]
+        command += ["--database", self._database_url, *self._arguments]
         paths = [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH", "")]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
         self._spoke.clear()
@@ -247,7 +253,7 @@ class CollectorProcess:
         """Make a key for another client and return that client."""
         return CollectorClient(self.url, client_id, self.create_key(client_id))
 
-    def get(self, path: str, **parameters: int) -> Any:
+    def get(self, path: str, **parameters: object) -> Any:
         """Return the JSON that a GET answers the client with."""
         return self._client.get(path, **parameters)
 

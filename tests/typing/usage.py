@@ -5,6 +5,7 @@ Every line with an ``ignore`` must be an error: mypy reports the ignore as unuse
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,14 +16,22 @@ from typing_extensions import assert_type
 import tracker
 from tracker import (
     AgentPerformanceTracker,
+    AgentState,
     APIConfig,
+    AsyncAgentPerformanceTracker,
+    AsyncTracker,
+    ComplianceTracker,
     ConfigurationError,
+    ErasureResult,
     FlushResult,
     Health,
+    HistoryEntry,
+    LLMUsage,
     NotAnOutboxError,
     OutboxError,
     OutboxFullError,
     SchemaVersionError,
+    Tracker,
     TrackerClosedError,
     TrackerError,
     ValidationError,
@@ -50,7 +59,9 @@ def configure(path: Path) -> APIConfig:
         outbox_full="discard_oldest",
         ca_bundle=Path("ca.pem"),
         proxies={"https": "http://proxy:3128"},
+        chain_key="0123456789abcdef",
     )
+    assert_type(config.chain_key, str | bytes | None)
     assert_type(config.api_key, str)
     assert_type(config.client_id, str)
     assert_type(config.base_url, str)
@@ -107,6 +118,16 @@ def log(config: APIConfig, metadata: dict[str, Any], frozen: MappingProxyType[st
         assert_type(performance.close(), FlushResult)
 
 
+def log_in_a_block(everything: Tracker) -> None:
+    """Inside a conversation's block no call needs a session id; None is as good as none."""
+    with everything.performance.conversation("agent", user_id="user") as c:
+        assert_type(everything.track("cart.abandoned", {"items": 3}), str)
+        assert_type(everything.llm.record_usage("openai", "gpt-4o", 9, 1, session_id=None), str)
+        assert_type(everything.operations.log_activity("agent", "looked"), str)
+        assert_type(everything.security.report_event("access_denied", "low"), str)
+        assert_type(c.session_id, str)
+
+
 def log_wrongly(performance: AgentPerformanceTracker) -> None:
     """What a type checker must see before anything runs."""
     performance.log_user_message("s", 5)  # type: ignore[call-overload]  # content is text
@@ -114,6 +135,19 @@ def log_wrongly(performance: AgentPerformanceTracker) -> None:
     performance.end_conversation("s", "5")  # type: ignore[arg-type]  # a score is a number
     performance.log_agent_message("s", "x", 1.0, 2.5)  # type: ignore[call-overload]  # a whole number
     performance.start_conversation("a", "u")  # type: ignore[call-arg]  # user_id by keyword only
+
+
+def comply(compliance: ComplianceTracker) -> ErasureResult:
+    """Keep records, and forget a user."""
+    assert_type(compliance.record_audit("exported", "ops", scope="gdpr", details=[1]), str)
+    assert_type(compliance.acknowledge("policy", acknowledged_by="user", reason=None), str)
+    assert_type(APIConfig(retention={"message.logged": 30}).retention, Mapping[str, float])
+    compliance.record_audit("exported")  # type: ignore[call-arg]  # by whom?
+    result = compliance.erase_subject("user", reason="asked")
+    assert_type(
+        (result.erased, result.event_ids, result.scrubbed), tuple[int, tuple[str, ...], bool]
+    )
+    return result
 
 
 def read(result: FlushResult) -> tuple[int, int, int]:
@@ -135,3 +169,52 @@ def handle(performance: AgentPerformanceTracker) -> str:
     except TrackerError as error:
         return str(error)
     return assert_type(tracker.__version__, str)
+
+
+async def log_awaited(config: APIConfig) -> None:
+    """Await every kind of call: what comes out is typed as without ``await``."""
+    async with AsyncTracker(config) as everything:
+        assert_type(everything, AsyncTracker)
+        performance = everything.performance
+        assert_type(performance, AsyncAgentPerformanceTracker)
+        session = await performance.start_conversation("agent", user_id="user", metadata={"a": 1})
+        assert_type(session, str)
+        assert_type(await performance.log_user_message(session, "hello"), str)
+        assert_type(await performance.log_user_message(content="hello", tokens_used=2), str)
+        assert_type(
+            await performance.log_agent_message(session_id=session, content="x", tokens_used=3), str
+        )
+        assert_type(await performance.log_tool_call(name="search", arguments=None), str)
+        assert_type(await performance.end_conversation(session, 4.5), str)
+        assert_type(
+            await performance.get_conversation_history(session, limit=3), tuple[HistoryEntry, ...]
+        )
+        assert_type(await everything.operations.get_agent_status("agent"), AgentState | None)
+        assert_type(await everything.llm.get_usage(by="day"), list[LLMUsage])
+        assert_type(await everything.security.report_unclosed_sessions(), str | None)
+        assert_type(await everything.track("cart.abandoned", {"items": 3}), str)
+        assert_type(await everything.flush(timeout=None), FlushResult)
+        assert_type(await everything.close(), FlushResult)
+        async with performance.conversation("agent") as c:
+            assert_type(await c.user("hello"), str)
+            assert_type(await c.agent("hi", tokens_used=3), str)
+            assert_type((await c.tool("search", result=1)).event_id, str | None)
+            c.end(quality_score=5)
+
+        @performance.observe()
+        async def answer(question: str) -> int:
+            return len(question)
+
+        assert_type(await answer("what?"), int)
+        assert_type(await asyncio.gather(c.user("a"), c.user("b")), tuple[str, str])
+
+
+async def log_wrongly_awaited(everything: AsyncTracker) -> None:
+    """What a type checker must see of awaited calls."""
+    performance = everything.performance
+    await performance.log_user_message("s")  # type: ignore[call-overload]  # content is missing
+    await performance.log_user_message("s", 5)  # type: ignore[call-overload]  # content is text
+    await performance.end_conversation("s", "5")  # type: ignore[arg-type]  # a score is a number
+    await performance.start_conversation("a", "u")  # type: ignore[call-arg]  # by keyword only
+    await everything.llm.get_usage(by="week")  # type: ignore[arg-type]  # not one of the four
+    performance.record_feedback("s", score=4)  # type: ignore[unused-coroutine]  # not awaited

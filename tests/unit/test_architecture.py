@@ -19,7 +19,7 @@ MODULES = {
 }
 BASE = {"tracker.errors", "tracker.validation", "tracker.canonical", "tracker.ids"}
 BOTH = {"tracker.sync.worker", "tracker.sync.uploader", "tracker.sync.flush"}
-WIRE = {"tracker.client", "tracker.trackers.base", "tracker.testing"}
+WIRE = {"tracker.client", "tracker.trackers.base", "tracker.testing", "tracker.aio.calls"}
 
 
 def imports(name: str) -> set[str]:
@@ -66,6 +66,8 @@ def test_only_three_modules_of_sync_know_the_outbox() -> None:
 def test_trackers_know_neither_outbox_nor_destinations() -> None:
     """They build events and record them; only their base asks the client for a way to."""
     for name in MODULES:
+        if name.startswith("tracker.aio."):
+            assert not within(imports(name), "tracker.outbox"), name
         if name.startswith("tracker.trackers."):
             assert not within(imports(name), "tracker.outbox", "sqlalchemy", "requests"), name
             assert within(imports(name), "tracker.sync") <= {
@@ -83,6 +85,20 @@ def test_the_collector_is_a_program_of_its_own() -> None:
     forbidden = ("tracker.outbox", "tracker.sync", "tracker.client", "tracker.config",
                  "tracker.trackers")  # fmt: skip
     assert not {name for name in importers(*forbidden) if name.startswith("tracker.collector")}
+
+
+def test_queries_that_the_collector_shares_know_no_database_of_their_own() -> None:
+    """It runs them over its own events; what SQLite and PostgreSQL spell differently has one place.
+
+    `sessions` is the security tracker's alone.
+    """
+    shared = {name for name in MODULES if name.startswith("tracker.queries.")}
+    shared -= {"tracker.queries.sessions"}
+    assert not shared & importers("tracker.outbox", "tracker.collector")
+    texts = {name: MODULES[name].read_text() for name in shared}
+    spelled = {name for name, text in texts.items() if "json_extract" in text}
+    assert spelled == {"tracker.queries.source"}
+    assert not [name for name, text in texts.items() if "exec_driver_sql" in text]
 
 
 def test_some_libraries_have_one_door() -> None:

@@ -28,10 +28,11 @@ LOOKING = [
     ["dead", "list"],
     ["dead", "retry", "--all"],
     ["dead", "discard", "--all", "--yes"],
+    ["erase", "user_7", "--yes"],
     ["doctor"],
     ["flush"],
 ]
-FAILING = ("show", "verify", "migrate", "doctor")
+FAILING = ("show", "erase", "verify", "migrate", "doctor")
 
 
 @pytest.mark.parametrize("command", LOOKING, ids=" ".join)

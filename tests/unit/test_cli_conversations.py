@@ -131,6 +131,33 @@ def test_a_transcript(path: Path) -> None:
     assert positions == sorted(positions)
 
 
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (
+            {"error_type": "OSError", "error_message": "no\nway\x1b"},
+            "    OSError: no\n    way\\x1b\n",
+        ),
+        ({"error_message": "gone"}, "    gone\n"),
+        ({"erased": True}, ""),
+    ],
+)
+def test_a_transcript_ends_with_why_it_failed(
+    config: MakeConfig, data: dict[str, Any], said: str
+) -> None:
+    """As long as it counts as failed."""
+    fill(config(), [an_event(), an_event("conversation.failed", data=data)])
+    show = ["--outbox", config().outbox_path, "conversation", "session-1"]
+    shown = call(*show).stdout
+    assert shown.startswith("session-1: ")
+    failed = shown.split("\n\n")[-1]
+    assert failed.startswith("failed  2026-11-01")
+    assert failed.split("\n", 1)[1] == said
+    assert "error_message" not in call(*show, "--no-content").stdout
+    fill(config(), [an_event("conversation.resumed")])
+    assert "failed" not in call(*show).stdout
+
+
 def test_a_terminal_gets_colour(path: Path) -> None:
     """A role has its own, a failed call is red."""
     arguments = ["--outbox", str(path), "conversation", "a"]

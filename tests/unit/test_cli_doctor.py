@@ -60,7 +60,8 @@ def test_all_is_well(path: Path) -> None:
     assert {check["status"] for check in found.values()} == {"ok"}
     assert list(found) == [
         *["configuration", "API key", "folder", "files", "file lock", "free disk", "SQLite"],
-        *["integrity", "pending", "dead letters", "uploader", "clock", "server", "key accepted"],
+        *["integrity", "chain key", "pending", "dead letters", "uploader", "clock", "server"],
+        "key accepted",
     ]
     assert found["clock"]["message"].endswith("as the server's")
     assert sqlite3.sqlite_version in found["SQLite"]["message"]

@@ -34,18 +34,21 @@ def test_verify_a_sound_outbox(config: MakeConfig) -> None:
     assert call("--outbox", config().outbox_path, "prune", "--days", "0").exit_code == 0
     result = call("--outbox", config().outbox_path, "verify")
     assert result.exit_code == 0
-    assert result.stdout.startswith("checked 3 events up to seq 5: digests, chain, gaps")
+    assert result.stdout.startswith("checked 4 events up to seq 6: digests, chain, gaps")
     assert "2 events removed" in result.stdout
     assert result.stdout.endswith("\nsound\n")
     found = call_json("--outbox", config().outbox_path, "verify")
     assert found == {
         "outbox": str(config().outbox_path),
         "ok": True,
-        "events": 3,
+        "events": 4,
         "first_seq": 3,
-        "last_seq": 5,
+        "last_seq": 6,
         "removed": 2,
+        "collector_events": None,
+        "proven": True,
         "problems": [],
+        "unproven": [],
     }
 
 
@@ -53,7 +56,12 @@ def test_verify_a_sound_outbox(config: MakeConfig) -> None:
     ("statement", "kind", "seq", "text"),
     [
         ("UPDATE events SET data = '{}' WHERE seq = 2", "digest", 2, "seq 2: digest: event "),
-        ("UPDATE events SET chain = digest WHERE seq = 3", "chain", 3, "seq 3: chain: event "),
+        (
+            "UPDATE events SET chain = digest WHERE seq = 3",
+            "chain",
+            3,
+            "seq 3: chain: events 3 to 4 do",
+        ),
         ("DELETE FROM events WHERE seq = 2", "gap", 2, "seq 2: gap: event 2 is missing"),
         ("INSERT INTO account VALUES ('dead', 1)", "account", None, "outbox: account: "),
     ],
@@ -121,7 +129,7 @@ def test_verify_shows_no_endless_list(config: MakeConfig) -> None:
 
 
 def test_prune_removes_what_is_delivered_and_old(config: MakeConfig) -> None:
-    """By default after seven days; pending and dead ones never; the file shrinks."""
+    """By default after seven days; pending and dead ones never; the file shrinks; it is logged."""
     fill(config(), [an_event(data={"content": "x" * 10_000}) for _ in range(100)])
     settle(config(), 98, dead=[98])
     path = config().outbox_path
@@ -132,7 +140,12 @@ def test_prune_removes_what_is_delivered_and_old(config: MakeConfig) -> None:
     assert found["bytes_given_back"] > 400_000
     result = call("--outbox", path, "prune", "--days", "0")
     assert result.stdout.startswith("47 events removed, ")
-    assert [e["seq"] for e in call_json("--outbox", path, "list")] == [98, 99, 100]
+    left = call_json("--outbox", path, "list")
+    assert [e["seq"] for e in left] == [98, 99, 100, 101, 102]
+    assert [e["data"] for e in left[3:]] == [
+        {"removed": {"message.logged": 50}},
+        {"removed": {"message.logged": 47}},
+    ]
     assert call("--outbox", path, "verify").exit_code == 0
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.cli import NOON_MS, an_event, call, call_json, fill
-from tracker.cli.metrics import sparkline, without_holes
+from tracker.cli.days import sparkline
+from tracker.cli.metrics import without_holes
 from tracker.queries.metrics import DAY_MS, Metrics
 
 if TYPE_CHECKING:

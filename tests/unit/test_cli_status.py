@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.cli import an_event, call, call_json, fill, settle
-from tracker.outbox import account, status, uploads
+from tracker.outbox import account, status, tables, uploads
 from tracker.outbox.locks import FileLock
 from tracker.outbox.outbox import Outbox
 from tracker.outbox.retention import discard_oldest
@@ -26,7 +26,7 @@ def test_the_account_and_the_oldest(config: MakeConfig) -> None:
     assert [found[n] for n in ("accepted", "delivered", "dead", "pending")] == [6, 2, 1, 3]
     assert (found["oldest_pending_seq"], found["oldest_pending_ms"]) == (4, now - 7_200_000 + 3)
     assert found["last_success_ms"] >= now
-    assert (found["last_seq"], found["revision"], found["discarded"]) == (6, "0002", {})
+    assert (found["last_seq"], found["revision"], found["discarded"]) == (6, tables.HEAD, {})
     assert found["files"]["outbox.sqlite3"] >= found["used_bytes"] > 10_000
     shown = call("--outbox", config().outbox_path, "status").stdout
     assert "pending       3, the oldest logged " in shown
@@ -96,7 +96,7 @@ def test_no_figure_comes_from_counting_rows(config: MakeConfig, pending: int) ->
         outbox.run(lambda transaction: [transaction.append(event) for event in events])
         with outbox.reading() as connection:
             batch = uploads.next_batch(connection, rows, 1 << 30)
-        outbox.run(uploads.settle(batch, received=True))
+        outbox.run(uploads.settle(batch))
         taken = 0
 
         def count() -> None:

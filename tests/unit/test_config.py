@@ -320,3 +320,53 @@ def test_disabled_needs_no_key_and_touches_no_disk(
         assert tracker.log_user_message(session, "hello")
         assert tracker.flush().pending == 0
     assert list(tmp_path.rglob("*")) == []
+
+
+# --- the chain key ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("é" * 8, "é".encode() * 8),
+        (f"  {KEY}\n", KEY.encode()),
+        (b"\n" * 16, b"\n" * 16),
+    ],
+)
+def test_a_chain_key_is_text_or_bytes(given: str | bytes, kept: bytes) -> None:
+    """White space around a text does not count: secrets read from files end in newlines."""
+    config = APIConfig(api_key="k", client_id="c", chain_key=given)
+    assert config.chain_key == kept
+    assert dataclasses.replace(config, client_id="d").chain_key == kept
+
+
+def test_a_chain_key_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An argument beats it; an empty one is none."""
+    monkeypatch.setenv("SDK_CHAIN_KEY", KEY)
+    assert APIConfig(api_key="k", client_id="c").chain_key == KEY.encode()
+    assert APIConfig(api_key="k", client_id="c", chain_key=b"b" * 16).chain_key == b"b" * 16
+    monkeypatch.setenv("SDK_CHAIN_KEY", "")
+    assert APIConfig(api_key="k", client_id="c").chain_key is None
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("short", "chain_key (SDK_CHAIN_KEY) has 5 bytes; give 16 or more"),
+        (b"", "has 0 bytes"),
+        (7, "is of type int; give a str or bytes"),
+        ("\ud800" * 16, "has characters that UTF-8 cannot encode"),
+    ],
+)
+def test_an_impossible_chain_key_is_refused_and_not_shown(key: Any, said: str) -> None:
+    """As for the API key: no message holds it."""
+    message = problem(chain_key=key)
+    assert said in message
+    assert not isinstance(key, str) or key not in message
+
+
+def test_the_chain_key_is_in_no_repr() -> None:
+    """Nor its name, which would tell that there is one."""
+    config = APIConfig(api_key="k", client_id="c", chain_key=KEY)
+    assert "chain_key=" not in repr(config)
+    assert KEY not in f"{config} {config!r}"

@@ -54,7 +54,7 @@ def test_storage_trouble_is_told_and_not_raised(
     settings = config(memory_buffer_events=2)
     with Tracker(settings, destination=RecordingDestination) as tracker:
         with monkeypatch.context() as patch:
-            writer = tracker._client.outbox._writer  # type: ignore[union-attr]  # enabled
+            writer = tracker._client.outbox._writer  # type: ignore[attr-defined]  # a Client
 
             def fail(*_: object) -> None:
                 raise OutboxError("the disk is broken")

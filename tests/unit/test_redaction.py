@@ -17,6 +17,7 @@ from tests.support.conversations import all_calls, needs_data
 from tests.unit.redaction_corpus import Sample, samples
 from tracker import APIConfig, ConfigurationError
 from tracker.redaction.redactor import FAILED, Redactor, redaction_kind
+from tracker.redaction.rules import mask_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,7 +77,7 @@ def test_the_rest_of_the_text_stays(sample: Sample) -> None:
     """Only the secret gives way to its mask."""
     expected = sample.text
     if sample.secret is not None:
-        expected = sample.text.replace(sample.secret, f"[secret:{sample.kind}]")
+        expected = sample.text.replace(sample.secret, mask_of("secret", sample.kind, sample.secret))
     assert masked(sample.text)[0] == expected
 
 
@@ -94,7 +95,7 @@ def test_of_a_connection_string_only_the_password_goes() -> None:
     """Who connects where remains readable, an at sign in the password notwithstanding."""
     text, counts = masked("use postgres://app:p@ss:w0rd@db.internal:5432/orders, mongodb://h/x")
     assert text == (
-        "use postgres://app:[secret:connection_password]@db.internal:5432/orders, mongodb://h/x"
+        "use postgres://app:[secret:connection_password:short]@db.internal:5432/orders, mongodb://h/x"
     )
     assert counts == {"connection_password": 1}
 
@@ -102,7 +103,7 @@ def test_of_a_connection_string_only_the_password_goes() -> None:
 def test_a_secret_within_another_is_masked_once() -> None:
     """A JWT after Bearer and a token in a URL keep their own kind."""
     text, counts = masked(f"https://x-access-token:{GITHUB}@github.com/a/b")
-    assert text == "https://x-access-token:[secret:github_token]@github.com/a/b"
+    assert text == "https://x-access-token:[secret:github_token:medium]@github.com/a/b"
     assert counts == {"github_token": 1}
 
 
@@ -116,9 +117,9 @@ def test_every_place_is_reached() -> None:
     assert clean == {
         "name": "call",
         "arguments": {
-            "deep": [{"k": ["key [secret:openai_key]", 5, None]}],
-            "[secret:openai_key]": True,
-            "[secret:github_token]": 1.5,
+            "deep": [{"k": ["key [secret:openai_key:long]", 5, None]}],
+            "[secret:openai_key:long]": True,
+            "[secret:github_token:medium]": 1.5,
         },
         "redactions": {"github_token": 1, "openai_key": 2},
     }
@@ -129,7 +130,10 @@ def test_keys_that_become_the_same_mask_stay_apart() -> None:
     """No value is lost because two keys were secrets of one kind."""
     other = OPENAI.replace("aB3", "dE5")
     clean, _ = redactor().apply("tool.called", {"arguments": {OPENAI: 1, other: 2}})
-    assert clean["arguments"] == {"[secret:openai_key]": 1, "[secret:openai_key] (2)": 2}
+    assert clean["arguments"] == {
+        "[secret:openai_key:long]": 1,
+        "[secret:openai_key:long] (2)": 2,
+    }
 
 
 def test_a_key_is_the_context_of_its_value() -> None:
@@ -139,7 +143,7 @@ def test_a_key_is_the_context_of_its_value() -> None:
         "conversation.started", {"metadata": {"secret_access_key": secret, "checksum": secret}}
     )
     assert clean["metadata"] == {
-        "secret_access_key": "[secret:aws_secret_access_key]",
+        "secret_access_key": "[secret:aws_secret_access_key:medium]",
         "checksum": secret,
     }
     assert counts == {"aws_secret_access_key": 1}
@@ -155,7 +159,7 @@ def test_members_of_enums_count_as_their_text() -> None:
     data = {"metadata": {Word.NAME: "Zz9/" * 10, "k": Word.TEXT}}
     clean, counts = redactor().apply("conversation.started", data)
     assert clean["metadata"] == {
-        "secret_key": "[secret:aws_secret_access_key]",
+        "secret_key": "[secret:aws_secret_access_key:medium]",
         "k": "of plain_text and = signs",
     }
     assert counts == {"aws_secret_access_key": 1}
@@ -171,7 +175,7 @@ def test_names_of_a_free_events_fields_are_masked() -> None:
     """They are the caller's; a field named redactions keeps its value."""
     clean, _ = redactor().apply("cart.kept", {GITHUB: 1, "redactions": "mine"})
     assert clean == {
-        "[secret:github_token]": 1,
+        "[secret:github_token:medium]": 1,
         "redactions": "mine",
         "tracker.redactions": {"github_token": 1},
     }
@@ -242,7 +246,7 @@ def test_personal_data_is_masked_on_request(text: str, kind: str) -> None:
     said = f"It is {text} AND mine, {text}."
     assert masked(said) == (said, {})
     assert masked(said, redaction="pii") == (
-        f"It is [pii:{kind}] AND mine, [pii:{kind}].",
+        "It is {0} AND mine, {0}.".format(mask_of("pii", kind, text)),
         {kind: 2},
     )
 
@@ -273,13 +277,13 @@ def test_what_only_looks_personal_is_left(text: str) -> None:
 def test_what_follows_a_card_does_not_hide_it() -> None:
     """Its expiry date and security code stand beside it as a rule."""
     text, _ = masked("4242 4242 4242 4242 12/29 123", redaction="pii")
-    assert text == "[pii:payment_card] 12/29 123"
+    assert text == "[pii:payment_card:medium] 12/29 123"
 
 
 def test_pii_includes_secrets() -> None:
     """One setting more, not another."""
     text, counts = masked(f"{OPENAI} of anna@example.com", redaction="pii")
-    assert text == "[secret:openai_key] of [pii:email]"
+    assert text == "[secret:openai_key:long] of [pii:email:medium]"
     assert counts == {"openai_key": 1, "email": 1}
 
 
@@ -309,9 +313,35 @@ def test_own_functions_see_every_string_after_the_masks() -> None:
     clean, counts = redactor(redactors=[look]).apply(
         "conversation.started", {"run_id": "r", "metadata": {"Anna": ["of Anna", OPENAI, 5]}}
     )
-    assert clean["metadata"] == {"[name]": ["of [name]", "[secret:openai_key]", 5]}
-    assert seen == ["r", "Anna", "of Anna", "[secret:openai_key]"]
+    assert clean["metadata"] == {"[name]": ["of [name]", "[secret:openai_key:long]", 5]}
+    assert seen == ["r", "Anna", "of Anna", "[secret:openai_key:long]"]
     assert counts == {"openai_key": 1, "custom": 2}
+
+
+@pytest.mark.parametrize(
+    ("mask", "kind"),
+    [
+        ("[pii:badge_number:short]", "badge_number"),
+        ("[secret:badge_number:short]", "custom"),
+        ("[pii:badge_number]", "custom"),
+    ],
+)
+def test_masks_of_ones_own_are_counted_by_kind(mask: str, kind: str) -> None:
+    """Those for personal data, in the form that the built-in ones have; what stood there is not."""
+    own = redactor(redactors=[lambda text: text.replace("B-1234", mask)])
+    said = {"metadata": {"note": f"B-1234, {mask} and B-1234"}}
+    clean, counts = own.apply("conversation.started", said)
+    assert clean["metadata"]["note"] == f"{mask}, {mask} and {mask}"
+    assert counts == {kind: 2 if kind != "custom" else 1}
+    assert redaction_kind(counts)[0] == ("pii_detected" if kind != "custom" else "content_redacted")
+
+
+@pytest.mark.parametrize(
+    ("length", "word"), [(15, "short"), (16, "medium"), (63, "medium"), (64, "long")]
+)
+def test_a_mask_tells_the_length_class(length: int, word: str) -> None:
+    """As the README says it."""
+    assert mask_of("secret", "x", "s" * length) == f"[secret:x:{word}]"
 
 
 def _raise(text: str) -> str:
@@ -381,7 +411,7 @@ def test_without_content_only_sizes_are_stored() -> None:
         "tokens_used": 3,
         "metadata": {
             "a": "[not captured: 3 characters]",
-            "[secret:github_token]": "[not captured: 1 items]",
+            "[secret:github_token:medium]": "[not captured: 1 items]",
         },
         "redactions": {"github_token": 1, "openai_key": 1},
     }

@@ -12,6 +12,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from tracker import canonical
 from tracker.cli.context import find, opened, uploader_runs
 from tracker.cli.output import ago, duration, moment, size
 from tracker.config import APIConfig, is_loopback
@@ -188,12 +189,13 @@ def _sqlite_version() -> Check:
 def _outbox(target: Target) -> list[Check]:
     if not target.exists:
         return [Check("outbox", OK, target.absence)]
-    from tracker.outbox import status
+    from tracker.outbox import chain_key, status
 
     try:
         with opened(target) as outbox, outbox.snapshot() as connection:
             found = status.read(connection)
             said = connection.exec_driver_sql("PRAGMA quick_check(3)").scalars().all()
+            remembered = chain_key.read(connection).check
     except OutboxError as error:
         return [Check("outbox", PROBLEM, str(error), "keep a copy; then move the file away")]
     checks = []
@@ -209,6 +211,7 @@ def _outbox(target: Target) -> list[Check]:
             )
         )
     checks += _damaged(target.path)
+    checks.append(_chain_key(target.config, remembered))
     return [*checks, *_queue(found, running=uploader_runs(target.path)), *_owner(target, found)]
 
 
@@ -227,6 +230,27 @@ def _damaged(path: Path) -> list[Check]:
             "check the disk; delete them when nobody needs them any more",
         )
     ]
+
+
+def _chain_key(config: APIConfig, remembered: int) -> Check:
+    configured = canonical.key_check(canonical.key_bytes(config.chain_key))
+    if configured == remembered:
+        return Check("chain key", OK, "the configured one" if configured else "none")
+    if not configured:
+        return Check(
+            "chain key",
+            WARNING,
+            "the chain was made under a key, and none is configured here",
+            "set SDK_CHAIN_KEY where the application has it; `tracker-sync verify` needs it too",
+        )
+    if not remembered:
+        return Check("chain key", OK, "the configured one from the next start of a tracker on")
+    return Check(
+        "chain key",
+        WARNING,
+        "the configured one is not the one that the chain was made under",
+        "set SDK_CHAIN_KEY as the application has it; if it was changed, keep the former one",
+    )
 
 
 def _queue(found: OutboxStatus, *, running: bool) -> list[Check]:

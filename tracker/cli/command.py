@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import click
 from tracker.errors import ConfigurationError, TrackerError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 OK = 0
 FAILED = 1
@@ -31,6 +32,21 @@ class WrongConfiguration(click.ClickException):
     """Ends the command with one line on stderr; a plain `ClickException` means failure, 1."""
 
     exit_code = WRONG_USE
+
+
+@contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Say what to install if an import in the block fails.
+
+    Raises:
+        WrongConfiguration: if what it imports is not installed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise WrongConfiguration(
+            f"{error}; it comes with an extra: pip install 'agent-tracking-sdk[{name}]'"
+        ) from error
 
 
 class Command(click.Command):

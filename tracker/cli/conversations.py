@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
+import sys
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,6 +28,7 @@ from tracker.cli.output import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from tracker.outbox.listing import StoredEvent
     from tracker.queries.conversations import Conversation
     from tracker.queries.history import HistoryEntry, ToolCall
 
@@ -177,6 +181,8 @@ def conversation(
 
     SESSION_ID is the conversation's id, as `tracker-sync conversations` prints it.
     """
+    from tracker.events import CONVERSATION_FAILED
+    from tracker.outbox import listing
     from tracker.queries.conversations import find_conversation
     from tracker.queries.history import get_conversation_history
 
@@ -188,12 +194,16 @@ def conversation(
                 "delivered, it may have been pruned"
             )
         history = get_conversation_history(connection, session_id, not no_content, limit or None)
+        failures = listing.Filter(session_id=session_id, type=CONVERSATION_FAILED)
+        failure = next(listing.select(connection, failures, 1), None)
     if as_json:
         echo_json({**vars(whole), "history": [_as_dict(entry) for entry in history]})
         return
     _print_heading(whole)
     for entry in history:
         _print_entry(entry, content=not no_content)
+    if failure is not None and whole.status == "failed" and not no_content:
+        _print_failure(failure)
 
 
 def _as_dict(entry: HistoryEntry) -> dict[str, Any]:
@@ -253,6 +263,27 @@ def _print_tool_call(call: ToolCall) -> None:
         _print_text(f"failed: {call.error}", fg="red")
 
 
+def _print_failure(event: StoredEvent) -> None:
+    """Print why the conversation failed, as far as the row can be read."""
+    try:
+        data = json.loads(event.data)
+        said = [data[name] for name in ("error_type", "error_message") if name in data]
+    except (ValueError, TypeError):
+        said = []
+    click.echo()
+    click.secho("failed", fg="red", bold=True, nl=False)
+    click.secho(f"  {moment(event.timestamp_ms)}", dim=True)
+    if said:  # an erased event says nothing any more
+        _print_text(": ".join(map(str, said)), fg="red")
+
+
 def _print_text(text: str, **style: Any) -> None:
     lines = printable_lines(text).split("\n")
+    if sys.stdout.isatty():  # a terminal would break words, and forget the indent
+        lines = [part for line in lines for part in _wrapped(line)]
     click.secho("\n".join(f"{_INDENT}{line}".rstrip() for line in lines), **style)
+
+
+def _wrapped(line: str) -> list[str]:
+    width = max(shutil.get_terminal_size().columns - len(_INDENT), 20)
+    return textwrap.wrap(line, width, replace_whitespace=False, break_on_hyphens=False) or [""]

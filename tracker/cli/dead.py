@@ -106,7 +106,8 @@ def discard(
     """Delete dead letters for ever.
 
     The loss account counts them as discarded from then on. EVENT_ID is an event's id or its seq.
-    Asks first; without a terminal to ask on, give --yes.
+    Asks first; without a terminal to ask on, give --yes. Erasure events stay as long as anything
+    that they name is stored.
     """
     from tracker.outbox import dead_letters
 

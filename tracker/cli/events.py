@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import re
 from datetime import datetime, timedelta, timezone
@@ -73,6 +74,51 @@ def limit_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+_FILTERS = (
+    click.option(
+        "--state",
+        type=click.Choice(["pending", "delivered", "dead"]),
+        help="Only events in this state.",
+    ),
+    click.option("--pending", "state", flag_value="pending", help="Only what waits to be sent."),
+    click.option("--delivered", "state", flag_value="delivered", help="Only what is delivered."),
+    click.option("--dead", "state", flag_value="dead", help="Only what the server refused."),
+    click.option("--session", metavar="ID", help="Only this conversation."),
+    click.option("--agent", metavar="ID", help="Only this agent."),
+    click.option("--type", "event_type", metavar="TYPE", help="Only this type, as message.logged."),
+    click.option(
+        "--since",
+        type=Since(),
+        metavar="WHEN",
+        help="Only what was logged since: 2026-11-01, 2026-11-01T12:00 (local time), "
+        "2026-11-01T12:00+01:00, or 30m, 2h, 7d ago.",
+    ),
+)
+
+
+def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that say which events are wanted, as its argument `wanted`."""
+
+    @functools.wraps(command)
+    def with_filter(
+        *args: Any,
+        state: str | None,
+        session: str | None,
+        agent: str | None,
+        event_type: str | None,
+        since: int | None,
+        **kwargs: Any,
+    ) -> Any:
+        from tracker.outbox.listing import Filter
+
+        wanted = Filter(state, session, agent, event_type, since)
+        return command(*args, wanted=wanted, **kwargs)
+
+    for option in reversed(_FILTERS):
+        option(with_filter)
+    return with_filter
+
+
 @click.command(
     "list",
     cls=Command,
@@ -85,45 +131,15 @@ def limit_option(command: Callable[..., Any]) -> Callable[..., Any]:
     ],
     exits={0: "listed, or nothing was logged yet", 1: "the outbox cannot be read"},
 )
-@click.option(
-    "--state",
-    type=click.Choice(["pending", "delivered", "dead"]),
-    help="Only events in this state.",
-)
-@click.option("--pending", "state", flag_value="pending", help="Only what waits to be sent.")
-@click.option("--delivered", "state", flag_value="delivered", help="Only what is delivered.")
-@click.option("--dead", "state", flag_value="dead", help="Only what the server refused for good.")
-@click.option("--session", metavar="ID", help="Only this conversation.")
-@click.option("--agent", metavar="ID", help="Only this agent.")
-@click.option("--type", "event_type", metavar="TYPE", help="Only this type, as message.logged.")
-@click.option(
-    "--since",
-    type=Since(),
-    metavar="WHEN",
-    help="Only what was logged since: 2026-11-01, 2026-11-01T12:00 (local time), "
-    "2026-11-01T12:00+01:00, or 30m, 2h, 7d ago.",
-)
+@filter_options
 @limit_option
 @json_option
 @click.pass_obj
-def list_events(
-    place: Place,
-    state: str | None,
-    session: str | None,
-    agent: str | None,
-    event_type: str | None,
-    since: int | None,
-    limit: int,
-    *,
-    as_json: bool,
-) -> None:
+def list_events(place: Place, limit: int, *, wanted: Filter, as_json: bool) -> None:
     """List stored events, the newest last.
 
     Delivered events stay in the outbox for some days; see `tracker-sync prune`.
     """
-    from tracker.outbox.listing import Filter
-
-    wanted = Filter(state, session, agent, event_type, since)
     target = find(place)
     if as_json:
         echo_json_array(map(as_dict, read(target, wanted, limit)))
@@ -232,7 +248,13 @@ def _facts(event: StoredEvent) -> list[tuple[str, str]]:
         state += f" since {moment(event.dead_at_ms)}, {event.dead_code}: {event.dead_message}"
     elif event.delivered_at_ms is not None:
         state += f" {moment(event.delivered_at_ms)}"
-    whole = "matches" if event.intact else "DOES NOT MATCH: the event is not what was stored"
+    whole = (
+        "matches"
+        if event.intact
+        else "of what was erased"
+        if event.erased
+        else "DOES NOT MATCH: the event is not what was stored"
+    )
     return [
         ("event_id", event.event_id),
         ("seq", str(event.seq)),

@@ -20,7 +20,12 @@ _LAZY = {
     "conversation": "tracker.cli.conversations:conversation",
     "unclosed": "tracker.cli.unclosed:unclosed",
     "metrics": "tracker.cli.metrics:metrics",
+    "agents": "tracker.cli.agents:agents",
+    "usage": "tracker.cli.usage:usage",
+    "export": "tracker.cli.export:export",
+    "stats": "tracker.cli.stats:stats",
     "dead": "tracker.cli.dead:dead",
+    "erase": "tracker.cli.erase:erase",
     "verify": "tracker.cli.verify:verify",
     "doctor": "tracker.cli.doctor:doctor",
     "run": "tracker.cli.run:run",
@@ -62,7 +67,7 @@ def cli(ctx: click.Context) -> None:
 
     The options below may also stand after the command's name.
 
-    Shell completion, for bash (or zsh, fish):
+    Shell completion, for bash (for zsh: zsh_source; for fish: see the README):
 
         eval "$(_TRACKER_SYNC_COMPLETE=bash_source tracker-sync)"
 

@@ -31,7 +31,8 @@ def prune(place: Place, days: float | None, *, as_json: bool) -> None:
     """Remove old delivered events and shrink the file.
 
     Only what a receipt says is stored elsewhere is removed: never pending events, never dead
-    letters. The uploader does the same every hour.
+    letters. The uploader does the same every hour. Compliance events stay for ten years; other
+    rules by event type are the application's, and not known here.
     """
     target = find(place)
     removed = given_back = 0

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,18 +10,15 @@ import click
 from tracker.cli.command import Command, Place
 from tracker.cli.context import find, opened
 from tracker.cli.conversations import check_one_format, csv_option, echo_csv
+from tracker.cli.days import bar, calendar, sparkline
 from tracker.cli.events import Since
 from tracker.cli.output import echo_json, json_option, print_facts, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import date
 
     from tracker.queries.metrics import Metrics
-
-_BARS = "▁▂▃▄▅▆▇█"
-_BAR_WIDTH = 20
-_MOST_DAYS = 366
-"""Days up to which those without an event are shown too."""
 
 _DAY_HEADINGS = ("day (UTC)", "conversations", "success", "messages", "tokens", "p95", "cost", "")
 
@@ -121,7 +117,7 @@ def _facts(found: Metrics) -> list[tuple[str, str]]:
         ("failed sessions", f"{found.failed:,}"),
         ("messages", f"{found.messages:,}, and {found.tool_calls:,} tool calls"),
         ("tokens", f"{found.tokens_used:,} of messages, {found.llm_tokens:,} of model calls"),
-        ("cost", f"{_cost(found.cost_usd)} for {found.llm_calls:,} model calls"),
+        ("cost", f"{cost(found.cost_usd)} for {found.llm_calls:,} model calls"),
     ]
     if times.count:
         measured = (times.mean_ms, times.p50_ms, times.p95_ms, times.p99_ms)
@@ -147,39 +143,22 @@ def _cells(day: Metrics, most: int) -> tuple[object, ...]:
         f"{day.messages:,}",
         f"{day.tokens_used:,}",
         _milliseconds(day.response_time.p95_ms),
-        _cost(day.cost_usd),
-        "█" * round(_BAR_WIDTH * day.conversations / most) if most else "",
+        cost(day.cost_usd),
+        bar(day.conversations, most),
     )
 
 
 def without_holes(days: Sequence[Metrics]) -> list[Metrics]:
     """Return the days with those between on which nothing was logged, unless they are too many."""
-    from tracker.queries.metrics import DAY_MS, Metrics
-
     by_day = {day.day: day for day in days if day.day is not None}
-    if not by_day:
-        return []
-    first, last = min(by_day), max(by_day)
-    span = (last - first).days + 1
-    if span > _MOST_DAYS:
-        return list(days)
-    midnight = datetime(first.year, first.month, first.day, tzinfo=timezone.utc)
-    start = int(midnight.timestamp() * 1000)
-    return [
-        by_day.get(
-            first + timedelta(days=number),
-            replace(Metrics(), since_ms=start + number * DAY_MS),
-        )
-        for number in range(span)
-    ]
+    return [by_day.get(day) or _nothing_on(day) for day in calendar(by_day)]
 
 
-def sparkline(values: Sequence[int]) -> str:
-    """Return a row of bars, one for each value, as high as the value is among them."""
-    most = max(values, default=0)
-    if not most:
-        return _BARS[0] * len(values)
-    return "".join(_BARS[round(value * (len(_BARS) - 1) / most)] for value in values)
+def _nothing_on(day: date) -> Metrics:
+    from tracker.queries.metrics import Metrics
+
+    midnight = datetime(day.year, day.month, day.day, tzinfo=timezone.utc)
+    return Metrics(since_ms=int(midnight.timestamp() * 1000))
 
 
 def _percent(rate: float | None) -> str:
@@ -190,5 +169,6 @@ def _milliseconds(value: float | None) -> str:
     return "-" if value is None else f"{value:,.0f} ms"
 
 
-def _cost(dollars: float) -> str:
+def cost(dollars: float) -> str:
+    """Return US dollars as people read them."""
     return f"${dollars:,.4f}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
 _PAUSE_SECONDS = 0.25
 _CHUNK = 500
 _WIDTH = 100
-"""Characters of an event's data on a line."""
+"""Characters of an event's data on a line, where that is no terminal's."""
+_NARROWEST = 20
+"""The fewest on a terminal."""
 
 
 @click.command(
@@ -101,7 +105,10 @@ def follow(outbox: Outbox, wanted: Filter, lines: int, *, endless: bool) -> Iter
 
 
 def _line(event: StoredEvent) -> str:
-    data = printable(event.data)
-    shown = data if len(data) <= _WIDTH else f"{data[: _WIDTH - 1]}…"
     who = printable(event.session_id or event.agent_id or "-")
-    return f"{event.seq}  {moment(event.timestamp_ms)}  {printable(event.type)}  {who}  {shown}"
+    head = f"{event.seq}  {moment(event.timestamp_ms)}  {printable(event.type)}  {who}  "
+    room = _WIDTH
+    if sys.stdout.isatty():  # one line for each event
+        room = max(shutil.get_terminal_size().columns - len(head), _NARROWEST)
+    data = printable(event.data)
+    return head + (data if len(data) <= room else f"{data[: room - 1]}…")

@@ -2,80 +2,192 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import itertools
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from tracker.cli.command import FAILED, OK, Command, Place
-from tracker.cli.context import existing, opened
-from tracker.cli.output import echo_json, events, json_option, printable
+from tracker.cli.command import Command, Place
+from tracker.cli.context import existing, find, opened
+from tracker.cli.findings import NOT_PROVEN, as_dict, exit_code, print_findings
+from tracker.cli.output import echo_json, events, json_option
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tracker.audit.check import ExportReport
+    from tracker.cli.context import Target
     from tracker.outbox.integrity import IntegrityReport
+    from tracker.outbox.links import Problem
+    from tracker.outbox.outbox import Outbox
 
-_SHOWN = 100
-
-_ADVICE = {
-    "digest": "an event was changed after it was stored, by hand or by a failing disk. `tracker-"
-    "sync show SEQ` shows it; if it was pending, it is set aside as a dead letter, not sent",
-    "chain": "events were changed, cut out or put in here. Compare with what the collector has "
-    "(GET /v1/events), and keep a copy of the file as evidence",
-    "gap": "events were deleted by something else than the tracker. If the collector has their "
-    "seqs, nothing is lost; if not, they are",
-    "account": "the figures of the loss account do not fit the rows: something else than the "
-    "tracker changed the file",
-}
+_MOST_PROBLEMS = 1_000
 
 
 @click.command(
     cls=Command,
     examples=[
         "tracker-sync verify",
+        "tracker-sync verify --against-collector",
+        "tracker-sync verify --export audit-2026.jsonl --chain-key-file audit.key",
         "tracker-sync --outbox /mnt/evidence/events.sqlite3 verify --json",
     ],
-    exits={0: "sound", 1: "not sound, not there, or not readable"},
+    exits={
+        0: "sound",
+        1: "not sound, not there, or not readable; or the collector did not answer",
+        NOT_PROVEN: "nothing speaks against it, but the chain of some events could not be checked: "
+        "they were chained under a key that is not given, or without one",
+    },
+)
+@click.option(
+    "--against-collector",
+    "against",
+    is_flag=True,
+    help="Compare with what the collector holds, too. Needs the API key.",
+)
+@click.option(
+    "--export",
+    "exported",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Check a file that `export_audit` wrote, and no outbox.",
+)
+@click.option(
+    "--chain-key-file",
+    "key_files",
+    type=click.Path(dir_okay=False, path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="A chain key besides SDK_CHAIN_KEY, a former one say. May be given several times.",
 )
 @json_option
 @click.pass_obj
-def verify(place: Place, *, as_json: bool) -> None:
+def verify(
+    place: Place,
+    exported: Path | None,
+    key_files: tuple[Path, ...],
+    *,
+    against: bool,
+    as_json: bool,
+) -> None:
     """Check digests, hash chain, gaps in seq and the loss account.
 
-    Reads the whole outbox, in one snapshot, while the application goes on. Needs no API key.
+    Reads the whole outbox, in one snapshot, while the application goes on. Needs no API key. A
+    chain under a chain key is checked with the key in SDK_CHAIN_KEY; without it, all but the chain
+    is checked, and it is said so.
     """
+    if exported is not None and against:
+        raise click.UsageError("--export checks a file by itself; leave out --against-collector")
+    keys = _keys(key_files)
+    if exported is not None:
+        code = _verify_export(exported, keys, as_json=as_json)
+    else:
+        code = _verify_outbox(place, keys, against=against, as_json=as_json)
+    click.get_current_context().exit(code)
+
+
+def _keys(files: Sequence[Path]) -> tuple[bytes, ...]:
+    """Return the chain keys that the environment and the files hold.
+
+    Raises:
+        ConfigurationError: if one is too short.
+    """
+    from tracker.config import check_chain_key
+
+    given: list[tuple[str, str | bytes]] = []
+    if variable := os.environ.get("SDK_CHAIN_KEY"):
+        given.append(("SDK_CHAIN_KEY", variable))
+    for file in files:
+        content = file.read_bytes()
+        try:  # text as in the variable: white space at the ends does not count
+            given.append((f"--chain-key-file {file}", content.decode()))
+        except UnicodeDecodeError:
+            given.append((f"--chain-key-file {file}", content))
+    checked = (check_chain_key(name, key) for name, key in given)
+    return tuple(key for key in checked if key is not None)
+
+
+def _verify_export(path: Path, keys: Sequence[bytes], *, as_json: bool) -> int:
+    from tracker.audit.check import check
+
+    with path.open("rb") as file:
+        report = check(file, keys)
+    if as_json:
+        manifest = report.manifest and vars(report.manifest)
+        found = as_dict(report.problems, report.unproven)
+        echo_json({"export": str(path), "events": report.events, "manifest": manifest, **found})
+    else:
+        _print_export(report)
+    return exit_code(report.problems, report.unproven)
+
+
+def _print_export(report: ExportReport) -> None:
+    click.echo(f"checked {events(report.events)}: digests, chain, manifest, seal")
+    if report.manifest is not None:
+        click.echo(
+            f"outbox {report.manifest.outbox_id}, seq {report.manifest.first_seq} to "
+            f"{report.manifest.last_seq}; last chain value {report.manifest.last_chain}"
+        )
+    print_findings(report.problems, report.unproven, "file")
+
+
+def _verify_outbox(place: Place, keys: Sequence[bytes], *, against: bool, as_json: bool) -> int:
     from tracker.outbox import integrity
 
-    with opened(existing(place)) as outbox, outbox.snapshot() as connection:
-        report = integrity.verify(connection)
+    target = existing(place)
+    compared = None
+    with opened(target) as outbox:
+        with outbox.snapshot() as connection:
+            report = integrity.verify(connection, keys)
+        problems = report.problems
+        if against:
+            compared, differences = _compare(find(place, uploads=True), outbox)
+            problems += differences
     if as_json:
-        echo_json(
-            {
-                "outbox": str(outbox.path),
-                "ok": report.ok,
-                "events": report.events,
-                "first_seq": report.first_seq,
-                "last_seq": report.last_seq,
-                "removed": report.removed,
-                "problems": [vars(problem) for problem in report.problems],
-            }
-        )
+        echo_json(_as_dict(target, report, problems, compared))
     else:
-        _print(report)
-    click.get_current_context().exit(OK if report.ok else FAILED)
+        _print_outbox(report, compared)
+        print_findings(problems, report.unproven, "outbox")
+    return exit_code(problems, report.unproven)
 
 
-def _print(report: IntegrityReport) -> None:
+def _compare(target: Target, outbox: Outbox) -> tuple[int, tuple[Problem, ...]]:
+    """Return how many events the collector holds of this outbox, and what differs."""
+    from tracker.cli.held import Collector
+    from tracker.outbox.comparison import Comparison
+    from tracker.sync.http import HTTPDestination
+
+    outbox_id = outbox.owner.outbox_id
+    destination = HTTPDestination(target.config, outbox_id)
+    try:
+        with outbox.snapshot() as connection:
+            comparison = Comparison(connection, Collector(destination, outbox_id).after)
+            found = tuple(itertools.islice(comparison.problems(), _MOST_PROBLEMS))
+    finally:
+        destination.close()
+    return comparison.events, found
+
+
+def _as_dict(
+    target: Target, report: IntegrityReport, problems: Sequence[Problem], compared: int | None
+) -> dict[str, Any]:
+    return {
+        "outbox": str(target.path),
+        "events": report.events,
+        "first_seq": report.first_seq,
+        "last_seq": report.last_seq,
+        "removed": report.removed,
+        "collector_events": compared,
+        **as_dict(problems, report.unproven),
+    }
+
+
+def _print_outbox(report: IntegrityReport, compared: int | None) -> None:
     click.echo(
         f"checked {events(report.events)} up to seq {report.last_seq:,}: digests, chain, gaps, "
         f"loss account; {events(report.removed)} removed on purpose"
     )
-    if report.ok:
-        click.echo("sound")
-        return
-    for problem in report.problems[:_SHOWN]:
-        where = "outbox" if problem.seq is None else f"seq {problem.seq}"
-        click.echo(f"{where}: {problem.kind}: {printable(problem.message)}")
-    if len(report.problems) > _SHOWN:
-        click.echo(f"… and {len(report.problems) - _SHOWN} more: tracker-sync verify --json")
-    click.echo("\nnot sound. What to do:")
-    for kind in dict.fromkeys(problem.kind for problem in report.problems):
-        click.echo(f"  {kind}: {_ADVICE.get(kind, 'keep a copy of the file')}")
+    if compared is not None:
+        click.echo(f"compared with {events(compared)} that the collector holds")

@@ -27,17 +27,23 @@ class ApiKey:
 
     Attributes:
         id: Its number, for ``tracker-collector keys revoke``.
-        client_id: The one client it speaks for.
+        client_id: The one client it speaks for; None for an operator's, which reads all clients'
+            events and sends none.
         label: What the operator calls it, or None.
         created_at_ms: Unix milliseconds.
         revoked_at_ms: Unix milliseconds, or None while it is valid.
     """
 
     id: int
-    client_id: str
+    client_id: str | None
     label: str | None
     created_at_ms: int
     revoked_at_ms: int | None
+
+    @property
+    def operator(self) -> bool:
+        """Whether it is an operator's."""
+        return self.client_id is None
 
 
 class Keys:
@@ -49,18 +55,24 @@ class Keys:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def create(self, client_id: str, label: str | None = None) -> tuple[str, ApiKey]:
-        """Make a key for `client_id`; return it, for the only time ever, and its description.
+    def create(self, client_id: str | None, label: str | None = None) -> tuple[str, ApiKey]:
+        """Make a key; return it, for the only time ever, and its description.
+
+        Args:
+            client_id: The client it is for; None makes an operator's key.
+            label: What to call it.
 
         Raises:
             ValueError: `client_id` or `label` is not something the database and HTTP can hold.
         """
-        check_client_id(client_id)
+        if client_id is not None:
+            check_client_id(client_id)
         if label is not None and (len(label) > MAX_ID_LENGTH or not label.isprintable()):
             raise ValueError(f"the label is not a line of at most {MAX_ID_LENGTH} characters")
         key = _PREFIX + secrets.token_urlsafe(32)
         values = {
-            "client_id": client_id,
+            "client_id": client_id or "",
+            "operator": client_id is None,
             "key_hash": hash_key(key),
             "created_at_ms": time.time_ns() // 1_000_000,
             "label": label,
@@ -122,6 +134,5 @@ def check_client_id(client_id: str) -> None:
 
 
 def _describe(row: RowMapping) -> ApiKey:
-    return ApiKey(
-        row["id"], row["client_id"], row["label"], row["created_at_ms"], row["revoked_at_ms"]
-    )
+    client_id = None if row["operator"] else row["client_id"]
+    return ApiKey(row["id"], client_id, row["label"], row["created_at_ms"], row["revoked_at_ms"])

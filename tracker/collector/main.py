@@ -108,14 +108,22 @@ def keys() -> None:
 
 
 @keys.command("create")
-@click.option("--client", "client_id", required=True, help="The client that the key is for.")
+@click.option("--client", "client_id", help="The client that the key is for.")
+@click.option(
+    "--operator", is_flag=True, help="A key that reads every client's events and sends none."
+)
 @click.option("--label", help="What you want to call the key.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @_database_option
-def create_key(client_id: str, label: str | None, as_json: bool, database: str) -> None:
+def create_key(
+    client_id: str | None, operator: bool, label: str | None, as_json: bool, database: str
+) -> None:
     """Make a key and print it. It is shown this once; only its hash is stored."""
+    if operator == (client_id is not None):
+        raise click.UsageError("give either --client CLIENT_ID or --operator")
     try:
-        check_client_id(client_id)
+        if client_id is not None:
+            check_client_id(client_id)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--client") from error
     with _opened(database) as store:
@@ -127,7 +135,8 @@ def create_key(client_id: str, label: str | None, as_json: bool, database: str) 
         click.echo(json.dumps({**_as_dict(description), "key": key}))
     else:
         click.echo(key)
-        click.echo(f"key {description.id} for {client_id}; it is not shown again", err=True)
+        click.echo(f"key {description.id} for {_holder(description)}; it is not shown again",
+                   err=True)  # fmt: skip
 
 
 @keys.command("list")
@@ -144,7 +153,7 @@ def list_keys(as_json: bool, database: str) -> None:
         revoked = f"revoked {_date(key.revoked_at_ms)}" if key.revoked_at_ms else "valid"
         label = f"  {key.label}" if key.label else ""
         click.echo(
-            f"{key.id}  {key.client_id}  created {_date(key.created_at_ms)}  {revoked}{label}"
+            f"{key.id}  {_holder(key)}  created {_date(key.created_at_ms)}  {revoked}{label}"
         )
 
 
@@ -232,10 +241,15 @@ def _as_dict(key: ApiKey) -> dict[str, Any]:
     return {
         "id": key.id,
         "client_id": key.client_id,
+        "operator": key.operator,
         "label": key.label,
         "created_at_ms": key.created_at_ms,
         "revoked_at_ms": key.revoked_at_ms,
     }
+
+
+def _holder(key: ApiKey) -> str:
+    return "(operator)" if key.client_id is None else key.client_id
 
 
 def _date(milliseconds: int) -> str:

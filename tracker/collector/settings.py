@@ -16,7 +16,9 @@ class Settings:
         max_body_bytes: Bytes of a request body as it travels, compressed or not.
         max_decoded_bytes: Bytes of a request body after decompression. The protocol's batches
             have at most 4 MiB; the rest is slack.
-        max_page_bytes: Characters of ``data`` after which a page of ``GET /v1/events`` ends early.
+        max_page_bytes: Characters of ``data`` after which a page of events, of a history or of
+            activities ends early.
+        concurrent_reads: Queries for histories and figures that run at once; more wait.
         body_idle_seconds: Longest silence within a request body before it is answered 408.
     """
 
@@ -24,4 +26,5 @@ class Settings:
     max_body_bytes: int = 8 * _MIB
     max_decoded_bytes: int = 8 * _MIB
     max_page_bytes: int = 8 * _MIB
+    concurrent_reads: int = 4
     body_idle_seconds: float = 60.0

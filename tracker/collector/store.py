@@ -5,18 +5,22 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import logging
 import os
+import sqlite3
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy
 from sqlalchemy import event as listen
-from sqlalchemy import func, select
+from sqlalchemy import func, select, union
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from tracker.collector.tables import api_keys, events, metadata
+from tracker.collector import erasure
+from tracker.collector.schema import bring_up_to_date
+from tracker.collector.tables import api_keys, events
 from tracker.errors import ConfigurationError, TrackerError
 
 if TYPE_CHECKING:
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, RowMapping
 
     from tracker.collector.batch import Batch, ReceivedEvent
+
+logger = logging.getLogger(__name__)
 
 _BUSY_SECONDS = 30
 _FETCH_ROWS = 100
@@ -71,14 +77,21 @@ class Store:
     def __init__(self, database: str | Path) -> None:
         url = _parse(database)
         self._file_lock: _FileLock | None = None
+        self._log_holds_erased = False
         with _translated():
             if url.get_backend_name() == "sqlite":
                 self._file_lock = _FileLock(_make_file(url))
             self._engine = _make_engine(url)
             self._writer = self._engine.execution_options(tracker_writes=True)
+            self._reader = self._engine
+            if self._engine.dialect.name == "postgresql":
+                # By default each statement there sees what was committed meanwhile.
+                self._reader = self._engine.execution_options(isolation_level="REPEATABLE READ")
             try:
                 with self.writing("schema") as connection:
-                    metadata.create_all(connection)
+                    bring_up_to_date(connection)
+                if self._file_lock is not None:
+                    self._empty_log()  # one that broke off may have left erased data in it
             except BaseException:
                 self.close()
                 raise
@@ -94,7 +107,7 @@ class Store:
         Raises:
             StorageError: for every trouble with the database, in the block as well.
         """
-        with _translated(), self._engine.connect() as connection, connection.begin():
+        with _translated(), self._reader.connect() as connection, connection.begin():
             yield connection
 
     @contextlib.contextmanager
@@ -130,6 +143,9 @@ class Store:
     def store_batch(self, batch: Batch, received_at_ms: int) -> Stored:
         """Store a batch's valid events; what is here already by its `event_id` stays as it is.
 
+        Events that a ``compliance.erased`` event of the batch names are erased with it, and those
+        that an earlier one named are stored as erased.
+
         Raises:
             StorageError: nothing of the batch was stored.
         """
@@ -146,6 +162,8 @@ class Store:
             )
             for event_id in known.scalars():
                 del new[event_id]
+            named = erasure.named_in(new.values())
+            erased = erasure.erase(connection, batch.client_id, named)
             rows = [
                 {
                     "client_id": batch.client_id,
@@ -154,11 +172,36 @@ class Store:
                     "received_at_ms": received_at_ms,
                     **event._asdict(),
                 }
-                for event in new.values()
+                for event in erasure.as_stored(connection, batch.client_id, new, named)
             ]
             if rows:
                 connection.execute(_insert_unless_known(connection.dialect.name), rows)
+        self._log_holds_erased = self._log_holds_erased or erased > 0
+        if self._log_holds_erased:
+            self._empty_log()
         return Stored(len(rows), len(batch.events) - len(rows))
+
+    def _empty_log(self) -> None:
+        """Empty SQLite's write-ahead log, which still holds what was erased.
+
+        Not while somebody reads an old state, which the log holds for them: then it is tried again
+        with the next batch, and when the database is opened.
+        """
+        with self._file_lock or contextlib.nullcontext():
+            # Not by SQLAlchemy: that begins a transaction, and a checkpoint must not be in one.
+            connection = self._engine.raw_connection()
+            try:
+                cursor = connection.cursor()
+                cursor.execute("PRAGMA busy_timeout=0")
+                busy, _, _ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                cursor.execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000}")
+                self._log_holds_erased = bool(busy)
+            except sqlite3.Error as error:
+                # The batch is stored, and its sender has to hear so.
+                logger.warning("erased data is still in the database's log: %s", error)
+                connection.invalidate()
+            finally:
+                connection.close()
 
     def events_after(
         self, client_id: str, after: int, limit: int, max_page_bytes: int
@@ -224,6 +267,25 @@ class Store:
         with self.reading() as connection:
             return list(connection.execute(query).scalars())
 
+    def client_ids(self, after: str, limit: int) -> list[str]:
+        """Return clients that have a key or sent events, in the database's order of ids.
+
+        Args:
+            after: Only ids that come later in that order.
+            limit: How many at most.
+
+        Raises:
+            StorageError: the database could not be read.
+        """
+        sent, keyed = (
+            select(table.c.client_id).where(table.c.client_id > after)
+            for table in (events, api_keys)
+        )
+        with self.reading() as connection:
+            return list(
+                connection.execute(union(sent, keyed).order_by("client_id").limit(limit)).scalars()
+            )
+
     def integrity_rows(self, client_id: str, outbox_id: str) -> Iterator[IntegrityRow]:
         """Yield an outbox's events by `seq` without holding all of them at once.
 
@@ -241,6 +303,37 @@ class Store:
         with self.reading() as connection, connection.execute(query) as result:
             for row in result:
                 yield IntegrityRow(*row)
+
+    def chain_page(
+        self, client_id: str, outbox_id: str, after: int, limit: int
+    ) -> list[RowMapping]:
+        """Return an outbox's next events after a seq, without their content, by `seq`.
+
+        Args:
+            client_id: Whose outbox.
+            outbox_id: Which one.
+            after: Return events with a greater `seq` only.
+            limit: How many at most; but all that share a seq come together.
+
+        Raises:
+            StorageError: the database could not be read.
+        """
+        query = (
+            select(*(events.c[name] for name in IntegrityRow._fields))
+            .where(
+                events.c.client_id == client_id,
+                events.c.outbox_id == outbox_id,
+                events.c.seq > after,
+            )
+            .order_by(events.c.seq, events.c.id)
+            .limit(limit + 1)
+        )
+        with self.reading() as connection:
+            rows = list(connection.execute(query).mappings())
+        if len(rows) <= limit:
+            return rows
+        cut_off = rows[-1]["seq"]
+        return [row for row in rows if row["seq"] != cut_off] or rows
 
 
 class _FileLock:
@@ -339,6 +432,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
         connection.execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000}")
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA secure_delete=ON")  # overwrite what is erased
     except BaseException:
         connection.close()  # the pool does not know it yet
         raise

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
+    FromClause,
     Index,
     Integer,
     MetaData,
@@ -12,7 +14,11 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
+    select,
 )
+
+from tracker.queries.source import COLUMNS
 
 MAX_ID_LENGTH = 256
 """Characters in a client, agent, session or user id and in an event's type."""
@@ -28,11 +34,13 @@ api_keys = Table(
     "api_keys",
     metadata,
     Column("id", _RowId, primary_key=True, autoincrement=True),
+    # Empty for an operator's key, which is no client's.
     Column("client_id", String(MAX_ID_LENGTH), nullable=False),
     Column("key_hash", String(HEX_LENGTH), nullable=False, unique=True),
     Column("created_at_ms", BigInteger, nullable=False),
     Column("revoked_at_ms", BigInteger),
     Column("label", String(MAX_ID_LENGTH)),
+    Column("operator", Boolean, nullable=False, server_default=false()),
     sqlite_autoincrement=True,
 )
 """SHA-256 hashes of the keys given out; a key itself is stored nowhere."""
@@ -59,7 +67,27 @@ events = Table(
     # Not unique: after damage an outbox can give a seq to another event.
     Index("ix_events_outbox", "client_id", "outbox_id", "seq"),
     Index("ix_events_session", "client_id", "session_id"),
+    Index("ix_events_type", "client_id", "type", "timestamp_ms"),
     # A reader that remembers the highest id it saw must never meet that id again.
     sqlite_autoincrement=True,
 )
 """Every event received, in the order of receipt (`id`); `data` is canonical JSON text."""
+
+erased_events = Table(
+    "erased_events",
+    metadata,
+    Column("client_id", String(MAX_ID_LENGTH), primary_key=True),
+    Column("event_id", String(UUID_LENGTH), primary_key=True),
+)
+"""Events that an erasure named before they arrived; when they do, they are stored as erased."""
+
+
+def events_of(client_id: str) -> FromClause:
+    """Return one client's events as the queries that trackers share want them.
+
+    They are taken to be logged in the order of receipt: an outbox uploads in the order of `seq`,
+    but for dead letters that were tried again.
+    """
+    columns = [events.c.id.label("position") if name == "position" else events.c[name]
+               for name in COLUMNS]  # fmt: skip
+    return select(*columns).where(events.c.client_id == client_id).subquery("events_of_client")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tracker.outbox import account, removal
+from tracker.outbox import account, erasure, removal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,11 +37,17 @@ def retry(event_ids: Sequence[str] | None = None) -> Callable[[Transaction], int
 
 
 def discard(event_ids: Sequence[str] | None = None) -> Callable[[Transaction], int]:
-    """Return the job that deletes dead letters, all or those named, and counts them."""
+    """Return the job that deletes dead letters, all or those named, and counts them.
+
+    Erasure events stay as long as anything is stored that they name: without them, an erased
+    event could not be told from a changed one.
+    """
 
     def job(transaction: Transaction) -> int:
         connection = transaction.connection
-        removed = removal.remove(connection, _find(connection, event_ids))
+        found = _find(connection, event_ids)
+        needed = erasure.still_needed(connection, [seq for seq, _ in found])
+        removed = removal.remove(connection, [row for row in found if row[0] not in needed])
         account.add(connection, account.DEAD, -removed)
         account.discard(connection, account.BY_OPERATOR, removed)
         return removed

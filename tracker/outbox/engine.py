@@ -87,5 +87,6 @@ def _pragmas(durability: str, *, writer: bool) -> list[str]:
             *common,
             f"wal_autocheckpoint={WAL_PAGES}",
             f"journal_size_limit={_WAL_LIMIT_BYTES}",
+            "secure_delete=ON",  # overwrite what is removed; `scrub` does the rest
         ]
     return [*common, "wal_autocheckpoint=0", "query_only=ON"]

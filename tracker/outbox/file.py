@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from tracker import log
+from tracker import canonical, log
 from tracker.errors import (
     ConfigurationError,
     OutboxDamagedError,
@@ -71,7 +71,8 @@ class OutboxFile:
         self._lock = FileLock(self.path.with_name(f"{self.path.name}.lock"), replacement.LOCK_MARK)
         self.upload_lock = FileLock(self.path.with_name(self.path.name + ".sync-lock"))
         engine = make_engine(self.path, config.durability, writer=True)
-        self._writer = Writer(engine, self._lock, self.path)
+        self._chain_key = canonical.key_bytes(config.chain_key)
+        self._writer = Writer(engine, self._lock, self.path, self._chain_key)
         self._readers = make_engine(self.path, config.durability, writer=False)
         self._read_lock = threading.RLock()
         self._read_connection: Connection | None = None
@@ -127,7 +128,7 @@ class OutboxFile:
             raise schema.explain(self.path, error) from error
         if self._check_owner_too:
             self._check_owner()
-        self._writer.file = file
+        self._writer.go_on_in(file)
         self.generation += 1
 
     def _prepare(self) -> None:
@@ -339,6 +340,7 @@ class OutboxFile:
                 self.path,
                 (self.owner.client_id, self.owner.base_url) if self.generation else None,
                 (config.client_id, config.base_url) if self._check_owner_too else None,
+                self._chain_key,
             )
         except (SQLAlchemyError, OSError) as trouble:
             self._mend_at = time.monotonic() + _MEND_AGAIN_SECONDS
@@ -403,11 +405,14 @@ class OutboxFile:
         """
         if not self._hold():
             return False
+        self._close_stale()
+        self._close_read_connection()
+        return True
+
+    def _close_stale(self) -> None:
         stale = self._writer.take_stale()
         if stale is not None:
             stale.close()
-        self._close_read_connection()
-        return True
 
     def _hold(self) -> bool:
         """Keep everybody out until `resume`; False if this thread is inside a write."""
@@ -437,6 +442,7 @@ class OutboxFile:
     def _shut(self) -> None:
         self._closed = True
         self._writer.close()
+        self._close_stale()
         with self._read_lock:
             self._close_read_connection()
         self._snapshots.await_end(_SNAPSHOT_SECONDS)

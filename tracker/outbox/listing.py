@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracker import canonical
+from tracker.erasure import ERASED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,10 +62,12 @@ class StoredEvent(NamedTuple):
     @property
     def intact(self) -> bool:
         """Whether the row still matches its digest."""
-        try:
-            return canonical.digest(canonical.envelope(*self[1:8])) == self.digest
-        except (TypeError, ValueError):
-            return False
+        return canonical.matches(self.digest, *self[1:8])
+
+    @property
+    def erased(self) -> bool:
+        """Whether its data was erased; only `integrity.verify` tells whether rightly so."""
+        return self.data == ERASED and not self.intact
 
 
 @dataclass(frozen=True)

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from tracker import log
-from tracker.errors import OutboxDamagedError, OutboxError, OutboxFullError
+from sqlalchemy.exc import DBAPIError
+
+from tracker import canonical, log
+from tracker.erasure import ErasureResult, subject_of
+from tracker.errors import OutboxDamagedError, OutboxError
 from tracker.health import Health
-from tracker.outbox import account, replacement, retention, status, uploads
+from tracker.outbox import (
+    account,
+    chain_key,
+    erasure,
+    replacement,
+    retention,
+    schema,
+    scrub,
+    status,
+    uploads,
+)
 from tracker.outbox.ballast import Ballast, is_disk_full
 from tracker.outbox.buffer import MemoryBuffer
 from tracker.outbox.file import OutboxFile
+from tracker.outbox.size import SizeBound
 from tracker.outbox.status import OutboxStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from tracker.config import APIConfig
     from tracker.events import Event
@@ -23,10 +37,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_SIZE_CHECK_EVERY = 64
-"""Events between two looks at the outbox's size."""
 _LOOK_AGAIN_SECONDS = 1.0
-"""How long a full outbox is taken for full without another look."""
+"""How soon a full disk is looked at again."""
 
 
 class Outbox(OutboxFile):
@@ -54,15 +66,53 @@ class Outbox(OutboxFile):
         self._disk_full = False
         self._storage_error: str | None = None
         self._last_seen = OutboxStatus()
-        self._until_size_check = 0
-        self._full: OutboxFullError | None = None
-        self._look_again_at = 0.0
+        self._bound = SizeBound(self, config)
         self.on_commit: Callable[[], None] = _nothing
         super().__init__(config, check_owner=check_owner)
+        if check_owner:
+            try:
+                self._settle_chain_key()
+            except BaseException:
+                self._shut()
+                raise
 
     @staticmethod
     def _new_buffer(config: APIConfig) -> MemoryBuffer:
         return MemoryBuffer(config.memory_buffer_events, config.memory_buffer_bytes)
+
+    def _open(self) -> None:
+        super()._open()
+        self._retention = retention.Retention(self._config.retention)  # seqs begin anew
+
+    def mend(self, error: OutboxDamagedError, generation: int) -> bool:
+        """Begin anew as `OutboxFile.mend`; the new outbox knows of the chain key too."""
+        if not super().mend(error, generation):
+            return False
+        if self._check_owner_too:
+            try:
+                self._settle_chain_key()
+            except OutboxError as trouble:
+                log.error("the new outbox does not know of its chain key yet: %s", trouble)
+        return True
+
+    def _settle_chain_key(self) -> None:
+        """Note the chain key's check value in the file, so that `verify` knows of the key.
+
+        Events are taken with any key and without: a lost key must not cost any.
+
+        Raises:
+            OutboxError: if that cannot be, and `on_error` is ``"raise"``.
+        """
+        with self.reading() as connection:
+            remembered = chain_key.read(connection)
+        chain_key.warn(self.path, self._chain_key, remembered)
+        if self._chain_key is not None and remembered.check != canonical.key_check(self._chain_key):
+            try:
+                self.run(chain_key.remember(self._chain_key))
+            except OutboxError as error:
+                if self._config.on_error == "raise":
+                    raise
+                log.error("the outbox does not know of its chain key yet: %s", error)
 
     def append(self, event: Event) -> None:
         """Store `event`; on return it is durable, unless storage failed and `on_error` bears it.
@@ -78,30 +128,61 @@ class Outbox(OutboxFile):
                     self._buffer.hold(event)
                     return
                 self.drain_buffer()
-            if self._ballast.spent:
-                self._refuse_on_full_disk()
-            if self._config.max_outbox_bytes is not None:
-                self._check_size()
+            self._see_to_room(1)
             self._writer.append(event, lambda error: self._orphaned(event, error))
         except OutboxError as error:
-            self._note_trouble(error)
-            if isinstance(error, OutboxDamagedError) and self._append_anew(
-                event, error, generation
-            ):
-                return
-            if self._config.on_error == "raise":
-                raise
-            self._buffer.note_failure(error)
-            self._buffer.hold(event)
+            self._bear([event], error, generation)
         else:
             self.on_commit()
 
-    def _append_anew(self, event: Event, error: OutboxDamagedError, generation: int) -> bool:
-        """Store an event in a new outbox, after `error` with the one of `generation`."""
+    def append_all(self, events: Sequence[Event]) -> None:
+        """Store `events` in one transaction, all or none of them; otherwise as `append`.
+
+        Raises:
+            OutboxError: if they could not be stored and `on_error` is ``"raise"``.
+            TrackerClosedError: if the outbox is closed.
+        """
+        generation = self.generation
+        if self._buffer.in_use and not self._buffer.should_retry():
+            self._keep(events)
+            return
+        try:
+            self.drain_buffer()
+            self._see_to_room(len(events))
+            self._writer.run(lambda transaction: [transaction.append(event) for event in events])
+        except OutboxError as error:
+            self._bear(events, error, generation)
+        else:
+            self.on_commit()
+
+    def _see_to_room(self, events: int) -> None:
+        """Keep new events out of the room that uploading and pruning need, on disk and in the file.
+
+        Raises:
+            OutboxError: as long as there is no room.
+        """
+        if self._ballast.spent:
+            raise OutboxError(f"the disk is full; the outbox {self.path} waits for room")
+        self._bound.check(events)
+
+    def _bear(self, events: Sequence[Event], error: OutboxError, generation: int) -> None:
+        """Do what `on_error` says with events that could not be stored, if no new outbox helps."""
+        self._note_trouble(error)
+        if isinstance(error, OutboxDamagedError) and self._append_anew(events, error, generation):
+            return
+        if self._config.on_error == "raise":
+            raise error
+        self._buffer.note_failure(error)
+        self._keep(events)
+
+    def _append_anew(
+        self, events: Sequence[Event], error: OutboxDamagedError, generation: int
+    ) -> bool:
+        """Store events in a new outbox, after `error` with the one of `generation`."""
         try:
             if not self.mend(error, generation):
                 return False
-            self._writer.run(_append_once([event]))
+            self._writer.run(_append_once(events))
         except OutboxError as again:
             self._note_trouble(again)
             return False
@@ -109,13 +190,9 @@ class Outbox(OutboxFile):
         self.on_commit()
         return True
 
-    def _refuse_on_full_disk(self) -> None:
-        """Keep new events out of the room that uploading and pruning need.
-
-        Raises:
-            OutboxError: as `on_error` has it, until there is room again.
-        """
-        raise OutboxError(f"the disk is full; the outbox {self.path} waits for room")
+    def _keep(self, events: Sequence[Event]) -> None:
+        for event in events:
+            self._buffer.hold(event)
 
     def _note_trouble(self, error: OutboxError) -> None:
         """Have the sync thread look at once what is the matter, and `health` tell of it."""
@@ -148,10 +225,7 @@ class Outbox(OutboxFile):
             account.discard(transaction.connection, account.BY_BUFFER, lost)
 
         try:
-            if self._ballast.spent:
-                self._refuse_on_full_disk()
-            if self._config.max_outbox_bytes is not None:
-                self._check_size()
+            self._see_to_room(len(events))
             self._writer.run(job)
         except OutboxError as error:
             self._note_trouble(error)
@@ -189,62 +263,93 @@ class Outbox(OutboxFile):
             self._storage_error = None
         return result
 
-    def prune(self, retention_days: float) -> int:
-        """Remove events delivered longer ago than `retention_days`; return how many."""
-        return self._prune(time.time_ns() // 1_000_000 - int(retention_days * 86_400_000))
+    def erase(self, user_id: str, said: Mapping[str, Any]) -> ErasureResult:
+        """Replace all data about a user by markers, and log events that name what was erased.
 
-    def _prune(self, delivered_before_ms: int) -> int:
-        removed, after = 0, 0
-        while after >= 0:
-            some, after = self.run(retention.prune(delivered_before_ms, after))
-            removed += some
-        if removed:
-            self._shrink()
-        return removed
+        Whatever was stored before the call, events in this process's memory included. In chunks:
+        logging calls wait for one of them at most, and at the end while the file is written anew.
+        Cut off at any point, what was erased is named; call again for the rest.
 
-    def _shrink(self) -> None:
-        free = -1
-        while True:
-            self.run(retention.give_back_pages)
-            with self.reading() as connection:
-                left = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
-            if left in (0, free):
-                return
-            free = left
-
-    def _check_size(self) -> None:
-        """Keep to `max_outbox_bytes`, looking only now and then.
+        Args:
+            user_id: The user.
+            said: Further fields of the erasure events: the reason.
 
         Raises:
-            OutboxFullError: if there is no room and the policy is to refuse.
+            OutboxError: if the outbox cannot be read or written.
+            ValidationError: if `said` leaves an event no room.
+            TrackerClosedError: if the outbox is closed.
         """
-        if self._full and time.monotonic() < self._look_again_at:
-            raise self._full
-        if self._until_size_check > 0 and not self._full:
-            self._until_size_check -= 1
-            return
-        self._until_size_check = _SIZE_CHECK_EVERY
-        self._full = None
-        if self._oversized() and not self._make_room():
-            self._look_again_at = time.monotonic() + _LOOK_AGAIN_SECONDS
-            self._full = OutboxFullError(
-                f"the outbox {self.path} has reached max_outbox_bytes "
-                f"({self._config.max_outbox_bytes:,}) with undelivered events only"
-            )
-            raise self._full
+        self._check_open()
+        self._store_rescued()
+        self.drain_buffer()
+        with self.snapshot() as connection:
+            found = erasure.find(connection, user_id)
+        erased, named_by = 0, []
+        for job in erasure.jobs(found, user_id, said, self._config.max_event_bytes):
+            count, event_id = self.run(job)
+            erased += count
+            named_by.append(event_id)
+        self.on_commit()
+        scrubbed = self.scrub() and not self._damaged_sets_hold_more()
+        return ErasureResult(subject_of(user_id), erased, tuple(named_by), scrubbed)
 
-    def _make_room(self) -> bool:
-        """Remove delivered events, then what the policy gives up; tell whether there is room."""
-        self._prune(retention.EVERYTHING)
-        while self._oversized():
-            if self._config.outbox_full == "refuse" or not self.run(retention.discard_oldest):
-                return False
+    def _damaged_sets_hold_more(self) -> bool:
+        """Tell whether damaged files lie aside, which no erasure reaches; say so."""
+        sets = replacement.damaged_sets(self.path)
+        if sets:
+            log.warning(
+                "what was erased may still be in the damaged files that were kept aside; delete "
+                "them: %s",
+                ", ".join(map(str, sets)),
+            )
+        return bool(sets)
+
+    def scrub(self) -> bool:
+        """Leave no trace of what was erased in the files, if any is left; tell whether it is so.
+
+        Nobody can write meanwhile. Programs that read an old state are waited for, some seconds.
+        """
+        with self.reading() as connection:
+            if not scrub.due(connection):
+                return True
+        end = time.monotonic() + scrub.PATIENCE_SECONDS
+        try:
+            while not (done := self._writer.alone(scrub.scrub)):
+                if done is None or time.monotonic() >= end:
+                    log.warning(
+                        "traces of erased events stay in the log of the outbox %s until no program "
+                        "reads an old state of it; it is tried again",
+                        self.path,
+                    )
+                    return False
+                time.sleep(scrub.RETRY_SECONDS)
+        except (DBAPIError, OSError, OutboxError) as error:
+            log.warning(
+                "traces of erased events stay in the outbox's files; it is tried again: %s",
+                schema.explain(self.path, error),
+            )
+            return False
         return True
 
-    def _oversized(self) -> bool:
-        with self.reading() as connection:
-            used = retention.used_bytes(connection)
-        return used > (self._config.max_outbox_bytes or 0)
+    def prune(self, retention_days: float | None = None) -> int:
+        """Remove events delivered long ago, log how many of each type, and return how many.
+
+        What the last erasure could not scrub is scrubbed too.
+
+        Args:
+            retention_days: Days to keep what no rule of `APIConfig.retention` says more of; by
+                default the configured ones.
+        """
+        config = self._config
+        days = config.retention_days if retention_days is None else retention_days
+        removed = self._retention.round(self.run, days)
+        if removed:
+            self._bound.shrink()
+        if removed.keys() - {retention.RETENTION_APPLIED}:  # or one report would bring the next
+            self.run(retention.report(removed))
+            self.on_commit()
+        self.scrub()
+        return removed.total()
 
     def look(self, *, now: bool = False) -> bool:
         """Look at the files as `OutboxFile.look`; then, on a full disk, for room.
@@ -274,7 +379,7 @@ class Outbox(OutboxFile):
             OutboxError: if it was not for want of room.
         """
         try:
-            self._prune(retention.EVERYTHING)
+            self._bound.free_delivered()
             self.empty_log()
         except OutboxError as error:
             if not is_disk_full(error):
@@ -347,7 +452,18 @@ class Outbox(OutboxFile):
                 len(self._buffer) + self._buffer.lost,
                 error,
             )
+        else:
+            self._anchor()
         self._shut()
+
+    def _anchor(self) -> None:
+        generation = self.generation
+        try:
+            self._writer.anchor()
+        except OutboxDamagedError as error:  # the last chance to save what is not delivered
+            self.mend(error, generation)
+        except OutboxError as error:  # what is stored is stored; only its end is not noted
+            log.info("where the outbox ends could not be noted: %s", error)
 
 
 def _append_once(events: Sequence[Event]) -> Callable[[Transaction], None]:

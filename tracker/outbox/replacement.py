@@ -14,17 +14,19 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from tracker import log
+from tracker.erasure import ERASED
 from tracker.errors import NotAnOutboxError, OutboxDamagedError
-from tracker.outbox import account, pages, salvage, schema, tables, uploads
+from tracker.outbox import account, chain_key, pages, salvage, schema, scrub, tables, uploads
 from tracker.outbox.engine import make_engine
 from tracker.outbox.owner import Owner
-from tracker.outbox.writer import SURE_SECONDS, Transaction, driver_of
+from tracker.outbox.writer import SURE_SECONDS, Transaction, driver_of, read_head
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from sqlalchemy import Connection
@@ -40,12 +42,16 @@ _CHUNK = 1_000
 
 
 class Result(NamedTuple):
-    """How many events came over, by state, what is known to be lost, and where the old set is."""
+    """How many events came over, by state, what is known to be lost, and where the old set is.
+
+    Of those that came over, `erased` are markers: the old set may hold what was erased.
+    """
 
     pending: int
     delivered: int
     dead: int
     lost: int
+    erased: int
     aside: Path
 
 
@@ -136,14 +142,23 @@ def check(path: Path) -> None:
 
 
 def begin_anew(
-    path: Path, owner: tuple[str, str] | None, fallback: tuple[str, str] | None
+    path: Path,
+    owner: tuple[str, str] | None,
+    fallback: tuple[str, str] | None,
+    key: bytes | None,
 ) -> Result:
     """Make a new outbox of what `path` still holds, move the damaged set aside, put it there.
+
+    Its chain begins anew, over the rows that came over, and so does the account's entry `stored`:
+    `verify` finds the new outbox whole. That it had a predecessor, and what was lost of that, is
+    told by the account (`account.BY_DAMAGE`) and the damaged set, which is the only evidence of
+    what happened before.
 
     Args:
         path: The outbox.
         owner: Its client id and base URL, where known.
         fallback: Those to take if the file does not tell.
+        key: The chain key; the new outbox remembers it.
 
     Raises:
         OutboxDamagedError: if nobody can tell whose outbox it was.
@@ -155,7 +170,7 @@ def begin_anew(
     owner = owner or fallback
     if owner is None:
         raise _ownerless(path)
-    _make(_being_made(path), found, *owner)
+    _make(_being_made(path), found, *owner, key)
     _being_made(path).replace(_ready(path))
     _sync_folder(path)
     aside = _free_name(path)
@@ -165,7 +180,8 @@ def begin_anew(
     states = [(row.pending, row.delivered_at_ms is not None) for row in found.rows]
     pending, delivered = states.count((True, False)), states.count((False, True))
     dead = len(found.rows) - pending - delivered
-    return Result(pending, delivered, dead, found.lost, aside)
+    erased = sum(row.event.data == ERASED for row in found.rows)
+    return Result(pending, delivered, dead, found.lost, erased, aside)
 
 
 def finish_interrupted(path: Path) -> None:
@@ -230,7 +246,7 @@ def _sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def _make(path: Path, found: Salvage, client_id: str, base_url: str) -> None:
+def _make(path: Path, found: Salvage, client_id: str, base_url: str, key: bytes | None) -> None:
     """Make a whole outbox at `path`, on disk and without a log, of the rows found."""
     for leftover in ("", *_COMPANIONS, "-journal"):
         path.with_name(path.name + leftover).unlink(missing_ok=True)
@@ -238,17 +254,25 @@ def _make(path: Path, found: Salvage, client_id: str, base_url: str) -> None:
     engine = make_engine(path, "full", writer=True)
     schema.bring_up_to_date(engine, client_id, base_url)
     with engine.connect() as connection:
+        if key is not None:
+            _in_transaction(connection, key, chain_key.remember(key))
         for start in range(0, len(found.rows), _CHUNK):
-            _in_transaction(connection, found.rows[start : start + _CHUNK])
+            rows = found.rows[start : start + _CHUNK]
+            _in_transaction(connection, key, partial(carry_over, rows=rows))
         account.discard(connection, account.BY_DAMAGE, found.lost)
         connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
-def _in_transaction(connection: Connection, rows: Sequence[Row]) -> None:
+def _in_transaction(
+    connection: Connection, key: bytes | None, work: Callable[[Transaction], object]
+) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
-    carry_over(Transaction(connection, driver_of(connection)), rows)
+    driver = driver_of(connection)
+    transaction = Transaction(connection, driver, read_head(driver), key)
+    work(transaction)
+    account.note_stored(transaction.connection, transaction.head[0])
     connection.exec_driver_sql("COMMIT")
 
 
@@ -272,6 +296,8 @@ def carry_over(transaction: Transaction, rows: Iterable[Row]) -> int:
         )
     account.add(connection, account.DELIVERED, sum(v[0] is not None for v in settled))
     account.add(connection, account.DEAD, sum(v[0] is None for v in settled))
+    if any(row.event.data == ERASED for row in new):
+        connection.exec_driver_sql("UPDATE sync_state SET scrub_due = ?", (scrub.FILE,))
     uploads.recount(transaction)
     return len(new)
 
@@ -304,3 +330,10 @@ def say(path: Path, result: Result, reason: object) -> None:
         result.lost,
         result.aside,
     )
+    if result.erased:
+        log.warning(
+            "%d of these events were erased, and the damaged files %s may hold what they said: "
+            "delete them when nobody needs them any more",
+            result.erased,
+            result.aside,
+        )

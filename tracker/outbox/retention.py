@@ -7,12 +7,16 @@ behind one.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections import Counter
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
 
-from tracker.outbox import account, removal
+from tracker.events import COMPLIANCE_ERASED as _ERASURE
+from tracker.events import make_event
+from tracker.outbox import account, erasure, removal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Mapping
 
     from sqlalchemy import Connection
 
@@ -20,48 +24,191 @@ if TYPE_CHECKING:
 
 CHUNK = 200
 
-EVERYTHING = 2**63 - 1
-"""A time that every delivery came before, whatever the clocks said."""
+EVERY = "*"
+"""The pattern of the types that no other pattern fits."""
+
+RETENTION_APPLIED = "retention.applied"
+"""Type of the event that says what a round removed."""
+
+_DAY_MS = 86_400_000
+_START_OVER_SECONDS = 86_400.0
+_MOST_TYPES = 1_000
 
 
-def prune(delivered_before_ms: int, after: int = 0) -> Callable[[Transaction], tuple[int, int]]:
+def governing(patterns: Collection[str], type: str) -> str:
+    """Return the pattern that says how long events of a type stay: the closest that fits.
+
+    A type's own name is closer than any pattern, and a longer pattern closer than a shorter one.
+    """
+    if type in patterns:
+        return type
+    fitting = [each for each in patterns if each.endswith("*") and type.startswith(each[:-1])]
+    return max(fitting, key=len, default=EVERY)
+
+
+class Retention:
+    """Rounds of pruning. Belongs to one outbox; one thread at a time runs a round.
+
+    Events are delivered in the order of seq. So those of one pattern are past their time up to
+    some seq, and that is where the next round begins: it does not read again what is kept long.
+    Once a day a round begins at the start, for the few that were passed by: dead letters that were
+    sent after all.
+
+    Args:
+        days: Days that delivered events stay, by pattern.
+    """
+
+    def __init__(self, days: Mapping[str, float]) -> None:
+        self._days = dict(days)
+        self._reached: dict[tuple[str, float], int] = {}
+        self._start_over_at = 0.0
+
+    def round(
+        self, run: Callable[[Callable[[Transaction], Pruned]], Pruned], other_days: float
+    ) -> Counter[str]:
+        """Remove what is past its time; return how many of each type.
+
+        Args:
+            run: Runs a write job, `Outbox.run`.
+            other_days: Days for the types that no pattern fits.
+        """
+        if time.monotonic() >= self._start_over_at:
+            self._start_over_at = time.monotonic() + _START_OVER_SECONDS
+            self._reached.clear()
+        removed: Counter[str] = Counter()
+        now_ms = time.time_ns() // 1_000_000
+        days = {EVERY: other_days, **self._days}
+        for pattern in days:
+            key, before_ms = (pattern, days[pattern]), now_ms - int(days[pattern] * _DAY_MS)
+            after, first_passed = self._reached.get(key, 0), None
+            concerns, more = _governed_by(pattern, days), True
+            while more:
+                pruned = run(prune(concerns, before_ms, after))
+                removed.update(pruned.removed)
+                after, more = pruned.after, pruned.more
+                first_passed = pruned.passed if first_passed is None else first_passed
+            self._reached[key] = after if first_passed is None else first_passed - 1
+        return removed
+
+
+def _governed_by(pattern: str, patterns: Collection[str]) -> Callable[[str], bool]:
+    return cache(lambda type_: governing(patterns, type_) == pattern)
+
+
+class Pruned(NamedTuple):
+    """What a job of pruning did.
+
+    Attributes:
+        removed: How many events of each type it removed.
+        after: The seq to go on after.
+        more: Whether there is anything to go on to: not past the first event that is to be kept.
+        passed: The first seq that was passed by and is to be looked at again, or None.
+    """
+
+    removed: Mapping[str, int]
+    after: int
+    more: bool
+    passed: int | None = None
+
+
+def prune(
+    concerns: Callable[[str], bool], delivered_before_ms: int, after: int = 0
+) -> Callable[[Transaction], Pruned]:
     """Return the job that removes delivered events among the next `CHUNK` rows past seq `after`.
 
-    Its result: how many were removed, and the seq to go on after, or -1 at the end, which is the
-    first delivered event that is still to be kept. One that was delivered in the future, by a
-    clock that was wrong, counts as delivered now.
+    Nothing past the first pending event is looked at: what follows is hardly ever delivered. One
+    that was delivered in the future, by a clock that was wrong, counts as delivered now. Erasure
+    events stay as long as anything that they name.
+
+    Args:
+        concerns: Tells by the type whether an event is to be removed.
+        delivered_before_ms: Only those delivered before then.
+        after: Where to begin.
+    """
+
+    def job(transaction: Transaction) -> Pruned:
+        connection = transaction.connection
+        rows = connection.exec_driver_sql(
+            "SELECT seq, chain, type, delivered_at_ms, dead_at_ms FROM events "
+            "WHERE seq > ? ORDER BY seq LIMIT ?",
+            (after, CHUNK),
+        ).all()
+        now = time.time_ns() // 1_000_000
+        old: list[tuple[int, str, str]] = []
+        reached, more = after, len(rows) == CHUNK
+        early: list[int] = []
+        for seq, chain, type_, delivered_at_ms, dead_at_ms in rows:
+            if delivered_at_ms is None and dead_at_ms is None:
+                more = False
+                break
+            if delivered_at_ms is not None and concerns(type_):
+                if delivered_at_ms < delivered_before_ms:
+                    old.append((seq, chain, type_))
+                elif delivered_at_ms > now:
+                    early.append(seq)
+                else:
+                    more = False
+                    break
+            reached = seq
+        for seq in early:
+            connection.exec_driver_sql(
+                "UPDATE events SET delivered_at_ms = ? WHERE seq = ?", (now, seq)
+            )
+        needed = _remove(connection, old)
+        removed = Counter(type_ for seq, _, type_ in old if seq not in needed)
+        return Pruned(removed, reached, more, min([*early, *needed], default=None))
+
+    return job
+
+
+def _remove(connection: Connection, rows: list[tuple[int, str, str]]) -> set[int]:
+    """Remove events given as (seq, chain, type), but for the erasure events that are needed."""
+    removal.remove(connection, [(seq, chain) for seq, chain, type_ in rows if type_ != _ERASURE])
+    # Only now: what they name may have been among the others.
+    erasures = [(seq, chain) for seq, chain, type_ in rows if type_ == _ERASURE]
+    needed = erasure.still_needed(connection, [seq for seq, _ in erasures])
+    removal.remove(connection, [row for row in erasures if row[0] not in needed])
+    return needed
+
+
+def report(removed: Counter[str]) -> Callable[[Transaction], int]:
+    """Return the job that logs what a round removed."""
+    counts = dict(removed.most_common(_MOST_TYPES))
+    if rest := removed.total() - sum(counts.values()):
+        counts["other"] = rest
+    event = make_event(RETENTION_APPLIED, {"removed": counts})
+    return lambda transaction: transaction.append(event)
+
+
+def free_delivered(after: int) -> Callable[[Transaction], tuple[int, int]]:
+    """Return the job that removes `CHUNK` delivered events past seq `after`, whatever their age.
+
+    Its result: how many were removed, and the seq to go on after, or -1 at the end.
     """
 
     def job(transaction: Transaction) -> tuple[int, int]:
         connection = transaction.connection
         rows = connection.exec_driver_sql(
-            "SELECT seq, chain, delivered_at_ms FROM events WHERE seq > ? ORDER BY seq LIMIT ?",
+            "SELECT seq, chain, type FROM events WHERE seq > ? AND delivered_at_ms IS NOT NULL "
+            "ORDER BY seq LIMIT ?",
             (after, CHUNK),
         ).all()
-        now = time.time_ns() // 1_000_000
-        old: list[tuple[int, str]] = []
-        reached = after
-        for seq, chain, delivered_at_ms in rows:
-            if delivered_at_ms is not None and delivered_at_ms < delivered_before_ms:
-                old.append((seq, chain))
-            elif delivered_at_ms is not None and delivered_at_ms > now:
-                connection.exec_driver_sql(
-                    "UPDATE events SET delivered_at_ms = ? WHERE seq = ?", (now, seq)
-                )
-            elif delivered_at_ms is not None:
-                return removal.remove(connection, old), -1
-            reached = seq
-        return removal.remove(connection, old), reached if len(rows) == CHUNK else -1
+        needed = _remove(connection, [(seq, chain, type_) for seq, chain, type_ in rows])
+        return len(rows) - len(needed), rows[-1][0] if len(rows) == CHUNK else -1
 
     return job
 
 
 def discard_oldest(transaction: Transaction) -> int:
-    """Give up the `CHUNK` oldest pending events, counted under the size policy."""
+    """Give up the `CHUNK` oldest pending events, counted under the size policy.
+
+    Erasure events are never given up: the receiver has to hear of them.
+    """
     connection = transaction.connection
     rows = connection.exec_driver_sql(
         "SELECT seq, chain FROM events WHERE seq > (SELECT settled_through FROM sync_state) "
-        "AND delivered_at_ms IS NULL AND dead_at_ms IS NULL ORDER BY seq LIMIT ?",
+        "AND delivered_at_ms IS NULL AND dead_at_ms IS NULL AND type != 'compliance.erased' "
+        "ORDER BY seq LIMIT ?",
         (CHUNK,),
     ).all()
     removed = removal.remove(connection, [(seq, chain) for seq, chain in rows])

@@ -9,12 +9,12 @@ all.
 from __future__ import annotations
 
 import contextlib
-import json
 import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracker import canonical
+from tracker.erasure import ERASED, named_events
 from tracker.events import COMPLIANCE_ERASED, Event
 from tracker.outbox import account, tables
 from tracker.outbox.pages import USUAL_PAGE_BYTES, Cell, Pages, page_bytes, varint
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator
     from pathlib import Path
     from typing import BinaryIO
-
-ERASED = '{"erased":true}'
-"""The data of an event that was erased on request (PROTOCOL: "Because the chain is built …")."""
 
 # Every revision of the schema so far has these columns, in this order; a later one adds behind.
 _COLUMNS = [column.name for column in tables.events.columns]
@@ -76,8 +73,8 @@ class Salvage:
 def is_whole(row: Row, erased: Container[str]) -> bool:
     """Decide whether a row may be carried over: intact, or erased by an event that names it.
 
-    A row that an erasure names is never carried over with the data that were to be forgotten,
-    which an old page may still hold.
+    The rule of `verify`. And a row that an erasure names is never carried over with the data that
+    were to be forgotten, which an old page may still hold.
     """
     if row.event.event_id in erased:
         return row.event.data == ERASED
@@ -87,10 +84,7 @@ def is_whole(row: Row, erased: Container[str]) -> bool:
 def is_intact(event: Event) -> bool:
     """Tell whether the event matches its digest."""
     *columns, digest = event
-    try:
-        return canonical.digest(canonical.envelope(*columns)) == digest  # type: ignore[arg-type]  # damaged rows hold any type
-    except (TypeError, ValueError):
-        return False
+    return canonical.matches(digest, *columns)
 
 
 def read(path: Path) -> Salvage:
@@ -137,10 +131,12 @@ def _read(cells: Iterable[Cell]) -> Salvage:
 def choose(rows: list[Row]) -> tuple[list[Row], int]:
     """Return the whole rows in order of seq, each event once, and how many others there are."""
     erased = {name for row in rows for name in _erased_by(row.event)}
+    # Marked, and what named it is lost: its old data must not come back from an old page.
+    marked = {row.event.event_id for row in rows if _is_marked(row.event)} - erased
     whole: dict[str, Row] = {}
     broken: set[int] = set()
     for row in rows:
-        if is_whole(row, erased):
+        if row.event.event_id not in marked and is_whole(row, erased):
             whole.setdefault(row.event.event_id, row)
         else:
             broken.add(row.seq)
@@ -151,8 +147,11 @@ def choose(rows: list[Row]) -> tuple[list[Row], int]:
 def _erased_by(event: Event) -> Iterator[str]:
     """Yield the ids of the events that this one says were erased."""
     if event.type == COMPLIANCE_ERASED and is_intact(event):
-        named = json.loads(event.data).get("event_ids", [])
-        yield from (name for name in named if isinstance(name, str))
+        yield from named_events(event.data)
+
+
+def _is_marked(event: Event) -> bool:
+    return event.data == ERASED and not is_intact(event)
 
 
 def _lost(rows: list[Row], books: dict[str, int], gaps: dict[int, int]) -> int:

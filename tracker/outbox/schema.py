@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sqlite3
 import stat
 import threading
@@ -35,14 +36,10 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 # What SQLite says of a damaged file (SQLITE_NOTADB, SQLITE_CORRUPT). Its error codes would be
-# surer, but Python tells them from 3.11 on only. A table that is not there was on a lost page.
-_DAMAGE = (
-    "file is not a database",
-    "malformed",
-    "no such table",
-    "no such column",
-    "has no column named",
-)
+# surer, but Python tells them from 3.11 on only. One of our own tables that is not there was on a
+# lost page; any other name that SQLite does not know is a mistake in a query.
+_DAMAGE = ("file is not a database", "malformed")
+_LOST_TABLE = re.compile(rf"no such table: (main\.)?({'|'.join(tables.metadata.tables)})$")
 
 _migrating = threading.Lock()
 """Alembic keeps its context in module globals: one migration at a time in a process."""
@@ -160,15 +157,7 @@ def _create(connection: Connection, client_id: str, base_url: str) -> None:
         tables.metadata.create_all(connection)
         for statement in tables.view_statements():
             connection.exec_driver_sql(statement)
-        connection.execute(
-            tables.identity.insert().values(
-                id=1,
-                outbox_id=str(uuid.uuid4()),
-                client_id=client_id,
-                base_url=base_url,
-                created_at_ms=time.time_ns() // 1_000_000,
-            )
-        )
+        _identify(connection, client_id, base_url)
         connection.execute(tables.sync_state.insert().values(id=1))
         connection.exec_driver_sql(
             "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, "
@@ -181,13 +170,27 @@ def _create(connection: Connection, client_id: str, base_url: str) -> None:
     connection.exec_driver_sql("COMMIT")
 
 
+def _identify(connection: Connection, client_id: str, base_url: str) -> None:
+    connection.execute(
+        tables.identity.insert().values(
+            id=1,
+            outbox_id=str(uuid.uuid4()),
+            client_id=client_id,
+            base_url=base_url,
+            created_at_ms=time.time_ns() // 1_000_000,
+        )
+    )
+
+
 @contextlib.contextmanager
-def empty_outbox() -> Iterator[Connection]:
+def empty_outbox(client_id: str = "nobody", base_url: str = "") -> Iterator[Connection]:
     """Lend a connection to an outbox in memory that holds nothing."""
     engine = create_engine("sqlite://")
     try:
         with engine.connect() as connection:
             tables.metadata.create_all(connection)
+            _identify(connection, client_id, base_url)
+            connection.commit()
             yield connection
     finally:
         engine.dispose()
@@ -242,6 +245,10 @@ def explain(path: Path, error: Exception) -> OutboxError:
     cause = getattr(error, "orig", None) or error
     if isinstance(cause, NoResultFound):  # of a row that every outbox has
         return OutboxDamagedError(f"the outbox {path} is damaged: a row is missing")
-    if isinstance(cause, sqlite3.DatabaseError) and any(said in str(cause) for said in _DAMAGE):
+    if isinstance(cause, sqlite3.DatabaseError) and _is_damage(str(cause)):
         return OutboxDamagedError(f"the outbox {path} is damaged: {cause}")
     return OutboxError(f"the outbox {path} failed: {cause}")
+
+
+def _is_damage(said: str) -> bool:
+    return any(each in said for each in _DAMAGE) or _LOST_TABLE.match(said) is not None

@@ -19,7 +19,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0002"
+HEAD = "0003"
 """Alembic revision of the schema below."""
 
 APPLICATION_ID = 0x54524B52  # "TRKR"
@@ -55,6 +55,12 @@ Index(
     sqlite_where=events.c.session_id.is_not(None),
 )
 Index("ix_events_dead", events.c.seq, sqlite_where=events.c.dead_at_ms.is_not(None))
+# Nearly empty, so it costs an insert nothing: which events were erased is told by these alone.
+Index(
+    "ix_events_erasures",
+    events.c.seq,
+    sqlite_where=events.c.type == text("'compliance.erased'"),
+)
 # In this order: an index that begins with the type is taken for `type = ? ORDER BY seq` and for the
 # messages of one session too, and sorts all events of the type for each chunk that is read.
 Index("ix_events_timestamp_ms_type", events.c.timestamp_ms, events.c.type)
@@ -88,6 +94,8 @@ sync_state = Table(
     Column("next_attempt_ms", Integer),
     Column("paused_because", Text),
     Column("flush_requests", Integer, nullable=False, server_default=text("0")),
+    # What may still hold bytes of erased events: 2 the file and its log, 1 the log only, 0 neither.
+    Column("scrub_due", Integer, nullable=False, server_default=text("0")),
 )
 
 identity = Table(
@@ -112,6 +120,18 @@ _EVENT_COLUMNS = (
     f"seq, event_id, type, {_utc('timestamp_ms')} AS timestamp, timestamp_ms, "
     "agent_id, session_id, user_id, data"
 )
+
+_BEGUN = "type IN ('conversation.started', 'conversation.resumed')"
+# As `queries.conversations` has it: a failure stays one until the conversation goes on.
+_FAILED = (
+    "type = 'conversation.failed' OR (type = 'conversation.ended' AND CASE WHEN json_valid(data) "
+    "THEN lower(json_extract(data, '$.outcome')) IN ('failure', 'failed', 'error') END)"
+)
+
+
+def _last(condition: str) -> str:
+    return f"max(CASE WHEN {condition} THEN seq ELSE 0 END)"
+
 
 VIEWS = {
     "pending": f"""
@@ -150,8 +170,9 @@ VIEWS = {
         SELECT session_id, max(agent_id) AS agent_id, max(user_id) AS user_id,
                {_utc("min(timestamp_ms)")} AS timestamp, min(timestamp_ms) AS timestamp_ms,
                {_utc("max(timestamp_ms)")} AS last_timestamp,
-               CASE WHEN sum(type = 'conversation.failed') THEN 'failed'
-                    WHEN sum(type = 'conversation.ended') THEN 'ended' ELSE 'open' END AS status,
+               CASE WHEN {_last(_FAILED)} > {_last(_BEGUN)} THEN 'failed'
+                    WHEN {_last("type = 'conversation.ended'")} > {_last(_BEGUN)} THEN 'ended'
+                    ELSE 'open' END AS status,
                sum(type = 'message.logged') AS messages,
                sum(type = 'tool.called') AS tool_calls,
                sum(CASE WHEN type = 'message.logged'

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tracker import canonical
+from tracker.erasure import ERASED
 from tracker.outbox import account, owner
+from tracker.outbox.erasure import Erasures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 DAMAGED = "damaged"
 """Code of a dead letter whose row no longer matches its digest."""
+
+_STILL_PENDING = "delivered_at_ms IS NULL AND dead_at_ms IS NULL"
 
 _PENDING = """
 SELECT seq, event_id, type, timestamp_ms, agent_id, session_id, user_id, data, digest, chain
@@ -46,6 +50,7 @@ class Batch:
         size: Bytes of the encoded events, commas included.
         damaged: seqs of rows whose digest does not match: not to be sent as if whole.
         more: Whether the bounds cut the batch off, so that more is pending for sure.
+        erasure: seq of the newest event that says that others were erased, or None.
         outbox_id: The outbox that gave the seqs. Another one may be at its place by the time that
             the receipt comes.
     """
@@ -55,7 +60,13 @@ class Batch:
     size: int
     damaged: Sequence[int] = ()
     more: bool = False
+    erasure: int | None = None
     outbox_id: str = ""
+
+    @property
+    def through(self) -> int:
+        """The last seq of the batch, in whatever state; `after` if it is empty."""
+        return max([self.after, *self.damaged, *(row.seq for row in self.rows[-1:])])
 
 
 @dataclass(frozen=True)
@@ -80,20 +91,25 @@ class SyncState:
     flush_requests: int = field(default=0, compare=False)
 
 
-def next_batch(connection: Connection, max_events: int, max_bytes: int) -> Batch:
+def next_batch(
+    connection: Connection, max_events: int, max_bytes: int, after: int | None = None
+) -> Batch:
     """Return the pending events that come next; at least one, if any is pending.
 
-    The cursor is closed before this returns: none is open while a request is under way.
+    The cursor is closed before this returns: none is open while a request is under way. With
+    `after` it is the batch that comes next once all events up to there are settled.
     """
-    after = settled_through(connection)
+    if after is None:
+        after = settled_through(connection)
     rows: list[Row] = []
     damaged: list[int] = []
     size = 0
     more = False
+    erasure, erasures = _newest_erasure(connection), Erasures(connection)
     result = connection.exec_driver_sql(_PENDING, (after, max_events))
     try:
         for seq, *columns, digest, chain in result:
-            wire = _wire(seq, columns, digest, chain)
+            wire = _wire(seq, columns, digest, chain, erasures)
             if wire is None:
                 damaged.append(seq)
                 continue
@@ -105,14 +121,44 @@ def next_batch(connection: Connection, max_events: int, max_bytes: int) -> Batch
     finally:
         result.close()
     more = more or len(rows) + len(damaged) == max_events
-    return Batch(after, rows, size, damaged, more, owner.read(connection).outbox_id)
+    outbox_id = owner.read(connection).outbox_id
+    return Batch(after, rows, size, damaged, more, erasure, outbox_id)
 
 
-def _wire(seq: int, columns: Sequence[Any], digest: str, chain: str) -> bytes | None:
-    """Return the event's JSON, or None when the row does not match its digest."""
+def is_next(connection: Connection, batch: Batch) -> bool:
+    """Tell whether a batch that was read in advance is what comes next by now.
+
+    Not if the one before it was not settled, or an operator has made an event pending again,
+    discarded one or sent one to the dead letters meanwhile; nor if any event was erased, or the
+    outbox was begun anew.
+    """
+    if owner.read(connection).outbox_id != batch.outbox_id:
+        return False
+    if (settled_through(connection), _newest_erasure(connection)) != (batch.after, batch.erasure):
+        return False
+    pending = connection.exec_driver_sql(
+        f"SELECT count(*) FROM events WHERE seq > ? AND seq <= ? AND {_STILL_PENDING}",  # noqa: S608 - constant text
+        (batch.after, batch.through),
+    ).scalar_one()
+    return int(pending) == len(batch.rows) + len(batch.damaged)
+
+
+def _newest_erasure(connection: Connection) -> int | None:
+    """Return the seq of the newest event that says that others were erased."""
+    newest: int | None = connection.exec_driver_sql(
+        "SELECT max(seq) FROM events WHERE type = 'compliance.erased'"
+    ).scalar()
+    return newest
+
+
+def _wire(
+    seq: int, columns: Sequence[Any], digest: str, chain: str, erasures: Erasures
+) -> bytes | None:
+    """Return the event's JSON, or None when the row neither matches its digest nor was erased."""
     try:
         envelope = canonical.envelope(*columns)
         intact = canonical.digest(envelope) == digest
+        intact = intact or (columns[-1] == ERASED and erasures.name(columns[0]))
     except (TypeError, ValueError):
         return None
     if not intact:
@@ -125,13 +171,10 @@ def settled_through(connection: Connection) -> int:
     return int(connection.exec_driver_sql("SELECT settled_through FROM sync_state").scalar_one())
 
 
-def settle(
-    batch: Batch, dead: Sequence[DeadLetter] = (), *, received: bool
-) -> Callable[[Transaction], int]:
-    """Return the job that records a batch's outcome: delivered, but for the `dead`.
+def settle(batch: Batch, dead: Sequence[DeadLetter] = ()) -> Callable[[Transaction], int]:
+    """Return the job that records that a batch was received: delivered, but for the `dead`.
 
-    With `received` False nothing of it was delivered: only the dead letters are recorded, and the
-    rest stays pending. The job returns how many events it marked delivered.
+    The job returns how many events it marked delivered.
     """
 
     def job(transaction: Transaction) -> int:
@@ -141,12 +184,10 @@ def settle(
         else:
             here, letters = _find_again(connection, batch, dead)
         bury(connection, letters)
-        if not received:
-            return 0
         gone = {letter.seq for letter in letters}
         delivered = _mark_delivered(connection, [r.seq for r in here.rows if r.seq not in gone])
         account.add(connection, account.DELIVERED, delivered)
-        _advance(connection, max([0, *here.damaged, *(row.seq for row in here.rows[-1:])]))
+        _advance(connection, here.through)
         connection.exec_driver_sql(
             "UPDATE sync_state SET next_attempt_ms = NULL, paused_because = NULL, "
             "last_success_ms = CASE WHEN ? THEN ? ELSE last_success_ms END",
@@ -171,7 +212,23 @@ def _find_again(
             rows.append(replace(row, seq=seq))
     rows.sort(key=lambda row: row.seq)
     letters = [replace(letter, seq=seqs[letter.seq]) for letter in dead if letter.seq in seqs]
-    return replace(batch, rows=rows, damaged=()), letters
+    return replace(batch, after=0, rows=rows, damaged=()), letters
+
+
+def set_aside(batch: Batch, letters: Sequence[DeadLetter]) -> Callable[[Transaction], None]:
+    """Return the job that makes dead letters of events of a batch that must not be sent.
+
+    In an outbox that was begun anew meanwhile it does nothing: damaged rows did not come over, and
+    their seqs are others' there.
+    """
+
+    def job(transaction: Transaction) -> None:
+        connection = transaction.connection
+        if owner.read(connection).outbox_id == batch.outbox_id:
+            bury(connection, letters)
+            _advance(connection, letters[-1].seq)
+
+    return job
 
 
 def _advance(connection: Connection, through: int) -> None:
@@ -197,22 +254,21 @@ def _mark_delivered(connection: Connection, seqs: Sequence[int]) -> int:
     if not seqs:
         return 0
     now = time.time_ns() // 1_000_000
-    still_pending = "delivered_at_ms IS NULL AND dead_at_ms IS NULL"
     first, last = seqs[0], seqs[-1]
     between = connection.exec_driver_sql(
-        f"SELECT count(*) FROM events WHERE seq BETWEEN ? AND ? AND {still_pending}",  # noqa: S608 - constant text
+        f"SELECT count(*) FROM events WHERE seq BETWEEN ? AND ? AND {_STILL_PENDING}",  # noqa: S608 - constant text
         (first, last),
     ).scalar_one()
     if between == len(seqs):  # the usual case: the batch is all that is pending in its range
         changed = connection.exec_driver_sql(
-            f"UPDATE events SET delivered_at_ms = ? WHERE seq BETWEEN ? AND ? AND {still_pending}",  # noqa: S608 - constant text
+            f"UPDATE events SET delivered_at_ms = ? WHERE seq BETWEEN ? AND ? AND {_STILL_PENDING}",  # noqa: S608 - constant text
             (now, first, last),
         ).rowcount
         return int(changed)
     changed = 0
     for seq in seqs:
         changed += connection.exec_driver_sql(
-            f"UPDATE events SET delivered_at_ms = ? WHERE seq = ? AND {still_pending}",  # noqa: S608 - constant text
+            f"UPDATE events SET delivered_at_ms = ? WHERE seq = ? AND {_STILL_PENDING}",  # noqa: S608 - constant text
             (now, seq),
         ).rowcount
     return changed

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from tracker import canonical, log
 from tracker.errors import OutboxDamagedError, TrackerClosedError
-from tracker.outbox import schema
+from tracker.outbox import account, schema
 from tracker.outbox.tables import events as events_table
 
 if TYPE_CHECKING:
@@ -46,12 +46,14 @@ _INSERT = (
 # as one with UNION ALL they take four times as long.
 _NEWEST = "SELECT {} FROM events ORDER BY seq DESC LIMIT 1"
 _NEWEST_GAP = "SELECT {} FROM gaps ORDER BY first_seq DESC LIMIT 1"
+# If it was cut off by hand, the account still knows its seq, and the next one leaves a gap.
+_STORED = f"SELECT events FROM account WHERE entry = '{account.STORED}'"  # noqa: S608 - our own
 
-# Fails unless the outbox still ends at the given seq: an event without an id is not allowed.
-_INSERT_AFTER_HEAD = _INSERT.replace(
+# Fails unless the outbox still ends just before the given seq: an event without an id is refused.
+_INSERT_AT_END = _INSERT.replace(
     "(?, ?,",
-    f"(?, CASE WHEN max(({_NEWEST.format('seq')}), "
-    f"coalesce(({_NEWEST_GAP.format('last_seq')}), 0)) = ? THEN ? END,",
+    f"(?1, CASE WHEN max(({_NEWEST.format('seq')}), "
+    f"coalesce(({_NEWEST_GAP.format('last_seq')}), 0)) = ?1 - 1 THEN ?2 END,",
 )
 
 Head: TypeAlias = tuple[int, str]
@@ -65,14 +67,17 @@ def driver_of(connection: Connection) -> sqlite3.Connection:
     return cast("sqlite3.Connection", connection.connection.driver_connection)
 
 
-def _next_place(head: Head, event: Event) -> Head:
-    return head[0] + 1, canonical.chain(head[1], event.digest)
+def _next_place(head: Head, event: Event, chain_key: bytes | None) -> Head:
+    return head[0] + 1, canonical.chain(head[1], event.digest, chain_key)
 
 
-def _read_head(driver: sqlite3.Connection) -> Head:
+def read_head(driver: sqlite3.Connection) -> Head:
+    """Return where the outbox ends."""
     newest: Head = driver.execute(_NEWEST.format("seq, chain")).fetchone() or _BEGINNING
     gap: Head = driver.execute(_NEWEST_GAP.format("last_seq, chain")).fetchone() or _BEGINNING
-    return newest if newest[0] >= gap[0] else gap
+    (stored,) = driver.execute(_STORED).fetchone() or (0,)
+    seq, chain = max(newest, gap)
+    return max(seq, stored), chain
 
 
 _APART = 32
@@ -89,23 +94,33 @@ class Transaction:
 
     Attributes:
         head: Where the outbox ends, with every event appended so far.
+        changed: Whether it does more than to append events.
     """
 
-    def __init__(self, connection: Connection, driver: sqlite3.Connection) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        driver: sqlite3.Connection,
+        head: Head,
+        chain_key: bytes | None,
+    ) -> None:
         self._connection = connection
         self._driver = driver
+        self._chain_key = chain_key
         self._rows: list[tuple[Any, ...]] = []
-        self.head = _read_head(driver)
+        self.head = head
+        self.changed = False
 
     @property
     def connection(self) -> Connection:
         """The connection, with every event appended so far in its table."""
+        self.changed = True
         self.flush()
         return self._connection
 
     def append(self, event: Event) -> int:
         """Give `event` the next place in the outbox and its link of the chain; return its seq."""
-        seq, chain = self.head = _next_place(self.head, event)
+        seq, chain = self.head = _next_place(self.head, event, self._chain_key)
         self._rows.append((seq, *event, chain))
         return seq
 
@@ -166,8 +181,11 @@ class Writer:
             None: do not look.
     """
 
-    def __init__(self, engine: Engine, lock: FileLock, path: Path) -> None:
+    def __init__(
+        self, engine: Engine, lock: FileLock, path: Path, chain_key: bytes | None = None
+    ) -> None:
         self._engine = engine
+        self._chain_key = chain_key
         self._lock = lock
         self._path = path
         self._path_text = str(path)
@@ -186,6 +204,14 @@ class Writer:
         self._committing: list[_Entry[Any]] | None = None
         self._at_work: _Entry[Any] | None = None
         self._apart = 0
+        self._anchored = 0
+
+    def go_on_in(self, file: tuple[int, int]) -> None:
+        """Write to the file of this device and inode, of which nothing is known yet."""
+        self.file = file
+        self._sure_until = 0.0
+        self._head = None
+        self._apart = self._anchored = 0
 
     def append(self, event: Event, orphaned: Callable[[Exception], None]) -> None:
         """Commit `event`; on return it is durable.
@@ -206,33 +232,34 @@ class Writer:
         """Commit `event` by a single statement; False if somebody else is or was at work.
 
         The usual case of one caller, who so needs no queue, no BEGIN and COMMIT (the write lock
-        makes them unnecessary) and no look at the newest row: 1.0 times raw sqlite3 instead of 1.8.
+        makes them unnecessary) and no look at the newest row: 1.2 times raw sqlite3 instead of 1.8.
         """
         try:
             if not self._leadership.acquire(blocking=False):
                 return False
-            head = self._head
-            if head is None or self._connection is None:
-                self._step_down()
-                return False
-            seq, chain = _next_place(head, event)
-            event_id, *columns = event
-            self._lock.acquire()
-            self._check_file()
-            self._connection[1].execute(
-                _INSERT_AFTER_HEAD, (seq, head[0], event_id, *columns, chain)
-            )
-            self._head = seq, chain
-            self._lock.release()
+            alone = False
+            if self._connection is not None and self._head is not None:
+                self._lock.acquire()
+                self._check_file()
+                alone = self._insert_at_end(self._connection[1], self._head, event)
+                self._lock.release()
             self._step_down()
         except BaseException as error:
             self._recover(_Entry(None))
-            if isinstance(error, sqlite3.IntegrityError):
-                self._apart = _APART  # another process writes too
-                return False
             if isinstance(error, (sqlite3.Error, OSError)):
                 raise schema.explain(self._path, error) from error
             raise
+        return alone
+
+    def _insert_at_end(self, driver: sqlite3.Connection, head: Head, event: Event) -> bool:
+        """Insert `event` if nobody else has written since the outbox ended at `head`; tell."""
+        head = _next_place(head, event, self._chain_key)
+        try:
+            driver.execute(_INSERT_AT_END, (head[0], *event, head[1]))
+        except sqlite3.IntegrityError:
+            self._apart = _APART
+            return False
+        self._head = head
         return True
 
     def run(
@@ -309,6 +336,36 @@ class Writer:
         """End a `pause`; whoever came meanwhile goes on."""
         self._step_down()
 
+    def anchor(self) -> None:
+        """Let the account know the newest seq, if events were appended since it was told.
+
+        Raises:
+            OutboxError: if it cannot be written.
+        """
+        if self._head is not None and self._head[0] > self._anchored:
+            self.run(lambda transaction: transaction.connection)
+
+    def alone(self, work: Callable[[Connection], T]) -> T | None:
+        """Run `work` outside of any transaction, on a connection of its own, while nobody writes.
+
+        Returns None, having done nothing, when this thread is inside a write already.
+
+        Raises:
+            OutboxDamagedError: if the file at the path is another one.
+        """
+        inside = self._is_leading()
+        try:
+            if not self.pause():
+                return None
+            self._lock.acquire()
+            self._check_file()
+            with self._engine.connect() as connection:
+                return work(connection)
+        finally:
+            if not inside and self._is_leading():
+                self._lock.release()
+                self.resume()
+
     def close(self) -> None:
         """Close connection and lock file for good: later writes raise TrackerClosedError."""
         paused = self.pause()
@@ -348,6 +405,8 @@ class Writer:
         while True:
             self._leadership.release()
             # Whoever queued before the release, and failed to lead, counts on us to look again.
+            if not self._queue:
+                return
             try:
                 first = self._queue[0]
             except IndexError:
@@ -424,12 +483,15 @@ class Writer:
             self._check_file()
             connection, driver = self._connect()
             driver.execute("BEGIN IMMEDIATE")
-            transaction = Transaction(connection, driver)
+            transaction = Transaction(connection, driver, self._find_head(driver), self._chain_key)
             for entry in batch:
                 self._at_work = entry
                 entry.result = entry.work(transaction)  # type: ignore[misc]  # _next leaves None
             self._at_work = None
             transaction.flush()
+            if transaction.changed:
+                account.note_stored(connection, transaction.head[0])
+                self._anchored = transaction.head[0]
             self._committing = batch
             driver.execute("COMMIT")
             self._head = transaction.head
@@ -452,13 +514,23 @@ class Writer:
                 return
         except FileNotFoundError:
             pass
-        self._stale, self._connection, self._head = self._connection, None, None
+        self._stale, self._connection = self._connection or self._stale, None
+        self._head = None
         raise OutboxDamagedError(f"the outbox {self._path} was deleted or replaced")
 
     def take_stale(self) -> Connection | None:
         """Hand over the connection to the file that is no longer at the path, if there is one."""
         held, self._stale = self._stale, None
         return None if held is None else held[0]
+
+    def _find_head(self, driver: sqlite3.Connection) -> Head:
+        """Return where the outbox ends; no seq that this process gave is given again.
+
+        Where the newest rows were cut off by hand, that leaves a gap, which `verify` shows. Another
+        file begins anew: with the connection, `_head` is forgotten.
+        """
+        seq, chain = read_head(driver)
+        return max(seq, self._head[0] if self._head else 0), chain
 
     def _check_open(self) -> None:
         if self._closed:

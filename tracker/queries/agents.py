@@ -1,7 +1,5 @@
 """What the agents do: their state, their activity, and a view of all of them."""
 
-# ruff: noqa: S608 - the queries are made of constant text
-
 from __future__ import annotations
 
 import json
@@ -9,10 +7,19 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tracker.events import AgentStatus
+from sqlalchemy import case, func, select
+
+from tracker.events import (
+    AGENT_ACTIVITY,
+    AGENT_HEARTBEAT,
+    AGENT_REGISTERED,
+    AGENT_STATUS_CHANGED,
+    AgentStatus,
+)
+from tracker.queries.source import EVENTS, newest_page, text_field
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy import ColumnElement, Connection, FromClause, Select
 
 
 @dataclass(frozen=True)
@@ -91,69 +98,136 @@ class OperationsOverview:
     last_seen_ms: int | None
 
 
-_TYPES = "('agent.registered', 'agent.status_changed', 'agent.activity', 'agent.heartbeat')"
-
-_LAST_STATUS = """
-SELECT data FROM events WHERE type = 'agent.status_changed' AND agent_id = ?
-ORDER BY seq DESC LIMIT 1
-"""
-
-_STATES = f"""
-WITH seen AS (
-    SELECT agent_id, max(timestamp_ms) AS last_seen_ms,
-           max(CASE WHEN type = 'agent.registered' THEN seq END) AS registration,
-           max(CASE WHEN type = 'agent.status_changed' THEN seq END) AS change
-    FROM events WHERE type IN {_TYPES} AND agent_id = ifnull(?, agent_id) GROUP BY agent_id
-)
-SELECT seen.agent_id, last_seen_ms, registered.data, changed.data, changed.timestamp_ms
-FROM seen LEFT JOIN events AS registered ON registered.seq = registration
-          LEFT JOIN events AS changed ON changed.seq = change
-WHERE last_seen_ms >= ifnull(?, last_seen_ms)
-ORDER BY seen.agent_id
-"""
-
-# An erased activity says no longer what was done.
-_ACTIVITY = """
-SELECT event_id, agent_id, session_id, timestamp_ms, data FROM events
-WHERE type = 'agent.activity' AND agent_id = ifnull(?, agent_id)
-  AND timestamp_ms >= ifnull(?, timestamp_ms)
-  AND CASE WHEN json_valid(data) THEN json_extract(data, '$.activity') END IS NOT NULL
-ORDER BY seq DESC LIMIT ?
-"""
-
-_COUNTS = f"""
-SELECT type, count(*) FROM events
-WHERE type IN {_TYPES} AND timestamp_ms >= ? GROUP BY type
-"""
+_TYPES = (AGENT_REGISTERED, AGENT_STATUS_CHANGED, AGENT_ACTIVITY, AGENT_HEARTBEAT)
 
 
-def last_status(connection: Connection, agent_id: str) -> AgentStatus | None:
+def last_status(
+    connection: Connection, agent_id: str, events: FromClause = EVENTS
+) -> AgentStatus | None:
     """Return what an agent said last that it was doing."""
-    row = connection.exec_driver_sql(_LAST_STATUS, (agent_id,)).first()
+    event = events.c
+    query = (
+        select(event.data)
+        .where(event.type == AGENT_STATUS_CHANGED, event.agent_id == agent_id)
+        .order_by(event.position.desc())
+        .limit(1)
+    )
+    row = connection.execute(query).first()
     return None if row is None else _status(_fields(row[0]).get("status"))
 
 
 def states(
-    connection: Connection, agent_id: str | None = None, since_ms: int | None = None
+    connection: Connection,
+    agent_id: str | None = None,
+    since_ms: int | None = None,
+    events: FromClause = EVENTS,
 ) -> list[AgentState]:
     """Return the agents heard of since then, in the order of their ids; or one of them."""
-    rows = connection.exec_driver_sql(_STATES, (agent_id, since_ms)).all()
-    return [_state(*row) for row in rows]
+    rows = connection.execute(_states(agent_id, since_ms, events)).all()
+    return sorted((_state(*row) for row in rows), key=lambda agent: agent.agent_id)
+
+
+def _states(agent_id: str | None, since_ms: int | None, events: FromClause) -> Select[Any]:
+    event = events.c
+    last_seen = func.max(event.timestamp_ms)
+    whose = event.agent_id.is_not(None) if agent_id is None else event.agent_id == agent_id
+    heard = (
+        select(
+            event.agent_id,
+            last_seen.label("last_seen_ms"),
+            _newest(events, AGENT_REGISTERED).label("registration"),
+            _newest(events, AGENT_STATUS_CHANGED).label("change"),
+        )
+        .where(event.type.in_(_TYPES), whose)
+        .group_by(event.agent_id)
+    )
+    if since_ms is not None:
+        heard = heard.having(last_seen >= since_ms)
+    seen = heard.cte("seen")
+    registered, changed = events.alias("registered"), events.alias("changed")
+    return select(
+        *(seen.c.agent_id, seen.c.last_seen_ms, registered.c.data),
+        *(changed.c.data, changed.c.timestamp_ms),
+    ).select_from(
+        seen.outerjoin(registered, registered.c.position == seen.c.registration).outerjoin(
+            changed, changed.c.position == seen.c.change
+        )
+    )
+
+
+def _newest(events: FromClause, type: str) -> ColumnElement[int | None]:
+    return func.max(case((events.c.type == type, events.c.position)))
 
 
 def recent_activity(
-    connection: Connection, agent_id: str | None, since_ms: int | None, limit: int
+    connection: Connection,
+    agent_id: str | None,
+    since_ms: int | None,
+    limit: int,
+    events: FromClause = EVENTS,
 ) -> list[AgentActivity]:
     """Return the newest `limit` activities, newest first, of one agent or of all."""
-    rows = connection.exec_driver_sql(_ACTIVITY, (agent_id, since_ms, limit)).all()
-    return [_activity(*row) for row in rows]
+    return newest_activities(connection, agent_id, since_ms, limit, events=events)[0]
 
 
-def overview(connection: Connection, since_ms: int | None) -> OperationsOverview:
+def last_activities(
+    connection: Connection, events: FromClause = EVENTS
+) -> dict[str, AgentActivity]:
+    """Return what each agent did last, by its id."""
+    event = events.c
+    newest = (
+        select(func.max(event.position))
+        .where(
+            event.type == AGENT_ACTIVITY,
+            event.agent_id.is_not(None),
+            text_field(events, "activity").is_not(None),
+        )
+        .group_by(event.agent_id)
+    )
+    query = select(
+        *(event.event_id, event.agent_id, event.session_id, event.timestamp_ms, event.data)
+    ).where(event.position.in_(newest))
+    found = [_activity(*row) for row in connection.execute(query)]
+    return {activity.agent_id: activity for activity in found}
+
+
+def newest_activities(
+    connection: Connection,
+    agent_id: str | None,
+    since_ms: int | None,
+    limit: int,
+    before: int | None = None,
+    max_characters: int | None = None,
+    events: FromClause = EVENTS,
+) -> tuple[list[AgentActivity], int | None]:
+    """Return a page of activities, newest first, and where the next one begins.
+
+    `limit`, `before`, `max_characters` and the second value are those of `newest_page`.
+    """
+    event = events.c
+    # An erased activity says no longer what was done.
+    query = select(
+        *(event.event_id, event.agent_id, event.session_id, event.timestamp_ms, event.data)
+    ).where(event.type == AGENT_ACTIVITY, text_field(events, "activity").is_not(None))
+    if agent_id is not None:
+        query = query.where(event.agent_id == agent_id)
+    if since_ms is not None:
+        query = query.where(event.timestamp_ms >= since_ms)
+    rows, following = newest_page(connection, events, query, limit, before, max_characters)
+    return [_activity(*row) for row in rows], following
+
+
+def overview(
+    connection: Connection, since_ms: int | None, events: FromClause = EVENTS
+) -> OperationsOverview:
     """Return the state of all agents now, and how much was logged since then."""
-    agents = states(connection)
+    agents = states(connection, events=events)
     of_status = Counter(agent.status for agent in agents)
-    counted = connection.exec_driver_sql(_COUNTS, (since_ms or 0,)).all()
+    counted = connection.execute(
+        select(events.c.type, func.count())
+        .where(events.c.type.in_(_TYPES), events.c.timestamp_ms >= (since_ms or 0))
+        .group_by(events.c.type)
+    ).all()
     logged: dict[str, int] = dict(map(tuple, counted))
     return OperationsOverview(
         agents=len(agents),
@@ -162,9 +236,9 @@ def overview(connection: Connection, since_ms: int | None) -> OperationsOverview
         busy=of_status[AgentStatus.BUSY],
         error=of_status[AgentStatus.ERROR],
         without_status=of_status[None],
-        activities=logged.get("agent.activity", 0),
-        status_changes=logged.get("agent.status_changed", 0),
-        heartbeats=logged.get("agent.heartbeat", 0),
+        activities=logged.get(AGENT_ACTIVITY, 0),
+        status_changes=logged.get(AGENT_STATUS_CHANGED, 0),
+        heartbeats=logged.get(AGENT_HEARTBEAT, 0),
         last_seen_ms=max((agent.last_seen_ms for agent in agents), default=None),
     )
 

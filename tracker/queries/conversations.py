@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from sqlalchemy import case, func, select
 
 from tracker import validation
 from tracker.errors import ValidationError
@@ -19,11 +21,14 @@ from tracker.events import (
     MESSAGE_LOGGED,
     TOOL_CALLED,
 )
+from tracker.queries.source import EVENTS, number_field, text_field
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, FromClause
+
+T = TypeVar("T")
 
 OPEN = "open"
 ENDED = "ended"
@@ -33,7 +38,8 @@ STATUSES = (OPEN, ENDED, FAILED)
 FAILURE_OUTCOMES = frozenset({"failure", "failed", "error"})
 """Outcomes, in any case, by which a conversation that ended counts as failed."""
 
-LIFECYCLE = (CONVERSATION_STARTED, CONVERSATION_RESUMED, CONVERSATION_ENDED, CONVERSATION_FAILED)
+_OPENING = (CONVERSATION_STARTED, CONVERSATION_RESUMED)
+LIFECYCLE = (*_OPENING, CONVERSATION_ENDED, CONVERSATION_FAILED)
 
 LLM_USED = "llm.used"
 
@@ -102,11 +108,6 @@ def milliseconds(argument: str, moment: datetime | int | None) -> int | None:
     )
 
 
-def field(name: str) -> str:
-    """Return the SQL for one field of `data`; NULL if it is not there or the row is damaged."""
-    return f"CASE WHEN json_valid(data) THEN json_extract(data, '$.{name}') END"
-
-
 def number(value: object) -> float | int | None:
     """Return what was found in a field if it is a finite number, otherwise None."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -125,7 +126,7 @@ def next_status(status: str, type: str, outcome: object) -> str:
     A failure stays one, also when the conversation is then ended in order; starting or resuming
     it opens it again.
     """
-    if type in (CONVERSATION_STARTED, CONVERSATION_RESUMED):
+    if type in _OPENING:
         return OPEN
     if type == CONVERSATION_FAILED or (type == CONVERSATION_ENDED and is_failure(outcome)):
         return FAILED
@@ -182,6 +183,7 @@ def list_conversations(
     since: datetime | int | None = None,
     until: datetime | int | None = None,
     limit: int | None = 50,
+    events: FromClause = EVENTS,
 ) -> tuple[Conversation, ...]:
     """Return the newest `limit` of the conversations wanted, in the order they began.
 
@@ -189,13 +191,14 @@ def list_conversations(
     were pruned.
 
     Args:
-        connection: A connection to the outbox.
+        connection: A connection to the database.
         agent_id: Only this agent's.
         user_id: Only this user's.
         status: Only those that are ``"open"``, ``"ended"`` or ``"failed"``.
         since: Only those started then or later: a datetime with a time zone, or Unix milliseconds.
         until: Only those started before then.
         limit: How many at most; None for all.
+        events: Where they are.
 
     Raises:
         ValidationError: if an argument is not allowed.
@@ -211,76 +214,156 @@ def list_conversations(
     )
     if limit is not None:
         validation.check_count("limit", limit)
+    page = conversation_page(connection, wanted, limit, events=events)
+    return tuple(reversed(page.conversations))
+
+
+class Page(NamedTuple):
+    """Conversations, the one that began last first, and where the next page begins."""
+
+    conversations: list[Conversation]
+    next: int | None
+
+
+def conversation_page(
+    connection: Connection,
+    wanted: Wanted,
+    limit: int | None,
+    before: int | None = None,
+    events: FromClause = EVENTS,
+) -> Page:
+    """Return the newest `limit` of the conversations wanted.
+
+    Args:
+        connection: A connection to the database.
+        wanted: Which.
+        limit: How many at most; None for all.
+        before: The `next` of the page before this one; None for the first.
+        events: Where they are.
+
+    Returns:
+        The page; its `next` is None if nothing is left to look at. What is left need not match.
+    """
     found: list[Conversation] = []
-    for conversation in newest_first(connection, status):
+    last = None
+    for position, conversation in newest_first(connection, wanted.status, before, events):
         if limit is not None and len(found) >= limit:
-            break
+            return Page(found, last)
         if wanted.matches(conversation):
             found.append(conversation)
-    return tuple(reversed(found))
+            last = position
+    return Page(found, None)
 
 
-def newest_first(connection: Connection, status: str | None = None) -> Iterator[Conversation]:
+def newest_first(
+    connection: Connection,
+    status: str | None = None,
+    before: int | None = None,
+    events: FromClause = EVENTS,
+) -> Iterator[tuple[int, Conversation]]:
     """Yield all conversations, or those of a status, the one that began last first.
 
-    No cursor is open meanwhile.
+    Each comes with its first event's position. No cursor is open meanwhile.
     """
     # Answered by the index of session ids alone: the rows are not read.
-    sessions = [
-        session_id
-        for session_id, _ in connection.exec_driver_sql(
-            "SELECT session_id, min(seq) AS first FROM events "
-            "WHERE session_id IS NOT NULL GROUP BY session_id ORDER BY first DESC"
-        )
-    ]
+    first = func.min(events.c.position)
+    query = (
+        select(first, events.c.session_id)
+        .where(events.c.session_id.is_not(None))
+        .group_by(events.c.session_id)
+        .order_by(first.desc())
+    )
+    if before is not None:
+        query = query.having(first < before)
+    sessions: Sequence[Any] = connection.execute(query).all()
     if status is not None:
-        statuses = _statuses(connection)
-        sessions = [each for each in sessions if statuses.get(each, OPEN) == status]
-    for start in range(0, len(sessions), _CHUNK):
-        chunk = sessions[start : start + _CHUNK]
-        found = _read(connection, chunk)
-        yield from (found[session_id] for session_id in chunk if session_id in found)
+        stand = standings(connection, events)
+        sessions = [each for each in sessions if stand.get(each[1], _UNKNOWN).status == status]
+    for chunk in chunks(sessions):
+        found = _read(connection, [session_id for _, session_id in chunk], events)
+        for position, session_id in chunk:
+            if session_id in found:
+                yield position, found[session_id]
 
 
-def _statuses(connection: Connection) -> dict[str, str]:
+class Opening(NamedTuple):
+    """The event that opened a conversation, its last start or resumption, as the row has it."""
+
+    position: int
+    timestamp_ms: int
+    agent_id: str | None
+    user_id: str | None
+
+
+class Standing(NamedTuple):
+    """How a session stands, and what opened it last; None if nothing that is stored did."""
+
+    status: str = OPEN
+    opening: Opening | None = None
+
+
+_UNKNOWN = Standing()
+
+
+def standings(connection: Connection, events: FromClause = EVENTS) -> dict[str, Standing]:
     """Return how each session stands in which anything began or ended; few rows tell."""
-    rows = connection.exec_driver_sql(
-        f"""SELECT session_id, type,
-                   CASE type WHEN '{CONVERSATION_ENDED}' THEN {field("outcome")} END
-            FROM events
-            WHERE timestamp_ms >= -9223372036854775808 -- any; so that its index is taken
-              AND type IN (?, ?, ?, ?)
-            ORDER BY seq""",  # noqa: S608 - our own names
-        LIFECYCLE,
+    column, outcome = events.c, text_field(events, "outcome")
+    rows = connection.execute(
+        select(
+            *(column.session_id, column.type, case((column.type == CONVERSATION_ENDED, outcome))),
+            *(column.position, column.timestamp_ms, column.agent_id, column.user_id),
+        )
+        .where(column.timestamp_ms >= -(2**63))  # any; so that its index is taken
+        .where(column.type.in_(LIFECYCLE), column.session_id.is_not(None))
+        .order_by(column.position)
     ).all()
-    statuses: dict[str, str] = {}
-    for session_id, type_, outcome in rows:
-        statuses[session_id] = next_status(statuses.get(session_id, OPEN), type_, outcome)
-    return statuses
+    found: dict[str, Standing] = {}
+    for session_id, type_, said, *event in rows:
+        before = found.get(session_id, _UNKNOWN)
+        opening = Opening(*event) if type_ in _OPENING else before.opening
+        found[session_id] = Standing(next_status(before.status, type_, said), opening)
+    return found
 
 
-def find_conversation(connection: Connection, session_id: str) -> Conversation | None:
+def chunks(sessions: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Yield the sessions, as many at a time as one query can name."""
+    for start in range(0, len(sessions), _CHUNK):
+        yield sessions[start : start + _CHUNK]
+
+
+def find_conversation(
+    connection: Connection, session_id: str, events: FromClause = EVENTS
+) -> Conversation | None:
     """Return one conversation; None if nothing of it is stored."""
-    return _read(connection, [session_id]).get(session_id)
+    return _read(connection, [session_id], events).get(session_id)
 
 
-def _read(connection: Connection, sessions: Sequence[str]) -> dict[str, Conversation]:
+def _read(
+    connection: Connection, sessions: Sequence[str], events: FromClause
+) -> dict[str, Conversation]:
     """Return the conversations among these sessions, by id."""
-    rows = connection.exec_driver_sql(
-        f"""SELECT session_id, type, timestamp_ms, agent_id, user_id,
-                   CASE type WHEN '{MESSAGE_LOGGED}' THEN {field("tokens_used")}
-                             WHEN '{CONVERSATION_ENDED}' THEN {field("quality_score")}
-                             WHEN '{LLM_USED}' THEN {field("cost_usd")} END,
-                   CASE type WHEN '{CONVERSATION_ENDED}' THEN {field("outcome")} END
-            FROM events WHERE session_id IN ({", ".join("?" * len(sessions))})
-            ORDER BY session_id, seq""",  # noqa: S608 - our own names
-        tuple(sessions),
+    type_ = events.c.type
+    figure = case(
+        (type_ == MESSAGE_LOGGED, number_field(events, "tokens_used")),
+        (type_ == CONVERSATION_ENDED, number_field(events, "quality_score")),
+        (type_ == LLM_USED, number_field(events, "cost_usd")),
+    )
+    said = case((type_ == CONVERSATION_ENDED, text_field(events, "outcome")))
+    column = events.c
+    rows = connection.execute(
+        select(
+            *(column.session_id, type_, column.timestamp_ms, column.agent_id, column.user_id),
+            figure,
+            said,
+        )
+        .where(column.session_id.in_(sessions))
+        .order_by(column.session_id, column.position)
     ).all()
     found = {}
     for session_id, group in groupby(rows, itemgetter(0)):
-        events = list(group)
-        if any(event[1] in _OF_CONVERSATIONS for event in events):
-            found[session_id] = _summary(session_id, events)
+        stored = list(group)
+        if any(event[1] in _OF_CONVERSATIONS for event in stored):
+            found[session_id] = _summary(session_id, stored)
     return found
 
 

@@ -6,12 +6,15 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import select
+
 from tracker import validation
 from tracker.events import MESSAGE_LOGGED, TOOL_CALLED
 from tracker.queries.conversations import number, text
+from tracker.queries.source import EVENTS, newest_page
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, FromClause
 
 
 @dataclass(frozen=True)
@@ -73,27 +76,47 @@ def get_conversation_history(
     session_id: str,
     include_content: bool = True,
     limit: int | None = None,
+    events: FromClause = EVENTS,
 ) -> tuple[HistoryEntry, ...]:
     """Return a conversation's messages and tool calls, in the order they were logged.
 
     Args:
-        connection: A connection to the outbox.
+        connection: A connection to the database.
         session_id: The conversation; of one that is not stored, the history is empty.
         include_content: False leaves out what was said: texts, metadata, and the tools' arguments,
             results and errors.
         limit: The newest so many; None for all.
+        events: Where they are.
 
     Raises:
         ValidationError: if an argument is not allowed.
     """
     session_id = validation.check_id("session_id", session_id)
-    bound = -1 if limit is None else validation.check_count("limit", limit)
-    rows = connection.exec_driver_sql(
-        "SELECT seq, event_id, type, timestamp_ms, data FROM events "
-        "WHERE session_id = ? AND type IN (?, ?) ORDER BY seq DESC LIMIT ?",
-        (session_id, MESSAGE_LOGGED, TOOL_CALLED, bound),
-    ).all()
-    return tuple(_entry(*row, include_content=include_content) for row in reversed(rows))
+    if limit is not None:
+        validation.check_count("limit", limit)
+    found, _ = newest_entries(connection, session_id, include_content, limit, events=events)
+    return tuple(reversed(found))
+
+
+def newest_entries(
+    connection: Connection,
+    session_id: str,
+    include_content: bool,
+    limit: int | None,
+    before: int | None = None,
+    max_characters: int | None = None,
+    events: FromClause = EVENTS,
+) -> tuple[list[HistoryEntry], int | None]:
+    """Return a page of a conversation's history, newest first, and where the next one begins.
+
+    `limit`, `before`, `max_characters` and the second value are those of `newest_page`.
+    """
+    column = events.c
+    query = select(
+        *(column.seq, column.event_id, column.type, column.timestamp_ms, column.data)
+    ).where(column.session_id == session_id, column.type.in_((MESSAGE_LOGGED, TOOL_CALLED)))
+    rows, following = newest_page(connection, events, query, limit, before, max_characters)
+    return [_entry(*row, include_content=include_content) for row in rows], following
 
 
 def _entry(

@@ -8,16 +8,19 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import case, func, select
+
 from tracker import validation
 from tracker.errors import ValidationError
 from tracker.events import CONVERSATION_ENDED, MESSAGE_LOGGED, TOOL_CALLED
 from tracker.queries import conversations
 from tracker.queries.conversations import ENDED, FAILED, LIFECYCLE, LLM_USED, OPEN, number
+from tracker.queries.source import EVENTS, number_field, text_field
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from sqlalchemy import Connection
+    from sqlalchemy import ColumnElement, Connection, FromClause
 
 DAY_MS = 86_400_000
 
@@ -27,6 +30,8 @@ _FIRST_MS = 0
 _LAST_MS = 253_402_300_799_999
 
 _BEST_SCORE = 5
+
+_FETCH_ROWS = 1_000
 
 
 @dataclass(frozen=True)
@@ -116,14 +121,16 @@ def get_metrics(
     agent_id: str | None = None,
     since: datetime | int | None = None,
     until: datetime | int | None = None,
+    events: FromClause = EVENTS,
 ) -> Metrics:
     """Return the figures of what was logged from `since` until just before `until`.
 
     Args:
-        connection: A connection to the outbox.
+        connection: A connection to the database.
         agent_id: Only events of this agent.
         since: The first moment: a datetime with a time zone, or Unix milliseconds.
         until: The moment after the last one.
+        events: Where they are.
 
     Raises:
         ValidationError: if an argument is not allowed.
@@ -133,7 +140,7 @@ def get_metrics(
     until_ms = conversations.milliseconds("until", until)
     if since_ms is not None and until_ms is not None and since_ms > until_ms:
         raise ValidationError("until", "lies before since; give a later moment")
-    window = _Window(connection, agent_id, since_ms, until_ms)
+    window = _Window(connection, events, agent_id, since_ms, until_ms)
     total, days = _Tally(), defaultdict[int, _Tally](_Tally)
     _count_lifecycle(window, total, days)
     _count_messages(window, total, days)
@@ -152,25 +159,44 @@ class _Window:
     """What is looked at."""
 
     connection: Connection
+    events: FromClause
     agent_id: str | None
     since_ms: int | None
     until_ms: int | None
 
-    def select(self, columns: str, types: Sequence[str], then: str = "") -> Sequence[Any]:
+    @property
+    def day(self) -> ColumnElement[int]:
+        """The day that an event was logged on, counted from 1970."""
+        return self.events.c.timestamp_ms // DAY_MS
+
+    def number(self, field: str) -> ColumnElement[Any]:
+        """A field that holds a number."""
+        return number_field(self.events, field)
+
+    def select(
+        self,
+        types: Sequence[str],
+        *columns: ColumnElement[Any],
+        order: ColumnElement[Any] | None = None,
+        group: ColumnElement[Any] | None = None,
+    ) -> Iterable[Any]:
         """Return columns of the window's events of some types, found by the index of times."""
         first = _FIRST_MS if self.since_ms is None else self.since_ms
         last = _LAST_MS if self.until_ms is None else self.until_ms - 1
-        # Far-off moments are brought to where SQLite can hold them.
+        # Far-off moments are brought to where the database can hold them.
         first, last = min(max(first, _FIRST_MS), _LAST_MS + 1), max(min(last, _LAST_MS), -1)
-        bound: list[Any] = [first, last, *types]
-        condition = f"timestamp_ms BETWEEN ? AND ? AND type IN ({', '.join('?' * len(types))})"
+        event = self.events.c
+        query = select(*columns).where(
+            event.timestamp_ms.between(first, last), event.type.in_(types)
+        )
         if self.agent_id is not None:
-            condition += " AND agent_id = ?"
-            bound.append(self.agent_id)
-        return self.connection.exec_driver_sql(
-            f"SELECT {columns} FROM events WHERE {condition} {then}",  # noqa: S608 - constant text
-            tuple(bound),
-        ).all()
+            query = query.where(event.agent_id == self.agent_id)
+        if order is not None:
+            query = query.order_by(order)
+        if group is not None:
+            query = query.group_by(group)
+        # A million rows are not held at once.
+        return self.connection.execute(query, execution_options={"yield_per": _FETCH_ROWS})
 
     def part(self, day: int) -> tuple[int, int]:
         """Return the bounds of a day within the window."""
@@ -232,10 +258,13 @@ class _Tally:
 
 
 def _count_lifecycle(window: _Window, total: _Tally, days: dict[int, _Tally]) -> None:
-    columns = f"""timestamp_ms / {DAY_MS}, session_id, type,
-        CASE type WHEN '{CONVERSATION_ENDED}' THEN {conversations.field("outcome")} END,
-        CASE type WHEN '{CONVERSATION_ENDED}' THEN {conversations.field("quality_score")} END"""
-    for day, session_id, type_, said, figure in window.select(columns, LIFECYCLE, "ORDER BY seq"):
+    event = window.events.c
+    outcome_of = case((event.type == CONVERSATION_ENDED, text_field(window.events, "outcome")))
+    score_of = case((event.type == CONVERSATION_ENDED, window.number("quality_score")))
+    columns = (window.day, event.session_id, event.type, outcome_of, score_of)
+    for day, session_id, type_, said, figure in window.select(
+        LIFECYCLE, *columns, order=event.position
+    ):
         outcome, score = conversations.text(said), number(figure)
         for tally in (total, days[int(day)]):
             status = tally.statuses.get(session_id, OPEN)
@@ -247,9 +276,9 @@ def _count_lifecycle(window: _Window, total: _Tally, days: dict[int, _Tally]) ->
 
 
 def _count_messages(window: _Window, total: _Tally, days: dict[int, _Tally]) -> None:
-    tokens_used, response_time = map(conversations.field, ("tokens_used", "response_time_ms"))
-    columns = f"timestamp_ms / {DAY_MS}, session_id, {tokens_used}, {response_time}"
-    for day, session_id, tokens, time_ms in window.select(columns, (MESSAGE_LOGGED,)):
+    figures = map(window.number, ("tokens_used", "response_time_ms"))
+    columns = (window.day, window.events.c.session_id, *figures)
+    for day, session_id, tokens, time_ms in window.select((MESSAGE_LOGGED,), *columns):
         tally = days[int(day)]
         tally.messages += 1
         if session_id is not None:
@@ -266,16 +295,15 @@ def _count_messages(window: _Window, total: _Tally, days: dict[int, _Tally]) -> 
 
 
 def _count_tool_calls(window: _Window, total: _Tally, days: dict[int, _Tally]) -> None:
-    columns = f"timestamp_ms / {DAY_MS}, count(*)"
-    for day, count in window.select(columns, (TOOL_CALLED,), "GROUP BY 1"):
+    day_of = window.day.label("day")
+    for day, count in window.select((TOOL_CALLED,), day_of, func.count(), group=day_of):
         days[int(day)].tool_calls += count
         total.tool_calls += count
 
 
 def _count_model_calls(window: _Window, total: _Tally, days: dict[int, _Tally]) -> None:
-    total_tokens, cost_usd = map(conversations.field, ("total_tokens", "cost_usd"))
-    columns = f"timestamp_ms / {DAY_MS}, {total_tokens}, {cost_usd}"
-    for day, tokens, cost in window.select(columns, (LLM_USED,)):
+    figures = map(window.number, ("total_tokens", "cost_usd"))
+    for day, tokens, cost in window.select((LLM_USED,), window.day, *figures):
         tally = days[int(day)]
         tally.llm_calls += 1
         tally.llm_tokens += int(number(tokens) or 0)

@@ -5,33 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tracker.events import (
-    CONVERSATION_ENDED,
-    CONVERSATION_FAILED,
-    CONVERSATION_RESUMED,
-    CONVERSATION_STARTED,
-)
-from tracker.outbox.integrity import IntegrityReport, Problem, verify
+from tracker.outbox.integrity import IntegrityReport, verify
+from tracker.outbox.links import Problem, Unproven
+from tracker.queries.conversations import OPEN, chunks, standings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import Connection
 
-__all__ = ["IntegrityReport", "Problem", "UnclosedSession", "unclosed", "verify"]
+    from tracker.queries.conversations import Opening
 
-_BEGUN = (CONVERSATION_STARTED, CONVERSATION_RESUMED)
-_OVER = (CONVERSATION_ENDED, CONVERSATION_FAILED)
-
-# The index on session_id holds seq too: only what came after the opening is read.
-_UNCLOSED = """
-SELECT session_id, agent_id, user_id, timestamp_ms,
-       (SELECT max(timestamp_ms) FROM events AS any_ WHERE any_.session_id = opened.session_id)
-FROM events AS opened
-WHERE type IN (?, ?) AND session_id IS NOT NULL AND timestamp_ms <= ?
-  AND NOT EXISTS (SELECT 1 FROM events AS later
-                  WHERE later.session_id = opened.session_id AND later.seq > opened.seq
-                    AND later.type IN (?, ?, ?, ?))
-ORDER BY seq
-"""
+__all__ = ["IntegrityReport", "Problem", "UnclosedSession", "Unproven", "unclosed", "verify"]
 
 
 @dataclass(frozen=True)
@@ -55,5 +40,38 @@ class UnclosedSession:
 
 def unclosed(connection: Connection, opened_before_ms: int) -> list[UnclosedSession]:
     """Return the conversations opened at that time or before and still open, oldest first."""
-    rows = connection.exec_driver_sql(_UNCLOSED, (*_BEGUN, opened_before_ms, *_BEGUN, *_OVER))
-    return [UnclosedSession(*row) for row in rows]
+    opened = {
+        session_id: opening
+        for session_id, (status, opening) in standings(connection).items()
+        if status == OPEN and opening is not None and _is_before(opening, opened_before_ms)
+    }
+    last = _last_events(connection, list(opened))
+    found = sorted(opened.items(), key=lambda item: item[1].position)
+    return [
+        UnclosedSession(
+            session_id,
+            opening.agent_id,
+            opening.user_id,
+            opening.timestamp_ms,
+            last.get(session_id, opening.timestamp_ms),  # its events may be pruned meanwhile
+        )
+        for session_id, opening in found
+    ]
+
+
+def _is_before(opening: Opening, before_ms: int) -> bool:
+    opened: object = opening.timestamp_ms
+    return isinstance(opened, int) and opened <= before_ms  # a damaged row holds any type
+
+
+def _last_events(connection: Connection, sessions: Sequence[str]) -> dict[str, int]:
+    """Return when anything was last logged to each of these sessions."""
+    last: dict[str, int] = {}
+    for chunk in chunks(sessions):
+        rows = connection.exec_driver_sql(
+            "SELECT session_id, max(timestamp_ms) FROM events "  # noqa: S608 - no text of anybody's
+            f"WHERE session_id IN ({', '.join('?' * len(chunk))}) GROUP BY session_id",
+            tuple(chunk),
+        )
+        last.update(map(tuple, rows))
+    return last

@@ -1,14 +1,19 @@
 """What the models cost: tokens and dollars of the stored ``llm.used`` events."""
 
-# ruff: noqa: S608 - the queries are made of constant text
-
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import func, select
+
+from tracker.events import LLM_USED
+from tracker.queries.metrics import DAY_MS
+from tracker.queries.source import EVENTS, lower_half, number_field, text_field, upper_half
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy import ColumnElement, Connection, FromClause, Select
 
 
 @dataclass(frozen=True)
@@ -37,48 +42,70 @@ class LLMUsage:
     unpriced: int
 
 
-_KEYS = {
-    "model": "json_extract(data, '$.model')",
-    "agent": "agent_id",
-    "session": "session_id",
-    "day": "date(timestamp_ms / 1000, 'unixepoch')",
-}
-BY = tuple(_KEYS)
+BY = ("model", "agent", "session", "day")
 """What usage can be summed by."""
 
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens")
 
-# SQLite gives up on a sum beyond 64 bits; its halves cannot get there.
-_SUMS = ", ".join(
-    f"sum(json_extract(data, '$.{name}') >> 32), sum(json_extract(data, '$.{name}') & 4294967295)"
-    for name in _COUNTS
-)
 
-# An erased event has no figures left, and a damaged one none to trust.
-_USAGE = f"""
-SELECT {{key}}, count(*), sum(json_extract(data, '$.cost_usd')),
-       sum(json_extract(data, '$.cost_usd') IS NULL), {_SUMS}
-FROM (SELECT timestamp_ms, agent_id, session_id, CASE WHEN json_valid(data) THEN data END AS data
-      FROM events WHERE type = 'llm.used' AND timestamp_ms >= ?)
-WHERE json_extract(data, '$.total_tokens') IS NOT NULL
-GROUP BY 1
-"""
-
-
-def usage(connection: Connection, by: str, since_ms: int | None) -> list[LLMUsage]:
+def usage(
+    connection: Connection, by: str, since_ms: int | None, events: FromClause = EVENTS
+) -> list[LLMUsage]:
     """Return the usage by one of `BY`: days in order, anything else by most tokens first."""
-    rows = connection.exec_driver_sql(_USAGE.format(key=_KEYS[by]), (since_ms or 0,)).all()
-    found = [_usage(*row) for row in rows]
+    found = [_usage(by, *row) for row in connection.execute(_query(by, since_ms, events)).all()]
     if by == "day":
         return sorted(found, key=lambda one: one.key or "")
     return sorted(found, key=lambda one: (-one.total_tokens, one.key or ""))
 
 
+def _query(by: str, since_ms: int | None, events: FromClause) -> Select[Any]:
+    called = (
+        select(
+            _key(by, events).label("key"),
+            number_field(events, "cost_usd").label("cost_usd"),
+            *(number_field(events, name).label(name) for name in _COUNTS),
+        )
+        .where(events.c.type == LLM_USED, events.c.timestamp_ms >= (since_ms or 0))
+        .subquery()
+    )
+    # SQLite gives up on a sum beyond 64 bits; its halves cannot get there.
+    halves = [
+        func.sum(half)
+        for name in _COUNTS
+        for half in (upper_half(called.c[name]), lower_half(called.c[name]))
+    ]
+    costs = (func.sum(called.c.cost_usd), func.count(called.c.cost_usd))
+    return (
+        select(called.c.key, func.count(), *costs, *halves)
+        # An erased event has no figures left, and a damaged one none to trust.
+        .where(called.c.total_tokens.is_not(None))
+        .group_by(called.c.key)
+    )
+
+
+def _key(by: str, events: FromClause) -> ColumnElement[Any]:
+    if by == "model":
+        return text_field(events, "model")
+    if by == "day":
+        return events.c.timestamp_ms // DAY_MS
+    return events.c.agent_id if by == "agent" else events.c.session_id
+
+
 def _usage(
-    key: str | None, calls: int, cost_usd: float | None, unpriced: int, *halves: int | None
+    by: str, key: Any, calls: int, cost_usd: float | None, priced: int, *halves: int | None
 ) -> LLMUsage:
+    # int(): PostgreSQL sums integers as decimals.
     prompt, completion, total, cached = (
-        ((high or 0) << 32) + (low or 0)
+        (int(high or 0) << 32) + int(low or 0)
         for high, low in zip(halves[::2], halves[1::2], strict=True)
     )
-    return LLMUsage(key, calls, prompt, completion, total, cached, cost_usd, unpriced)
+    named = _date(key) if by == "day" else key
+    return LLMUsage(named, calls, prompt, completion, total, cached, cost_usd, calls - priced)
+
+
+def _date(day: int) -> str | None:
+    """Return a day counted from 1970 as text; None beyond the year 9999."""
+    try:
+        return (date(1970, 1, 1) + timedelta(days=day)).isoformat()
+    except OverflowError:
+        return None

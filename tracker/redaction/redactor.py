@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracker import log
 from tracker.events import VOCABULARY
 from tracker.redaction import secrets
 from tracker.redaction.capture import without_content
-from tracker.redaction.rules import candidates, mask
+from tracker.redaction.rules import MASK, candidates, mask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,11 +22,11 @@ CHOSEN = frozenset({"role", "severity", "status", "previous_status"})
 FAILED = "[redaction failed]"
 """Stands for a string that a redactor of the user's could not deal with."""
 CUSTOM = "custom"
-"""What is counted when a redactor of the user's changed a string."""
+"""What is counted when a redactor of the user's changed a string and put no mask of ours there."""
 CUSTOM_FAILED = "redaction_failed"
 """What is counted when one failed."""
-PERSONAL = frozenset({"email", "phone", "payment_card", "iban", "us_ssn", "ip_address"})
-"""Kinds of personal data."""
+SECRETS = frozenset(rule.kind for gate in secrets.GATES for rule in gate.rules)
+"""Kinds of secrets; other kinds that are counted, but for the two above, are of personal data."""
 SHORTEST = 6
 """Characters of the shortest thing that any rule finds."""
 
@@ -106,9 +107,9 @@ class Redactor:
 
 def redaction_kind(counts: Mapping[str, int]) -> tuple[str, str]:
     """Return the kind and the severity of the report on what was masked in an event."""
-    if counts.keys() - PERSONAL - {CUSTOM, CUSTOM_FAILED}:
+    if counts.keys() & SECRETS:
         return "secret_detected", "high"
-    if counts.keys() & PERSONAL:
+    if counts.keys() - {CUSTOM, CUSTOM_FAILED}:
         return "pii_detected", "medium"
     return "content_redacted", "low"
 
@@ -193,7 +194,7 @@ class _Walk:
             if isinstance(clean, str):
                 clean.encode()  # what UTF-8 cannot hold could not be stored
                 if clean != text:
-                    self._count(CUSTOM)
+                    self._count_changes(text, clean)
                 return clean
             self._complain(index, None)  # type: ignore[unreachable]  # a redactor may be wrong
         except Exception as error:  # noqa: BLE001 - the user's code: it must not lose the event
@@ -201,8 +202,21 @@ class _Walk:
         self._count(CUSTOM_FAILED)
         return FAILED
 
+    def _count_changes(self, text: str, clean: str) -> None:
+        """Count what a redactor did: its masks for personal data by kind, anything else as one."""
+        put = _personal(clean) - _personal(text)
+        for kind in put.elements():
+            self._count(kind)
+        if not put:
+            self._count(CUSTOM)
+
     def _count(self, kind: str) -> None:
         self._counts[kind] = self._counts.get(kind, 0) + 1
+
+
+def _personal(text: str) -> Counter[str]:
+    """Return the masks for personal data in a text by kind."""
+    return Counter(found["kind"] for found in MASK.finditer(text) if found["label"] == "pii")
 
 
 def _collect(value: object, strings: list[str]) -> None:

@@ -1,11 +1,16 @@
-"""`Rule`: one kind of thing to mask, and how to tell at no cost that it is not there."""
+"""`Rule`: one kind of thing to mask, and how to tell at no cost that it is not there.
+
+A mask is ``[label:kind:length]``, as in ``[secret:openai_key:medium]``: what it was, and how long,
+roughly, so that a whole key can be told from a few characters of one. Fewer than 16 characters are
+``short``, 64 or more are ``long``, and what is between is ``medium``.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    import re
     from collections.abc import Callable, Collection, Iterable
 
 
@@ -39,6 +44,11 @@ class Gate(NamedTuple):
     """What the text must hold besides, where the trigger alone is common."""
 
 
+MASK = re.compile(r"\[(?P<label>secret|pii):(?P<kind>[a-z0-9_]+):(?:short|medium|long)\]")
+"""A mask, as `mask_of` makes it."""
+_MEDIUM, _LONG = 16, 64
+"""Characters from which on a mask says ``medium`` and ``long``."""
+
 # What prose is made of; what remains of it is short, and quickly searched for many triggers.
 _PROSE = b"abcdefghijklmnopqrstuvwxyz \t\r\n.,;!?'\"()" + bytes(range(128, 256))
 
@@ -71,8 +81,14 @@ def _holds(rule: Rule, text: str) -> bool:
     return not rule.context or any(word in lowered for word in rule.context)
 
 
+def mask_of(label: str, kind: str, text: str) -> str:
+    """Return what takes the place of `text`."""
+    length = "short" if len(text) < _MEDIUM else "medium" if len(text) < _LONG else "long"
+    return f"[{label}:{kind}:{length}]"
+
+
 def mask(rules: Collection[Rule], label: str, text: str, counts: dict[str, int]) -> str:
-    """Return `text` with what the rules find as ``[label:kind]``, and count it by kind."""
+    """Return `text` with masks for what the rules find, and count it by kind."""
     for rule in rules:
         text = _mask_one(rule, label, text, counts)
     return text
@@ -84,6 +100,6 @@ def _mask_one(rule: Rule, label: str, text: str, counts: dict[str, int]) -> str:
         secret = match["secret"]
         if "[secret:" not in secret and rule.check(secret):
             counts[rule.kind] = counts.get(rule.kind, 0) + 1
-            pieces += [text[end : match.start("secret")], f"[{label}:{rule.kind}]"]
+            pieces += [text[end : match.start("secret")], mask_of(label, rule.kind, secret)]
             end = match.end("secret")
     return "".join([*pieces, text[end:]]) if pieces else text

@@ -20,7 +20,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.ssl_ import create_urllib3_context
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from urllib3 import PoolManager
@@ -30,19 +30,23 @@ class _Deadline(threading.local):
     """The deadline of the request that this thread is making, on the monotonic clock."""
 
     at: float | None = None
+    meanwhile: Callable[[], None] | None = None
 
 
 _deadline = _Deadline()
 
 
 @contextmanager
-def deadline(seconds: float) -> Iterator[None]:
-    """Bound everything that this thread does on sockets of `DeadlineAdapter` inside the block."""
-    _deadline.at = time.monotonic() + seconds
+def deadline(seconds: float, meanwhile: Callable[[], None] | None = None) -> Iterator[None]:
+    """Bound everything that this thread does on sockets of `DeadlineAdapter` inside the block.
+
+    `meanwhile` is called before the first read: the request is out, and the server works on it.
+    """
+    _deadline.at, _deadline.meanwhile = time.monotonic() + seconds, meanwhile
     try:
         yield
     finally:
-        _deadline.at = None
+        _deadline.at = _deadline.meanwhile = None
 
 
 def expired() -> bool:
@@ -54,6 +58,9 @@ class _Bounded:
     """Mixed into a socket class: no call outlasts the deadline."""
 
     def recv_into(self, *args: Any) -> int:
+        meanwhile, _deadline.meanwhile = _deadline.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
         self._bound()
         return super().recv_into(*args)  # type: ignore[misc, no-any-return]  # the socket's
 

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 
 @dataclass(frozen=True)
 class Upload:
-    """Events to send, in ascending seq: their ids and, in the same order, their JSON."""
+    """Events to send, in ascending seq: their ids and, in the same order, their JSON.
+
+    Attributes:
+        event_ids: The ids.
+        events: The events, encoded.
+        following: Returns what will be sent after this one if all goes well, or None. A
+            destination may call it once, while it waits for the answer, and make that ready.
+    """
 
     event_ids: Sequence[str]
     events: Sequence[bytes]
+    following: Callable[[], Upload | None] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 import requests
@@ -15,14 +16,20 @@ from tracker._version import __version__
 from tracker.config import is_loopback
 from tracker.sync.deadline import DeadlineAdapter, deadline, expired
 from tracker.sync.destination import Delivery, Outcome
-from tracker.sync.receipts import PROTOCOL, one_line, read_answer
+from tracker.sync.receipts import PROTOCOL, one_line, read_answer, read_object
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tracker.config import APIConfig
     from tracker.sync.destination import Upload
 
-_GZIP_LEVEL = 6
+# 6.3 ms of CPU for 500 recorded messages in place of level 6's 8.1, and 1.4 % more bytes.
+_GZIP_LEVEL = 5
+_FRESH_SECONDS = 1.0
+"""How old a body may be that was made in advance: it says when it is sent."""
 _MOST_ANSWER_BYTES = 1024 * 1024
+_OTHER_PROTOCOL = "the server does not speak this protocol"
 _FAILURES = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
 
 
@@ -34,6 +41,14 @@ class _Session(requests.Session):
 
     def get_redirect_target(self, resp: requests.Response) -> None:
         """Say that there is none."""
+
+
+class _Ready(NamedTuple):
+    """A batch that is likely to be sent next, its body, and when that was made."""
+
+    upload: Upload
+    body: bytes
+    at: float
 
 
 class HTTPDestination:
@@ -51,6 +66,7 @@ class HTTPDestination:
             f'"outbox_id":{json.dumps(outbox_id)},"sent_at_ms":'
         )
         self._session = self._make_session()
+        self._ready: _Ready | None = None
         self._proxies: dict[str, Any] | None = None
         if config.proxies is not None:
             # Given to each request, for a session's own would yield to the environment's; a None
@@ -81,34 +97,50 @@ class HTTPDestination:
 
     def send(self, upload: Upload) -> Delivery:
         """Send one batch; see `Destination`."""
-        head = f'{self._head}{time.time_ns() // 1_000_000},"events":['.encode()
-        body = gzip.compress(
-            b"".join((head, b",".join(upload.events), b"]}")), compresslevel=_GZIP_LEVEL, mtime=0
-        )
+        ready, self._ready = self._ready, None
+        fresh = ready is not None and time.monotonic() - ready.at < _FRESH_SECONDS
+        body = ready.body if ready and fresh and ready.upload is upload else self.encode(upload)
         headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
-        with deadline(self._config.total_timeout):
+        with deadline(self._config.total_timeout, partial(self._make_ready, upload.following)):
             try:
                 status, answer_headers, answer = self._request("POST", "/v1/events", headers, body)
             except _FAILURES as error:
                 return self._failed(error)
         return read_answer(status, answer_headers, answer, upload.event_ids, self._api_key)
 
+    def _make_ready(self, following: Callable[[], Upload | None] | None) -> None:
+        """Encode the next batch while the server works on this one."""
+        upload = following() if following is not None else None
+        if upload is not None:
+            self._ready = _Ready(upload, self.encode(upload), time.monotonic())
+
+    def encode(self, upload: Upload) -> bytes:
+        """Return the request's body: the events' JSON as stored, joined and compressed."""
+        head = f'{self._head}{time.time_ns() // 1_000_000},"events":['.encode()
+        return gzip.compress(
+            b"".join((head, b",".join(upload.events), b"]}")), compresslevel=_GZIP_LEVEL, mtime=0
+        )
+
     def ping(self) -> Delivery:
         """Ask whether the server is there and takes the key; DELIVERED when both hold."""
+        answer = self.read("/v1/ping")
+        if isinstance(answer, Delivery):
+            return answer
+        if answer.get("protocol") == PROTOCOL:
+            return Delivery(Outcome.DELIVERED)
+        return Delivery(Outcome.UNEXPECTED, _OTHER_PROTOCOL)
+
+    def read(self, path: str) -> dict[str, Any] | Delivery:
+        """Return the object that a GET is answered with; what came instead, as a Delivery."""
         with deadline(self._config.total_timeout):
             try:
-                status, headers, answer = self._request("GET", "/v1/ping", {}, None)
+                status, headers, answer = self._request("GET", path, {}, None)
             except _FAILURES as error:
                 return self._failed(error)
-        if status == 200:
-            try:
-                valid = json.loads(answer).get("protocol") == PROTOCOL
-            except (ValueError, AttributeError):
-                valid = False
-            if valid:
-                return Delivery(Outcome.DELIVERED)
-            return Delivery(Outcome.UNEXPECTED, "the server does not speak this protocol")
-        return read_answer(status, headers, answer, (), self._api_key)
+        if status != 200:
+            return read_answer(status, headers, answer, (), self._api_key)
+        found = read_object(answer)
+        return Delivery(Outcome.UNEXPECTED, _OTHER_PROTOCOL) if found is None else found
 
     def close(self) -> None:
         """Close the connection."""

@@ -65,7 +65,7 @@ def one_line(words: object, secret: str = "") -> str:
 
 
 def _read_receipt(body: bytes, event_ids: Sequence[str], secret: str) -> Delivery:
-    receipt = _read_object(body)
+    receipt = read_object(body)
     problem = "it is not a JSON object" if receipt is None else _fault(receipt, event_ids)
     if receipt is None or problem:
         return Delivery(
@@ -111,14 +111,15 @@ def _fault(receipt: dict[str, Any], event_ids: Sequence[str]) -> str | None:
 
 def _read_error(body: bytes, secret: str) -> tuple[str, str]:
     """Return code and message of a protocol error body; empty texts if it is none."""
-    answer = _read_object(body)
+    answer = read_object(body)
     error = answer.get("error") if answer else None
     if not isinstance(error, dict) or not isinstance(error.get("code"), str) or not error["code"]:
         return "", ""
     return one_line(error["code"], secret), one_line(error.get("message", ""), secret)
 
 
-def _read_object(body: bytes) -> dict[str, Any] | None:
+def read_object(body: bytes) -> dict[str, Any] | None:
+    """Return the JSON object that a body is; None if it is anything else."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from tracker import log
@@ -45,6 +46,13 @@ GO_ON = Pause(0.0)
 IDLE = Pause(1.0, idle=True)
 
 
+class _Upcoming(NamedTuple):
+    """A batch, and how it is handed to the destination."""
+
+    batch: Batch
+    upload: Upload
+
+
 class Uploader:
     """Sends what is pending, batch by batch, and records what comes of it.
 
@@ -64,13 +72,13 @@ class Uploader:
         self.outbox_id = outbox.owner.outbox_id
         self.failures = 0
         self._outbox = outbox
-        self._retention_days = config.retention_days
         self._clock = clock
         self._sizing = Sizing(config.batch_max_events, config.batch_max_bytes - 1024)
         self._backoff = Backoff(config.backoff_base, config.backoff_cap)
         self._bucket = TokenBucket(config.requests_per_minute, clock())
         self._prune_at = clock() + _FIRST_PRUNE_SECONDS
         self._trouble: str | None = None
+        self._ahead: _Upcoming | None = None
         self._due: Callable[[Transaction], int] | None = None
 
     def step(self) -> Pause:
@@ -86,19 +94,54 @@ class Uploader:
             if not (isinstance(error, OutboxFullError) or is_disk_full(error)):
                 raise  # otherwise sending is what makes room
         self._prune_if_due()
-        batch = self._next_batch()
-        if not batch.rows:
+        upcoming = self._take_ahead() or self._upcoming(self._next_batch())
+        if not upcoming.batch.rows:
             return IDLE
-        if batch.outbox_id != self.outbox_id:
+        if upcoming.batch.outbox_id != self.outbox_id:
             self._outbox.read_owner()
             return GO_ON  # begun anew a moment ago; the destination still goes by the old id
         wait = self._bucket.take(self._clock())
         if wait:
             return Pause(wait, skippable=False)
-        delivery = self.destination.send(
-            Upload([row.event_id for row in batch.rows], [row.wire for row in batch.rows])
+        delivery = self.destination.send(upcoming.upload)
+        return self._conclude(upcoming.batch, delivery)
+
+    def _upcoming(self, batch: Batch) -> _Upcoming:
+        rows = batch.rows
+        upload = Upload(
+            [row.event_id for row in rows],
+            [row.wire for row in rows],
+            partial(self._look_ahead, batch) if batch.more else None,
         )
-        return self._conclude(batch, delivery)
+        return _Upcoming(batch, upload)
+
+    def _look_ahead(self, batch: Batch) -> Upload | None:
+        """Read what comes after `batch` while its receipt is awaited.
+
+        With a server 40 ms away a drain so takes 1.7 times as long as a loop that posts ready-made
+        bodies, and 2.6 times without.
+        """
+        try:
+            with self._outbox.reading() as connection:
+                ahead = uploads.next_batch(
+                    connection, self._sizing.max_events, self._sizing.max_bytes, batch.through
+                )
+        except OutboxError as error:  # the next step meets it again, where it can be told
+            log.info("the next batch could not be read in advance: %s", error)
+            return None
+        if not ahead.rows or ahead.damaged or ahead.outbox_id != batch.outbox_id:
+            return None
+        self._ahead = self._upcoming(ahead)
+        return self._ahead.upload
+
+    def _take_ahead(self) -> _Upcoming | None:
+        """Return what was read in advance, if it is still what comes next."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            with self._outbox.reading() as connection:
+                if uploads.is_next(connection, ahead.batch):
+                    return ahead
+        return None
 
     def _next_batch(self) -> Batch:
         with self._outbox.reading() as connection:
@@ -120,7 +163,7 @@ class Uploader:
         )
         message = "the stored event no longer matches its digest"
         letters = [DeadLetter(seq, uploads.DAMAGED, message) for seq in batch.damaged]
-        self._outbox.run(uploads.settle(batch, letters, received=not batch.rows))
+        self._outbox.run(uploads.set_aside(batch, letters))
 
     def _conclude(self, batch: Batch, delivery: Delivery) -> Pause:
         alone = len(batch.rows) == 1
@@ -158,7 +201,7 @@ class Uploader:
         return GO_ON
 
     def _settle(self, batch: Batch, letters: Sequence[DeadLetter]) -> None:
-        self._due = uploads.settle(batch, letters, received=True)
+        self._due = uploads.settle(batch, letters)
         self._record_what_is_due()
         self._backoff.reset()
         if letters:
@@ -206,4 +249,4 @@ class Uploader:
     def _prune_if_due(self) -> None:
         if self._clock() >= self._prune_at:
             self._prune_at = self._clock() + _PRUNE_SECONDS
-            self._outbox.prune(self._retention_days)
+            self._outbox.prune()

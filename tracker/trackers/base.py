@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from tracker import log, validation
+from tracker import context, log, validation
 from tracker.client import connect
 from tracker.config import APIConfig
 from tracker.errors import (
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from tracker.client import Recorder
     from tracker.events import Event
     from tracker.health import Health
     from tracker.sync.destination import Destination
@@ -54,16 +55,11 @@ class BaseTracker:
         *,
         destination: Callable[[], Destination] | None = None,
     ) -> None:
-        if config is not None and not isinstance(config, APIConfig):
-            raise ConfigurationError(
-                f"config is of type {type(config).__name__}; give an APIConfig, as in "
-                "AgentPerformanceTracker(config=APIConfig(api_key=...))"
-            )
-        settings = APIConfig() if config is None else config
+        settings = settings_of(config)
         redactor = Redactor(settings)
         self._redactor = None if redactor.idle else redactor
         self._closed = False
-        self._client = connect(settings, self, destination)
+        self._client: Recorder = connect(settings, self, destination)
 
     @property
     def config(self) -> APIConfig:
@@ -86,7 +82,8 @@ class BaseTracker:
                 ``_`` and ``-``, at most 256 characters, and none of the names that the other
                 methods log, as in ``"message.logged"``.
             data: The event's fields: a dict that JSON can hold. Default: none.
-            session_id: The conversation it belongs to.
+            session_id: The conversation it belongs to; by default the current one, if the call is
+                made inside `with tracker.conversation(...)`.
             agent_id: The agent it concerns; by default that of the conversation.
             user_id: The user it concerns; by default that of the conversation.
 
@@ -224,8 +221,15 @@ class BaseTracker:
         user_id: str | None = None,
         nullable: tuple[str, ...] = (),
     ) -> str:
-        """Record with the agent and user of the conversation, where the caller named none."""
+        """Record what belongs to a conversation, by default to the current one, if there is one.
+
+        Agent and user are those of the conversation, where the caller named none.
+        """
         self._check_open()
+        current = context.current_conversation()
+        if current is not None and session_id in (None, current.session_id):
+            session_id = current.session_id
+            agent_id, user_id = agent_id or current.agent_id, user_id or current.user_id
         if session_id is not None and (agent_id is None or user_id is None):
             session = self._client.sessions.get(session_id)
             agent_id = agent_id or session.agent_id
@@ -244,6 +248,22 @@ class BaseTracker:
             raise TrackerClosedError(
                 f"this {type(self).__name__} was closed; make a new one to log again"
             )
+
+
+def settings_of(config: object) -> APIConfig:
+    """Return the configuration given or, for None, that of the environment.
+
+    Raises:
+        ConfigurationError: if it is something else, or a setting is missing or impossible.
+    """
+    if config is None:
+        return APIConfig()
+    if not isinstance(config, APIConfig):
+        raise ConfigurationError(
+            f"config is of type {type(config).__name__}; give an APIConfig, as in "
+            "AgentPerformanceTracker(config=APIConfig(api_key=...))"
+        )
+    return config
 
 
 def _check_free_name(value: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -12,7 +13,7 @@ from tracker.errors import TrackerError, ValidationError
 from tracker.ids import new_id
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from types import TracebackType
 
     from typing_extensions import Self
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 MAX_ERROR_TEXT = 10_000
 """Characters kept of what an exception says."""
 
-_UNKNOWN: Any = object()
+UNKNOWN: Any = object()
 """Default of a tool's result, which may well be None."""
 
 _said: WeakKeyDictionary[BaseTracker, set[tuple[type, str]]] = WeakKeyDictionary()
@@ -47,6 +48,17 @@ def say_once(tracker: BaseTracker, what: str, error: Exception) -> None:
         said.add(kind)
         unforeseen = not isinstance(error, TrackerError)
         log.error("%s was not recorded: %s", what, error_text(error), exc_info=unforeseen)
+
+
+@contextmanager
+def behind(error: BaseException | None, tracker: BaseTracker, what: str) -> Iterator[None]:
+    """Record `what` in this block: trouble with it never takes the place of an `error`."""
+    try:
+        yield
+    except TrackerError as trouble:
+        if error is None:
+            raise
+        say_once(tracker, what, trouble)
 
 
 class ActiveConversation:
@@ -158,7 +170,7 @@ class ActiveConversation:
         name: str,
         arguments: Any = None,
         *,
-        result: Any = _UNKNOWN,
+        result: Any = UNKNOWN,
         error: str | None = None,
         duration_ms: float | None = None,
         call_id: str | None = None,
@@ -182,10 +194,11 @@ class ActiveConversation:
             call_id: The id that the model gave the call.
         """
         call = ToolCall(self._tracker, self.session_id, name, arguments, call_id)
-        if result is not _UNKNOWN or error is not None or duration_ms is not None:
-            call.result = None if result is _UNKNOWN else result
+        if result is not UNKNOWN or error is not None or duration_ms is not None:
+            call.result = None if result is UNKNOWN else result
             call.error = error
-            call._record(duration_ms)
+            call._duration_ms = duration_ms
+            call._record()
         return call
 
     def feedback(
@@ -243,7 +256,7 @@ class ActiveConversation:
     def finish(self, error: BaseException | None) -> None:
         """Log the end, or the failure, unless that was done by hand. ``with`` does that too."""
         self._left = True
-        try:
+        with behind(error, self._tracker, f"the end of a conversation with {self.agent_id!r}"):
             if self._tracker._client.sessions.get(self.session_id).over:
                 return
             if error is None or isinstance(error, GeneratorExit):
@@ -252,16 +265,10 @@ class ActiveConversation:
                 self._tracker.record_failed_session(
                     self.session_id, exception=error, metadata=self._end_with.get("metadata")
                 )
-        except TrackerError as trouble:
-            if error is None:
-                raise
-            say_once(self._tracker, f"the end of a conversation with {self.agent_id!r}", trouble)
 
     def __enter__(self) -> Self:
         self.start()
-        scope = context.scope()
-        self._outer = scope.conversation
-        context.enter(scope._replace(conversation=self))
+        self.become_current()
         return self
 
     def __exit__(
@@ -270,6 +277,17 @@ class ActiveConversation:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.step_back()
+        self.finish(error)
+
+    def become_current(self) -> None:
+        """Let the running code belong to this conversation, until `step_back`."""
+        scope = context.scope()
+        self._outer = scope.conversation
+        context.enter(scope._replace(conversation=self))
+
+    def step_back(self) -> None:
+        """Let the running code belong to the conversation around this one, if any."""
         self._left = True
         scope = context.scope()
         # Generators share their caller's context, so blocks need not be left in reverse order, or
@@ -280,7 +298,6 @@ class ActiveConversation:
                 outer = outer._outer
             context.enter(scope._replace(conversation=outer))
         self._outer = None
-        self.finish(error)
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
@@ -297,21 +314,12 @@ class ActiveConversation:
         return f"<ActiveConversation {self.session_id} with {self.agent_id!r}>"
 
 
-class ToolCall:
-    """One call of a tool, made by `ActiveConversation.tool`.
-
-    As a ``with`` (or ``async with``) block it is timed on the monotonic clock and logged when the
-    block is left. An exception that escapes is logged as the call's error, and goes on.
-
-    Attributes:
-        result: What the tool answered: anything that JSON can hold. Set it inside the block.
-        error: What went wrong; by default the exception that escapes.
-        call_id: The id that the model gave the call.
-        event_id: The event's id once it is logged, before that None.
-    """
+class BaseToolCall:
+    """One call of a tool: what was called, since when, and how it is logged."""
 
     event_id: str | None = None
     _began: float | None = None
+    _duration_ms: float | None = None
     _open = False
 
     def __init__(
@@ -332,7 +340,19 @@ class ToolCall:
         self._arguments = copy.deepcopy(validation.check_json("arguments", arguments))
         self._open = True
 
-    def _record(self, duration_ms: float | None) -> None:
+    def _begin(self) -> None:
+        if not self._open or self._began is not None:
+            raise ValidationError("tool", "was logged or entered already; call tool() again")
+        self._began = time.monotonic()
+
+    def _finish(self, error: BaseException | None) -> None:
+        self._duration_ms = None if self._began is None else _since(self._began)
+        if error is not None and self.error is None:
+            self.error = f"{type(error).__name__}: {error_text(error)}"
+        with behind(error, self._tracker, f"the failed call of {self._name!r}"):
+            self._record()
+
+    def _record(self) -> None:
         self._open = False
         self.event_id = self._tracker.log_tool_call(
             self._session_id,
@@ -340,14 +360,37 @@ class ToolCall:
             self._arguments,
             result=self.result,
             error=self.error,
-            duration_ms=duration_ms,
+            duration_ms=self._duration_ms,
             call_id=self.call_id,
         )
 
+    def __del__(self) -> None:
+        # `c.tool("ping")` as a statement looks like a call that logs, so it must not be lost.
+        if self._open and self._began is None:
+            try:
+                self._record()
+            except TrackerError as trouble:
+                say_once(self._tracker, f"the call of {self._name!r}", trouble)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._name!r} of {self._session_id}>"
+
+
+class ToolCall(BaseToolCall):
+    """One call of a tool, made by `ActiveConversation.tool`.
+
+    As a ``with`` (or ``async with``) block it is timed on the monotonic clock and logged when the
+    block is left. An exception that escapes is logged as the call's error, and goes on.
+
+    Attributes:
+        result: What the tool answered: anything that JSON can hold. Set it inside the block.
+        error: What went wrong; by default the exception that escapes.
+        call_id: The id that the model gave the call.
+        event_id: The event's id once it is logged, before that None.
+    """
+
     def __enter__(self) -> Self:
-        if not self._open or self._began is not None:
-            raise ValidationError("tool", "was logged or entered already; call tool() again")
-        self._began = time.monotonic()
+        self._begin()
         return self
 
     def __exit__(
@@ -356,15 +399,7 @@ class ToolCall:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        duration_ms = None if self._began is None else _since(self._began)
-        if error is not None and self.error is None:
-            self.error = f"{type(error).__name__}: {error_text(error)}"
-        try:
-            self._record(duration_ms)
-        except TrackerError as trouble:
-            if error is None:
-                raise
-            say_once(self._tracker, f"the failed call of {self._name!r}", trouble)
+        self._finish(error)
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
@@ -376,17 +411,6 @@ class ToolCall:
         traceback: TracebackType | None,
     ) -> None:
         self.__exit__(kind, error, traceback)
-
-    def __del__(self) -> None:
-        # `c.tool("ping")` as a statement looks like a call that logs, so it must not be lost.
-        if self._open and self._began is None:
-            try:
-                self._record(None)
-            except TrackerError as trouble:
-                say_once(self._tracker, f"the call of {self._name!r}", trouble)
-
-    def __repr__(self) -> str:
-        return f"<ToolCall {self._name!r} of {self._session_id}>"
 
 
 def _since(began: float) -> float:

@@ -13,7 +13,7 @@ from tracker.queries import usage
 from tracker.trackers.base import BaseTracker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from datetime import datetime
     from types import ModuleType
     from typing import Literal
@@ -58,7 +58,8 @@ class LLMTracker(BaseTracker):
             model: The model's name, as the provider gives it.
             prompt_tokens: Tokens sent, 0 or more, those from the provider's cache included.
             completion_tokens: Tokens received, 0 or more, those of its reasoning included.
-            session_id: The conversation it was for.
+            session_id: The conversation it was for; by default the current one, if the call is made
+                inside `with tracker.conversation(...)`.
             agent_id: The agent that called; by default that of the conversation.
             latency_ms: Milliseconds until the answer was complete; kept with 2 decimals.
             time_to_first_token_ms: Milliseconds until it began; kept with 2 decimals.
@@ -77,13 +78,17 @@ class LLMTracker(BaseTracker):
             "total_tokens": validation.check_count(
                 "prompt_tokens + completion_tokens", prompt_tokens + completion_tokens
             ),
-            "cached_tokens": _optional(validation.check_count, "cached_tokens", cached_tokens),
-            "latency_ms": _optional(validation.check_milliseconds, "latency_ms", latency_ms),
-            "time_to_first_token_ms": _optional(
+            "cached_tokens": validation.optional(
+                validation.check_count, "cached_tokens", cached_tokens
+            ),
+            "latency_ms": validation.optional(
+                validation.check_milliseconds, "latency_ms", latency_ms
+            ),
+            "time_to_first_token_ms": validation.optional(
                 validation.check_milliseconds, "time_to_first_token_ms", time_to_first_token_ms
             ),
-            "cost_usd": _optional(_check_cost, "cost_usd", cost_usd),
-            "metadata": _optional(validation.check_metadata, "metadata", metadata),
+            "cost_usd": validation.optional(_check_cost, "cost_usd", cost_usd),
+            "metadata": validation.optional(validation.check_metadata, "metadata", metadata),
         }
         session_id = validation.check_optional_id("session_id", session_id)
         agent_id = validation.check_optional_id("agent_id", agent_id)
@@ -180,7 +185,3 @@ def _check_cost(argument: str, value: object) -> float:
     if dollars < 0:
         raise ValidationError(argument, f"is {value!r}; give US dollars, 0 or more")
     return dollars
-
-
-def _optional(check: Callable[[str, object], Any], argument: str, value: object) -> Any:
-    return None if value is None else check(argument, value)

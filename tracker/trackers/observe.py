@@ -41,9 +41,15 @@ from tracker.validation import MAX_ID_LENGTH, MAX_INTEGER_BITS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
+    from typing import TypeVar
+
+    from typing_extensions import ParamSpec
 
     from tracker.trackers.conversation import ActiveConversation
     from tracker.trackers.performance import AgentPerformanceTracker
+
+    P = ParamSpec("P")
+    R = TypeVar("R")
 
 FUNCTION_OBSERVED = "function.observed"
 
@@ -148,7 +154,7 @@ class Observer:
 
     def __init__(
         self,
-        tracker: AgentPerformanceTracker,
+        tracker: Callable[[], AgentPerformanceTracker],
         function: Callable[..., Any],
         name: str | None,
         agent_id: str | None,
@@ -218,17 +224,24 @@ class Observer:
 
         @functools.wraps(function)
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
-            call = Observation(self, args, kwargs)
+            call = await self.apart(Observation, self, args, kwargs)
             try:
                 with call:
                     result = await function(*args, **kwargs)
-            except BaseException as error:
+            except GeneratorExit as error:  # thrown away half-way: it may await nothing any more
                 call.over(error=error)
                 raise
-            call.over(result)
+            except BaseException as error:
+                await self.apart(call.over, error=error)
+                raise
+            await self.apart(call.over, result)
             return result
 
         return wrapper
+
+    async def apart(self, record: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run what may write, of a coroutine or async generator; here at once, as `record` does."""
+        return record(*args, **kwargs)
 
     # What a consumer throws in, GeneratorExit by `close` included, is handed on to the function's
     # own generator, which decides what to make of it.
@@ -268,7 +281,7 @@ class Observer:
 
         @functools.wraps(function)
         async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-            call = GeneratorObservation(self, args, kwargs)
+            call = await self.apart(GeneratorObservation, self, args, kwargs)
             try:
                 with call:
                     steps = function(*args, **kwargs)
@@ -285,9 +298,9 @@ class Observer:
                     except BaseException as error:  # noqa: BLE001 - handed on
                         step = functools.partial(steps.athrow, error)
             except BaseException as error:
-                call.over(error=error)
+                await self.apart(call.over, error=error)
                 raise
-            call.over()
+            await self.apart(call.over)
 
         return wrapper
 
@@ -301,7 +314,7 @@ class Observation:
 
     def __init__(self, observer: Observer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._observer = observer
-        self._tracker = observer.tracker
+        self._tracker = observer.tracker()
         self._outer = context.scope()
         self._conversation = self._outer.conversation
         self._own: ActiveConversation | None = None

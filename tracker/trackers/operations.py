@@ -42,8 +42,9 @@ class AgentOperationsTracker(BaseTracker):
 
     Every logging call is stored in the outbox before it returns, and returns the event's id.
     Agent ids are non-empty strings of at most 256 characters; metadata is a dict that JSON can
-    hold. Reads see what was logged through this outbox, by any process, and not yet removed: what
-    was delivered longer than `APIConfig.retention_days` ago is gone.
+    hold. Registration, status and heartbeat concern the agent alone: wherever they are logged, they
+    belong to no conversation. Reads see what was logged through this outbox, by any process, and
+    not yet removed: what was delivered longer than `APIConfig.retention_days` ago is gone.
 
     Raises:
         ValidationError: from any call, if an argument is not allowed; nothing is stored.
@@ -85,8 +86,8 @@ class AgentOperationsTracker(BaseTracker):
         data = {
             "name": validation.check_optional_id("name", name),
             "version": validation.check_optional_id("version", version),
-            "capabilities": _optional(_check_words, "capabilities", capabilities),
-            "metadata": _optional(validation.check_metadata, "metadata", metadata),
+            "capabilities": validation.optional(_check_words, "capabilities", capabilities),
+            "metadata": validation.optional(validation.check_metadata, "metadata", metadata),
         }
         return self._record(AGENT_REGISTERED, data, agent_id=agent_id)
 
@@ -109,7 +110,7 @@ class AgentOperationsTracker(BaseTracker):
         """
         agent_id = validation.check_id("agent_id", agent_id)
         status = AgentStatus(validation.check_choice("status", status, STATUSES))
-        metadata = _optional(validation.check_metadata, "metadata", metadata)
+        metadata = validation.optional(validation.check_metadata, "metadata", metadata)
         self._check_open()
         agent = self._statuses.of(agent_id)
         with agent.lock:  # two threads' changes of one agent name each other, not both the first
@@ -140,12 +141,15 @@ class AgentOperationsTracker(BaseTracker):
                 256 characters.
             duration_ms: Milliseconds it took, 0 or more; kept with 2 decimals.
             details: Anything else that JSON can hold. None is left out.
-            session_id: The conversation it did it in.
+            session_id: The conversation it did it in; by default the current one, if the call is
+                made inside `with tracker.conversation(...)`.
         """
         agent_id = validation.check_id("agent_id", agent_id)
         data = {
             "activity": validation.check_id("activity", activity),
-            "duration_ms": _optional(validation.check_milliseconds, "duration_ms", duration_ms),
+            "duration_ms": validation.optional(
+                validation.check_milliseconds, "duration_ms", duration_ms
+            ),
             "details": validation.check_json("details", details),
         }
         return self._record_about(
@@ -163,7 +167,7 @@ class AgentOperationsTracker(BaseTracker):
             metadata: Anything else.
         """
         agent_id = validation.check_id("agent_id", agent_id)
-        data = {"metadata": _optional(validation.check_metadata, "metadata", metadata)}
+        data = {"metadata": validation.optional(validation.check_metadata, "metadata", metadata)}
         return self._record(AGENT_HEARTBEAT, data, agent_id=agent_id)
 
     def get_agent_status(self, agent_id: str) -> AgentState | None:
@@ -277,7 +281,3 @@ def _check_words(argument: str, value: object) -> list[str]:
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise ValidationError(argument, f"is of type {type(value).__name__}; give a list of str")
     return [validation.check_id(f"{argument}[{index}]", item) for index, item in enumerate(value)]
-
-
-def _optional(check: Callable[[str, object], Any], argument: str, value: object) -> Any:
-    return None if value is None else check(argument, value)

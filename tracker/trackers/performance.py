@@ -104,7 +104,7 @@ class AgentPerformanceTracker(ReadingTracker):
         agent_id = validation.check_optional_id("agent_id", agent_id)
         name = validation.check_optional_id("name", name)
         return lambda function: Observer(
-            self, function, name, agent_id, capture_input, capture_output
+            lambda: self, function, name, agent_id, capture_input, capture_output
         ).wrapped()
 
     def start_conversation(
@@ -130,7 +130,7 @@ class AgentPerformanceTracker(ReadingTracker):
         session_id = validation.check_optional_id("session_id", session_id) or new_id()
         data = {
             "run_id": validation.check_optional_id("run_id", run_id),
-            "metadata": _optional(validation.check_metadata, "metadata", metadata),
+            "metadata": validation.optional(validation.check_metadata, "metadata", metadata),
         }
         self._record(
             CONVERSATION_STARTED, data, agent_id=agent_id, session_id=session_id, user_id=user_id
@@ -143,7 +143,7 @@ class AgentPerformanceTracker(ReadingTracker):
     ) -> str:
         """Go on with a conversation, ended or not; return the event's id."""
         session_id = validation.check_id("session_id", session_id)
-        data = {"metadata": _optional(validation.check_metadata, "metadata", metadata)}
+        data = {"metadata": validation.optional(validation.check_metadata, "metadata", metadata)}
         self._check_open()
         session = self._client.sessions.resume(session_id)
         return self._record(
@@ -346,8 +346,10 @@ class AgentPerformanceTracker(ReadingTracker):
             "name": validation.check_id("name", name),
             "arguments": validation.check_json("arguments", arguments),
             "result": validation.check_json("result", result),
-            "error": _optional(validation.check_text, "error", error),
-            "duration_ms": _optional(validation.check_milliseconds, "duration_ms", duration_ms),
+            "error": validation.optional(validation.check_text, "error", error),
+            "duration_ms": validation.optional(
+                validation.check_milliseconds, "duration_ms", duration_ms
+            ),
             "call_id": validation.check_optional_id("call_id", call_id),
         }
         return self._record_in(session_id, TOOL_CALLED, data, nullable=("arguments",))
@@ -404,7 +406,7 @@ class AgentPerformanceTracker(ReadingTracker):
         data = {
             "error_type": None if exception is None else type(exception).__name__,
             "error_message": validation.check_text("error_message", error_message),
-            "metadata": _optional(validation.check_metadata, "metadata", metadata),
+            "metadata": validation.optional(validation.check_metadata, "metadata", metadata),
         }
         event_id = self._record_in(session_id, CONVERSATION_FAILED, data)
         self._client.sessions.get(session_id).over = True
@@ -428,8 +430,8 @@ class AgentPerformanceTracker(ReadingTracker):
         """
         session_id = context.resolve(session_id)
         data = {
-            "score": _optional(validation.check_number, "score", score),
-            "comment": _optional(validation.check_text, "comment", comment),
+            "score": validation.optional(validation.check_number, "score", score),
+            "comment": validation.optional(validation.check_text, "comment", comment),
             "source": validation.check_optional_id("source", source),
         }
         self._check_open()
@@ -457,12 +459,12 @@ class AgentPerformanceTracker(ReadingTracker):
         data = {
             "role": validation.check_choice("role", role, ROLES),
             "content": validation.check_text("content", content),
-            "response_time_ms": _optional(
+            "response_time_ms": validation.optional(
                 validation.check_milliseconds, "response_time_ms", response_time_ms
             ),
-            "tokens_used": _optional(validation.check_count, "tokens_used", tokens_used),
+            "tokens_used": validation.optional(validation.check_count, "tokens_used", tokens_used),
             "model": validation.check_optional_id("model", model),
-            "metadata": _optional(validation.check_metadata, "metadata", metadata),
+            "metadata": validation.optional(validation.check_metadata, "metadata", metadata),
         }
         if role == "user":
             context.user_spoke(session, now)
@@ -472,12 +474,14 @@ class AgentPerformanceTracker(ReadingTracker):
         self, quality_score: object, outcome: object, user_feedback: object, metadata: object
     ) -> dict[str, Any]:
         return {
-            "quality_score": _optional(
+            "quality_score": validation.optional(
                 validation.check_quality_score, "quality_score", quality_score
             ),
             "outcome": validation.check_optional_id("outcome", outcome),
-            "user_feedback": _optional(validation.check_text, "user_feedback", user_feedback),
-            "metadata": _optional(validation.check_metadata, "metadata", metadata),
+            "user_feedback": validation.optional(
+                validation.check_text, "user_feedback", user_feedback
+            ),
+            "metadata": validation.optional(validation.check_metadata, "metadata", metadata),
         }
 
     def _record_in(
@@ -494,7 +498,3 @@ class AgentPerformanceTracker(ReadingTracker):
             user_id=session.user_id,
             nullable=nullable,
         )
-
-
-def _optional(check: Callable[[str, object], Any], argument: str, value: object) -> Any:
-    return None if value is None else check(argument, value)

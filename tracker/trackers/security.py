@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import time
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tracker import validation
+from tracker import canonical, validation
 from tracker.errors import ValidationError
 from tracker.events import SECURITY_REPORTED
 from tracker.queries import sessions
@@ -61,7 +62,8 @@ class SecurityTracker(BaseTracker):
                 ``"prompt_injection"``, ``"secret_detected"``, ``"tamper_detected"``,
                 ``"unclosed_sessions"``, or a word or dotted name of your own.
             severity: ``"low"``, ``"medium"``, ``"high"`` or ``"critical"``.
-            session_id: The conversation it happened in.
+            session_id: The conversation it happened in; by default the current one, if the call is
+                made inside `with tracker.conversation(...)`.
             agent_id: The agent it concerns; by default that of the conversation.
             user_id: The user it concerns; by default that of the conversation.
             details: Anything else that JSON can hold. Secrets in it are masked as everywhere; it
@@ -118,21 +120,30 @@ class SecurityTracker(BaseTracker):
         if not found:
             return None
         ids = _as_fit([session.session_id for session in found], self.config.max_event_bytes // 2)
-        return self.report_event(
-            "unclosed_sessions", severity, details={"count": len(found), "session_ids": ids}
+        # Not of the current conversation, wherever this is called: it is about others.
+        return self._record(
+            SECURITY_REPORTED,
+            {
+                "kind": "unclosed_sessions",
+                "severity": severity,
+                "details": {"count": len(found), "session_ids": ids},
+            },
         )
 
     def verify_integrity(self) -> IntegrityReport:
         """Check every stored event's digest, the chain, the gaps in seq, and the loss account.
 
-        Reads the whole outbox, in one snapshot; logging goes on meanwhile.
+        Reads the whole outbox, in one snapshot; logging goes on meanwhile. The chain is checked
+        under `APIConfig.chain_key`, if there is one.
 
         Returns:
             What was checked, and each problem: where the chain breaks, which event is not what was
-            stored, and which events are missing. ``ok`` if there is none.
+            stored, and which events are missing. ``ok`` if there is none; ``proven`` if besides
+            all of the chain could be checked.
         """
         self._check_open()
-        return self._client.read(sessions.verify)
+        key = canonical.key_bytes(self.config.chain_key)
+        return self._client.read(partial(sessions.verify, keys=() if key is None else (key,)))
 
 
 def _check_kind(value: object) -> str:

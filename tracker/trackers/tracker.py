@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tracker.trackers.base import BaseTracker
+from tracker.trackers.compliance import ComplianceTracker
 from tracker.trackers.llm import LLMTracker
 from tracker.trackers.operations import AgentOperationsTracker
 from tracker.trackers.performance import AgentPerformanceTracker
@@ -37,6 +38,7 @@ class Tracker(BaseTracker):
         operations: What agents are doing, an `AgentOperationsTracker`.
         llm: Calls to language models, an `LLMTracker`.
         security: Security events, unclosed conversations, integrity, a `SecurityTracker`.
+        compliance: Audit records, acknowledgements, erasure, a `ComplianceTracker`.
 
     Raises:
         ConfigurationError: if a setting is missing or impossible.
@@ -54,6 +56,7 @@ class Tracker(BaseTracker):
         self.operations = AgentOperationsTracker(self.config)
         self.llm = LLMTracker(self.config)
         self.security = SecurityTracker(self.config)
+        self.compliance = ComplianceTracker(self.config)
 
     def close(self, timeout: float = 2.0) -> FlushResult:
         """Close this and every part of it, and give the outbox back; see `BaseTracker.close`.
@@ -61,6 +64,7 @@ class Tracker(BaseTracker):
         Args:
             timeout: Seconds of uploading at most. Default 2. It ends at once when an attempt fails.
         """
-        for part in (self.performance, self.operations, self.llm, self.security):
+        parts = (self.performance, self.operations, self.llm, self.security, self.compliance)
+        for part in parts:
             part.close(timeout=0)  # never the last to go: this tracker still holds the outbox
         return super().close(timeout)

@@ -1,0 +1,95 @@
+"""The description of the collector's API at ``/openapi.json``."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+from pydantic import TypeAdapter
+
+from tests.support.collector import CollectorClient, CollectorProcess, EventChain
+from tracker.collector import models
+from tracker.collector.batch import ReceivedEvent
+from tracker.queries.agents import OperationsOverview
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ANSWERS: dict[str, Any] = {
+    "/healthz": models.Health,
+    "/readyz": models.Health,
+    "/v1/ping": models.Ping,
+    "/v1/events": models.EventPage,
+    "/v1/conversations/{session_id}": models.Session,
+    "/v1/outboxes": models.Outboxes,
+    "/v1/outboxes/{outbox_id}/chain": models.ChainPage,
+    "/v1/clients": models.Clients,
+    "/v1/history": models.History,
+    "/v1/conversations": models.Conversations,
+    "/v1/agents": models.Agents,
+    "/v1/activities": models.Activities,
+    "/v1/overview": OperationsOverview,
+    "/v1/usage": models.Usage,
+    "/v1/metrics": models.MetricsPage,
+    "/v1/erasures": models.Erasures,
+}
+OPEN = {"/healthz", "/readyz"}
+EVENTS: list[tuple[str, dict[str, Any]]] = [
+    ("conversation.started", {}),
+    ("message.logged", {"role": "user", "content": "x", "metadata": {"a": 1}, "tokens_used": 3}),
+    ("tool.called", {"name": "find", "arguments": [1], "duration_ms": 1.5}),
+    ("conversation.ended", {"quality_score": 4.5, "outcome": "resolved"}),
+    ("agent.status_changed", {"status": "busy"}),
+    ("agent.activity", {"activity": "read", "details": {"of": 1}}),
+    ("llm.used", {"model": "m", "total_tokens": 5, "cost_usd": 0.5}),
+    ("compliance.erased", {"subject": "u", "event_ids": ["x"]}),
+]
+
+
+@pytest.fixture(scope="module")
+def collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CollectorProcess]:
+    with CollectorProcess(tmp_path_factory.mktemp("collector")) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def described(collector: CollectorProcess) -> Any:
+    return requests.get(f"{collector.url}/openapi.json", timeout=10).json()
+
+
+def test_every_route_is_described(described: Any) -> None:
+    """With what it answers, refusals too, and the key that it needs."""
+    paths = described["paths"]
+    assert set(paths) == set(ANSWERS)
+    for path, routes in paths.items():
+        for method, route in routes.items():
+            answers = route["responses"]
+            assert "$ref" in answers["200"]["content"]["application/json"]["schema"], path
+            assert ("security" in route, "401" in answers) == (path not in OPEN,) * 2
+            for status, answer in answers.items():
+                if status != "200":
+                    schema = answer["content"]["application/json"]["schema"]
+                    assert schema == {"$ref": "#/components/schemas/Refusal"}, (path, method)
+    sent = paths["/v1/events"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    event = sent["properties"]["events"]["items"]
+    assert set(event["required"]) == set(ReceivedEvent._fields)
+
+
+def test_answers_are_as_described(collector: CollectorProcess) -> None:
+    """Answers are written without the models; so they are held against them here."""
+    chain = EventChain()
+    client = CollectorClient(collector.url, collector.client_id, collector.api_key)
+    sent = [chain.event(data, type=type_) for type_, data in EVENTS]
+    receipt = client.send(chain, sent)
+    TypeAdapter(models.Receipt).validate_json(json.dumps(receipt), strict=True)
+    operator = CollectorClient(collector.url, collector.client_id, collector.create_key(None))
+    for path, model in ANSWERS.items():
+        asked = path.replace("{session_id}", "session-1").replace("{outbox_id}", chain.outbox_id)
+        answer = operator.get(asked, session_id="session-1")
+        found = TypeAdapter(model).validate_json(json.dumps(answer), strict=True)
+        names = set(model.__dataclass_fields__)
+        assert (set(answer), type(found)) == (names, model), path
+        lists = [value for value in answer.values() if isinstance(value, list)]
+        assert all(lists), f"{path} was not filled"

@@ -1,0 +1,85 @@
+"""A collector's database from before operators' keys, opened by this version."""
+
+from __future__ import annotations
+
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import sqlalchemy
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from tracker.collector.keys import Keys
+from tracker.collector.store import Store
+from tracker.collector.tables import events_of, metadata
+from tracker.queries.metrics import get_metrics
+
+if TYPE_CHECKING:
+    from tests.support.postgresql import PostgresServer
+
+FIXTURES = Path(__file__).parent / "fixtures"
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def older(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database that the version before made: a key, and three events."""
+    script = (FIXTURES / f"collector_1_{request.param}.sql").read_text(encoding="utf-8")
+    if request.param == "sqlite":
+        path = tmp_path / "collector.sqlite3"
+        with closing(sqlite3.connect(path)) as connection:
+            connection.executescript(script)
+        return f"sqlite:///{path}"
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    url = server.new_database()
+    engine = sqlalchemy.create_engine(url)
+    with engine.begin() as connection_:
+        connection_.exec_driver_sql(script)
+    engine.dispose()
+    return url
+
+
+def test_its_keys_and_events_are_as_they_were(older: str) -> None:
+    """The old key opens what it opened and is no operator's; figures are read by new indexes."""
+    store = Store(older)
+    key = Keys(store).find("trk_made_up")
+    assert key is not None
+    assert (key.id, key.client_id, key.label, key.operator) == (1, "kiosk-17", "door", False)
+    rows, _ = store.events_after("kiosk-17", 0, 10, 10**6)
+    assert [row["seq"] for row in rows] == [1, 2, 3]
+    with store.reading() as connection:
+        figures = get_metrics(connection, events=events_of("kiosk-17"))
+    assert (figures.ended, figures.tokens_used, figures.quality_mean) == (1, 3, 4.5)
+    operator, _ = Keys(store).create(None)
+    found = Keys(store).find(operator)
+    assert found is not None
+    assert found.operator
+    store.close()
+
+
+def test_it_is_then_like_a_new_one(older: str) -> None:
+    """Every column and index is there, however often and by how many at once it is opened."""
+    with ThreadPoolExecutor(4) as pool:
+        for store in pool.map(Store, [older] * 4):
+            store.close()
+    engine = sqlalchemy.create_engine(older)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    engine.dispose()
+
+
+def test_the_version_before_can_still_write_to_it(older: str) -> None:
+    """It makes keys without the new column: a rollback of the program needs none of the data."""
+    store = Store(older)
+    with store.writing("keys") as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO api_keys (client_id, key_hash, created_at_ms) VALUES ('a', 'h', 1)"
+        )
+    assert [(key.client_id, key.operator) for key in Keys(store).list()] == [
+        ("kiosk-17", False),
+        ("a", False),
+    ]
+    store.close()

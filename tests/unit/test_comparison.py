@@ -1,0 +1,163 @@
+"""The outbox held against what a collector has: what differs, and what may."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.cli import an_event, fill, settle
+from tracker.outbox import comparison
+from tracker.outbox.comparison import Comparison, Held
+from tracker.outbox.outbox import Outbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.conftest import MakeConfig
+
+PAGE = 3
+
+
+class FakeCollector:
+    """Holds events, and answers in pages of `PAGE`."""
+
+    def __init__(self, held: list[Held]) -> None:
+        self.held = held
+        self.asked: list[int] = []
+        self.on_ask: Callable[[], None] = lambda: None
+
+    def after(self, seq: int) -> list[Held]:
+        self.asked.append(seq)
+        page = [held for held in self.held if held.seq > seq][:PAGE]
+        self.on_ask()
+        return page
+
+    def change(self, seq: int, **fields: Any) -> None:
+        self.held = [held._replace(**fields) if held.seq == seq else held for held in self.held]
+
+    def lose(self, *seqs: int) -> None:
+        self.held = [held for held in self.held if held.seq not in seqs]
+
+
+@pytest.fixture
+def outbox(config: MakeConfig) -> Iterator[Outbox]:
+    """Ten events: eight delivered, seq 4 of them refused; two pending."""
+    fill(config(), 10)
+    settle(config(), 8, dead=[4])
+    opened = Outbox(config())
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def collector(outbox: Outbox) -> FakeCollector:
+    """A collector that holds what was delivered."""
+    with outbox.reading() as connection:
+        rows = connection.exec_driver_sql(
+            "SELECT seq, event_id, digest, chain FROM events WHERE delivered_at_ms IS NOT NULL"
+        )
+        return FakeCollector([Held(*row) for row in rows])
+
+
+def found(outbox: Outbox, collector: FakeCollector) -> list[tuple[int | None, str]]:
+    with outbox.snapshot() as connection:
+        problems = list(Comparison(connection, collector.after).problems())
+    assert {problem.kind for problem in problems} <= {"collector"}
+    return [(problem.seq, problem.message) for problem in problems]
+
+
+def test_the_same_on_both_sides(outbox: Outbox, collector: FakeCollector) -> None:
+    """Pending events and dead letters need not be there; all pages are read."""
+    assert found(outbox, collector) == []
+    assert collector.asked == [0, 3, 7, 8]
+
+
+def test_pending_events_may_be_there_already(outbox: Outbox, collector: FakeCollector) -> None:
+    """Their receipt was lost; they are compared all the same."""
+    with outbox.reading() as connection:
+        row = connection.exec_driver_sql(
+            "SELECT seq, event_id, digest, chain FROM events WHERE seq = 9"
+        ).one()
+    collector.held.append(Held(*row))
+    assert found(outbox, collector) == []
+    collector.change(9, digest="0" * 64)
+    assert [seq for seq, _ in found(outbox, collector)] == [9]
+
+
+@pytest.mark.parametrize("fields", [{"digest": "0" * 64}, {"chain": "f" * 64}])
+def test_what_differs_is_named(
+    outbox: Outbox, collector: FakeCollector, fields: dict[str, str]
+) -> None:
+    """Digest or chain value."""
+    collector.change(5, **fields)
+    ((seq, message),) = found(outbox, collector)
+    assert seq == 5
+    assert ("digest" if "digest" in fields else "chain value") in message
+
+
+@pytest.mark.parametrize("lost", [(1,), (5, 6), (8,), (1, 2, 3, 5, 6, 7, 8)])
+def test_what_the_collector_does_not_hold(
+    outbox: Outbox, collector: FakeCollector, lost: tuple[int, ...]
+) -> None:
+    """First, in the middle, last, or all of it."""
+    collector.lose(*lost)
+    assert [seq for seq, _ in found(outbox, collector)] == list(lost)
+
+
+@pytest.mark.parametrize("lost", [(1,), (5, 6), (8, 9, 10), range(1, 11)])
+def test_what_the_outbox_lost(
+    outbox: Outbox, collector: FakeCollector, config: MakeConfig, lost: tuple[int, ...]
+) -> None:
+    """The collector holds it: cut out at any place, the end included."""
+    with closing(sqlite3.connect(config().outbox_path, isolation_level=None)) as connection:
+        connection.executemany("DELETE FROM events WHERE seq = ?", [(seq,) for seq in lost])
+    delivered = [held.seq for held in collector.held]
+    assert [seq for seq, _ in found(outbox, collector)] == [s for s in lost if s in delivered]
+
+
+def test_removed_events_are_no_loss(
+    outbox: Outbox, collector: FakeCollector, config: MakeConfig
+) -> None:
+    """Pruned after delivery; but the chain value that was kept in their place must be the same."""
+    assert outbox.prune(retention_days=-1) == 7
+    assert found(outbox, collector) == []
+    collector.change(8, chain="f" * 64)
+    ((seq, message),) = found(outbox, collector)
+    assert (seq, "removed event" in message) == (8, True)
+
+
+def test_a_seq_that_was_given_twice(outbox: Outbox, collector: FakeCollector) -> None:
+    """The event that the outbox does not know is named."""
+    other = an_event()
+    at = [held.seq for held in collector.held].index(5)
+    collector.held.insert(at, Held(5, other.event_id, other.digest, "0" * 64))
+    ((seq, message),) = found(outbox, collector)
+    assert (seq, other.event_id in message) == (5, True)
+
+
+def test_what_is_delivered_meanwhile_is_not_missed(
+    outbox: Outbox, collector: FakeCollector, config: MakeConfig
+) -> None:
+    """The collector is asked before the outbox is read, and again before it is blamed."""
+    late = collector.held[-1]
+    collector.lose(late.seq)
+
+    def deliver() -> None:
+        if collector.asked[-1] >= late.seq - 1 and late not in collector.held:
+            collector.held.append(late)
+
+    collector.on_ask = deliver
+    assert found(outbox, collector) == []
+
+
+def test_many_more_events_here_than_there(
+    outbox: Outbox, collector: FakeCollector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The outbox is read in chunks, and nothing is named twice or left out."""
+    monkeypatch.setattr(comparison, "_CHUNK", 2)
+    assert found(outbox, collector) == []
+    collector.lose(1, 2, 3, 5, 6, 7)
+    assert [seq for seq, _ in found(outbox, collector)] == [1, 2, 3, 5, 6, 7]

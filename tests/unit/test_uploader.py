@@ -1,0 +1,127 @@
+"""`Uploader`: what it reads in advance goes out only if it still is what comes next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.cli import fill
+from tracker.events import make_event
+from tracker.outbox import dead_letters, uploads
+from tracker.outbox.outbox import Outbox
+from tracker.sync.destination import Delivery, Outcome, Rejection
+from tracker.sync.uploader import Uploader
+from tracker.testing import RecordingDestination
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.conftest import MakeConfig
+    from tracker.config import APIConfig
+    from tracker.sync.destination import Upload
+
+
+@pytest.fixture
+def settings(config: MakeConfig) -> APIConfig:
+    return config(batch_max_events=2)
+
+
+@pytest.fixture
+def outbox(settings: APIConfig) -> Iterator[Outbox]:
+    fill(settings, 6)
+    opened = Outbox(settings)
+    yield opened
+    opened.close()
+
+
+def upload(
+    outbox: Outbox, settings: APIConfig, meanwhile: Callable[[int], Delivery | None]
+) -> list[dict[str, Any]]:
+    """Upload everything to a server that, while it works, is asked for the next batch.
+
+    After that `meanwhile` is called with the number of the request; it may answer. Returns every
+    event in the order in which it was delivered.
+    """
+    requests = 0
+
+    def answer(upload: Upload) -> Delivery:
+        nonlocal requests
+        requests += 1
+        if upload.following is not None:
+            upload.following()
+        return meanwhile(requests) or Delivery(Outcome.DELIVERED)
+
+    destination = RecordingDestination(answer)
+    uploader = Uploader(outbox, settings, destination)
+    while not uploader.step().idle:
+        pass
+    return destination.events
+
+
+def drain(
+    outbox: Outbox, settings: APIConfig, meanwhile: Callable[[int], Delivery | None]
+) -> list[int]:
+    """Return the seqs of what `upload` returns."""
+    return [event["seq"] for event in upload(outbox, settings, meanwhile)]
+
+
+def test_everything_goes_out_once_and_in_order(outbox: Outbox, settings: APIConfig) -> None:
+    """Reading in advance changes nothing of what arrives."""
+    assert drain(outbox, settings, lambda _: None) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_failed_batch_comes_again_before_what_was_read_in_advance(
+    outbox: Outbox, settings: APIConfig
+) -> None:
+    """Order holds over failures."""
+    failures = {1: Outcome.UNAVAILABLE, 3: Outcome.TIMED_OUT}
+
+    def failing(request: int) -> Delivery | None:
+        return Delivery(failures[request]) if request in failures else None
+
+    assert drain(outbox, settings, failing) == [1, 2, 3, 4, 5, 6]
+
+
+def test_an_event_that_was_buried_meanwhile_does_not_go_out(
+    outbox: Outbox, settings: APIConfig
+) -> None:
+    """What another process decided about an event holds, though it was read before."""
+
+    def bury(request: int) -> None:
+        if request == 1:
+            letter = uploads.DeadLetter(4, "operator", "not this one")
+            outbox.run(lambda transaction: uploads.bury(transaction.connection, [letter]))
+
+    assert drain(outbox, settings, bury) == [1, 2, 3, 5, 6]
+
+
+def test_an_event_made_pending_again_meanwhile_goes_out_first(
+    outbox: Outbox, settings: APIConfig
+) -> None:
+    """An operator's retry of an earlier dead letter is not overtaken."""
+    with outbox.reading() as connection:
+        first = uploads.next_batch(connection, 1, 10_000).rows[0].event_id
+
+    def reject_then_retry(request: int) -> Delivery | None:
+        if request == 1:
+            return Delivery(Outcome.DELIVERED, rejected=[Rejection(first, "no", "no")])
+        if request == 2:
+            assert outbox.run(dead_letters.retry([first])) == 1
+        return None
+
+    # The fake keeps a rejected event too: it arrives in the first batch, and once more.
+    assert drain(outbox, settings, reject_then_retry) == [1, 2, 3, 4, 1, 5, 6]
+
+
+def test_what_was_erased_meanwhile_goes_out_erased(outbox: Outbox, settings: APIConfig) -> None:
+    """Though it was read, and perhaps compressed, before it was erased."""
+    outbox.append(make_event("message.logged", {"content": "mine"}, user_id="user_7"))
+
+    def erase(request: int) -> None:
+        if request == 3:  # events 7 and on are read already
+            assert outbox.erase("user_7", {}).erased == 1
+
+    assert {event["seq"]: event["data"] for event in upload(outbox, settings, erase)}[7] == {
+        "erased": True
+    }

@@ -1,0 +1,197 @@
+"""What every async tracker has: a tracker whose calls it awaits, and a lifetime."""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from abc import ABC, abstractmethod
+from functools import partial
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
+
+from tracker.aio.calls import Calls
+from tracker.errors import TrackerClosedError
+from tracker.sync.flush import FlushResult
+from tracker.trackers.base import BaseTracker, settings_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from tracker.config import APIConfig
+    from tracker.sync.destination import Destination
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T", bound=BaseTracker)
+
+
+class Awaited(ABC):
+    """Has methods of another object's, awaited: made by `logs`, `reads` and `waits`."""
+
+    _calls: Calls
+
+    @abstractmethod
+    def _target(self) -> Any:
+        """Return the object whose methods are awaited. Called in the threads of `_calls`."""
+
+    def _call(self, method: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
+        return method(self._target(), *args, **kwargs)
+
+
+def logs(
+    method: Callable[Concatenate[Any, P], R],
+) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]:
+    """Return `method`, which logs, as one to be awaited: durable when the await ends."""
+
+    @functools.wraps(method)
+    async def awaited(self: Awaited, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self._calls.log(self._call, method, args, kwargs)
+
+    return awaited
+
+
+def reads(
+    method: Callable[Concatenate[Any, P], R],
+) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]:
+    """Return `method`, which reads, as one to be awaited: logging goes on meanwhile."""
+
+    @functools.wraps(method)
+    async def awaited(self: Awaited, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self._calls.read(self._call, method, args, kwargs)
+
+    return awaited
+
+
+def waits(
+    method: Callable[Concatenate[Any, P], R],
+) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]:
+    """Return `method`, which waits for the network, as one to be awaited."""
+
+    @functools.wraps(method)
+    async def awaited(self: Awaited, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self._calls.wait(self._call, method, args, kwargs)
+
+    return awaited
+
+
+class AsyncBaseTracker(Awaited, Generic[T]):
+    """Base of the async trackers. Any number of tasks, event loops and threads may share one.
+
+    Each method does what its namesake of the tracker without ``Async`` does, with the same
+    arguments, errors and result, but off the event loop. When the await of a logging call ends, its
+    event is durable. Awaited one after the other, events keep their order; those of
+    `asyncio.gather` are stored in the order in which the calls began, many in one commit.
+
+    A cancelled await ends at once; what was being logged is stored all the same, and if that
+    fails, the log says so. A cancelled read, `flush` or `close` goes on in its thread.
+
+    The outbox is opened, in a thread, by ``async with`` or the first call. The threads are the
+    tracker's own: they end with `close`, hold up nothing at the interpreter's end, which waits only
+    for what is being logged, and are started anew in a forked child.
+
+    Args:
+        config: Settings; by default those of the environment, read now.
+        destination: Makes what takes the uploads, as for trackers without ``Async``.
+
+    Raises:
+        ConfigurationError: if a setting is missing or impossible; from ``async with`` and the first
+            call, if the configuration contradicts another tracker's.
+        OutboxError: from ``async with`` and the first call, if the outbox cannot be opened.
+    """
+
+    _kind: type[T]
+
+    def __init__(
+        self,
+        config: APIConfig | None = None,
+        *,
+        destination: Callable[[], Destination] | None = None,
+    ) -> None:
+        settings = settings_of(config)
+        calls = Calls()
+        # Also a tracker that nobody closed leaves no thread behind.
+        weakref.finalize(self, calls.stop).atexit = False
+        make = partial(self._kind, settings, destination=destination)
+        self._prepare(settings, calls, make, end=calls.stop)
+
+    def _prepare(
+        self,
+        settings: APIConfig,
+        calls: Calls,
+        make: Callable[[], T],
+        end: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._calls = calls
+        self._make = make
+        self._end = end
+        self._tracker: T | None = None
+        self._closed = False
+
+    @classmethod
+    def _part_of(cls, whole: AsyncBaseTracker[Any], make: Callable[[], T]) -> Self:
+        """Return one that shares the calls, and so the threads, of `whole`, which ends them."""
+        part = cls.__new__(cls)
+        part._prepare(whole._settings, whole._calls, make, end=lambda: None)
+        return part
+
+    @property
+    def config(self) -> APIConfig:
+        """The settings in force."""
+        return self._settings if self._tracker is None else self._tracker.config
+
+    def _target(self) -> T:
+        """Return the tracker, opened on first use. Called in the threads of `_calls`."""
+        with self._calls.lock:
+            if self._tracker is None:
+                if self._closed:
+                    raise TrackerClosedError(
+                        f"this {type(self).__name__} was closed; make a new one to log again"
+                    )
+                tracker = self._make()
+                tracker._client = self._calls.deferring(tracker._client)
+                self._tracker = tracker
+            return self._tracker
+
+    track = logs(BaseTracker.track)
+    flush = waits(BaseTracker.flush)
+    health = reads(BaseTracker.health)
+
+    async def close(self, timeout: float = 2.0) -> FlushResult:
+        """Give the outbox back, when the logging calls made before are done; see `Tracker.close`.
+
+        Nothing is lost by closing early: what was not uploaded waits in the outbox for the next
+        start. A second call does nothing.
+
+        Args:
+            timeout: Seconds of uploading at most. Default 2. It ends at once when an attempt fails.
+        """
+        return await self._calls.wait(self._close, timeout)
+
+    def _close(self, timeout: float) -> FlushResult:
+        self._calls.drained().wait()
+        with self._calls.lock:
+            self._closed = True
+            tracker = self._tracker
+        try:
+            return FlushResult() if tracker is None else tracker.close(timeout)
+        finally:
+            self._end()
+
+    async def __aenter__(self) -> Self:
+        await self._calls.wait(lambda: self._target().__enter__())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open" if self._tracker else "not opened yet"
+        return f"<{type(self).__name__} {state}, outbox {self.config.outbox_path}>"

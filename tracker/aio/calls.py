@@ -1,0 +1,258 @@
+"""`Calls`: how an awaited call gets off the event loop, and its outcome back."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextvars
+import functools
+import os
+import threading
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakSet
+
+from tracker import log
+from tracker.aio.lanes import Lane
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from sqlalchemy import Connection
+    from typing_extensions import ParamSpec
+
+    from tracker.client import Recorder
+    from tracker.config import APIConfig
+    from tracker.erasure import ErasureResult
+    from tracker.events import Event
+    from tracker.health import Health
+    from tracker.sessions import Sessions
+    from tracker.sync.flush import FlushResult
+
+    P = ParamSpec("P")
+    R = TypeVar("R")
+
+T = TypeVar("T")
+
+_GROUP_LIMIT = 512
+"""Calls in one transaction: bounds how long the first of them waits for the last."""
+_READERS = 4
+_WAITERS = 32
+_EXIT_SECONDS = 10.0
+"""How long the interpreter's end waits for calls that nobody waits for any more."""
+
+
+class Calls:
+    """Runs calls in threads, in the context of the task that makes them. Any loop's, any thread's.
+
+    Owns the threads, in lanes: one that runs logging calls in the order they are made, one that
+    commits what they log, up to 4 for reads, and as many as there are calls of `flush` and `close`
+    under way, up to 32. All of them end by `stop`; a forked child starts its own. Owns also `lock`,
+    under which a tracker is opened.
+
+    A call goes on when its ``await`` is cancelled. Its event is stored all the same, and if that
+    fails, the log says so.
+    """
+
+    def __init__(self) -> None:
+        self._store: Callable[[Sequence[Event]], None] | None = None
+        self.restart_in_child()
+        _living.add(self)
+        _register()
+
+    def restart_in_child(self) -> None:
+        """Begin with new lanes; in a forked child, what the parent's had to do is the parent's."""
+        self.lock = threading.RLock()
+        self._logging = Lane("tracker-log", 1)
+        self._committing = Lane("tracker-commit", 1)
+        self._reading = Lane("tracker-read", _READERS)
+        self._waiting = Lane("tracker-wait", _WAITERS)
+        self._prepared: deque[_Call] = deque()
+
+    def deferring(self, client: Recorder) -> Recorder:
+        """Return `client`, but so that calls made here commit together what they record."""
+        self._store = client.record_all
+        return _Deferring(client)
+
+    async def log(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run `work` after the logging calls made before; return when what it logs is durable."""
+        return await self._run(self._logging, partial(work, *args, **kwargs))
+
+    async def read(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run `work`, which may take its time, beside logging calls."""
+        return await self._run(self._reading, partial(work, *args, **kwargs))
+
+    async def wait(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run `work`, which waits for others, beside all other calls."""
+        return await self._run(self._waiting, partial(work, *args, **kwargs))
+
+    async def _run(self, lane: Lane, work: Callable[[], R]) -> R:
+        call = _Call(partial(contextvars.copy_context().run, work))
+        lane.submit(partial(self._prepare, call))
+        result: R = await call.future
+        return result
+
+    def _prepare(self, call: _Call) -> None:
+        """Run a call, all but its commit."""
+        _at_work.call = call
+        try:
+            call.result = call.work()
+        except BaseException as error:  # noqa: BLE001 - handed to the task that made the call
+            call.error = error
+        finally:
+            _at_work.call = None
+        if call.events:
+            self._prepared.append(call)
+            self._committing.submit(self._commit)
+        else:
+            _settle([call])
+
+    def _commit(self) -> None:
+        """Commit what the calls prepared so far have logged, in one transaction."""
+        calls: list[_Call] = []
+        while self._prepared and len(calls) < _GROUP_LIMIT:
+            calls.append(self._prepared.popleft())
+        if not calls:
+            return  # an earlier turn took them along
+        assert self._store is not None  # noqa: S101 - what recorded the events is a `_Deferring`
+        try:
+            self._store([event for call in calls for event in call.events])
+        except Exception as error:  # noqa: BLE001 - handed to the tasks whose events they were
+            for call in calls:
+                call.error = call.error or error
+        _settle(calls)
+
+    def drained(self) -> threading.Event:
+        """Return what is set when the logging calls made so far are committed."""
+        done = threading.Event()
+        self._logging.submit(lambda: self._committing.submit(done.set))
+        return done
+
+    def drain_at_exit(self) -> None:
+        """Wait for logging calls whose tasks were cancelled when their loop ended."""
+        if self._logging.busy or self._committing.busy:
+            self.drained().wait(_EXIT_SECONDS)
+
+    def stop(self) -> None:
+        """Let the threads end when all that they were given is done."""
+        for lane in (self._logging, self._committing, self._reading, self._waiting):
+            lane.stop()
+
+
+class _Call:
+    """One call under way: made in a task, run in a lane, settled in the task's loop."""
+
+    __slots__ = ("error", "events", "future", "loop", "result", "work")
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self.work = work
+        self.events: list[Event] = []
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[Any] = self.loop.create_future()
+
+    def tell(self) -> None:
+        """Give the outcome to the task. Runs in its loop."""
+        if self.future.cancelled():
+            self.tell_nobody()
+        elif self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result)
+
+    def tell_nobody(self) -> None:
+        """Log what went wrong, if anything, in place of the task that is gone."""
+        if self.error is not None:
+            log.error("a call whose await was cancelled failed: %s", self.error)
+
+
+def _settle(calls: list[_Call]) -> None:
+    """Tell each call's task the outcome, with one wake-up for each loop."""
+    for loop in {call.loop for call in calls}:
+        own = [call for call in calls if call.loop is loop]
+        try:
+            loop.call_soon_threadsafe(_tell, own)
+        except RuntimeError:  # the loop is closed, and its tasks with it
+            for call in own:
+                call.tell_nobody()
+
+
+def _tell(calls: Iterable[_Call]) -> None:
+    for call in calls:
+        call.tell()
+
+
+class _AtWork(threading.local):
+    """The call that a lane's thread is running."""
+
+    call: _Call | None = None
+
+
+_at_work = _AtWork()
+
+
+class _Deferring:
+    """Stands between a tracker and its client: what a `Calls` call records is kept for `_commit`.
+
+    What is recorded outside of any such call, as by a decorator's own code, goes to the client.
+    """
+
+    def __init__(self, client: Recorder) -> None:
+        self._client = client
+
+    @property
+    def config(self) -> APIConfig:
+        return self._client.config
+
+    @property
+    def sessions(self) -> Sessions:
+        return self._client.sessions
+
+    def record(self, event: Event) -> None:
+        if _at_work.call is None:
+            self._client.record(event)
+        else:
+            _at_work.call.events.append(event)
+
+    def record_all(self, events: Sequence[Event]) -> None:
+        self._client.record_all(events)
+
+    def read(self, query: Callable[[Connection], T]) -> T:
+        return self._client.read(query)
+
+    def erase(self, user_id: str, said: Mapping[str, Any]) -> ErasureResult:
+        return self._client.erase(user_id, said)
+
+    def flush(self, timeout: float | None) -> FlushResult:
+        return self._client.flush(timeout)
+
+    def health(self) -> Health:
+        return self._client.health()
+
+    def release(self, holder: object, timeout: float) -> FlushResult:
+        return self._client.release(holder, timeout)
+
+
+_living: WeakSet[Calls] = WeakSet()
+
+
+def _drain_all() -> None:
+    for calls in list(_living):
+        calls.drain_at_exit()
+
+
+def _restart_all() -> None:
+    for calls in list(_living):
+        calls.restart_in_child()
+
+
+@functools.cache
+def _register() -> None:
+    """Have `_drain_all` run before outboxes are closed: of exit handlers, the newest runs first."""
+    atexit.register(_drain_all)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_restart_all)

@@ -1,0 +1,193 @@
+"""Conversations as ``async with`` blocks: `AsyncConversation`, and `AsyncToolCall` within them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tracker.aio.base import Awaited, logs
+from tracker.errors import ValidationError
+from tracker.ids import new_id
+from tracker.trackers.conversation import UNKNOWN, ActiveConversation, BaseToolCall, behind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from tracker.aio.calls import Calls
+    from tracker.trackers.performance import AgentPerformanceTracker
+
+
+class AsyncConversation(Awaited):
+    """A conversation under way, made by `AsyncAgentPerformanceTracker.conversation`.
+
+    An ``async with`` block that starts, times, ends and, when an exception escapes, fails the
+    conversation as `ActiveConversation` does, with the same methods. All are awaited but `end`,
+    which writes nothing until the block is left. Inside the block it is the current conversation,
+    in tasks started there too, so that calls of any tracker need no session id;
+    `current_conversation` returns the `ActiveConversation` of the same session.
+
+    If entering is cancelled, the conversation may have been started, and then stays open.
+
+    Attributes:
+        session_id: Its id.
+        agent_id: The agent that converses.
+        user_id: The user it converses with, or None.
+
+    Raises:
+        ValidationError: from any method and on entering, if an argument is not allowed.
+        OutboxError: from any method, on entering and on leaving, if storage failed and
+            `APIConfig.on_error` is "raise". It never takes the place of an exception that escapes.
+        TrackerClosedError: likewise, after the tracker's `close`.
+    """
+
+    def __init__(
+        self,
+        calls: Calls,
+        tracker: Callable[[], AgentPerformanceTracker],
+        agent_id: str,
+        user_id: str | None,
+        session_id: str | None,
+        run_id: str | None,
+        metadata: Mapping[str, Any] | None,
+    ) -> None:
+        self.session_id = new_id() if session_id is None else session_id
+        self.agent_id = agent_id
+        self.user_id = user_id
+        self._calls = calls
+        self._open = tracker
+        self._start_with = (run_id, metadata)
+        self._entered: ActiveConversation | None = None
+
+    user = logs(ActiveConversation.user)
+    agent = logs(ActiveConversation.agent)
+    system = logs(ActiveConversation.system)
+    feedback = logs(ActiveConversation.feedback)
+
+    def tool(
+        self,
+        name: str,
+        arguments: Any = None,
+        *,
+        result: Any = UNKNOWN,
+        error: str | None = None,
+        duration_ms: float | None = None,
+        call_id: str | None = None,
+    ) -> AsyncToolCall:
+        """Return a call of a tool: await it to log it at once, or use it as a block to time it.
+
+        ::
+
+            await c.tool("search", {"q": "x"}, result=[1, 2])
+
+            async with c.tool("search", {"q": "x"}) as call:
+                call.result = await search("x")
+
+        Args:
+            name: The tool's name.
+            arguments: What it was called with: anything that JSON can hold.
+            result: What it answered: anything that JSON can hold. None is left out.
+            error: What went wrong, if it failed.
+            duration_ms: Milliseconds it took, 0 or more; a block measures it.
+            call_id: The id that the model gave the call.
+        """
+        tracker = self._target()._tracker
+        call = AsyncToolCall(tracker, self.session_id, name, arguments, call_id)
+        call._calls = self._calls
+        call.result = None if result is UNKNOWN else result
+        call.error = error
+        call._duration_ms = duration_ms
+        return call
+
+    def end(
+        self,
+        quality_score: float | None = None,
+        *,
+        outcome: str | None = None,
+        user_feedback: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Set what leaving the block will record; not awaited. See `ActiveConversation.end`.
+
+        Args:
+            quality_score: How good it was, from 1.0 to 5.0.
+            outcome: What came of it, in a word of your own, as in ``"resolved"``.
+            user_feedback: What the user said of it.
+            metadata: Anything else that JSON can hold.
+
+        Raises:
+            ValidationError: if an argument is not allowed, or this is not inside the block.
+        """
+        self._target().end(
+            quality_score, outcome=outcome, user_feedback=user_feedback, metadata=metadata
+        )
+
+    def _target(self) -> ActiveConversation:
+        if self._entered is None:
+            raise ValidationError("conversation", "was not entered yet; use `async with` first")
+        return self._entered
+
+    def _start(self) -> ActiveConversation:
+        conversation = ActiveConversation(
+            self._open(), self.agent_id, self.user_id, self.session_id, *self._start_with
+        )
+        conversation.start()
+        return conversation
+
+    async def __aenter__(self) -> Self:
+        if self._entered is not None:
+            raise ValidationError("conversation", "was entered already; make a new one")
+        self._entered = await self._calls.log(self._start)
+        self._entered.become_current()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        conversation = self._target()
+        conversation.step_back()
+        what = f"the end of a conversation with {self.agent_id!r}"
+        with behind(error, conversation._tracker, what):
+            await self._calls.log(conversation.finish, error)
+
+    def __repr__(self) -> str:
+        return f"<AsyncConversation {self.session_id} with {self.agent_id!r}>"
+
+
+class AsyncToolCall(BaseToolCall):
+    """One call of a tool, made by `AsyncConversation.tool`.
+
+    Awaited, it is logged at once. As an ``async with`` block it is timed on the monotonic clock and
+    logged when the block is left; an exception that escapes is logged as the call's error, and goes
+    on. One that is neither awaited nor entered is logged when it is thrown away.
+
+    Attributes:
+        result: What the tool answered: anything that JSON can hold. Set it inside the block.
+        error: What went wrong; by default the exception that escapes.
+        call_id: The id that the model gave the call.
+        event_id: The event's id once it is logged, before that None.
+    """
+
+    _calls: Calls
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        self._begin()
+        yield from self._calls.log(self._record).__await__()
+        return self
+
+    async def __aenter__(self) -> Self:
+        self._begin()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with behind(error, self._tracker, f"the failed call of {self._name!r}"):
+            await self._calls.log(self._finish, error)

@@ -1,0 +1,205 @@
+"""The async trackers: which calls of which tracker are awaited, and how."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from tracker import validation
+from tracker.aio.base import AsyncBaseTracker, logs, reads
+from tracker.aio.conversation import AsyncConversation
+from tracker.aio.observe import AsyncObserver
+from tracker.trackers.compliance import ComplianceTracker
+from tracker.trackers.llm import LLMTracker
+from tracker.trackers.operations import AgentOperationsTracker
+from tracker.trackers.performance import AgentPerformanceTracker
+from tracker.trackers.security import SecurityTracker
+from tracker.trackers.tracker import Tracker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import ParamSpec, TypeVar
+
+    from tracker.aio import forms
+    from tracker.config import APIConfig
+    from tracker.sync.destination import Destination
+
+    P = ParamSpec("P")
+    R = TypeVar("R")
+
+
+class AsyncAgentPerformanceTracker(AsyncBaseTracker[AgentPerformanceTracker]):
+    """`AgentPerformanceTracker` for `asyncio`: see `AsyncBaseTracker` for what that means.
+
+    ::
+
+        async with AsyncAgentPerformanceTracker() as tracker:
+            async with tracker.conversation("agent_123", user_id="user_7") as c:
+                await c.user("Hello!")
+                await c.agent("Hi there!")  # its response time is measured
+    """
+
+    _kind = AgentPerformanceTracker
+
+    start_conversation = logs(AgentPerformanceTracker.start_conversation)
+    resume_conversation = logs(AgentPerformanceTracker.resume_conversation)
+    log_message = cast("forms.LogMessage", logs(AgentPerformanceTracker.log_message))
+    log_user_message = cast("forms.LogUserMessage", logs(AgentPerformanceTracker.log_user_message))
+    log_agent_message = cast(
+        "forms.LogAgentMessage", logs(AgentPerformanceTracker.log_agent_message)
+    )
+    log_system_message = cast(
+        "forms.LogSystemMessage", logs(AgentPerformanceTracker.log_system_message)
+    )
+    log_tool_call = cast("forms.LogToolCall", logs(AgentPerformanceTracker.log_tool_call))
+    end_conversation = logs(AgentPerformanceTracker.end_conversation)
+    record_failed_session = logs(AgentPerformanceTracker.record_failed_session)
+    record_feedback = logs(AgentPerformanceTracker.record_feedback)
+
+    get_conversation_history = reads(AgentPerformanceTracker.get_conversation_history)
+    list_conversations = reads(AgentPerformanceTracker.list_conversations)
+    get_metrics = reads(AgentPerformanceTracker.get_metrics)
+
+    def conversation(
+        self,
+        agent_id: str,
+        *,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        run_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> AsyncConversation:
+        """Return a conversation to use as an ``async with`` block, whose methods are awaited.
+
+        It starts on entering, with the arguments of `start_conversation`; ends on leaving; and is
+        marked failed if an exception escapes. Inside, calls of the tracker need no session id.
+        """
+        return AsyncConversation(
+            self._calls, self._target, agent_id, user_id, session_id, run_id, metadata
+        )
+
+    def observe(
+        self,
+        *,
+        agent_id: str | None = None,
+        name: str | None = None,
+        capture_input: bool = True,
+        capture_output: bool = True,
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """Return a decorator that records each call of a function, off the event loop.
+
+        For coroutine functions and async generator functions; else as
+        `AgentPerformanceTracker.observe`. If the tracker cannot be opened, calls raise.
+
+        Args:
+            agent_id: The agent whose doing it is; by default the current conversation's.
+            name: What to call the function; by default its qualified name.
+            capture_input: Whether arguments are recorded. Default True.
+            capture_output: Whether results are recorded. Default True.
+
+        Raises:
+            ValidationError: if an argument is not allowed, or what is decorated is of another kind.
+        """
+        agent_id = validation.check_optional_id("agent_id", agent_id)
+        name = validation.check_optional_id("name", name)
+
+        def decorate(function: Callable[P, R]) -> Callable[P, R]:
+            observer = AsyncObserver(
+                self._target, function, name, agent_id, capture_input, capture_output
+            )
+            observer.calls = self._calls
+            wrapped: Callable[P, R] = observer.wrapped()
+            return wrapped
+
+        return decorate
+
+
+class AsyncAgentOperationsTracker(AsyncBaseTracker[AgentOperationsTracker]):
+    """`AgentOperationsTracker` for `asyncio`: see `AsyncBaseTracker` for what that means."""
+
+    _kind = AgentOperationsTracker
+
+    register_agent = logs(AgentOperationsTracker.register_agent)
+    update_agent_status = logs(AgentOperationsTracker.update_agent_status)
+    log_activity = logs(AgentOperationsTracker.log_activity)
+    heartbeat = logs(AgentOperationsTracker.heartbeat)
+
+    get_agent_status = reads(AgentOperationsTracker.get_agent_status)
+    get_active_agents = reads(AgentOperationsTracker.get_active_agents)
+    get_recent_activity = reads(AgentOperationsTracker.get_recent_activity)
+    get_operations_overview = reads(AgentOperationsTracker.get_operations_overview)
+
+
+class AsyncLLMTracker(AsyncBaseTracker[LLMTracker]):
+    """`LLMTracker` for `asyncio`: see `AsyncBaseTracker` for what that means."""
+
+    _kind = LLMTracker
+
+    record_usage = logs(LLMTracker.record_usage)
+
+    get_usage = reads(LLMTracker.get_usage)
+
+
+class AsyncSecurityTracker(AsyncBaseTracker[SecurityTracker]):
+    """`SecurityTracker` for `asyncio`: see `AsyncBaseTracker` for what that means."""
+
+    _kind = SecurityTracker
+
+    report_event = logs(SecurityTracker.report_event)
+    report_unclosed_sessions = reads(SecurityTracker.report_unclosed_sessions)  # reads, then logs
+
+    get_unclosed_sessions = reads(SecurityTracker.get_unclosed_sessions)
+    verify_integrity = reads(SecurityTracker.verify_integrity)
+
+
+class AsyncComplianceTracker(AsyncBaseTracker[ComplianceTracker]):
+    """`ComplianceTracker` for `asyncio`: see `AsyncBaseTracker` for what that means."""
+
+    _kind = ComplianceTracker
+
+    record_audit = logs(ComplianceTracker.record_audit)
+    acknowledge = logs(ComplianceTracker.acknowledge)
+    erase_subject = reads(ComplianceTracker.erase_subject)  # takes its time
+
+    export_audit = reads(ComplianceTracker.export_audit)
+
+
+class AsyncTracker(AsyncBaseTracker[Tracker]):
+    """`Tracker` for `asyncio`, all trackers in one: see `AsyncBaseTracker` for what that means.
+
+    ::
+
+        async with AsyncTracker(APIConfig(api_key="...")) as tracker:
+            session_id = await tracker.performance.start_conversation("agent-1")
+            await tracker.llm.record_usage("openai", "gpt-4o", 900, 120, session_id=session_id)
+            await tracker.track("cart.abandoned", {"items": 3}, session_id=session_id)
+
+    Args:
+        config: Settings; by default those of the environment, read now.
+        destination: Makes what takes the uploads, in place of HTTP to the collector.
+
+    Attributes:
+        performance: Conversations, an `AsyncAgentPerformanceTracker`.
+        operations: What agents are doing, an `AsyncAgentOperationsTracker`.
+        llm: Calls to language models, an `AsyncLLMTracker`.
+        security: Security events, unclosed conversations, integrity, an `AsyncSecurityTracker`.
+        compliance: Audit records, exports and erasure, an `AsyncComplianceTracker`.
+    """
+
+    _kind = Tracker
+
+    def __init__(
+        self,
+        config: APIConfig | None = None,
+        *,
+        destination: Callable[[], Destination] | None = None,
+    ) -> None:
+        super().__init__(config, destination=destination)
+        self.performance = AsyncAgentPerformanceTracker._part_of(
+            self, lambda: self._target().performance
+        )
+        self.operations = AsyncAgentOperationsTracker._part_of(
+            self, lambda: self._target().operations
+        )
+        self.llm = AsyncLLMTracker._part_of(self, lambda: self._target().llm)
+        self.security = AsyncSecurityTracker._part_of(self, lambda: self._target().security)
+        self.compliance = AsyncComplianceTracker._part_of(self, lambda: self._target().compliance)

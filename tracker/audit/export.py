@@ -1,0 +1,201 @@
+"""Writing an audit export; `tracker.audit.lines` describes the file."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from tracker import canonical
+from tracker._version import __version__
+from tracker.audit import lines
+from tracker.audit.lines import Manifest, Seal
+from tracker.errors import ValidationError
+from tracker.outbox import chain_key, integrity, owner
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Connection
+
+_ROWS = """
+SELECT seq, event_id, type, timestamp_ms, agent_id, session_id, user_id, data, digest, chain,
+       timestamp_ms >= ? AND timestamp_ms < ?
+FROM events WHERE seq BETWEEN ? AND ? ORDER BY seq
+"""
+_EARLIEST, _LATEST = -(2**63), 2**63 - 1
+
+
+def export(
+    connection: Connection,
+    path: str | os.PathLike[str],
+    since_ms: int | None = None,
+    until_ms: int | None = None,
+    key: bytes | None = None,
+) -> Manifest:
+    """Write the events logged from `since_ms` until just before `until_ms`, in one snapshot.
+
+    Raises:
+        ValidationError: if something is at `path` already, or the file cannot be written; then
+            nothing new is there.
+    """
+    connection.exec_driver_sql("BEGIN")
+    try:
+        with _new_file(Path(path)) as file:
+            manifest = _Export(connection, file, Seal(key)).write(since_ms, until_ms)
+    except OSError as error:
+        raise ValidationError(
+            "path", f"is {str(path)!r}, which cannot be written: {error.strerror}"
+        ) from error
+    connection.exec_driver_sql("ROLLBACK")  # on an error, whoever lent the connection closes it
+    return manifest
+
+
+@dataclass
+class _Export:
+    """One export under way."""
+
+    connection: Connection
+    file: IO[bytes]
+    seal: Seal
+    events: int = 0
+    others: int = 0
+    removed: int = 0
+    first_chain: str | None = None
+    last_chain: str | None = None
+
+    def write(self, since_ms: int | None, until_ms: int | None) -> Manifest:
+        whose = owner.read(self.connection)
+        window = (
+            _EARLIEST if since_ms is None else since_ms,
+            _LATEST if until_ms is None else until_ms,
+        )
+        first, last = self.connection.exec_driver_sql(
+            "SELECT min(seq), max(seq) FROM events WHERE timestamp_ms >= ? AND timestamp_ms < ?",
+            window,
+        ).one()
+        gaps = integrity.read_gaps(self.connection)
+        memory = chain_key.read(self.connection)
+        head = {
+            "format": lines.FORMAT,
+            "version": lines.VERSION,
+            "outbox_id": whose.outbox_id,
+            "chain_before": None if first is None else self._chain_before(first, gaps),
+            "chain_key_check": memory.check,
+            "keyed_from_start": memory.from_start,
+        }
+        self._add(lines.encode(head))
+        if first is not None:
+            self._add_rows(window, first, last, gaps)
+        manifest = Manifest(
+            sdk_version=__version__,
+            exported_at_ms=time.time_ns() // 1_000_000,
+            outbox_id=whose.outbox_id,
+            client_id=whose.client_id,
+            since_ms=since_ms,
+            until_ms=until_ms,
+            events=self.events,
+            others=self.others,
+            removed=self.removed,
+            first_seq=first,
+            last_seq=last,
+            first_chain=self.first_chain,
+            last_chain=self.last_chain,
+            seal_key_check=self.seal.key_check,
+        )
+        self.file.write(lines.encode_manifest(manifest, self.seal))
+        return manifest
+
+    def _chain_before(self, first: int, gaps: dict[int, tuple[int, str]]) -> str | None:
+        if first == 1:
+            return canonical.GENESIS
+        query = "SELECT chain FROM events WHERE seq = ?"
+        found = self.connection.exec_driver_sql(query, (first - 1,)).scalar()
+        ends = (chain for last, chain in gaps.values() if last == first - 1)
+        chain = next(ends, None) if found is None else found
+        return chain if isinstance(chain, str) else None
+
+    def _add_rows(
+        self, window: tuple[int, int], first: int, last: int, gaps: dict[int, tuple[int, str]]
+    ) -> None:
+        following = first
+        for seq, *columns, digest, chain, wanted in self.connection.exec_driver_sql(
+            _ROWS, (*window, first, last)
+        ):
+            while following != seq and following in gaps:
+                end, stood = gaps[following]
+                self._add(lines.encode({"removed": [following, end], "chain": str(stood)}))
+                self.removed += end - following + 1
+                following = end + 1
+            place = {"seq": seq, "digest": str(digest), "chain": str(chain)}
+            if wanted:
+                self.events += 1
+                self._add(_event_line(columns, place))
+            else:
+                self.others += 1
+                self._add(lines.encode(place))
+            self.first_chain = self.first_chain or place["chain"]
+            self.last_chain = place["chain"]
+            following = seq + 1
+
+    def _add(self, line: bytes) -> None:
+        self.seal.add(line)
+        self.file.write(line)
+
+
+def _event_line(columns: list[Any], place: dict[str, Any]) -> bytes:
+    try:
+        envelope = canonical.envelope(*columns)
+        json.loads(envelope)
+        return f"{envelope[:-1]},{canonical.encode(place)[1:]}\n".encode()
+    except (TypeError, ValueError, RecursionError):
+        return lines.encode({**place, "damaged": repr(columns)})
+
+
+@contextlib.contextmanager
+def _new_file(path: Path) -> Iterator[IO[bytes]]:
+    """Lend a file that comes to stand at `path`, mode 0600, whole or not at all.
+
+    Raises:
+        ValidationError: if something is there already, also if it came there meanwhile.
+    """
+    _refuse_existing(path)
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(unfinished, path)  # unlike a rename it replaces nothing
+        except FileExistsError:
+            _refuse_existing(path)
+            raise
+        except OSError:  # a file system without hard links, as FAT
+            _refuse_existing(path)
+            unfinished.rename(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _refuse_existing(path: Path) -> None:
+    if os.path.lexists(path):
+        raise ValidationError(
+            "path", f"is {str(path)!r}, where something is already; give the path of a new file"
+        )
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new name in the folder survive power loss."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

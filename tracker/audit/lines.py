@@ -1,0 +1,107 @@
+"""The lines of an audit export, version 1: JSON Lines, from a head to a manifest.
+
+=========  =====================================================================================
+line       fields
+=========  =====================================================================================
+head       ``format``, ``version``, ``outbox_id``, ``chain_before`` (the chain value before the
+           first event, null if it is not known), ``chain_key_check`` (tells which chain key the
+           outbox last used; 0 for none), ``keyed_from_start`` (whether it always had one)
+event      all fields that the protocol sends
+other      ``seq``, ``digest``, ``chain``: an event between the first and the last that was not
+           asked for. Its content is left out, and the chain can be followed all the same
+damaged    the same, and ``damaged``: a row that was no event any more, as text
+removed    ``removed`` (first and last seq), ``chain``: events that the tracker had pruned
+manifest   ``manifest``: the fields of `Manifest`, ``seal`` among them
+=========  =====================================================================================
+
+The seal is the SHA-256 over all lines before the manifest and the manifest's other fields as
+canonical JSON; with a chain key the HMAC-SHA256 under it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from tracker import canonical
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class _Hash(Protocol):
+        def update(self, data: bytes, /) -> None: ...
+        def hexdigest(self) -> str: ...
+
+
+FORMAT = "tracker.audit"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an audit export holds: its last line.
+
+    Attributes:
+        sdk_version: Version of the tracker that wrote it.
+        exported_at_ms: When, Unix milliseconds.
+        outbox_id: The outbox that it came from.
+        client_id: The client whose outbox that is.
+        since_ms: Only events logged then or later were asked for, Unix milliseconds; None for all.
+        until_ms: Only events logged before then; None for all.
+        events: Events in the file.
+        others: Events between them that were not asked for: only digest and chain are there.
+        removed: Events between them that the tracker had removed after delivery, or discarded.
+        first_seq: seq of the first event, or None if there is none.
+        last_seq: seq of the last event.
+        first_chain: Chain value of the first event.
+        last_chain: Chain value of the last event. Note it elsewhere: whoever has it can tell
+            whether the file was rewritten as a whole.
+        seal_key_check: Tells which chain key the seal was made under; 0 for none.
+    """
+
+    sdk_version: str
+    exported_at_ms: int
+    outbox_id: str
+    client_id: str
+    since_ms: int | None
+    until_ms: int | None
+    events: int
+    others: int
+    removed: int
+    first_seq: int | None
+    last_seq: int | None
+    first_chain: str | None
+    last_chain: str | None
+    seal_key_check: int
+
+
+class Seal:
+    """The digest over an export's lines, under a key if there is one."""
+
+    def __init__(self, key: bytes | None) -> None:
+        self.key_check = canonical.key_check(key)
+        self._hash: _Hash = (
+            hashlib.sha256() if key is None else hmac.new(key, digestmod=hashlib.sha256)
+        )
+
+    def add(self, line: bytes) -> None:
+        """Take in a line, its end included."""
+        self._hash.update(line)
+
+    def close(self, fields: dict[str, Any]) -> str:
+        """Take in the manifest's fields and return the seal."""
+        self._hash.update(canonical.encode(fields).encode())
+        return self._hash.hexdigest()
+
+
+def encode(fields: dict[str, Any]) -> bytes:
+    """Return a line."""
+    return canonical.encode(fields).encode() + b"\n"
+
+
+def encode_manifest(manifest: Manifest, seal: Seal) -> bytes:
+    """Return the last line."""
+    fields = asdict(manifest)
+    return encode({"manifest": {**fields, "seal": seal.close(fields)}})

@@ -1,0 +1,115 @@
+"""``tracker-sync agents``: which agents there are, and what they are doing."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tracker.cli.command import Command, Place
+from tracker.cli.context import find, opened
+from tracker.cli.conversations import check_one_format, csv_option, echo_csv
+from tracker.cli.events import Since
+from tracker.cli.output import duration, echo_json, json_option, print_table
+
+if TYPE_CHECKING:
+    from tracker.queries.agents import AgentActivity, AgentState
+
+_HEADINGS = ("agent", "status", "for", "last seen", "last activity", "name", "version")
+_COLUMNS = (
+    *("agent_id", "name", "version", "status", "previous_status", "status_at_ms", "last_seen_ms"),
+    *("activity", "activity_at_ms", "activity_session_id"),
+)
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        "tracker-sync agents",
+        "tracker-sync agents --status error --since 1d",
+        "tracker-sync agents --json",
+    ],
+    exits={0: "listed, or nothing was logged yet", 1: "the outbox cannot be read"},
+)
+@click.option("--agent", metavar="ID", help="Only this agent.")
+@click.option(
+    "--status",
+    type=click.Choice(["active", "idle", "busy", "error"]),
+    help="Only those that said so last.",
+)
+@click.option(
+    "--since", type=Since(), metavar="WHEN", help="Only those heard of since: see `list`."
+)
+@json_option
+@csv_option
+@click.pass_obj
+def agents(
+    place: Place,
+    agent: str | None,
+    status: str | None,
+    since: int | None,
+    *,
+    as_json: bool,
+    as_csv: bool,
+) -> None:
+    """List agents: status, when last seen, what they did last.
+
+    An agent is heard of when it is registered, when its status changes, by its activities and its
+    heartbeats. How long it has had its status, and how long ago it was last seen, stand beside it:
+    one that crashed says so to nobody. Only what is still in the outbox is known here; see
+    `tracker-sync prune`.
+    """
+    from tracker.queries.agents import last_activities, states
+
+    check_one_format(as_json=as_json, as_csv=as_csv)
+    target = find(place)
+    found: list[dict[str, Any]] = []
+    if target.exists:
+        with opened(target) as outbox, outbox.snapshot() as connection:
+            known, did = states(connection, agent, since), last_activities(connection)
+        found = [
+            _described(one, did.get(one.agent_id))
+            for one in known
+            if status is None or one.status == status
+        ]
+    elif not (as_json or as_csv):
+        click.echo(target.absence)
+        return
+    if as_json:
+        echo_json(found)
+    elif as_csv:
+        echo_csv(_COLUMNS, ([one[name] for name in _COLUMNS] for one in found))
+    elif found:
+        print_table(_HEADINGS, map(_cells, found), fixed=4)
+    else:
+        click.echo("no such agents")
+
+
+def _described(state: AgentState, did: AgentActivity | None) -> dict[str, Any]:
+    return {
+        **vars(state),
+        "status": state.status and state.status.value,
+        "previous_status": state.previous_status and state.previous_status.value,
+        "activity": did and did.activity,
+        "activity_at_ms": did and did.timestamp_ms,
+        "activity_session_id": did and did.session_id,
+    }
+
+
+def _age(milliseconds: object) -> str:
+    if not isinstance(milliseconds, int):  # a damaged row holds any type
+        return "-"
+    return duration(max(time.time() - milliseconds / 1000, 0))
+
+
+def _cells(agent: dict[str, Any]) -> tuple[object, ...]:
+    return (
+        agent["agent_id"],
+        agent["status"] or "-",
+        _age(agent["status_at_ms"]),
+        _age(agent["last_seen_ms"]),
+        agent["activity"],
+        agent["name"],
+        agent["version"],
+    )

@@ -1,0 +1,88 @@
+"""``tracker-sync erase``: forget a user, here and at the collector."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tracker import validation
+from tracker.cli.command import FAILED, OK, Command, Place
+from tracker.cli.context import existing, opened
+from tracker.cli.output import echo_json, events, json_option, printable
+from tracker.errors import ValidationError
+
+if TYPE_CHECKING:
+    from tracker.erasure import ErasureResult
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        "tracker-sync erase user_7",
+        'tracker-sync erase user_7 --yes --reason "request of 2 March"',
+        "tracker-sync erase user_7 --yes --json && tracker-sync flush",
+    ],
+    exits={
+        0: "erased, or there was nothing to erase",
+        1: "you said no, the outbox cannot be written, or its files may still hold old bytes",
+    },
+)
+@click.argument("user_id")
+@click.option("--reason", metavar="TEXT", help="Why, for the record. Do not name the user in it.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+@click.pass_obj
+def erase(place: Place, user_id: str, reason: str | None, *, yes: bool, as_json: bool) -> None:
+    """Erase all data about a user from the outbox, for ever.
+
+    What events say is replaced by {"erased": true}, whether they were delivered or not; their
+    times, types and ids stay, and so does the user's id. Everything still verifies. A
+    compliance.erased event names what was erased; with the next flush the collector erases the
+    same. What was pruned here has to be erased at the collector.
+
+    Asks first; without a terminal to ask on, give --yes.
+    """
+    from tracker.redaction.redactor import Redactor
+
+    target = existing(place)
+    said: dict[str, Any] = {}
+    try:
+        validation.check_id("USER_ID", user_id)
+        if reason is not None:
+            said = {"reason": validation.check_text("--reason", reason)}
+    except ValidationError as error:
+        raise click.UsageError(str(error)) from error
+    _confirm(f"Erase all data about user {printable(user_id)} in {target.path} for ever?", yes=yes)
+    said, _ = Redactor(target.config).apply("compliance.erased", said)
+    with opened(target) as outbox:
+        result = outbox.erase(user_id, said)
+    if as_json:
+        echo_json(vars(result))
+    else:
+        _print(result)
+    click.get_current_context().exit(OK if result.scrubbed else FAILED)
+
+
+def _confirm(question: str, *, yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError(
+            "erasing deletes data for ever, and there is no terminal to ask on: "
+            "give --yes if you mean it"
+        )
+    click.confirm(question, abort=True, err=True)
+
+
+def _print(result: ErasureResult) -> None:
+    click.echo(f"{events(result.erased)} erased, named by {', '.join(result.event_ids)}")
+    if result.scrubbed:
+        click.echo("no trace of the old data is left in the outbox's files")
+    else:
+        click.echo(
+            "traces of the old data are left in the outbox's files: another program reads an old "
+            "state, or the disk is full. `tracker-sync prune` tries again",
+            err=True,
+        )

@@ -1,0 +1,50 @@
+"""What the collector holds of an outbox: digests and chain values, page by page."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from tracker.errors import TrackerError
+from tracker.outbox.comparison import Held
+from tracker.sync.destination import Delivery
+
+if TYPE_CHECKING:
+    from tracker.sync.http import HTTPDestination
+
+
+class CollectorError(TrackerError):
+    """The collector did not say what it holds."""
+
+
+class Collector:
+    """Asks a collector what it holds of one outbox. The caller owns the destination."""
+
+    def __init__(self, destination: HTTPDestination, outbox_id: str) -> None:
+        self._destination = destination
+        self._path = f"/v1/outboxes/{quote(outbox_id, safe='')}/chain"
+
+    def after(self, seq: int) -> list[Held]:
+        """Return the next events after `seq`, ascending; nothing at the end.
+
+        Raises:
+            CollectorError: if the collector does not answer so.
+        """
+        answer = self._destination.read(f"{self._path}?after={seq}")
+        if isinstance(answer, Delivery):
+            raise CollectorError(f"the collector did not say what it holds: {answer.cause}")
+        try:
+            held = [_held(item) for item in answer["events"]]
+        except (KeyError, TypeError) as error:
+            raise CollectorError("the collector's answer is not a page of a chain") from error
+        if any(b.seq < a.seq for a, b in pairwise(held)) or (held and held[0].seq <= seq):
+            raise CollectorError("the collector's page of a chain is not in order of seq")
+        return held
+
+
+def _held(item: dict[str, Any]) -> Held:
+    held = Held(item["seq"], item["event_id"], item["digest"], item["chain"])
+    if not isinstance(held.seq, int) or not all(isinstance(text, str) for text in held[1:]):
+        raise TypeError("a field is of another type")
+    return held

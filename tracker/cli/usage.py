@@ -1,0 +1,128 @@
+"""``tracker-sync usage``: tokens and cost of the calls to models."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from datetime import date
+from typing import TYPE_CHECKING
+
+import click
+
+from tracker.cli.command import Command, Place
+from tracker.cli.context import find, opened
+from tracker.cli.conversations import check_one_format, csv_option, echo_csv
+from tracker.cli.days import bar, calendar
+from tracker.cli.events import Since
+from tracker.cli.metrics import cost
+from tracker.cli.output import echo_json, json_option, print_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tracker.queries.usage import LLMUsage
+
+_BY = ("model", "agent", "session", "day")
+_FIGURES = (
+    *("calls", "unpriced"),
+    *("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens"),
+)
+_HEADINGS = ("calls", "prompt", "cached", "completion", "total", "cost", "")
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        "tracker-sync usage",
+        "tracker-sync usage --by day --since 30d",
+        "tracker-sync usage --by agent --csv > usage.csv",
+        "tracker-sync usage --by session --since 2026-11-01 --json",
+    ],
+    exits={0: "shown, or nothing was logged yet", 1: "the outbox cannot be read"},
+)
+@click.option(
+    "--by", type=click.Choice(_BY), default="model", show_default=True, help="What to sum by."
+)
+@click.option(
+    "--since", type=Since(), metavar="WHEN", help="Only what was logged since: see `list`."
+)
+@json_option
+@csv_option
+@click.pass_obj
+def usage(place: Place, by: str, since: int | None, *, as_json: bool, as_csv: bool) -> None:
+    """Show tokens and cost of model calls, by model, agent or day.
+
+    Days are those of UTC, in order; anything else stands by most tokens first. A cost with a plus
+    sign is of only some of the calls: the others' is not known. Only what is still in the outbox is
+    known here; see `tracker-sync prune`.
+    """
+    from tracker.queries import usage as queries
+
+    check_one_format(as_json=as_json, as_csv=as_csv)
+    target = find(place)
+    found: list[LLMUsage] = []
+    if target.exists:
+        with opened(target) as outbox, outbox.snapshot() as connection:
+            found = queries.usage(connection, by, since)
+    elif not (as_json or as_csv):
+        click.echo(target.absence)
+        return
+    if as_json:
+        echo_json([_as_dict(one, by) for one in found])
+    elif as_csv:
+        names = [item.name for item in fields(queries.LLMUsage)]
+        echo_csv([by, *names[1:]], (_as_dict(one, by).values() for one in found))
+    elif found:
+        _print(found, by)
+    else:
+        click.echo("no such model calls")
+
+
+def _as_dict(one: LLMUsage, by: str) -> dict[str, object]:
+    described: dict[str, object] = dict(vars(one))
+    return {by: described.pop("key"), **described}
+
+
+def _print(found: Sequence[LLMUsage], by: str) -> None:
+    shown = _with_every_day(found) if by == "day" else list(found)
+    most = max(one.total_tokens for one in shown)
+    rows = [(*_cells(one), bar(one.total_tokens, most)) for one in shown]
+    if len(found) > 1:
+        rows.append((*_cells(_sum(found)), ""))
+    print_table((by + " (UTC)" if by == "day" else by, *_HEADINGS), rows, fixed=7)
+
+
+def _cells(one: LLMUsage) -> tuple[str, ...]:
+    return (
+        "unknown" if one.key is None else one.key,
+        f"{one.calls:,}",
+        f"{one.prompt_tokens:,}",
+        f"{one.cached_tokens:,}",
+        f"{one.completion_tokens:,}",
+        f"{one.total_tokens:,}",
+        _cost(one),
+    )
+
+
+def _cost(one: LLMUsage) -> str:
+    if one.cost_usd is None:
+        return "-"
+    return cost(one.cost_usd) + ("+" if one.unpriced else "")
+
+
+def _with_every_day(found: Sequence[LLMUsage]) -> list[LLMUsage]:
+    by_day = {date.fromisoformat(one.key): one for one in found if one.key is not None}
+    return [by_day.get(day) or _nothing(str(day)) for day in calendar(by_day)]
+
+
+def _sum(found: Sequence[LLMUsage]) -> LLMUsage:
+    from tracker.queries.usage import LLMUsage
+
+    costs = [one.cost_usd for one in found if one.cost_usd is not None]
+    figures = {name: sum(getattr(one, name) for one in found) for name in _FIGURES}
+    return LLMUsage("all", **figures, cost_usd=sum(costs) if costs else None)
+
+
+def _nothing(key: str) -> LLMUsage:
+    from tracker.queries.usage import LLMUsage
+
+    return LLMUsage(key, **dict.fromkeys(_FIGURES, 0), cost_usd=None)

@@ -1,0 +1,128 @@
+"""Who asks, and whose events that opens: what every route depends on."""
+# No `from __future__ import annotations`: FastAPI reads the annotations at run time.
+
+import asyncio
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Header, Query, Request
+from fastapi.security import HTTPBearer
+from starlette.concurrency import run_in_threadpool
+
+from tracker.collector.keys import ApiKey, Keys
+from tracker.collector.limits import RateLimiter
+from tracker.collector.refusal import RefusedError, client_mismatch, invalid_key
+from tracker.collector.settings import Settings
+from tracker.collector.store import Store
+from tracker.collector.tables import MAX_ID_LENGTH
+
+Identifier = Annotated[str, Query(min_length=1, max_length=MAX_ID_LENGTH, pattern=r"^[^\x00]*$")]
+"""An id in a query: what an event could carry."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the routes work with; stands in ``app.state.parts``.
+
+    Attributes:
+        store: The database.
+        keys: The keys in it.
+        limiter: Counts each key's batches.
+        settings: The bounds.
+        reads: Lets few enough queries run at once that batches still find threads and connections.
+    """
+
+    store: Store
+    keys: Keys
+    limiter: RateLimiter
+    settings: Settings
+    reads: asyncio.Semaphore
+
+
+def parts_of(request: Request) -> Parts:
+    """Return what the request's application works with."""
+    parts: Parts = request.app.state.parts
+    return parts
+
+
+# For the description of the API only: it lets everybody in.
+_bearer = HTTPBearer(auto_error=False, description="An API key.")
+_ClientHeader = Annotated[
+    str | None, Header(alias="X-Client-ID", description="The client that a client's key is for.")
+]
+
+
+async def _authenticate(
+    request: Request, _: Annotated[object, Depends(_bearer)], x_client_id: _ClientHeader = None
+) -> ApiKey:
+    """Return the key that a request carries, before any of its body is read."""
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not key.strip():
+        raise invalid_key()
+    found = await run_in_threadpool(parts_of(request).keys.find, key.strip())
+    if found is None:
+        raise invalid_key()
+    if not found.operator and _text(x_client_id) != found.client_id:
+        raise client_mismatch("X-Client-ID is not the client that this API key was made for.")
+    return found
+
+
+Caller = Annotated[ApiKey, Depends(_authenticate)]
+"""The key that a request came with."""
+
+
+async def _client_to_read(
+    caller: Caller,
+    x_client_id: _ClientHeader = None,
+    client_id: Annotated[
+        Identifier | None, Query(description="The client whose events an operator reads.")
+    ] = None,
+) -> str:
+    """Return whose events are asked for."""
+    if caller.client_id is not None:
+        if client_id not in (None, caller.client_id):
+            raise client_mismatch("client_id is not the client that this API key was made for.")
+        return caller.client_id
+    named = {name for name in (client_id, _text(x_client_id)) if name}
+    if not named:
+        raise RefusedError(
+            400, "client_required", "This is an operator's key: say whose events, with client_id."
+        )
+    if len(named) > 1:
+        raise client_mismatch("client_id and X-Client-ID name different clients.")
+    return named.pop()
+
+
+Client = Annotated[str, Depends(_client_to_read)]
+"""The client whose events are read: the key's own, or the one that an operator names."""
+
+
+async def _client_that_sends(caller: Caller) -> ApiKey:
+    """Return the key of a client; an operator's speaks for none."""
+    if caller.operator:
+        raise RefusedError(403, "operator_key", "This is an operator's key: it can only read.")
+    return caller
+
+
+Sender = Annotated[ApiKey, Depends(_client_that_sends)]
+"""The key of a client that sends events."""
+
+
+async def _operator(caller: Caller) -> ApiKey:
+    if not caller.operator:
+        raise RefusedError(403, "operator_only", "Only an operator's key opens this.")
+    return caller
+
+
+Operator = Annotated[ApiKey, Depends(_operator)]
+"""An operator's key."""
+
+
+def _text(header: str | None) -> str | None:
+    """Return a header as the client meant it: UTF-8 if it is that, otherwise Latin-1."""
+    if header is None:
+        return None
+    try:
+        return header.encode("latin-1").decode("utf-8")
+    except UnicodeDecodeError:
+        return header

@@ -1,0 +1,130 @@
+"""Answers: JSON text, and what becomes of each error."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from fastapi import Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from tracker.collector.refusal import RefusedError
+from tracker.collector.store import StorageError
+from tracker.errors import ValidationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fastapi import FastAPI, Request
+    from sqlalchemy import RowMapping
+
+logger = logging.getLogger(__name__)
+
+_STORAGE_RETRY_SECONDS = 5
+_FRAMEWORK_CODES = {404: "not_found", 405: "method_not_allowed"}
+
+
+def json_answer(
+    content: object,
+    *,
+    events: list[RowMapping] | None = None,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Return `content`, which may hold dataclasses, as JSON.
+
+    Args:
+        content: Anything that JSON can hold.
+        events: Rows to add to an object under the name ``events``.
+        status: The HTTP status.
+        headers: Further headers.
+    """
+    # ASCII: a rejected event's id may hold a lone surrogate, which only an escape can carry.
+    text = json.dumps(content, separators=(",", ":"), default=_fields)
+    if events is not None:
+        listed = ",".join(_event_json(row) for row in events)
+        text = f'{text[:-1]},"events":[{listed}]}}'
+    return Response(text, status, headers, media_type="application/json")
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """Return a dataclass's fields; `asdict` would copy all that is in them."""
+    return {field.name: getattr(value, field.name) for field in fields(value)}
+
+
+def _event_json(row: RowMapping) -> str:
+    """Return an event with its ``data`` exactly as stored.
+
+    It is not decoded and encoded again, so no number changes and no depth is too much. The spaces
+    that fill an erased event's row are left out.
+    """
+    others = {name: value for name, value in row.items() if name != "data"}
+    return f'{json.dumps(others, separators=(",", ":"))[:-1]},"data":{row["data"].rstrip(" ")}}}'
+
+
+def handle_errors(app: FastAPI) -> None:
+    """Have every error answered with the protocol's error body."""
+    app.add_exception_handler(RefusedError, _answer_refusal)
+    app.add_exception_handler(StorageError, _answer_storage_error)
+    app.add_exception_handler(ClientDisconnect, _answer_nobody)
+    app.add_exception_handler(HTTPException, _answer_framework_error)
+    app.add_exception_handler(RequestValidationError, _answer_bad_query)
+    app.add_exception_handler(ValidationError, _answer_bad_argument)
+    app.add_exception_handler(Exception, _answer_defect)
+
+
+def _error(
+    status: int, code: str, message: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    return json_answer(
+        {"error": {"code": code, "message": message}}, status=status, headers=headers
+    )
+
+
+async def _answer_refusal(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RefusedError)  # noqa: S101 - Starlette dispatches by this class
+    headers = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return _error(error.status, error.code, error.message, headers)
+
+
+async def _answer_storage_error(_request: Request, error: Exception) -> Response:
+    logger.error("storage is unavailable: %s", error, exc_info=error)
+    return _error(
+        503,
+        "storage_unavailable",
+        "The collector cannot reach its database; nothing of this request was stored.",
+        {"Retry-After": str(_STORAGE_RETRY_SECONDS)},
+    )
+
+
+async def _answer_nobody(_request: Request, _error_: Exception) -> Response:
+    return _error(400, "client_disconnected", "The connection ended within the body.")
+
+
+async def _answer_framework_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - Starlette dispatches by this class
+    code = _FRAMEWORK_CODES.get(error.status_code, "http_error")
+    return _error(error.status_code, code, f"{error.detail}.", error.headers)
+
+
+async def _answer_bad_query(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - as above
+    problem = error.errors()[0]
+    return _error(422, "invalid_query", f"{problem['loc'][-1]}: {problem['msg']}.")
+
+
+async def _answer_bad_argument(_request: Request, error: Exception) -> Response:
+    return _error(422, "invalid_query", f"{error}.")
+
+
+async def _answer_defect(_request: Request, _error_: Exception) -> Response:
+    # Starlette raises the error again after this answer, and uvicorn logs it.
+    return _error(500, "internal_error", "The collector failed; its log says why.")

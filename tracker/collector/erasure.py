@@ -1,0 +1,105 @@
+"""What a ``compliance.erased`` event asks of the collector: to erase the events that it names.
+
+It reaches every event of the same client, whatever outbox it came from, and never another
+client's: an `event_id` is one event's only within a client.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import LargeBinary, cast, func, literal, select, update
+
+from tracker.collector.tables import UUID_LENGTH, erased_events, events
+from tracker.erasure import ERASED, named_events
+from tracker.events import COMPLIANCE_ERASED
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping
+
+    from sqlalchemy import ColumnElement, Connection, Select
+
+    from tracker.collector.batch import ReceivedEvent
+
+_BOUND = 500
+"""Values in one query; SQLite before 3.32 binds at most 999."""
+
+
+def named_in(received: Iterable[ReceivedEvent]) -> set[str]:
+    """Return the event ids that the erasure events among these name."""
+    return {
+        event_id
+        for event in received
+        if event.type == COMPLIANCE_ERASED
+        for event_id in named_events(event.data)
+        if len(event_id) == UUID_LENGTH and event_id.isascii() and event_id.isprintable()
+    }
+
+
+def erase(connection: Connection, client_id: str, named: Collection[str]) -> int:
+    """Put the marker in the place of these events' data; return how many events changed.
+
+    Those that are not here yet are noted, for `as_stored`. Erasure events are never erased.
+    """
+    erased = 0
+    for some in _portions(named):
+        mine = (events.c.client_id == client_id, events.c.event_id.in_(some))
+        erased += connection.execute(
+            update(events)
+            .where(*mine, events.c.type != COMPLIANCE_ERASED, func.rtrim(events.c.data) != ERASED)
+            .values(data=_marker(connection.dialect.name))
+        ).rowcount
+        here = set(connection.execute(select(events.c.event_id).where(*mine)).scalars())
+        noted = set(connection.execute(_noted(client_id, some)).scalars())
+        if missing := set(some) - here - noted:
+            rows = [{"client_id": client_id, "event_id": event_id} for event_id in missing]
+            connection.execute(erased_events.insert(), rows)
+    return erased
+
+
+def as_stored(
+    connection: Connection, client_id: str, new: Mapping[str, ReceivedEvent], named: set[str]
+) -> list[ReceivedEvent]:
+    """Return new events as they are to be stored: without data, if an erasure came before them.
+
+    Args:
+        connection: The transaction that stores them.
+        client_id: Whose they are.
+        new: The events by id.
+        named: What the erasure events that came with them name.
+    """
+    gone = set(named)
+    for some in _portions(new):
+        gone |= set(connection.execute(_noted(client_id, some)).scalars())
+    return [
+        event._replace(data=ERASED)
+        if event_id in gone and event.type != COMPLIANCE_ERASED
+        else event
+        for event_id, event in new.items()
+    ]
+
+
+def _noted(client_id: str, event_ids: list[str]) -> Select[Any]:
+    return select(erased_events.c.event_id).where(
+        erased_events.c.client_id == client_id, erased_events.c.event_id.in_(event_ids)
+    )
+
+
+def _marker(dialect: str) -> ColumnElement[str]:
+    """Return what to store: in SQLite, padded with spaces to the size of what it replaces.
+
+    SQLite then overwrites the old bytes where they stand. A row that shrinks would have it move
+    others from page to page, and copies of those would stay in the unused parts of pages, where
+    nothing overwrites them when they are erased in their turn. PostgreSQL keeps the old row until
+    VACUUM has reused its place, autovacuum or yours.
+    """
+    if dialect != "sqlite":
+        return literal(ERASED)
+    size = func.length(cast(events.c.data, LargeBinary))
+    return func.printf("%-*s", size, ERASED)
+
+
+def _portions(event_ids: Collection[str]) -> Iterator[list[str]]:
+    listed = list(event_ids)
+    for start in range(0, len(listed), _BOUND):
+        yield listed[start : start + _BOUND]

@@ -1,0 +1,68 @@
+"""Routes that take events in."""
+# No `from __future__ import annotations`: FastAPI reads the annotations at run time.
+
+import math
+import time
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from tracker.collector.access import Caller, Parts, Sender, parts_of
+from tracker.collector.answers import json_answer
+from tracker.collector.batch import PROTOCOL, Batch, parse_batch
+from tracker.collector.limits import (
+    check_content_length,
+    check_encoding,
+    decode_body,
+    read_body,
+)
+from tracker.collector.models import BATCH, ERRORS, INGEST_ERRORS, Ping, Receipt
+from tracker.collector.refusal import RefusedError
+from tracker.collector.store import Stored
+
+router = APIRouter(tags=["events"], responses=ERRORS)
+
+
+@router.get("/v1/ping", response_model=Ping)
+async def ping(_caller: Caller) -> Response:
+    """Answer 200 to a valid key."""
+    return json_answer({"protocol": PROTOCOL})
+
+
+@router.post("/v1/events", response_model=Receipt, responses=INGEST_ERRORS, openapi_extra=BATCH)
+async def receive_events(request: Request, sender: Sender) -> Response:
+    """Store a batch and answer with its receipt."""
+    parts = parts_of(request)
+    wait = parts.limiter.take(sender.id)
+    if wait > 0:
+        raise RefusedError(
+            429,
+            "rate_limited",
+            f"More than {parts.settings.requests_per_minute:,} requests a minute with this key.",
+            retry_after=max(1, math.ceil(wait)),
+        )
+    encoding = check_encoding(request.headers.get("content-encoding"))
+    limit = parts.settings.max_body_bytes
+    check_content_length(request.headers.get("content-length"), limit)
+    body = await read_body(request.stream(), limit, parts.settings.body_idle_seconds)
+    receipt = await run_in_threadpool(_take_in, parts, body, encoding, str(sender.client_id))
+    return json_answer(receipt)
+
+
+def _take_in(parts: Parts, body: bytes, encoding: str, client_id: str) -> dict[str, Any]:
+    decoded = decode_body(body, encoding, parts.settings.max_decoded_bytes)
+    batch = parse_batch(decoded, client_id)
+    stored = parts.store.store_batch(batch, time.time_ns() // 1_000_000)
+    return _receipt(batch, stored)
+
+
+def _receipt(batch: Batch, stored: Stored) -> dict[str, Any]:
+    return {
+        "protocol": PROTOCOL,
+        "first_event_id": batch.first_event_id,
+        "last_event_id": batch.last_event_id,
+        "accepted": stored.accepted,
+        "duplicates": stored.duplicates,
+        "rejected": [rejection._asdict() for rejection in batch.rejected],
+    }

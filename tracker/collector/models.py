@@ -1,0 +1,267 @@
+"""What requests and answers look like, for the description of the API at ``/openapi.json``.
+
+Answers are written without them: an event's data goes out as it was stored.
+"""
+# No `from __future__ import annotations`: FastAPI reads the annotations at run time.
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tracker.collector.batch import MAX_EVENTS, PROTOCOL
+from tracker.collector.conversation import Conversation as Summary
+from tracker.collector.erasures import Erasure
+from tracker.collector.integrity import OutboxReport
+from tracker.collector.tables import MAX_ID_LENGTH
+from tracker.queries.agents import AgentActivity, AgentState
+from tracker.queries.conversations import Conversation
+from tracker.queries.history import HistoryEntry
+from tracker.queries.metrics import Metrics
+from tracker.queries.usage import LLMUsage
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a request, as a word for programs and a sentence for people."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """The body of every answer that is not 200."""
+
+    error: Problem
+
+
+@dataclass(frozen=True)
+class Health:
+    """How the collector is."""
+
+    status: Literal["ok", "ready"]
+
+
+@dataclass(frozen=True)
+class Ping:
+    """The protocol that the collector speaks."""
+
+    protocol: Literal[1]
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """An event that is not stored."""
+
+    event_id: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What became of a batch."""
+
+    protocol: Literal[1]
+    first_event_id: str
+    last_event_id: str
+    accepted: int
+    duplicates: int
+    rejected: list[Rejected]
+
+
+@dataclass(frozen=True)
+class Event:
+    """An event as it was received; `id` counts up in the order of receipt."""
+
+    id: int
+    client_id: str
+    outbox_id: str
+    seq: int
+    event_id: str
+    type: str
+    timestamp_ms: int
+    agent_id: str | None
+    session_id: str | None
+    user_id: str | None
+    digest: str
+    chain: str
+    received_at_ms: int
+    sent_at_ms: int
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class EventPage:
+    """Events in the order of receipt; `next` is the `after` of the next page, null at the end."""
+
+    next: int | None
+    events: list[Event]
+
+
+@dataclass(frozen=True)
+class Session(Summary):
+    """One session and its events."""
+
+    events: list[Event]
+
+
+@dataclass(frozen=True)
+class Outbox(OutboxReport):
+    """What was received from one outbox, and whether it is complete and unchanged."""
+
+    outbox_id: str = ""
+    client_id: str = ""
+
+
+@dataclass(frozen=True)
+class Outboxes:
+    """A client's outboxes, in the order of first receipt."""
+
+    outboxes: list[Outbox]
+
+
+@dataclass(frozen=True)
+class Link:
+    """An event's place in the hash chain of its outbox."""
+
+    seq: int
+    event_id: str
+    digest: str
+    chain: str
+
+
+@dataclass(frozen=True)
+class ChainPage:
+    """Links of an outbox's chain by seq; none at its end."""
+
+    events: list[Link]
+
+
+@dataclass(frozen=True)
+class Clients:
+    """Client ids; `next` is the `after` of the next page, null at the end."""
+
+    clients: list[str]
+    next: str | None
+
+
+@dataclass(frozen=True)
+class History:
+    """Messages and tool calls in the order of logging; `next` is the `before` of earlier ones."""
+
+    session_id: str
+    entries: list[HistoryEntry]
+    next: int | None
+
+
+@dataclass(frozen=True)
+class Conversations:
+    """Conversations in the order they began; `next` is the `before` of earlier ones.
+
+    A page can hold fewer than its limit, or none, while there is a `next`.
+    """
+
+    conversations: list[Conversation]
+    next: int | None
+
+
+@dataclass(frozen=True)
+class Agents:
+    """Agents in the order of their ids; `next` is the `after` of the next page."""
+
+    agents: list[AgentState]
+    next: str | None
+
+
+@dataclass(frozen=True)
+class Activities:
+    """What agents did, newest first; `next` is the `before` of the next page."""
+
+    activities: list[AgentActivity]
+    next: int | None
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Sums in the order of `get_usage`; `next` is the `offset` of the next page."""
+
+    usage: list[LLMUsage]
+    next: int | None
+
+
+@dataclass(frozen=True)
+class MetricsPage(Metrics):
+    """The figures in all, and the newest days; `next` is the `until` that gives earlier days."""
+
+    next: int | None = None
+
+
+@dataclass(frozen=True)
+class Erasures:
+    """Erasures, newest first; `next` is the `before` of the next page."""
+
+    erasures: list[Erasure]
+    next: int | None
+
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"model": Refusal, "description": "The request cannot be understood."},
+    401: {"model": Refusal, "description": "The API key is missing, unknown or revoked."},
+    403: {"model": Refusal, "description": "The API key does not open this."},
+    404: {"model": Refusal, "description": "There is no such thing."},
+    422: {"model": Refusal, "description": "An argument is not allowed."},
+    503: {"model": Refusal, "description": "The database cannot be reached."},
+}
+"""What every route that needs a key may be answered with."""
+
+INGEST_ERRORS: dict[int | str, dict[str, Any]] = {
+    408: {"model": Refusal, "description": "The body stopped coming."},
+    409: {"model": Refusal, "description": "The protocol is another one."},
+    413: {"model": Refusal, "description": "The body is too large."},
+    415: {"model": Refusal, "description": "The body's encoding is neither gzip nor identity."},
+    429: {"model": Refusal, "description": "Too many requests; see Retry-After."},
+}
+"""What a batch may be answered with besides."""
+
+_ID = {"type": ["string", "null"], "minLength": 1, "maxLength": MAX_ID_LENGTH}
+_UUID = {"type": "string", "format": "uuid"}
+_HEX = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+_EVENT_SENT = {
+    "event_id": _UUID,
+    "seq": {"type": "integer", "minimum": 1},
+    "type": {"type": "string", "minLength": 1, "maxLength": MAX_ID_LENGTH},
+    "timestamp_ms": {"type": "integer", "minimum": 0},
+    "agent_id": _ID,
+    "session_id": _ID,
+    "user_id": _ID,
+    "data": {"type": "object"},
+    "digest": _HEX,
+    "chain": _HEX,
+}
+_BATCH_SENT = {
+    "protocol": {"const": PROTOCOL},
+    "client_id": {"type": "string"},
+    "outbox_id": _UUID,
+    "sent_at_ms": {"type": "integer", "minimum": 0},
+    "events": {
+        "type": "array",
+        "minItems": 1,
+        "maxItems": MAX_EVENTS,
+        "items": {"type": "object", "properties": _EVENT_SENT, "required": [*_EVENT_SENT]},
+    },
+}
+BATCH: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "properties": _BATCH_SENT,
+                    "required": [*_BATCH_SENT],
+                }
+            }
+        },
+    }
+}
+"""The body of a batch; the route reads it by itself, within its bounds."""

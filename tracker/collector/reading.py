@@ -1,0 +1,218 @@
+"""Routes that answer what trackers read of their own outbox, with the same names and figures."""
+# No `from __future__ import annotations`: FastAPI reads the annotations at run time.
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from sqlalchemy import Connection, FromClause
+from starlette.concurrency import run_in_threadpool
+
+from tracker.collector.access import Client, Identifier, Operator, parts_of
+from tracker.collector.answers import json_answer
+from tracker.collector.erasures import newest_erasures
+from tracker.collector.models import (
+    ERRORS,
+    Activities,
+    Agents,
+    Clients,
+    Conversations,
+    Erasures,
+    History,
+    MetricsPage,
+    Usage,
+)
+from tracker.collector.tables import events_of
+from tracker.events import AgentStatus
+from tracker.queries import agents, conversations, history, metrics, usage
+from tracker.queries.agents import OperationsOverview
+
+router = APIRouter(tags=["reading"], responses=ERRORS)
+
+_MAX_INTEGER = 2**63 - 1
+_MAX_ROWS = 1_000
+
+Limit = Annotated[int, Query(ge=1, le=_MAX_ROWS, description="How many at most.")]
+Before = Annotated[
+    int | None, Query(ge=0, le=_MAX_INTEGER, description="`next` of the page before.")
+]
+Moment = Annotated[int | None, Query(ge=0, le=_MAX_INTEGER, description="Unix milliseconds.")]
+
+
+class Reader:
+    """Runs queries over the events that a request may read, in a worker thread.
+
+    Few run at once, so that a long one holds up other readers at most, never a batch.
+    """
+
+    def __init__(self, request: Request, client_id: Client) -> None:
+        self._parts = parts_of(request)
+        self._client_id = client_id
+        self.max_characters = self._parts.settings.max_page_bytes
+
+    async def answer(self, query: Callable[[Connection, FromClause], object]) -> Response:
+        """Return what `query` finds, given a connection and the client's events, as JSON."""
+
+        def run() -> Response:
+            with self._parts.store.reading() as connection:
+                found = query(connection, events_of(self._client_id))
+            return json_answer(found)
+
+        async with self._parts.reads:
+            return await run_in_threadpool(run)
+
+
+Read = Annotated[Reader, Depends()]
+
+
+@router.get("/v1/history", response_model=History)
+async def show_history(
+    read: Read,
+    session_id: Identifier,
+    include_content: bool = True,
+    limit: Limit = _MAX_ROWS,
+    before: Before = None,
+) -> Response:
+    """Answer with a conversation's newest messages and tool calls, in the order of logging."""
+
+    def query(connection: Connection, events: FromClause) -> History:
+        entries, following = history.newest_entries(
+            connection, session_id, include_content, limit, before, read.max_characters, events
+        )
+        return History(session_id, entries[::-1], following)
+
+    return await read.answer(query)
+
+
+@router.get("/v1/conversations", response_model=Conversations)
+async def list_conversations(
+    read: Read,
+    agent_id: Identifier | None = None,
+    user_id: Identifier | None = None,
+    status: Literal["open", "ended", "failed"] | None = None,
+    since: Moment = None,
+    until: Moment = None,
+    limit: Limit = 50,
+    before: Before = None,
+) -> Response:
+    """Answer with the newest of the conversations wanted, in the order they began."""
+    wanted = conversations.Wanted(agent_id, user_id, status, since, until)
+
+    def query(connection: Connection, events: FromClause) -> Conversations:
+        found, following = conversations.conversation_page(
+            connection, wanted, limit, before, events
+        )
+        return Conversations(found[::-1], following)
+
+    return await read.answer(query)
+
+
+@router.get("/v1/agents", response_model=Agents)
+async def list_agents(
+    read: Read,
+    agent_id: Identifier | None = None,
+    status: AgentStatus | None = None,
+    since: Moment = None,
+    limit: Limit = _MAX_ROWS,
+    after: Annotated[str, Query(description="`next` of the page before.")] = "",
+) -> Response:
+    """Answer with the agents heard of since then: one of them, those of a status, or all."""
+
+    def query(connection: Connection, events: FromClause) -> Agents:
+        found = [
+            agent
+            for agent in agents.states(connection, agent_id, since, events)
+            if agent.agent_id > after and status in (None, agent.status)
+        ]
+        following = found[limit - 1].agent_id if len(found) > limit else None
+        return Agents(found[:limit], following)
+
+    return await read.answer(query)
+
+
+@router.get("/v1/activities", response_model=Activities)
+async def list_activities(
+    read: Read,
+    agent_id: Identifier | None = None,
+    since: Moment = None,
+    limit: Limit = 50,
+    before: Before = None,
+) -> Response:
+    """Answer with what agents did last, newest first."""
+
+    def query(connection: Connection, events: FromClause) -> Activities:
+        found = agents.newest_activities(
+            connection, agent_id, since, limit, before, read.max_characters, events
+        )
+        return Activities(*found)
+
+    return await read.answer(query)
+
+
+@router.get("/v1/overview", response_model=OperationsOverview)
+async def show_overview(read: Read, since: Moment = None) -> Response:
+    """Answer with how many agents are in each status, and how much was logged since then."""
+    return await read.answer(lambda connection, events: agents.overview(connection, since, events))
+
+
+@router.get("/v1/usage", response_model=Usage)
+async def show_usage(
+    read: Read,
+    by: Literal["model", "agent", "session", "day"] = "model",
+    since: Moment = None,
+    limit: Limit = _MAX_ROWS,
+    offset: Annotated[int, Query(ge=0, le=_MAX_INTEGER)] = 0,
+) -> Response:
+    """Answer with tokens and cost by model, agent, session or day."""
+
+    def query(connection: Connection, events: FromClause) -> Usage:
+        found = usage.usage(connection, by, since, events)
+        end = offset + limit
+        return Usage(found[offset:end], end if len(found) > end else None)
+
+    return await read.answer(query)
+
+
+@router.get("/v1/metrics", response_model=MetricsPage)
+async def show_metrics(
+    read: Read,
+    agent_id: Identifier | None = None,
+    since: Moment = None,
+    until: Moment = None,
+    limit: Annotated[int, Query(ge=0, le=_MAX_ROWS, description="How many days at most.")] = 366,
+) -> Response:
+    """Answer with the figures from `since` until just before `until`, in all and per day."""
+
+    def query(connection: Connection, events: FromClause) -> dict[str, Any]:
+        found = metrics.get_metrics(connection, agent_id, since, until, events)
+        first = max(len(found.days) - limit, 0)
+        following = found.days[first - 1].until_ms if first else None
+        return {**vars(replace(found, days=found.days[first:])), "next": following}
+
+    return await read.answer(query)
+
+
+@router.get("/v1/erasures", response_model=Erasures)
+async def list_erasures(read: Read, limit: Limit = 50, before: Before = None) -> Response:
+    """Answer with what was erased at somebody's request, the newest first."""
+
+    def query(connection: Connection, events: FromClause) -> Erasures:
+        return Erasures(*newest_erasures(connection, limit, before, read.max_characters, events))
+
+    return await read.answer(query)
+
+
+@router.get("/v1/clients", response_model=Clients)
+def list_clients(
+    request: Request,
+    _operator: Operator,
+    limit: Limit = _MAX_ROWS,
+    after: Annotated[
+        str, Query(pattern=r"^[^\x00]*$", description="`next` of the page before.")
+    ] = "",
+) -> Response:
+    """Answer an operator with the clients that have a key or sent events."""
+    found = parts_of(request).store.client_ids(after, limit + 1)
+    following = found[limit - 1] if len(found) > limit else None
+    return json_answer(Clients(found[:limit], following))

@@ -1,0 +1,41 @@
+"""Bringing a collector's database to the tables as they are now."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import inspect
+from sqlalchemy.schema import CreateColumn
+
+from tracker.collector.tables import metadata
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Table
+
+
+def bring_up_to_date(connection: Connection) -> None:
+    """Make the tables, columns and indexes that are missing; nothing else is touched.
+
+    All of it, or nothing, within the caller's transaction. A version only ever adds, and what it
+    adds to a table has a default: so the version before can still write to the database.
+    """
+    metadata.create_all(connection)
+    for table in metadata.sorted_tables:
+        _add_columns(connection, table)
+        _add_indexes(connection, table)
+
+
+def _add_columns(connection: Connection, table: Table) -> None:
+    found = {column["name"] for column in inspect(connection).get_columns(table.name)}
+    quoted = connection.dialect.identifier_preparer.format_table(table)
+    for column in table.columns:
+        if column.name not in found:
+            definition = CreateColumn(column).compile(dialect=connection.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE {quoted} ADD COLUMN {definition}")
+
+
+def _add_indexes(connection: Connection, table: Table) -> None:
+    found = {index["name"] for index in inspect(connection).get_indexes(table.name)}
+    for index in table.indexes:
+        if index.name not in found:
+            index.create(connection)

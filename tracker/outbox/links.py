@@ -1,0 +1,132 @@
+"""Which links of a hash chain hold, and which cannot be checked for lack of their key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tracker import canonical
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_HOLDS = "holds"
+_FAILS = "fails"
+_WITHOUT_KEY = "without the key in use"
+_BEFORE_KEY = "without a key"
+_OTHER_KEY = "under another key"
+
+_PROBLEMS = {
+    _FAILS: ("does not follow from the one before", "do not follow from those before"),
+    _WITHOUT_KEY: ("was chained without the key in use", "were chained without the key in use"),
+}
+"""What is said of one event, and of several."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that does not hold.
+
+    Attributes:
+        seq: Where, or None for the outbox as a whole.
+        kind: ``"digest"``, ``"chain"``, ``"gap"`` or ``"account"``; ``"collector"`` when compared
+            with it; ``"manifest"`` in an exported file.
+        message: What is wrong, for people.
+    """
+
+    seq: int | None
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Unproven:
+    """Events that nothing speaks against, but whose place in the chain was not proven.
+
+    Attributes:
+        first_seq: The first of them.
+        last_seq: The last of them.
+        reason: Why, for people.
+    """
+
+    first_seq: int
+    last_seq: int
+    reason: str
+
+
+class KeyMemory(NamedTuple):
+    """What an outbox remembers of chain keys.
+
+    Attributes:
+        check: `canonical.key_check` of the key that the chain was last made under; 0 for none.
+        from_start: Whether there was a key from the first event on.
+    """
+
+    check: int = 0
+    from_start: bool = False
+
+
+class Links:
+    """Checks links in seq order and joins neighbours of the same outcome.
+
+    A chain may have been begun without a key, so each link is tried under the keys, and then
+    without. One without a key, where a key was in use before, is a problem: whoever has the key
+    makes no such link.
+
+    Args:
+        keys: The chain keys that are known: the present one, and perhaps former ones.
+        memory: What the outbox remembers. Where its key is none of the `keys`, a link that does
+            not hold may be of that key; where there was a key from the start, none is without.
+
+    Attributes:
+        unproven: The events whose links could not be checked, in order.
+    """
+
+    def __init__(self, keys: Sequence[bytes], memory: KeyMemory) -> None:
+        self._keys = tuple(keys)
+        self._other_key = memory.check not in (0, *map(canonical.key_check, self._keys))
+        self._keyed = memory.from_start
+        self._outcome = _HOLDS
+        self._run: list[tuple[int, str]] = []  # its first event and, if it is longer, its last
+        self.unproven: list[Unproven] = []
+
+    def check(
+        self, seq: int, event_id: str, previous: Any, digest: Any, chain: Any
+    ) -> Iterator[Problem]:
+        """Check an event's link to the chain value before it. A damaged row may hold any type."""
+        outcome = self._judge(previous, digest, chain)
+        if outcome != self._outcome or (self._run and self._run[-1][0] + 1 != seq):
+            yield from self.end()
+            self._outcome = outcome
+        self._run = [*self._run[:1], (seq, event_id)]
+
+    def end(self) -> Iterator[Problem]:
+        """Say what there is to say of the last neighbours of the same outcome."""
+        run, self._run = self._run, []
+        if not run:
+            return
+        (first, event_id), (last, _) = run[0], run[-1]
+        if self._outcome in _PROBLEMS:
+            of_one, of_several = _PROBLEMS[self._outcome]
+            said = f"event {event_id} {of_one}"
+            if last > first:
+                said = f"events {first} to {last} {of_several}"
+            yield Problem(first, "chain", said)
+        elif self._outcome == _BEFORE_KEY:
+            self.unproven.append(Unproven(first, last, "chained without a key"))
+        elif self._outcome == _OTHER_KEY:
+            given = "another key than the one given" if self._keys else "a key, and none is given"
+            self.unproven.append(Unproven(first, last, f"chained under {given}"))
+
+    def _judge(self, previous: Any, digest: Any, chain: Any) -> str:
+        try:
+            if any(canonical.chain(previous, digest, key) == chain for key in self._keys):
+                self._keyed = True
+                return _HOLDS
+            if canonical.chain(previous, digest) == chain:
+                if self._keyed:
+                    return _WITHOUT_KEY
+                return _BEFORE_KEY if self._keys else _HOLDS
+        except (TypeError, ValueError):
+            return _FAILS
+        return _OTHER_KEY if self._other_key else _FAILS

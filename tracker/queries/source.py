@@ -1,0 +1,183 @@
+"""Where queries find events, and how they look into an event's data: SQLite or PostgreSQL.
+
+The one place of the queries that knows what the two databases spell differently. Every query takes
+``events``: by default the outbox's table, in the collector one client's part of its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    FromClause,
+    MetaData,
+    Table,
+    Text,
+    literal_column,
+)
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Select
+    from sqlalchemy.sql.compiler import SQLCompiler
+
+EVENTS: FromClause = Table(
+    "events",
+    MetaData(),
+    # Unique, and ascending in the order of logging. In an outbox that is `seq`, under the name
+    # that SQLite gives it; where several outboxes meet, `seq` alone is neither.
+    Column("rowid", BigInteger, key="position", primary_key=True),
+    Column("seq", BigInteger),
+    Column("event_id", Text),
+    Column("type", Text),
+    Column("timestamp_ms", BigInteger),
+    Column("agent_id", Text),
+    Column("session_id", Text),
+    Column("user_id", Text),
+    Column("data", Text),
+)
+"""An outbox's events."""
+
+COLUMNS = tuple(EVENTS.c.keys())
+"""What `events` must have, whatever it is."""
+
+_FETCH_ROWS = 100
+
+
+def newest_page(
+    connection: Connection,
+    events: FromClause,
+    query: Select[Any],
+    limit: int | None,
+    before: int | None = None,
+    max_characters: int | None = None,
+) -> tuple[list[tuple[Any, ...]], int | None]:
+    """Return a query's newest rows, newest first, and where the next page begins.
+
+    Args:
+        connection: A connection to the database.
+        events: Where the rows are.
+        query: What to select of them; `data` comes last.
+        limit: Rows on the page; None for all.
+        before: Only rows of a lesser position: the second value that the page before came with.
+        max_characters: End the page early once its `data` has so many; None for no bound.
+
+    Returns:
+        The rows, and the last one's position if more follow, otherwise None.
+    """
+    query = query.add_columns(events.c.position).order_by(events.c.position.desc())
+    if before is not None:
+        query = query.where(events.c.position < before)
+    if limit is not None:
+        query = query.limit(limit + 1)
+    rows: list[tuple[Any, ...]] = []
+    size, last = 0, None
+    options = {} if max_characters is None else {"yield_per": _FETCH_ROWS}
+    with connection.execute(query, execution_options=options) as result:
+        for *row, position in result:
+            full = max_characters is not None and size >= max_characters
+            if full or len(rows) == limit:
+                return rows, last
+            rows.append(tuple(row))
+            size, last = size + len(row[-1]), position
+    return rows, None
+
+
+class _Field(FunctionElement[Any]):
+    """One field of `data`: NULL if it is not there, of another kind, or the row is damaged.
+
+    SQLite hands out a field of another kind as it is: readers check with `number` and `text`.
+    """
+
+    inherit_cache = True
+
+    def __init__(self, events: FromClause, field: str) -> None:
+        # A literal, so that PostgreSQL sees the same expression in SELECT and GROUP BY.
+        super().__init__(events.c.data, literal_column(f"'{field}'"))
+
+
+class text_field(_Field):  # noqa: N801 - used as SQL's functions are
+    """A field that holds text."""
+
+    name = "text_field"
+    type = Text()
+    inherit_cache = True
+
+
+class number_field(_Field):  # noqa: N801
+    """A field that holds a number."""
+
+    name = "number_field"
+    type = Float()
+    inherit_cache = True
+
+
+class _Half(FunctionElement[int]):
+    """A part of a column of integers: the two add up to it, once the upper is shifted back."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+class upper_half(_Half):  # noqa: N801
+    """All but the lowest 32 bits of an integer, as a smaller integer."""
+
+    name = "upper_half"
+    inherit_cache = True
+
+
+class lower_half(_Half):  # noqa: N801
+    """The lowest 32 bits of an integer."""
+
+    name = "lower_half"
+    inherit_cache = True
+
+
+@compiles(_Field)
+def _for_sqlite(element: _Field, compiler: SQLCompiler, **options: Any) -> str:
+    data, name = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"CASE WHEN json_valid({data}) THEN json_extract({data}, '$.' || {name}) END"
+
+
+@compiles(text_field, "postgresql")
+def _text_for_postgresql(element: _Field, compiler: SQLCompiler, **options: Any) -> str:
+    value, name = _json(element, compiler, options)
+    return f"CASE json_typeof({value} -> {name}) WHEN 'string' THEN {value} ->> {name} END"
+
+
+@compiles(number_field, "postgresql")
+def _number_for_postgresql(element: _Field, compiler: SQLCompiler, **options: Any) -> str:
+    value, name = _json(element, compiler, options)
+    # The pattern sees the JSON itself, in which text has quotes. Of any length: so no float.
+    return f"CAST(substring(CAST({value} -> {name} AS text) FROM '^[-0-9][-+.0-9eE]*$') AS numeric)"
+
+
+@compiles(upper_half)
+def _upper_for_sqlite(element: _Half, compiler: SQLCompiler, **options: Any) -> str:
+    return f"({compiler.process(element.clauses, **options)}) >> 32"
+
+
+@compiles(lower_half)
+def _lower_for_sqlite(element: _Half, compiler: SQLCompiler, **options: Any) -> str:
+    return f"({compiler.process(element.clauses, **options)}) & 4294967295"
+
+
+@compiles(upper_half, "postgresql")
+def _upper_for_postgresql(element: _Half, compiler: SQLCompiler, **options: Any) -> str:
+    return f"div({compiler.process(element.clauses, **options)}, 4294967296)"
+
+
+@compiles(lower_half, "postgresql")
+def _lower_for_postgresql(element: _Half, compiler: SQLCompiler, **options: Any) -> str:
+    return f"mod(trunc({compiler.process(element.clauses, **options)}), 4294967296)"
+
+
+def _json(element: _Field, compiler: SQLCompiler, options: dict[str, Any]) -> tuple[str, str]:
+    """Return the SQL for an event's data, and for a field's name."""
+    data, name = (compiler.process(clause, **options) for clause in element.clauses)
+    # PostgreSQL's text cannot hold U+0000, so its JSON functions fail on one.
+    return rf"CAST(replace({data}, '\u0000', '\ufffd') AS json)", name
