@@ -22,7 +22,9 @@ class ErasureResult:
             events, fewer where an event has less room, and one if there was nothing to erase.
         scrubbed: Whether no trace of the old data is left in the outbox's files. If not, another
             program reads an old state of the outbox, or the disk is full; the log says which, and
-            the tracker tries again within an hour of uploading, and at the next erasure.
+            the tracker tries again within an hour of uploading, and at the next erasure. False too
+            while damaged files lie aside (`Health.damaged_sets`): no erasure reaches what they
+            hold; delete them.
     """
 
     subject: str

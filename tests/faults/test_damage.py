@@ -17,7 +17,7 @@ from tests.support.cli import an_event, call, call_json
 from tracker import APIConfig, Tracker, canonical
 from tracker.erasure import ERASED
 from tracker.errors import NotAnOutboxError
-from tracker.outbox import account, integrity, replacement, uploads
+from tracker.outbox import account, chain_key, integrity, replacement, uploads
 from tracker.outbox.outbox import Outbox
 from tracker.outbox.pages import log_is_cut
 from tracker.outbox.uploads import DeadLetter
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tests.conftest import MakeConfig
 
 DELIVERED, DEAD, ALL = 60, 3, 150
+KEY = "a chain key of the tests, long enough"
 _COLUMNS = "event_id, type, timestamp_ms, agent_id, session_id, user_id, data, digest"
 
 
@@ -338,14 +339,82 @@ def test_random_damage(
     config: MakeConfig,
     damage: Callable[[random.Random, Path], str],
     times: int,
+    full: bool,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Of the rows that SQLite could read, at least 99 % live on, and the host notices nothing."""
     figures = Figures()
-    for seed in range(times):
+    for seed in range(times if full else times // 30):
         figures.update(survive(sample, config(), damage, seed))
-    with capsys.disabled():
-        print(figures)  # noqa: T201 - the figures are what it is for
+    if full:
+        with capsys.disabled():
+            print(f"fault: random damage{figures}")  # noqa: T201 - the figures are what it is for
     whole = sum(count for name, count in figures.items() if name.endswith("readable"))
     missed = sum(count for name, count in figures.items() if name.endswith("missed"))
     assert missed <= whole / 100
+
+
+def test_the_new_outbox_is_chained_under_the_key(sample: Sample, config: MakeConfig) -> None:
+    """It remembers the key from its first event on, and `verify` proves it whole with the key."""
+    settings = config(chain_key=KEY)
+    sample.copy_to(settings.outbox_path)
+    with settings.outbox_path.open("r+b") as file:
+        file.write(bytes(90))
+    outbox = Outbox(settings)
+    outbox.append_all([an_event(data={"n": 1})])
+    with outbox.reading() as connection:
+        memory = chain_key.read(connection)
+    with outbox.snapshot() as connection:
+        report = integrity.verify(connection, [KEY.encode()])
+    outbox.close()
+    assert memory == (canonical.key_check(KEY.encode()), True)
+    assert report.proven
+    assert report.last_seq == ALL + 1
+
+
+def test_an_erasure_tells_of_damaged_files(sample: Sample, config: MakeConfig) -> None:
+    """They hold what no erasure reaches."""
+    path = config().outbox_path
+    sample.copy_to(path)
+    with path.open("r+b") as file:
+        file.write(bytes(90))
+    outbox = Outbox(config())
+    assert not outbox.erase("nobody", {}).scrubbed
+    for file_aside in replacement.damaged_sets(path):
+        file_aside.unlink()
+    assert outbox.erase("nobody", {}).scrubbed
+    outbox.close()
+
+
+def test_what_was_read_before_a_salvage_does_no_harm_after(
+    sample: Sample, config: MakeConfig
+) -> None:
+    """A batch read in advance is not sent, and letters by old seqs bury nobody else."""
+    path = config().outbox_path
+    sample.copy_to(path)
+    outbox = Outbox(config())
+    with outbox.reading() as connection:
+        batch = uploads.next_batch(connection, 10, 1 << 30)
+        first = DeadLetter(batch.rows[0].seq, uploads.DAMAGED, "no")
+        assert uploads.is_next(connection, batch)
+    outbox.close()
+    with path.open("r+b") as file:
+        file.write(bytes(90))
+    outbox = Outbox(config())
+    outbox.run(uploads.set_aside(batch, [first]))
+    with outbox.reading() as connection:
+        assert not uploads.is_next(connection, batch)
+        assert account.read(connection).dead == DEAD
+    outbox.close()
+
+
+def test_events_logged_together_survive_damage(config: MakeConfig) -> None:
+    """As one logged alone: they are stored in the new outbox, and the call returns."""
+    outbox = Outbox(config(on_error="raise"))
+    outbox.append(an_event(data={"n": 0}))
+    outbox.path.unlink()
+    outbox._writer._sure_until = 0.0
+    outbox.append_all([an_event(data={"n": n}) for n in (1, 2)])
+    with outbox.reading() as connection:
+        assert account.read(connection).pending == 3
+    outbox.close()

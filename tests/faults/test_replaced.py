@@ -146,7 +146,9 @@ with Tracker(config) as tracker:
 
 @pytest.mark.faults
 @pytest.mark.timeout(120)
-def test_processes_agree_on_one_new_outbox(config: MakeConfig) -> None:
+def test_processes_agree_on_one_new_outbox(
+    config: MakeConfig, full: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Eight processes log while the file is damaged under them: one salvages, all go on in one."""
     settings = config()
     processes = [
@@ -158,7 +160,7 @@ def test_processes_agree_on_one_new_outbox(config: MakeConfig) -> None:
             text=True,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
-        for _ in range(8)
+        for _ in range(8 if full else 4)
     ]
     acknowledged: list[str] = []
 
@@ -188,9 +190,12 @@ def test_processes_agree_on_one_new_outbox(config: MakeConfig) -> None:
         sets = tracker.health().damaged_sets
     assert "" not in acknowledged
     missing = set(acknowledged) - set(server.ids)
-    print(  # noqa: T201 - the figures are what it is for
-        f"\n{len(acknowledged)} acknowledged, {len(missing)} missing, {len(sets)} sets aside"
-    )
+    if full:
+        with capsys.disabled():
+            print(  # noqa: T201 - the figures are what it is for
+                f"\nfault: damage under 8 processes: {len(acknowledged)} acknowledged, "
+                f"{len(missing)} missing, {len(sets)} sets aside"
+            )
     assert missing == set()
     assert len(sets) == 1
 

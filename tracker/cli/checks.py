@@ -227,7 +227,8 @@ def _damaged(path: Path) -> list[Check]:
             WARNING,
             f"the outbox was damaged; what could be read was salvaged, and the damaged files were "
             f"kept: {', '.join(map(str, sets))}",
-            "check the disk; delete them when nobody needs them any more",
+            "check the disk; delete them when nobody needs them any more: they may hold what was "
+            "erased since, and no erasure reaches them",
         )
     ]
 

@@ -83,6 +83,7 @@ def _print(result: ErasureResult) -> None:
     else:
         click.echo(
             "traces of the old data are left in the outbox's files: another program reads an old "
-            "state, or the disk is full. `tracker-sync prune` tries again",
+            "state, the disk is full, or damaged files lie aside, which you have to delete (see "
+            "`tracker-sync doctor`). `tracker-sync prune` tries again",
             err=True,
         )

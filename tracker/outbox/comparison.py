@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 _CHUNK = 4_000
 _LOCAL = """
-SELECT seq, event_id, digest, chain, delivered_at_ms IS NOT NULL FROM events
+SELECT seq, event_id, digest, chain,
+  delivered_at_ms >= (SELECT created_at_ms FROM identity) FROM events
 WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?
 """
 _END = 2**63 - 1
@@ -33,7 +34,7 @@ class _Local(NamedTuple):
     event_id: str
     digest: str
     chain: str
-    delivered: int
+    delivered: int | None
 
 
 class Comparison:
@@ -58,7 +59,9 @@ class Comparison:
     def problems(self) -> Iterator[Problem]:
         """Yield each event that one side has otherwise than the other, or not at all.
 
-        Pending events and dead letters may be absent at the collector, removed ones here.
+        Pending events and dead letters may be absent at the collector, removed ones here. So may
+        events delivered before this outbox was begun, in place of a damaged one: the collector
+        has them under that one's id.
         """
         after = 0
         while page := self._fetch(after):

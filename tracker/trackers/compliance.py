@@ -112,7 +112,8 @@ class ComplianceTracker(AuditExport):
         id included, for the digest is made over them: use pseudonymous user ids.
 
         Events that were pruned here are not named: erase those at the collector. Events that
-        another process keeps in memory because the disk fails are not reached.
+        another process keeps in memory because the disk fails are not reached, nor damaged files
+        that were kept aside (`Health.damaged_sets`): delete those; until then `scrubbed` is False.
 
         Logging calls wait while the file is written anew at the end: about ten seconds per GB.
 
