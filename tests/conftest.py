@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-# A busy machine is slow now and then; that says nothing about the property.
-hypothesis.settings.register_profile("tests", deadline=None)
+# A busy machine is slow now and then; that says nothing about the property. Fewer examples than
+# usual, for CI runs the suite on every Python.
+hypothesis.settings.register_profile("tests", deadline=None, max_examples=50)
 hypothesis.settings.load_profile("tests")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -6,16 +6,10 @@ uploads what is pending, in order, until the collector's receipt says that it is
 
 from __future__ import annotations
 
+import importlib
+import typing
+
 from tracker._version import __version__
-from tracker.aio.conversation import AsyncConversation, AsyncToolCall
-from tracker.aio.trackers import (
-    AsyncAgentOperationsTracker,
-    AsyncAgentPerformanceTracker,
-    AsyncComplianceTracker,
-    AsyncLLMTracker,
-    AsyncSecurityTracker,
-    AsyncTracker,
-)
 from tracker.config import APIConfig
 from tracker.context import bind, current_conversation
 from tracker.erasure import ErasureResult
@@ -33,12 +27,6 @@ from tracker.errors import (
 from tracker.events import AgentStatus
 from tracker.health import Health
 from tracker.log_handler import TrackerHandler
-from tracker.queries.agents import AgentActivity, AgentState, OperationsOverview
-from tracker.queries.conversations import Conversation
-from tracker.queries.history import HistoryEntry
-from tracker.queries.metrics import Metrics, ResponseTime
-from tracker.queries.sessions import IntegrityReport, Problem, UnclosedSession
-from tracker.queries.usage import LLMUsage
 from tracker.sync.flush import FlushResult
 from tracker.trackers.compliance import ComplianceTracker
 from tracker.trackers.conversation import ActiveConversation, ToolCall
@@ -47,6 +35,23 @@ from tracker.trackers.operations import AgentOperationsTracker
 from tracker.trackers.performance import AgentPerformanceTracker
 from tracker.trackers.security import SecurityTracker
 from tracker.trackers.tracker import Tracker
+
+if typing.TYPE_CHECKING:
+    from tracker.aio.conversation import AsyncConversation, AsyncToolCall
+    from tracker.aio.trackers import (
+        AsyncAgentOperationsTracker,
+        AsyncAgentPerformanceTracker,
+        AsyncComplianceTracker,
+        AsyncLLMTracker,
+        AsyncSecurityTracker,
+        AsyncTracker,
+    )
+    from tracker.queries.agents import AgentActivity, AgentState, OperationsOverview
+    from tracker.queries.conversations import Conversation
+    from tracker.queries.history import HistoryEntry
+    from tracker.queries.metrics import Metrics, ResponseTime
+    from tracker.queries.sessions import IntegrityReport, Problem, UnclosedSession
+    from tracker.queries.usage import LLMUsage
 
 __all__ = [
     "APIConfig",
@@ -95,3 +100,37 @@ __all__ = [
     "bind",
     "current_conversation",
 ]
+
+_LATER = {
+    "AgentActivity": "tracker.queries.agents",
+    "AgentState": "tracker.queries.agents",
+    "AsyncAgentOperationsTracker": "tracker.aio.trackers",
+    "AsyncAgentPerformanceTracker": "tracker.aio.trackers",
+    "AsyncComplianceTracker": "tracker.aio.trackers",
+    "AsyncConversation": "tracker.aio.conversation",
+    "AsyncLLMTracker": "tracker.aio.trackers",
+    "AsyncSecurityTracker": "tracker.aio.trackers",
+    "AsyncToolCall": "tracker.aio.conversation",
+    "AsyncTracker": "tracker.aio.trackers",
+    "Conversation": "tracker.queries.conversations",
+    "HistoryEntry": "tracker.queries.history",
+    "IntegrityReport": "tracker.queries.sessions",
+    "LLMUsage": "tracker.queries.usage",
+    "Metrics": "tracker.queries.metrics",
+    "OperationsOverview": "tracker.queries.agents",
+    "Problem": "tracker.queries.sessions",
+    "ResponseTime": "tracker.queries.metrics",
+    "UnclosedSession": "tracker.queries.sessions",
+}
+"""Where the names are that are imported on first use: what is awaited and what is read."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(_LATER[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

@@ -9,7 +9,7 @@ from json import encoder as _json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 # Cycles cannot reach this encoder: ``validation.check_json`` bounds the depth first.
 _encoder = json.JSONEncoder(
@@ -22,19 +22,18 @@ _encoder = json.JSONEncoder(
 _quoted: Callable[[str], str] = _json.encode_basestring
 
 
-def _make_encode() -> Callable[[Any], str]:
+def _make_encode() -> Callable[[Any, int], Iterable[str]]:
     """Return what encodes a value: the encoder's C part made once, not for each value (x 0.7)."""
     make = getattr(_json, "c_make_encoder", None)
     if make is None:  # another Python than CPython
-        return _encoder.encode
-    parts = make(None, _encoder.default, _quoted, None, ":", ",", True, False, False)
-    return lambda value: "".join(parts(value, 0))
+        return lambda value, _: (_encoder.encode(value),)
+    parts: Callable[[Any, int], Iterable[str]] = make(
+        None, _encoder.default, _quoted, None, ":", ",", True, False, False
+    )
+    return parts
 
 
 _encode = _make_encode()
-
-_sha256 = sha256()
-"""Copied for each digest: OpenSSL looks its algorithms up anew for each one made (x 0.4)."""
 
 GENESIS = "0" * 64
 """The chain value that stands before an outbox's first event."""
@@ -51,7 +50,7 @@ def encode(value: Any) -> str:
         TypeError: for a type that JSON does not have.
         RecursionError: for nesting that is too deep, a cycle included.
     """
-    return _encode(value)
+    return "".join(_encode(value, 0))
 
 
 def envelope(
@@ -67,22 +66,25 @@ def envelope(
 
     `data` is canonical JSON text already; it is joined in, not decoded and encoded again.
     """
+    agent = "null" if agent_id is None else _quoted(agent_id)
+    session = "null" if session_id is None else _quoted(session_id)
+    user = "null" if user_id is None else _quoted(user_id)
     return (
-        f'{{"agent_id":{_text(agent_id)},"data":{data},"event_id":{_quoted(event_id)},'
-        f'"session_id":{_text(session_id)},"timestamp_ms":{timestamp_ms},"type":{_quoted(type)},'
-        f'"user_id":{_text(user_id)}}}'
+        f'{{"agent_id":{agent},"data":{data},"event_id":{_quoted(event_id)},'
+        f'"session_id":{session},"timestamp_ms":{timestamp_ms},"type":{_quoted(type)},'
+        f'"user_id":{user}}}'
     )
 
 
 def digest(envelope: str) -> str:
     """Return the SHA-256 of an envelope as 64 hex digits."""
-    return _hex_digest(envelope.encode())
+    return sha256(envelope.encode()).hexdigest()
 
 
 def matches(digest: object, *columns: Any) -> bool:
     """Tell whether `envelope` of these columns has that digest; a damaged row may hold any type."""
     try:
-        return _hex_digest(envelope(*columns).encode()) == digest
+        return sha256(envelope(*columns).encode()).hexdigest() == digest
     except (TypeError, ValueError):
         return False
 
@@ -93,7 +95,7 @@ def chain(previous: str, digest: str, key: bytes | None = None) -> str:
     With a `key`, HMAC-SHA256 under it: nobody without the key can make, or check, such a value.
     """
     link = (previous + digest).encode("ascii")
-    return _hex_digest(link) if key is None else hmac.digest(key, link, "sha256").hex()
+    return sha256(link).hexdigest() if key is None else hmac.digest(key, link, "sha256").hex()
 
 
 def key_bytes(key: str | bytes | None) -> bytes | None:
@@ -109,13 +111,3 @@ def key_check(key: bytes | None) -> int:
     if key is None:
         return 0
     return int.from_bytes(hmac.digest(key, b"tracker chain key", "sha256")[:4], "big") >> 2 or 1
-
-
-def _hex_digest(text: bytes) -> str:
-    hash_ = _sha256.copy()
-    hash_.update(text)
-    return hash_.hexdigest()
-
-
-def _text(value: str | None) -> str:
-    return "null" if value is None else _quoted(value)

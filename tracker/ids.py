@@ -41,9 +41,8 @@ class IdSource:
 _process_ids = IdSource()
 
 
-def new_id() -> str:
-    """Return a UUIDv7 string from this process's one source."""
-    return _process_ids.new()
+new_id = _process_ids.new
+"""Returns a UUIDv7 string from this process's one source."""
 
 
 def _renew_lock_after_fork() -> None:

@@ -120,10 +120,10 @@ def draw(path: Path, figures: Sequence[Figure]) -> None:
     shares = [share(figure) for figure in held]
     colours = ["#2a9d63" if figure.met else "#c8443c" for figure in held]
     chart, axes = pyplot.subplots(figsize=(9, 1 + 0.32 * len(held)), layout="constrained")
-    axes.barh([figure.name for figure in held], [min(share, 4) for share in shares], color=colours)
-    for place, (figure, share) in enumerate(zip(held, shares, strict=True)):
+    axes.barh([figure.name for figure in held], [min(used, 4) for used in shares], color=colours)
+    for place, (figure, used) in enumerate(zip(held, shares, strict=True)):
         label = f" {_number(figure.value)} {figure.unit}  (goal {figure.goal})"
-        axes.text(min(share, 4), place, label, va="center", fontsize=8)
+        axes.text(min(used, 4), place, label, va="center", fontsize=8)
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xlim(0, 6)
     axes.set_xlabel("share of what the goal allows: left of the line it is met")

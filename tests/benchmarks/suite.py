@@ -20,6 +20,7 @@ FIGURES = {
     "importing": 120,
     "construct": 180,
     "idle": 120,
+    "lag": 120,
     "disk": 120,
     "collector": 120,
     "reads": 300,

@@ -89,8 +89,11 @@ class Redactor:
         if not strings:
             return []
         text = "\n".join(strings)
-        found = [(label, candidates(gates, text)) for label, gates in self._labels]
-        return [_Labelled(label, tuple(rules)) for label, rules in found if rules]
+        labelled = []
+        for label, gates in self._labels:
+            if rules := candidates(gates, text):
+                labelled.append(_Labelled(label, tuple(rules)))
+        return labelled
 
     def _complain(self, index: int, error: Exception | None) -> None:
         """Say once per redactor that it failed; never what it said, for that may hold the text."""

@@ -36,7 +36,7 @@ class Rule(NamedTuple):
 
 
 class Gate(NamedTuple):
-    """Rules that need not be looked at unless `trigger` occurs in what `remainder` leaves."""
+    """Rules that need not be looked at unless `trigger` is among the capitals, digits and signs."""
 
     trigger: str
     rules: tuple[Rule, ...]
@@ -53,16 +53,12 @@ _MEDIUM, _LONG = 16, 64
 _PROSE = b"abcdefghijklmnopqrstuvwxyz \t\r\n.,;!?'\"()" + bytes(range(128, 256))
 
 
-def remainder(text: str) -> str:
-    """Return the capitals, digits and signs of `text`."""
-    return text.encode(errors="replace").translate(None, _PROSE).decode("ascii")
-
-
 def candidates(gates: Iterable[Gate], text: str) -> list[Rule]:
     """Return the rules that might hold somewhere in `text`, in their order; mostly none."""
     # Loops, not generators: this runs for every event.
     found: list[Rule] = []
-    rest = remainder(text)
+    # The capitals, digits and signs of the text.
+    rest = text.encode(errors="replace").translate(None, _PROSE).decode("ascii")
     for trigger, rules, pattern in gates:
         if trigger in rest and (pattern is None or pattern.search(text)):
             for rule in rules:

@@ -6,10 +6,8 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING
 
-from tracker import canonical
-from tracker.audit.export import export
+from tracker import canonical, queries
 from tracker.errors import ValidationError
-from tracker.queries.conversations import milliseconds
 from tracker.trackers.base import BaseTracker
 
 if TYPE_CHECKING:
@@ -53,9 +51,12 @@ class AuditExport(BaseTracker):
             OutboxError: if the outbox cannot be read.
             TrackerClosedError: after `close`.
         """
+        from tracker.audit.export import export  # seldom used, and slow to load
+
         self._check_open()
         if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
             raise ValidationError("path", f"is {path!r}; give the path of a new file")
+        milliseconds = queries.conversations.milliseconds
         since_ms, until_ms = milliseconds("since", since), milliseconds("until", until)
         if since_ms is not None and until_ms is not None and since_ms > until_ms:
             raise ValidationError("until", "lies before since; give a later moment")

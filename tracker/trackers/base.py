@@ -164,7 +164,7 @@ class BaseTracker:
     def _record(
         self,
         type: str,
-        data: Mapping[str, Any],
+        data: dict[str, Any],
         *,
         agent_id: str | None = None,
         session_id: str | None = None,
@@ -176,7 +176,9 @@ class BaseTracker:
         Fields of `data` that are None are left out, but for the `nullable` ones.
         """
         self._check_open()
-        kept = {name: data[name] for name in data if data[name] is not None or name in nullable}
+        kept = data
+        if None in data.values():
+            kept = {name: data[name] for name in data if data[name] is not None or name in nullable}
         masked: dict[str, int] = {}
         if self._redactor is not None:
             kept, masked = self._redactor.apply(type, kept)
@@ -214,7 +216,7 @@ class BaseTracker:
     def _record_about(
         self,
         type: str,
-        data: Mapping[str, Any],
+        data: dict[str, Any],
         *,
         session_id: str | None,
         agent_id: str | None,

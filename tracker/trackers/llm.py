@@ -6,10 +6,9 @@ import functools
 from datetime import timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tracker import log, validation
+from tracker import log, queries, validation
 from tracker.errors import ValidationError
 from tracker.events import LLM_USED
-from tracker.queries import usage
 from tracker.trackers.base import BaseTracker
 
 if TYPE_CHECKING:
@@ -117,10 +116,10 @@ class LLMTracker(BaseTracker):
         Returns:
             Days in order; models, agents and sessions by most tokens first.
         """
-        by_ = validation.check_choice("by", by, usage.BY)
+        by_ = validation.check_choice("by", by, queries.usage.BY)
         since_ms = validation.check_since("since", since)
         self._check_open()
-        return self._client.read(lambda connection: usage.usage(connection, by_, since_ms))
+        return self._client.read(lambda connection: queries.usage.usage(connection, by_, since_ms))
 
 
 class _Price(NamedTuple):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from tracker import validation
+from tracker import queries, validation
 from tracker.errors import OutboxError, ValidationError
 from tracker.events import (
     AGENT_ACTIVITY,
@@ -19,7 +19,6 @@ from tracker.events import (
     AGENT_STATUS_CHANGED,
     AgentStatus,
 )
-from tracker.queries import agents
 from tracker.trackers.base import BaseTracker
 
 if TYPE_CHECKING:
@@ -178,7 +177,7 @@ class AgentOperationsTracker(BaseTracker):
         """
         agent_id = validation.check_id("agent_id", agent_id)
         self._check_open()
-        found = self._client.read(lambda connection: agents.states(connection, agent_id))
+        found = self._client.read(lambda connection: queries.agents.states(connection, agent_id))
         return found[0] if found else None
 
     def get_active_agents(self, *, since: datetime | int | None = None) -> list[AgentState]:
@@ -190,7 +189,9 @@ class AgentOperationsTracker(BaseTracker):
         """
         since_ms = validation.check_since("since", since)
         self._check_open()
-        found = self._client.read(lambda connection: agents.states(connection, None, since_ms))
+        found = self._client.read(
+            lambda connection: queries.agents.states(connection, None, since_ms)
+        )
         return [agent for agent in found if agent.status is AgentStatus.ACTIVE]
 
     def get_recent_activity(
@@ -213,7 +214,7 @@ class AgentOperationsTracker(BaseTracker):
             raise ValidationError("limit", "is 0; give an int, 1 or more")
         self._check_open()
         return self._client.read(
-            lambda connection: agents.recent_activity(connection, agent_id, since_ms, limit)
+            lambda connection: queries.agents.recent_activity(connection, agent_id, since_ms, limit)
         )
 
     def get_operations_overview(self, *, since: datetime | int | None = None) -> OperationsOverview:
@@ -225,11 +226,13 @@ class AgentOperationsTracker(BaseTracker):
         """
         since_ms = validation.check_since("since", since)
         self._check_open()
-        return self._client.read(lambda connection: agents.overview(connection, since_ms))
+        return self._client.read(lambda connection: queries.agents.overview(connection, since_ms))
 
     def _look_up(self, agent_id: str) -> AgentStatus | None:
         try:
-            return self._client.read(lambda connection: agents.last_status(connection, agent_id))
+            return self._client.read(
+                lambda connection: queries.agents.last_status(connection, agent_id)
+            )
         except OutboxError:
             # Recording, which follows, meets the same trouble and deals with it by `on_error`.
             return None

@@ -456,16 +456,20 @@ class AgentPerformanceTracker(ReadingTracker):
     ) -> str:
         now = time.monotonic()
         session = context.resolve(session_id)
-        data = {
+        data: dict[str, Any] = {
             "role": validation.check_choice("role", role, ROLES),
             "content": validation.check_text("content", content),
-            "response_time_ms": validation.optional(
-                validation.check_milliseconds, "response_time_ms", response_time_ms
-            ),
-            "tokens_used": validation.optional(validation.check_count, "tokens_used", tokens_used),
-            "model": validation.check_optional_id("model", model),
-            "metadata": validation.optional(validation.check_metadata, "metadata", metadata),
         }
+        if response_time_ms is not None:
+            data["response_time_ms"] = validation.check_milliseconds(
+                "response_time_ms", response_time_ms
+            )
+        if tokens_used is not None:
+            data["tokens_used"] = validation.check_count("tokens_used", tokens_used)
+        if model is not None:
+            data["model"] = validation.check_id("model", model)
+        if metadata is not None:
+            data["metadata"] = validation.check_metadata("metadata", metadata)
         if role == "user":
             context.user_spoke(session, now)
         return self._record_in(session, MESSAGE_LOGGED, data)
@@ -485,7 +489,7 @@ class AgentPerformanceTracker(ReadingTracker):
         }
 
     def _record_in(
-        self, session_id: str, type: str, data: Mapping[str, Any], nullable: tuple[str, ...] = ()
+        self, session_id: str, type: str, data: dict[str, Any], nullable: tuple[str, ...] = ()
     ) -> str:
         """Record what happened in a conversation, with the agent and user it concerns."""
         self._check_open()

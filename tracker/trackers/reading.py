@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from tracker.queries import conversations, history, metrics
+from tracker import queries
 from tracker.trackers.base import BaseTracker
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class ReadingTracker(BaseTracker):
         self._check_open()
         return self._client.read(
             partial(
-                history.get_conversation_history,
+                queries.history.get_conversation_history,
                 session_id=session_id,
                 include_content=include_content,
                 limit=limit,
@@ -73,7 +73,7 @@ class ReadingTracker(BaseTracker):
         self._check_open()
         return self._client.read(
             partial(
-                conversations.list_conversations,
+                queries.conversations.list_conversations,
                 agent_id=agent_id,
                 user_id=user_id,
                 status=status,
@@ -98,5 +98,5 @@ class ReadingTracker(BaseTracker):
         """
         self._check_open()
         return self._client.read(
-            partial(metrics.get_metrics, agent_id=agent_id, since=since, until=until)
+            partial(queries.metrics.get_metrics, agent_id=agent_id, since=since, until=until)
         )

@@ -8,10 +8,9 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tracker import canonical, validation
+from tracker import canonical, queries, validation
 from tracker.errors import ValidationError
 from tracker.events import SECURITY_REPORTED
-from tracker.queries import sessions
 from tracker.trackers.base import BaseTracker
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ class SecurityTracker(BaseTracker):
         seconds = _check_age(older_than)
         self._check_open()
         before = int(time.time() * 1000 - seconds * 1000)
-        return self._client.read(lambda connection: sessions.unclosed(connection, before))
+        return self._client.read(lambda connection: queries.sessions.unclosed(connection, before))
 
     def report_unclosed_sessions(
         self, older_than: timedelta | float = 3600, *, severity: str = "low"
@@ -143,7 +142,9 @@ class SecurityTracker(BaseTracker):
         """
         self._check_open()
         key = canonical.key_bytes(self.config.chain_key)
-        return self._client.read(partial(sessions.verify, keys=() if key is None else (key,)))
+        return self._client.read(
+            partial(queries.sessions.verify, keys=() if key is None else (key,))
+        )
 
 
 def _check_kind(value: object) -> str:
