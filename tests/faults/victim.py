@@ -8,6 +8,7 @@ with the seconds that a further process took to open the outbox afterwards.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 import logging
@@ -107,7 +108,7 @@ def _tend() -> None:
         pid = os.fork()
         if pid == 0:
             os.setpgid(0, 0)
-            return run(order, lambda: os.write(say_ready, b"!"))
+            return run(order, functools.partial(os.write, say_ready, b"!"))
         with contextlib.suppress(PermissionError, ProcessLookupError):  # it did so itself
             os.setpgid(pid, pid)
         os.close(say_ready)
@@ -219,7 +220,8 @@ def in_forks(order: Order, ready: Callable[[], object]) -> None:
 def spawned(order: Order, _: Callable[[], object]) -> None:
     """Become a fresh interpreter that logs from threads."""
     again = json.dumps({**asdict(order), "role": "in_threads"})
-    os.execv(sys.executable, [sys.executable, "-m", "tests.faults.victim", again])
+    command = [sys.executable, "-m", "tests.faults.victim", again]
+    os.execv(sys.executable, command)  # noqa: S606 - our own program
 
 
 def at_checkpoints(order: Order, ready: Callable[[], object]) -> None:
@@ -228,6 +230,16 @@ def at_checkpoints(order: Order, ready: Callable[[], object]) -> None:
     threading.Thread(target=_speak, args=(tracker, order, "small")).start()
     ready()
     _speak(tracker, order, "large", sizes=(100_000, 300_000))
+
+
+def at_ease(order: Order, ready: Callable[[], object]) -> None:
+    """Log from one thread, with pauses: so that the uploader keeps up, and prune as well."""
+    tracker, outbox = Tracker(order.config), Outbox(order.config)
+    threading.Thread(target=_speak, args=(tracker, order, "slow"), kwargs={"pause": 0.005}).start()
+    ready()
+    while True:
+        outbox.prune(0)
+        time.sleep(0.05)
 
 
 def at_prunes(order: Order, ready: Callable[[], object]) -> None:
@@ -285,6 +297,7 @@ ROLES: dict[str, Callable[[Order, Callable[[], object]], None]] = {
         in_forks,
         spawned,
         at_checkpoints,
+        at_ease,
         at_prunes,
         at_erasures,
         at_commands,
