@@ -159,6 +159,19 @@ def deliver_the_rest(config: APIConfig) -> list[dict[str, Any]]:
     return rest
 
 
+def merge(
+    received: Sequence[dict[str, Any]], rest: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return what a receiver holds that had `received` before a fault and got `rest` after it.
+
+    It drops what it knows: what was sent again because the fault ate the receipt.
+    """
+    merged: dict[str, dict[str, Any]] = {}
+    for event in (*received, *rest):
+        merged.setdefault(event["event_id"], event)
+    return list(merged.values())
+
+
 def acknowledged(notes: Path) -> list[dict[str, Any]]:
     """Return what was acknowledged so far, as `judge` takes it."""
     return read_notes(notes)

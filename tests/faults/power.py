@@ -50,8 +50,10 @@ def mounted(image: Path, where: Path) -> Iterator[Path]:
     subprocess.run(["mount", "-o", "loop", image, where], check=True)
     try:
         yield where
-    finally:
-        subprocess.run(["umount", where], check=True)
+    except BaseException:
+        subprocess.run(["umount", "--lazy", where], check=True)  # the traceback may hold files
+        raise
+    subprocess.run(["umount", where], check=True)
 
 
 def stop(pid: int) -> None:

@@ -32,11 +32,15 @@ from tests.support.conversations import ROOT
 from tracker import APIConfig, Tracker
 from tracker.cli.main import cli
 from tracker.outbox.outbox import Outbox
+from tracker.sync.destination import Delivery, Outcome
+from tracker.testing import RecordingDestination
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from typing_extensions import Self
+
+    from tracker.sync.destination import Upload
 
 _LIFE_SECONDS = 60
 _OPENING_SECONDS = 30
@@ -290,6 +294,32 @@ def at_migration(order: Order, ready: Callable[[], object]) -> None:
     _speak(Tracker(order.config), order, "migrated")
 
 
+def a_story(order: Order, _: Callable[[], object]) -> None:
+    """Log, upload, checkpoint, prune, erase and close, twice; the receiver notes what it gets."""
+    notes = os.open(order.arguments[0], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def receive(upload: Upload) -> Delivery:
+        os.write(notes, b"".join(event + b"\n" for event in upload.events))
+        return Delivery(Outcome.DELIVERED)
+
+    for chapter in range(2):  # the second is on the files that the first one closed
+        tracker = Tracker(order.config, destination=lambda: RecordingDestination(receive))
+        writer = oracle.Writer(tracker, f"{order.name}-{chapter}", Path(order.notes))
+        for size in (*[200] * 40, *[150_000] * int(order.arguments[1 + chapter]), *[200] * 40):
+            writer.say(size)
+        tracker.flush()
+        outbox = Outbox(order.config)
+        outbox.prune(0)
+        outbox.close()
+        forgotten = oracle.Writer(tracker, f"{order.name}-forgotten{chapter}", Path(order.notes))
+        for size in (200, 2_000):
+            forgotten.say(size)
+        tracker.compliance.erase_subject(forgotten.name, reason="asked to")
+        for size in (0, 200, 4_000):
+            writer.say(size)
+        tracker.close(timeout=0)
+
+
 ROLES: dict[str, Callable[[Order, Callable[[], object]], None]] = {
     role.__name__: role
     for role in (
@@ -303,6 +333,7 @@ ROLES: dict[str, Callable[[Order, Callable[[], object]], None]] = {
         at_commands,
         at_exit,
         at_migration,
+        a_story,
     )
 }
 
