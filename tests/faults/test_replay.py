@@ -32,7 +32,7 @@ def test_every_state_that_a_power_cut_can_leave_holds_what_was_acknowledged(
     tmp_path: Path, config: MakeConfig, full: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whatever unsynced sectors a cut drops, the outbox is sound and nothing acknowledged lost."""
-    states, chance = 1_200 if full else 40, random.Random()  # noqa: S311 - not secrets
+    states, chance = 1_100 if full else 40, random.Random()  # noqa: S311 - not secrets
     settings = {"api_key": "k", "client_id": "c", "base_url": "http://127.0.0.1:9"}
     told, calls = tell_story(tmp_path, settings, large=31 if full else 3)
     disk = trace.Disk(tmp_path / "new")

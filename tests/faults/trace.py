@@ -159,6 +159,7 @@ class Disk:
         self._kept: dict[str, _File | None] = {}
         self._names: list[tuple[str, _File | None]] = []
         self._syncing = 0
+        self._made = False
         self.folder_kept = True
         """Whether the folder itself would outlast a cut."""
 
@@ -176,8 +177,8 @@ class Disk:
             self._follow_file(call, call.path.removeprefix(self._folder + "/"))
 
     def _follow_folder(self, call: Call) -> None:
-        if call.name == "mkdir":
-            self.folder_kept = False
+        if call.name == "mkdir" and not self._made:  # later ones find it there
+            self._made, self.folder_kept = True, False
         elif call.name in ("fdatasync", "fsync"):
             self._syncing = len(self._names)
         elif call.name == "synced":
