@@ -21,7 +21,7 @@ from tests.support.conversations import ROOT
 from tests.support.server import Answer, Request, ScriptedServer, receipt
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from tests.conftest import MakeConfig
@@ -100,7 +100,7 @@ class Boot:
         return started
 
     def _crash_once(self, writer: subprocess.Popen[bytes], receiver: Receiver) -> Crash:
-        time.sleep(_CHANCE.uniform(0, 0.06))  # the random instant
+        time.sleep(_CHANCE.uniform(0, 0.2))  # the random instant
         power.stop(writer.pid)
         assert not self._complaints.exists(), self._complaints.read_text()
         acknowledged, received = oracle.acknowledged(self._notes), receiver.events()
@@ -112,7 +112,19 @@ class Boot:
             rest = oracle.deliver_the_rest(config)
         arrived = oracle.merge(received, rest)
         os.kill(writer.pid, signal.SIGCONT)
-        return Crash(len(acknowledged), oracle.judge(acknowledged, arrived).lost)
+        lost = oracle.judge(acknowledged, arrived).lost
+        assert_newest(acknowledged, set(lost))
+        return Crash(len(acknowledged), lost)
+
+
+def assert_newest(notes: Sequence[Mapping[str, Any]], lost: set[str]) -> None:
+    """Fail if a writer lost an event and kept one that it said later."""
+    losing: set[str] = set()
+    for note in notes:  # each writer's own are in the order in which it said them
+        if note["id"] in lost:
+            losing.add(note["writer"])
+        else:
+            assert note["writer"] not in losing, f"{note} came after one that is lost"
 
 
 def crash(
@@ -140,7 +152,7 @@ def test_full_durability_survives_power_loss(
     tmp_path: Path, config: MakeConfig, full: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With durability "full", every event acknowledged before a power cut is on the disk."""
-    crashes = crash(tmp_path, config, 300 if full else 12, "full", 600)
+    crashes = crash(tmp_path, config, 300 if full else 12, "full", 900)
     lost = [event_id for each in crashes for event_id in each.lost]
     oracle.print_figures(
         full, capsys, "power loss, durability full", crash_points=len(crashes),
