@@ -8,8 +8,10 @@ import resource
 import sqlite3
 import stat
 import subprocess
+import sys
 import threading
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,7 +27,6 @@ from tracker.outbox.uploads import DeadLetter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from tracker import APIConfig
     from tracker.outbox.account import Account
@@ -530,3 +531,20 @@ def test_closing_says_what_memory_takes_along(
         fill(outbox, 3)
         outbox.close()
     assert "3 events that waited in memory are lost" in caplog.text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc what a descriptor is")
+def test_new_folders_outlast_a_power_cut(
+    config: Callable[..., APIConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder above each one that an outbox makes is synced: it holds the new one's name."""
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    Outbox(config(outbox_path=tmp_path / "a" / "b" / "outbox.sqlite3")).close()
+    assert set(synced) == {str(tmp_path), str(tmp_path / "a")}

@@ -53,7 +53,7 @@ def create_file(path: Path) -> None:
         OutboxError: if the folder or file cannot be made or written.
     """
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_folder(path.parent)
         with contextlib.suppress(FileExistsError):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         mode = path.lstat().st_mode
@@ -68,6 +68,22 @@ def create_file(path: Path) -> None:
         raise NotAnOutboxError(f"{path} is not a regular file; give the path of one")
     if not writable:
         raise OutboxError(_unwritable(path, "Permission denied"))
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder, and those above it that are missing, to outlast a power cut.
+
+    SQLite syncs the folder that the outbox is in, and with it the names of its files; the names of
+    new folders are in those above.
+    """
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for made in missing:
+        descriptor = os.open(made.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _unwritable(path: Path, reason: str | None) -> str:

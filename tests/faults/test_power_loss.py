@@ -1,0 +1,176 @@
+"""Power loss: what an ext4 disk holds when its writer stops at any moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from tests.faults import oracle, power
+from tests.faults.victim import Order
+from tests.support.conversations import ROOT
+from tests.support.server import Answer, Request, ScriptedServer, receipt
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from tests.conftest import MakeConfig
+
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.timeout(1_800),
+    pytest.mark.skipif(power.why_not() is not None, reason=power.why_not() or ""),
+]
+
+POINTS_OF_ONE_BOOT = 12
+_CHANCE = random.Random()  # noqa: S311 - instants, not secrets
+
+
+class Receiver:
+    """Keeps what a server acknowledged, in order of arrival, each event once."""
+
+    def __init__(self, server: ScriptedServer) -> None:
+        self._lock = threading.Lock()
+        self._events: dict[str, dict[str, Any]] = {}
+        server.otherwise = self._take
+
+    def _take(self, request: Request) -> Answer:
+        with self._lock:
+            for event in request.events if request.body else ():
+                self._events.setdefault(event["event_id"], event)
+        return receipt()(request)
+
+    def events(self) -> list[dict[str, Any]]:
+        with self._lock:
+            return list(self._events.values())
+
+
+class Crash(NamedTuple):
+    """What one crash point showed: events acknowledged before it, and how many of them are lost."""
+
+    acknowledged: int
+    lost: Sequence[str]
+
+
+class Boot:
+    """A writer on a fresh disk, from its start until the last of some crash points."""
+
+    def __init__(
+        self, folder: Path, config: MakeConfig, settings: dict[str, Any], role: str
+    ) -> None:
+        self._folder, self._config, self._role = folder, config, role
+        self._settings, self._mount = settings, folder / "disk"
+        self._image, self._copy = folder / "image", folder / "copy"
+        self._notes = folder / "acknowledged"
+        self._complaints = folder / "complaints"
+
+    def crash(self, points: int, server: ScriptedServer) -> list[Crash]:
+        """Crash so many times; after each, what the disk holds is opened and delivered."""
+        self._folder.mkdir()
+        power.make_image(self._image, 256)
+        receiver = Receiver(server)
+        with power.mounted(self._image, self._mount):
+            writer = self._start()
+            try:
+                return [self._crash_once(writer, receiver) for _ in range(points)]
+            finally:
+                writer.send_signal(signal.SIGKILL)
+                writer.wait()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        given = {**self._settings, "outbox_path": str(self._mount / "new" / "outbox.sqlite3")}
+        order = Order(self._role, "writer", given, str(self._notes), str(self._complaints))
+        command = [sys.executable, "-m", "tests.faults.victim", json.dumps(asdict(order))]
+        started = subprocess.Popen(command, cwd=ROOT)
+        deadline = time.monotonic() + 30
+        while not (self._mount / "new").exists():  # from here on, its outbox is being made
+            assert started.poll() is None, self._complaints.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        return started
+
+    def _crash_once(self, writer: subprocess.Popen[bytes], receiver: Receiver) -> Crash:
+        time.sleep(_CHANCE.uniform(0, 0.2))  # the random instant
+        power.stop(writer.pid)
+        assert not self._complaints.exists(), self._complaints.read_text()
+        acknowledged, received = oracle.acknowledged(self._notes), receiver.events()
+        power.copy_at_rest(self._image, self._mount, self._copy)
+        with power.mounted(self._copy, self._folder / "after") as after:
+            outbox = after / "new" / "outbox.sqlite3"
+            config = self._config(**{**self._settings, "outbox_path": outbox})
+            oracle.examine(config)
+            rest = oracle.deliver_the_rest(config)
+        arrived = oracle.merge(received, rest)
+        os.kill(writer.pid, signal.SIGCONT)
+        lost = oracle.judge(acknowledged, arrived).lost
+        assert_newest(acknowledged, set(lost))
+        return Crash(len(acknowledged), lost)
+
+
+def assert_newest(notes: Sequence[Mapping[str, Any]], lost: set[str]) -> None:
+    """Fail if a writer lost an event and kept one that it said later."""
+    losing: set[str] = set()
+    for note in notes:  # each writer's own are in the order in which it said them
+        if note["id"] in lost:
+            losing.add(note["writer"])
+        else:
+            assert note["writer"] not in losing, f"{note} came after one that is lost"
+
+
+def crash(
+    folder: Path, config: MakeConfig, points: int, durability: str, seconds: float
+) -> list[Crash]:
+    """Crash about so many times, over many boots of writers of several kinds."""
+    crashes: list[Crash] = []
+    deadline = time.monotonic() + seconds
+    roles = ("in_threads", "at_checkpoints", "at_ease")
+    number = 0
+    while len(crashes) < points and time.monotonic() < deadline:
+        with ScriptedServer() as server:
+            settings = {
+                "api_key": "k", "client_id": "c", "base_url": server.url, "on_error": "raise",
+                "durability": durability, "flush_interval": 0.02,
+            }  # fmt: skip
+            boot = Boot(folder / str(number), config, settings, roles[number % len(roles)])
+            count = min(points - len(crashes), max(4, min(POINTS_OF_ONE_BOOT, points // 6)))
+            crashes += boot.crash(count, server)
+            number += 1
+    return crashes
+
+
+def test_full_durability_survives_power_loss(
+    tmp_path: Path, config: MakeConfig, full: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With durability "full", every event acknowledged before a power cut is on the disk."""
+    crashes = crash(tmp_path, config, 300 if full else 12, "full", 900)
+    lost = [event_id for each in crashes for event_id in each.lost]
+    oracle.print_figures(
+        full, capsys, "power loss, durability full", crash_points=len(crashes),
+        acknowledged=sum(each.acknowledged for each in crashes), lost=len(lost),
+    )  # fmt: skip
+    assert not lost
+    assert crashes[-1].acknowledged, "something was acknowledged, or nothing was tried"
+
+
+def test_process_durability_costs_the_newest_events_at_most(
+    tmp_path: Path, config: MakeConfig, full: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With durability "process", a power cut costs events, but only the newest of them."""
+    crashes = crash(tmp_path, config, 60 if full else 4, "process", 200)
+    lost = [len(each.lost) for each in crashes]
+    oracle.print_figures(
+        full, capsys, "power loss, durability process", crash_points=len(crashes),
+        acknowledged=sum(each.acknowledged for each in crashes), lost=sum(lost),
+        most_lost_at_once=max(lost), points_with_loss=sum(map(bool, lost)),
+    )  # fmt: skip
+    assert max(lost) < max(each.acknowledged for each in crashes), "a checkpoint keeps something"
