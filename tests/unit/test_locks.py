@@ -123,7 +123,7 @@ def test_a_stopped_holder_is_not_waited_for_for_ever(tmp_path: Path) -> None:
         assert says(other) == "held"
         other.send_signal(signal.SIGSTOP)
         lock.patience = 0.1
-        with pytest.raises(OutboxError, match="not freed within 0.1 s: a process that uses"):
+        with pytest.raises(OutboxError, match="was not freed within"):
             lock.acquire()
         lock.patience = 30
         began = time.monotonic()

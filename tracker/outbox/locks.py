@@ -61,8 +61,8 @@ class FileLock:
         except BlockingIOError:
             if not self._await():
                 raise OutboxError(
-                    f"the lock {self.path} was not freed within {self.patience:g} s: a process that uses "
-                    "the outbox is stopped or takes long. Let it go on, or end it; "
+                    f"the lock {self.path} was not freed within {self.patience:g} s: a process "
+                    "that uses the outbox is stopped or takes long. Let it go on, or end it; "
                     f"`fuser {self.path}` names those that have the lock file open"
                 ) from None
         self.held = True
