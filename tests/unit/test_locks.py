@@ -141,6 +141,33 @@ def test_a_stopped_holder_is_not_waited_for_for_ever(tmp_path: Path) -> None:
             assert third.try_acquire(), "and free again: the wait given up keeps nothing"
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_during_a_vain_wait_keeps_nothing(tmp_path: Path) -> None:
+    """A child that inherits a wait given up does not hold the lock that comes of it."""
+    path = tmp_path / "lock"
+    reader, writer = os.pipe()
+    with lock_on(path) as lock, holder(path) as other:
+        assert says(other) == "held"
+        lock.patience = 0.1
+        with pytest.raises(OutboxError):
+            lock.acquire()
+        child = os.fork()
+        if child == 0:
+            os.close(writer)
+            lock.forget()
+            os.read(reader, 1)
+            os._exit(0)
+        tell(other)
+        assert says(other) == "released"
+        take(lock)
+        with lock_on(path) as third:
+            lock.release()
+            assert third.try_acquire()
+        os.close(writer)
+        os.waitpid(child, 0)
+    os.close(reader)
+
+
 def take(lock: FileLock) -> None:
     """Take the lock as soon as the wait that was given up has ended too."""
     for _ in range(1_000):

@@ -176,8 +176,7 @@ class _Wait:
         if self._settled.acquire(blocking=False):
             self._answered.put(None)
         else:
-            os.close(self.descriptor)
-            self.pending = False
+            self._free()
 
     def answer(self, timeout: float) -> bool:
         """Tell whether the lock was granted within so many seconds."""
@@ -212,6 +211,10 @@ class _Wait:
             self._given_up = True
             return
         self._given_up = True
+        self._free()
+
+    def _free(self) -> None:
+        fcntl.flock(self.descriptor, fcntl.LOCK_UN)  # a forked child may have the open file too
         os.close(self.descriptor)
         self.pending = False
 
