@@ -22,7 +22,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.support.agent import Notes
-from tracker import AgentPerformanceTracker, APIConfig, AsyncAgentPerformanceTracker, client, log
+from tracker import (
+    AgentPerformanceTracker,
+    APIConfig,
+    AsyncAgentPerformanceTracker,
+    TrackerClosedError,
+    client,
+    log,
+)
 from tracker.client import Client
 from tracker.outbox import schema, tables
 
@@ -220,10 +227,16 @@ def shutdown(notes: str) -> None:
     """Let the interpreter end under daemon threads that go on logging, and log at exit."""
     program = Program(notes)
     atexit.register(program.log, "atexit")
+    threading.excepthook = _unless_too_late
     for number in range(4):
         name = f"daemon-{number}"
         threading.Thread(target=program.keep_logging, args=(name,), daemon=True).start()
     program.stop.wait(0.3)
+
+
+def _unless_too_late(args: threading.ExceptHookArgs) -> None:
+    if not isinstance(args.exc_value, TrackerClosedError):
+        threading.__excepthook__(args)
 
 
 def signals(notes: str, seconds: str) -> None:
