@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -9,6 +10,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -112,6 +114,82 @@ def test_a_killed_holder_frees_it_at_once(tmp_path: Path) -> None:
         other.send_signal(signal.SIGKILL)
         other.wait(10)
         assert lock.try_acquire()
+
+
+def test_a_stopped_holder_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    """The wait has an end, the next ones are none, and when the holder goes on so does all."""
+    path = tmp_path / "lock"
+    with lock_on(path) as lock, holder(path) as other:
+        assert says(other) == "held"
+        other.send_signal(signal.SIGSTOP)
+        lock.patience = 0.1
+        with pytest.raises(OutboxError, match="was not freed within"):
+            lock.acquire()
+        lock.patience = 30
+        began = time.monotonic()
+        with pytest.raises(OutboxError, match="Let it go on, or end it"):
+            lock.acquire()
+        assert time.monotonic() - began < 10
+        assert not is_held(lock)
+        other.send_signal(signal.SIGCONT)
+        tell(other)
+        assert says(other) == "released"
+        take(lock)
+        with lock_on(path) as third:
+            assert not third.try_acquire(), "it is held, whatever was given up before"
+            lock.release()
+            assert third.try_acquire(), "and free again: the wait given up keeps nothing"
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_during_a_vain_wait_keeps_nothing(tmp_path: Path) -> None:
+    """A child that inherits a wait given up does not hold the lock that comes of it."""
+    path = tmp_path / "lock"
+    reader, writer = os.pipe()
+    with lock_on(path) as lock, holder(path) as other:
+        assert says(other) == "held"
+        lock.patience = 0.1
+        with pytest.raises(OutboxError):
+            lock.acquire()
+        child = os.fork()
+        if child == 0:
+            os.close(writer)
+            lock.forget()
+            os.read(reader, 1)
+            os._exit(0)
+        tell(other)
+        assert says(other) == "released"
+        take(lock)
+        with lock_on(path) as third:
+            lock.release()
+            assert third.try_acquire()
+        os.close(writer)
+        os.waitpid(child, 0)
+    os.close(reader)
+
+
+def take(lock: FileLock) -> None:
+    """Take the lock as soon as the wait that was given up has ended too."""
+    for _ in range(1_000):
+        with contextlib.suppress(OutboxError):
+            lock.acquire()
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError("it never came free")
+
+
+def test_ctrl_c_ends_a_wait(tmp_path: Path) -> None:
+    """And the lock that the kernel grants afterwards goes back at once."""
+    path = tmp_path / "lock"
+    with lock_on(path) as lock, holder(path) as other:
+        assert says(other) == "held"
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            lock.acquire()
+        tell(other)
+        assert says(other) == "released"
+        with lock_on(path) as third:
+            third.acquire()
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")

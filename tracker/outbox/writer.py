@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 from sqlalchemy.exc import DBAPIError
 
 from tracker import canonical, log
-from tracker.errors import OutboxDamagedError, TrackerClosedError
+from tracker.errors import OutboxDamagedError, OutboxError, TrackerClosedError
 from tracker.outbox import account, schema
 from tracker.outbox.tables import events as events_table
 
@@ -375,10 +375,17 @@ class Writer:
             self.resume()
 
     def _close_connection(self) -> None:
-        """Close the write connection, if open, under the write lock: closing may checkpoint."""
+        """Close the write connection, if open, under the write lock: closing may checkpoint.
+
+        Where another process does not give that up, without: SQLite checkpoints then only if no
+        other connection is left.
+        """
         held, self._connection, self._head = self._connection, None, None
         if held is not None:
-            self._lock.acquire()
+            try:
+                self._lock.acquire()
+            except OutboxError as error:
+                log.info("the outbox is closed without its write lock: %s", error)
             try:
                 held[0].close()
             finally:
