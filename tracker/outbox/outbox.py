@@ -90,7 +90,7 @@ class Outbox:
         self._read_connection: Connection | None = None
         self._snapshots = Snapshots()
         self._buffer = MemoryBuffer(config.memory_buffer_events)
-        self._retention = retention.Retention(config.retention)
+        self.retention = retention.Retention(config.retention)
         self._until_size_check = 0
         self._full: OutboxFullError | None = None
         self._look_again_at = 0.0
@@ -364,7 +364,7 @@ class Outbox:
         """
         config = self._config
         days = config.retention_days if retention_days is None else retention_days
-        removed = self._retention.round(self.run, days)
+        removed = self.retention.round(self.run, days)
         if removed:
             self._shrink()
         if removed.keys() - {retention.RETENTION_APPLIED}:  # or one report would bring the next

@@ -211,6 +211,7 @@ class Uploader:
     def _record_what_is_due(self) -> None:
         """Record the last receipt; it must not be asked for again because the disk failed."""
         if self._due is not None:
+            self._outbox.retention.clock_watch.look(self._outbox.run)
             self._outbox.run(self._due)
             self._due = None
 
