@@ -7,7 +7,6 @@ import gzip
 import json
 import random
 import ssl
-import sys
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ import pytest
 import trustme
 
 from tests.faults.device import Device
+from tests.faults.figures import say
 from tests.support import proxy as faulty
 from tests.support.collector import CollectorProcess, free_port
 from tests.support.proxy import Proxy, relay
@@ -199,7 +199,11 @@ def receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CollectorProc
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_everything_arrives_once_after_any_fault(
-    name: str, receiver: CollectorProcess, tmp_path: Path, full: bool
+    name: str,
+    receiver: CollectorProcess,
+    tmp_path: Path,
+    full: bool,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Nothing lost, twice or invented; one request a step; a quiet log; a live sync thread."""
     if not full and name not in _SHORT:
@@ -233,9 +237,10 @@ def test_everything_arrives_once_after_any_fault(
     assert len(after["log"]) <= _MOST_LINES, after["log"]
     if full:
         cpu = (during["cpu"] - before["cpu"]) / (during["steady"] - before["steady"])
-        _print(
+        say(
+            capsys,
             f"network | {name} | {len(device.acknowledged)} events, {attempts} connections | "
-            f"0 lost | {cpu:.2%} CPU, {len(after['log'])} log lines"
+            f"0 lost | {cpu:.2%} CPU, {len(after['log'])} log lines",
         )
 
 
@@ -280,12 +285,9 @@ def _check_receiver(
     assert [outbox["missing"] for outbox in outboxes] == [[]]
 
 
-def _print(text: str) -> None:
-    assert sys.__stdout__ is not None
-    print(f"fault: {text}", file=sys.__stdout__, flush=True)
-
-
-def test_a_collector_that_is_gone_for_a_day(config: MakeConfig, tmp_path: Path, full: bool) -> None:
+def test_a_collector_that_is_gone_for_a_day(
+    config: MakeConfig, tmp_path: Path, full: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A day of the backoff's own clock: few attempts, and all arrives when it is back.
 
     The short form has two hours.
@@ -300,7 +302,8 @@ def test_a_collector_that_is_gone_for_a_day(config: MakeConfig, tmp_path: Path, 
         total_timeout=5,
     )
     outbox = Outbox(settings)
-    ids = [outbox.append(make_event("app.noted", {"n": n})) or n for n in range(100)]
+    for number in range(100):
+        outbox.append(make_event("app.noted", {"n": number}))
     now = 0.0
     uploader = Uploader(
         outbox,
@@ -317,10 +320,10 @@ def test_a_collector_that_is_gone_for_a_day(config: MakeConfig, tmp_path: Path, 
     with server:
         for _ in range(3):
             now += uploader.step().seconds
-        assert [event["data"]["n"] for event in server.events()] == ids
+        assert [event["data"]["n"] for event in server.events()] == list(range(100))
     with outbox.reading() as connection:
         assert account.read(connection).pending == 0
     uploader.destination.close()
     outbox.close()
     if full:
-        _print(f"network | a day without a collector | {attempts} attempts | 0 lost |")
+        say(capsys, f"network | a day without a collector | {attempts} attempts | 0 lost |")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.faults.device import Device
+from tests.faults.figures import say
 from tests.faults.wall_clock import WallClock, why_not
 from tests.support.collector import CollectorProcess
 
@@ -72,12 +72,18 @@ def device(
     assert rows == len(stored), "nothing was removed from the outbox"
 
 
-def _figures(full: bool, name: str, device: Device) -> None:
-    if full:
-        text = (
-            f"fault: time | {name} | {len(device.acknowledged)} events | 0 lost | 0 removed early"
-        )
-        print(text, file=sys.__stdout__, flush=True)
+@pytest.fixture
+def figures(
+    device: Device, full: bool, capsys: pytest.CaptureFixture[str]
+) -> Callable[[str], None]:
+    """Print what was tried, in a full run."""
+
+    def tell(name: str) -> None:
+        if full:
+            events = len(device.acknowledged)
+            say(capsys, f"time | {name} | {events} events | 0 lost | 0 removed early")
+
+    return tell
 
 
 def _leap(ahead: int) -> Callable[[WallClock, Device], None]:
@@ -109,7 +115,7 @@ LEAPS = {
 
 @pytest.mark.parametrize("name", LEAPS)
 def test_leaps_lose_nothing_and_remove_nothing_early(
-    name: str, clock: WallClock, device: Device, full: bool
+    name: str, clock: WallClock, device: Device, full: bool, figures: Callable[[str], None]
 ) -> None:
     """What was delivered is still there after a round of retention at each step; so is order."""
     device.log(5)
@@ -121,7 +127,7 @@ def test_leaps_lose_nothing_and_remove_nothing_early(
             device.log(5)
             assert device.tell("flush", 60)["pending"] == 0
             device.tell("prune")
-    _figures(full, name, device)
+    figures(name)
 
 
 def test_a_clock_that_steps_back_at_each_look(clock: WallClock, device: Device, full: bool) -> None:
@@ -134,12 +140,16 @@ def test_a_clock_that_steps_back_at_each_look(clock: WallClock, device: Device, 
     assert device.tell("report")["wall_ms"] < before, "the clock did go back"
     device.tell("prune")
     assert list(device.acknowledged) == sorted(device.acknowledged), "ids sort as they were made"
-    _figures(full, "a step back of 1 s at each look", device)
+    figures("a step back of 1 s at each look")
 
 
 @pytest.mark.parametrize("ahead", [_TEN_YEARS, -_TEN_YEARS], ids=["on", "back"])
 def test_a_leap_in_an_outage_changes_no_pause_and_no_timeout(
-    receiver: CollectorProcess, clock: WallClock, device: Device, ahead: int, full: bool
+    receiver: CollectorProcess,
+    clock: WallClock,
+    device: Device,
+    ahead: int,
+    figures: Callable[[str], None],
 ) -> None:
     """A flush ends at its own time, and uploading goes on as soon as the collector is back."""
     receiver.stop()
@@ -157,7 +167,7 @@ def test_a_leap_in_an_outage_changes_no_pause_and_no_timeout(
     flushed = device.tell("flush", 60)
     assert flushed["pending"] == 0
     assert flushed["seconds"] < _SLACK
-    _figures(full, f"a leap of {ahead} s in an outage", device)
+    figures(f"a leap of {ahead} s in an outage")
 
 
 def _wait_for_failures(device: Device, count: int) -> int:
@@ -168,7 +178,9 @@ def _wait_for_failures(device: Device, count: int) -> int:
     return failures
 
 
-def test_suspend_and_resume(clock: WallClock, device: Device, full: bool) -> None:
+def test_suspend_and_resume(
+    clock: WallClock, device: Device, full: bool, figures: Callable[[str], None]
+) -> None:
     """A process that was stopped for a while, days by the wall clock, goes on as before."""
     device.log(5)
     assert device.tell("flush", 60)["pending"] == 0
@@ -177,7 +189,7 @@ def test_suspend_and_resume(clock: WallClock, device: Device, full: bool) -> Non
         time.sleep(5 if full else 0.5)  # as long as it is to be stopped
     device.log(5)
     device.tell("prune")
-    _figures(full, "suspend and resume", device)
+    figures("suspend and resume")
 
 
 @contextlib.contextmanager
