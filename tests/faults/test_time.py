@@ -130,7 +130,9 @@ def test_leaps_lose_nothing_and_remove_nothing_early(
     figures(name)
 
 
-def test_a_clock_that_steps_back_at_each_look(clock: WallClock, device: Device, full: bool) -> None:
+def test_a_clock_that_steps_back_at_each_look(
+    clock: WallClock, device: Device, full: bool, figures: Callable[[str], None]
+) -> None:
     """Ids, order and pauses do not need a clock that goes forward."""
     clock.set(0, step_back=1)
     before = device.tell("report")["wall_ms"]
