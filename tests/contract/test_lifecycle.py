@@ -244,6 +244,28 @@ def test_trouble_is_said_once(config: MakeConfig, caplog: pytest.LogCaptureFixtu
     assert said[1] == "uploading works again"
 
 
+def test_a_connection_that_comes_and_goes_does_not_fill_the_log(
+    config: MakeConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each trouble is told once an hour, however often it is over in between."""
+    attempts = 0
+
+    def answer(upload: Upload) -> Delivery:
+        nonlocal attempts
+        attempts += 1
+        return offline(upload) if attempts % 2 else Delivery(Outcome.DELIVERED)
+
+    with caplog.at_level(logging.WARNING, logger="tracker"):
+        destination = RecordingDestination(answer)
+        with AgentPerformanceTracker(config(), destination=lambda: destination) as tracker:
+            for _ in range(10):
+                tracker.log_user_message("s", "m")
+                assert tracker.flush().pending == 0
+    assert attempts == 20
+    said = [record for record in caplog.records if "upload" in record.getMessage()]
+    assert len(said) == 2
+
+
 def test_disabled_validates_and_does_nothing(config: MakeConfig, tmp_path: Any) -> None:
     """With `disabled` arguments are still checked, but no file, thread or request is made."""
     before = set(tmp_path.rglob("*"))

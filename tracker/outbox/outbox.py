@@ -82,7 +82,7 @@ class Outbox(OutboxFile):
 
     def _open(self) -> None:
         super()._open()
-        self._retention = retention.Retention(self._config.retention)  # seqs begin anew
+        self.retention = retention.Retention(self._config.retention)  # seqs begin anew
 
     def mend(self, error: OutboxDamagedError, generation: int) -> bool:
         """Begin anew as `OutboxFile.mend`; the new outbox knows of the chain key too."""
@@ -342,7 +342,7 @@ class Outbox(OutboxFile):
         """
         config = self._config
         days = config.retention_days if retention_days is None else retention_days
-        removed = self._retention.round(self.run, days)
+        removed = self.retention.round(self.run, days)
         if removed:
             self._bound.shrink()
         if removed.keys() - {retention.RETENTION_APPLIED}:  # or one report would bring the next

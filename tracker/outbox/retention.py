@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tracker.events import COMPLIANCE_ERASED as _ERASURE
 from tracker.events import make_event
-from tracker.outbox import account, erasure, removal
+from tracker.outbox import account, clock, erasure, removal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from sqlalchemy import Connection
 
+    from tracker.outbox.clock import RunJob
     from tracker.outbox.writer import Transaction
 
 CHUNK = 200
@@ -56,16 +57,18 @@ class Retention:
 
     Args:
         days: Days that delivered events stay, by pattern.
+
+    Attributes:
+        clock_watch: Notices where the wall clock leaps, so that nothing goes before its time.
     """
 
     def __init__(self, days: Mapping[str, float]) -> None:
+        self.clock_watch = clock.ClockWatch()
         self._days = dict(days)
         self._reached: dict[tuple[str, float], int] = {}
         self._start_over_at = 0.0
 
-    def round(
-        self, run: Callable[[Callable[[Transaction], Pruned]], Pruned], other_days: float
-    ) -> Counter[str]:
+    def round(self, run: RunJob, other_days: float) -> Counter[str]:
         """Remove what is past its time; return how many of each type.
 
         Args:
@@ -75,11 +78,14 @@ class Retention:
         if time.monotonic() >= self._start_over_at:
             self._start_over_at = time.monotonic() + _START_OVER_SECONDS
             self._reached.clear()
+        self.clock_watch.look(run)
+        since_ms, now_ms = run(clock.delivered_since_ms), clock.now_ms()
         removed: Counter[str] = Counter()
-        now_ms = time.time_ns() // 1_000_000
         days = {EVERY: other_days, **self._days}
         for pattern in days:
             key, before_ms = (pattern, days[pattern]), now_ms - int(days[pattern] * _DAY_MS)
+            if days[pattern] and before_ms <= since_ms:
+                continue
             after, first_passed = self._reached.get(key, 0), None
             concerns, more = _governed_by(pattern, days), True
             while more:
@@ -133,7 +139,7 @@ def prune(
             "WHERE seq > ? ORDER BY seq LIMIT ?",
             (after, CHUNK),
         ).all()
-        now = time.time_ns() // 1_000_000
+        now = clock.now_ms()
         old: list[tuple[int, str, str]] = []
         reached, more = after, len(rows) == CHUNK
         early: list[int] = []

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _FIRST_PRUNE_SECONDS = 60.0
 _PRUNE_SECONDS = 3600.0
+_SAY_AGAIN_SECONDS = 3600.0
+"""A connection that comes and goes must not fill the log: each trouble is told once in so long."""
 
 
 class Pause(NamedTuple):
@@ -78,6 +80,8 @@ class Uploader:
         self._bucket = TokenBucket(config.requests_per_minute, clock())
         self._prune_at = clock() + _FIRST_PRUNE_SECONDS
         self._trouble: str | None = None
+        self._trouble_said = False
+        self._said: dict[str, float] = {}
         self._ahead: _Upcoming | None = None
         self._due: Callable[[Transaction], int] | None = None
 
@@ -213,12 +217,14 @@ class Uploader:
                 letters[0].message,
             )
         if self._trouble is not None:
-            self._trouble = None
-            log.warning("uploading works again")
+            say = log.warning if self._trouble_said else log.info
+            self._trouble, self._trouble_said = None, False
+            say("uploading works again")
 
     def _record_what_is_due(self) -> None:
         """Record the last receipt; it must not be asked for again because the disk failed."""
         if self._due is not None:
+            self._outbox.retention.clock_watch.look(self._outbox.run)
             self._outbox.run(self._due)
             self._due = None
 
@@ -228,9 +234,8 @@ class Uploader:
         trouble = f"{delivery.outcome.value} {delivery.code}"
         if trouble != self._trouble:  # the same trouble is said once, not at every attempt
             self._trouble = trouble
-            log.warning(
-                "events wait in the outbox, uploading fails and is tried again: %s", delivery.cause
-            )
+            say = log.warning if self._is_news(trouble) else log.info
+            say("events wait in the outbox, uploading fails and is tried again: %s", delivery.cause)
         now = time.time_ns() // 1_000_000
         state = uploads.write_state(
             last_error=delivery.cause,
@@ -245,6 +250,16 @@ class Uploader:
         # A refused key is another matter than a busy server: a new one may be tried at once.
         patience = delivery.retry_after is not None and delivery.outcome is not Outcome.REFUSED
         return Pause(seconds, skippable=not patience)
+
+    def _is_news(self, trouble: str) -> bool:
+        """Tell whether a trouble is to be said: it was not for `_SAY_AGAIN_SECONDS`."""
+        now = self._clock()
+        self._said = {each: at for each, at in self._said.items() if now - at < _SAY_AGAIN_SECONDS}
+        news = trouble not in self._said
+        if news:
+            self._said[trouble] = now
+            self._trouble_said = True
+        return news
 
     def _prune_if_due(self) -> None:
         if self._clock() >= self._prune_at:
