@@ -65,7 +65,8 @@ def check(connection: Connection, *, at_head: bool) -> None:
             views, which no migration evaluates; it is to be checked again once it is migrated.
 
     Raises:
-        NotAnOutboxError: naming the first object at fault.
+        NotAnOutboxError: naming the first object at fault, or the table of bookkeeping that holds
+            values of types that it never has.
     """
     for kind, name, sql in connection.exec_driver_sql(_QUERY):
         if kind == "table" and name.startswith("sqlite_"):
@@ -73,6 +74,28 @@ def check(connection: Connection, *, at_head: bool) -> None:
         if kind == "index" and sql is None:
             continue  # comes with a table's own UNIQUE or PRIMARY KEY
         _compare(connection, kind, name, sql, older=not at_head)
+    if at_head:
+        for (table,) in connection.exec_driver_sql(_odd_values()):
+            raise _refusal(connection, f"its table {table!r} holds values of the wrong type")
+
+
+@cache
+def _odd_values() -> str:
+    """Return a query for the tables of bookkeeping that hold what SQLite lets anybody put there.
+
+    Rows of `events` are looked at when they are read: their digest tells.
+    """
+    return " UNION ALL ".join(
+        f"SELECT '{table.name}' WHERE EXISTS (SELECT 1 FROM {table.name} WHERE "  # noqa: S608 - our own names
+        + " OR ".join(
+            f"typeof({column.name}) NOT IN ('{str(column.type).lower()}'"
+            + (", 'null')" if column.nullable else ")")
+            for column in table.columns
+        )
+        + ")"
+        for table in tables.metadata.sorted_tables
+        if table is not tables.events
+    )
 
 
 def _compare(connection: Connection, kind: str, name: str, sql: str, *, older: bool) -> None:
