@@ -102,7 +102,7 @@ def test_a_killed_collector_has_all_that_it_acknowledged(tmp_path: Path, full: b
         assert load.statuses <= {200}, load.statuses
     assert load.acknowledged
     if full:
-        print(  # noqa: T201 - the figures are the point
+        print(
             f"fault: collector killed | {killed} kills, {len(load.acknowledged)} events "
             f"acknowledged | {len(missing)} lost | ready again within {slowest:.1f} s",
             file=sys.__stdout__,
@@ -159,7 +159,7 @@ def test_a_full_disk_is_answered_503_and_the_clients_keep_all(
         arrived = [event["event_id"] for event in collector.events()]
         assert [event_id for event_id in arrived if event_id in set(ids)] == ids
     if full:
-        print(  # noqa: T201 - the figures are the point
+        print(
             f"fault: collector's disk full | {len(ids)} events, {kept} waited | 0 lost |",
             file=sys.__stdout__,
         )

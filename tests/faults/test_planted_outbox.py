@@ -15,7 +15,7 @@ import pytest
 
 from tests.migration.test_schema import FIXTURES, restore
 from tests.support import cli
-from tracker import AgentPerformanceTracker, NotAnOutboxError, OutboxError
+from tracker import AgentPerformanceTracker, NotAnOutboxError, OutboxError, TrackerError
 from tracker.outbox.outbox import Outbox
 from tracker.testing import RecordingDestination
 
@@ -33,11 +33,12 @@ FOREVER = "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELEC
 def rewritten(table: str, old: str, new: str) -> str:
     """Return a script that changes a table's definition behind SQLite's back."""
     return (
-        "PRAGMA writable_schema=ON; UPDATE sqlite_master SET "
+        "PRAGMA writable_schema=ON; UPDATE sqlite_master SET "  # noqa: S608 - the test's own
         f"sql = replace(sql, '{old}', '{new}') WHERE name = '{table}'"
     )
 
 
+# ruff: noqa: ISC004 - a script and the name that the refusal gives
 PLANTED = {
     "a trigger that deletes what is logged": (
         "CREATE TRIGGER t AFTER INSERT ON events BEGIN DELETE FROM events; END",
@@ -248,8 +249,8 @@ def test_an_outbox_with_senseless_rows_costs_no_more_than_itself(
             tracker.log_user_message("s", "fresh")
             tracker.flush(0.3)
             tracker.close(0)
-    except (OutboxError, ValueError) as error:
-        assert type(error).__module__ == "tracker.errors", repr(error)
+    except TrackerError:  # anything else would be the host's to bear
+        pass
     assert time.monotonic() - begun < 15
 
 
@@ -303,7 +304,9 @@ def test_a_planted_link_is_refused(
             tracker.log_user_message("s", "x")
             if suffix == ".sync-lock":
                 tracker.flush(0.2)
-                raise OutboxError("the worker's to open: its log says so, and the file is as it was")
+                raise OutboxError(
+                    "the worker's to open: its log says so, and the file is as it was"
+                )
     assert target.exists() is not dangling
     if not dangling:
         assert target.read_bytes() == b"precious"

@@ -54,7 +54,9 @@ async def read_body(
             return bytes(body)
         except asyncio.TimeoutError:
             raise RefusedError(
-                408, "request_timeout", f"No part of the body came for {min(idle_seconds, left):g} s."
+                408,
+                "request_timeout",
+                f"No part of the body came for {min(idle_seconds, left):g} s.",
             ) from None
         body += chunk
         if len(body) > limit:

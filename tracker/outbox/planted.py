@@ -138,15 +138,15 @@ def _definition(sql: str) -> _Definition:
     start = tokens.index("(")
     depth = 0
     columns: list[list[str]] = [[]]
-    for position, token in enumerate(tokens[start:], start):
-        depth += (token == "(") - (token == ")")
+    for position, piece in enumerate(tokens[start:], start):
+        depth += (piece == "(") - (piece == ")")
         if not depth:
             tail = tokens[position + 1 :]
             return _Definition(tuple(tokens[:start]), _sorted(columns), tuple(tail))
-        if token == "," and depth == 1:
+        if piece == "," and depth == 1:
             columns.append([])
         elif position > start:
-            columns[-1].append(token)
+            columns[-1].append(piece)
     return _Definition(tuple(tokens))
 
 
