@@ -205,7 +205,7 @@ _NOT_CALLS = {"close", "flush", "update_api_key", "export_audit", "verify_integr
 
 def public_calls(tracker: Tracker) -> list[tuple[str, Callable[..., object]]]:
     """Return the trackers' public methods."""
-    found = []
+    found: list[tuple[str, Callable[..., object]]] = []
     for part in _PARTS:
         of = getattr(tracker, part)
         for name, method in inspect.getmembers(of, inspect.ismethod):
