@@ -13,6 +13,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import Column, MetaData, Text
 
 from tracker import AgentPerformanceTracker, APIConfig, SchemaVersionError
 from tracker.outbox import integrity, schema, tables
@@ -122,8 +123,14 @@ def next_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[]
     shutil.copytree(schema.scripts_folder(), scripts)
     (scripts / "versions" / "9999_next.py").write_text(NEXT_REVISION.format(head=tables.HEAD))
 
+    metadata = MetaData()
+    for table in tables.metadata.sorted_tables:
+        table.to_metadata(metadata)
+    metadata.tables["account"].append_column(Column("note", Text))
+
     def upgrade() -> None:
         monkeypatch.setattr(tables, "HEAD", "9999")
+        monkeypatch.setattr(tables, "metadata", metadata)
         monkeypatch.setattr(schema, "scripts_folder", lambda: scripts)
 
     return upgrade

@@ -38,8 +38,8 @@ class Chunks:
             await asyncio.sleep(60)
 
 
-def read(chunks: Chunks, limit: int, idle_seconds: float = 5.0) -> bytes:
-    return asyncio.run(read_body(aiter(chunks), limit, idle_seconds))
+def read(chunks: Chunks, limit: int, idle_seconds: float = 5.0, seconds: float = 5.0) -> bytes:
+    return asyncio.run(read_body(aiter(chunks), limit, idle_seconds, seconds))
 
 
 def test_a_body_up_to_the_limit_is_read_whole() -> None:
@@ -60,6 +60,13 @@ def test_a_silent_client_is_not_waited_for() -> None:
     """A peer that vanished within the body does not hold memory for ever."""
     with pytest.raises(RefusedError) as caught:
         read(Chunks(b"ab", silent=True), 10, idle_seconds=0.01)
+    assert caught.value.status == 408
+
+
+def test_a_client_that_drips_is_not_waited_for_either() -> None:
+    """A byte now and then would otherwise hold the connection for ever."""
+    with pytest.raises(RefusedError) as caught:
+        read(Chunks(b"ab", silent=True), 10, seconds=0.01)
     assert caught.value.status == 408
 
 

@@ -45,7 +45,10 @@ async def receive_events(request: Request, sender: Sender) -> Response:
     encoding = check_encoding(request.headers.get("content-encoding"))
     limit = parts.settings.max_body_bytes
     check_content_length(request.headers.get("content-length"), limit)
-    body = await read_body(request.stream(), limit, parts.settings.body_idle_seconds)
+    settings = parts.settings
+    body = await read_body(
+        request.stream(), limit, settings.body_idle_seconds, settings.body_seconds
+    )
     receipt = await run_in_threadpool(_take_in, parts, body, encoding, str(sender.client_id))
     return json_answer(receipt)
 

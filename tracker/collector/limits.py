@@ -33,21 +33,30 @@ def check_content_length(header: str | None, limit: int) -> None:
         raise too_large(f"The body is larger than {limit:,} bytes.")
 
 
-async def read_body(chunks: AsyncIterator[bytes], limit: int, idle_seconds: float) -> bytes:
+async def read_body(
+    chunks: AsyncIterator[bytes], limit: int, idle_seconds: float, seconds: float
+) -> bytes:
     """Return the whole body, never holding more than `limit` bytes and one chunk of it.
 
     Raises:
-        RefusedError: 413 beyond `limit`, 408 if nothing came for `idle_seconds`.
+        RefusedError: 413 beyond `limit`, 408 if nothing came for `idle_seconds` or it is not whole
+            after `seconds`: whoever drips bytes must not hold a connection for ever.
     """
     body = bytearray()
+    end = time.monotonic() + seconds
     while True:
+        left = end - time.monotonic()
+        if left <= 0:
+            raise RefusedError(408, "request_timeout", f"The body took more than {seconds:g} s.")
         try:
-            chunk = await asyncio.wait_for(anext(chunks), idle_seconds)
+            chunk = await asyncio.wait_for(anext(chunks), min(idle_seconds, left))
         except StopAsyncIteration:
             return bytes(body)
         except asyncio.TimeoutError:
             raise RefusedError(
-                408, "request_timeout", f"No part of the body came for {idle_seconds:g} s."
+                408,
+                "request_timeout",
+                f"No part of the body came for {min(idle_seconds, left):g} s.",
             ) from None
         body += chunk
         if len(body) > limit:

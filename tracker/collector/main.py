@@ -212,6 +212,7 @@ def _run(store: Store, settings: Settings, listener: socket.socket, host: str) -
     import uvicorn
 
     from tracker.collector.app import create_app
+    from tracker.collector.connection import KEEP_ALIVE_SECONDS, Connection
 
     shown = f"[{host}]" if ":" in host else host
 
@@ -222,7 +223,7 @@ def _run(store: Store, settings: Settings, listener: socket.socket, host: str) -
 
     config = uvicorn.Config(
         create_app(store, settings),
-        http="h11",  # the one that comes with uvicorn, and bounds the size of headers
+        http=Connection,  # on h11, which comes with uvicorn and bounds the size of headers
         loop="asyncio",
         ws="none",
         lifespan="off",
@@ -231,7 +232,7 @@ def _run(store: Store, settings: Settings, listener: socket.socket, host: str) -
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        timeout_keep_alive=30,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
     Server(config).run(sockets=[listener])

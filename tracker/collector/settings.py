@@ -20,6 +20,7 @@ class Settings:
             activities ends early.
         concurrent_reads: Queries for histories and figures that run at once; more wait.
         body_idle_seconds: Longest silence within a request body before it is answered 408.
+        body_seconds: Longest time that a whole body may take before it is answered 408.
     """
 
     requests_per_minute: int = 5_000
@@ -28,3 +29,4 @@ class Settings:
     max_page_bytes: int = 8 * _MIB
     concurrent_reads: int = 4
     body_idle_seconds: float = 60.0
+    body_seconds: float = 600.0

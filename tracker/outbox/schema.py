@@ -27,7 +27,7 @@ from tracker.errors import (
     OutboxError,
     SchemaVersionError,
 )
-from tracker.outbox import tables
+from tracker.outbox import planted, tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 # lost page; any other name that SQLite does not know is a mistake in a query.
 _DAMAGE = ("file is not a database", "malformed")
 _LOST_TABLE = re.compile(rf"no such table: (main\.)?({'|'.join(tables.metadata.tables)})$")
+_SIDECARS = ("-wal", "-shm", "-journal")
+"""What SQLite appends to a database's name for its log, the log's index, and a rollback journal."""
 
 _migrating = threading.Lock()
 """Alembic keeps its context in module globals: one migration at a time in a process."""
@@ -49,7 +51,8 @@ def create_file(path: Path) -> None:
     """Make the folder (0700) and an empty file (0600) where there is none.
 
     Raises:
-        NotAnOutboxError: if the path is a folder, a link or a special file.
+        NotAnOutboxError: if the path is a folder, a link or a special file, or one of SQLite's
+            own files beside it is a link.
         OutboxError: if the folder or file cannot be made or written.
     """
     try:
@@ -66,6 +69,11 @@ def create_file(path: Path) -> None:
         raise NotAnOutboxError(f"{path} is a symbolic link; give the path of the file itself")
     if not stat.S_ISREG(mode):
         raise NotAnOutboxError(f"{path} is not a regular file; give the path of one")
+    for beside in (path.with_name(path.name + suffix) for suffix in _SIDECARS):
+        if beside.is_symlink():
+            raise NotAnOutboxError(
+                f"{beside} is a symbolic link, and SQLite would write through it; remove it"
+            )
     if not writable:
         raise OutboxError(_unwritable(path, "Permission denied"))
 
@@ -123,12 +131,16 @@ def is_current(connection: Connection) -> bool:
 
     Raises:
         SchemaVersionError: if the file's schema is not known to this version.
+        NotAnOutboxError: if somebody has put something of theirs into its schema.
     """
     path = connection.engine.url.database
-    if not _is_stamped(connection):
+    # One that was being made may have no revision yet, after a crash.
+    if not planted.check_revision_table(connection):
+        planted.check(connection, at_head=False)
         return False
     revision = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
     if revision == tables.HEAD:
+        planted.check(connection, at_head=True)
         return True
     if revision not in known_revisions():
         raise SchemaVersionError(
@@ -136,6 +148,7 @@ def is_current(connection: Connection) -> bool:
             "does not know; it was left as it is. Install the newer agent-tracking-sdk "
             "that wrote it: pip install --upgrade agent-tracking-sdk"
         )
+    planted.check(connection, at_head=False)
     return False
 
 
@@ -143,21 +156,16 @@ def bring_up_to_date(engine: Engine, client_id: str, base_url: str) -> None:
     """Create the schema in an empty file, or migrate an older one.
 
     The caller holds the outbox's write lock, so no other process does the same at once.
+
+    Raises:
+        NotAnOutboxError: if what became of an older one is not what tracker makes.
     """
     with engine.connect() as connection:
-        if _is_stamped(connection):
+        if planted.check_revision_table(connection):
             migrate(connection)
         else:
             _create(connection, client_id, base_url)
-
-
-def _is_stamped(connection: Connection) -> bool:
-    """Tell whether the file has a schema at all; one that was being made may not, after a crash."""
-    return bool(
-        connection.exec_driver_sql(
-            "SELECT count(*) FROM sqlite_master WHERE name = 'alembic_version'"
-        ).scalar_one()
-    )
+        planted.check(connection, at_head=True)
 
 
 def _create(connection: Connection, client_id: str, base_url: str) -> None:
@@ -175,10 +183,7 @@ def _create(connection: Connection, client_id: str, base_url: str) -> None:
             connection.exec_driver_sql(statement)
         _identify(connection, client_id, base_url)
         connection.execute(tables.sync_state.insert().values(id=1))
-        connection.exec_driver_sql(
-            "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, "
-            "CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
-        )
+        connection.exec_driver_sql(planted.REVISION_TABLE)
         connection.exec_driver_sql("INSERT INTO alembic_version VALUES (?)", (tables.HEAD,))
     except BaseException:
         connection.exec_driver_sql("ROLLBACK")

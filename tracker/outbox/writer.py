@@ -80,6 +80,8 @@ def read_head(driver: sqlite3.Connection) -> Head:
     return max(seq, stored), chain
 
 
+_LAST_SEQ = 2**63 - 1 - 2**20
+"""Where numbers end: SQLite's largest, less more than one transaction can give."""
 _APART = 32
 """Appends that go the long way once another process was seen to write: the short one would fail."""
 SURE_SECONDS = 0.001
@@ -537,6 +539,10 @@ class Writer:
         file begins anew: with the connection, `_head` is forgotten.
         """
         seq, chain = read_head(driver)
+        if seq >= _LAST_SEQ:
+            raise sqlite3.DatabaseError("somebody gave away its last seq: no event has a place")
+        if not (isinstance(chain, str) and chain.isascii()):
+            chain = canonical.GENESIS  # damaged: a break that `verify` names, not one for callers
         return max(seq, self._head[0] if self._head else 0), chain
 
     def _check_open(self) -> None:

@@ -1,0 +1,57 @@
+"""`Connection`: uvicorn's HTTP/1.1, with a bound on how long a request may be in coming."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+if TYPE_CHECKING:
+    import asyncio
+
+KEEP_ALIVE_SECONDS = 30
+"""How long a connection may lie idle between two requests."""
+HEAD_SECONDS = 40.0
+"""How long the whole head of a request may take, from the connection or the answer before it."""
+
+
+class Connection(H11Protocol):
+    """Closes a connection whose next request has not begun in time.
+
+    uvicorn itself waits for ever for the first byte, and for ever again after each: some hundred
+    clients that send their headers a byte at a time would use up every file descriptor.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._too_late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as H11Protocol has it
+        """Begin to count."""
+        super().connection_made(transport)
+        self._await_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop counting."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def handle_events(self) -> None:
+        """Stop counting when a request has begun: its body has a bound of its own."""
+        super().handle_events()
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop_waiting()
+
+    def on_response_complete(self) -> None:
+        """Begin to count again, whatever is left of a body that was not read included."""
+        self._await_request()
+        super().on_response_complete()
+
+    def _await_request(self) -> None:
+        self._stop_waiting()
+        self._too_late = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+    def _stop_waiting(self) -> None:
+        if self._too_late is not None:
+            self._too_late.cancel()
+            self._too_late = None
