@@ -33,7 +33,7 @@ def test_verify_a_sound_outbox(config: MakeConfig) -> None:
     settle(config(), 2)
     assert call("--outbox", config().outbox_path, "prune", "--days", "0").exit_code == 0
     result = call("--outbox", config().outbox_path, "verify")
-    assert result.exit_code == 0
+    assert result.exit_code == 0, result.output
     assert result.stdout.startswith("checked 4 events up to seq 6: digests, chain, gaps")
     assert "2 events removed" in result.stdout
     assert result.stdout.endswith("\nsound\n")
@@ -153,7 +153,7 @@ def test_migrate_says_that_there_is_nothing_to_do(config: MakeConfig) -> None:
     """And which revision it is."""
     fill(config())
     result = call("--outbox", config().outbox_path, "migrate")
-    assert result.exit_code == 0
+    assert result.exit_code == 0, result.output
     assert f"is up to date (revision {tables.HEAD})" in result.stdout
 
 
@@ -172,7 +172,7 @@ def test_migrate_says_from_where_to_where(
     monkeypatch.setattr(tables, "HEAD", "9999")
     monkeypatch.setattr(schema, "scripts_folder", lambda: scripts)
     result = call("--outbox", config().outbox_path, "migrate")
-    assert result.exit_code == 0
+    assert result.exit_code == 0, result.output
     assert f"was migrated from revision {before} to 9999" in result.stdout
     assert call_json("--outbox", config().outbox_path, "status")["pending"] == 3
 
@@ -198,7 +198,7 @@ def test_rebind_makes_the_outbox_anothers(config: MakeConfig) -> None:
         connect(other, object())
     options = ["--client-id", "kiosk-18", "--base-url", "http://127.0.0.1:9/x/"]
     result = call("--outbox", config().outbox_path, "rebind", *options)
-    assert result.exit_code == 0
+    assert result.exit_code == 0, result.output
     assert result.stdout == (
         "was: client test-client, http://127.0.0.1:8080\n"
         "now: client kiosk-18, http://127.0.0.1:9/x\n"

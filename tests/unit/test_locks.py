@@ -181,7 +181,7 @@ def take(lock: FileLock) -> None:
 def test_ctrl_c_ends_a_wait(tmp_path: Path) -> None:
     """And the lock that the kernel grants afterwards goes back at once."""
     path = tmp_path / "lock"
-    with lock_on(path) as lock, holder(path) as other:
+    with lock_on(path) as lock, holder(path) as other, ctrl_c():
         assert says(other) == "held"
         threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
         with pytest.raises(KeyboardInterrupt):
@@ -190,6 +190,14 @@ def test_ctrl_c_ends_a_wait(tmp_path: Path) -> None:
         assert says(other) == "released"
         with lock_on(path) as third:
             third.acquire()
+
+
+@contextmanager
+def ctrl_c() -> Iterator[None]:
+    """Let SIGINT raise KeyboardInterrupt, whatever a command run in this process has made of it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
