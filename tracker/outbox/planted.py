@@ -18,7 +18,7 @@ from tracker.errors import NotAnOutboxError
 from tracker.outbox import tables
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, MetaData
 
 REVISION_TABLE = (
     "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, "
@@ -100,7 +100,7 @@ def _odd_values() -> str:
 
 
 def _compare(connection: Connection, kind: str, name: str, sql: str, *, older: bool) -> None:
-    wanted = _ours(tables.HEAD).get((kind, name))
+    wanted = _ours(tables.metadata).get((kind, name))
     if wanted is None:
         raise _refusal(connection, f"it has the {kind} {name!r}, which is not tracker's")
     found = _definition(sql)
@@ -119,11 +119,11 @@ def _refusal(connection: Connection, why: str) -> NotAnOutboxError:
 
 
 @cache
-def _ours(_revision: str) -> dict[tuple[str, str], _Definition]:
+def _ours(metadata: MetaData) -> dict[tuple[str, str], _Definition]:
     """Return what an outbox at `tables.HEAD` holds, by kind and name."""
     dialect = sqlite.dialect()
     made: dict[tuple[str, str], str] = {("table", "alembic_version"): REVISION_TABLE}
-    for table in tables.metadata.sorted_tables:
+    for table in metadata.sorted_tables:
         made["table", table.name] = str(CreateTable(table).compile(dialect=dialect))
         for index in table.indexes:
             made["index", str(index.name)] = str(CreateIndex(index).compile(dialect=dialect))
