@@ -149,7 +149,7 @@ FORMATS = (
            joined(of(URLSAFE, 22, "SG."), of(URLSAFE, 43, "."))),
     Format("npm_token", "github.blog/changelog/2021-09-23-npm-has-a-new-access-token-format",
            of(ALNUM, 36, "npm_")),
-    Format("pypi_token", "pypi.org/help/#apitoken", of(URLSAFE, 150, "pypi-AgEIcHlwaS5vcmc")),
+    Format("pypi_token", "PyPI help: API tokens", of(URLSAFE, 150, "pypi-AgEIcHlwaS5vcmc")),
     Format("huggingface_token", "huggingface.co/docs/hub/security-tokens",
            of(string.ascii_letters, 34, "hf_")),
     Format("azure_key", "learn.microsoft.com/azure/storage (storage-configure-connection-string)",
