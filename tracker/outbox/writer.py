@@ -49,11 +49,11 @@ _NEWEST_GAP = "SELECT {} FROM gaps ORDER BY first_seq DESC LIMIT 1"
 # If it was cut off by hand, the account still knows its seq, and the next one leaves a gap.
 _STORED = f"SELECT events FROM account WHERE entry = '{account.STORED}'"  # noqa: S608 - our own
 
-# Fails unless the outbox still ends just before the given seq: an event without an id is refused.
+# Fails unless the outbox still ends at the second value given: an event without an id is refused.
 _INSERT_AT_END = _INSERT.replace(
     "(?, ?,",
-    f"(?1, CASE WHEN max(({_NEWEST.format('seq')}), "
-    f"coalesce(({_NEWEST_GAP.format('last_seq')}), 0)) = ?1 - 1 THEN ?2 END,",
+    f"(?, CASE WHEN max(({_NEWEST.format('seq')}), "
+    f"coalesce(({_NEWEST_GAP.format('last_seq')}), 0)) = ? THEN ? END,",
 )
 
 Head: TypeAlias = tuple[int, str]
@@ -255,13 +255,13 @@ class Writer:
 
     def _insert_at_end(self, driver: sqlite3.Connection, head: Head, event: Event) -> bool:
         """Insert `event` if nobody else has written since the outbox ended at `head`; tell."""
-        head = _next_place(head, event, self._chain_key)
+        seq, chain = following = _next_place(head, event, self._chain_key)
         try:
-            driver.execute(_INSERT_AT_END, (head[0], *event, head[1]))
+            driver.execute(_INSERT_AT_END, (seq, head[0], *event, chain))
         except sqlite3.IntegrityError:
             self._apart = _APART
             return False
-        self._head = head
+        self._head = following
         return True
 
     def run(
