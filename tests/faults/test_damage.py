@@ -17,7 +17,15 @@ from tests.support.cli import an_event, call, call_json
 from tracker import APIConfig, Tracker, canonical
 from tracker.erasure import ERASED
 from tracker.errors import NotAnOutboxError
-from tracker.outbox import account, chain_key, integrity, replacement, uploads
+from tracker.outbox import (
+    account,
+    chain_key,
+    integrity,
+    open_files,
+    pages,
+    replacement,
+    uploads,
+)
 from tracker.outbox.outbox import Outbox
 from tracker.outbox.pages import log_is_cut
 from tracker.outbox.uploads import DeadLetter
@@ -277,6 +285,23 @@ def test_a_log_damaged_in_its_middle_is_noticed_on_opening(
     outbox.close()
     assert len(whole) < ALL - 50
     assert len(kept) >= ALL - 2
+
+
+def test_a_log_that_is_begun_anew_while_it_is_looked_at_is_not_taken_for_damaged(
+    config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What looks cut while others write is looked at again when nobody does."""
+    with closing(Outbox(config())) as outbox:
+        outbox.append(an_event())
+        looks = iter([True])  # as when another process writes over it meanwhile
+        monkeypatch.setattr(pages, "log_is_cut", lambda path: next(looks, False))
+        monkeypatch.setattr(open_files, "_open", Counter())  # as in another process
+        with closing(Outbox(config())) as other:
+            other.append(an_event())
+    assert next(looks, None) is None, "it did look"
+    assert replacement.damaged_sets(config().outbox_path) == []
+    with closing(Outbox(config())) as outbox, outbox.snapshot() as connection:
+        assert integrity.verify(connection).events == 2
 
 
 @pytest.mark.parametrize("gone", [True, False], ids=["deleted", "emptied"])

@@ -118,7 +118,7 @@ class OutboxFile:
             file = replacement.identity(self.path)
             if file is None:
                 raise OutboxDamagedError(f"the outbox {self.path} was deleted at once")
-            open_files.entered(file, if_first=lambda: replacement.check(self.path))
+            open_files.entered(file, if_first=self._check)
             self._leave_file()
             self.file = file
             self._prepare()
@@ -130,6 +130,24 @@ class OutboxFile:
             self._check_owner()
         self._writer.go_on_in(file)
         self.generation += 1
+
+    def _check(self) -> None:
+        """See that the file is an outbox in working order.
+
+        A sound log may look damaged while another process begins it anew. So what looks so is
+        looked at again under the write lock, when nobody writes.
+        """
+        try:
+            replacement.check(self.path)
+        except OutboxDamagedError:
+            held = self._lock.held
+            if not held:
+                self._lock.acquire()
+            try:
+                replacement.check(self.path)
+            finally:
+                if not held:
+                    self._lock.release()
 
     def _prepare(self) -> None:
         """Create or migrate the file if it needs it."""
