@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import struct
+import sys
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 if TYPE_CHECKING:
@@ -107,16 +108,37 @@ def log_bytes(path: Path) -> int:
 def log_is_cut(path: Path) -> bool:
     """Tell whether the log of `path` goes on behind a damaged frame, which SQLite would not say.
 
-    A log that merely ends in the middle of a transaction, as after a crash, is not cut.
+    A log that merely ends in the middle of a transaction, as after a crash, is not cut. Nor is one
+    whose index, kept by processes that live on, ends before: a killed process wrote those frames,
+    and the next one has begun to write over them.
     """
     try:
         log = path.with_name(f"{path.name}-wal").open("rb")
     except FileNotFoundError:
         return False
     with log:
+        salts = log.read(_LOG_HEADER.size)[16:24]
         found = frames(log, USUAL_PAGE_BYTES)
     broken = next((index for index, frame in enumerate(found) if not frame.sound), len(found))
-    return any(frame.sound and frame.commits for frame in found[broken:])
+    if not any(frame.sound and frame.commits for frame in found[broken:]):
+        return False
+    counted = _counted_frames(path, salts)
+    return counted is None or counted > broken
+
+
+def _counted_frames(path: Path, salts: bytes) -> int | None:
+    """Return how many frames the log's index counts; None if it is not this log's.
+
+    The layout is that of sqlite.org/walformat.html, "The WAL-Index Header". Not to be called for a
+    file that this process has open: see `tracker.outbox.open_files`.
+    """
+    try:
+        header = path.with_name(f"{path.name}-shm").read_bytes()[:48]
+    except FileNotFoundError:
+        return None
+    if len(header) < 48 or header[32:40] != salts:
+        return None
+    return int.from_bytes(header[16:20], sys.byteorder)
 
 
 class Pages:
