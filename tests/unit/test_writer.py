@@ -265,6 +265,69 @@ def test_interrupted_at_random(outbox: Outbox, alarm: Alarm) -> None:
         assert integrity.verify(connection).problems == ()
 
 
+class Interrupted:
+    """Lets the next call on the outbox be interrupted by one of its thread, as by a handler."""
+
+    def __init__(self, outbox: Outbox, patch: pytest.MonkeyPatch) -> None:
+        self._insert = outbox._writer._insert_at_end
+        self._outbox, self._patch = outbox, patch
+        patch.setattr(outbox._writer, "_insert_at_end", self)
+
+    def __call__(self, *arguments: Any) -> bool:
+        self._patch.setattr(self._outbox._writer, "_insert_at_end", self._insert)
+        self._outbox.append(note("nested"))
+        return self._insert(*arguments)
+
+
+def test_a_call_after_one_that_was_interrupted_waits_for_its_commit(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A handler that logged inside a lone call leaves nothing behind: later calls are durable."""
+    outbox.append(note(0))
+    Interrupted(outbox, monkeypatch)
+    outbox.append(note(1))
+    returned = threading.Event()
+
+    def let_go() -> None:
+        queued(outbox, 1)
+        returned.wait(0.3)  # time for a call that does not wait to return
+        gate.go_on.set()
+
+    with Gate(outbox) as gate:
+        letting = threading.Thread(target=let_go)
+        letting.start()
+        outbox.append(note(2))
+        too_early = not gate.go_on.is_set()
+        returned.set()
+        letting.join()
+    assert not too_early
+    assert contents(outbox) == [0, 1, "nested", 2]
+
+
+def test_an_interrupted_call_returns_when_what_interrupted_it_is_committed(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread may be the one that commits it: the interrupted call waits for that."""
+    outbox.append(note(0))
+    writer, gate = outbox._writer, Gate(outbox)
+    step_down = writer._step_down
+    Interrupted(outbox, monkeypatch)
+
+    def outrun() -> None:
+        monkeypatch.setattr(writer, "_step_down", step_down)
+        writer._leadership.release()
+        gate.__enter__()  # another thread leads, with what was queued
+
+    monkeypatch.setattr(writer, "_step_down", outrun)
+    letting = threading.Timer(0.2, gate.go_on.set)
+    letting.start()
+    outbox.append(note(1))
+    seen = contents(outbox)
+    letting.join()
+    gate.__exit__()
+    assert seen == [0, 1, "nested"]
+
+
 def test_a_signal_handler_may_log(outbox: Outbox) -> None:
     """An event logged by a handler that interrupts a logging call is stored with that call."""
     handled: list[bool] = []

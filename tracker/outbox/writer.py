@@ -171,7 +171,7 @@ class Writer:
     Two things can happen between any two lines here. Ctrl-C: what is queued stays in the queue
     until its outcome is settled, so `_recover` can always tell what is left to do. And a call that
     interrupts another one of the same thread (a signal handler, ``__del__``): it cannot wait for
-    itself, so its work is queued and committed before the interrupted call returns.
+    itself, so its work is queued, and the interrupted call returns when it is committed.
 
     Args:
         engine: Makes the write connection.
@@ -203,6 +203,7 @@ class Writer:
         self._queue: deque[_Entry[Any]] = deque()
         self._leadership = threading.RLock()
         self._waiting: set[int] = set()
+        self._nested: dict[int, list[_Entry[Any]]] = {}
         self._committing: list[_Entry[Any]] | None = None
         self._at_work: _Entry[Any] | None = None
         self._apart = 0
@@ -227,6 +228,8 @@ class Writer:
         if self._apart:
             self._apart -= 1
         elif not (self._queue or self._is_leading()) and self._append_alone(event):
+            if self._nested:
+                self._await_nested()
             return
         self.run(lambda transaction: transaction.append(event), orphaned)
 
@@ -280,10 +283,10 @@ class Writer:
         leading = self._is_leading()
         entry.detached = inside = leading or me in self._waiting
         try:
-            self._waiting.add(me)
+            if not inside:  # else the mark, or leadership, is the interrupted call's to give up
+                self._waiting.add(me)
             self._queue.append(entry)
             if not leading and self._leadership.acquire(blocking=False):
-                inside = False
                 self._lead(entry)
             while not (entry.done or inside):
                 entry.turn.get()
@@ -295,9 +298,22 @@ class Writer:
         finally:
             if not inside:
                 self._waiting.discard(me)
+        if not entry.done:
+            self._nested.setdefault(me, []).append(entry)
+        elif self._nested and not inside:
+            self._await_nested()
         if entry.error is not None:
             raise entry.error
         return cast("T", entry.result)
+
+    def _await_nested(self) -> None:
+        """Wait for the commit of what interrupted this thread's call and could not wait itself."""
+        for entry in self._nested.pop(get_ident(), ()):
+            while not entry.done:
+                if self._leadership.acquire(blocking=False):
+                    self._lead(entry)
+                else:
+                    entry.turn.get()
 
     def pause(self) -> bool:
         """Wait for the writer, close its connection and keep it idle until `resume`.
