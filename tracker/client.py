@@ -267,8 +267,8 @@ atexit.register(_shut_all)
 
 # --- fork ---------------------------------------------------------------------------------------
 #
-# SQLite connections, threads and held locks must not cross a fork. So every client comes to rest
-# before it; in the parent it goes on, and in the child it begins afresh.
+# SQLite connections, threads, held locks and half-imported modules must not cross a fork. So every
+# client comes to rest before it; in the parent it goes on, and in the child it begins afresh.
 
 _paused: list[Client] = []
 
@@ -277,6 +277,7 @@ def _before_fork() -> None:
     _registry_lock.acquire()
     for client in list(_living):
         try:
+            client.worker.await_imports()
             if client.outbox.pause():
                 _paused.append(client)
         except BaseException:  # noqa: BLE001 - raised, it would be printed and the fork go on

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import importlib.abc
 import multiprocessing
 import os
 import random
@@ -103,6 +104,30 @@ def forks(notes: str, count: str) -> None:
         forker = threading.Thread(target=work)
         forker.start()
         forker.join()
+
+
+def importing(notes: str) -> None:
+    """Fork while the sync thread imports what it needs: the child's has to work all the same."""
+    begun = threading.Event()
+
+    class Slow(importlib.abc.MetaPathFinder):
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "tracker.sync.retry":
+                begun.set()
+                time.sleep(0.5)  # the import is to be under way at the fork
+
+    sys.meta_path.insert(0, Slow())
+    program = Program(notes)
+    assert begun.wait(_CHILD_SECONDS)
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(_CHILD_SECONDS)
+        program.log("child")
+        while program.client.worker.elected is None:  # its thread has not come so far
+            time.sleep(0.01)
+        os._exit(0)
+    reap([pid])
+    program.log("parent")
 
 
 def bomb(notes: str, count: str) -> None:

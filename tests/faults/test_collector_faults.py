@@ -17,15 +17,12 @@ from tests.support.collector import CollectorClient, CollectorProcess, EventChai
 from tracker import AgentPerformanceTracker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.conftest import MakeConfig
 
 pytestmark = pytest.mark.faults
-
-_MOST_SECONDS = float(os.environ.get("FAULT_SECONDS", "1200"))
-"""Bound on the kills in full: a busy machine needs some seconds for each."""
 
 
 class Load:
@@ -68,20 +65,22 @@ class Load:
                     break
 
 
-@pytest.mark.timeout(1500)
-def test_a_killed_collector_has_all_that_it_acknowledged(tmp_path: Path, full: bool) -> None:
+@pytest.mark.timeout(3_600)
+def test_a_killed_collector_has_all_that_it_acknowledged(
+    tmp_path: Path, full: bool, tell: Callable[[str], None]
+) -> None:
     """SIGKILL at random instants under load; after each restart it is ready, at the end whole."""
     kills, killed, slowest = (200 if full else 4), 0, 0.0
-    end = time.monotonic() + (_MOST_SECONDS if full else 20)
     rng = random.Random(11)  # noqa: S311 - repeatable
     with (
         CollectorProcess(tmp_path, arguments=["--rate", "1000000"]) as collector,
         Load(collector, 4) as load,
     ):
-        while killed < kills and time.monotonic() < end:
+        while killed < kills:
             seen = len(load.acknowledged)
             deadline = time.monotonic() + 30
-            while len(load.acknowledged) == seen and time.monotonic() < deadline:
+            while len(load.acknowledged) == seen:
+                assert time.monotonic() < deadline, "it takes nothing after a restart"
                 time.sleep(0.005)
             time.sleep(rng.random() * 0.3)
             collector.kill()
@@ -101,12 +100,10 @@ def test_a_killed_collector_has_all_that_it_acknowledged(tmp_path: Path, full: b
         ]
         assert load.statuses <= {200}, load.statuses
     assert load.acknowledged
-    if full:
-        print(
-            f"fault: collector killed | {killed} kills, {len(load.acknowledged)} events "
-            f"acknowledged | {len(missing)} lost | ready again within {slowest:.1f} s",
-            file=sys.__stdout__,
-        )
+    tell(
+        f"collector killed | {killed} kills, {len(load.acknowledged)} events acknowledged | "
+        f"{len(missing)} lost | ready again within {slowest:.1f} s"
+    )
     assert missing == []
     assert changed == []
 
@@ -128,7 +125,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_answered_503_and_the_clients_keep_all(
-    config: MakeConfig, small_disk: Path, full: bool
+    config: MakeConfig, small_disk: Path, tell: Callable[[str], None]
 ) -> None:
     """Nothing half-stored, nothing given up; with room again it goes on without a restart."""
     ballast = small_disk / "ballast"
@@ -158,8 +155,4 @@ def test_a_full_disk_is_answered_503_and_the_clients_keep_all(
             assert tracker.flush(60).pending == 0
         arrived = [event["event_id"] for event in collector.events()]
         assert [event_id for event_id in arrived if event_id in set(ids)] == ids
-    if full:
-        print(
-            f"fault: collector's disk full | {len(ids)} events, {kept} waited | 0 lost |",
-            file=sys.__stdout__,
-        )
+    tell(f"collector's disk full | {len(ids)} events, {kept} waited | 0 lost |")

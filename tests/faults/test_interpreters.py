@@ -103,17 +103,9 @@ def check(settings: APIConfig, *, unnoted: int = 0) -> int:
 
 
 @pytest.fixture
-def report(
-    full: bool, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
-) -> Callable[[str], None]:
+def report(tell: Callable[[str], None], request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Print a test's figures in the full run."""
-
-    def say(figures: str) -> None:
-        if full:
-            with capsys.disabled():
-                print(f"fault: {request.node.name}: {figures}")  # noqa: T201 - the suite's result
-
-    return say
+    return lambda figures: tell(f"{request.node.name} | {figures}")
 
 
 def test_forks_while_others_log(
@@ -141,6 +133,12 @@ def test_fork_while_a_lock_is_held(settings: APIConfig) -> None:
     """Each lock is held by another thread at the fork: child and parent go on logging."""
     run(settings, "held_locks")
     assert check(settings) == 6 * 6
+
+
+def test_fork_in_the_midst_of_an_import(settings: APIConfig) -> None:
+    """A fork right after the start, as with gunicorn's --preload: the child uploads too."""
+    run(settings, "importing")
+    assert check(settings) == 2
 
 
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])

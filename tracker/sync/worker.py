@@ -117,6 +117,14 @@ class Worker:
         self._tokens.put(None)
         thread.join(timeout=_JOIN_SECONDS)
 
+    def await_imports(self) -> None:
+        """Wait until the thread has imported what it needs, if it runs; before a fork.
+
+        In the child, a module that was being imported would stay half there for good.
+        """
+        if self._thread is not None:
+            from tracker.sync import http, uploader  # noqa: F401 - waits for another's import
+
     def restart_in_child(self) -> None:
         """Forget the parent's thread in a forked child; a new one starts when it is needed."""
         self._begin_afresh()
