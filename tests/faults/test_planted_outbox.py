@@ -104,7 +104,7 @@ PLANTED = {
         rewritten("events", "digest TEXT NOT NULL", "digest TEXT NOT NULL ON CONFLICT IGNORE"),
         "table 'events'",
     ),
-    "a constraint moved": (rewritten("sync_state", "id = 1", "id = 2"), "table 'sync_state'"),
+    "a constraint moved": (rewritten("sync_state", "id = 1", "id = 23"), "table 'sync_state'"),
     "a table of another kind": (
         "DROP TABLE account; CREATE TABLE account "
         "(entry TEXT NOT NULL, events INTEGER NOT NULL, PRIMARY KEY (entry)) WITHOUT ROWID",

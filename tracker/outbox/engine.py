@@ -66,8 +66,11 @@ def make_engine(path: Path, durability: str, *, writer: bool) -> Engine:
     def _set_up(connection: Any, _record: object) -> None:
         connection.text_factory = _decode
         cursor = connection.cursor()
-        for pragma in _pragmas(durability, writer=writer):
-            cursor.execute(f"PRAGMA {pragma}")
+        try:
+            for pragma in _pragmas(durability, writer=writer):
+                cursor.execute(f"PRAGMA {pragma}")
+        except UnicodeDecodeError as error:  # SQLite names what is damaged by the damaged name
+            raise sqlite3.DatabaseError("malformed database schema") from error
         cursor.close()
 
     return engine
