@@ -19,6 +19,13 @@ def full(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture
+def only_in_full(full: bool) -> None:
+    """Skip a test in the short form; to be asked for before what it would set up in vain."""
+    if not full:
+        pytest.skip("with --full")
+
+
+@pytest.fixture
 def tell(full: bool, capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
     """Print a line of figures, in a full run."""
     return lambda text: say(capsys, text) if full else None

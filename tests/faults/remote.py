@@ -22,7 +22,7 @@ from tracker import AgentPerformanceTracker, APIConfig, client
 from tracker.outbox import account, uploads
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from typing_extensions import Self
 
@@ -53,9 +53,9 @@ class _Inside:
         self._client = client._registry[self._tracker.config.outbox_path]
 
     def log(self, first: int, count: int) -> list[str]:
-        """Log so many messages, the n-th with n as its content; return their ids."""
+        """Log so many events, the n-th with n as its content; return their ids."""
         return [
-            self._tracker.log_message("s", "user", f"message {number}")
+            self._tracker.track("device.noted", {"content": f"message {number}"})
             for number in range(first, first + count)
         ]
 
@@ -104,17 +104,22 @@ class Device:
     Args:
         settings: Arguments for `APIConfig`, in JSON.
         environment: Added to ours.
+        within: A command to run it by, as that of a network namespace.
 
     Attributes:
         acknowledged: The contents of every event whose call returned, by event id, in order.
     """
 
     def __init__(
-        self, settings: Mapping[str, Any], environment: Mapping[str, str] | None = None
+        self,
+        settings: Mapping[str, Any],
+        environment: Mapping[str, str] | None = None,
+        within: Sequence[str] = (),
     ) -> None:
         self.acknowledged: dict[str, str] = {}
         self._settings = dict(settings)
         self._environment = {**os.environ, **(environment or {})}
+        self._within = within
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
@@ -127,7 +132,13 @@ class Device:
     def start(self) -> None:
         """Start the process."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.remote", json.dumps(self._settings)],
+            [
+                *self._within,
+                sys.executable,
+                "-m",
+                "tests.faults.remote",
+                json.dumps(self._settings),
+            ],
             env=self._environment,
             cwd=ROOT,
             stdin=subprocess.PIPE,
@@ -165,7 +176,7 @@ class Device:
         return json.loads(answer)
 
     def log(self, count: int) -> None:
-        """Log so many messages and record what was acknowledged."""
+        """Log so many events and record what was acknowledged."""
         first = len(self.acknowledged)
         ids = self.tell("log", first, count)
         for number, event_id in enumerate(ids, first):

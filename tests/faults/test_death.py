@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import shutil
 import sqlite3
+import statistics
 import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,11 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from tests.faults import oracle
-from tests.faults.victim import Nursery, Order
+from tests.faults.victim import Nursery, Opening, Order
 from tests.migration.test_schema import FIXTURES, restore
 from tracker import Tracker
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from tests.conftest import MakeConfig
@@ -24,8 +27,9 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(2_400)]
 
-OPENING_SECONDS = 5.0
-"""The promise is one second; a machine that does much else is slower."""
+OPENING_SECONDS = 1.0
+"""What opening may take of the CPU, each time, and of the clock, in the middle of all times: what
+else the machine does, and its disk, are not the outbox's to promise."""
 
 
 class Death(NamedTuple):
@@ -51,7 +55,8 @@ DEATHS = (
     Death("at_exit", 0.15),
 )
 COMMANDS = ("flush", "status", "verify", "prune --days 0", "migrate", "list", "stats", "doctor",
-            "dead list", "conversations", "rebind", "export --output /dev/null")  # fmt: skip
+            "dead list", "conversations", "rebind", "export --output /dev/null",
+            "erase v7-forgotten0 --yes", "metrics", "usage", "unclosed")  # fmt: skip
 
 
 def settings(collector: CollectorProcess, path: Path) -> dict[str, Any]:
@@ -74,27 +79,44 @@ def test_killed_at_any_instant_over_one_outbox(
     kills, chance = 1_000 if full else 36, random.Random()  # noqa: S311 - instants, not secrets
     given = settings(collector, tmp_path / "outbox.sqlite3")
     notes, complaints = tmp_path / "acknowledged", tmp_path / "complaints"
-    slowest, began = 0.0, time.monotonic()
+    openings, began, commands = [], time.monotonic(), itertools.cycle(COMMANDS)
     with Nursery() as nursery:
         for number in range(kills):
             death = DEATHS[number % len(DEATHS)]
             order = Order(
                 death.role, f"v{number}", given, str(notes), str(complaints),
                 after=chance.uniform(0, death.latest), await_ready=death.await_ready,
-                parent_first=chance.random() < 0.5, arguments=chance.choice(COMMANDS).split(),
+                parent_first=chance.random() < 0.5,
+                arguments=next(commands).split() if death.role == "at_commands" else [],
             )  # fmt: skip
-            slowest = max(slowest, nursery.kill_one(order))
+            openings.append(nursery.kill_one(order))
             assert not complaints.exists(), complaints.read_text()
-    assert slowest < OPENING_SECONDS
     verdict = judge_collected(collector, order, notes)
     oracle.print_figures(
         full, capsys, "process death", kills=kills,
         dead_while_logging=heard(notes),
         acknowledged=verdict.acknowledged,
-        lost=len(verdict.lost), slowest_opening=f"{slowest:.3f} s",
+        lost=len(verdict.lost), opening=summary(openings),
         took=f"{time.monotonic() - began:.0f} s",
     )  # fmt: skip
     assert not verdict.lost
+    check_openings(openings)
+
+
+def check_openings(openings: Sequence[Opening]) -> None:
+    """See that an outbox opens in time, whatever became of its last user."""
+    assert max(opening.cpu for opening in openings) < OPENING_SECONDS
+    assert statistics.median(opening.wall for opening in openings) < OPENING_SECONDS
+
+
+def summary(openings: Sequence[Opening]) -> str:
+    """Return how long opening took."""
+    walls = sorted(opening.wall for opening in openings)
+    return (
+        f"{walls[len(walls) // 2] * 1e3:.0f} ms p50 {walls[len(walls) * 99 // 100] * 1e3:.0f} ms "
+        f"p99 {walls[-1] * 1e3:.0f} ms at most, {max(o.cpu for o in openings) * 1e3:.0f} ms CPU "
+        "at most"
+    )
 
 
 def heard(notes: Path) -> int:
@@ -131,7 +153,8 @@ def test_killed_during_migration(
         pending = [row for (row,) in connection.execute("SELECT event_id FROM pending")]
         kept = connection.execute("SELECT client_id, base_url FROM identity").fetchone()
     notes, complaints = tmp_path / "acknowledged", tmp_path / "complaints"
-    slowest, acknowledged, unfinished = 0.0, 0, 0
+    openings: list[Opening] = []
+    acknowledged, unfinished = 0, 0
     with Nursery() as nursery:
         for number in range(kills):
             path = tmp_path / str(number) / "outbox.sqlite3"
@@ -141,7 +164,7 @@ def test_killed_during_migration(
                      "outbox_path": str(path), "on_error": "raise"}  # fmt: skip
             order = Order("at_migration", f"m{number}", given, str(notes), str(complaints),
                           after=chance.uniform(0, 0.12), await_ready=True)  # fmt: skip
-            slowest = max(slowest, nursery.kill_one(order))
+            openings.append(nursery.kill_one(order))
             assert not complaints.exists(), complaints.read_text()
             mine = [note for note in oracle.acknowledged(notes) if note["id"] not in pending]
             mine = [note for note in mine if note["writer"].startswith(f"m{number}-")]
@@ -151,8 +174,8 @@ def test_killed_during_migration(
             assert not oracle.judge(mine, rest[len(pending) :]).lost
             oracle.examine(config(**given))
             acknowledged += len(mine) + len(pending)
-    assert slowest < OPENING_SECONDS
     oracle.print_figures(
         full, capsys, "death during migration", kills=kills, before_the_first_event=unfinished,
-        acknowledged=acknowledged, lost=0, slowest_opening=f"{slowest:.3f} s",
+        acknowledged=acknowledged, lost=0, opening=summary(openings),
     )  # fmt: skip
+    check_openings(openings)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults.figures import say
 from tests.faults.remote import Device
 from tests.faults.wall_clock import WallClock, why_not
 from tests.support.collector import CollectorProcess
@@ -73,17 +72,13 @@ def device(
 
 
 @pytest.fixture
-def figures(
-    device: Device, full: bool, capsys: pytest.CaptureFixture[str]
-) -> Callable[[str], None]:
+def figures(device: Device, tell: Callable[[str], None]) -> Callable[[str], None]:
     """Print what was tried, in a full run."""
 
-    def tell(name: str) -> None:
-        if full:
-            events = len(device.acknowledged)
-            say(capsys, f"time | {name} | {events} events | 0 lost | 0 removed early")
+    def say(name: str) -> None:
+        tell(f"time | {name} | {len(device.acknowledged)} events | 0 lost | 0 removed early")
 
-    return tell
+    return say
 
 
 def _leap(ahead: int) -> Callable[[WallClock, Device], None]:

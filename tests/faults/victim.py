@@ -2,7 +2,7 @@
 
 The nursery (``python -m tests.faults.victim``) has imported everything and opened nothing. For
 each order, a JSON line on its stdin, it forks a victim, kills it at the given instant, and answers
-with the seconds that a further process took to open the outbox afterwards.
+with what a further process took to open the outbox afterwards.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import functools
 import itertools
 import json
 import logging
+import math
 import os
 import select
 import signal
@@ -22,7 +23,7 @@ import time
 import traceback
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import alembic.command  # noqa: F401 - imported here once, not in each victim
 import requests  # noqa: F401 - likewise
@@ -78,6 +79,18 @@ class Order:
         return APIConfig(**self.settings)
 
 
+class Opening(NamedTuple):
+    """What opening an outbox took, in seconds.
+
+    Attributes:
+        wall: All in all, waits for the machine's other work included.
+        cpu: Of the process's own.
+    """
+
+    wall: float
+    cpu: float
+
+
 class Nursery:
     """A nursery process. As a context manager it is started and stopped."""
 
@@ -94,14 +107,13 @@ class Nursery:
     def __exit__(self, *_: object) -> None:
         self._process.communicate()
 
-    def kill_one(self, order: Order) -> float:
-        """Have a victim made and killed; return how long opening the outbox took afterwards."""
+    def kill_one(self, order: Order) -> Opening:
+        """Have a victim made and killed; return what opening the outbox took afterwards."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(asdict(order)) + "\n")
         self._process.stdin.flush()
-        opened: float = json.loads(self._process.stdout.readline())
-        return opened
+        return Opening(*json.loads(self._process.stdout.readline()))
 
 
 def _tend() -> None:
@@ -135,15 +147,16 @@ def _kill(pid: int, order: Order) -> None:
     os.waitpid(pid, 0)
 
 
-def _time_opening(order: Order) -> float:
-    """Return the seconds that a process takes to open the outbox; it ends without closing it."""
+def _time_opening(order: Order) -> Opening:
+    """Return what a process takes to open the outbox; it ends without closing it."""
     answer, say = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
-            config, began = order.config, time.monotonic()
+            config, wall, cpu = order.config, time.monotonic(), time.process_time()
             Outbox(config)
-            os.write(say, str(time.monotonic() - began).encode())
+            took = Opening(time.monotonic() - wall, time.process_time() - cpu)
+            os.write(say, json.dumps(took).encode())
         except BaseException:
             _complain(order)
             raise
@@ -155,7 +168,7 @@ def _time_opening(order: Order) -> float:
     os.close(answer)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    return float(said or b"inf")
+    return Opening(*json.loads(said)) if said else Opening(math.inf, math.inf)
 
 
 def run(order: Order, ready: Callable[[], object] = lambda: None) -> None:

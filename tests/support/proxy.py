@@ -32,6 +32,7 @@ class Proxy:
         behaviour: What becomes of a new connection; `relay` unless set. Use `switch` to change it.
         context: Speak TLS to the client with this.
         connections: TCP connections accepted so far.
+        harmed: How often a behaviour did its harm: reset, kept silent, was late or slow, answered.
         seen: Every byte that was read from clients.
     """
 
@@ -40,6 +41,7 @@ class Proxy:
         self.behaviour: Behaviour = relay
         self.context: ssl.SSLContext | None = None
         self.connections = 0
+        self.harmed = 0
         self.seen = bytearray()
         self.stopping = threading.Event()
         self._open: set[socket.socket] = set()
@@ -199,6 +201,7 @@ def exchange(
     with upstream:
         while True:
             request = proxy.read_request(connection)
+            proxy.harmed += bool(latency or answer_bytes_per_second)
             if request_bytes_per_second:
                 proxy.stopping.wait(len(request) / request_bytes_per_second)
             upstream.sendall(_without_host(request))
@@ -248,6 +251,7 @@ def slow(**how: float) -> Behaviour:
 def reset_in_request(connection: socket.socket, proxy: Proxy) -> None:
     """Reset the connection in the middle of a request."""
     proxy.read(connection, 300)
+    proxy.harmed += 1
     reset(connection)
 
 
@@ -256,13 +260,14 @@ def lose_receipt(connection: socket.socket, proxy: Proxy) -> None:
     with proxy.connect() as upstream:
         upstream.sendall(proxy.read_request(connection))
         connection.sendall(_read_answer(upstream)[:40])
+    proxy.harmed += 1
     reset(connection)
 
 
 def silent(connection: socket.socket, proxy: Proxy) -> None:
     """Read all and never answer."""
     while proxy.read(connection):
-        pass
+        proxy.harmed += 1
 
 
 def fail_some(share: float, random_: random.Random) -> Behaviour:
@@ -270,6 +275,7 @@ def fail_some(share: float, random_: random.Random) -> Behaviour:
 
     def behave(connection: socket.socket, proxy: Proxy) -> None:
         if random_.random() < share:
+            proxy.harmed += 1
             reset(connection)
             return
         with proxy.connect() as upstream:
@@ -287,6 +293,7 @@ def answer_all(status: str, body: bytes, *headers: str) -> Behaviour:
     def behave(connection: socket.socket, proxy: Proxy) -> None:
         while True:
             proxy.read_request(connection)
+            proxy.harmed += 1
             connection.sendall(raw)
 
     return behave
