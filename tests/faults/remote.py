@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.support.conversations import ROOT
-from tracker import AgentPerformanceTracker, APIConfig, client
+from tracker import AgentPerformanceTracker, APIConfig, OutboxError, client
 from tracker.outbox import account, uploads
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _EXIT_SECONDS = 30
+_DESCRIPTORS = 128
 
 
 class _Counter(logging.Handler):
@@ -47,6 +49,7 @@ class _Inside:
         for name in ("outbox_path", "ca_bundle"):
             if name in settings:
                 settings[name] = Path(settings[name])
+        self._hogs: list[int] = []
         self._log = _Counter()
         logging.getLogger("tracker").addHandler(self._log)
         self._tracker = AgentPerformanceTracker(APIConfig(**settings))
@@ -58,6 +61,47 @@ class _Inside:
             self._tracker.track("device.noted", {"content": f"message {number}"})
             for number in range(first, first + count)
         ]
+
+    def try_to_log(self, first: int, count: int) -> list[str | None]:
+        """Do the same where calls may be refused; None stands for one that was."""
+        ids: list[str | None] = []
+        for number in range(first, first + count):
+            try:
+                ids += self.log(number, 1)
+            except OutboxError:
+                ids.append(None)
+        return ids
+
+    def use_up_descriptors(self) -> int:
+        """Open files until the system refuses; return how many."""
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (_DESCRIPTORS, hard))
+        while True:
+            try:
+                self._hogs.append(os.open(os.devnull, os.O_RDONLY))
+            except OSError:
+                return len(self._hogs)
+
+    def free_descriptors(self) -> None:
+        """Close them again."""
+        while self._hogs:
+            os.close(self._hogs.pop())
+
+    def become(self, user: int) -> None:
+        """Go on as another user, with what is open."""
+        os.setegid(user)
+        os.seteuid(user)
+
+    def health(self) -> dict[str, Any]:
+        """Return how storage does, as the tracker tells it."""
+        health = self._tracker.health()
+        return {
+            "ok": health.ok,
+            "in_memory": health.in_memory,
+            "storage_error": health.storage_error,
+            "discarded": dict(health.discarded),
+            "damaged_sets": [str(path) for path in health.damaged_sets],
+        }
 
     def flush(self, timeout: float) -> dict[str, Any]:
         """Flush; return what is pending and how long it took."""
@@ -108,6 +152,7 @@ class Device:
 
     Attributes:
         acknowledged: The contents of every event whose call returned, by event id, in order.
+        refused: How many calls raised.
     """
 
     def __init__(
@@ -117,6 +162,7 @@ class Device:
         within: Sequence[str] = (),
     ) -> None:
         self.acknowledged: dict[str, str] = {}
+        self.refused = 0
         self._settings = dict(settings)
         self._environment = {**os.environ, **(environment or {})}
         self._within = within
@@ -177,10 +223,22 @@ class Device:
 
     def log(self, count: int) -> None:
         """Log so many events and record what was acknowledged."""
-        first = len(self.acknowledged)
+        first = len(self.acknowledged) + self.refused
         ids = self.tell("log", first, count)
         for number, event_id in enumerate(ids, first):
             self.acknowledged[event_id] = f"message {number}"
+
+    def try_to_log(self, count: int) -> int:
+        """Log so many where calls may be refused; return how many were."""
+        first = len(self.acknowledged) + self.refused
+        refused = 0
+        for number, event_id in enumerate(self.tell("try_to_log", first, count), first):
+            if event_id is None:
+                refused += 1
+            else:
+                self.acknowledged[event_id] = f"message {number}"
+        self.refused += refused
+        return refused
 
 
 def _fail_names_while(path: str) -> None:

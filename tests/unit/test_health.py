@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tracker import AgentPerformanceTracker, Health, Tracker, TrackerClosedError
 from tracker.errors import OutboxError
+from tracker.events import make_event
+from tracker.outbox.outbox import Outbox
 from tracker.sync.destination import Delivery, Outcome
 from tracker.testing import RecordingDestination
 
@@ -76,6 +79,24 @@ def test_storage_trouble_is_told_and_not_raised(
     assert (after.accepted, after.delivered, after.in_memory) == (5, 2, 0)
     assert dict(after.discarded) == {"memory_buffer": 3}
     assert after.storage_error is None
+
+
+def test_trouble_that_is_over_is_told_no_more(
+    config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With ``on_error="raise"`` nothing waits in memory whose writing would say so."""
+    with closing(Outbox(config(on_error="raise"))) as outbox:
+        with monkeypatch.context() as patch:
+
+            def fail(*_: object) -> None:
+                raise OutboxError("the disk is broken")
+
+            patch.setattr(outbox._writer, "append", fail)
+            with pytest.raises(OutboxError):
+                outbox.append(make_event("thing.happened", {}))
+        assert outbox.health().storage_error == "the disk is broken"
+        outbox.append(make_event("thing.happened", {}))
+        assert outbox.health().storage_error is None
 
 
 def test_a_disabled_tracker_says_so(config: MakeConfig) -> None:

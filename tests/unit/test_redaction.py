@@ -16,6 +16,7 @@ import pytest
 from tests.support.conversations import all_calls, needs_data
 from tests.unit.redaction_corpus import Sample, samples
 from tracker import APIConfig, ConfigurationError
+from tracker.redaction.capture import size
 from tracker.redaction.redactor import FAILED, Redactor, redaction_kind
 from tracker.redaction.rules import mask_of
 
@@ -124,6 +125,21 @@ def test_every_place_is_reached() -> None:
         "redactions": {"github_token": 1, "openai_key": 2},
     }
     assert OPENAI in str(data), "the caller's own data is not changed"
+
+
+def test_text_that_lies_about_its_length_is_masked_all_the_same() -> None:
+    """A subclass of str may answer anything; what it holds is what would be stored."""
+
+    class Liar(str):
+        __slots__ = ()
+
+        def __len__(self) -> int:
+            return -1
+
+    data = {"activity": "looked", "details": Liar(f"key {OPENAI}")}
+    clean, _ = redactor().apply("agent.activity", data)
+    assert clean["details"] == "key [secret:openai_key:long]"
+    assert size(Liar("four")) == "[not captured: 4 characters]"
 
 
 def test_keys_that_become_the_same_mask_stay_apart() -> None:

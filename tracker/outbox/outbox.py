@@ -133,6 +133,8 @@ class Outbox(OutboxFile):
         except OutboxError as error:
             self._bear([event], error, generation)
         else:
+            if self._storage_error is not None:
+                self._note_success()
             self.on_commit()
 
     def append_all(self, events: Sequence[Event]) -> None:
@@ -200,6 +202,11 @@ class Outbox(OutboxFile):
         self._disk_full = self._disk_full or is_disk_full(error)
         self._look_at = 0.0
 
+    def _note_success(self) -> None:
+        """Have `health` tell of no trouble, unless events still wait for its end."""
+        if not (self._buffer.in_use or self._ballast.spent):
+            self._storage_error = None
+
     def _orphaned(self, event: Event, error: Exception) -> None:
         """Keep an event whose call has returned already, for it came inside another call."""
         self._buffer.note_failure(OutboxError(str(error)))
@@ -250,7 +257,7 @@ class Outbox(OutboxFile):
         """
         generation = self.generation
         try:
-            return self._writer.run(job)
+            result = self._writer.run(job)
         except OutboxError as error:
             self._note_trouble(error)
             if isinstance(error, OutboxDamagedError):
@@ -258,9 +265,8 @@ class Outbox(OutboxFile):
                     raise
             elif not (is_disk_full(error) and self._ballast.free()):
                 raise
-        result = self._writer.run(job)
-        if not self._buffer.in_use:
-            self._storage_error = None
+            result = self._writer.run(job)
+        self._note_success()
         return result
 
     def erase(self, user_id: str, said: Mapping[str, Any]) -> ErasureResult:

@@ -25,7 +25,7 @@ def size(value: object) -> object:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
-        return f"[not captured: {len(value)} characters]"
+        return f"[not captured: {str.__len__(value)} characters]"
     if isinstance(value, dict):
         return f"[not captured: {len(value)} members]"
     if isinstance(value, (list, tuple)):

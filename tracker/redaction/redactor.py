@@ -82,7 +82,7 @@ class Redactor:
             if not own:
                 strings.append(f"{name}=")
             if isinstance(value, str):
-                if len(value) >= SHORTEST:
+                if str.__len__(value) >= SHORTEST:
                     strings.append(value)
             elif isinstance(value, (dict, list, tuple)):
                 _collect(value, strings)
@@ -184,7 +184,7 @@ class _Walk:
         return masked
 
     def _text(self, text: str) -> str:
-        if len(text) >= SHORTEST:
+        if str.__len__(text) >= SHORTEST:
             for label, rules in self._labelled:
                 text = mask(rules, label, text, self._counts)
         for index, redactor in enumerate(self._custom):
