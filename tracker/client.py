@@ -169,13 +169,24 @@ class Client:
 
         Storage trouble is logged, not raised: closing must always be possible.
         """
+        return self._stop(timeout, then=self._end)
+
+    def leave(self) -> None:
+        """Do the same for `exit_timeout` seconds as the interpreter exits, but close nothing.
+
+        Daemon threads and other exit handlers may log until the process is gone: what they log is
+        stored, and uploaded after the next start.
+        """
+        self._stop(self.config.exit_timeout, then=self.outbox.rest)
+
+    def _stop(self, timeout: float, then: Callable[[], None]) -> FlushResult:
         try:
             return Flush(self.outbox, self.worker).wait(timeout, patient=False)
         except OutboxError as error:
             log.error("while closing: %s", error)
             return FlushResult()
         finally:
-            self.worker.stop(then=self._end)
+            self.worker.stop(then=then)
 
     def _end(self) -> None:
         """Close the outbox; called when the sync thread, the last to use it, has ended."""
@@ -250,19 +261,19 @@ def connect(
         return client
 
 
-def _shut_all() -> None:
+def _leave_all() -> None:
     """Spend at most each client's `exit_timeout` on uploading; everything is on disk already."""
     with _registry_lock:
         clients = list(_registry.values())
         _registry.clear()
     for client in clients:
         try:
-            client.shut(client.config.exit_timeout)
+            client.leave()
         except Exception:  # noqa: BLE001 - the other outboxes' turn must come
             log.error("an outbox could not be closed at exit; what it holds is safe", exc_info=True)
 
 
-atexit.register(_shut_all)
+atexit.register(_leave_all)
 
 
 # --- fork ---------------------------------------------------------------------------------------

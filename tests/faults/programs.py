@@ -27,7 +27,6 @@ from tracker import (
     AgentPerformanceTracker,
     APIConfig,
     AsyncAgentPerformanceTracker,
-    TrackerClosedError,
     client,
     log,
 )
@@ -249,19 +248,19 @@ def unhandled(notes: str) -> None:
 
 
 def shutdown(notes: str) -> None:
-    """Let the interpreter end under daemon threads that go on logging, and log at exit."""
+    """Let the interpreter end under daemon threads that go on logging, and log at exit.
+
+    Exit handlers are called last come first: one before the tracker's, and one after it.
+    """
     program = Program(notes)
-    atexit.register(program.log, "atexit")
-    threading.excepthook = _unless_too_late
+    atexit.unregister(client._leave_all)
+    atexit.register(program.log, "atexit", 2)
+    atexit.register(client._leave_all)
+    atexit.register(program.log, "atexit", 1)
     for number in range(4):
         name = f"daemon-{number}"
         threading.Thread(target=program.keep_logging, args=(name,), daemon=True).start()
     program.stop.wait(0.3)
-
-
-def _unless_too_late(args: threading.ExceptHookArgs) -> None:
-    if not isinstance(args.exc_value, TrackerClosedError):
-        threading.__excepthook__(args)
 
 
 def signals(notes: str, seconds: str) -> None:

@@ -175,15 +175,19 @@ def test_unhandled_error(settings: APIConfig) -> None:
     assert check(settings) == 2
 
 
-def test_interpreter_shutdown(settings: APIConfig, full: bool) -> None:
-    """Daemon threads log until the interpreter is gone: no crash, nothing acknowledged is lost.
+def test_interpreter_shutdown(
+    settings: APIConfig, full: bool, report: Callable[[str], None]
+) -> None:
+    """Daemon threads log until the interpreter is gone: no error, nothing acknowledged is lost.
 
-    Calls that come after the tracker's own exit handler raise TrackerClosedError, nothing else.
+    What they and others log after the tracker's own exit handler is stored too.
     """
     rounds = 30 if full else 2
     for _ in range(rounds):
-        assert "Traceback" not in run(settings, "shutdown")
-    check(settings, unnoted=4 * rounds)
+        assert run(settings, "shutdown") == ""
+    noted = check(settings, unnoted=4 * rounds)
+    assert noted > 2 * rounds
+    report(f"{rounds} interpreters ended under 4 daemon threads, {noted:,} events, 0 lost")
 
 
 def test_signal_handlers_that_log(

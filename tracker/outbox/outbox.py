@@ -448,8 +448,20 @@ class Outbox(OutboxFile):
 
     def close(self) -> None:
         """Write out what is in memory, then close connections and lock files, for good."""
-        if self._closed:
-            return
+        if not self._closed:
+            self._write_out()
+            self._shut()
+
+    def rest(self) -> None:
+        """Leave the files as `close` does, and stay usable: calls may come until the process ends.
+
+        They open connections anew.
+        """
+        self._write_out()
+        if self.pause():
+            self.resume()
+
+    def _write_out(self) -> None:
         try:
             self.drain_buffer()
         except OutboxError as error:
@@ -460,7 +472,6 @@ class Outbox(OutboxFile):
             )
         else:
             self._anchor()
-        self._shut()
 
     def _anchor(self) -> None:
         generation = self.generation
