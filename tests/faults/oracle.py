@@ -7,12 +7,12 @@ every event that arrives it is known what it must hold, and whether anybody can 
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tests.faults.figures import say
 from tests.support.agent import Notes, read_notes
 from tracker import Tracker
 from tracker.outbox import account, integrity
@@ -186,6 +186,5 @@ def print_figures(
 ) -> None:
     """Say, in a full run, what a test of a fault tried and what it cost."""
     if full:
-        with capsys.disabled():
-            said = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in figures.items())
-            sys.stdout.write(f"\nfault: {fault}: {said}\n")
+        said = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in figures.items())
+        say(capsys, f"{fault} | {said}")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tracker import Tracker
+from tracker import Tracker, TrackerError
+from tracker.client import Client
 from tracker.outbox import file as outbox_file
 from tracker.outbox.ballast import BALLAST_BYTES, Ballast
+from tracker.outbox.outbox import Outbox
 from tracker.sync.destination import Delivery, Outcome
 from tracker.testing import RecordingDestination
 
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.conftest import MakeConfig
+    from tracker import APIConfig
 
 
 @pytest.fixture
@@ -59,8 +64,7 @@ def test_uploading_goes_on_and_makes_room(
     small_disk: Path,
     config: MakeConfig,
     monkeypatch: pytest.MonkeyPatch,
-    full: bool,
-    capsys: pytest.CaptureFixture[str],
+    tell: Callable[[str], None],
 ) -> None:
     """With not a byte free: receipts are recorded, delivered events go, and logging goes on."""
     monkeypatch.setattr(outbox_file, "_LOOK_SECONDS", 0.1)
@@ -86,19 +90,88 @@ def test_uploading_goes_on_and_makes_room(
         after = tracker.health()
         assert tracker.security.verify_integrity().ok
     arrived = [event["event_id"] for event in server.events]
-    if full:
-        with capsys.disabled():
-            print(  # noqa: T201 - the figures are what it is for
-                f"\nfault: full disk: {len(logged)} logged, {at_worst.pending} pending and "
-                f"{at_worst.in_memory} in memory when full, {len(set(arrived))} arrived, "
-                f"{sum(after.discarded.values())} lost"
-            )
+    tell(
+        f"full disk | {len(logged)} logged, {at_worst.pending} pending and {at_worst.in_memory} in "
+        f"memory when full | {len(set(logged) - set(arrived))} lost"
+    )
     assert sorted(arrived) == sorted(logged)
     assert at_worst.storage_error is not None
     assert "full" in at_worst.storage_error
     assert not at_worst.ok
     assert after.ok
     assert after.discarded == {}
+
+
+PHASES: dict[str, Callable[[Tracker, APIConfig], object]] = {
+    "logging much": lambda tracker, _: [
+        tracker.track("thing.happened", {"text": "x" * 100_000}) for _ in range(5)
+    ],
+    "uploading": lambda tracker, _: tracker.flush(1),
+    "pruning": lambda tracker, _: outbox_of(tracker).prune(0),
+    "erasing": lambda tracker, _: tracker.compliance.erase_subject("somebody"),
+    "emptying the log": lambda tracker, _: outbox_of(tracker).empty_log(),
+    "reading": lambda tracker, _: tracker.performance.get_metrics(),
+    "opening it once more": lambda _, settings: Outbox(settings).close(),
+    "making another one": lambda _, settings: Outbox(
+        replace(settings, outbox_path=settings.outbox_path.with_name("another.sqlite3"))
+    ).close(),
+    "looking at the files": lambda tracker, _: outbox_of(tracker).look(now=True),
+}
+
+
+_SHORT = ("logging much", "uploading", "erasing")
+
+
+def outbox_of(tracker: Tracker) -> Outbox:
+    assert isinstance(tracker._client, Client)
+    return tracker._client.outbox
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_disk_that_is_full_at_any_moment(
+    phase: str,
+    small_disk: Path,
+    config: MakeConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    full: bool,
+    tell: Callable[[str], None],
+) -> None:
+    """It fails by the package's own errors or goes on; with room again all is well and arrives.
+
+    The ballast is gone already, so there is nothing to give up.
+    """
+    if not full and phase not in _SHORT:
+        pytest.skip("with --full")
+    monkeypatch.setattr(outbox_file, "_LOOK_SECONDS", 0.1)
+    server = RecordingDestination()
+    settings = config(outbox_path=small_disk / "outbox.sqlite3", durability="full")
+    with Tracker(settings, destination=lambda: server) as tracker:
+        logged = [
+            tracker.track("thing.happened", {"text": "x" * 600}, user_id="somebody")
+            for _ in range(200)
+        ]
+        until(Ballast(settings.outbox_path).path.exists)
+        hog = fill_up(small_disk)
+        Ballast(settings.outbox_path).path.unlink()
+        with hog.open("ab", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        with contextlib.suppress(TrackerError):
+            PHASES[phase](tracker, settings)
+        while not tracker.health().in_memory:
+            logged.append(tracker.track("thing.happened", {"text": "y" * 600}))
+        hog.unlink()
+        until(lambda: tracker.health().storage_error is None and not tracker.health().in_memory)
+        logged.append(tracker.track("thing.happened", {"text": "fresh"}))
+        assert tracker.flush(20).pending == 0
+        assert tracker.security.verify_integrity().ok
+        health = tracker.health()
+    arrived = [event["event_id"] for event in server.events]
+    assert set(logged) <= set(arrived)
+    assert len(set(arrived)) == len(arrived)
+    assert (dict(health.discarded), health.damaged_sets) == ({}, ())
+    tell(f"full disk while {phase} | {len(logged)} events | 0 lost |")
 
 
 def test_the_ballast_is_laid_given_up_and_laid_again(

@@ -147,7 +147,7 @@ with Tracker(config) as tracker:
 @pytest.mark.faults
 @pytest.mark.timeout(120)
 def test_processes_agree_on_one_new_outbox(
-    config: MakeConfig, full: bool, capsys: pytest.CaptureFixture[str]
+    config: MakeConfig, full: bool, tell: Callable[[str], None]
 ) -> None:
     """Eight processes log while the file is damaged under them: one salvages, all go on in one."""
     settings = config()
@@ -190,12 +190,10 @@ def test_processes_agree_on_one_new_outbox(
         sets = tracker.health().damaged_sets
     assert "" not in acknowledged
     missing = set(acknowledged) - set(server.ids)
-    if full:
-        with capsys.disabled():
-            print(  # noqa: T201 - the figures are what it is for
-                f"\nfault: damage under 8 processes: {len(acknowledged)} acknowledged, "
-                f"{len(missing)} missing, {len(sets)} sets aside"
-            )
+    tell(
+        f"damage under {len(processes)} processes | {len(acknowledged)} acknowledged | "
+        f"{len(missing)} lost | {len(sets)} sets aside"
+    )
     assert missing == set()
     assert len(sets) == 1
 
