@@ -144,10 +144,13 @@ _CORPUS = [
 ]  # fmt: skip
 
 
-@pytest.mark.skipif(
+_needs_atheris = pytest.mark.skipif(
     importlib.util.find_spec("atheris") is None,
     reason="atheris is not installed: pip install '.[fuzz]', on Linux and Python 3.11 to 3.13",
 )
+
+
+@_needs_atheris
 def test_a_coverage_guided_fuzzer_finds_no_answer_that_breaks_the_reader(
     tmp_path: Path, full: bool, tell: Callable[[str], None]
 ) -> None:
@@ -259,6 +262,31 @@ def test_no_argument_breaks_a_call_or_what_is_stored(
     tell(
         f"public API at random | {count:,} calls, {len(seqs):,} events, "
         f"slowest call {slowest:.2f} s | 0 crashes, 0 lost"
+    )
+
+
+@_needs_atheris
+def test_a_coverage_guided_fuzzer_finds_no_call_that_breaks(
+    tmp_path: Path, config: MakeConfig, full: bool, tell: Callable[[str], None]
+) -> None:
+    """What it stored is whole, and all of it can be delivered."""
+    runs = 60_000 if full else 1_000
+    settings_ = config(base_url="http://127.0.0.1:9", max_event_bytes=100_000)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.faults.fuzzed_api", settings_.outbox_path, f"-runs={runs}",
+         "-max_len=512", "-len_control=0", "-seed=9", "-timeout=20",
+         f"-artifact_prefix={tmp_path}/"],
+        cwd=ROOT, capture_output=True, text=True, timeout=2_400, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3_000:]
+    destination = RecordingDestination()
+    with Tracker(settings_, destination=lambda: destination) as tracker:
+        assert tracker.flush(300).pending == 0
+        assert tracker.security.verify_integrity().ok
+    assert destination.events
+    tell(
+        f"public API (atheris) | {runs:,} calls, {len(destination.events):,} events stored and "
+        "delivered | 0 crashes"
     )
 
 
