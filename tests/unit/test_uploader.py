@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.cli import fill
 from tracker.events import make_event
-from tracker.outbox import dead_letters, uploads
+from tracker.outbox import account, dead_letters, uploads
 from tracker.outbox.outbox import Outbox
 from tracker.sync.destination import Delivery, Outcome, Rejection
 from tracker.sync.uploader import Uploader
@@ -125,3 +125,80 @@ def test_what_was_erased_meanwhile_goes_out_erased(outbox: Outbox, settings: API
     assert {event["seq"]: event["data"] for event in upload(outbox, settings, erase)}[7] == {
         "erased": True
     }
+
+
+def test_a_receipt_is_recorded_while_the_next_one_is_awaited(
+    outbox: Outbox, settings: APIConfig
+) -> None:
+    """Neither waits for the other, and nothing is left to record at the end."""
+    before: list[int] = []
+    after: list[int] = []
+
+    def look(request: int) -> None:
+        with outbox.reading() as connection:
+            after.append(account.read(connection).delivered)
+
+    def answer(upload: Upload) -> Delivery:
+        with outbox.reading() as connection:
+            before.append(account.read(connection).delivered)
+        if upload.following is not None:
+            upload.following()
+        look(len(before))
+        return Delivery(Outcome.DELIVERED)
+
+    uploader = Uploader(outbox, settings, RecordingDestination(answer))
+    while not uploader.step().idle:
+        pass
+    assert (before, after) == ([0, 0, 2], [0, 2, 4])
+    with outbox.reading() as connection:
+        assert account.read(connection).delivered == 6
+
+
+@pytest.mark.parametrize("end", ["failure", "close"])
+def test_a_receipt_is_recorded_though_no_other_batch_follows(
+    outbox: Outbox, settings: APIConfig, end: str
+) -> None:
+    """What was received is not sent again because the next request failed or was never made."""
+
+    def answer(upload: Upload) -> Delivery:
+        if end == "failure" and destination.events:
+            return Delivery(Outcome.UNAVAILABLE)
+        assert upload.following is not None
+        upload.following()
+        return Delivery(Outcome.DELIVERED)
+
+    destination = RecordingDestination(answer)
+    uploader = Uploader(outbox, settings, destination)
+    uploader.step()
+    if end == "failure":
+        uploader.step()
+    else:
+        uploader.close()
+    with outbox.reading() as connection:
+        assert account.read(connection).delivered == 2
+
+
+def test_a_retried_letter_is_not_taken_for_sent_when_another_event_is_discarded(
+    outbox: Outbox, settings: APIConfig
+) -> None:
+    """A receipt counts for the events that were sent, not for as many as were sent."""
+    letter = uploads.DeadLetter(2, "operator", "not this one")
+    outbox.run(lambda transaction: uploads.bury(transaction.connection, [letter]))
+    with outbox.reading() as connection:
+        under_way = uploads.next_batch(connection, 2, 10_000)
+    ids = event_ids(outbox)
+    outbox.run(dead_letters.retry([ids[1]]))
+    last = uploads.DeadLetter(3, "operator", "nor this one")
+    outbox.run(lambda transaction: uploads.bury(transaction.connection, [last]))
+    assert [row.seq for row in under_way.rows] == [1, 3]
+    outbox.run(uploads.settle(under_way))
+    with outbox.reading() as connection:
+        assert [row.seq for row in uploads.next_batch(connection, 9, 10_000).rows] == [2, 4, 5, 6]
+
+
+def event_ids(outbox: Outbox) -> list[str]:
+    """Return the ids of all events in order."""
+    with outbox.reading() as connection:
+        return list(
+            connection.exec_driver_sql("SELECT event_id FROM events ORDER BY seq").scalars()
+        )

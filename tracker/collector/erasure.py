@@ -15,7 +15,7 @@ from tracker.erasure import ERASED, named_events
 from tracker.events import COMPLIANCE_ERASED
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from sqlalchemy import ColumnElement, Connection, Select
 
@@ -58,24 +58,28 @@ def erase(connection: Connection, client_id: str, named: Collection[str]) -> int
 
 
 def as_stored(
-    connection: Connection, client_id: str, new: Mapping[str, ReceivedEvent], named: set[str]
-) -> list[ReceivedEvent]:
-    """Return new events as they are to be stored: without data, if an erasure came before them.
+    connection: Connection, client_id: str, received: Sequence[ReceivedEvent], named: set[str]
+) -> Sequence[ReceivedEvent]:
+    """Return events as they are to be stored: without data, if an erasure came before them.
 
     Args:
         connection: The transaction that stores them.
         client_id: Whose they are.
-        new: The events by id.
+        received: The events.
         named: What the erasure events that came with them name.
     """
     gone = set(named)
-    for some in _portions(new):
-        gone |= set(connection.execute(_noted(client_id, some)).scalars())
+    notes = select(erased_events.c.event_id).where(erased_events.c.client_id == client_id)
+    if connection.execute(notes.limit(1)).first() is not None:
+        for some in _portions([event.event_id for event in received]):
+            gone |= set(connection.execute(_noted(client_id, some)).scalars())
+    if not gone:
+        return received
     return [
         event._replace(data=ERASED)
-        if event_id in gone and event.type != COMPLIANCE_ERASED
+        if event.event_id in gone and event.type != COMPLIANCE_ERASED
         else event
-        for event_id, event in new.items()
+        for event in received
     ]
 
 

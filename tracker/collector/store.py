@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import sqlalchemy
 from sqlalchemy import event as listen
 from sqlalchemy import func, select, union
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from tracker.collector import erasure
+from tracker.collector.batch import ReceivedEvent
 from tracker.collector.schema import bring_up_to_date
 from tracker.collector.tables import api_keys, events
 from tracker.errors import ConfigurationError, TrackerError
@@ -28,12 +28,13 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL, Connection, RowMapping
 
-    from tracker.collector.batch import Batch, ReceivedEvent
+    from tracker.collector.batch import Batch
 
 logger = logging.getLogger(__name__)
 
 _BUSY_SECONDS = 30
 _FETCH_ROWS = 100
+_COLUMNS = ("client_id", "outbox_id", "sent_at_ms", "received_at_ms", *ReceivedEvent._fields)
 
 
 class StorageError(TrackerError):
@@ -82,6 +83,7 @@ class Store:
             if url.get_backend_name() == "sqlite":
                 self._file_lock = _FileLock(_make_file(url))
             self._engine = _make_engine(url)
+            self._insert = _insert_unless_known(self._engine.dialect.name)
             self._writer = self._engine.execution_options(tracker_writes=True)
             self._reader = self._engine
             if self._engine.dialect.name == "postgresql":
@@ -149,37 +151,19 @@ class Store:
         Raises:
             StorageError: nothing of the batch was stored.
         """
-        new: dict[str, ReceivedEvent] = {}
-        for event in batch.events:
-            new.setdefault(event.event_id, event)
-        if not new:
+        if not batch.events:
             return Stored(0, 0)
         with self.writing(batch.client_id) as connection:
-            known = connection.execute(
-                select(events.c.event_id).where(
-                    events.c.client_id == batch.client_id, events.c.event_id.in_(list(new))
-                )
-            )
-            for event_id in known.scalars():
-                del new[event_id]
-            named = erasure.named_in(new.values())
+            named = erasure.named_in(batch.events)
             erased = erasure.erase(connection, batch.client_id, named)
-            rows = [
-                {
-                    "client_id": batch.client_id,
-                    "outbox_id": batch.outbox_id,
-                    "sent_at_ms": batch.sent_at_ms,
-                    "received_at_ms": received_at_ms,
-                    **event._asdict(),
-                }
-                for event in erasure.as_stored(connection, batch.client_id, new, named)
-            ]
-            if rows:
-                connection.execute(_insert_unless_known(connection.dialect.name), rows)
+            stored = erasure.as_stored(connection, batch.client_id, batch.events, named)
+            common = (batch.client_id, batch.outbox_id, batch.sent_at_ms, received_at_ms)
+            rows = [common + event for event in stored]
+            accepted = connection.exec_driver_sql(self._insert, rows).rowcount
         self._log_holds_erased = self._log_holds_erased or erased > 0
         if self._log_holds_erased:
             self._empty_log()
-        return Stored(len(rows), len(batch.events) - len(rows))
+        return Stored(accepted, len(batch.events) - accepted)
 
     def _empty_log(self) -> None:
         """Empty SQLite's write-ahead log, which still holds what was erased.
@@ -443,13 +427,16 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _insert_unless_known(dialect: str) -> sqlalchemy.Executable:
-    # Known events were taken out before; this holds should anyone else write to the tables.
-    insert: Any = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[dialect]
-    statement: sqlalchemy.Executable = insert(events).on_conflict_do_nothing(
-        index_elements=[events.c.client_id, events.c.event_id]
+def _insert_unless_known(dialect: str) -> str:
+    """Return what inserts rows of `_COLUMNS`, but for events that are here already.
+
+    As text, for the driver: handing 500 rows over by way of `execute` takes 4 times as long.
+    """
+    places = ", ".join(["?" if dialect == "sqlite" else "%s"] * len(_COLUMNS))
+    return (
+        f"INSERT INTO {events.name} ({', '.join(_COLUMNS)}) VALUES ({places}) "  # noqa: S608 - our own names
+        "ON CONFLICT (client_id, event_id) DO NOTHING"
     )
-    return statement
 
 
 def _lock_number(scope: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracker import canonical
 from tracker.erasure import ERASED
@@ -31,8 +31,7 @@ ORDER BY seq LIMIT ?
 """
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One pending event as it goes over the wire."""
 
     seq: int
@@ -125,22 +124,34 @@ def next_batch(
     return Batch(after, rows, size, damaged, more, erasure, outbox_id)
 
 
-def is_next(connection: Connection, batch: Batch) -> bool:
+def is_next(connection: Connection, batch: Batch, received: Sequence[Batch] = ()) -> bool:
     """Tell whether a batch that was read in advance is what comes next by now.
 
-    Not if the one before it was not settled, or an operator has made an event pending again,
+    Not if the one before it did not arrive, or an operator has made an event pending again,
     discarded one or sent one to the dead letters meanwhile; nor if any event was erased, or the
     outbox was begun anew.
+
+    Args:
+        connection: A reader's.
+        batch: The batch.
+        received: Those before it that were received, which the outbox does not know yet.
     """
     if owner.read(connection).outbox_id != batch.outbox_id:
         return False
-    if (settled_through(connection), _newest_erasure(connection)) != (batch.after, batch.erasure):
+    if _newest_erasure(connection) != batch.erasure:
         return False
-    pending = connection.exec_driver_sql(
-        f"SELECT count(*) FROM events WHERE seq > ? AND seq <= ? AND {_STILL_PENDING}",  # noqa: S608 - constant text
-        (batch.after, batch.through),
-    ).scalar_one()
-    return int(pending) == len(batch.rows) + len(batch.damaged)
+    expected = [row.seq for each in (*received, batch) for row in each.rows]
+    expected = sorted([*expected, *batch.damaged])
+    return _pending_between(connection, settled_through(connection) + 1, batch.through) == expected
+
+
+def _pending_between(connection: Connection, first: int, last: int) -> list[int]:
+    """Return the seqs of the pending events from `first` to `last`, in order."""
+    result = connection.exec_driver_sql(
+        f"SELECT seq FROM events WHERE seq BETWEEN ? AND ? AND {_STILL_PENDING} ORDER BY seq",  # noqa: S608 - constant text
+        (first, last),
+    )
+    return list(result.scalars())
 
 
 def _newest_erasure(connection: Connection) -> int | None:
@@ -209,7 +220,7 @@ def _find_again(
         seq = connection.exec_driver_sql(query, (row.event_id,)).scalar()
         if seq is not None:
             seqs[row.seq] = seq
-            rows.append(replace(row, seq=seq))
+            rows.append(row._replace(seq=seq))
     rows.sort(key=lambda row: row.seq)
     letters = [replace(letter, seq=seqs[letter.seq]) for letter in dead if letter.seq in seqs]
     return replace(batch, after=0, rows=rows, damaged=()), letters
@@ -255,11 +266,8 @@ def _mark_delivered(connection: Connection, seqs: Sequence[int]) -> int:
         return 0
     now = time.time_ns() // 1_000_000
     first, last = seqs[0], seqs[-1]
-    between = connection.exec_driver_sql(
-        f"SELECT count(*) FROM events WHERE seq BETWEEN ? AND ? AND {_STILL_PENDING}",  # noqa: S608 - constant text
-        (first, last),
-    ).scalar_one()
-    if between == len(seqs):  # the usual case: the batch is all that is pending in its range
+    # The usual case: the batch is all that is pending in its range.
+    if _pending_between(connection, first, last) == list(seqs):
         changed = connection.exec_driver_sql(
             f"UPDATE events SET delivered_at_ms = ? WHERE seq BETWEEN ? AND ? AND {_STILL_PENDING}",  # noqa: S608 - constant text
             (now, first, last),

@@ -135,7 +135,7 @@ class Worker:
                 self._wait(self._round())
         finally:
             if self._uploader is not None:
-                self._uploader.destination.close()
+                self._uploader.close()
             self._outbox.upload_lock.close()
             if self._then is not None:
                 self._then()
