@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 import threading
 import time
 from contextlib import contextmanager
@@ -17,10 +18,11 @@ from tracker.errors import (
     OutboxError,
     TrackerClosedError,
 )
-from tracker.outbox import open_files, owner, replacement, schema
+from tracker.outbox import copying, open_files, owner, replacement, schema
 from tracker.outbox.ballast import is_disk_full
 from tracker.outbox.engine import make_engine
 from tracker.outbox.locks import FileLock
+from tracker.outbox.open_files import ReplacedError
 from tracker.outbox.snapshots import Snapshots
 from tracker.outbox.writer import Writer
 
@@ -117,7 +119,7 @@ class OutboxFile:
             schema.create_file(self.path)
             file = replacement.identity(self.path)
             if file is None:
-                raise OutboxDamagedError(f"the outbox {self.path} was deleted at once")
+                raise ReplacedError(f"the outbox {self.path} was deleted at once")
             open_files.entered(file, if_first=self._check)
             self._leave_file()
             self.file = file
@@ -234,7 +236,7 @@ class OutboxFile:
         try:
             connection.exec_driver_sql("SELECT 1 FROM sqlite_master LIMIT 1").close()
             if replacement.identity(self.path) != self.file:
-                gone = OutboxDamagedError(f"the outbox {self.path} was deleted or replaced")
+                gone = ReplacedError(f"the outbox {self.path} was deleted or replaced")
                 raise self._explain(gone)
         except BaseException:
             connection.close()
@@ -338,14 +340,15 @@ class OutboxFile:
         try:
             replacement.finish_interrupted(self.path)
             if self.file in (None, replacement.identity(self.path)):
-                self._salvage(error)
+                if not isinstance(error, ReplacedError):
+                    self._salvage(error)
             else:
                 self._rescue()
                 replacement.leave_companions(self.path)
-        finally:
             self._close_read_connection()
+            self._open()  # under the lock, or it might be replaced again meanwhile
+        finally:
             self._lock.release()
-        self._open()
 
     def _salvage(self, error: OutboxDamagedError) -> None:
         self._close_read_connection()
@@ -367,8 +370,12 @@ class OutboxFile:
 
     def _rescue(self) -> None:
         """Take what is not delivered out of the old file, which is open here still."""
+        if not self.generation:
+            return  # it never was: it was replaced while it was being opened
         old = self._writer.take_stale() or self._read_connection
-        if replacement.was_salvaged(self.path, self.file):
+        if replacement.was_salvaged(self.path, self.file) or self._goes_on_from(old):
+            if old is not None:
+                old.close()
             return
         log.error(
             "the outbox %s was deleted or replaced while in use; a new one is begun with what was "
@@ -383,6 +390,14 @@ class OutboxFile:
                 log.error("what the deleted outbox held cannot be read: %s", error)
             old.close()
 
+    def _goes_on_from(self, old: Connection | None) -> bool:
+        """Tell whether a copy took the place of the file that was open here; see `copying`."""
+        try:
+            return copying.goes_on_from(self.path, self.owner.outbox_id, old)
+        except (SQLAlchemyError, sqlite3.Error, OSError) as error:
+            log.info("what took the outbox's place cannot be read: %s", error)
+            return False
+
     def _store_rescued(self) -> None:
         """Write what came out of a deleted file into the new one."""
         if self._rescued:
@@ -391,8 +406,35 @@ class OutboxFile:
             del self._rescued[: len(rows)]
             log.warning("%d undelivered events came over from the deleted outbox", count)
 
-    def empty_log(self) -> None:
+    def exchange(self, put_in_place: Callable[[], bool]) -> bool:
+        """Have another file put at the path that holds the same, while nobody writes; open it.
+
+        Returns False if it was not, or cannot be now: for a long read of this process's own.
+
+        Raises:
+            OutboxError: if SQLite or the system failed.
+        """
+        if not self._snapshots.await_end(0) or not self.pause():
+            return False
+        try:
+            self._lock.acquire()
+            try:
+                if replacement.identity(self.path) != self.file or not put_in_place():
+                    return False
+            finally:
+                self._lock.release()
+            self._open()
+        except (SQLAlchemyError, sqlite3.Error, OSError) as error:
+            raise schema.explain(self.path, error) from error
+        finally:
+            self.resume()
+        return True
+
+    def empty_log(self, patience_ms: int = 0) -> None:
         """Write the log into the file and cut it off, as far as readers allow.
+
+        Args:
+            patience_ms: How long to wait for the end of their reads.
 
         Raises:
             OutboxError: if SQLite or the system failed.
@@ -404,8 +446,7 @@ class OutboxFile:
             if replacement.identity(self.path) == self.file:
                 engine = make_engine(self.path, self._config.durability, writer=True)
                 with engine.connect() as connection:
-                    # Nobody should wait for the end of a long read.
-                    connection.exec_driver_sql("PRAGMA busy_timeout = 0")
+                    connection.exec_driver_sql(f"PRAGMA busy_timeout = {patience_ms}")
                     connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").close()
         except (SQLAlchemyError, OSError) as error:
             raise schema.explain(self.path, error) from error

@@ -57,7 +57,12 @@ class Result(NamedTuple):
 
 def damaged_sets(path: Path) -> list[Path]:
     """Return the damaged outbox files that were moved aside from `path`, oldest first."""
-    found = path.parent.glob(f"{_escaped(path.name)}{_SET}*")
+    return beside(path, f"{_SET}*")
+
+
+def beside(path: Path, pattern: str) -> list[Path]:
+    """Return the files whose names go on from the outbox's as `pattern`, but for logs and such."""
+    found = path.parent.glob(f"{_escaped(path.name)}{pattern}")
     return sorted(file for file in found if not file.name.endswith(_COMPANIONS))
 
 
@@ -164,6 +169,7 @@ def begin_anew(
         OutboxDamagedError: if nobody can tell whose outbox it was.
         OSError: if a file cannot be read, made or moved. The damaged set is at its path then.
     """
+    copied(path).unlink(missing_ok=True)  # it was not put there, and the outbox has gone on since
     found = salvage.read(path)
     if owner is None and found.client_id is not None and found.base_url is not None:
         owner = found.client_id, found.base_url
@@ -172,7 +178,7 @@ def begin_anew(
         raise _ownerless(path)
     _make(_being_made(path), found, *owner, key)
     _being_made(path).replace(_ready(path))
-    _sync_folder(path)
+    sync_folder(path)
     aside = _free_name(path)
     path.rename(aside)
     _finish(path, aside)
@@ -185,19 +191,26 @@ def begin_anew(
 
 
 def finish_interrupted(path: Path) -> None:
-    """Put a new outbox in its place that a process which died had ready.
+    """Put a new outbox, or a copy (see `copying`), in its place that is ready and not there yet.
 
-    Where the damaged one is still at the path, it may have been written since, so nothing is
-    taken over: the next salvage makes another.
+    Where the old one is still at the path, it may have been written since, so nothing is taken
+    over: the next salvage makes another.
     """
-    if is_interrupted(path):
+    if not is_interrupted(path):
+        return
+    if copied(path).exists():
+        for companion in _COMPANIONS:
+            path.with_name(path.name + companion).unlink(missing_ok=True)
+        copied(path).rename(path)
+        sync_folder(path)
+    else:
         sets = damaged_sets(path)
         _finish(path, sets[-1] if sets else _free_name(path))
 
 
 def is_interrupted(path: Path) -> bool:
-    """Tell whether a process died between moving the damaged file aside and the new one in."""
-    return identity(path) is None and _ready(path).exists()
+    """Tell whether a process died between taking the old file away and putting the new one in."""
+    return identity(path) is None and (copied(path).exists() or _ready(path).exists())
 
 
 def leave_companions(path: Path) -> None:
@@ -209,7 +222,7 @@ def leave_companions(path: Path) -> None:
 def _finish(path: Path, aside: Path) -> None:
     _move_companions(path, aside)
     _ready(path).rename(path)
-    _sync_folder(path)
+    sync_folder(path)
 
 
 def _move_companions(path: Path, aside: Path) -> None:
@@ -227,6 +240,11 @@ def _ready(path: Path) -> Path:
     return path.with_name(f"{path.name}.salvaged")
 
 
+def copied(path: Path) -> Path:
+    """Return where a copy is when it is whole."""
+    return path.with_name(f"{path.name}.copied")
+
+
 def _free_name(path: Path) -> Path:
     """Return a name for the damaged set that no file has, with the time in UTC."""
     moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
@@ -238,7 +256,12 @@ def _free_name(path: Path) -> Path:
             return path.with_name(name)
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
+    """Have the names of the outbox's files outlast a power cut.
+
+    Raises:
+        OSError: if that cannot be.
+    """
     descriptor = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)

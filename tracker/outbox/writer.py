@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 from sqlalchemy.exc import DBAPIError
 
 from tracker import canonical, log
-from tracker.errors import OutboxDamagedError, OutboxError, TrackerClosedError
+from tracker.errors import OutboxError, TrackerClosedError
 from tracker.outbox import account, schema
+from tracker.outbox.open_files import ReplacedError
 from tracker.outbox.tables import events as events_table
 
 if TYPE_CHECKING:
@@ -353,7 +354,7 @@ class Writer:
         Returns None, having done nothing, when this thread is inside a write already.
 
         Raises:
-            OutboxDamagedError: if the file at the path is another one.
+            ReplacedError: if the file at the path is another one.
         """
         inside = self._is_leading()
         try:
@@ -525,7 +526,7 @@ class Writer:
             pass
         self._stale, self._connection = self._connection or self._stale, None
         self._head = None
-        raise OutboxDamagedError(f"the outbox {self._path} was deleted or replaced")
+        raise ReplacedError(f"the outbox {self._path} was deleted or replaced")
 
     def take_stale(self) -> Connection | None:
         """Hand over the connection to the file that is no longer at the path, if there is one."""
