@@ -137,6 +137,48 @@ def await_(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+SALVAGE = """
+import resource, sys, time
+from tracker import APIConfig
+from tracker.outbox.outbox import Outbox
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000
+
+settings = APIConfig(client_id="c", api_key="k", base_url="http://127.0.0.1:9",
+                     outbox_path=sys.argv[1], chain_key="a chain key of the tests")
+before, began = peak(), time.monotonic()
+outbox = Outbox(settings)
+took = time.monotonic() - began
+with outbox.reading() as connection:
+    rows = connection.exec_driver_sql("SELECT count(*) FROM events").scalar()
+outbox.close()
+print(rows, peak() - before, took)
+"""
+
+
+def test_a_salvage_of_a_large_outbox(
+    config: Callable[..., APIConfig], full: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It takes no more memory than one of a small outbox."""
+    rows = 200_000 if full else 20_000
+    settings = config(base_url="http://127.0.0.1:9", client_id="c")
+    fill(settings, rows)
+    size = settings.outbox_path.stat().st_size
+    with settings.outbox_path.open("r+b") as file:
+        file.write(bytes(90))
+    program = [sys.executable, "-c", SALVAGE, str(settings.outbox_path)]
+    output = subprocess.run(program, cwd=ROOT, capture_output=True, check=True, text=True).stdout
+    salvaged, grown_mb, took = map(float, output.split())
+    print_fault(
+        capsys,
+        full,
+        f"salvage of {rows} rows, {size / MB:.0f} MB: {took:.0f} s, memory + {grown_mb:.0f} MB",
+    )
+    assert salvaged == rows
+    assert grown_mb <= 20
+
+
 def test_the_file_shrinks(
     config: Callable[..., APIConfig], full: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from tracker.config import APIConfig
     from tracker.outbox.owner import Owner
-    from tracker.outbox.salvage import Row
+    from tracker.outbox.replacement import Judged
     from tracker.outbox.writer import Transaction
 
 FileId: TypeAlias = "tuple[int, int] | None"
@@ -80,7 +80,7 @@ class OutboxFile:
         self._read_connection: Connection | None = None
         self._snapshots = Snapshots()
         self._damage: OutboxDamagedError | None = None
-        self._rescued: list[Row] = []
+        self._rescued: list[Judged] = []
         self._look_at = time.monotonic() + _LOOK_SECONDS  # opening it looks at everything
         self._mend_at = 0.0
         self._closed = False
@@ -385,7 +385,7 @@ class OutboxFile:
         )
         if old is not None:
             try:
-                self._rescued += replacement.undelivered(old)
+                self._rescued += replacement.undelivered(old, self._chain_key)
             except SQLAlchemyError as error:
                 log.error("what the deleted outbox held cannot be read: %s", error)
             old.close()
