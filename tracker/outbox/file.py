@@ -18,7 +18,7 @@ from tracker.errors import (
     OutboxError,
     TrackerClosedError,
 )
-from tracker.outbox import copying, open_files, owner, replacement, schema
+from tracker.outbox import copying, open_files, owner, planted, replacement, schema
 from tracker.outbox.ballast import is_disk_full
 from tracker.outbox.engine import make_engine
 from tracker.outbox.locks import FileLock
@@ -206,6 +206,8 @@ class OutboxFile:
                 self._close_read_connection()
                 if isinstance(error, (SQLAlchemyError, OSError)):
                     raise self._explain(error) from error
+                if isinstance(error, (TypeError, ValueError)):
+                    self._blame_values(error)
                 raise
 
     @contextmanager
@@ -223,6 +225,9 @@ class OutboxFile:
                 yield connection
         except (SQLAlchemyError, OSError) as error:
             raise self._explain(error) from error
+        except (TypeError, ValueError) as error:
+            self._blame_values(error)
+            raise
         finally:
             self._snapshots.end()
 
@@ -250,6 +255,18 @@ class OutboxFile:
             self._damage = explained
         self._look_at = 0.0
         return explained
+
+    def _blame_values(self, error: Exception) -> None:
+        """Return unless values of wrong types in damaged bookkeeping can be what stopped a read.
+
+        Raises:
+            OutboxDamagedError: if so.
+        """
+        with contextlib.suppress(SQLAlchemyError), self._connect_reader() as connection:
+            try:
+                planted.check_values(connection)
+            except OutboxDamagedError as damage:
+                raise self._explain(damage) from error
 
     def _check_open(self) -> None:
         if self._closed:
@@ -284,7 +301,7 @@ class OutboxFile:
         try:
             if self._damage is not None:
                 raise self._damage
-            self._writer.run(_check_length(self.path))
+            self._writer.run(_check_whole(self.path))
         except OutboxDamagedError as error:
             if not self.mend(error, generation):
                 raise
@@ -509,11 +526,15 @@ class OutboxFile:
         self._leave_file()
 
 
-def _check_length(path: Path) -> Callable[[Transaction], None]:
-    """Return the job that sees that file and log have room for all the pages there should be."""
+def _check_whole(path: Path) -> Callable[[Transaction], None]:
+    """Return the job that sees that bookkeeping, file and log are as they can be.
+
+    File and log must have room for all the pages there should be.
+    """
 
     def job(transaction: Transaction) -> None:
         connection = transaction.connection
+        planted.check_values(connection)
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
         size = connection.exec_driver_sql("PRAGMA page_size").scalar_one()
         found = path.stat().st_size

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 # lost page; any other name that SQLite does not know is a mistake in a query.
 _DAMAGE = ("file is not a database", "malformed")
 _LOST_TABLE = re.compile(rf"no such table: (main\.)?({'|'.join(tables.metadata.tables)})$")
+_REVISION = re.compile("[0-9]{4}")
+"""What every revision of the schema looks like, future ones included."""
 _SIDECARS = ("-wal", "-shm", "-journal")
 """What SQLite appends to a database's name for its log, the log's index, and a rollback journal."""
 
@@ -131,6 +133,7 @@ def is_current(connection: Connection) -> bool:
 
     Raises:
         SchemaVersionError: if the file's schema is not known to this version.
+        OutboxDamagedError: if its bookkeeping holds what it cannot hold.
         NotAnOutboxError: if somebody has put something of theirs into its schema.
     """
     path = connection.engine.url.database
@@ -142,6 +145,9 @@ def is_current(connection: Connection) -> bool:
     if revision == tables.HEAD:
         planted.check(connection, at_head=True)
         return True
+    if not _REVISION.fullmatch(str(revision)):
+        planted.check(connection, at_head=True)
+        raise OutboxDamagedError(f"the outbox {path} is damaged: its schema's revision is none")
     if revision not in known_revisions():
         raise SchemaVersionError(
             f"{path} has the schema revision {revision!r}, which tracker {tracker.__version__} "

@@ -73,11 +73,17 @@ def _next_place(head: Head, event: Event, chain_key: bytes | None) -> Head:
 
 
 def read_head(driver: sqlite3.Connection) -> Head:
-    """Return where the outbox ends."""
+    """Return where the outbox ends.
+
+    Raises:
+        sqlite3.DatabaseError: if a seq is no number, as in a damaged file.
+    """
     newest: Head = driver.execute(_NEWEST.format("seq, chain")).fetchone() or _BEGINNING
     gap: Head = driver.execute(_NEWEST_GAP.format("last_seq, chain")).fetchone() or _BEGINNING
     (stored,) = driver.execute(_STORED).fetchone() or (0,)
-    seq, chain = max(newest, gap)
+    if not (type(gap[0]) is int and type(stored) is int):
+        raise sqlite3.DatabaseError("the bookkeeping is malformed")
+    seq, chain = gap if gap[0] >= newest[0] else newest
     return max(seq, stored), chain
 
 
