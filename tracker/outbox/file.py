@@ -24,6 +24,7 @@ from tracker.outbox.engine import make_engine
 from tracker.outbox.locks import FileLock
 from tracker.outbox.open_files import ReplacedError
 from tracker.outbox.snapshots import Snapshots
+from tracker.outbox.stopped import StoppedHolder
 from tracker.outbox.writer import Writer
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class OutboxFile:
         self._check_owner_too = check_owner
         self._lock = FileLock(self.path.with_name(f"{self.path.name}.lock"), replacement.LOCK_MARK)
         self.upload_lock = FileLock(self.path.with_name(self.path.name + ".sync-lock"))
+        self._stopped_uploader = StoppedHolder(self.upload_lock.path)
         engine = make_engine(self.path, config.durability, writer=True)
         self._chain_key = canonical.key_bytes(config.chain_key)
         self._writer = Writer(engine, self._lock, self.path, self._chain_key)
@@ -312,6 +314,27 @@ class OutboxFile:
             raise
         self._store_rescued()
         return True
+
+    def be_uploader(self) -> bool:
+        """Take the upload lock if it is free, or if its holder was stopped for long; tell if held.
+
+        For the sync thread to call every second. A stopped uploader that goes on finds its lock
+        replaced; what it sends meanwhile arrives twice at most, under the same ids.
+
+        Raises:
+            OutboxError: if the outbox cannot be written.
+        """
+        lock = self.upload_lock
+        if lock.try_acquire():
+            return True
+        if not self._stopped_uploader.look():
+            return False
+        self._writer.run(lambda _: None if lock.is_replaced() else lock.path.unlink())
+        lock.close()
+        log.warning(
+            "the process that uploads from the outbox %s is stopped; this one takes over", self.path
+        )
+        return lock.try_acquire()
 
     def _renew_locks(self) -> None:
         """Take part in the lock that others will take, where the lock file was replaced."""
