@@ -2,9 +2,11 @@
 
 A trigger fires on our inserts and can drop events unseen; a CHECK, a generated column, a conflict
 clause or an index on an expression is evaluated by every statement of ours. So a file is used only
-if all that its schema holds is what some version of tracker makes. Where one byte is all that is
-amiss, a failing disk is likelier than an attacker, and the file counts as damaged: what can be read
-of it goes into a new one, and nothing of its schema is evaluated then either.
+if all that its schema holds is what some version of tracker makes, and views of other names: SQLite
+evaluates a view only for a statement that names it, and none of ours does.
+
+Where the schema is tracker's own but for one byte, or the values in its bookkeeping are not what it
+holds, that is damage: a salvage reads without SQLite and takes over what digests prove.
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ _QUERY = (
     "ORDER BY type DESC, name"
 )
 _BLANK = re.compile(r"[\s\"]")
+_FUNCTIONS = ("json_", "pragma_", "sqlite_", "_alembic_")
+"""How names begin that are tables without being in the schema, or come and go in migrations."""
 _TOKEN = re.compile(r"'(?:[^']|'')*'|\w+|[^\w\s\"]")
 
 
@@ -76,19 +80,38 @@ def check(connection: Connection, *, at_head: bool) -> None:
             views, which no migration evaluates; it is to be checked again once it is migrated.
 
     Raises:
-        NotAnOutboxError: naming the first object at fault, or the table of bookkeeping that holds
-            values of types that it never has.
-        OutboxDamagedError: if an object is ours but for one byte.
+        NotAnOutboxError: naming the first object at fault.
+        OutboxDamagedError: if that is ours but for one byte; or as `check_values`.
     """
     for kind, name, sql in _objects(connection):
         if kind == "table" and name.startswith("sqlite_"):
             continue  # SQLite's own, as ANALYZE makes them
         if kind == "index" and sql is None:
             continue  # comes with a table's own UNIQUE or PRIMARY KEY
+        if kind == "view" and not _is_reserved(name):
+            continue  # an analyst's
         _compare(connection, kind, name, sql, older=not at_head)
     if at_head:
-        for (table,) in connection.exec_driver_sql(_odd_values()):
-            raise _refusal(connection, f"its table {table!r} holds values of the wrong type")
+        check_values(connection)
+
+
+def check_values(connection: Connection) -> None:
+    """Return if the bookkeeping of an outbox with the present schema holds what it can hold.
+
+    Raises:
+        OutboxDamagedError: naming a table with values of types that it never has.
+    """
+    for (table,) in connection.exec_driver_sql(_odd_values()):
+        raise OutboxDamagedError(
+            f"the outbox {connection.engine.url.database} is damaged: its table {table!r} holds "
+            "values of the wrong type"
+        )
+
+
+def _is_reserved(name: str) -> bool:
+    """Tell whether a statement of tracker's, or SQLite itself, may mean something by a name."""
+    lower = name.lower()  # as SQLite compares them
+    return lower.startswith(_FUNCTIONS) or lower in {ours for _, ours in _ours(tables.metadata)}
 
 
 @cache

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
 from sqlalchemy.exc import DBAPIError
 
 from tracker import canonical, log
-from tracker.errors import OutboxDamagedError, OutboxError, TrackerClosedError
+from tracker.errors import OutboxError, TrackerClosedError
 from tracker.outbox import account, schema
+from tracker.outbox.open_files import ReplacedError
 from tracker.outbox.tables import events as events_table
 
 if TYPE_CHECKING:
@@ -72,11 +73,17 @@ def _next_place(head: Head, event: Event, chain_key: bytes | None) -> Head:
 
 
 def read_head(driver: sqlite3.Connection) -> Head:
-    """Return where the outbox ends."""
+    """Return where the outbox ends.
+
+    Raises:
+        sqlite3.DatabaseError: if a seq is no number, as in a damaged file.
+    """
     newest: Head = driver.execute(_NEWEST.format("seq, chain")).fetchone() or _BEGINNING
     gap: Head = driver.execute(_NEWEST_GAP.format("last_seq, chain")).fetchone() or _BEGINNING
     (stored,) = driver.execute(_STORED).fetchone() or (0,)
-    seq, chain = max(newest, gap)
+    if not (type(gap[0]) is int and type(stored) is int):
+        raise sqlite3.DatabaseError("the bookkeeping is malformed")
+    seq, chain = gap if gap[0] >= newest[0] else newest
     return max(seq, stored), chain
 
 
@@ -122,9 +129,20 @@ class Transaction:
 
     def append(self, event: Event) -> int:
         """Give `event` the next place in the outbox and its link of the chain; return its seq."""
-        seq, chain = self.head = _next_place(self.head, event, self._chain_key)
-        self._rows.append((seq, *event, chain))
-        return seq
+        return self._append(event, _next_place(self.head, event, self._chain_key))
+
+    def append_unproven(self, event: Event) -> int:
+        """Do the same with an event out of a damaged outbox; its link says that it is unproven."""
+        if self._chain_key is None:
+            return self.append(event)
+        seq, chain = self.head
+        chain = canonical.unproven_chain(chain, event.digest, self._chain_key)
+        return self._append(event, (seq + 1, chain))
+
+    def _append(self, event: Event, place: Head) -> int:
+        self.head = place
+        self._rows.append((place[0], *event, place[1]))
+        return place[0]
 
     def flush(self) -> None:
         """Insert the rows appended so far."""
@@ -369,7 +387,7 @@ class Writer:
         Returns None, having done nothing, when this thread is inside a write already.
 
         Raises:
-            OutboxDamagedError: if the file at the path is another one.
+            ReplacedError: if the file at the path is another one.
         """
         inside = self._is_leading()
         try:
@@ -541,7 +559,7 @@ class Writer:
             pass
         self._stale, self._connection = self._connection or self._stale, None
         self._head = None
-        raise OutboxDamagedError(f"the outbox {self._path} was deleted or replaced")
+        raise ReplacedError(f"the outbox {self._path} was deleted or replaced")
 
     def take_stale(self) -> Connection | None:
         """Hand over the connection to the file that is no longer at the path, if there is one."""
