@@ -211,6 +211,37 @@ def test_pruning_gives_space_back(outbox: Outbox) -> None:
     assert outbox.path.stat().st_size < before / 4
 
 
+@pytest.mark.parametrize("rewritten", [True, False])
+def test_a_file_that_is_nearly_empty_is_written_anew(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch, rewritten: bool
+) -> None:
+    """SQLite takes hours to give millions of pages back one by one: only where there is no room."""
+    monkeypatch.setattr("tracker.outbox.size._MANY_PAGES", 50)
+    fill(outbox, 500, size=1000)
+    deliver(outbox)
+    fill(outbox, 3)
+    called = []
+
+    def give_back(_: object) -> None:
+        called.append("page by page")
+
+    def fail(_: object) -> None:
+        raise OutboxError("no room for it")
+
+    if rewritten:
+        monkeypatch.setattr("tracker.outbox.retention.give_back_pages", give_back)
+    else:
+        monkeypatch.setattr("tracker.outbox.scrub.rewrite", fail)
+    before = outbox.path.stat().st_size
+    assert outbox.prune(retention_days=-1) == 500
+    outbox.empty_log()
+    assert outbox.path.stat().st_size < before / 4
+    assert called == []
+    fill(outbox, 2)
+    assert problems(outbox) == []
+    assert book(outbox).pending == 6, "three, the report, and two"
+
+
 def test_size_policy_refuse(
     config: Callable[..., APIConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -341,6 +341,19 @@ class Outbox(OutboxFile):
             return False
         return True
 
+    def rewrite(self) -> bool:
+        """Write the file anew, so that it takes no more room than it needs; calls wait meanwhile.
+
+        Returns False, having done nothing, inside a write of this thread.
+
+        Raises:
+            OutboxError: if it cannot be.
+        """
+        try:
+            return bool(self._writer.alone(scrub.rewrite))
+        except (DBAPIError, OSError) as error:
+            raise schema.explain(self.path, error) from error
+
     def prune(self, retention_days: float | None = None) -> int:
         """Remove events delivered long ago, log how many of each type, and return how many.
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from tracker.outbox.writer import Transaction
 
 CHUNK = 200
+_GIVE_BACK_SECONDS = 0.02
+"""How long giving back pages holds the write lock at most."""
 
 EVERY = "*"
 """The pattern of the types that no other pattern fits."""
@@ -226,7 +228,10 @@ def give_back_pages(transaction: Transaction) -> None:
     """Return some free pages to the file system, so that the file shrinks."""
     # The pragma frees one page a step, and sqlite3 takes but one step of a statement that returns
     # no columns, whatever the number of pages asked for.
+    end = time.monotonic() + _GIVE_BACK_SECONDS  # each may be slow, and calls wait meanwhile
     for _ in range(CHUNK):
+        if time.monotonic() >= end:
+            return
         transaction.connection.exec_driver_sql("PRAGMA incremental_vacuum(1)")
 
 

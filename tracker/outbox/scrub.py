@@ -29,6 +29,14 @@ def due(connection: Connection) -> int:
     return int(connection.exec_driver_sql("SELECT scrub_due FROM sync_state").scalar_one())
 
 
+def rewrite(connection: Connection) -> bool:
+    """Write the file anew, and cut it off where nobody reads an old state of it."""
+    connection.exec_driver_sql("VACUUM")
+    connection.exec_driver_sql(f"PRAGMA busy_timeout={_BUSY_MS}")
+    connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").close()
+    return True
+
+
 def scrub(connection: Connection) -> bool:
     """Write the file anew and empty its log, as far as is due; tell whether all of it is done.
 

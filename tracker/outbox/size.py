@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from tracker.errors import OutboxFullError
+from tracker import log
+from tracker.errors import OutboxError, OutboxFullError
 from tracker.outbox import retention
 
 if TYPE_CHECKING:
@@ -14,6 +15,13 @@ if TYPE_CHECKING:
 
 _CHECK_EVERY = 64
 """Events between two looks at the outbox's size."""
+_MANY_PAGES = 20_000
+"""Free pages from which on SQLite takes long to give one back: it looks for it in a list of them.
+At 1.3 million, which 5 GB are, it gave back 150 in a second."""
+_FEW_PAGES = 8_192
+"""Pages in use, 32 MB, up to which the file is written anew in place of that; calls wait for it."""
+_SHRINK_SECONDS = 30.0
+"""How long the sync thread shrinks the file at a time, for it does not upload meanwhile."""
 _LOOK_AGAIN_SECONDS = 1.0
 """How long a full outbox is taken for full without another look."""
 
@@ -80,12 +88,23 @@ class SizeBound:
             self.shrink()
 
     def shrink(self) -> None:
-        """Return the file's free pages to the file system."""
-        free = -1
-        while True:
-            self._outbox.run(retention.give_back_pages)
+        """Return the file's free pages to the file system, as many as can be in some time."""
+        before, end = -1, time.monotonic() + _SHRINK_SECONDS
+        while time.monotonic() < end:
             with self._outbox.reading() as connection:
-                left = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
-            if left in (0, free):
+                free = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
+                used = connection.exec_driver_sql("PRAGMA page_count").scalar_one() - free
+            if free in (0, before):
                 return
-            free = left
+            if before < 0 and free > _MANY_PAGES and used < _FEW_PAGES and self._rewrite():
+                return
+            before = free
+            self._outbox.run(retention.give_back_pages)
+
+    def _rewrite(self) -> bool:
+        """Write the file anew without its free pages; tell whether that could be done."""
+        try:
+            return self._outbox.rewrite()
+        except OutboxError as error:
+            log.info("the outbox cannot be written anew, and shrinks slowly: %s", error)
+            return False
