@@ -55,7 +55,7 @@ class Life:
 
     def _acts(self) -> list[Callable[[Outbox], object]]:
         return [self._write, self._write, self._write_much, Outbox.empty_log, self._settle,
-                self._read, lambda outbox: outbox.look(now=True)]  # fmt: skip
+                self._read, self._look, self._look]  # fmt: skip
 
     def _write(self, outbox: Outbox) -> None:
         for _ in range(self._chance.randrange(1, 30)):
@@ -73,6 +73,12 @@ class Life:
         with outbox.reading() as connection:
             batch = uploads.next_batch(connection, 20, 1 << 20)
         outbox.run(uploads.settle(batch))
+
+    def _look(self, outbox: Outbox) -> None:
+        outbox.look(now=True)
+        thread = outbox._old_readers._thread
+        if thread is not None:  # a copy is made; who dies meanwhile dies in the midst of it
+            thread.join(1)
 
     def _read(self, _: Outbox) -> None:
         """Read an old state for a while, as another program does."""
@@ -137,7 +143,7 @@ def strain(path: Path, notes: Path, seconds: float, seed: int) -> dict[str, int]
 
 def _main(path: str, notes: str, seconds: str, seed: str) -> None:
     engine.WAL_PAGES = 60
-    old_readers.LARGE_LOG_BYTES = 1_500_000
+    old_readers.LARGE_LOG_BYTES = 500_000
     old_readers._LEAST_REST_SECONDS = 0.1
     sys.stdout.write(json.dumps(strain(Path(path), Path(notes), float(seconds), int(seed))))
 

@@ -49,3 +49,4 @@ def test_no_salvage_without_damage(
     assert not missing
     assert not problems
     assert found["killed"] > (1_000 if full else 5)
+    assert found["files"] > (10 if full else 0), "none was left to a reader"

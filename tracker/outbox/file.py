@@ -23,6 +23,7 @@ from tracker.outbox.ballast import is_disk_full
 from tracker.outbox.engine import make_engine
 from tracker.outbox.locks import FileLock
 from tracker.outbox.open_files import ReplacedError
+from tracker.outbox.rescue import Rescue
 from tracker.outbox.snapshots import Snapshots
 from tracker.outbox.stopped import StoppedHolder
 from tracker.outbox.writer import Writer
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 
     from tracker.config import APIConfig
     from tracker.outbox.owner import Owner
-    from tracker.outbox.replacement import Judged
-    from tracker.outbox.writer import Transaction
 
 FileId: TypeAlias = "tuple[int, int] | None"
 """Device and inode."""
@@ -82,7 +81,7 @@ class OutboxFile:
         self._read_connection: Connection | None = None
         self._snapshots = Snapshots()
         self._damage: OutboxDamagedError | None = None
-        self._rescued: list[Judged] = []
+        self._rescued = Rescue()
         self._look_at = time.monotonic() + _LOOK_SECONDS  # opening it looks at everything
         self._mend_at = 0.0
         self._closed = False
@@ -303,7 +302,7 @@ class OutboxFile:
         try:
             if self._damage is not None:
                 raise self._damage
-            self._writer.run(_check_whole(self.path))
+            self._writer.run(replacement.check_in_use(self.path))
         except OutboxDamagedError as error:
             if not self.mend(error, generation):
                 raise
@@ -312,7 +311,7 @@ class OutboxFile:
             if not is_disk_full(error) and self.pause():
                 self.resume()
             raise
-        self._store_rescued()
+        self._rescued.store(self._writer)
         return True
 
     def be_uploader(self) -> bool:
@@ -365,7 +364,7 @@ class OutboxFile:
             return False
         finally:
             self.resume()
-        self._store_rescued()
+        self._rescued.store(self._writer)
         return True
 
     def _begin_anew(self, error: OutboxDamagedError) -> None:
@@ -413,21 +412,9 @@ class OutboxFile:
         if not self.generation:
             return  # it never was: it was replaced while it was being opened
         old = self._writer.take_stale() or self._read_connection
-        if replacement.was_salvaged(self.path, self.file) or self._goes_on_from(old):
-            if old is not None:
-                old.close()
-            return
-        log.error(
-            "the outbox %s was deleted or replaced while in use; a new one is begun with what was "
-            "not delivered%s",
-            self.path,
-            "" if old else ", but the old one cannot be read any more",
-        )
+        if not (replacement.was_salvaged(self.path, self.file) or self._goes_on_from(old)):
+            self._rescued.take(self.path, old, self._chain_key)
         if old is not None:
-            try:
-                self._rescued += replacement.undelivered(old, self._chain_key)
-            except SQLAlchemyError as error:
-                log.error("what the deleted outbox held cannot be read: %s", error)
             old.close()
 
     def _goes_on_from(self, old: Connection | None) -> bool:
@@ -437,14 +424,6 @@ class OutboxFile:
         except (SQLAlchemyError, sqlite3.Error, OSError) as error:
             log.info("what took the outbox's place cannot be read: %s", error)
             return False
-
-    def _store_rescued(self) -> None:
-        """Write what came out of a deleted file into the new one."""
-        if self._rescued:
-            rows = list(self._rescued)
-            count = self._writer.run(lambda transaction: replacement.carry_over(transaction, rows))
-            del self._rescued[: len(rows)]
-            log.warning("%d undelivered events came over from the deleted outbox", count)
 
     def exchange(self, put_in_place: Callable[[], bool]) -> bool:
         """Have another file put at the path that holds the same, while nobody writes; open it.
@@ -534,7 +513,7 @@ class OutboxFile:
         self._read_lock = threading.RLock()
         self._read_connection = None
         self._snapshots = Snapshots()
-        self._rescued = []
+        self._rescued = Rescue()
         self._writer.restart_in_child()
         self.upload_lock.forget()
 
@@ -547,23 +526,3 @@ class OutboxFile:
         self._snapshots.await_end(_SNAPSHOT_SECONDS)
         self.upload_lock.close()
         self._leave_file()
-
-
-def _check_whole(path: Path) -> Callable[[Transaction], None]:
-    """Return the job that sees that bookkeeping, file and log are as they can be.
-
-    File and log must have room for all the pages there should be.
-    """
-
-    def job(transaction: Transaction) -> None:
-        connection = transaction.connection
-        planted.check_values(connection)
-        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
-        size = connection.exec_driver_sql("PRAGMA page_size").scalar_one()
-        found = path.stat().st_size
-        with contextlib.suppress(FileNotFoundError):
-            found += path.with_name(f"{path.name}-wal").stat().st_size
-        if pages * size > found:
-            raise OutboxDamagedError(f"the outbox {path} was cut off")
-
-    return job

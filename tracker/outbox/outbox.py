@@ -290,7 +290,7 @@ class Outbox(OutboxFile):
             TrackerClosedError: if the outbox is closed.
         """
         self._check_open()
-        self._store_rescued()
+        self._rescued.store(self._writer)
         self.drain_buffer()
         with self.snapshot() as connection:
             found = erasure.find(connection, user_id)

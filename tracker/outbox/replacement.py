@@ -12,7 +12,6 @@ index alone if its file is no longer the one at the path (``databaseIsUnmoved`` 
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import time
@@ -28,6 +27,7 @@ from tracker.outbox import (
     chain_key,
     clock,
     pages,
+    planted,
     proof,
     salvage,
     schema,
@@ -36,12 +36,11 @@ from tracker.outbox import (
     uploads,
 )
 from tracker.outbox.engine import make_engine
-from tracker.outbox.found_rows import FoundRows, Place, is_intact
 from tracker.outbox.owner import Owner
 from tracker.outbox.writer import SURE_SECONDS, Transaction, driver_of, read_head
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from sqlalchemy import Connection
@@ -183,6 +182,23 @@ def check(path: Path) -> None:
         raise OutboxDamagedError(f"the outbox {path} is gone, and its write-ahead log is not")
     if path.stat().st_size and log_size and pages.log_is_cut(path):
         raise OutboxDamagedError(f"the write-ahead log of the outbox {path} is damaged")
+
+
+def check_in_use(path: Path) -> Callable[[Transaction], None]:
+    """Return the job that sees that bookkeeping, file and log are as they can be.
+
+    File and log must have room for all the pages there should be.
+    """
+
+    def job(transaction: Transaction) -> None:
+        connection = transaction.connection
+        planted.check_values(connection)
+        count = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        size = connection.exec_driver_sql("PRAGMA page_size").scalar_one()
+        if count * size > path.stat().st_size + pages.log_bytes(path):
+            raise OutboxDamagedError(f"the outbox {path} was cut off")
+
+    return job
 
 
 def begin_anew(
@@ -391,49 +407,11 @@ def _settle(connection: Connection, settled: list[tuple[int, Row]]) -> None:
     account.add(connection, account.DEAD, len(settled) - delivered)
 
 
-_ALL = f"SELECT {', '.join(tables.events.columns.keys())} FROM events WHERE "  # noqa: S608 - our own names
-_UNDELIVERED = (
-    "delivered_at_ms IS NULL "
-    "AND seq > min((SELECT settled_through FROM sync_state), "
-    "coalesce((SELECT min(seq) FROM events WHERE dead_at_ms IS NOT NULL), 1 << 62) - 1)"
-)
-_CHAIN_AT = (
-    "SELECT chain FROM events WHERE seq = ? UNION ALL SELECT chain FROM gaps WHERE last_seq = ?"
-)
-
-
-def undelivered(connection: Connection, key: bytes | None) -> list[Judged]:
-    """Return what the outbox behind a connection holds that no receipt covers, whole rows only.
-
-    Those that the chain key speaks against are left out, and logged.
-    """
-
-    def rows(condition: str, *bound: int) -> Iterator[Row]:
-        for values in connection.exec_driver_sql(_ALL + condition, bound):
-            yield salvage.make_row(values[0], list(values))
-
-    def before(seq: int) -> list[object]:
-        return list(connection.exec_driver_sql(_CHAIN_AT, (seq - 1, seq - 1)).scalars())
-
-    with contextlib.closing(FoundRows()) as found:
-        for row in rows("type = 'compliance.erased'"):
-            if is_intact(row.event):
-                found.heed(row.event)
-        for row in rows(_UNDELIVERED):
-            found.add(Place(0, 0, row.seq), row.event, delivered=False)
-        found.choose()
-        whole = (row for place in found.chosen() for row in rows("seq = ?", place.seq))
-        judged = list(proof.judge(whole, before, key))
-    good = [(row, outcome) for row, outcome in judged if outcome != proof.DISPROVEN]
-    if len(good) < len(judged):
-        log.error(_DISPROVEN, len(judged) - len(good), "lost with the file")
-    return good
-
-
-_DISPROVEN = (
+DISPROVEN_EVENTS = (
     "%d events match their digests, but not the chain key: they were changed by somebody who does "
     "not have it. They are not carried over, but %s"
 )
+"""What the log says of disproven events: how many, and where they stay."""
 
 
 def say(path: Path, result: Result, reason: object) -> None:
@@ -451,7 +429,7 @@ def say(path: Path, result: Result, reason: object) -> None:
         result.aside,
     )
     if result.disproven:
-        log.error(_DISPROVEN, result.disproven, "kept in the damaged files")
+        log.error(DISPROVEN_EVENTS, result.disproven, "kept in the damaged files")
     if result.unproven:
         log.warning(
             "%d of these events could not be proven under the chain key; `tracker-sync verify` "
