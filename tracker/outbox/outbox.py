@@ -386,15 +386,21 @@ class Outbox(OutboxFile):
             if not (is_disk_full(error) and self._ballast.free()):
                 raise
             looked = super().look(now=True)
-        self._old_readers.look()
-        if looked:
-            if self._disk_full:
-                self._free_space()
-            if self._ballast.lay():
-                self._disk_full = False
-            elif self._disk_full:
-                self._look_at = time.monotonic() + _LOOK_AGAIN_SECONDS
+        try:
+            self._old_readers.look()
+            if looked:
+                self._look_for_room()
+        except OSError as error:  # its folder may be forbidden
+            raise schema.explain(self.path, error) from error
         return looked
+
+    def _look_for_room(self) -> None:
+        if self._disk_full:
+            self._free_space()
+        if self._ballast.lay():
+            self._disk_full = False
+        elif self._disk_full:
+            self._look_at = time.monotonic() + _LOOK_AGAIN_SECONDS
 
     def _free_space(self) -> None:
         """Remove what is delivered, and cut the log off; what cannot be done waits for more room.

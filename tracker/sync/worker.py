@@ -210,6 +210,8 @@ class Worker:
             self._outbox.drain_buffer()
         except OutboxError as error:
             self._say_once(str(error), traceback=False)
+        except Exception as error:  # noqa: BLE001 - the host must not lose its uploader to a bug
+            self._say_once(repr(error), traceback=True)
 
     def _sleep(self, seconds: float) -> None:
         """Sleep until a token comes, at most so long; use up all tokens."""
