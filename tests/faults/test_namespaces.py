@@ -125,12 +125,10 @@ def test_an_interface_is_down_for_an_outage(
     """As on a ship out of reach: the system itself says that there is no way."""
     device.log(5)
     assert device.tell("flush", _SECONDS)["pending"] == 0
-    passed = wire.passed
     wire.link(up=False)
     device.log(50)
     report, cpu = outage(device, 20 if full else 1)
     assert report["pending"] == len(device.acknowledged) - 5
-    assert wire.passed <= passed + 2, "nothing got out"
     wire.link(up=True)
     assert device.tell("flush", _SECONDS)["pending"] == 0
     log = device.tell("report")["log"]

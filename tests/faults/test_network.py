@@ -76,6 +76,11 @@ def _answering(status: str, body: bytes, *headers: str) -> Callable[[Scene], Non
     return _behaving(faulty.answer_all(status, body, *headers))
 
 
+def _drip(scene: Scene) -> None:
+    scene.proxy.switch(faulty.slow(answer_bytes_per_second=1))
+    scene.lines += 1  # the end of the fault cuts an answer off, which is another trouble
+
+
 def _refuse(scene: Scene) -> None:
     scene.reaches = False
     scene.proxy.refuse()
@@ -166,7 +171,7 @@ FAULTS: dict[str, Callable[[Scene], None]] = {
     "accepted, never answered": _behaving(faulty.silent),
     "reset in the request": _behaving(faulty.reset_in_request),
     "reset in the receipt": _behaving(faulty.lose_receipt),
-    "a byte a second": _behaving(faulty.slow(answer_bytes_per_second=1)),
+    "a byte a second": _drip,
     "1 kB/s": _getting_through(
         faulty.slow(answer_bytes_per_second=1000, request_bytes_per_second=1000)
     ),
