@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tracker.config import APIConfig
     from tracker.outbox.owner import Owner
     from tracker.outbox.salvage import Row
-    from tracker.outbox.writer import Transaction
+    from tracker.outbox.transaction import Transaction
 
 FileId: TypeAlias = "tuple[int, int] | None"
 """Device and inode."""

@@ -21,9 +21,11 @@ from tracker import log
 from tracker.erasure import ERASED
 from tracker.errors import NotAnOutboxError, OutboxDamagedError
 from tracker.outbox import account, chain_key, pages, salvage, schema, scrub, tables, uploads
+from tracker.outbox import head as heads
 from tracker.outbox.engine import make_engine
 from tracker.outbox.owner import Owner
-from tracker.outbox.writer import SURE_SECONDS, Transaction, driver_of, read_head
+from tracker.outbox.transaction import Transaction, driver_of
+from tracker.outbox.writer import SURE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -270,7 +272,7 @@ def _in_transaction(
 ) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
     driver = driver_of(connection)
-    transaction = Transaction(connection, driver, read_head(driver), key)
+    transaction = Transaction(connection, driver, heads.read(driver), key)
     work(transaction)
     account.note_stored(transaction.connection, transaction.head[0])
     connection.exec_driver_sql("COMMIT")

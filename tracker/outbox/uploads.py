@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from tracker.outbox.writer import Transaction
+    from tracker.outbox.transaction import Transaction
 
 DAMAGED = "damaged"
 """Code of a dead letter whose row no longer matches its digest."""
