@@ -39,11 +39,11 @@ class Turns(NamedTuple):
 
 def measure(scale: Scale) -> Iterator[Figure]:
     """Yield the figures of draining into a bare sink and into the collector."""
-    rounds, events = scale.of(5, 3), scale.of(20_000, 10_000)
-    took = children.run(into_sink, rounds, events, timeout=180)
+    rounds, events = 3, scale.of(100_000, 10_000)
+    took = children.run(into_sink, rounds, events, timeout=300)
     yield _figure(took, events, "sink", "a bare sink", 1.25, rounds)
-    events = scale.of(10_000, 5_000)
-    took = children.run(into_collector, rounds, events, timeout=180)
+    events = scale.of(50_000, 10_000)
+    took = children.run(into_collector, rounds, events, timeout=300)
     yield _figure(took, events, "collector", "tracker-collector on SQLite", 1.2, rounds)
     yield Figure(
         "drain.collector.rate",
