@@ -36,6 +36,8 @@ class Health:
         paused_because: Why uploading waits now, or None.
         storage_error: Why the outbox could not be written or read when last tried, or None. If it
             cannot be read now, the figures are those that were last seen.
+        log_bytes: Size of SQLite's write-ahead log. It is large while another program reads an old
+            state of the outbox; see README, "What happens when …".
         damaged_sets: Damaged outbox files that were moved aside, oldest first; see README,
             "What happens when …".
     """
@@ -54,6 +56,7 @@ class Health:
     last_error_ms: int | None = None
     paused_because: str | None = None
     storage_error: str | None = None
+    log_bytes: int = 0
     damaged_sets: tuple[Path, ...] = ()
 
     @property

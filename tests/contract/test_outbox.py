@@ -534,17 +534,26 @@ def test_closing_says_what_memory_takes_along(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc what a descriptor is")
+@pytest.mark.parametrize("made_by", ["nobody", "a process that died", "a process that goes on"])
 def test_new_folders_outlast_a_power_cut(
-    config: Callable[..., APIConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: Callable[..., APIConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made_by: str
 ) -> None:
-    """The folder above each one that an outbox makes is synced: it holds the new one's name."""
+    """Before an event can be stored the folders above the outbox are synced, whoever made them."""
     synced: list[str] = []
     fsync = os.fsync
+    path = tmp_path / "a" / "b" / "outbox.sqlite3"
 
     def note(descriptor: int) -> None:
         synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
         fsync(descriptor)
 
+    if made_by != "nobody":
+        path.parent.mkdir(parents=True)
+    if made_by == "a process that goes on":
+        path.touch()
     monkeypatch.setattr(os, "fsync", note)
-    Outbox(config(outbox_path=tmp_path / "a" / "b" / "outbox.sqlite3")).close()
-    assert set(synced) == {str(tmp_path), str(tmp_path / "a")}
+    Outbox(config(outbox_path=path)).close()
+    assert {str(tmp_path), str(tmp_path / "a"), str(path.parent)} <= set(synced)
+    synced.clear()
+    Outbox(config(outbox_path=path)).close()
+    assert not synced, "once is enough"

@@ -379,9 +379,13 @@ def test_random_damage(
     assert missed <= whole / 100
 
 
-def test_the_new_outbox_is_chained_under_the_key(sample: Sample, config: MakeConfig) -> None:
-    """It remembers the key from its first event on, and `verify` proves it whole with the key."""
+@pytest.mark.parametrize("before", [None, KEY], ids=["without a key before", "with it"])
+def test_the_new_outbox_is_chained_under_the_key(
+    tmp_path: Path, config: MakeConfig, before: str | None
+) -> None:
+    """It remembers the key from its first event on; what the old chain proved stays proven."""
     settings = config(chain_key=KEY)
+    sample = Sample(config(chain_key=before), tmp_path / "sample")
     sample.copy_to(settings.outbox_path)
     with settings.outbox_path.open("r+b") as file:
         file.write(bytes(90))
@@ -393,7 +397,8 @@ def test_the_new_outbox_is_chained_under_the_key(sample: Sample, config: MakeCon
         report = integrity.verify(connection, [KEY.encode()])
     outbox.close()
     assert memory == (canonical.key_check(KEY.encode()), True)
-    assert report.proven
+    assert report.ok
+    assert report.proven == (before == KEY)
     assert report.last_seq == ALL + 1
 
 

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.faults.test_replaced import until
 from tests.migration.test_schema import FIXTURES, restore
 from tests.support import cli
-from tracker import AgentPerformanceTracker, NotAnOutboxError, OutboxError, TrackerError
+from tracker import AgentPerformanceTracker, NotAnOutboxError, OutboxError, Tracker, TrackerError
+from tracker.outbox import file as outbox_file
 from tracker.outbox.outbox import Outbox
 from tracker.testing import RecordingDestination
 
@@ -73,6 +75,14 @@ PLANTED = {
     "a view in the place of a table": (
         f"DROP TABLE sync_state; CREATE VIEW sync_state AS {FOREVER}",
         "view 'sync_state'",
+    ),
+    "a view in the place of a table, in capitals": (
+        f"DROP TABLE gaps; CREATE VIEW GAPS AS {FOREVER}",
+        "view 'GAPS'",
+    ),
+    "a view in the place of a function": (
+        f"CREATE VIEW json_each AS {FOREVER}",
+        "view 'json_each'",
     ),
     "a view in the place of the revision": (
         f"DROP TABLE alembic_version; CREATE VIEW alembic_version AS {FOREVER}",
@@ -179,6 +189,80 @@ def test_what_operators_do_is_not_taken_for_an_attack(config: MakeConfig) -> Non
         '"first_seq" INTEGER NOT NULL, PRIMARY KEY (first_seq))',
     )
     Outbox(settings).close()
+
+
+def test_a_view_of_somebodys_own_is_left_alone(config: MakeConfig) -> None:
+    """It is never evaluated, whatever it is, and is there for its maker afterwards."""
+    settings = config(base_url="http://127.0.0.1:9")
+    cli.fill(settings, 3)
+    views = [
+        "mine AS SELECT type, count(*) AS events FROM events GROUP BY type",
+        f'"for ever" AS {FOREVER}',
+        "broken AS SELECT a FROM nowhere",
+    ]
+    plant(settings.outbox_path, "; ".join(f"CREATE VIEW {view}" for view in views))
+    destination = RecordingDestination()
+    begun = time.monotonic()
+    with Tracker(settings, destination=lambda: destination) as tracker:
+        tracker.track("test.noted")
+        assert tracker.flush(20).pending == 0
+        tracker.compliance.erase_subject("nobody")
+    for command in ("verify", "doctor", "prune --days 0", "status"):
+        shown = cli.call("--outbox", settings.outbox_path, *command.split())
+        assert isinstance(shown.exception, (SystemExit, type(None))), (command, shown.exception)
+    assert time.monotonic() - begun < 30
+    with closing(sqlite3.connect(settings.outbox_path)) as connection:
+        assert dict(connection.execute("SELECT * FROM mine"))
+
+
+@pytest.mark.parametrize("age", ["0001", "0002"])
+def test_a_view_of_somebodys_own_outlasts_a_migration(config: MakeConfig, age: str) -> None:
+    """Nor does it hinder one."""
+    settings = config()
+    restore(FIXTURES / f"outbox_{age}.sql", settings.outbox_path)
+    own = "CREATE VIEW b AS SELECT a FROM nowhere; CREATE VIEW mine AS " + FOREVER  # noqa: S608 - constant text
+    plant(settings.outbox_path, own)
+    Outbox(settings, check_owner=False).close()
+    with closing(sqlite3.connect(settings.outbox_path)) as connection:
+        names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master")]
+    assert {"mine", "b"} <= set(names)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "UPDATE identity SET client_id = zeroblob(10), base_url = 7",
+        "UPDATE identity SET created_at_ms = 'long ago'",
+        "UPDATE sync_state SET settled_through = 'never', last_error = zeroblob(9)",
+        "INSERT OR REPLACE INTO account VALUES ('stored', 'many')",
+        "UPDATE alembic_version SET version_num = '0%03'",
+        "UPDATE alembic_version SET version_num = zeroblob(4)",
+    ],
+)
+@pytest.mark.parametrize("when", ["before it is opened", "while it is in use"])
+def test_damaged_bookkeeping_is_salvaged(
+    config: MakeConfig, monkeypatch: pytest.MonkeyPatch, script: str, when: str
+) -> None:
+    """The schema is ours, so no code hides in it; the rows prove themselves by their digests."""
+    monkeypatch.setattr(outbox_file, "_LOOK_SECONDS", 0.1)
+    settings = config(base_url="http://127.0.0.1:9")
+    cli.fill(settings, 3)
+    if when == "before it is opened":
+        plant(settings.outbox_path, script)
+    elif "alembic" in script:
+        pytest.skip("nobody reads the revision while the outbox is in use")
+    destination = RecordingDestination()
+    with AgentPerformanceTracker(settings, destination=lambda: destination) as tracker:
+        assert tracker.flush(20).pending == 0
+        if when == "while it is in use":
+            plant(settings.outbox_path, script)
+            until(lambda: tracker.health().damaged_sets)
+        tracker.log_user_message("s", "fresh")
+        assert tracker.flush(20).pending == 0
+        health = tracker.health()
+    assert len(health.damaged_sets) == 1
+    assert health.accepted == 4
+    assert len({event["event_id"] for event in destination.events}) == 4
 
 
 def test_huge_and_odd_values_neither_stop_nor_break_the_upload(

@@ -210,9 +210,29 @@ def _outbox(target: Target) -> list[Check]:
                 "keep a copy of the file, see `tracker-sync verify`, and check the disk",
             )
         )
-    checks += _damaged(target.path)
+    checks += [*_log(target.path), *_damaged(target.path)]
     checks.append(_chain_key(target.config, remembered))
     return [*checks, *_queue(found, running=uploader_runs(target.path)), *_owner(target, found)]
+
+
+def _log(path: Path) -> list[Check]:
+    """Check that SQLite's log is no larger than it becomes by itself."""
+    from tracker.outbox.old_readers import LARGE_LOG_BYTES
+    from tracker.outbox.pages import log_bytes
+
+    log = log_bytes(path)
+    if log < LARGE_LOG_BYTES:
+        return []
+    return [
+        Check(
+            "log",
+            WARNING,
+            f"{path.name}-wal has {size(log)}: a program that reads an old state of the outbox "
+            "keeps SQLite from beginning its log anew",
+            f"`fuser {path}` names who has it open; where an application uploads, it leaves such "
+            "a reader behind by itself",
+        )
+    ]
 
 
 def _damaged(path: Path) -> list[Check]:

@@ -151,7 +151,7 @@ def _peek(path: Path) -> tuple[Owner, str | None]:
         with make_engine(path, "full", writer=False).connect() as connection:
             schema.is_current(connection)
             return owner.read(connection), status.revision(connection)
-    except (SQLAlchemyError, OSError) as error:
+    except (SQLAlchemyError, OSError, OutboxDamagedError) as error:
         explained = schema.explain(path, error)
         if not isinstance(explained, OutboxDamagedError):
             raise explained from error

@@ -22,7 +22,7 @@ import time
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from sqlalchemy import Connection
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_FLOOR = "delivered_since_ms"
+FLOOR = "delivered_since_ms"
 """Entry in the table `account`, which holds numbers by name: nothing counts as delivered before."""
 
 _SLACK_MS = 600_000
@@ -94,11 +94,22 @@ def _last_delivery(transaction: Transaction) -> int:
     )
 
 
+def keep_floor(connection: Connection, entries: Mapping[str, int]) -> None:
+    """Carry what a damaged outbox's account knew of leaps over to the new one's.
+
+    Where nothing of the account can be read, everything delivered counts as delivered now.
+    """
+    if not entries:
+        _raise_floor(connection, now_ms())
+    elif FLOOR in entries:
+        _raise_floor(connection, entries[FLOOR])
+
+
 def _raise_floor(connection: Connection, wall_ms: int) -> int:
     connection.exec_driver_sql(
         "INSERT INTO account (entry, events) VALUES (?, ?) "
         "ON CONFLICT (entry) DO UPDATE SET events = excluded.events",
-        (_FLOOR, wall_ms),
+        (FLOOR, wall_ms),
     )
     return wall_ms
 
@@ -109,7 +120,7 @@ def delivered_since_ms(transaction: Transaction) -> int:
     One in the future, by a clock that was wrong, becomes now.
     """
     query = "SELECT events FROM account WHERE entry = ?"
-    floor = transaction.connection.exec_driver_sql(query, (_FLOOR,)).scalar()
+    floor = transaction.connection.exec_driver_sql(query, (FLOOR,)).scalar()
     if floor is None:
         return 0
     wall = now_ms()

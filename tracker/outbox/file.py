@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 import threading
 import time
 from contextlib import contextmanager
@@ -17,11 +18,14 @@ from tracker.errors import (
     OutboxError,
     TrackerClosedError,
 )
-from tracker.outbox import open_files, owner, replacement, schema
+from tracker.outbox import copying, open_files, owner, planted, replacement, schema
 from tracker.outbox.ballast import is_disk_full
 from tracker.outbox.engine import make_engine
 from tracker.outbox.locks import FileLock
+from tracker.outbox.open_files import ReplacedError
+from tracker.outbox.rescue import Rescue
 from tracker.outbox.snapshots import Snapshots
+from tracker.outbox.stopped import StoppedHolder
 from tracker.outbox.writer import Writer
 
 if TYPE_CHECKING:
@@ -32,8 +36,6 @@ if TYPE_CHECKING:
 
     from tracker.config import APIConfig
     from tracker.outbox.owner import Owner
-    from tracker.outbox.salvage import Row
-    from tracker.outbox.transaction import Transaction
 
 FileId: TypeAlias = "tuple[int, int] | None"
 """Device and inode."""
@@ -70,6 +72,7 @@ class OutboxFile:
         self._check_owner_too = check_owner
         self._lock = FileLock(self.path.with_name(f"{self.path.name}.lock"), replacement.LOCK_MARK)
         self.upload_lock = FileLock(self.path.with_name(self.path.name + ".sync-lock"))
+        self._stopped_uploader = StoppedHolder(self.upload_lock.path)
         engine = make_engine(self.path, config.durability, writer=True)
         self._chain_key = canonical.key_bytes(config.chain_key)
         self._writer = Writer(engine, self._lock, self.path, self._chain_key)
@@ -78,7 +81,7 @@ class OutboxFile:
         self._read_connection: Connection | None = None
         self._snapshots = Snapshots()
         self._damage: OutboxDamagedError | None = None
-        self._rescued: list[Row] = []
+        self._rescued = Rescue()
         self._look_at = time.monotonic() + _LOOK_SECONDS  # opening it looks at everything
         self._mend_at = 0.0
         self._closed = False
@@ -117,7 +120,7 @@ class OutboxFile:
             schema.create_file(self.path)
             file = replacement.identity(self.path)
             if file is None:
-                raise OutboxDamagedError(f"the outbox {self.path} was deleted at once")
+                raise ReplacedError(f"the outbox {self.path} was deleted at once")
             open_files.entered(file, if_first=self._check)
             self._leave_file()
             self.file = file
@@ -204,6 +207,8 @@ class OutboxFile:
                 self._close_read_connection()
                 if isinstance(error, (SQLAlchemyError, OSError)):
                     raise self._explain(error) from error
+                if isinstance(error, (TypeError, ValueError)):
+                    self._blame_values(error)
                 raise
 
     @contextmanager
@@ -221,6 +226,9 @@ class OutboxFile:
                 yield connection
         except (SQLAlchemyError, OSError) as error:
             raise self._explain(error) from error
+        except (TypeError, ValueError) as error:
+            self._blame_values(error)
+            raise
         finally:
             self._snapshots.end()
 
@@ -234,7 +242,7 @@ class OutboxFile:
         try:
             connection.exec_driver_sql("SELECT 1 FROM sqlite_master LIMIT 1").close()
             if replacement.identity(self.path) != self.file:
-                gone = OutboxDamagedError(f"the outbox {self.path} was deleted or replaced")
+                gone = ReplacedError(f"the outbox {self.path} was deleted or replaced")
                 raise self._explain(gone)
         except BaseException:
             connection.close()
@@ -248,6 +256,18 @@ class OutboxFile:
             self._damage = explained
         self._look_at = 0.0
         return explained
+
+    def _blame_values(self, error: Exception) -> None:
+        """Return unless values of wrong types in damaged bookkeeping can be what stopped a read.
+
+        Raises:
+            OutboxDamagedError: if so.
+        """
+        with contextlib.suppress(SQLAlchemyError), self._connect_reader() as connection:
+            try:
+                planted.check_values(connection)
+            except OutboxDamagedError as damage:
+                raise self._explain(damage) from error
 
     def _check_open(self) -> None:
         if self._closed:
@@ -282,7 +302,7 @@ class OutboxFile:
         try:
             if self._damage is not None:
                 raise self._damage
-            self._writer.run(_check_length(self.path))
+            self._writer.run(replacement.check_in_use(self.path))
         except OutboxDamagedError as error:
             if not self.mend(error, generation):
                 raise
@@ -291,8 +311,29 @@ class OutboxFile:
             if not is_disk_full(error) and self.pause():
                 self.resume()
             raise
-        self._store_rescued()
+        self._rescued.store(self._writer)
         return True
+
+    def be_uploader(self) -> bool:
+        """Take the upload lock if it is free, or if its holder was stopped for long; tell if held.
+
+        For the sync thread to call every second. A stopped uploader that goes on finds its lock
+        replaced; what it sends meanwhile arrives twice at most, under the same ids.
+
+        Raises:
+            OutboxError: if the outbox cannot be written.
+        """
+        lock = self.upload_lock
+        if lock.try_acquire():
+            return True
+        if not self._stopped_uploader.look():
+            return False
+        self._writer.run(lambda _: None if lock.is_replaced() else lock.path.unlink())
+        lock.close()
+        log.warning(
+            "the process that uploads from the outbox %s is stopped; this one takes over", self.path
+        )
+        return lock.try_acquire()
 
     def _renew_locks(self) -> None:
         """Take part in the lock that others will take, where the lock file was replaced."""
@@ -323,7 +364,7 @@ class OutboxFile:
             return False
         finally:
             self.resume()
-        self._store_rescued()
+        self._rescued.store(self._writer)
         return True
 
     def _begin_anew(self, error: OutboxDamagedError) -> None:
@@ -338,14 +379,15 @@ class OutboxFile:
         try:
             replacement.finish_interrupted(self.path)
             if self.file in (None, replacement.identity(self.path)):
-                self._salvage(error)
+                if not isinstance(error, ReplacedError):
+                    self._salvage(error)
             else:
                 self._rescue()
                 replacement.leave_companions(self.path)
-        finally:
             self._close_read_connection()
+            self._open()  # under the lock, or it might be replaced again meanwhile
+        finally:
             self._lock.release()
-        self._open()
 
     def _salvage(self, error: OutboxDamagedError) -> None:
         self._close_read_connection()
@@ -367,32 +409,51 @@ class OutboxFile:
 
     def _rescue(self) -> None:
         """Take what is not delivered out of the old file, which is open here still."""
+        if not self.generation:
+            return  # it never was: it was replaced while it was being opened
         old = self._writer.take_stale() or self._read_connection
-        if replacement.was_salvaged(self.path, self.file):
-            return
-        log.error(
-            "the outbox %s was deleted or replaced while in use; a new one is begun with what was "
-            "not delivered%s",
-            self.path,
-            "" if old else ", but the old one cannot be read any more",
-        )
+        if not (replacement.was_salvaged(self.path, self.file) or self._goes_on_from(old)):
+            self._rescued.take(self.path, old, self._chain_key)
         if old is not None:
-            try:
-                self._rescued += replacement.undelivered(old)
-            except SQLAlchemyError as error:
-                log.error("what the deleted outbox held cannot be read: %s", error)
             old.close()
 
-    def _store_rescued(self) -> None:
-        """Write what came out of a deleted file into the new one."""
-        if self._rescued:
-            rows = list(self._rescued)
-            count = self._writer.run(lambda transaction: replacement.carry_over(transaction, rows))
-            del self._rescued[: len(rows)]
-            log.warning("%d undelivered events came over from the deleted outbox", count)
+    def _goes_on_from(self, old: Connection | None) -> bool:
+        """Tell whether a copy took the place of the file that was open here; see `copying`."""
+        try:
+            return copying.goes_on_from(self.path, self.owner.outbox_id, old)
+        except (SQLAlchemyError, sqlite3.Error, OSError) as error:
+            log.info("what took the outbox's place cannot be read: %s", error)
+            return False
 
-    def empty_log(self) -> None:
+    def exchange(self, put_in_place: Callable[[], bool]) -> bool:
+        """Have another file put at the path that holds the same, while nobody writes; open it.
+
+        Returns False if it was not, or cannot be now: for a long read of this process's own.
+
+        Raises:
+            OutboxError: if SQLite or the system failed.
+        """
+        if not self._snapshots.await_end(0) or not self.pause():
+            return False
+        try:
+            self._lock.acquire()
+            try:
+                if replacement.identity(self.path) != self.file or not put_in_place():
+                    return False
+            finally:
+                self._lock.release()
+            self._open()
+        except (SQLAlchemyError, sqlite3.Error, OSError) as error:
+            raise schema.explain(self.path, error) from error
+        finally:
+            self.resume()
+        return True
+
+    def empty_log(self, patience_ms: int = 0) -> None:
         """Write the log into the file and cut it off, as far as readers allow.
+
+        Args:
+            patience_ms: How long to wait for the end of their reads.
 
         Raises:
             OutboxError: if SQLite or the system failed.
@@ -404,8 +465,7 @@ class OutboxFile:
             if replacement.identity(self.path) == self.file:
                 engine = make_engine(self.path, self._config.durability, writer=True)
                 with engine.connect() as connection:
-                    # Nobody should wait for the end of a long read.
-                    connection.exec_driver_sql("PRAGMA busy_timeout = 0")
+                    connection.exec_driver_sql(f"PRAGMA busy_timeout = {patience_ms}")
                     connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").close()
         except (SQLAlchemyError, OSError) as error:
             raise schema.explain(self.path, error) from error
@@ -453,7 +513,7 @@ class OutboxFile:
         self._read_lock = threading.RLock()
         self._read_connection = None
         self._snapshots = Snapshots()
-        self._rescued = []
+        self._rescued = Rescue()
         self._writer.restart_in_child()
         self.upload_lock.forget()
 
@@ -466,19 +526,3 @@ class OutboxFile:
         self._snapshots.await_end(_SNAPSHOT_SECONDS)
         self.upload_lock.close()
         self._leave_file()
-
-
-def _check_length(path: Path) -> Callable[[Transaction], None]:
-    """Return the job that sees that file and log have room for all the pages there should be."""
-
-    def job(transaction: Transaction) -> None:
-        connection = transaction.connection
-        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
-        size = connection.exec_driver_sql("PRAGMA page_size").scalar_one()
-        found = path.stat().st_size
-        with contextlib.suppress(FileNotFoundError):
-            found += path.with_name(f"{path.name}-wal").stat().st_size
-        if pages * size > found:
-            raise OutboxDamagedError(f"the outbox {path} was cut off")
-
-    return job

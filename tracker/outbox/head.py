@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import TYPE_CHECKING, TypeAlias
 
 from tracker import canonical
 from tracker.outbox import account
 
 if TYPE_CHECKING:
-    import sqlite3
-
     from tracker.events import Event
 
 # The newest event may have been removed on purpose; then its place is kept in `gaps`. Not one query
@@ -35,12 +34,19 @@ BEGINNING: Head = (0, canonical.GENESIS)
 
 
 def read(driver: sqlite3.Connection) -> Head:
-    """Return where the outbox ends."""
+    """Return where the outbox ends.
+
+    Raises:
+        sqlite3.DatabaseError: if a seq is no number, as in a damaged file.
+    """
     seq, link, gap_seq, gap_link, stored = driver.execute(_READ).fetchone()
     newest: Head = BEGINNING if seq is None else (seq, link)
     gap: Head = BEGINNING if gap_seq is None else (gap_seq, gap_link)
-    seq, link = max(newest, gap)
-    return max(seq, stored or 0), link
+    stored = 0 if stored is None else stored
+    if not (type(gap[0]) is int and type(stored) is int):
+        raise sqlite3.DatabaseError("the bookkeeping is malformed")
+    seq, link = gap if gap[0] >= newest[0] else newest
+    return max(seq, stored), link
 
 
 def after(head: Head, event: Event, chain_key: bytes | None) -> Head:

@@ -31,7 +31,8 @@ class IntegrityReport:
         removed: Events removed on purpose (delivered and pruned, or discarded).
         problems: What does not hold, at most 1,000.
         unproven: Events that nothing speaks against, but whose links could not be checked: chained
-            under a key that was not given, or without one before a key was in use.
+            under a key that was not given, or without one before a key was in use, or carried over
+            from a damaged outbox whose chain did not prove them.
     """
 
     events: int

@@ -15,6 +15,7 @@ _FAILS = "fails"
 _WITHOUT_KEY = "without the key in use"
 _BEFORE_KEY = "without a key"
 _OTHER_KEY = "under another key"
+_SALVAGED = "out of a damaged outbox"
 
 _PROBLEMS = {
     _FAILS: ("does not follow from the one before", "do not follow from those before"),
@@ -114,6 +115,9 @@ class Links:
             yield Problem(first, "chain", said)
         elif self._outcome == _BEFORE_KEY:
             self.unproven.append(Unproven(first, last, "chained without a key"))
+        elif self._outcome == _SALVAGED:
+            reason = "came out of a damaged outbox, whose chain did not prove them"
+            self.unproven.append(Unproven(first, last, reason))
         elif self._outcome == _OTHER_KEY:
             given = "another key than the one given" if self._keys else "a key, and none is given"
             self.unproven.append(Unproven(first, last, f"chained under {given}"))
@@ -123,6 +127,9 @@ class Links:
             if any(canonical.chain(previous, digest, key) == chain for key in self._keys):
                 self._keyed = True
                 return _HOLDS
+            if any(canonical.unproven_chain(previous, digest, k) == chain for k in self._keys):
+                self._keyed = True
+                return _SALVAGED
             if canonical.chain(previous, digest) == chain:
                 if self._keyed:
                     return _WITHOUT_KEY

@@ -11,12 +11,20 @@ import threading
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from tracker.errors import OutboxDamagedError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _open: Counter[tuple[int, int]] = Counter()
+_descriptors: dict[tuple[int, int], list[int]] = {}
 _lock = threading.Lock()
-"""Guards `_open`, the number of outboxes open by device and inode."""
+"""Guards `_open`, the number of outboxes open by device and inode, and `_descriptors`, which are to
+be closed with the last of them."""
+
+
+class ReplacedError(OutboxDamagedError):
+    """Another file, or none, is at the outbox's path. Whatever is there needs no salvage for it."""
 
 
 def entered(file: tuple[int, int], if_first: Callable[[], None]) -> None:
@@ -33,6 +41,18 @@ def left(file: tuple[int, int]) -> None:
         _open[file] -= 1
         if not _open[file]:
             del _open[file]
+            for descriptor in _descriptors.pop(file, ()):
+                os.close(descriptor)
+
+
+def close_after(file: tuple[int, int], descriptor: int) -> None:
+    """Close a descriptor of `file` once no outbox is open on it any more."""
+    with _lock:
+        if _open[file]:
+            _descriptors.setdefault(file, []).append(descriptor)
+        else:
+            del _open[file]
+            os.close(descriptor)
 
 
 def _renew_lock_after_fork() -> None:

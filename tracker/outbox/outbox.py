@@ -15,6 +15,7 @@ from tracker.outbox import (
     account,
     chain_key,
     erasure,
+    pages,
     replacement,
     retention,
     schema,
@@ -25,6 +26,7 @@ from tracker.outbox import (
 from tracker.outbox.ballast import Ballast, is_disk_full
 from tracker.outbox.buffer import MemoryBuffer
 from tracker.outbox.file import OutboxFile
+from tracker.outbox.old_readers import OldReaders
 from tracker.outbox.size import SizeBound
 from tracker.outbox.status import OutboxStatus
 
@@ -67,6 +69,7 @@ class Outbox(OutboxFile):
         self._storage_error: str | None = None
         self._last_seen = OutboxStatus()
         self._bound = SizeBound(self, config)
+        self._old_readers = OldReaders(self)
         self.on_commit: Callable[[], None] = _nothing
         super().__init__(config, check_owner=check_owner)
         if check_owner:
@@ -164,6 +167,7 @@ class Outbox(OutboxFile):
         if self._ballast.spent:
             raise OutboxError(f"the disk is full; the outbox {self.path} waits for room")
         self._bound.check(events)
+        self._old_readers.appended(events)
 
     def _bear(self, events: Sequence[Event], error: OutboxError, generation: int) -> None:
         """Do what `on_error` says with events that could not be stored, if no new outbox helps."""
@@ -280,7 +284,7 @@ class Outbox(OutboxFile):
             TrackerClosedError: if the outbox is closed.
         """
         self._check_open()
-        self._store_rescued()
+        self._rescued.store(self._writer)
         self.drain_buffer()
         with self.snapshot() as connection:
             found = erasure.find(connection, user_id)
@@ -363,6 +367,7 @@ class Outbox(OutboxFile):
             if not (is_disk_full(error) and self._ballast.free()):
                 raise
             looked = super().look(now=True)
+        self._old_readers.look()
         if looked:
             if self._disk_full:
                 self._free_space()
@@ -416,6 +421,7 @@ class Outbox(OutboxFile):
             last_error_ms=sync.last_error_ms,
             paused_because=sync.paused_because if book.pending else None,
             storage_error=error,
+            log_bytes=pages.log_bytes(self.path),
             damaged_sets=tuple(replacement.damaged_sets(self.path)),
         )
 
@@ -438,6 +444,7 @@ class Outbox(OutboxFile):
     def restart_in_child(self) -> None:
         """Begin afresh in a forked child; see `OutboxFile.restart_in_child`."""
         self._buffer = self._new_buffer(self._config)
+        self._old_readers.restart_in_child()
         super().restart_in_child()
 
     def close(self) -> None:
@@ -454,6 +461,7 @@ class Outbox(OutboxFile):
             )
         else:
             self._anchor()
+        self._old_readers.close()
         self._shut()
 
     def _anchor(self) -> None:

@@ -43,10 +43,19 @@ class Frame(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """One row of some table: its rowid and its record, as bytes."""
+    """One row of some table.
+
+    Attributes:
+        rowid: Its rowid.
+        record: Its record, as bytes.
+        page: The page that it begins on: its number, or its place in the log as a negative number.
+        at: Where on the page.
+    """
 
     rowid: int
     record: bytes
+    page: int
+    at: int
 
 
 def page_bytes(file: BinaryIO) -> int:
@@ -154,6 +163,7 @@ class Pages:
         self._log = log
         file.seek(0, 2)
         self._count = -(-file.tell() // size)
+        self._last = 0, b""
         self._newest: dict[int, int] = {}
         self._doubtful: list[Frame] = []
         for frame in frames(log, size) if log is not None else ():
@@ -169,9 +179,15 @@ class Pages:
         """
         for number in range(1, max([self._count, *self._newest]) + 1):
             if not self._is_free(number):
-                yield from self._cells_of(self._page(number), number)
+                yield from self._cells_of(self._page(number), number, number)
         for frame in self._doubtful:
-            yield from self._cells_of(self._logged(frame.offset), frame.page)
+            yield from self._cells_of(self._logged(frame.offset), frame.page, -frame.offset)
+
+    def cell(self, page: int, at: int) -> Cell | None:
+        """Return a cell again that `cells` gave."""
+        if self._last[0] != page:
+            self._last = page, self._page(page) if page > 0 else self._logged(-page)
+        return self._cell(self._last[1], page, at)
 
     def _page(self, number: int) -> bytes:
         if number in self._newest:
@@ -193,17 +209,18 @@ class Pages:
             return number == 2
         return self._page(number - place)[(place - 1) * 5 :][:1] == bytes([_FREE])
 
-    def _cells_of(self, page: bytes, number: int) -> Iterator[Cell]:
+    def _cells_of(self, page: bytes, number: int, place: int) -> Iterator[Cell]:
         start = 100 if number == 1 else 0
         if page[start : start + 1] != bytes([_LEAF]):
             return
         count = int.from_bytes(page[start + 3 : start + 5], "big")
-        for place in range(start + 8, min(start + 8 + 2 * count, len(page) - 1), 2):
-            cell = self._cell(page, int.from_bytes(page[place : place + 2], "big"))
+        for pointer in range(start + 8, min(start + 8 + 2 * count, len(page) - 1), 2):
+            cell = self._cell(page, place, int.from_bytes(page[pointer : pointer + 2], "big"))
             if cell is not None:
                 yield cell
 
-    def _cell(self, page: bytes, at: int) -> Cell | None:
+    def _cell(self, page: bytes, place: int, begins: int) -> Cell | None:
+        at = begins
         try:
             length, at = varint(page, at)
             rowid, at = varint(page, at)
@@ -213,7 +230,9 @@ class Pages:
         record = page[at : at + here]
         if here < length:
             record += self._overflow(int.from_bytes(page[at + here :][:4], "big"), length - here)
-        return Cell(rowid, record) if len(record) == length else None
+        if len(record) != length:
+            return None
+        return Cell(rowid - 2**64 if rowid >= 2**63 else rowid, record, place, begins)
 
     def _local(self, length: int) -> int:
         """Return how many bytes of a record stand on its leaf (section 1.6)."""

@@ -2,7 +2,11 @@
 
 A trigger fires on our inserts and can drop events unseen; a CHECK, a generated column, a conflict
 clause or an index on an expression is evaluated by every statement of ours. So a file is used only
-if all that its schema holds is what some version of tracker makes.
+if all that its schema holds is what some version of tracker makes, and views of other names: SQLite
+evaluates a view only for a statement that names it, and none of ours does.
+
+Where the schema is tracker's own and the values in its bookkeeping are not, that is damage: values
+run no code, and a salvage reads them without SQLite and takes over what digests prove.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from tracker.errors import NotAnOutboxError
+from tracker.errors import NotAnOutboxError, OutboxDamagedError
 from tracker.outbox import tables
 
 if TYPE_CHECKING:
@@ -27,6 +31,8 @@ REVISION_TABLE = (
 """The statement that makes alembic's own table."""
 
 _QUERY = "SELECT type, name, sql FROM sqlite_master ORDER BY type DESC, name"
+_FUNCTIONS = ("json_", "pragma_", "sqlite_", "_alembic_")
+"""How names begin that are tables without being in the schema, or come and go in migrations."""
 _TOKEN = re.compile(r"'(?:[^']|'')*'|\w+|[^\w\s\"]")
 
 
@@ -65,18 +71,38 @@ def check(connection: Connection, *, at_head: bool) -> None:
             views, which no migration evaluates; it is to be checked again once it is migrated.
 
     Raises:
-        NotAnOutboxError: naming the first object at fault, or the table of bookkeeping that holds
-            values of types that it never has.
+        NotAnOutboxError: naming the first object at fault.
+        OutboxDamagedError: as `check_values`.
     """
     for kind, name, sql in connection.exec_driver_sql(_QUERY):
         if kind == "table" and name.startswith("sqlite_"):
             continue  # SQLite's own, as ANALYZE makes them
         if kind == "index" and sql is None:
             continue  # comes with a table's own UNIQUE or PRIMARY KEY
+        if kind == "view" and not _is_reserved(name):
+            continue  # an analyst's
         _compare(connection, kind, name, sql, older=not at_head)
     if at_head:
-        for (table,) in connection.exec_driver_sql(_odd_values()):
-            raise _refusal(connection, f"its table {table!r} holds values of the wrong type")
+        check_values(connection)
+
+
+def check_values(connection: Connection) -> None:
+    """Return if the bookkeeping of an outbox with the present schema holds what it can hold.
+
+    Raises:
+        OutboxDamagedError: naming a table with values of types that it never has.
+    """
+    for (table,) in connection.exec_driver_sql(_odd_values()):
+        raise OutboxDamagedError(
+            f"the outbox {connection.engine.url.database} is damaged: its table {table!r} holds "
+            "values of the wrong type"
+        )
+
+
+def _is_reserved(name: str) -> bool:
+    """Tell whether a statement of tracker's, or SQLite itself, may mean something by a name."""
+    lower = name.lower()  # as SQLite compares them
+    return lower.startswith(_FUNCTIONS) or lower in {ours for _, ours in _ours(tables.metadata)}
 
 
 @cache

@@ -12,15 +12,29 @@ index alone if its file is no longer the one at the path (``databaseIsUnmoved`` 
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, TypeAlias
 
 from tracker import log
 from tracker.erasure import ERASED
 from tracker.errors import NotAnOutboxError, OutboxDamagedError
-from tracker.outbox import account, chain_key, pages, salvage, schema, scrub, tables, uploads
+from tracker.outbox import (
+    account,
+    chain_key,
+    clock,
+    pages,
+    planted,
+    proof,
+    salvage,
+    schema,
+    scrub,
+    tables,
+    uploads,
+)
 from tracker.outbox import head as heads
 from tracker.outbox.engine import make_engine
 from tracker.outbox.owner import Owner
@@ -38,28 +52,55 @@ if TYPE_CHECKING:
 LOCK_MARK = b"The write lock of the tracker outbox beside it. Do not delete it while in use.\n"
 """Content of the lock file: it says that what lies beside it is an outbox, however damaged."""
 
+Judged: TypeAlias = "tuple[Row, str]"
+"""A row, and what is proven of it; see `proof`."""
+
 _COMPANIONS = ("-wal", "-shm")
 _SET = ".damaged-"
 _CHUNK = 1_000
 
 
-class Result(NamedTuple):
-    """How many events came over, by state, what is known to be lost, and where the old set is.
+@dataclass
+class Result:
+    """What came over, in numbers of events, and where the old set is.
 
-    Of those that came over, `erased` are markers: the old set may hold what was erased.
+    Attributes:
+        pending: Events that came over and wait to be sent.
+        delivered: Events that came over and are delivered.
+        dead: Dead letters that came over.
+        lost: Undelivered events that are known to be lost.
+        erased: Those that came over as markers: the old set may hold what was erased.
+        unproven: Those that came over though the chain key does not prove them.
+        disproven: Those that were whole and did not come over: the chain key speaks against them.
+        aside: The damaged set.
     """
 
-    pending: int
-    delivered: int
-    dead: int
-    lost: int
-    erased: int
-    aside: Path
+    pending: int = 0
+    delivered: int = 0
+    dead: int = 0
+    lost: int = 0
+    erased: int = 0
+    unproven: int = 0
+    disproven: int = 0
+    aside: Path | None = None
+
+    def count(self, row: Row, outcome: str) -> None:
+        """Count one that came over."""
+        self.pending += row.pending
+        self.delivered += row.delivered_at_ms is not None
+        self.dead += row.dead_at_ms is not None
+        self.erased += row.event.data == ERASED
+        self.unproven += outcome == proof.UNPROVEN
 
 
 def damaged_sets(path: Path) -> list[Path]:
     """Return the damaged outbox files that were moved aside from `path`, oldest first."""
-    found = path.parent.glob(f"{_escaped(path.name)}{_SET}*")
+    return beside(path, f"{_SET}*")
+
+
+def beside(path: Path, pattern: str) -> list[Path]:
+    """Return the files whose names go on from the outbox's as `pattern`, but for logs and such."""
+    found = path.parent.glob(f"{_escaped(path.name)}{pattern}")
     return sorted(file for file in found if not file.name.endswith(_COMPANIONS))
 
 
@@ -96,7 +137,8 @@ def is_ours(path: Path) -> bool:
     with path.open("rb") as file:
         if int.from_bytes(file.read(72)[68:], "big") == tables.APPLICATION_ID:
             return True
-    return bool(salvage.read(path).rows)
+    with salvage.opened(path) as found:
+        return found.count > 0
 
 
 def owner_of_damaged(path: Path) -> Owner:
@@ -106,9 +148,10 @@ def owner_of_damaged(path: Path) -> Owner:
         NotAnOutboxError: if it was none.
         OutboxDamagedError: if that cannot be read.
     """
-    found = salvage.read(path)
-    if found.client_id is not None and found.base_url is not None:
-        return Owner("", found.client_id, found.base_url, 0)
+    with salvage.opened(path) as found:
+        books = found.books
+    if books.client_id is not None and books.base_url is not None:
+        return Owner("", books.client_id, books.base_url, 0)
     if is_ours(path):
         raise _ownerless(path)
     raise NotAnOutboxError(f"{path} is not a SQLite file or no outbox; it was left as it is")
@@ -143,6 +186,23 @@ def check(path: Path) -> None:
         raise OutboxDamagedError(f"the write-ahead log of the outbox {path} is damaged")
 
 
+def check_in_use(path: Path) -> Callable[[Transaction], None]:
+    """Return the job that sees that bookkeeping, file and log are as they can be.
+
+    File and log must have room for all the pages there should be.
+    """
+
+    def job(transaction: Transaction) -> None:
+        connection = transaction.connection
+        planted.check_values(connection)
+        count = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        size = connection.exec_driver_sql("PRAGMA page_size").scalar_one()
+        if count * size > path.stat().st_size + pages.log_bytes(path):
+            raise OutboxDamagedError(f"the outbox {path} was cut off")
+
+    return job
+
+
 def begin_anew(
     path: Path,
     owner: tuple[str, str] | None,
@@ -166,40 +226,45 @@ def begin_anew(
         OutboxDamagedError: if nobody can tell whose outbox it was.
         OSError: if a file cannot be read, made or moved. The damaged set is at its path then.
     """
-    found = salvage.read(path)
-    if owner is None and found.client_id is not None and found.base_url is not None:
-        owner = found.client_id, found.base_url
-    owner = owner or fallback
-    if owner is None:
-        raise _ownerless(path)
-    _make(_being_made(path), found, *owner, key)
+    copied(path).unlink(missing_ok=True)  # it was not put there, and the outbox has gone on since
+    with salvage.opened(path) as found:
+        books = found.books
+        if owner is None and books.client_id is not None and books.base_url is not None:
+            owner = books.client_id, books.base_url
+        owner = owner or fallback
+        if owner is None:
+            raise _ownerless(path)
+        result = _make(_being_made(path), found, *owner, key)
     _being_made(path).replace(_ready(path))
-    _sync_folder(path)
-    aside = _free_name(path)
-    path.rename(aside)
-    _finish(path, aside)
+    sync_folder(path)
+    result.aside = _free_name(path)
+    path.rename(result.aside)
+    _finish(path, result.aside)
     time.sleep(2 * SURE_SECONDS)
-    states = [(row.pending, row.delivered_at_ms is not None) for row in found.rows]
-    pending, delivered = states.count((True, False)), states.count((False, True))
-    dead = len(found.rows) - pending - delivered
-    erased = sum(row.event.data == ERASED for row in found.rows)
-    return Result(pending, delivered, dead, found.lost, erased, aside)
+    return result
 
 
 def finish_interrupted(path: Path) -> None:
-    """Put a new outbox in its place that a process which died had ready.
+    """Put a new outbox, or a copy (see `copying`), in its place that is ready and not there yet.
 
-    Where the damaged one is still at the path, it may have been written since, so nothing is
-    taken over: the next salvage makes another.
+    Where the old one is still at the path, it may have been written since, so nothing is taken
+    over: the next salvage makes another.
     """
-    if is_interrupted(path):
+    if not is_interrupted(path):
+        return
+    if copied(path).exists():
+        for companion in _COMPANIONS:
+            path.with_name(path.name + companion).unlink(missing_ok=True)
+        copied(path).rename(path)
+        sync_folder(path)
+    else:
         sets = damaged_sets(path)
         _finish(path, sets[-1] if sets else _free_name(path))
 
 
 def is_interrupted(path: Path) -> bool:
-    """Tell whether a process died between moving the damaged file aside and the new one in."""
-    return identity(path) is None and _ready(path).exists()
+    """Tell whether a process died between taking the old file away and putting the new one in."""
+    return identity(path) is None and (copied(path).exists() or _ready(path).exists())
 
 
 def leave_companions(path: Path) -> None:
@@ -211,7 +276,7 @@ def leave_companions(path: Path) -> None:
 def _finish(path: Path, aside: Path) -> None:
     _move_companions(path, aside)
     _ready(path).rename(path)
-    _sync_folder(path)
+    sync_folder(path)
 
 
 def _move_companions(path: Path, aside: Path) -> None:
@@ -229,6 +294,11 @@ def _ready(path: Path) -> Path:
     return path.with_name(f"{path.name}.salvaged")
 
 
+def copied(path: Path) -> Path:
+    """Return where a copy is when it is whole."""
+    return path.with_name(f"{path.name}.copied")
+
+
 def _free_name(path: Path) -> Path:
     """Return a name for the damaged set that no file has, with the time in UTC."""
     moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
@@ -240,7 +310,12 @@ def _free_name(path: Path) -> Path:
             return path.with_name(name)
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
+    """Have the names of the outbox's files outlast a power cut.
+
+    Raises:
+        OSError: if that cannot be.
+    """
     descriptor = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -248,23 +323,30 @@ def _sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def _make(path: Path, found: Salvage, client_id: str, base_url: str, key: bytes | None) -> None:
+def _make(path: Path, found: Salvage, client_id: str, base_url: str, key: bytes | None) -> Result:
     """Make a whole outbox at `path`, on disk and without a log, of the rows found."""
     for leftover in ("", *_COMPANIONS, "-journal"):
         path.with_name(path.name + leftover).unlink(missing_ok=True)
     schema.create_file(path)
     engine = make_engine(path, "full", writer=True)
     schema.bring_up_to_date(engine, client_id, base_url)
+    result = Result(lost=found.lost)
     with engine.connect() as connection:
         if key is not None:
             _in_transaction(connection, key, chain_key.remember(key))
-        for start in range(0, len(found.rows), _CHUNK):
-            rows = found.rows[start : start + _CHUNK]
-            _in_transaction(connection, key, partial(carry_over, rows=rows))
-        account.discard(connection, account.BY_DAMAGE, found.lost)
+        judged = proof.judge(found.rows(), found.before, key)
+        while chunk := list(itertools.islice(judged, _CHUNK)):
+            _in_transaction(connection, key, partial(_append, judged=chunk, result=result))
+        _in_transaction(connection, key, uploads.recount)
+        account.discard(connection, account.BY_DAMAGE, result.lost)
+        clock.keep_floor(connection, found.books.account)
+        connection.exec_driver_sql(
+            "UPDATE sync_state SET last_success_ms = ?", (found.books.last_success_ms,)
+        )
         connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
     with path.open("rb") as file:
         os.fsync(file.fileno())
+    return result
 
 
 def _in_transaction(
@@ -278,44 +360,60 @@ def _in_transaction(
     connection.exec_driver_sql("COMMIT")
 
 
-def carry_over(transaction: Transaction, rows: Iterable[Row]) -> int:
+def carry_over(transaction: Transaction, judged: Iterable[Judged]) -> int:
     """Append rows of another outbox that this one does not hold; return how many.
 
     They get new places, in their old order, and keep event id, digest, data and state.
     """
+    result = Result()
     connection = transaction.connection
-    new = [row for row in rows if not uploads.is_stored(connection, row.event.event_id)]
-    settled: list[tuple[object, ...]] = []
-    for row in new:
-        seq = transaction.append(row.event)
-        if not row.pending:
-            settled.append((*row[2:], seq))
-    for values in settled:
-        transaction.connection.exec_driver_sql(
+    new = [
+        (row, outcome)
+        for row, outcome in judged
+        if not uploads.is_stored(connection, row.event.event_id)
+    ]
+    _append(transaction, new, result)
+    uploads.recount(transaction)
+    return result.pending + result.delivered + result.dead
+
+
+def _append(transaction: Transaction, judged: Iterable[Judged], result: Result) -> None:
+    """Append rows, but for those that are disproven, in the state that they had; count them."""
+    settled: list[tuple[int, Row]] = []
+    for row, outcome in judged:
+        if outcome == proof.DISPROVEN:
+            result.disproven += 1
+            result.lost += row.delivered_at_ms is None
+        else:
+            result.count(row, outcome)
+            append = transaction.append if outcome == proof.PROVEN else transaction.append_unproven
+            seq = append(row.event)
+            if not row.pending:
+                settled.append((seq, row))
+    connection = transaction.connection
+    _settle(connection, settled)
+    if result.erased:
+        connection.exec_driver_sql("UPDATE sync_state SET scrub_due = ?", (scrub.FILE,))
+
+
+def _settle(connection: Connection, settled: list[tuple[int, Row]]) -> None:
+    """Give rows at their new seqs the state that they had."""
+    for seq, row in settled:
+        connection.exec_driver_sql(
             "UPDATE events SET delivered_at_ms = ?, dead_at_ms = ?, dead_code = ?, "
             "dead_message = ? WHERE seq = ?",
-            values,
+            (row.delivered_at_ms, row.dead_at_ms, row.dead_code, row.dead_message, seq),
         )
-    account.add(connection, account.DELIVERED, sum(v[0] is not None for v in settled))
-    account.add(connection, account.DEAD, sum(v[0] is None for v in settled))
-    if any(row.event.data == ERASED for row in new):
-        connection.exec_driver_sql("UPDATE sync_state SET scrub_due = ?", (scrub.FILE,))
-    uploads.recount(transaction)
-    return len(new)
+    delivered = sum(row.delivered_at_ms is not None for _, row in settled)
+    account.add(connection, account.DELIVERED, delivered)
+    account.add(connection, account.DEAD, len(settled) - delivered)
 
 
-def undelivered(connection: Connection) -> list[Row]:
-    """Return what the outbox behind a connection holds that no receipt covers, whole rows only."""
-    columns = ", ".join(tables.events.columns.keys())
-    rows = [
-        salvage.make_row(values[0], list(values))
-        for values in connection.exec_driver_sql(
-            f"SELECT {columns} FROM events WHERE delivered_at_ms IS NULL "  # noqa: S608 - our names
-            "AND seq > min((SELECT settled_through FROM sync_state), "
-            "coalesce((SELECT min(seq) FROM events WHERE dead_at_ms IS NOT NULL), 1 << 62) - 1)"
-        )
-    ]
-    return salvage.choose(rows)[0]
+DISPROVEN_EVENTS = (
+    "%d events match their digests, but not the chain key: they were changed by somebody who does "
+    "not have it. They are not carried over, but %s"
+)
+"""What the log says of disproven events: how many, and where they stay."""
 
 
 def say(path: Path, result: Result, reason: object) -> None:
@@ -332,6 +430,14 @@ def say(path: Path, result: Result, reason: object) -> None:
         result.lost,
         result.aside,
     )
+    if result.disproven:
+        log.error(DISPROVEN_EVENTS, result.disproven, "kept in the damaged files")
+    if result.unproven:
+        log.warning(
+            "%d of these events could not be proven under the chain key; `tracker-sync verify` "
+            "names them",
+            result.unproven,
+        )
     if result.erased:
         log.warning(
             "%d of these events were erased, and the damaged files %s may hold what they said: "

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracker import canonical
-from tracker.erasure import ERASED, named_events
-from tracker.events import COMPLIANCE_ERASED, Event
+from tracker.events import Event
 from tracker.outbox import account, tables
-from tracker.outbox.pages import USUAL_PAGE_BYTES, Cell, Pages, page_bytes, varint
+from tracker.outbox.found_rows import FoundRows, Place
+from tracker.outbox.pages import USUAL_PAGE_BYTES, Pages, page_bytes, varint
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
     from typing import BinaryIO
 
@@ -30,13 +30,16 @@ _EVENT_COLUMNS = [_COLUMNS.index(name) for name in Event._fields]
 _STATE_COLUMNS = [
     _COLUMNS.index(name) for name in ("delivered_at_ms", "dead_at_ms", "dead_code", "dead_message")
 ]
+_CHAIN = _COLUMNS.index("chain")
+_STATE_LENGTH = len(tables.sync_state.columns)
+_LAST_SUCCESS = list(tables.sync_state.columns.keys()).index("last_success_ms")
 _INTEGER_BYTES = (0, 1, 2, 3, 4, 6, 8)
 _LEAST_TIME_MS = 2
 """0 and 1 take no bytes in a record, so that one flipped bit can make them of a NULL."""
 
 
 class Row(NamedTuple):
-    """One event as an outbox held it, with its seq there and its state."""
+    """One event as an outbox held it, with its seq there, its state, and its chain value."""
 
     seq: int
     event: Event
@@ -44,6 +47,7 @@ class Row(NamedTuple):
     dead_at_ms: int | None
     dead_code: str | None
     dead_message: str | None
+    chain: object
 
     @property
     def pending(self) -> bool:
@@ -52,45 +56,67 @@ class Row(NamedTuple):
 
 
 @dataclass
+class Books:
+    """What the bookkeeping of a damaged outbox still tells.
+
+    Attributes:
+        account: The entries of the account.
+        client_id: Whose outbox it was, or None if that cannot be read.
+        base_url: Where its events went, or None.
+        last_success_ms: When a receipt last came, or None.
+    """
+
+    account: dict[str, int] = field(default_factory=dict)
+    client_id: str | None = None
+    base_url: str | None = None
+    last_success_ms: int | None = None
+
+
 class Salvage:
     """What a damaged outbox still holds.
 
     Attributes:
-        rows: The whole rows in order of seq, each event once.
+        books: Its bookkeeping.
+        count: How many whole rows there are, each event once.
         broken: How many rows were found that do not match their digests.
-        lost: Undelivered events that are known to have been there and are not in `rows`.
-        client_id: Whose outbox it was, or None if that cannot be read.
-        base_url: Where its events went, or None.
+        lost: Undelivered events that are known to have been there and are not among the rows.
     """
 
-    rows: list[Row] = field(default_factory=list)
-    broken: int = 0
-    lost: int = 0
-    client_id: str | None = None
-    base_url: str | None = None
+    def __init__(self, pages: Pages, found: FoundRows, books: Books) -> None:
+        self._pages = pages
+        self._found = found
+        self.books = books
+        self.count = found.count()
+        self.broken = found.broken()
+        self.lost = _lost(found, books.account)
+
+    def rows(self) -> Iterator[Row]:
+        """Yield the whole rows in order of seq, reading each of them again."""
+        for place in self._found.chosen():
+            row = self._row(place)
+            if row is not None:
+                yield row
+
+    def before(self, seq: int) -> Iterator[object]:
+        """Yield what may be the chain value just before a seq."""
+        yield from self._found.gaps_to(seq - 1)
+        for place in self._found.of_seq(seq - 1):
+            row = self._row(place)
+            if row is not None:
+                yield row.chain
+
+    def _row(self, place: Place) -> Row | None:
+        cell = self._pages.cell(place.page, place.at)
+        values = None if cell is None else _values(cell.record)
+        return None if values is None else make_row(place.seq, values)
 
 
-def is_whole(row: Row, erased: Container[str]) -> bool:
-    """Decide whether a row may be carried over: intact, or erased by an event that names it.
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Salvage]:
+    """Lend what the outbox at `path` and its log still hold. Changes neither.
 
-    The rule of `verify`. And a row that an erasure names is never carried over with the data that
-    were to be forgotten, which an old page may still hold.
-    """
-    if row.event.event_id in erased:
-        return row.event.data == ERASED
-    return is_intact(row.event)
-
-
-def is_intact(event: Event) -> bool:
-    """Tell whether the event matches its digest."""
-    *columns, digest = event
-    return canonical.matches(digest, *columns)
-
-
-def read(path: Path) -> Salvage:
-    """Return what the outbox at `path` and its log still hold. Changes neither.
-
-    The caller holds the write lock, so that nobody changes them meanwhile.
+    The caller holds the write lock, so that nobody changes them meanwhile. Bounded in memory, but
+    for what is proportional to the log.
 
     Raises:
         OSError: if the file cannot be read at all.
@@ -102,76 +128,49 @@ def read(path: Path) -> Salvage:
             log = stack.enter_context(path.with_name(f"{path.name}-wal").open("rb"))
         # The size in the header may be what is damaged.
         sizes = {USUAL_PAGE_BYTES, page_bytes(file)}
-        tries = [_read(Pages(file, log, size).cells()) for size in sizes]
-        return max(tries, key=lambda found: len(found.rows))
+        tries = [_search(Pages(file, log, size), stack) for size in sorted(sizes)]
+        yield max(tries, key=lambda found: found.count)
 
 
-def _read(cells: Iterable[Cell]) -> Salvage:
-    rows: list[Row] = []
-    books: dict[str, int] = {}
-    gaps: dict[int, int] = {}
-    found = Salvage()
-    for cell in cells:
+def _search(pages: Pages, stack: contextlib.ExitStack) -> Salvage:
+    found = stack.enter_context(contextlib.closing(FoundRows()))
+    books = Books()
+    for cell in pages.cells():
         values = _values(cell.record)
         if values is None:
             continue
         if len(values) >= len(_COLUMNS):
-            rows.append(make_row(cell.rowid, values))
+            row = make_row(cell.rowid, values)
+            place = Place(cell.page, cell.at, cell.rowid)
+            found.add(place, row.event, delivered=row.delivered_at_ms is not None)
+        elif len(values) == _STATE_LENGTH and _is_time(values[_LAST_SUCCESS]):
+            books.last_success_ms = max(books.last_success_ms or 0, values[_LAST_SUCCESS])
         elif len(values) == 5 and values[4] and _are(values[1:4], str, str, str):
-            _, _, found.client_id, found.base_url, _ = values
+            if books.client_id is None:
+                _, _, books.client_id, books.base_url, _ = values
         elif len(values) == 3 and isinstance(values[1], int) and _is_digest(values[2]):
-            gaps[cell.rowid] = values[1]
+            found.add_gap(cell.rowid, values[1], values[2])
         elif len(values) == 2 and _are(values, str, int):
-            books[values[0]] = values[1]
-    found.rows, found.broken = choose(rows)
-    found.lost = _lost(found.rows, books, gaps)
-    return found
+            books.account.setdefault(*values)
+    found.choose()
+    return Salvage(pages, found, books)
 
 
-def choose(rows: list[Row]) -> tuple[list[Row], int]:
-    """Return the whole rows in order of seq, each event once, and how many others there are."""
-    erased = {name for row in rows for name in _erased_by(row.event)}
-    # Marked, and what named it is lost: its old data must not come back from an old page.
-    marked = {row.event.event_id for row in rows if _is_marked(row.event)} - erased
-    whole: dict[str, Row] = {}
-    broken: set[int] = set()
-    for row in rows:
-        if row.event.event_id not in marked and is_whole(row, erased):
-            whole.setdefault(row.event.event_id, row)
-        else:
-            broken.add(row.seq)
-    chosen = sorted(whole.values(), key=lambda row: row.seq)
-    return chosen, len(broken - {row.seq for row in chosen})
-
-
-def _erased_by(event: Event) -> Iterator[str]:
-    """Yield the ids of the events that this one says were erased."""
-    if event.type == COMPLIANCE_ERASED and is_intact(event):
-        yield from named_events(event.data)
-
-
-def _is_marked(event: Event) -> bool:
-    return event.data == ERASED and not is_intact(event)
-
-
-def _lost(rows: list[Row], books: dict[str, int], gaps: dict[int, int]) -> int:
+def _lost(found: FoundRows, books: dict[str, int]) -> int:
     """Return how many undelivered events are missing, as far as the books can be read.
 
     Without the account, every missing row that was not removed on purpose counts.
     """
-    removed = sum(last - first + 1 for first, last in gaps.items() if last >= first)
-    ends = {0, *gaps.values(), *(row.seq for row in rows)}
-    # One whose neighbour is nowhere may have its seq from a damaged byte.
-    last = max((seq for seq in ends if seq - 1 in ends), default=max(ends))
+    last = found.last_seq()
     if account.DELIVERED in books:
         settled = sum(
             count
             for entry, count in books.items()
-            if entry.startswith((account.DELIVERED, account.DISCARDED))
-            and entry.removeprefix(account.DISCARDED) not in account.WITHOUT_SEQ
+            if entry == account.DELIVERED or entry.startswith(account.DISCARDED)
+            if entry.removeprefix(account.DISCARDED) not in account.WITHOUT_SEQ
         )
-        return max(0, last - settled - sum(row.delivered_at_ms is None for row in rows))
-    return max(0, last - removed - len(rows))
+        return max(0, last - settled - found.undelivered())
+    return max(0, last - found.removed() - found.count())
 
 
 def make_row(seq: int, values: list[Any]) -> Row:
@@ -185,6 +184,7 @@ def make_row(seq: int, values: list[Any]) -> Row:
         dead if is_dead and not was_delivered else None,
         str(code) if is_dead and code is not None else None,
         str(message) if is_dead and message is not None else None,
+        values[_CHAIN],
     )
 
 

@@ -7,6 +7,7 @@ by plain SQL and alembic stays out of the process.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import sqlite3
@@ -40,6 +41,10 @@ if TYPE_CHECKING:
 # lost page; any other name that SQLite does not know is a mistake in a query.
 _DAMAGE = ("file is not a database", "malformed")
 _LOST_TABLE = re.compile(rf"no such table: (main\.)?({'|'.join(tables.metadata.tables)})$")
+_REVISION = re.compile("[0-9]{4}")
+"""What every revision of the schema looks like, future ones included."""
+_UNSYNCABLE = (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.EROFS)
+"""What is said of a folder that this user may not open, or of a file system that syncs none."""
 _SIDECARS = ("-wal", "-shm", "-journal")
 """What SQLite appends to a database's name for its log, the log's index, and a rollback journal."""
 
@@ -56,7 +61,7 @@ def create_file(path: Path) -> None:
         OutboxError: if the folder or file cannot be made or written.
     """
     try:
-        _make_folder(path.parent)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         mode = path.lstat().st_mode
@@ -76,22 +81,6 @@ def create_file(path: Path) -> None:
             )
     if not writable:
         raise OutboxError(_unwritable(path, "Permission denied"))
-
-
-def _make_folder(folder: Path) -> None:
-    """Make a folder, and those above it that are missing, to outlast a power cut.
-
-    SQLite syncs the folder that the outbox is in, and with it the names of its files; the names of
-    new folders are in those above.
-    """
-    missing = [each for each in (folder, *folder.parents) if not each.exists()]
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for made in missing:
-        descriptor = os.open(made.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _unwritable(path: Path, reason: str | None) -> str:
@@ -131,6 +120,7 @@ def is_current(connection: Connection) -> bool:
 
     Raises:
         SchemaVersionError: if the file's schema is not known to this version.
+        OutboxDamagedError: if its bookkeeping holds what it cannot hold.
         NotAnOutboxError: if somebody has put something of theirs into its schema.
     """
     path = connection.engine.url.database
@@ -142,6 +132,9 @@ def is_current(connection: Connection) -> bool:
     if revision == tables.HEAD:
         planted.check(connection, at_head=True)
         return True
+    if not _REVISION.fullmatch(str(revision)):
+        planted.check(connection, at_head=True)
+        raise OutboxDamagedError(f"the outbox {path} is damaged: its schema's revision is none")
     if revision not in known_revisions():
         raise SchemaVersionError(
             f"{path} has the schema revision {revision!r}, which tracker {tracker.__version__} "
@@ -168,7 +161,37 @@ def bring_up_to_date(engine: Engine, client_id: str, base_url: str) -> None:
         planted.check(connection, at_head=True)
 
 
+def _sync_folders(path: Path) -> None:
+    """Have the names of the outbox and of the folders above it outlast a power cut.
+
+    Which of them are new, and whether whoever made them lived to sync them, is not known here. So
+    all are synced, once in an outbox's life: by the process that makes its schema, before any
+    process can store an event. A folder that this user may not open was not made by this user.
+
+    Raises:
+        OSError: if a folder cannot be synced.
+    """
+    device = path.parent.stat().st_dev
+    for folder in path.absolute().parents:
+        if folder.stat().st_dev != device:  # another file system's: this one was mounted there
+            return
+        try:
+            _sync(folder)
+        except OSError as error:
+            if error.errno not in _UNSYNCABLE:
+                raise
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _create(connection: Connection, client_id: str, base_url: str) -> None:
+    _sync_folders(Path(connection.exec_driver_sql("PRAGMA database_list").one()[2]))
     # The first page carries the application id from the start, and in the file itself, not in its
     # log: `recognise` may look at any moment. (BEGIN IMMEDIATE would lose auto_vacuum.)
     connection.exec_driver_sql("BEGIN")

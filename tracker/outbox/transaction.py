@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
+from tracker import canonical
 from tracker.outbox import head as heads
 from tracker.outbox.tables import events as events_table
 
@@ -64,9 +65,20 @@ class Transaction:
 
     def append(self, event: Event) -> int:
         """Give `event` the next place in the outbox and its link of the chain; return its seq."""
-        seq, chain = self.head = heads.after(self.head, event, self._chain_key)
-        self._rows.append((seq, *event, chain))
-        return seq
+        return self._append(event, heads.after(self.head, event, self._chain_key))
+
+    def append_unproven(self, event: Event) -> int:
+        """Do the same with an event out of a damaged outbox; its link says that it is unproven."""
+        if self._chain_key is None:
+            return self.append(event)
+        seq, chain = self.head
+        chain = canonical.unproven_chain(chain, event.digest, self._chain_key)
+        return self._append(event, (seq + 1, chain))
+
+    def _append(self, event: Event, place: Head) -> int:
+        self.head = place
+        self._rows.append((place[0], *event, place[1]))
+        return place[0]
 
     def flush(self) -> None:
         """Insert the rows appended so far."""

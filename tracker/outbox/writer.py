@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from sqlalchemy.exc import DBAPIError
 
 from tracker import canonical, log
-from tracker.errors import OutboxDamagedError, OutboxError, TrackerClosedError
+from tracker.errors import OutboxError, TrackerClosedError
 from tracker.outbox import account, schema
 from tracker.outbox import head as heads
+from tracker.outbox.open_files import ReplacedError
 from tracker.outbox.transaction import INSERT, Transaction, driver_of
 
 if TYPE_CHECKING:
@@ -267,7 +268,7 @@ class Writer:
         Returns None, having done nothing, when this thread is inside a write already.
 
         Raises:
-            OutboxDamagedError: if the file at the path is another one.
+            ReplacedError: if the file at the path is another one.
         """
         inside = self._is_leading()
         try:
@@ -439,7 +440,7 @@ class Writer:
             pass
         self._stale, self._connection = self._connection or self._stale, None
         self._head = None
-        raise OutboxDamagedError(f"the outbox {self._path} was deleted or replaced")
+        raise ReplacedError(f"the outbox {self._path} was deleted or replaced")
 
     def take_stale(self) -> Connection | None:
         """Hand over the connection to the file that is no longer at the path, if there is one."""

@@ -1,0 +1,197 @@
+"""A program that reads an old state for long: it is left behind, so that the log stays small."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tracker.events import make_event
+from tracker.outbox import copying, old_readers, pages, replacement
+from tracker.outbox.outbox import Outbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.conftest import MakeConfig
+
+LARGE = 400_000
+
+
+@pytest.fixture(autouse=True)
+def _small_logs_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(old_readers, "LARGE_LOG_BYTES", LARGE)
+    monkeypatch.setattr(old_readers, "_LEAST_REST_SECONDS", 0)
+
+
+@pytest.fixture
+def outbox(config: MakeConfig) -> Iterator[Outbox]:
+    """An outbox of a process that uploads, with one event."""
+    opened = Outbox(config(retention_days=1))
+    assert opened.upload_lock.try_acquire()
+    opened.append(make_event("test.noted", {"n": 0}))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def reader(outbox: Outbox) -> Iterator[sqlite3.Connection]:
+    """Another program that stays in the past."""
+    with closing(sqlite3.connect(outbox.path)) as connection:
+        connection.execute("BEGIN")
+        assert numbers(connection) == [0]
+        yield connection
+
+
+def numbers(connection: sqlite3.Connection) -> list[int]:
+    return [
+        n
+        for (n,) in connection.execute("SELECT json_extract(data, '$.n') FROM events ORDER BY seq")
+    ]
+
+
+def numbers_in(path: Path) -> list[int]:
+    with closing(sqlite3.connect(path)) as connection:
+        return numbers(connection)
+
+
+def log_until(outbox: Outbox, true: Callable[[], bool], start: int = 1) -> int:
+    """Log numbered events until something is true; return the next number."""
+    end = time.monotonic() + 30
+    number = start
+    while not true():
+        assert time.monotonic() < end, "it did not come to pass"
+        outbox.append(make_event("test.noted", {"n": number}))
+        number += 1
+    return number
+
+
+def test_a_copy_takes_the_place_of_an_outbox_that_is_read_for_long(
+    outbox: Outbox, reader: sqlite3.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log is begun anew, nothing is lost, and the reader reads on what it read."""
+    last = log_until(outbox, lambda: outbox.generation == 2)
+    assert pages.log_bytes(outbox.path) < LARGE
+    assert numbers_in(outbox.path) == list(range(last))
+    assert numbers(reader) == [0]
+    assert reader.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "reads an old state" in caplog.text
+    assert not replacement.damaged_sets(outbox.path)
+    assert not copying.leftovers(outbox.path)
+
+
+def test_other_processes_go_on_in_the_copy(
+    outbox: Outbox, reader: sqlite3.Connection, config: MakeConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They find another file at the path, see that it goes on from theirs, and say nothing."""
+    with closing(Outbox(config(retention_days=1))) as other:
+        other.append(make_event("test.noted", {"n": 1}))
+        last = log_until(outbox, lambda: outbox.generation == 2, start=2)
+        other.append(make_event("test.noted", {"n": last}))
+        assert other.owner == outbox.owner
+    assert numbers_in(outbox.path) == list(range(last + 1))
+    assert "deleted" not in caplog.text
+
+
+READ_ON = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+connection.execute("BEGIN")
+connection.execute("SELECT count(*) FROM events").fetchall()
+print("reads", flush=True)
+sys.stdin.read()
+"""
+
+
+class OtherProgram:
+    """A process that reads an old state until it is closed."""
+
+    def __init__(self, path: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", READ_ON, str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "reads\n"
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+def test_no_more_old_files_are_left_to_readers_than_a_few(
+    outbox: Outbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each reader holds an outbox's worth of the disk: beyond a few the log grows instead."""
+    with ExitStack() as programs:
+        number = 1
+        for generation in (2, 3, 4):
+            programs.enter_context(closing(OtherProgram(outbox.path)))
+            number = log_until(outbox, lambda made=generation: outbox.generation == made, number)  # type: ignore[misc]
+        first = programs.pop_all()
+        with closing(OtherProgram(outbox.path)):
+            number = log_until(outbox, lambda: "old files of it are still" in caplog.text, number)
+            assert outbox.generation == 4
+            first.close()
+            log_until(outbox, lambda: outbox.generation == 5, number)
+
+
+def test_a_full_disk_keeps_the_outbox_where_it_is(
+    outbox: Outbox,
+    reader: sqlite3.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Without room for a copy the log grows, the log says why, and health() shows its size."""
+    monkeypatch.setattr(copying, "_ROOM_LEFT", 1 << 62)
+    last = log_until(outbox, lambda: "no room" in caplog.text)
+    assert outbox.health().log_bytes >= LARGE
+    assert outbox.generation == 1
+    reader.execute("COMMIT")
+    last = log_until(outbox, lambda: pages.log_bytes(outbox.path) < LARGE, last)
+    assert numbers_in(outbox.path) == list(range(last))
+    assert caplog.text.count("no room") == 1
+
+
+@pytest.mark.parametrize("died", ["before", "between"])
+def test_a_process_that_died_while_it_changed_files(
+    outbox: Outbox, reader: sqlite3.Connection, config: MakeConfig, died: str
+) -> None:
+    """The next one finds the outbox at its path, or the copy that takes its place."""
+    last = log_until(outbox, lambda: pages.log_bytes(outbox.path) >= LARGE // 2)
+    path, generation = outbox.path, outbox.generation
+    with path.open("rb") as file:
+        copy = copying.Copy(path, file.fileno())
+        assert copy.make(lambda: False)
+
+        def die() -> bool:
+            with pytest.MonkeyPatch.context() as patch:
+                name = "unlink" if died == "before" else "rename"
+                real = getattr(type(path), name)
+
+                def fail(self: Path, *rest: object, **named: object) -> object:
+                    if self in (path, replacement.copied(path)):
+                        raise KeyboardInterrupt
+                    return real(self, *rest, **named)
+
+                patch.setattr(type(path), name, fail)
+                copy.put_in_place()
+            return True
+
+        with pytest.raises(KeyboardInterrupt):
+            outbox.exchange(die)
+    assert (path.exists(), replacement.copied(path).exists()) == (died == "before", True)
+    outbox.append(make_event("test.noted", {"n": last}))
+    assert outbox.generation == generation + (died == "between")
+    outbox.look(now=True)
+    with closing(Outbox(config(retention_days=1))) as afterwards:
+        afterwards.append(make_event("test.noted", {"n": last + 1}))
+    assert numbers_in(path) == list(range(last + 2))

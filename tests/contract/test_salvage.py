@@ -1,0 +1,168 @@
+"""What comes over from a damaged outbox into the new one, and what is said of it."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tracker import canonical
+from tracker.events import make_event
+from tracker.outbox import account, clock, integrity, replacement, uploads
+from tracker.outbox.outbox import Outbox
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sqlalchemy import Connection
+
+    from tests.conftest import MakeConfig
+    from tracker import APIConfig
+
+KEY = "a chain key of the tests, long enough"
+ALL = 20
+
+
+def make(settings: APIConfig, events: int = ALL) -> None:
+    """Make an outbox with numbered events, the first five of them delivered."""
+    with closing(Outbox(settings)) as outbox:
+        for number in range(1, events + 1):
+            outbox.append(make_event("test.noted", {"n": number}))
+        with outbox.reading() as connection:
+            batch = uploads.next_batch(connection, 5, 1 << 20)
+        outbox.run(uploads.settle(batch))
+
+
+def change(path: Path, statement: str, *bound: object) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(statement, bound)
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def forge(path: Path, seq: int) -> None:
+    """Change a row as somebody who has no chain key can: its digest fits."""
+    event = make_event("test.noted", {"forged": seq})
+    change(
+        path,
+        "UPDATE events SET event_id = ?, timestamp_ms = ?, data = ?, digest = ? WHERE seq = ?",
+        event.event_id,
+        event.timestamp_ms,
+        event.data,
+        event.digest,
+        seq,
+    )
+
+
+def damage(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.write(bytes(90))
+
+
+def data_of(connection: Connection) -> list[str]:
+    rows = connection.exec_driver_sql("SELECT data FROM events ORDER BY seq")
+    return list(rows.scalars())
+
+
+@pytest.fixture
+def settings(config: MakeConfig) -> APIConfig:
+    return config(chain_key=KEY)
+
+
+def test_a_change_without_the_key_is_not_signed_by_a_salvage(
+    settings: APIConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It stays in the damaged set, counts as lost, and the log says why; the rest is proven."""
+    make(settings)
+    forge(settings.outbox_path, 10)
+    damage(settings.outbox_path)
+    with closing(Outbox(settings)) as outbox, outbox.snapshot() as connection:
+        report = integrity.verify(connection, [KEY.encode()])
+        data, book = data_of(connection), account.read(connection)
+    assert data == [f'{{"n":{n}}}' for n in range(1, ALL + 1) if n != 10]
+    assert report.proven
+    assert book.discarded == {account.BY_DAMAGE: 1}
+    assert "not the chain key" in caplog.text
+    assert len(replacement.damaged_sets(settings.outbox_path)) == 1
+
+
+def test_what_the_key_does_not_prove_comes_over_and_is_told(
+    settings: APIConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`verify` names it, now and after more was logged; without the key at hand it is not asked."""
+    make(settings)
+    forge(settings.outbox_path, ALL)
+    damage(settings.outbox_path)
+    with closing(Outbox(settings)) as outbox:
+        outbox.append(make_event("test.noted", {"n": ALL + 1}))
+        with outbox.snapshot() as connection:
+            report = integrity.verify(connection, [KEY.encode()])
+            data = data_of(connection)
+    assert data[-2:] == [f'{{"forged":{ALL}}}', f'{{"n":{ALL + 1}}}']
+    assert report.ok
+    assert [(each.first_seq, each.last_seq) for each in report.unproven] == [(ALL, ALL)]
+    assert "1 of these events could not be proven" in caplog.text
+
+
+def test_a_damaged_link_costs_nothing(settings: APIConfig) -> None:
+    """The row that it stands in is proven by the next one's."""
+    make(settings)
+    change(settings.outbox_path, "UPDATE events SET chain = ? WHERE seq = 9", "f" * 64)
+    damage(settings.outbox_path)
+    with closing(Outbox(settings)) as outbox, outbox.snapshot() as connection:
+        assert integrity.verify(connection, [KEY.encode()]).proven
+        assert len(data_of(connection)) == ALL
+
+
+def test_what_is_rescued_from_a_deleted_file_is_held_against_the_key_too(
+    settings: APIConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A row that was changed before the file was deleted is not chained under the key."""
+    make(settings)
+    with closing(Outbox(settings)) as outbox:
+        outbox.append(make_event("test.noted", {"n": ALL + 1}))
+        forge(settings.outbox_path, 10)
+        settings.outbox_path.unlink()
+        outbox._writer._sure_until = 0.0
+        outbox.append(make_event("test.noted", {"n": ALL + 2}))
+        with outbox.snapshot() as connection:
+            assert integrity.verify(connection, [KEY.encode()]).proven
+            data = data_of(connection)
+    assert set(data) == {f'{{"n":{n}}}' for n in range(6, ALL + 3) if n != 10}
+    assert "not the chain key" in caplog.text
+
+
+def test_what_is_known_of_leaps_of_the_clock_comes_over(config: MakeConfig) -> None:
+    """Or retention would remove early what was delivered before the leap."""
+    settings = config()
+    make(settings)
+    noted = clock.now_ms() - 1_000
+    change(settings.outbox_path, "INSERT INTO account VALUES (?, ?)", clock.FLOOR, noted)
+    damage(settings.outbox_path)
+    with closing(Outbox(settings)) as outbox:
+        assert outbox.run(clock.delivered_since_ms) == noted
+        with outbox.reading() as connection:
+            book, state = account.read(connection), uploads.read_state(connection)
+    assert book.discarded == {}
+    assert book.delivered == 5
+    assert state.last_success_ms is not None
+
+
+def test_where_the_account_is_lost_delivered_events_stay_longer(config: MakeConfig) -> None:
+    """Nobody knows whether the clock leapt: they count as delivered at the salvage."""
+    settings = config()
+    make(settings)
+    change(settings.outbox_path, "DELETE FROM account")
+    began = clock.now_ms()
+    damage(settings.outbox_path)
+    with closing(Outbox(settings)) as outbox:
+        assert began <= outbox.run(clock.delivered_since_ms) <= clock.now_ms()
+
+
+def test_the_key_tells_what_it_vouches_for() -> None:
+    """The link of an unproven event is another than a proven one's, under the same key."""
+    digest, key = "d" * 64, KEY.encode()
+    assert canonical.unproven_chain(canonical.GENESIS, digest, key) != canonical.chain(
+        canonical.GENESIS, digest, key
+    )

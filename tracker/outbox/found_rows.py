@@ -1,0 +1,156 @@
+"""`FoundRows`: which of the rows found in a damaged outbox are the events that were logged.
+
+A damaged outbox may hold more rows than the memory has room for. What is kept of each is where it
+was found, its seq and its event id, in a temporary database of SQLite's, which goes to the disk
+where it grows (about 100 bytes a row); the rows themselves are read again when their turn comes.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING, NamedTuple
+
+from tracker import canonical
+from tracker.erasure import ERASED, named_events
+from tracker.events import COMPLIANCE_ERASED, Event
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_TABLES = """
+CREATE TABLE found (number INTEGER PRIMARY KEY, page INTEGER, at INTEGER, seq INTEGER,
+                    event_id TEXT, intact INTEGER, erased INTEGER, delivered INTEGER);
+CREATE TABLE named (event_id TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE gaps (first_seq INTEGER PRIMARY KEY, last_seq INTEGER, chain TEXT);
+"""
+
+# An event that an erasure names is carried over without its data or not at all: an old page may
+# still hold them. Nor is one that is marked so, though what named it is lost.
+_CHOOSE = """
+CREATE INDEX found_ids ON found (event_id);
+CREATE INDEX found_seqs ON found (seq);
+CREATE TABLE marked (event_id TEXT PRIMARY KEY) WITHOUT ROWID;
+INSERT OR IGNORE INTO marked SELECT event_id FROM found
+    WHERE erased AND NOT intact AND event_id IS NOT NULL AND event_id NOT IN named;
+CREATE TABLE chosen (seq INTEGER, number INTEGER, PRIMARY KEY (seq, number)) WITHOUT ROWID;
+INSERT INTO chosen SELECT seq, min(number) FROM found
+    WHERE event_id IS NOT NULL AND event_id NOT IN marked
+      AND CASE WHEN event_id IN named THEN erased ELSE intact END
+    GROUP BY event_id;
+"""
+
+# One whose neighbour is nowhere may have its seq from a damaged byte.
+_LAST = """
+WITH ends (seq) AS (SELECT 0 UNION SELECT seq FROM chosen UNION SELECT last_seq FROM gaps)
+SELECT coalesce((SELECT max(seq) FROM ends WHERE seq - 1 IN ends), (SELECT max(seq) FROM ends))
+"""
+
+
+class Place(NamedTuple):
+    """Where a row was found, and its seq there."""
+
+    page: int
+    at: int
+    seq: int
+
+
+def is_intact(event: Event) -> bool:
+    """Tell whether the event matches its digest."""
+    *columns, digest = event
+    return canonical.matches(digest, *columns)
+
+
+class FoundRows:
+    """The rows found, in the order of preference: of two with the same event, the first counts.
+
+    Owns a temporary database. `add` all rows, `choose`, then ask.
+    """
+
+    def __init__(self) -> None:
+        self._db = sqlite3.connect("", isolation_level=None)
+        self._db.execute("PRAGMA journal_mode=OFF")
+        self._db.executescript(_TABLES)
+        self._db.execute("BEGIN")
+
+    def close(self) -> None:
+        """Drop everything."""
+        self._db.close()
+
+    def add(self, place: Place, event: Event, *, delivered: bool) -> None:
+        """Note a row, whose values may be of any type."""
+        intact = is_intact(event)
+        self._db.execute(
+            "INSERT INTO found (page, at, seq, event_id, intact, erased, delivered) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                *place,
+                event.event_id if isinstance(event.event_id, str) else None,
+                intact,
+                event.data == ERASED,
+                delivered,
+            ),
+        )
+        if intact:
+            self.heed(event)
+
+    def heed(self, event: Event) -> None:
+        """Note what an intact event says was erased, if it is one that does."""
+        if event.type == COMPLIANCE_ERASED:
+            names = [(name,) for name in named_events(event.data)]
+            self._db.executemany("INSERT OR IGNORE INTO named VALUES (?)", names)
+
+    def add_gap(self, first: int, last: int, chain: str) -> None:
+        """Note that events were removed on purpose."""
+        self._db.execute("INSERT OR IGNORE INTO gaps VALUES (?, ?, ?)", (first, last, chain))
+
+    def choose(self) -> None:
+        """Choose the whole rows: intact, or erased by an event that names them; each event once."""
+        self._db.executescript(_CHOOSE)
+
+    def chosen(self) -> Iterator[Place]:
+        """Yield the places of the whole rows in order of seq."""
+        rows = self._db.execute(
+            "SELECT page, at, chosen.seq FROM chosen JOIN found USING (number) "
+            "ORDER BY chosen.seq, number"
+        )
+        yield from map(Place._make, rows)
+
+    def of_seq(self, seq: int) -> list[Place]:
+        """Return the places of all rows with that seq, whole or not."""
+        rows = self._db.execute("SELECT page, at, seq FROM found WHERE seq = ?", (seq,))
+        return [Place(*row) for row in rows]
+
+    def gaps_to(self, seq: int) -> list[str]:
+        """Return the chain values of the gaps that end with that seq."""
+        rows = self._db.execute("SELECT chain FROM gaps WHERE last_seq = ?", (seq,))
+        return [chain for (chain,) in rows]
+
+    def count(self) -> int:
+        """Return how many events there are."""
+        return self._number("SELECT count(*) FROM chosen")
+
+    def undelivered(self) -> int:
+        """Return how many of them no receipt covers."""
+        return self._number(
+            "SELECT count(*) FROM chosen JOIN found USING (number) WHERE NOT delivered"
+        )
+
+    def broken(self) -> int:
+        """Return how many seqs have rows, but no whole one."""
+        return self._number(
+            "SELECT count(DISTINCT seq) FROM found WHERE seq NOT IN (SELECT seq FROM chosen)"
+        )
+
+    def removed(self) -> int:
+        """Return how many events were removed on purpose."""
+        return self._number(
+            "SELECT coalesce(sum(last_seq - first_seq + 1), 0) FROM gaps "
+            "WHERE last_seq >= first_seq"
+        )
+
+    def last_seq(self) -> int:
+        """Return the newest seq that is known of."""
+        return self._number(_LAST)
+
+    def _number(self, query: str) -> int:
+        return int(self._db.execute(query).fetchone()[0])

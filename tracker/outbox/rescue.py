@@ -1,0 +1,100 @@
+"""`Rescue`: what an outbox held that was deleted or replaced while it was open here."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from tracker import log
+from tracker.outbox import proof, replacement, salvage, tables
+from tracker.outbox.found_rows import FoundRows, Place, is_intact
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from sqlalchemy import Connection
+
+    from tracker.outbox.replacement import Judged
+    from tracker.outbox.salvage import Row
+    from tracker.outbox.writer import Writer
+
+
+class Rescue:
+    """Carries undelivered events from a file that is gone to the one that took its place.
+
+    They wait in memory in between. One thread at a time uses it.
+    """
+
+    def __init__(self) -> None:
+        self._rows: list[Judged] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def take(self, path: Path, old: Connection | None, key: bytes | None) -> None:
+        """Take what is not delivered out of the old file of `path`, and say so."""
+        log.error(
+            "the outbox %s was deleted or replaced while in use; a new one is begun with what was "
+            "not delivered%s",
+            path,
+            "" if old else ", but the old one cannot be read any more",
+        )
+        if old is not None:
+            try:
+                self._rows += undelivered(old, key)
+            except SQLAlchemyError as error:
+                log.error("what the deleted outbox held cannot be read: %s", error)
+
+    def store(self, writer: Writer) -> None:
+        """Write it into the new file.
+
+        Raises:
+            OutboxError: if that cannot be written; everything waits on.
+        """
+        if self._rows:
+            rows = list(self._rows)
+            count = writer.run(lambda transaction: replacement.carry_over(transaction, rows))
+            del self._rows[: len(rows)]
+            log.warning("%d undelivered events came over from the deleted outbox", count)
+
+
+_ALL = f"SELECT {', '.join(tables.events.columns.keys())} FROM events WHERE "  # noqa: S608 - our own names
+_UNDELIVERED = (
+    "delivered_at_ms IS NULL "
+    "AND seq > min((SELECT settled_through FROM sync_state), "
+    "coalesce((SELECT min(seq) FROM events WHERE dead_at_ms IS NOT NULL), 1 << 62) - 1)"
+)
+_CHAIN_AT = (
+    "SELECT chain FROM events WHERE seq = ? UNION ALL SELECT chain FROM gaps WHERE last_seq = ?"
+)
+
+
+def undelivered(connection: Connection, key: bytes | None) -> list[Judged]:
+    """Return what the outbox behind a connection holds that no receipt covers, whole rows only.
+
+    Those that the chain key speaks against are left out, and logged.
+    """
+
+    def rows(condition: str, *bound: int) -> Iterator[Row]:
+        for values in connection.exec_driver_sql(_ALL + condition, bound):
+            yield salvage.make_row(values[0], list(values))
+
+    def before(seq: int) -> list[object]:
+        return list(connection.exec_driver_sql(_CHAIN_AT, (seq - 1, seq - 1)).scalars())
+
+    with contextlib.closing(FoundRows()) as found:
+        for row in rows("type = 'compliance.erased'"):
+            if is_intact(row.event):
+                found.heed(row.event)
+        for row in rows(_UNDELIVERED):
+            found.add(Place(0, 0, row.seq), row.event, delivered=False)
+        found.choose()
+        whole = (row for place in found.chosen() for row in rows("seq = ?", place.seq))
+        judged = list(proof.judge(whole, before, key))
+    good = [(row, outcome) for row, outcome in judged if outcome != proof.DISPROVEN]
+    if len(good) < len(judged):
+        log.error(replacement.DISPROVEN_EVENTS, len(judged) - len(good), "lost with the file")
+    return good
