@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 # lost page; any other name that SQLite does not know is a mistake in a query.
 _DAMAGE = ("file is not a database", "malformed")
 _LOST_TABLE = re.compile(rf"no such table: (main\.)?({'|'.join(tables.metadata.tables)})$")
-_REVISION = re.compile("[0-9]{4}")
-"""What every revision of the schema looks like, future ones included."""
+_REVISION = re.compile("[0-9A-Za-z_]{1,32}")
+"""What a revision of the schema may look like, of whatever version: nothing else can be newer."""
 _UNSYNCABLE = (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.EROFS)
 """What is said of a folder that this user may not open, or of a file system that syncs none."""
 _SIDECARS = ("-wal", "-shm", "-journal")

@@ -43,6 +43,7 @@ class Flush:
 
     def _begin(self) -> None:
         self._generation = self._outbox.generation
+        self._from_memory = self._outbox.buffered > 0  # asked first: it may be written meanwhile
         self._target, self._before, self._dead_before = self._look(None)
 
     def _look(self, through: int | None) -> tuple[int, Account, int]:
@@ -97,9 +98,13 @@ class Flush:
     def _settled(self) -> bool:
         if self._generation != self._outbox.generation:
             self._begin()  # damaged or deleted meanwhile: every event has another seq
+        buffered = self._outbox.buffered > 0
+        if self._from_memory and not buffered:
+            self._target, _, _ = self._look(None)  # what waited in memory has its seqs only now
+        self._from_memory = buffered
         with self._outbox.reading() as connection:
             settled = uploads.settled_through(connection)
-        return settled >= self._target and not self._outbox.buffered
+        return settled >= self._target and not buffered
 
     def result(self) -> FlushResult:
         """Return how it stands for the events of this flush."""
