@@ -6,11 +6,12 @@ import multiprocessing
 import os
 import signal
 import traceback
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
     from multiprocessing.connection import Connection
 
 T = TypeVar("T")
@@ -22,7 +23,13 @@ class ChildError(Exception):
     """A child ended without a result; the message says why."""
 
 
-def run(function: Callable[..., T], *arguments: object, timeout: float, leader: bool = False) -> T:
+def run(
+    function: Callable[..., T],
+    *arguments: object,
+    timeout: float,
+    leader: bool = False,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> T:
     """Run a module's function in a new process and return what it returned.
 
     The process ends at once with the result, without its threads' and libraries' farewells.
@@ -33,13 +40,15 @@ def run(function: Callable[..., T], *arguments: object, timeout: float, leader: 
         timeout: Seconds after which the process is killed.
         leader: Make it the leader of a process group, which ends with it: for what starts
             processes of its own.
+        environment: What the process's environment has besides this one's.
 
     Raises:
         ChildError: if the function raised, or the time was up.
     """
     receiver, sender = _SPAWN.Pipe(duplex=False)
     process = _SPAWN.Process(target=_main, args=(sender, leader, function, arguments))
-    process.start()
+    with _environment(environment):
+        process.start()
     sender.close()
     try:
         if not receiver.poll(timeout):
@@ -60,6 +69,20 @@ def run(function: Callable[..., T], *arguments: object, timeout: float, leader: 
         raise ChildError(error)
     value: T = result
     return value
+
+
+@contextmanager
+def _environment(added: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in added}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _main(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tracker import APIConfig
 
 CLIENT = "benchmark"
+_SECONDS_AWAY = 0.04
 
 
 class Turns(NamedTuple):
@@ -39,11 +40,15 @@ class Turns(NamedTuple):
 
 def measure(scale: Scale) -> Iterator[Figure]:
     """Yield the figures of draining into a bare sink and into the collector."""
-    rounds, events = scale.of(5, 3), scale.of(20_000, 10_000)
-    took = children.run(into_sink, rounds, events, timeout=180)
+    rounds, events = 3, scale.of(100_000, 10_000)
+    took = children.run(into_sink, rounds, events, timeout=300)
     yield _figure(took, events, "sink", "a bare sink", 1.25, rounds)
-    events = scale.of(10_000, 5_000)
-    took = children.run(into_collector, rounds, events, timeout=180)
+    events = scale.of(20_000, 5_000)
+    took = children.run(into_sink, rounds, events, _SECONDS_AWAY, timeout=300)
+    far = f"a bare sink {_SECONDS_AWAY * 1000:g} ms away"
+    yield _figure(took, events, "sink.far", far, None, rounds)
+    events = scale.of(50_000, 10_000)
+    took = children.run(into_collector, rounds, events, timeout=300)
     yield _figure(took, events, "collector", "tracker-collector on SQLite", 1.2, rounds)
     yield Figure(
         "drain.collector.rate",
@@ -55,7 +60,9 @@ def measure(scale: Scale) -> Iterator[Figure]:
     )
 
 
-def _figure(took: Turns, events: int, name: str, server: str, most: float, rounds: int) -> Figure:
+def _figure(
+    took: Turns, events: int, name: str, server: str, most: float | None, rounds: int
+) -> Figure:
     return Figure(
         f"drain.{name}",
         f"drain of {rounds} x {events:,} pending events into {server}",
@@ -70,9 +77,9 @@ def _figure(took: Turns, events: int, name: str, server: str, most: float, round
     )
 
 
-def into_sink(rounds: int, events: int) -> Turns:
+def into_sink(rounds: int, events: int, seconds_away: float = 0.0) -> Turns:
     """Drain into the barest server that gives receipts."""
-    with tempfile.TemporaryDirectory() as directory, Sink() as sink:
+    with tempfile.TemporaryDirectory() as directory, Sink(seconds_away) as sink:
         return in_turns(Path(directory), sink.url, "benchmark", rounds, events)
 
 

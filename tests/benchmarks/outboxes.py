@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tracker.events import Event
-    from tracker.outbox.writer import Transaction
+    from tracker.outbox.transaction import Transaction
 
 NOBODY = "http://127.0.0.1:9"
 """A server that is away: nothing listens on the discard port."""

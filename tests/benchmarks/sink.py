@@ -6,6 +6,7 @@ import multiprocessing
 import re
 import socket
 import threading
+import time
 import zlib
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -38,11 +39,17 @@ class Sink:
     """Reads batches, decompresses them, finds their ids and answers with the receipt.
 
     A context manager, which owns the process. It stores nothing and checks nothing.
+
+    Args:
+        seconds_away: How long each answer takes besides, as over a network.
     """
+
+    def __init__(self, seconds_away: float = 0.0) -> None:
+        self._seconds_away = seconds_away
 
     def __enter__(self) -> Self:
         self._pipe, other = _SPAWN.Pipe()
-        self._process = _SPAWN.Process(target=_serve, args=(other,), daemon=True)
+        self._process = _SPAWN.Process(target=_serve, args=(other, self._seconds_away), daemon=True)
         self._process.start()
         self.url = f"http://127.0.0.1:{self._pipe.recv()}"
         return self
@@ -59,25 +66,27 @@ class Sink:
         return got
 
 
-def _serve(pipe: Connection) -> None:
+def _serve(pipe: Connection, seconds_away: float) -> None:
     listening = socket.create_server(("127.0.0.1", 0), backlog=128)
     pipe.send(listening.getsockname()[1])
     counted: list[Received] = []
-    threading.Thread(target=_accept, args=(listening, counted), daemon=True).start()
+    arguments = (listening, counted, seconds_away)
+    threading.Thread(target=_accept, args=arguments, daemon=True).start()
     while True:
         pipe.recv()
         got, counted[:] = list(counted), []
         pipe.send(Received(*(sum(column) for column in zip(*got, strict=True))))
 
 
-def _accept(listening: socket.socket, counted: list[Received]) -> None:
+def _accept(listening: socket.socket, counted: list[Received], seconds_away: float) -> None:
     while True:
         connection, _ = listening.accept()
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        threading.Thread(target=_answer, args=(connection, counted), daemon=True).start()
+        arguments = (connection, counted, seconds_away)
+        threading.Thread(target=_answer, args=arguments, daemon=True).start()
 
 
-def _answer(connection: socket.socket, counted: list[Received]) -> None:
+def _answer(connection: socket.socket, counted: list[Received], seconds_away: float) -> None:
     with connection, connection.makefile("rb") as stream:
         while True:
             head = b""
@@ -89,6 +98,7 @@ def _answer(connection: socket.socket, counted: list[Received]) -> None:
             body = stream.read(int(found[1])) if found else b""
             receipt, events = _receipt(body)
             counted.append(Received(1, events, len(head) + len(body)))
+            time.sleep(seconds_away)
             connection.sendall(
                 b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
                 b"Content-Length: %d\r\n\r\n%s" % (len(receipt), receipt)

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 FIGURES = {
     "call": 300,
-    "threads": 240,
+    "threads": 360,
     "tail": 240,
     "processes": 240,
-    "drain": 240,
+    "drain": 620,
     "wire": 60,
     "size": 600,
     "memory": 600,

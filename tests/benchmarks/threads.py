@@ -14,6 +14,7 @@ from tests.benchmarks import children, messages
 from tests.benchmarks.figure import Figure
 from tests.benchmarks.outboxes import Bare, Row, config
 from tests.benchmarks.pairs import SHOWN, each, percentile, turns
+from tests.support.slow_disk import CANNOT, slow_disk
 from tracker import AgentPerformanceTracker
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _GOALS = {8: 2.5, 32: 4.5}
 _MOST_P99_MS = 5.0
+_SLOWER_MS = 3
 
 
 class Turn(NamedTuple):
@@ -33,35 +35,53 @@ class Turn(NamedTuple):
 
 
 def measure(scale: Scale) -> Iterator[Figure]:
-    """Yield throughput and tail for each number of threads."""
+    """Yield throughput and tail for each number of threads, then on a disk that flushes slowly."""
     for threads, least in _GOALS.items():
         calls = scale.of(6_400, 3_200) // threads
-        ours, bare = children.run(in_turns, threads, scale.of(8, 4), calls, timeout=180)
-        ratios = [a.per_second / b.per_second for a, b in zip(ours, bare, strict=True)]
-        tails = {
-            name: [percentile([t / 1e6 for turn in side for t in turn.took], p) for p in SHOWN]
-            for name, side in (("tracker ms", ours), ("one lock ms", bare))
-        }
-        yield Figure(
-            f"threads.{threads}",
-            f"{threads} threads, full, events per second",
-            "one lock around each sqlite3 insert + commit",
-            median(ratios),
-            least=least,
-            details={
-                "tracker events/s": median(turn.per_second for turn in ours),
-                "one lock events/s": median(turn.per_second for turn in bare),
-                **tails,
-            },
-        )
+        turns = children.run(in_turns, threads, scale.of(8, 4), calls, timeout=180)
+        yield _throughput(f"threads.{threads}", f"{threads} threads, full", turns, least)
         yield Figure(
             f"threads.{threads}.p99",
             f"{threads} threads, full, a call's p99",
             "",
-            tails["tracker ms"][1],
+            _tail(turns[0])[1],
             "ms",
             most=_MOST_P99_MS,
         )
+    if CANNOT:
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        slow = slow_disk(Path(directory), _SLOWER_MS)
+        for threads in _GOALS:
+            calls = scale.of(3_200, 1_600) // threads
+            turns = children.run(
+                in_turns, threads, scale.of(4, 2), calls, timeout=180, environment=slow
+            )
+            what = f"{threads} threads, full, flushes {_SLOWER_MS} ms slower, as an SD card's"
+            yield _throughput(f"threads.{threads}.slow", what, turns, None)
+
+
+def _throughput(
+    name: str, what: str, turns: tuple[list[Turn], list[Turn]], least: float | None
+) -> Figure:
+    ours, bare = turns
+    return Figure(
+        name,
+        f"{what}, events per second",
+        "one lock around each sqlite3 insert + commit",
+        median(a.per_second / b.per_second for a, b in zip(ours, bare, strict=True)),
+        least=least,
+        details={
+            "tracker events/s": median(turn.per_second for turn in ours),
+            "one lock events/s": median(turn.per_second for turn in bare),
+            "tracker ms": _tail(ours),
+            "one lock ms": _tail(bare),
+        },
+    )
+
+
+def _tail(turns: Sequence[Turn]) -> list[float]:
+    return [percentile([took / 1e6 for turn in turns for took in turn.took], p) for p in SHOWN]
 
 
 def in_turns(threads: int, rounds: int, calls: int) -> tuple[list[Turn], list[Turn]]:

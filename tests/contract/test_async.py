@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tests.conftest import MakeConfig
     from tracker import APIConfig
     from tracker.outbox.outbox import Outbox
-    from tracker.outbox.writer import Transaction
+    from tracker.outbox.transaction import Transaction
 
 THREADS = ("tracker-log", "tracker-commit", "tracker-read", "tracker-wait")
 

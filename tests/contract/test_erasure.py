@@ -23,8 +23,8 @@ from tracker.errors import OutboxError
 from tracker.events import make_event
 from tracker.outbox import dead_letters, integrity, scrub, uploads
 from tracker.outbox.outbox import Outbox
+from tracker.outbox.transaction import Transaction
 from tracker.outbox.uploads import DAMAGED, DeadLetter
-from tracker.outbox.writer import Transaction
 from tracker.sync.destination import Delivery, Outcome
 from tracker.testing import RecordingDestination
 

@@ -36,7 +36,7 @@ from tracker.outbox import planted, schema, tables
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tracker.outbox.writer import Transaction
+    from tracker.outbox.transaction import Transaction
 
 _CHILD_SECONDS = 60
 

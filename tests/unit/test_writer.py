@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tracker import APIConfig
-    from tracker.outbox.writer import Transaction
+    from tracker.outbox.transaction import Transaction
 
 
 @pytest.fixture

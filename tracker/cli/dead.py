@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tracker.outbox.outbox import Outbox
-    from tracker.outbox.writer import Transaction
+    from tracker.outbox.transaction import Transaction
 
 _HEADINGS = ("seq", "refused", "code", "type", "message", "event id")
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from tracker.outbox.writer import Transaction
+    from tracker.outbox.transaction import Transaction
 
 _FROM_START = 1 << 30
 """The bit above those of `canonical.key_check`: there was a key from the first event on."""

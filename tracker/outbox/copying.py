@@ -26,15 +26,19 @@ import shutil
 import time
 from typing import TYPE_CHECKING
 
+from tracker.outbox import head as heads
 from tracker.outbox import replacement
 from tracker.outbox.engine import make_engine
-from tracker.outbox.writer import SURE_SECONDS, Head, driver_of, read_head
+from tracker.outbox.transaction import driver_of
+from tracker.outbox.writer import SURE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from sqlalchemy import Connection
+
+    from tracker.outbox.head import Head
 
 _BEING_MADE = ".copying-"
 """What follows the outbox's name in that of a copy in the making; the process's id comes behind."""
@@ -106,7 +110,7 @@ class Copy:
         """
         path, copied = self._path, self._copy
         with make_engine(path, "full", writer=False).connect() as connection:
-            head = read_head(driver_of(connection))
+            head = heads.read(driver_of(connection))
         if _salts(path) != self._salts or self._salts is None:
             return False
         if replacement.identity(copied) != self._made:
@@ -142,7 +146,7 @@ def _take_in_log(copied: Path) -> Head:
     """Write a file's log into it and leave it without one; return where the outbox ends."""
     with make_engine(copied, "full", writer=True).connect() as connection:
         connection.exec_driver_sql("PRAGMA synchronous=OFF")  # it is synced as a whole, when done
-        head = read_head(driver_of(connection))
+        head = heads.read(driver_of(connection))
         connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").close()
     for companion in ("-wal", "-shm"):
         copied.with_name(copied.name + companion).unlink(missing_ok=True)
@@ -183,12 +187,12 @@ def goes_on_from(path: Path, outbox_id: str, old: Connection | None) -> bool:
             return False
         if old is None:
             return True
-        seq, chain = read_head(driver_of(old))
+        seq, chain = heads.read(driver_of(old))
         found = new.execute("SELECT chain FROM events WHERE seq = ?", (seq,)).fetchone()
         if found is not None:
             return bool(found == (chain,))
         removed = "SELECT 1 FROM gaps WHERE ? BETWEEN first_seq AND last_seq"
-        return read_head(new) == (seq, chain) or bool(new.execute(removed, (seq,)).fetchone())
+        return heads.read(new) == (seq, chain) or bool(new.execute(removed, (seq,)).fetchone())
 
 
 def is_read(descriptor: int) -> bool:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from tracker.outbox.writer import Transaction
+    from tracker.outbox.transaction import Transaction
 
 
 def retry(event_ids: Sequence[str] | None = None) -> Callable[[Transaction], int]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from tracker.outbox.writer import Transaction
+    from tracker.outbox.transaction import Transaction
 
 MOST = 200
 """Events erased, and named by one event, in one transaction: some milliseconds of work."""

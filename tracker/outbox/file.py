@@ -205,7 +205,7 @@ class OutboxFile:
             except BaseException as error:
                 # Whatever it was, Ctrl-C included, it may have left the connection unusable.
                 self._close_read_connection()
-                if isinstance(error, (SQLAlchemyError, OSError)):
+                if isinstance(error, (SQLAlchemyError, sqlite3.Error, OSError)):
                     raise self._explain(error) from error
                 if isinstance(error, (TypeError, ValueError)):
                     self._blame_values(error)

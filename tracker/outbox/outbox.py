@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from tracker.config import APIConfig
     from tracker.events import Event
-    from tracker.outbox.writer import Transaction
+    from tracker.outbox.transaction import Transaction
 
 T = TypeVar("T")
 

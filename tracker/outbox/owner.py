@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from tracker.outbox.writer import Transaction
+    from tracker.outbox.transaction import Transaction
 
 
 class Owner(NamedTuple):

@@ -35,9 +35,11 @@ from tracker.outbox import (
     tables,
     uploads,
 )
+from tracker.outbox import head as heads
 from tracker.outbox.engine import make_engine
 from tracker.outbox.owner import Owner
-from tracker.outbox.writer import SURE_SECONDS, Transaction, driver_of, read_head
+from tracker.outbox.transaction import Transaction, driver_of
+from tracker.outbox.writer import SURE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -352,7 +354,7 @@ def _in_transaction(
 ) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
     driver = driver_of(connection)
-    transaction = Transaction(connection, driver, read_head(driver), key)
+    transaction = Transaction(connection, driver, heads.read(driver), key)
     work(transaction)
     account.note_stored(transaction.connection, transaction.head[0])
     connection.exec_driver_sql("COMMIT")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from tracker.outbox.clock import RunJob
-    from tracker.outbox.writer import Transaction
+    from tracker.outbox.transaction import Transaction
 
 CHUNK = 200
 _GIVE_BACK_SECONDS = 0.02

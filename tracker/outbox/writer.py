@@ -10,15 +10,16 @@ from collections import deque
 from itertools import takewhile
 from queue import SimpleQueue
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from sqlalchemy.exc import DBAPIError
 
 from tracker import canonical, log
 from tracker.errors import OutboxError, TrackerClosedError
 from tracker.outbox import account, schema
+from tracker.outbox import head as heads
 from tracker.outbox.open_files import ReplacedError
-from tracker.outbox.tables import events as events_table
+from tracker.outbox.transaction import INSERT, Transaction, driver_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,130 +28,24 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from tracker.events import Event
+    from tracker.outbox.head import Head
     from tracker.outbox.locks import FileLock
 
 T = TypeVar("T")
 
 
-_COLUMNS = (
-    "seq", "event_id", "type", "timestamp_ms", "agent_id", "session_id", "user_id", "data",
-    "digest", "chain",
-)  # fmt: skip
-
-# Written once, in the order of Event's fields: Core's execute() would take twice as long a call.
-_INSERT = (
-    f"INSERT INTO events ({', '.join(events_table.c[name].name for name in _COLUMNS)}) "  # noqa: S608 - our own names
-    f"VALUES ({', '.join('?' * len(_COLUMNS))})"
-)
-
-# The newest event may have been removed on purpose; then its place is kept in `gaps`. Two queries:
-# as one with UNION ALL they take four times as long.
-_NEWEST = "SELECT {} FROM events ORDER BY seq DESC LIMIT 1"
-_NEWEST_GAP = "SELECT {} FROM gaps ORDER BY first_seq DESC LIMIT 1"
-# If it was cut off by hand, the account still knows its seq, and the next one leaves a gap.
-_STORED = f"SELECT events FROM account WHERE entry = '{account.STORED}'"  # noqa: S608 - our own
-
 # Fails unless the outbox still ends at the second value given: an event without an id is refused.
-_INSERT_AT_END = _INSERT.replace(
-    "(?, ?,",
-    f"(?, CASE WHEN max(({_NEWEST.format('seq')}), "
-    f"coalesce(({_NEWEST_GAP.format('last_seq')}), 0)) = ? THEN ? END,",
-)
-
-Head: TypeAlias = tuple[int, str]
-"""The newest seq and the chain value there."""
-
-_BEGINNING: Head = (0, canonical.GENESIS)
-
-
-def driver_of(connection: Connection) -> sqlite3.Connection:
-    """Return sqlite3's own connection under SQLAlchemy's."""
-    return cast("sqlite3.Connection", connection.connection.driver_connection)
-
-
-def _next_place(head: Head, event: Event, chain_key: bytes | None) -> Head:
-    return head[0] + 1, canonical.chain(head[1], event.digest, chain_key)
-
-
-def read_head(driver: sqlite3.Connection) -> Head:
-    """Return where the outbox ends.
-
-    Raises:
-        sqlite3.DatabaseError: if a seq is no number, as in a damaged file.
-    """
-    newest: Head = driver.execute(_NEWEST.format("seq, chain")).fetchone() or _BEGINNING
-    gap: Head = driver.execute(_NEWEST_GAP.format("last_seq, chain")).fetchone() or _BEGINNING
-    (stored,) = driver.execute(_STORED).fetchone() or (0,)
-    if not (type(gap[0]) is int and type(stored) is int):
-        raise sqlite3.DatabaseError("the bookkeeping is malformed")
-    seq, chain = gap if gap[0] >= newest[0] else newest
-    return max(seq, stored), chain
-
+_INSERT_AT_END = INSERT.replace("(?, ?,", f"(?, CASE WHEN {heads.LAST_GIVEN} = ? THEN ? END,")
 
 _LAST_SEQ = 2**63 - 1 - 2**20
 """Where numbers end: SQLite's largest, less more than one transaction can give."""
 _APART = 32
-"""Appends that go the long way once another process was seen to write: the short one would fail."""
+"""Appends that look where the outbox ends once another process was seen to write there."""
 SURE_SECONDS = 0.001
 """How long the file at the path is taken for the same without a look, which costs 2 to 3 µs. Who
 replaces it holds the write lock for longer, so nobody writes to one that was replaced."""
 _GROUP_LIMIT = 512
 """Entries in one transaction: bounds how long the first of them waits for the last."""
-
-
-class Transaction:
-    """The open write transaction that a job runs in. Owned by the leading thread.
-
-    Attributes:
-        head: Where the outbox ends, with every event appended so far.
-        changed: Whether it does more than to append events.
-    """
-
-    def __init__(
-        self,
-        connection: Connection,
-        driver: sqlite3.Connection,
-        head: Head,
-        chain_key: bytes | None,
-    ) -> None:
-        self._connection = connection
-        self._driver = driver
-        self._chain_key = chain_key
-        self._rows: list[tuple[Any, ...]] = []
-        self.head = head
-        self.changed = False
-
-    @property
-    def connection(self) -> Connection:
-        """The connection, with every event appended so far in its table."""
-        self.changed = True
-        self.flush()
-        return self._connection
-
-    def append(self, event: Event) -> int:
-        """Give `event` the next place in the outbox and its link of the chain; return its seq."""
-        return self._append(event, _next_place(self.head, event, self._chain_key))
-
-    def append_unproven(self, event: Event) -> int:
-        """Do the same with an event out of a damaged outbox; its link says that it is unproven."""
-        if self._chain_key is None:
-            return self.append(event)
-        seq, chain = self.head
-        chain = canonical.unproven_chain(chain, event.digest, self._chain_key)
-        return self._append(event, (seq + 1, chain))
-
-    def _append(self, event: Event, place: Head) -> int:
-        self.head = place
-        self._rows.append((place[0], *event, place[1]))
-        return place[0]
-
-    def flush(self) -> None:
-        """Insert the rows appended so far."""
-        rows, self._rows = self._rows, []
-        if len(rows) == 1:
-            self._driver.execute(_INSERT, rows[0])
-        elif rows:
-            self._driver.executemany(_INSERT, rows)
 
 
 class _Entry(Generic[T]):
@@ -243,9 +138,7 @@ class Writer:
         Raises:
             OutboxError: if it could not be stored.
         """
-        if self._apart:
-            self._apart -= 1
-        elif not (self._queue or self._is_leading()) and self._append_alone(event):
+        if not (self._queue or self._is_leading()) and self._append_alone(event):
             if self._nested:
                 self._await_nested()
             return
@@ -264,7 +157,11 @@ class Writer:
             if self._connection is not None and self._head is not None:
                 self._lock.acquire()
                 self._check_file()
-                alone = self._insert_at_end(self._connection[1], self._head, event)
+                driver = self._connection[1]
+                if self._apart:
+                    self._apart -= 1
+                    self._head = self._find_head(driver)
+                alone = self._insert_at_end(driver, self._head, event)
                 self._lock.release()
             self._step_down()
         except BaseException as error:
@@ -276,7 +173,7 @@ class Writer:
 
     def _insert_at_end(self, driver: sqlite3.Connection, head: Head, event: Event) -> bool:
         """Insert `event` if nobody else has written since the outbox ended at `head`; tell."""
-        seq, chain = following = _next_place(head, event, self._chain_key)
+        seq, chain = following = heads.after(head, event, self._chain_key)
         try:
             driver.execute(_INSERT_AT_END, (seq, head[0], *event, chain))
         except sqlite3.IntegrityError:
@@ -572,7 +469,7 @@ class Writer:
         Where the newest rows were cut off by hand, that leaves a gap, which `verify` shows. Another
         file begins anew: with the connection, `_head` is forgotten.
         """
-        seq, chain = read_head(driver)
+        seq, chain = heads.read(driver)
         if seq >= _LAST_SEQ:
             raise sqlite3.DatabaseError("somebody gave away its last seq: no event has a place")
         if not (isinstance(chain, str) and chain.isascii()):
