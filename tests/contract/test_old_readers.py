@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tracker.errors import OutboxError
 from tracker.events import make_event
-from tracker.outbox import copying, old_readers, pages, replacement
+from tracker.outbox import copying, old_readers, pages, replacement, schema
 from tracker.outbox.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.conftest import MakeConfig
+    from tracker.outbox.head import Head
 
 LARGE = 400_000
 
@@ -195,3 +200,107 @@ def test_a_process_that_died_while_it_changed_files(
     with closing(Outbox(config(retention_days=1))) as afterwards:
         afterwards.append(make_event("test.noted", {"n": last + 1}))
     assert numbers_in(path) == list(range(last + 2))
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_another_process_makes_an_empty_file_where_the_copy_goes(
+    outbox: Outbox,
+    reader: sqlite3.Connection,
+    config: MakeConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    dies: bool,
+) -> None:
+    """It was about to open the outbox, and found none: the copy takes that file's place."""
+    last = log_until(outbox, lambda: pages.log_bytes(outbox.path) >= LARGE // 2)
+    path, real_unlink, real_rename = outbox.path, type(outbox.path).unlink, type(outbox.path).rename
+
+    def unlink(self: Path, missing_ok: bool = False) -> None:  # noqa: FBT001, FBT002 - as Path's
+        real_unlink(self, missing_ok)
+        if self == path:
+            schema.create_file(path)
+
+    def rename(self: Path, target: Path) -> Path:
+        if target == path and dies:
+            raise KeyboardInterrupt
+        return real_rename(self, target)
+
+    with path.open("rb") as file:
+        copy = copying.Copy(path, file.fileno())
+        assert copy.make(lambda: False)
+        with monkeypatch.context() as patch:
+            patch.setattr(type(path), "unlink", unlink)
+            patch.setattr(type(path), "rename", rename)
+            with pytest.raises(KeyboardInterrupt) if dies else nullcontext():
+                outbox.exchange(copy.put_in_place)
+    with closing(Outbox(config(retention_days=1))) as other:
+        other.append(make_event("test.noted", {"n": last}))
+    outbox.append(make_event("test.noted", {"n": last + 1}))
+    assert numbers_in(path) == list(range(last + 2))
+    assert not copying.leftovers(path)
+
+
+def test_an_outbox_that_cannot_be_moved_leaves_no_copy(
+    outbox: Outbox, reader: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would hold what is erased later. A file that a container mounts is of that kind."""
+    log_until(outbox, lambda: pages.log_bytes(outbox.path) >= LARGE // 2)
+    path, real_unlink = outbox.path, type(outbox.path).unlink
+
+    def unlink(self: Path, missing_ok: bool = False) -> None:  # noqa: FBT001, FBT002 - as Path's
+        if self == path:
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        real_unlink(self, missing_ok)
+
+    monkeypatch.setattr(type(path), "unlink", unlink)
+    with path.open("rb") as file:
+        copy = copying.Copy(path, file.fileno())
+        assert copy.make(lambda: False)
+        with pytest.raises(OutboxError):
+            outbox.exchange(copy.put_in_place)
+    assert not copying.leftovers(path)
+
+
+def test_nobody_else_can_read_the_copy_of_the_log(
+    outbox: Outbox, reader: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even for a moment: the folder may be open to others."""
+    log_until(outbox, lambda: pages.log_bytes(outbox.path) >= LARGE // 2)
+    modes: list[int] = []
+    real = copying._take_in_log
+
+    def take_in_log(copied: Path) -> Head:
+        modes.append(copied.with_name(f"{copied.name}-wal").stat().st_mode & 0o777)
+        return real(copied)
+
+    monkeypatch.setattr(copying, "_take_in_log", take_in_log)
+    with outbox.path.open("rb") as file:
+        copy = copying.Copy(outbox.path, file.fileno())
+        assert copy.make(lambda: False)
+        assert outbox.exchange(copy.put_in_place)
+    assert modes == [0o600]
+
+
+def test_two_threads_that_look_at_once_close_an_old_file_once(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closed twice, its number might be another file's by then."""
+    readers = outbox._old_readers
+    readers.look()
+    readers._left.append(os.open(os.devnull, os.O_RDWR))
+
+    def is_read(descriptor: int) -> bool:
+        if threading.current_thread() is threading.main_thread():
+            other = threading.Thread(target=readers.look)
+            other.start()
+            other.join()
+        return False
+
+    monkeypatch.setattr(copying, "is_read", is_read)
+    closed: list[int] = []
+    monkeypatch.setattr(old_readers.os, "close", closed.append)
+    left = list(readers._left)
+    readers.look()
+    monkeypatch.undo()
+    assert closed == left
+    os.close(left[0])

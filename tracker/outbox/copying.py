@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 _BEING_MADE = ".copying-"
 """What follows the outbox's name in that of a copy in the making; the process's id comes behind."""
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHUNK = 1024 * 1024
 _ROOM_LEFT = 64 * 1024 * 1024
 """What must be free on the disk beside the copy."""
@@ -75,13 +76,12 @@ class Copy:
             OSError: if it cannot be read or written.
         """
         status = os.fstat(self._descriptor)
-        log = self._path.with_name(f"{self._path.name}-wal").stat().st_size
+        log = _log_of(self._path).stat().st_size
         free = shutil.disk_usage(self._path.parent).free
         if free < status.st_size + 2 * log + _ROOM_LEFT:
             return False
         self.remove()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        target = os.open(self._copy, flags, 0o600)
+        target = os.open(self._copy, _NEW_FILE, 0o600)
         try:
             made = os.fstat(target)
             self._made = made.st_dev, made.st_ino
@@ -115,15 +115,20 @@ class Copy:
             return False
         if replacement.identity(copied) != self._made:
             return False  # somebody took it for a leftover
-        shutil.copyfile(path.with_name(f"{path.name}-wal"), _log_of(copied))
+        os.close(os.open(_log_of(copied), _NEW_FILE, 0o600))
+        shutil.copyfile(_log_of(path), _log_of(copied))
         if _take_in_log(copied) != head:
             return False
         with copied.open("rb") as file:
             os.fsync(file.fileno())
         copied.rename(replacement.copied(path))
         replacement.sync_folder(path)
-        path.unlink()
-        replacement.finish_interrupted(path)
+        try:
+            path.unlink()
+        except OSError:  # as where it is a mount point
+            replacement.copied(path).unlink()
+            raise
+        replacement.put_copy_in_place(path)
         time.sleep(2 * SURE_SECONDS)
         return True
 

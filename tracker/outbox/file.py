@@ -95,8 +95,7 @@ class OutboxFile:
 
     def _open_or_begin_anew(self) -> None:
         try:
-            if replacement.identity(self.path) is None and self.path.parent.is_dir():
-                self._finish_interrupted()
+            self._finish_interrupted()
             self._open()
         except OutboxDamagedError as error:
             self._begin_anew(error)

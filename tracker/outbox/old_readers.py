@@ -49,6 +49,7 @@ class OldReaders:
     def _begin_afresh(self) -> None:
         self._thread: threading.Thread | None = None
         self._stopping = False
+        self._looking = threading.Lock()  # one thread at a time looks; the others need not
         self._until_look = 0
         self._rest_until = 0.0
         self._left: list[int] = []
@@ -65,13 +66,20 @@ class OldReaders:
     def look(self) -> None:
         """See whether the log has grown large; if so, have a thread deal with it."""
         self._until_look = _LOOK_EVERY
-        outbox = self._outbox
-        if not outbox.upload_lock.held:
+        if not (self._outbox.upload_lock.held and self._looking.acquire(blocking=False)):
             return
+        try:
+            self._look()
+        except OSError as error:  # no matter of the call that happened to look
+            log.info("the log of the outbox %s cannot be looked at: %s", self._outbox.path, error)
+        finally:
+            self._looking.release()
+
+    def _look(self) -> None:
         if not self._tidied:
             self._tidied = True
             self._tidy()
-        large = pages.log_bytes(outbox.path) >= LARGE_LOG_BYTES
+        large = pages.log_bytes(self._outbox.path) >= LARGE_LOG_BYTES
         if not large:
             self._said = None
         if self._left or large:
@@ -92,7 +100,9 @@ class OldReaders:
             log.info("what is left of a copy of the outbox %s cannot be removed: %s", path, error)
 
     def _deal(self, *, large: bool) -> None:
-        self._left = [file for file in self._left if copying.is_read(file) or _close(file)]
+        for descriptor in [each for each in self._left if not copying.is_read(each)]:
+            self._left.remove(descriptor)  # in place: the other thread may append one meanwhile
+            os.close(descriptor)
         busy = self._thread is not None and self._thread.is_alive()
         if busy or self._stopping or time.monotonic() < self._rest_until:
             return
@@ -183,11 +193,7 @@ class OldReaders:
         if thread is not None and thread is not threading.current_thread():
             thread.join(_JOIN_SECONDS)
         self._let_go()
-        for descriptor in self._left:
-            os.close(descriptor)
-        self._left.clear()
-
-
-def _close(descriptor: int) -> bool:
-    os.close(descriptor)
-    return False
+        if self._looking.acquire(timeout=_JOIN_SECONDS):  # for good: nobody is to look any more
+            for descriptor in self._left:
+                os.close(descriptor)
+            self._left.clear()
