@@ -10,13 +10,13 @@ import sys
 import threading
 import time
 from contextlib import ExitStack, closing, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tracker.errors import OutboxError
 from tracker.events import make_event
-from tracker.outbox import copying, old_readers, pages, replacement, schema
+from tracker.outbox import copying, old_readers, open_files, pages, replacement, schema
 from tracker.outbox.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def test_another_process_makes_an_empty_file_where_the_copy_goes(
     last = log_until(outbox, lambda: pages.log_bytes(outbox.path) >= LARGE // 2)
     path, real_unlink, real_rename = outbox.path, type(outbox.path).unlink, type(outbox.path).rename
 
-    def unlink(self: Path, missing_ok: bool = False) -> None:  # noqa: FBT001, FBT002 - as Path's
+    def unlink(self: Path, missing_ok: bool = False) -> None:
         real_unlink(self, missing_ok)
         if self == path:
             schema.create_file(path)
@@ -240,6 +240,30 @@ def test_another_process_makes_an_empty_file_where_the_copy_goes(
     assert not copying.leftovers(path)
 
 
+def test_an_outbox_is_opened_while_a_copy_takes_its_place(
+    outbox: Outbox,
+    reader: sqlite3.Connection,
+    config: MakeConfig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """For a moment there is none at the path, which must not be the end of an application."""
+    last = log_until(outbox, lambda: pages.log_bytes(outbox.path) >= LARGE // 2)
+    real = open_files.entered
+
+    def entered(*args: Any, **named: Any) -> None:
+        monkeypatch.setattr(open_files, "entered", real)
+        with outbox.path.open("rb") as file:
+            copy = copying.Copy(outbox.path, file.fileno())
+            assert copy.make(lambda: False)
+            assert outbox.exchange(copy.put_in_place)
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr(open_files, "entered", entered)
+    with closing(Outbox(config(retention_days=1))) as other:
+        other.append(make_event("test.noted", {"n": last}))
+    assert numbers_in(outbox.path) == list(range(last + 1))
+
+
 def test_an_outbox_that_cannot_be_moved_leaves_no_copy(
     outbox: Outbox, reader: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,7 +271,7 @@ def test_an_outbox_that_cannot_be_moved_leaves_no_copy(
     log_until(outbox, lambda: pages.log_bytes(outbox.path) >= LARGE // 2)
     path, real_unlink = outbox.path, type(outbox.path).unlink
 
-    def unlink(self: Path, missing_ok: bool = False) -> None:  # noqa: FBT001, FBT002 - as Path's
+    def unlink(self: Path, missing_ok: bool = False) -> None:
         if self == path:
             raise OSError(errno.EBUSY, "Device or resource busy")
         real_unlink(self, missing_ok)

@@ -94,11 +94,17 @@ class OutboxFile:
     # --- opening --------------------------------------------------------------------------------
 
     def _open_or_begin_anew(self) -> None:
+        before = replacement.identity(self.path)
         try:
             self._finish_interrupted()
             self._open()
         except OutboxDamagedError as error:
             self._begin_anew(error)
+        except OutboxError as error:
+            if before in (None, replacement.identity(self.path)):
+                raise
+            # Another process exchanged the file at that moment. It does not while we have the lock.
+            self._begin_anew(ReplacedError(str(error)))
 
     def _finish_interrupted(self) -> None:
         if replacement.is_interrupted(self.path):
