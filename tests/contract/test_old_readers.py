@@ -264,6 +264,17 @@ def test_an_outbox_is_opened_while_a_copy_takes_its_place(
     assert numbers_in(outbox.path) == list(range(last + 1))
 
 
+def test_an_erasure_reaches_the_copy_that_a_dead_process_left(config: MakeConfig) -> None:
+    """Also where no process uploads, which would remove it in time."""
+    with closing(Outbox(config())) as outbox:
+        outbox.append(make_event("test.noted", {"n": 0}, user_id="u"))
+        left = outbox.path.with_name(f"{outbox.path.name}.copying-4711")
+        for file in (left, left.with_name(f"{left.name}-wal"), replacement.copied(outbox.path)):
+            file.write_bytes(b"what was erased")
+        assert outbox.erase("u", {}).scrubbed
+        assert [each for each in left.parent.iterdir() if b"erased" in each.read_bytes()[:20]] == []
+
+
 def test_an_outbox_that_cannot_be_moved_leaves_no_copy(
     outbox: Outbox, reader: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

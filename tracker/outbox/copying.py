@@ -177,7 +177,7 @@ def leftovers(path: Path) -> list[Path]:
 
 
 def _remove(copied: Path) -> None:
-    for suffix in ("", "-wal", "-shm"):
+    for suffix in ("-wal", "-shm", ""):  # itself last: who looks for leftovers looks for it
         copied.with_name(copied.name + suffix).unlink(missing_ok=True)
 
 

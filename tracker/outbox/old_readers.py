@@ -78,15 +78,18 @@ class OldReaders:
     def _look(self) -> None:
         if not self._tidied:
             self._tidied = True
-            self._tidy()
+            self.tidy()
         large = pages.log_bytes(self._outbox.path) >= LARGE_LOG_BYTES
         if not large:
             self._said = None
         if self._left or large:
             self._deal(large=large)
 
-    def _tidy(self) -> None:
-        """Remove what a process has left that died while it copied."""
+    def tidy(self) -> bool:
+        """Remove what a process has left that died while it copied; tell whether nothing is left.
+
+        A copy in the making goes too, and is made again.
+        """
         path = self._outbox.path
 
         def remove() -> bool:
@@ -97,7 +100,8 @@ class OldReaders:
             if copying.leftovers(path):
                 self._outbox.exchange(remove)
         except OutboxError as error:
-            log.info("what is left of a copy of the outbox %s cannot be removed: %s", path, error)
+            log.warning("what is left of a copy of the outbox %s stays: %s", path, error)
+        return not copying.leftovers(path)
 
     def _deal(self, *, large: bool) -> None:
         for descriptor in [each for each in self._left if not copying.is_read(each)]:

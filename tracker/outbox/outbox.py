@@ -294,7 +294,7 @@ class Outbox(OutboxFile):
             erased += count
             named_by.append(event_id)
         self.on_commit()
-        scrubbed = self.scrub() and not self._damaged_sets_hold_more()
+        scrubbed = self.scrub() and self._old_readers.tidy() and not self._damaged_sets_hold_more()
         return ErasureResult(subject_of(user_id), erased, tuple(named_by), scrubbed)
 
     def _damaged_sets_hold_more(self) -> bool:
