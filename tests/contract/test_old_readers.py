@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from contextlib import ExitStack, closing, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,7 +22,6 @@ from tracker.outbox.outbox import Outbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from tests.conftest import MakeConfig
     from tracker.outbox.head import Head
@@ -339,3 +339,64 @@ def test_two_threads_that_look_at_once_close_an_old_file_once(
     monkeypatch.undo()
     assert closed == left
     os.close(left[0])
+
+
+def test_no_call_waits_for_a_long_read_that_begins_when_the_copy_is_ready(
+    outbox: Outbox, reader: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy takes the outbox's place meanwhile, or another time."""
+    waits: list[float] = []
+    real = outbox._snapshots.await_end
+
+    def await_end(seconds: float) -> bool:
+        waits.append(seconds)
+        return real(seconds)
+
+    monkeypatch.setattr(outbox._snapshots, "await_end", await_end)
+    log_until(outbox, lambda: outbox.generation == 2)
+    assert waits
+    assert not any(waits)
+
+
+FORK = """
+import os, sqlite3, sys, threading
+from pathlib import Path
+from tracker.config import APIConfig
+from tracker.events import make_event
+from tracker.outbox import copying, old_readers
+from tracker.outbox.outbox import Outbox
+
+old_readers.LARGE_LOG_BYTES = 400_000
+outbox = Outbox(APIConfig(client_id="c", api_key="k" * 40, outbox_path=Path(sys.argv[1])))
+assert outbox.upload_lock.try_acquire()
+copying_now, forked = threading.Event(), threading.Event()
+make = copying.Copy.make
+
+def slowly(copy, stopped):
+    return make(copy, lambda: copying_now.set() or not forked.wait(30) or stopped())
+
+copying.Copy.make = slowly
+outbox.append(make_event("test.noted", {"n": 0}))
+reader = sqlite3.connect(outbox.path)
+reader.execute("BEGIN")
+reader.execute("SELECT count(*) FROM events").fetchall()
+while not copying_now.is_set():
+    outbox.append(make_event("test.noted", {"n": 0}))
+outbox.pause()
+child = os.fork()
+if not child:
+    outbox.restart_in_child()
+    open_here = [os.path.realpath(f"/proc/self/fd/{each}") for each in os.listdir("/proc/self/fd")]
+    os._exit(any(".copying-" in name for name in open_here))
+outbox.resume()
+forked.set()
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+outbox.close()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks Linux's /proc what is open")
+def test_a_child_does_not_keep_the_copy_open(tmp_path: Path) -> None:
+    """It would hold the room of a whole outbox as long as it lives."""
+    command = [sys.executable, "-W", "ignore", "-c", FORK, str(tmp_path / "outbox.sqlite3")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "0\n"

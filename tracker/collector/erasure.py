@@ -25,9 +25,7 @@ _BOUND = 500
 """Values in one query; SQLite before 3.32 binds at most 999."""
 
 
-def named_in(
-    connection: Connection, client_id: str, received: Sequence[ReceivedEvent]
-) -> set[str]:
+def named_in(connection: Connection, client_id: str, received: Sequence[ReceivedEvent]) -> set[str]:
     """Return the event ids that the erasure events among these name, which are about to be stored.
 
     Those that are here already have erased. What is sent under the same `event_id` is not stored,

@@ -68,6 +68,7 @@ class Copy:
         self._salts = _salts(path)
         self._copy = path.with_name(f"{path.name}{_BEING_MADE}{os.getpid()}")
         self._made: tuple[int, int] | None = None
+        self._target: int | None = None
 
     def make(self, stopped: Callable[[], bool]) -> bool:
         """Copy the file as it lies on disk; False if there is no room for it, or it was stopped.
@@ -81,7 +82,7 @@ class Copy:
         if free < status.st_size + 2 * log + _ROOM_LEFT:
             return False
         self.remove()
-        target = os.open(self._copy, _NEW_FILE, 0o600)
+        target = self._target = os.open(self._copy, _NEW_FILE, 0o600)
         try:
             made = os.fstat(target)
             self._made = made.st_dev, made.st_ino
@@ -96,8 +97,14 @@ class Copy:
                 at += len(piece)
             os.fsync(target)  # now, that less is left to do under the lock
         finally:
+            self._target = None
             os.close(target)
         return True
+
+    def forget(self) -> None:
+        """Close, in a forked child, what the parent goes on to write."""
+        if self._target is not None:
+            os.close(self._target)
 
     def put_in_place(self) -> bool:
         """Lay the log over the copy and put it at the path; False if the log was begun anew.

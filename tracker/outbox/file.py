@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 FileId: TypeAlias = "tuple[int, int] | None"
 """Device and inode."""
 
-_SNAPSHOT_SECONDS = 5.0
+SNAPSHOT_SECONDS = 5.0
 """How long a fork or a close waits for long reads to end."""
 _LOOK_SECONDS = 5.0
 """How often the sync thread looks whether the file is still the one that is open."""
@@ -438,7 +438,7 @@ class OutboxFile:
         Raises:
             OutboxError: if SQLite or the system failed.
         """
-        if not self._snapshots.await_end(0) or not self.pause():
+        if not self._snapshots.await_end(0) or not self.pause(patience=0):
             return False
         try:
             self._lock.acquire()
@@ -480,13 +480,13 @@ class OutboxFile:
 
     # --- pausing and closing --------------------------------------------------------------------
 
-    def pause(self) -> bool:
+    def pause(self, patience: float = SNAPSHOT_SECONDS) -> bool:
         """Close every connection and keep everybody out until `resume`; before a fork.
 
         SQLite's connections must not cross a fork: both processes would believe that they hold
         the same file locks. Returns False if this thread is inside a write: it cannot wait.
         """
-        if not self._hold():
+        if not self._hold(patience):
             return False
         self._close_stale()
         self._close_read_connection()
@@ -497,12 +497,15 @@ class OutboxFile:
         if stale is not None:
             stale.close()
 
-    def _hold(self) -> bool:
-        """Keep everybody out until `resume`; False if this thread is inside a write."""
+    def _hold(self, patience: float = SNAPSHOT_SECONDS) -> bool:
+        """Keep everybody out until `resume`; False if this thread is inside a write.
+
+        Long reads are waited for, so many seconds.
+        """
         if not self._writer.pause():
             return False
         self._read_lock.acquire()
-        self._snapshots.await_end(_SNAPSHOT_SECONDS)
+        self._snapshots.await_end(patience)
         return True
 
     def resume(self) -> None:
@@ -528,6 +531,6 @@ class OutboxFile:
         self._close_stale()
         with self._read_lock:
             self._close_read_connection()
-        self._snapshots.await_end(_SNAPSHOT_SECONDS)
+        self._snapshots.await_end(SNAPSHOT_SECONDS)
         self.upload_lock.close()
         self._leave_file()

@@ -52,6 +52,7 @@ class OldReaders:
         self._looking = threading.Lock()  # one thread at a time looks; the others need not
         self._until_look = 0
         self._rest_until = 0.0
+        self._copy: copying.Copy | None = None
         self._left: list[int] = []
         self._file: tuple[tuple[int, int], int] | None = None  # the one in use, once it was opened
         self._said: str | None = None
@@ -137,7 +138,7 @@ class OldReaders:
         descriptor = self._descriptor()
         if descriptor is None:
             return
-        copy = copying.Copy(outbox.path, descriptor)
+        copy = self._copy = copying.Copy(outbox.path, descriptor)
         try:
             if not copy.make(lambda: self._stopping):
                 self._say("the disk has no room for a copy of it")
@@ -155,6 +156,7 @@ class OldReaders:
                     time.monotonic() - began,
                 )
         finally:
+            self._copy = None
             copy.remove()
 
     def _descriptor(self) -> int | None:
@@ -188,6 +190,8 @@ class OldReaders:
         """Forget, in a forked child, the parent's thread and descriptors."""
         for descriptor in [*self._left, *([self._file[1]] if self._file else [])]:
             os.close(descriptor)
+        if self._copy is not None:
+            self._copy.forget()
         self._begin_afresh()
 
     def close(self) -> None:

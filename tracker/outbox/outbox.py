@@ -25,7 +25,7 @@ from tracker.outbox import (
 )
 from tracker.outbox.ballast import Ballast, is_disk_full
 from tracker.outbox.buffer import MemoryBuffer
-from tracker.outbox.file import OutboxFile
+from tracker.outbox.file import SNAPSHOT_SECONDS, OutboxFile
 from tracker.outbox.old_readers import OldReaders
 from tracker.outbox.size import SizeBound
 from tracker.outbox.status import OutboxStatus
@@ -425,10 +425,10 @@ class Outbox(OutboxFile):
             damaged_sets=tuple(replacement.damaged_sets(self.path)),
         )
 
-    def _hold(self) -> bool:
+    def _hold(self, patience: float = SNAPSHOT_SECONDS) -> bool:
         self._buffer.lock.acquire()  # first, as everywhere: its holder may wait for the writer
         try:
-            held = super()._hold()
+            held = super()._hold(patience)
         except BaseException:
             self._buffer.lock.release()
             raise
