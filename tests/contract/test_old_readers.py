@@ -264,6 +264,23 @@ def test_an_outbox_is_opened_while_a_copy_takes_its_place(
     assert numbers_in(outbox.path) == list(range(last + 1))
 
 
+def test_what_waits_in_memory_at_the_end_goes_to_the_file_that_is_there(
+    outbox: Outbox, reader: sqlite3.Connection, config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though another process put that in the place of the one that was open."""
+    other = Outbox(config(retention_days=1))
+    with monkeypatch.context() as patch:
+        patch.setattr(other._writer, "append", _fail)
+        other.append(make_event("test.noted", {"n": "in memory"}))
+    log_until(outbox, lambda: outbox.generation == 2)
+    other.close()
+    assert "in memory" in numbers_in(outbox.path)
+
+
+def _fail(*_: object) -> None:
+    raise OutboxError("the disk had trouble")
+
+
 def test_an_erasure_reaches_the_copy_that_a_dead_process_left(config: MakeConfig) -> None:
     """Also where no process uploads, which would remove it in time."""
     with closing(Outbox(config())) as outbox:

@@ -452,7 +452,7 @@ class Outbox(OutboxFile):
         if self._closed:
             return
         try:
-            self.drain_buffer()
+            self._drain_at_last()
         except OutboxError as error:
             log.error(
                 "%d events that waited in memory are lost, for the outbox cannot be written: %s",
@@ -463,6 +463,15 @@ class Outbox(OutboxFile):
             self._anchor()
         self._old_readers.close()
         self._shut()
+
+    def _drain_at_last(self) -> None:
+        generation = self.generation
+        try:
+            self.drain_buffer()
+        except OutboxDamagedError as error:  # or another process put a new file at the path
+            if not self.mend(error, generation):
+                raise
+            self.drain_buffer()
 
     def _anchor(self) -> None:
         generation = self.generation
