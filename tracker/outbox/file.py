@@ -132,7 +132,7 @@ class OutboxFile:
             self._prepare()
             with self.reading() as connection:
                 self.owner = owner.read(connection)
-        except (SQLAlchemyError, OSError) as error:
+        except (SQLAlchemyError, sqlite3.Error, OSError) as error:
             raise schema.explain(self.path, error) from error
         if self._check_owner_too:
             self._check_owner()
@@ -407,7 +407,7 @@ class OutboxFile:
                 (config.client_id, config.base_url) if self._check_owner_too else None,
                 self._chain_key,
             )
-        except (SQLAlchemyError, OSError) as trouble:
+        except (SQLAlchemyError, sqlite3.Error, OSError) as trouble:
             self._mend_at = time.monotonic() + _MEND_AGAIN_SECONDS
             raise OutboxError(f"{error}; a new one cannot be begun: {trouble}") from trouble
         replacement.say(self.path, result, error)
