@@ -12,7 +12,7 @@ import pytest
 from tracker import canonical
 from tracker.errors import OutboxError
 from tracker.events import make_event
-from tracker.outbox import account, clock, found_rows, integrity, replacement, uploads
+from tracker.outbox import account, clock, integrity, replacement, uploads
 from tracker.outbox.found_rows import FoundRows
 from tracker.outbox.outbox import Outbox
 from tracker.outbox.transaction import Transaction
@@ -165,12 +165,12 @@ def test_a_salvage_needs_no_place_for_temporary_files(
     opened: list[str] = []
     real = sqlite3.connect
 
-    def connect(name: str, **named: Any) -> sqlite3.Connection:
+    def connect(name: str, **named: Any) -> Any:
         opened.append(name)
         return real(name, **named)
 
     monkeypatch.setattr(tempfile, "gettempdir", _nowhere)
-    monkeypatch.setattr(found_rows.sqlite3, "connect", connect)
+    monkeypatch.setattr(sqlite3, "connect", connect)
     with closing(Outbox(settings)) as outbox, outbox.snapshot() as connection:
         assert len(data_of(connection)) == ALL
     assert ":memory:" in opened
