@@ -488,8 +488,12 @@ class OutboxFile:
         """
         if not self._hold(patience):
             return False
-        self._close_stale()
-        self._close_read_connection()
+        try:
+            self._close_stale()
+            self._close_read_connection()
+        except BaseException:
+            self.resume()
+            raise
         return True
 
     def _close_stale(self) -> None:
@@ -504,8 +508,13 @@ class OutboxFile:
         """
         if not self._writer.pause():
             return False
-        self._read_lock.acquire()
-        self._snapshots.await_end(patience)
+        try:
+            with self._read_lock:
+                self._snapshots.await_end(patience)
+                self._read_lock.acquire()  # once more, to be kept
+        except BaseException:  # Ctrl-C: waiting takes time
+            self._writer.resume()
+            raise
         return True
 
     def resume(self) -> None:
