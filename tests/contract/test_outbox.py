@@ -485,6 +485,33 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("step", ["await_end", "_close_read_connection"])
+def test_an_interrupted_pause_leaves_no_harm(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Ctrl-C while a fork or a salvage waits for a long read: what is logged later is stored."""
+    owner = outbox._snapshots if step == "await_end" else outbox
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, step, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            outbox.pause()
+    threads = [
+        threading.Thread(target=outbox.append, args=[make_event("test.noted", {})], daemon=True)
+        for _ in range(2)
+    ]
+    before = outbox.health().accepted
+    outbox.append(make_event("test.noted", {}))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert outbox.health().accepted == before + 3
+
+
 def test_a_lock_fails_a_whole_group_at_once(config: Callable[..., APIConfig]) -> None:
     """Callers that share a commit share its failure; they do not wait for it one by one."""
     outbox = Outbox(config(on_error="raise"))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
+import tempfile
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tracker import canonical
+from tracker.errors import OutboxError
 from tracker.events import make_event
 from tracker.outbox import account, clock, integrity, replacement, uploads
+from tracker.outbox.found_rows import FoundRows
 from tracker.outbox.outbox import Outbox
+from tracker.outbox.transaction import Transaction
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -131,6 +135,50 @@ def test_what_is_rescued_from_a_deleted_file_is_held_against_the_key_too(
             data = data_of(connection)
     assert set(data) == {f'{{"n":{n}}}' for n in range(6, ALL + 3) if n != 10}
     assert "not the chain key" in caplog.text
+
+
+@pytest.mark.parametrize(("owner", "step"), [(FoundRows, "choose"), (Transaction, "flush")])
+def test_a_disk_that_is_full_puts_a_salvage_off(
+    settings: APIConfig, monkeypatch: pytest.MonkeyPatch, owner: type, step: str
+) -> None:
+    """Its error is the tracker's own, as the application expects; all comes over afterwards."""
+    make(settings)
+    damage(settings.outbox_path)
+
+    def fail(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, step, fail)
+        with pytest.raises(OutboxError, match="cannot be begun: database or disk is full"):
+            Outbox(settings)
+    with closing(Outbox(settings)) as outbox, outbox.snapshot() as connection:
+        assert len(data_of(connection)) == ALL
+
+
+def test_a_salvage_needs_no_place_for_temporary_files(
+    settings: APIConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container that may write to its data folder alone."""
+    make(settings)
+    damage(settings.outbox_path)
+    opened: list[str] = []
+    real = sqlite3.connect
+
+    def connect(name: str, **named: Any) -> Any:
+        opened.append(name)
+        return real(name, **named)
+
+    monkeypatch.setattr(tempfile, "gettempdir", _nowhere)
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    with closing(Outbox(settings)) as outbox, outbox.snapshot() as connection:
+        assert len(data_of(connection)) == ALL
+    assert ":memory:" in opened
+    assert "" not in opened
+
+
+def _nowhere() -> str:
+    raise FileNotFoundError("No usable temporary directory found")
 
 
 def test_what_is_known_of_leaps_of_the_clock_comes_over(config: MakeConfig) -> None:

@@ -44,9 +44,9 @@ def send(store: Store, chain: EventChain, sent: list[dict[str, Any]], client_id:
     store.store_batch(batch, 1)
 
 
-def erasure(chain: EventChain, event_ids: list[Any]) -> dict[str, Any]:
+def erasure(chain: EventChain, event_ids: list[Any], **fields: Any) -> dict[str, Any]:
     data = {"subject": "0" * 64, "event_ids": event_ids}
-    return chain.event(data, type="compliance.erased", session_id=None, agent_id=None)
+    return chain.event(data, type="compliance.erased", session_id=None, agent_id=None, **fields)
 
 
 def held(store: Store, client_id: str = "a") -> dict[str, Any]:
@@ -91,6 +91,17 @@ def test_an_erasure_sent_twice_changes_nothing_more(store: Store) -> None:
     before = held(store)
     send(store, chain, batch)
     assert held(store) == before
+
+
+def test_only_what_is_stored_erases(store: Store) -> None:
+    """Another event under an id that is here already is not kept, so nothing would tell of it."""
+    chain = EventChain()
+    asked, other = chain.events(2)
+    erased = erasure(chain, [asked["event_id"]])
+    send(store, chain, [asked, other, erased])
+    for known in (erased, asked):
+        send(store, chain, [erasure(chain, [other["event_id"]], event_id=known["event_id"])])
+    assert held(store)[other["event_id"]] != MARKER
 
 
 def test_erasure_events_are_not_erased_and_odd_ones_do_no_harm(store: Store) -> None:

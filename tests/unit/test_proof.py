@@ -15,7 +15,7 @@ from tracker.outbox.proof import DISPROVEN, PROVEN, UNPROVEN
 from tracker.outbox.salvage import Row
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 KEY = b"a chain key of the tests, long enough"
 
@@ -64,6 +64,32 @@ def test_a_damaged_link_does_not_cost_its_row() -> None:
     for value in ("f" * 64, None, b"\xff", "é" * 64):
         rows[2] = rows[2]._replace(chain=value)
         assert outcomes(rows) == [PROVEN] * 5
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        lambda value, digest: canonical.unproven_chain(value, digest, KEY),
+        canonical.chain,
+    ],
+    ids=["out of a damaged outbox", "without a key"],
+)
+@pytest.mark.parametrize("before", [0, 2], ids=["first", "between others"])
+def test_a_row_that_was_not_proven_before_is_not_disproven_now(
+    link: Callable[[str, str], str], before: int
+) -> None:
+    """The next row's link holds, so this one stood there when that was made, as it is."""
+    rows = chained(before)
+    event = make_event("test.noted", {"n": "unproven"})
+    chain = link(rows[-1].chain if rows else canonical.GENESIS, event.digest)  # type: ignore[arg-type]  # a text here
+    rows.append(Row(before + 1, event, None, None, None, None, chain))
+    for seq in (before + 2, before + 3):
+        event = make_event("test.noted", {"n": seq})
+        chain = canonical.chain(chain, event.digest, KEY)
+        rows.append(Row(seq, event, None, None, None, None, chain))
+    assert outcomes(rows) == [*[PROVEN] * before, UNPROVEN, PROVEN, PROVEN]
+    rows[before] = changed(rows[before])
+    assert outcomes(rows)[before] == DISPROVEN
 
 
 def test_the_newest_row_has_no_witness() -> None:

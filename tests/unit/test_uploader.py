@@ -154,6 +154,19 @@ def test_a_receipt_is_recorded_while_the_next_one_is_awaited(
         assert account.read(connection).delivered == 6
 
 
+def test_the_last_batch_holds_no_receipt_up(outbox: Outbox, settings: APIConfig) -> None:
+    """A server that takes long over it does not keep what arrived before from being known."""
+    fill(settings, 1)
+    seen: list[int] = []
+
+    def look(_request: int) -> None:
+        with outbox.reading() as connection:
+            seen.append(account.read(connection).delivered)
+
+    upload(outbox, settings, look)
+    assert seen == [0, 2, 4, 6]
+
+
 @pytest.mark.parametrize("end", ["failure", "close"])
 def test_a_receipt_is_recorded_though_no_other_batch_follows(
     outbox: Outbox, settings: APIConfig, end: str

@@ -15,7 +15,7 @@ from tracker.erasure import ERASED, named_events
 from tracker.events import COMPLIANCE_ERASED
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from sqlalchemy import ColumnElement, Connection, Select
 
@@ -25,12 +25,26 @@ _BOUND = 500
 """Values in one query; SQLite before 3.32 binds at most 999."""
 
 
-def named_in(received: Iterable[ReceivedEvent]) -> set[str]:
-    """Return the event ids that the erasure events among these name."""
+def named_in(connection: Connection, client_id: str, received: Sequence[ReceivedEvent]) -> set[str]:
+    """Return the event ids that the erasure events among these name, which are about to be stored.
+
+    Those that are here already have erased. What is sent under the same `event_id` is not stored,
+    so it must not erase either: no event would say so.
+    """
+    if all(event.type != COMPLIANCE_ERASED for event in received):
+        return set()
+    new: dict[str, ReceivedEvent] = {}
+    for event in received:
+        new.setdefault(event.event_id, event)
+    erasures = [event for event in new.values() if event.type == COMPLIANCE_ERASED]
+    here: set[str] = set()
+    for some in _portions([event.event_id for event in erasures]):
+        mine = (events.c.client_id == client_id, events.c.event_id.in_(some))
+        here |= set(connection.execute(select(events.c.event_id).where(*mine)).scalars())
     return {
         event_id
-        for event in received
-        if event.type == COMPLIANCE_ERASED
+        for event in erasures
+        if event.event_id not in here
         for event_id in named_events(event.data)
         if len(event_id) == UUID_LENGTH and event_id.isascii() and event_id.isprintable()
     }

@@ -154,7 +154,7 @@ class Store:
         if not batch.events:
             return Stored(0, 0)
         with self.writing(batch.client_id) as connection:
-            named = erasure.named_in(batch.events)
+            named = erasure.named_in(connection, batch.client_id, batch.events)
             erased = erasure.erase(connection, batch.client_id, named)
             stored = erasure.as_stored(connection, batch.client_id, batch.events, named)
             common = (batch.client_id, batch.outbox_id, batch.sent_at_ms, received_at_ms)

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 _BEING_MADE = ".copying-"
 """What follows the outbox's name in that of a copy in the making; the process's id comes behind."""
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHUNK = 1024 * 1024
 _ROOM_LEFT = 64 * 1024 * 1024
 """What must be free on the disk beside the copy."""
@@ -67,6 +68,7 @@ class Copy:
         self._salts = _salts(path)
         self._copy = path.with_name(f"{path.name}{_BEING_MADE}{os.getpid()}")
         self._made: tuple[int, int] | None = None
+        self._target: int | None = None
 
     def make(self, stopped: Callable[[], bool]) -> bool:
         """Copy the file as it lies on disk; False if there is no room for it, or it was stopped.
@@ -75,13 +77,12 @@ class Copy:
             OSError: if it cannot be read or written.
         """
         status = os.fstat(self._descriptor)
-        log = self._path.with_name(f"{self._path.name}-wal").stat().st_size
+        log = _log_of(self._path).stat().st_size
         free = shutil.disk_usage(self._path.parent).free
         if free < status.st_size + 2 * log + _ROOM_LEFT:
             return False
         self.remove()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        target = os.open(self._copy, flags, 0o600)
+        target = self._target = os.open(self._copy, _NEW_FILE, 0o600)
         try:
             made = os.fstat(target)
             self._made = made.st_dev, made.st_ino
@@ -96,8 +97,14 @@ class Copy:
                 at += len(piece)
             os.fsync(target)  # now, that less is left to do under the lock
         finally:
+            self._target = None
             os.close(target)
         return True
+
+    def forget(self) -> None:
+        """Close, in a forked child, what the parent goes on to write."""
+        if self._target is not None:
+            os.close(self._target)
 
     def put_in_place(self) -> bool:
         """Lay the log over the copy and put it at the path; False if the log was begun anew.
@@ -115,15 +122,20 @@ class Copy:
             return False
         if replacement.identity(copied) != self._made:
             return False  # somebody took it for a leftover
-        shutil.copyfile(path.with_name(f"{path.name}-wal"), _log_of(copied))
+        os.close(os.open(_log_of(copied), _NEW_FILE, 0o600))
+        shutil.copyfile(_log_of(path), _log_of(copied))
         if _take_in_log(copied) != head:
             return False
         with copied.open("rb") as file:
             os.fsync(file.fileno())
         copied.rename(replacement.copied(path))
         replacement.sync_folder(path)
-        path.unlink()
-        replacement.finish_interrupted(path)
+        try:
+            path.unlink()
+        except OSError:  # as where it is a mount point
+            replacement.copied(path).unlink()
+            raise
+        replacement.put_copy_in_place(path)
         time.sleep(2 * SURE_SECONDS)
         return True
 
@@ -172,7 +184,7 @@ def leftovers(path: Path) -> list[Path]:
 
 
 def _remove(copied: Path) -> None:
-    for suffix in ("", "-wal", "-shm"):
+    for suffix in ("-wal", "-shm", ""):  # itself last: who looks for leftovers looks for it
         copied.with_name(copied.name + suffix).unlink(missing_ok=True)
 
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 FileId: TypeAlias = "tuple[int, int] | None"
 """Device and inode."""
 
-_SNAPSHOT_SECONDS = 5.0
+SNAPSHOT_SECONDS = 5.0
 """How long a fork or a close waits for long reads to end."""
 _LOOK_SECONDS = 5.0
 """How often the sync thread looks whether the file is still the one that is open."""
@@ -94,12 +94,17 @@ class OutboxFile:
     # --- opening --------------------------------------------------------------------------------
 
     def _open_or_begin_anew(self) -> None:
+        before = replacement.identity(self.path)
         try:
-            if replacement.identity(self.path) is None and self.path.parent.is_dir():
-                self._finish_interrupted()
+            self._finish_interrupted()
             self._open()
         except OutboxDamagedError as error:
             self._begin_anew(error)
+        except OutboxError as error:
+            if before in (None, replacement.identity(self.path)):
+                raise
+            # Another process exchanged the file at that moment. It does not while we have the lock.
+            self._begin_anew(ReplacedError(str(error)))
 
     def _finish_interrupted(self) -> None:
         if replacement.is_interrupted(self.path):
@@ -127,7 +132,7 @@ class OutboxFile:
             self._prepare()
             with self.reading() as connection:
                 self.owner = owner.read(connection)
-        except (SQLAlchemyError, OSError) as error:
+        except (SQLAlchemyError, sqlite3.Error, OSError) as error:
             raise schema.explain(self.path, error) from error
         if self._check_owner_too:
             self._check_owner()
@@ -402,7 +407,7 @@ class OutboxFile:
                 (config.client_id, config.base_url) if self._check_owner_too else None,
                 self._chain_key,
             )
-        except (SQLAlchemyError, OSError) as trouble:
+        except (SQLAlchemyError, sqlite3.Error, OSError) as trouble:
             self._mend_at = time.monotonic() + _MEND_AGAIN_SECONDS
             raise OutboxError(f"{error}; a new one cannot be begun: {trouble}") from trouble
         replacement.say(self.path, result, error)
@@ -433,7 +438,7 @@ class OutboxFile:
         Raises:
             OutboxError: if SQLite or the system failed.
         """
-        if not self._snapshots.await_end(0) or not self.pause():
+        if not self._snapshots.await_end(0) or not self.pause(patience=0):
             return False
         try:
             self._lock.acquire()
@@ -475,16 +480,20 @@ class OutboxFile:
 
     # --- pausing and closing --------------------------------------------------------------------
 
-    def pause(self) -> bool:
+    def pause(self, patience: float = SNAPSHOT_SECONDS) -> bool:
         """Close every connection and keep everybody out until `resume`; before a fork.
 
         SQLite's connections must not cross a fork: both processes would believe that they hold
         the same file locks. Returns False if this thread is inside a write: it cannot wait.
         """
-        if not self._hold():
+        if not self._hold(patience):
             return False
-        self._close_stale()
-        self._close_read_connection()
+        try:
+            self._close_stale()
+            self._close_read_connection()
+        except BaseException:
+            self.resume()
+            raise
         return True
 
     def _close_stale(self) -> None:
@@ -492,12 +501,20 @@ class OutboxFile:
         if stale is not None:
             stale.close()
 
-    def _hold(self) -> bool:
-        """Keep everybody out until `resume`; False if this thread is inside a write."""
+    def _hold(self, patience: float = SNAPSHOT_SECONDS) -> bool:
+        """Keep everybody out until `resume`; False if this thread is inside a write.
+
+        Long reads are waited for, so many seconds.
+        """
         if not self._writer.pause():
             return False
-        self._read_lock.acquire()
-        self._snapshots.await_end(_SNAPSHOT_SECONDS)
+        try:
+            with self._read_lock:
+                self._snapshots.await_end(patience)
+                self._read_lock.acquire()  # once more, to be kept
+        except BaseException:  # Ctrl-C: waiting takes time
+            self._writer.resume()
+            raise
         return True
 
     def resume(self) -> None:
@@ -523,6 +540,6 @@ class OutboxFile:
         self._close_stale()
         with self._read_lock:
             self._close_read_connection()
-        self._snapshots.await_end(_SNAPSHOT_SECONDS)
+        self._snapshots.await_end(SNAPSHOT_SECONDS)
         self.upload_lock.close()
         self._leave_file()

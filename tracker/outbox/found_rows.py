@@ -2,12 +2,14 @@
 
 A damaged outbox may hold more rows than the memory has room for. What is kept of each is where it
 was found, its seq and its event id, in a temporary database of SQLite's, which goes to the disk
-where it grows (about 100 bytes a row); the rows themselves are read again when their turn comes.
+where it grows (about 100 bytes a row), if there is a place for temporary files; the rows themselves
+are read again when their turn comes.
 """
 
 from __future__ import annotations
 
 import sqlite3
+import tempfile
 from typing import TYPE_CHECKING, NamedTuple
 
 from tracker import canonical
@@ -63,11 +65,20 @@ def is_intact(event: Event) -> bool:
 class FoundRows:
     """The rows found, in the order of preference: of two with the same event, the first counts.
 
-    Owns a temporary database. `add` all rows, `choose`, then ask.
+    Owns a temporary database. `add` all rows, `choose`, then ask. All of it raises `sqlite3.Error`
+    where the disk is full.
+
+    Args:
+        in_memory: Take no room on the disk.
     """
 
-    def __init__(self) -> None:
-        self._db = sqlite3.connect("", isolation_level=None)
+    def __init__(self, *, in_memory: bool = False) -> None:
+        if not in_memory:
+            try:
+                tempfile.gettempdir()
+            except FileNotFoundError:  # as in a container that may write its data folder alone
+                in_memory = True
+        self._db = sqlite3.connect(":memory:" if in_memory else "", isolation_level=None)
         self._db.execute("PRAGMA journal_mode=OFF")
         self._db.executescript(_TABLES)
         self._db.execute("BEGIN")

@@ -49,8 +49,10 @@ class OldReaders:
     def _begin_afresh(self) -> None:
         self._thread: threading.Thread | None = None
         self._stopping = False
+        self._looking = threading.Lock()  # one thread at a time looks; the others need not
         self._until_look = 0
         self._rest_until = 0.0
+        self._copy: copying.Copy | None = None
         self._left: list[int] = []
         self._file: tuple[tuple[int, int], int] | None = None  # the one in use, once it was opened
         self._said: str | None = None
@@ -65,20 +67,30 @@ class OldReaders:
     def look(self) -> None:
         """See whether the log has grown large; if so, have a thread deal with it."""
         self._until_look = _LOOK_EVERY
-        outbox = self._outbox
-        if not outbox.upload_lock.held:
+        if not (self._outbox.upload_lock.held and self._looking.acquire(blocking=False)):
             return
+        try:
+            self._look()
+        except OSError as error:  # no matter of the call that happened to look
+            log.info("the log of the outbox %s cannot be looked at: %s", self._outbox.path, error)
+        finally:
+            self._looking.release()
+
+    def _look(self) -> None:
         if not self._tidied:
             self._tidied = True
-            self._tidy()
-        large = pages.log_bytes(outbox.path) >= LARGE_LOG_BYTES
+            self.tidy()
+        large = pages.log_bytes(self._outbox.path) >= LARGE_LOG_BYTES
         if not large:
             self._said = None
         if self._left or large:
             self._deal(large=large)
 
-    def _tidy(self) -> None:
-        """Remove what a process has left that died while it copied."""
+    def tidy(self) -> bool:
+        """Remove what a process has left that died while it copied; tell whether nothing is left.
+
+        A copy in the making goes too, and is made again.
+        """
         path = self._outbox.path
 
         def remove() -> bool:
@@ -89,10 +101,13 @@ class OldReaders:
             if copying.leftovers(path):
                 self._outbox.exchange(remove)
         except OutboxError as error:
-            log.info("what is left of a copy of the outbox %s cannot be removed: %s", path, error)
+            log.warning("what is left of a copy of the outbox %s stays: %s", path, error)
+        return not copying.leftovers(path)
 
     def _deal(self, *, large: bool) -> None:
-        self._left = [file for file in self._left if copying.is_read(file) or _close(file)]
+        for descriptor in [each for each in self._left if not copying.is_read(each)]:
+            self._left.remove(descriptor)  # in place: the other thread may append one meanwhile
+            os.close(descriptor)
         busy = self._thread is not None and self._thread.is_alive()
         if busy or self._stopping or time.monotonic() < self._rest_until:
             return
@@ -123,7 +138,7 @@ class OldReaders:
         descriptor = self._descriptor()
         if descriptor is None:
             return
-        copy = copying.Copy(outbox.path, descriptor)
+        copy = self._copy = copying.Copy(outbox.path, descriptor)
         try:
             if not copy.make(lambda: self._stopping):
                 self._say("the disk has no room for a copy of it")
@@ -141,6 +156,7 @@ class OldReaders:
                     time.monotonic() - began,
                 )
         finally:
+            self._copy = None
             copy.remove()
 
     def _descriptor(self) -> int | None:
@@ -174,6 +190,8 @@ class OldReaders:
         """Forget, in a forked child, the parent's thread and descriptors."""
         for descriptor in [*self._left, *([self._file[1]] if self._file else [])]:
             os.close(descriptor)
+        if self._copy is not None:
+            self._copy.forget()
         self._begin_afresh()
 
     def close(self) -> None:
@@ -183,11 +201,7 @@ class OldReaders:
         if thread is not None and thread is not threading.current_thread():
             thread.join(_JOIN_SECONDS)
         self._let_go()
-        for descriptor in self._left:
-            os.close(descriptor)
-        self._left.clear()
-
-
-def _close(descriptor: int) -> bool:
-    os.close(descriptor)
-    return False
+        if self._looking.acquire(timeout=_JOIN_SECONDS):  # for good: nobody is to look any more
+            for descriptor in self._left:
+                os.close(descriptor)
+            self._left.clear()

@@ -25,7 +25,7 @@ from tracker.outbox import (
 )
 from tracker.outbox.ballast import Ballast, is_disk_full
 from tracker.outbox.buffer import MemoryBuffer
-from tracker.outbox.file import OutboxFile
+from tracker.outbox.file import SNAPSHOT_SECONDS, OutboxFile
 from tracker.outbox.old_readers import OldReaders
 from tracker.outbox.size import SizeBound
 from tracker.outbox.status import OutboxStatus
@@ -300,7 +300,7 @@ class Outbox(OutboxFile):
             erased += count
             named_by.append(event_id)
         self.on_commit()
-        scrubbed = self.scrub() and not self._damaged_sets_hold_more()
+        scrubbed = self.scrub() and self._old_readers.tidy() and not self._damaged_sets_hold_more()
         return ErasureResult(subject_of(user_id), erased, tuple(named_by), scrubbed)
 
     def _damaged_sets_hold_more(self) -> bool:
@@ -450,10 +450,10 @@ class Outbox(OutboxFile):
             damaged_sets=tuple(replacement.damaged_sets(self.path)),
         )
 
-    def _hold(self) -> bool:
+    def _hold(self, patience: float = SNAPSHOT_SECONDS) -> bool:
         self._buffer.lock.acquire()  # first, as everywhere: its holder may wait for the writer
         try:
-            held = super()._hold()
+            held = super()._hold(patience)
         except BaseException:
             self._buffer.lock.release()
             raise
@@ -490,7 +490,7 @@ class Outbox(OutboxFile):
 
     def _write_out(self) -> None:
         try:
-            self.drain_buffer()
+            self._drain_at_last()
         except OutboxError as error:
             log.error(
                 "%d events that waited in memory are lost, for the outbox cannot be written: %s",
@@ -499,6 +499,15 @@ class Outbox(OutboxFile):
             )
         else:
             self._anchor()
+
+    def _drain_at_last(self) -> None:
+        generation = self.generation
+        try:
+            self.drain_buffer()
+        except OutboxDamagedError as error:  # or another process put a new file at the path
+            if not self.mend(error, generation):
+                raise
+            self.drain_buffer()
 
     def _anchor(self) -> None:
         generation = self.generation

@@ -85,7 +85,7 @@ def frames(log: BinaryIO, size: int) -> list[Frame]:
     for offset in itertools.count(_LOG_HEADER.size, _FRAME_HEADER.size + size):
         head = log.read(_FRAME_HEADER.size)
         page = log.read(size)
-        if len(page) < size:
+        if len(head) < _FRAME_HEADER.size or len(page) < size:  # both: it may grow between the two
             break
         number, pages, *its_salts, first, second = _FRAME_HEADER.unpack(head)
         if its_salts == salts:

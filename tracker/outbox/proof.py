@@ -13,9 +13,11 @@ a chain value is known where the row before, whole or not, or the gap before sti
   between them when they were made. The row does not come over. It counts as broken, and stays in
   the damaged set.
 - `UNPROVEN`: anything else: the row before is missing, the newest row's link does not hold, two
-  neighbours' links do not, or the chain was made without this key. Such rows may be whole, so they
-  come over; but their new links say that they were not proven (`canonical.unproven_chain`),
-  and so does `verify`. The key vouches for nothing more of them than that they came over.
+  neighbours' links do not, or the chain was made without this key; and a row whose link says that
+  it came unproven out of an earlier salvage, or was made without any key: the next row's link
+  proves that it stood there, and no more. Such rows may be whole, so they come over; but their new
+  links say that they were not proven (`canonical.unproven_chain`), and so does `verify`. The key
+  vouches for nothing more of them than that they came over.
 
 What nothing here proves: that no row is missing at the end; the state of a row (pending, delivered,
 dead), which is in no digest; and which of two processes with different keys wrote a row: one made
@@ -45,11 +47,13 @@ class _Held(NamedTuple):
     Attributes:
         row: The row.
         expected: What its chain value should be, from each that may stand before it.
+        unproven: What it would be instead if it came out of a damaged outbox, or had no key.
         after_proof: Whether the one before it is proven.
     """
 
     row: Row
     expected: list[str]
+    unproven: list[str]
     after_proof: bool
 
 
@@ -85,7 +89,7 @@ def judge(
             if held is not None:
                 yield held.row, UNPROVEN
                 expected = expected[:1]  # what follows from a guess is no guess of any use
-            held = _Held(row, expected, proven)
+            held = _Held(row, expected, _without_proof(known, row, key), proven)
             known, proven = [*_usable([row.chain]), *expected], False
         last = row.seq
     if held is not None:
@@ -96,7 +100,17 @@ def _outcome(held: _Held, true_value: str) -> str:
     """Decide on a row, now that the next one proves what the chain value at it was."""
     if true_value in held.expected:
         return PROVEN
-    return DISPROVEN if held.after_proof else UNPROVEN
+    return DISPROVEN if held.after_proof and true_value not in held.unproven else UNPROVEN
+
+
+def _without_proof(known: Iterable[str], row: Row, key: bytes) -> list[str]:
+    """Return the links to a row that are its own, but prove nothing of what it says."""
+    digest = row.event.digest
+    return [
+        link
+        for value in known
+        for link in (canonical.unproven_chain(value, digest, key), canonical.chain(value, digest))
+    ]
 
 
 def _usable(values: Iterable[object]) -> list[str]:

@@ -253,18 +253,31 @@ def finish_interrupted(path: Path) -> None:
     if not is_interrupted(path):
         return
     if copied(path).exists():
-        for companion in _COMPANIONS:
-            path.with_name(path.name + companion).unlink(missing_ok=True)
-        copied(path).rename(path)
-        sync_folder(path)
+        put_copy_in_place(path)
     else:
         sets = damaged_sets(path)
         _finish(path, sets[-1] if sets else _free_name(path))
 
 
 def is_interrupted(path: Path) -> bool:
-    """Tell whether a process died between taking the old file away and putting the new one in."""
-    return identity(path) is None and (copied(path).exists() or _ready(path).exists())
+    """Tell whether a process died between taking the old file away and putting the new one in.
+
+    Another one may have made an empty file there, which it was about to open.
+    """
+    try:
+        if path.stat().st_size:
+            return False
+    except (FileNotFoundError, NotADirectoryError):
+        return copied(path).exists() or _ready(path).exists()
+    return copied(path).exists()
+
+
+def put_copy_in_place(path: Path) -> None:
+    """Put the copy where the outbox was, over an empty file that some process may have made."""
+    for companion in _COMPANIONS:
+        path.with_name(path.name + companion).unlink(missing_ok=True)
+    copied(path).rename(path)
+    sync_folder(path)
 
 
 def leave_companions(path: Path) -> None:

@@ -85,7 +85,8 @@ def undelivered(connection: Connection, key: bytes | None) -> list[Judged]:
     def before(seq: int) -> list[object]:
         return list(connection.exec_driver_sql(_CHAIN_AT, (seq - 1, seq - 1)).scalars())
 
-    with contextlib.closing(FoundRows()) as found:
+    # In memory, where the rows themselves go too: nothing of them may be lost to a full disk.
+    with contextlib.closing(FoundRows(in_memory=True)) as found:
         for row in rows("type = 'compliance.erased'"):
             if is_intact(row.event):
                 found.heed(row.event)

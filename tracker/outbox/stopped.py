@@ -48,9 +48,11 @@ def _stopped_holder(path: Path) -> int | None:
     for line in lines:
         # "3: FLOCK  ADVISORY  WRITE 20592 fe:00:2247864 0 EOF"; those who wait have "->" there.
         _, kind, _, _, pid, place, *_ = [*line.split(), *[""] * 6]
-        # Numbers of devices differ from stat's on some file systems: see what it has open.
-        if kind == "FLOCK" and place.endswith(f":{file.st_ino}") and _has_open(pid, file):
-            return int(pid) if _is_stopped(pid) else None
+        # Numbers of devices differ from stat's on some file systems: see what it has open, but
+        # only once it is stopped, for a server may have thousands of files open.
+        ours = kind == "FLOCK" and place.endswith(f":{file.st_ino}")
+        if ours and _is_stopped(pid) and _has_open(pid, file):
+            return int(pid)
     return None
 
 

@@ -140,7 +140,7 @@ class Uploader:
         upload = Upload(
             [row.event_id for row in rows],
             [row.wire for row in rows],
-            partial(self._look_ahead, batch) if batch.more else None,
+            partial(self._look_ahead, batch),
         )
         return _Upcoming(batch, upload)
 
@@ -152,6 +152,8 @@ class Uploader:
         """
         try:
             self._record_received()
+            if not batch.more:
+                return None
             with self._outbox.reading() as connection:
                 ahead = uploads.next_batch(
                     connection, self._sizing.max_events, self._sizing.max_bytes, batch.through
