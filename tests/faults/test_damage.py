@@ -385,7 +385,7 @@ def test_random_damage(
 ) -> None:
     """Of the rows that SQLite could read, at least 99 % live on, and the host notices nothing."""
     figures = Figures()
-    for seed in range(times if full else times // 30):
+    for seed in range(times if full else times // 50):
         figures.update(survive(sample, config(), damage, seed))
     tell(f"random damage{figures}")
     whole = sum(count for name, count in figures.items() if name.endswith("readable"))

@@ -82,8 +82,11 @@ def test_the_disk_is_not_tried_again_at_once() -> None:
     assert not buffer.should_retry()
 
 
-def test_each_trouble_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_each_trouble_is_said_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One line when it begins, one when events get lost, one when it is over."""
+    monkeypatch.setattr("tracker.outbox.buffer._SAY_AGAIN_SECONDS", 0.0)
     buffer = MemoryBuffer(2, ROOM)
     for _ in range(2):
         for event in events(50):
@@ -95,3 +98,15 @@ def test_each_trouble_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     assert "the disk is full" in begins
     assert "further events are lost" in lost
     assert "2 events came from memory" in over
+
+
+def test_trouble_that_comes_and_goes_does_not_fill_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Within a minute it is told once that events wait, and once that they were written."""
+    buffer = MemoryBuffer(2, ROOM)
+    for _ in range(50):
+        buffer.note_failure(ERROR)
+        buffer.hold(events(1)[0])
+        buffer.written(*counted(buffer))
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from typing import TYPE_CHECKING
 
 from tracker import log
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 BALLAST_BYTES = 1024 * 1024
 """Enough log for the receipt of a whole batch of usual events, or for a chunk of pruning."""
+
+_SAY_AGAIN_SECONDS = 60.0
+"""A disk that is full now and then must not fill the log."""
 
 _FULL = ("disk is full", "No space left on device", "Disk quota exceeded")
 
@@ -37,6 +41,8 @@ class Ballast:
     def __init__(self, outbox: Path) -> None:
         self.path = outbox.with_name(f"{outbox.name}.ballast")
         self.spent = False
+        self._said = False
+        self._say_at = 0.0
 
     def lay(self) -> bool:
         """Make the file, if it is not there and the disk has room for it twice; tell if it is."""
@@ -51,9 +57,9 @@ class Ballast:
             self.path.unlink(missing_ok=True)
             log.info("no ballast could be laid at %s: %s", self.path, error)
             return False
-        if self.spent:
-            self.spent = False
+        if self.spent and self._said:
             log.warning("the disk has room again; events are written to the outbox as before")
+        self.spent = self._said = False
         return True
 
     def _write(self) -> None:
@@ -73,8 +79,11 @@ class Ballast:
         except OSError:  # not there, or the file system lets nobody change anything
             return False
         self.spent = True
-        log.error(
-            "the disk is full: the ballast of the outbox was given up, so that uploading and "
-            "pruning go on; new events wait in memory until there is room"
-        )
+        now = time.monotonic()
+        if now >= self._say_at:
+            self._said, self._say_at = True, now + _SAY_AGAIN_SECONDS
+            log.error(
+                "the disk is full: the ballast of the outbox was given up, so that uploading and "
+                "pruning go on; new events wait in memory until there is room"
+            )
         return True

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from tracker.events import Event
 
 _RETRY_SECONDS = 1.0
+_SAY_AGAIN_SECONDS = 60.0
+"""A disk that fails now and then must not fill the log: that it does is told once in so long."""
 
 
 _ENVELOPE_BYTES = 1_024
@@ -39,6 +41,7 @@ class MemoryBuffer:
         self.lost = 0
         self._retry_at = 0.0
         self._said_failing = self._said_full = False
+        self._say_at = 0.0
 
     def __len__(self) -> int:
         return len(self._events)
@@ -78,19 +81,21 @@ class MemoryBuffer:
             self._bytes -= _size(self._events.popleft())
         self.lost -= lost
         if not self.in_use:
+            if self._said_failing or self._said_full:
+                log.warning("the outbox can be written again; %d events came from memory", events)
             self._said_failing = self._said_full = False
-            log.warning("the outbox can be written again; %d events came from memory", events)
 
     def note_failure(self, error: OutboxError) -> None:
-        """Wait before the next try; say why, the first time."""
-        if not self._said_failing:
-            self._said_failing = True
+        """Wait before the next try; say why, the first time, and not again soon after its end."""
+        now = time.monotonic()
+        if not self._said_failing and now >= self._say_at:
+            self._said_failing, self._say_at = True, now + _SAY_AGAIN_SECONDS
             log.error(
                 "the outbox cannot be written; up to %d events wait in memory until it can: %s",
                 self._capacity,
                 error,
             )
-        self._retry_at = time.monotonic() + _RETRY_SECONDS
+        self._retry_at = now + _RETRY_SECONDS
 
 
 def _size(event: Event) -> int:
