@@ -95,7 +95,10 @@ class Copy:
                     return False
                 _write(target, piece)
                 at += len(piece)
-            os.fsync(target)  # now, that less is left to do under the lock
+                # Bit by bit, lest the syncs of calls wait for a long one. Under the lock there is
+                # less left to do. And with gevent, nobody else runs unless there is a pause.
+                os.fsync(target)
+                time.sleep(0)
         finally:
             self._target = None
             os.close(target)
