@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-import platformdirs
-
 from tracker import identity
 from tracker.errors import ConfigurationError, ValidationError
 from tracker.validation import check_id
@@ -234,6 +232,8 @@ class APIConfig:
 
 def default_folder() -> Path:
     """Return the user's data folder for outboxes, by the platform's conventions."""
+    import platformdirs  # only where no path is given
+
     return platformdirs.user_data_path(APPLICATION, appauthor=False)
 
 
