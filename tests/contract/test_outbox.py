@@ -512,8 +512,11 @@ def test_an_interrupted_pause_leaves_no_harm(
     assert outbox.health().accepted == before + 3
 
 
-def test_a_lock_fails_a_whole_group_at_once(config: Callable[..., APIConfig]) -> None:
+def test_a_lock_fails_a_whole_group_at_once(
+    config: Callable[..., APIConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Callers that share a commit share its failure; they do not wait for it one by one."""
+    monkeypatch.setattr("tracker.outbox.engine.BUSY_TIMEOUT_MS", 1_000)
     outbox = Outbox(config(on_error="raise"))
     fill(outbox, 1)
     attempts: list[Exception] = []

@@ -12,7 +12,7 @@ import pytest
 from tracker import canonical
 from tracker.errors import OutboxError
 from tracker.events import make_event
-from tracker.outbox import account, clock, integrity, replacement, uploads
+from tracker.outbox import account, clock, integrity, moves, uploads
 from tracker.outbox.found_rows import FoundRows
 from tracker.outbox.outbox import Outbox
 from tracker.outbox.transaction import Transaction
@@ -88,7 +88,7 @@ def test_a_change_without_the_key_is_not_signed_by_a_salvage(
     assert report.proven
     assert book.discarded == {account.BY_DAMAGE: 1}
     assert "not the chain key" in caplog.text
-    assert len(replacement.damaged_sets(settings.outbox_path)) == 1
+    assert len(moves.damaged_sets(settings.outbox_path)) == 1
 
 
 def test_what_the_key_does_not_prove_comes_over_and_is_told(

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from tracker import APIConfig
 from tracker.events import make_event
-from tracker.outbox import engine, old_readers, replacement, uploads
+from tracker.outbox import engine, moves, old_readers, uploads
 from tracker.outbox.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def strain(path: Path, notes: Path, seconds: float, seed: int) -> dict[str, int]
     begun = killed = failed = moved = 0
     files = set()
     end = time.monotonic() + seconds
-    while time.monotonic() < end and not replacement.damaged_sets(path) and not failed:
+    while time.monotonic() < end and not moves.damaged_sets(path) and not failed:
         while len(alive) < ALIVE:
             alive.append(_begin(path, notes, seed + begun))
             begun += 1
@@ -126,7 +126,7 @@ def strain(path: Path, notes: Path, seconds: float, seed: int) -> dict[str, int]
                 os.killpg(pid, signal.SIGKILL)
             killed += 1
         failed += os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) > 0
-        moved += (file := replacement.identity(path)) not in files
+        moved += (file := moves.identity(path)) not in files
         files.add(file)
     for pid in alive:
         with contextlib.suppress(ProcessLookupError):
@@ -137,7 +137,7 @@ def strain(path: Path, notes: Path, seconds: float, seed: int) -> dict[str, int]
         "killed": killed,
         "failed": failed,
         "files": moved,
-        "damaged": len(replacement.damaged_sets(path)),
+        "damaged": len(moves.damaged_sets(path)),
     }
 
 

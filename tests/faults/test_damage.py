@@ -20,10 +20,11 @@ from tracker.errors import NotAnOutboxError
 from tracker.outbox import (
     account,
     chain_key,
+    condition,
     integrity,
+    moves,
     open_files,
     pages,
-    replacement,
     uploads,
 )
 from tracker.outbox.outbox import Outbox
@@ -83,7 +84,7 @@ class Sample:
             shutil.copy(
                 self.path.with_name(self.path.name + suffix), path.with_name(path.name + suffix)
             )
-        path.with_name(f"{path.name}.lock").write_bytes(replacement.LOCK_MARK)
+        path.with_name(f"{path.name}.lock").write_bytes(condition.LOCK_MARK)
 
 
 @pytest.fixture
@@ -234,7 +235,7 @@ def test_the_damaged_set_is_kept_and_shown(
         with path.open("r+b") as file:
             file.write(b"garbage" * 3)
         Outbox(config()).close()
-    sets = [str(file) for file in replacement.damaged_sets(path)]
+    sets = [str(file) for file in moves.damaged_sets(path)]
     assert len(sets) == 2
     with Tracker(config(), destination=RecordingDestination) as tracker:
         assert [str(file) for file in tracker.health().damaged_sets] == sets
@@ -313,7 +314,7 @@ def test_a_log_that_is_begun_anew_while_it_is_looked_at_is_not_taken_for_damaged
         with closing(Outbox(config())) as other:
             other.append(an_event())
     assert next(looks, None) is None, "it did look"
-    assert replacement.damaged_sets(config().outbox_path) == []
+    assert moves.damaged_sets(config().outbox_path) == []
     with closing(Outbox(config())) as outbox, outbox.snapshot() as connection:
         assert integrity.verify(connection).events == 2
 
@@ -358,7 +359,7 @@ def test_a_salvage_that_was_cut_short_is_finished(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(replacement, "_free_name" if step == "ready" else "_finish", die)
+        patch.setattr(moves, "free_name" if step == "ready" else "finish", die)
         with pytest.raises(KeyboardInterrupt):
             Outbox(config())
     assert path.exists() == (step == "ready")
@@ -366,7 +367,7 @@ def test_a_salvage_that_was_cut_short_is_finished(
     with outbox.reading() as connection:
         assert len(_ids(connection)) == ALL
     outbox.close()
-    assert len(replacement.damaged_sets(path)) == 1
+    assert len(moves.damaged_sets(path)) == 1
     assert not path.with_name(f"{path.name}.salvaged").exists()
 
 
@@ -424,7 +425,7 @@ def test_an_erasure_tells_of_damaged_files(sample: Sample, config: MakeConfig) -
         file.write(bytes(90))
     outbox = Outbox(config())
     assert not outbox.erase("nobody", {}).scrubbed
-    for file_aside in replacement.damaged_sets(path):
+    for file_aside in moves.damaged_sets(path):
         file_aside.unlink()
     assert outbox.erase("nobody", {}).scrubbed
     outbox.close()

@@ -184,7 +184,7 @@ def test_a_newer_outbox_is_left_alone(
     """One line that says what to install."""
     monkeypatch.setenv("SDK_API_KEY", "key")
     fill(config())
-    edit(config().outbox_path, "UPDATE alembic_version SET version_num = 'future'")
+    edit(config().outbox_path, "UPDATE alembic_version SET version_num = '9999'")
     result = call("--outbox", config().outbox_path, command)
     assert result.exit_code == 1
     assert "pip install --upgrade agent-tracking-sdk" in result.output

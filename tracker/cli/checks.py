@@ -236,7 +236,7 @@ def _log(path: Path) -> list[Check]:
 
 
 def _damaged(path: Path) -> list[Check]:
-    from tracker.outbox.replacement import damaged_sets
+    from tracker.outbox.moves import damaged_sets
 
     sets = damaged_sets(path)
     if not sets:

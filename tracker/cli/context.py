@@ -143,7 +143,7 @@ def read_revision(path: Path) -> str | None:
 def _peek(path: Path) -> tuple[Owner, str | None]:
     from sqlalchemy.exc import SQLAlchemyError
 
-    from tracker.outbox import owner, replacement, schema, status
+    from tracker.outbox import condition, owner, schema, status
     from tracker.outbox.engine import make_engine
 
     schema.create_file(path)  # it is there: this refuses folders, links and what is not ours
@@ -155,7 +155,7 @@ def _peek(path: Path) -> tuple[Owner, str | None]:
         explained = schema.explain(path, error)
         if not isinstance(explained, OutboxDamagedError):
             raise explained from error
-        return replacement.owner_of_damaged(path), None
+        return condition.owner_of_damaged(path), None
 
 
 @contextmanager

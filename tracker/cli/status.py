@@ -111,7 +111,7 @@ def _facts(
 
 def _damaged(target: Target) -> list[str]:
     """Return the damaged files that were moved aside and are still there."""
-    from tracker.outbox.replacement import damaged_sets
+    from tracker.outbox.moves import damaged_sets
 
     return [str(path) for path in damaged_sets(target.path)] if target.exists else []
 

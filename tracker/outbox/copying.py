@@ -15,7 +15,7 @@ gone and so has the trouble.
 Other processes find another file at the path at their next write, as after a salvage; since it goes
 on where theirs ended, they open it and nothing is to be rescued (`goes_on_from`). A process that
 dies between taking the old file away and putting the copy there leaves it ready: whoever comes next
-finishes the move (`replacement.finish_interrupted`).
+finishes the move (`moves.finish_interrupted`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import time
 from typing import TYPE_CHECKING
 
 from tracker.outbox import head as heads
-from tracker.outbox import replacement
+from tracker.outbox import moves
 from tracker.outbox.engine import make_engine
 from tracker.outbox.transaction import driver_of
 from tracker.outbox.writer import SURE_SECONDS
@@ -95,7 +95,10 @@ class Copy:
                     return False
                 _write(target, piece)
                 at += len(piece)
-            os.fsync(target)  # now, that less is left to do under the lock
+                # Bit by bit, lest the syncs of calls wait for a long one. Under the lock there is
+                # less left to do. And with gevent, nobody else runs unless there is a pause.
+                os.fsync(target)
+                time.sleep(0)
         finally:
             self._target = None
             os.close(target)
@@ -113,14 +116,14 @@ class Copy:
 
         Raises:
             OSError, SQLAlchemyError: if it cannot be done. The outbox is at its path then, or its
-                copy is, or `replacement.finish_interrupted` puts it there.
+                copy is, or `moves.finish_interrupted` puts it there.
         """
         path, copied = self._path, self._copy
         with make_engine(path, "full", writer=False).connect() as connection:
             head = heads.read(driver_of(connection))
         if _salts(path) != self._salts or self._salts is None:
             return False
-        if replacement.identity(copied) != self._made:
+        if moves.identity(copied) != self._made:
             return False  # somebody took it for a leftover
         os.close(os.open(_log_of(copied), _NEW_FILE, 0o600))
         shutil.copyfile(_log_of(path), _log_of(copied))
@@ -128,14 +131,14 @@ class Copy:
             return False
         with copied.open("rb") as file:
             os.fsync(file.fileno())
-        copied.rename(replacement.copied(path))
-        replacement.sync_folder(path)
+        copied.rename(moves.copied(path))
+        moves.sync_folder(path)
         try:
             path.unlink()
         except OSError:  # as where it is a mount point
-            replacement.copied(path).unlink()
+            moves.copied(path).unlink()
             raise
-        replacement.put_copy_in_place(path)
+        moves.put_copy_in_place(path)
         time.sleep(2 * SURE_SECONDS)
         return True
 
@@ -179,8 +182,8 @@ def remove_leftovers(path: Path) -> None:
 
 def leftovers(path: Path) -> list[Path]:
     """Return the copies that lie about: unfinished ones, or whole but not at the path."""
-    unfinished = replacement.beside(path, f"{_BEING_MADE}*")
-    return [left for left in (*unfinished, replacement.copied(path)) if left.exists()]
+    unfinished = moves.beside(path, f"{_BEING_MADE}*")
+    return [left for left in (*unfinished, moves.copied(path)) if left.exists()]
 
 
 def _remove(copied: Path) -> None:

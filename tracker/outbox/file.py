@@ -18,7 +18,7 @@ from tracker.errors import (
     OutboxError,
     TrackerClosedError,
 )
-from tracker.outbox import copying, open_files, owner, planted, replacement, schema
+from tracker.outbox import condition, moves, open_files, owner, planted, schema
 from tracker.outbox.ballast import is_disk_full
 from tracker.outbox.engine import make_engine
 from tracker.outbox.locks import FileLock
@@ -70,7 +70,7 @@ class OutboxFile:
         self.owner: Owner
         self._config = config
         self._check_owner_too = check_owner
-        self._lock = FileLock(self.path.with_name(f"{self.path.name}.lock"), replacement.LOCK_MARK)
+        self._lock = FileLock(self.path.with_name(f"{self.path.name}.lock"), condition.LOCK_MARK)
         self.upload_lock = FileLock(self.path.with_name(self.path.name + ".sync-lock"))
         self._stopped_uploader = StoppedHolder(self.upload_lock.path)
         engine = make_engine(self.path, config.durability, writer=True)
@@ -94,23 +94,23 @@ class OutboxFile:
     # --- opening --------------------------------------------------------------------------------
 
     def _open_or_begin_anew(self) -> None:
-        before = replacement.identity(self.path)
+        before = moves.identity(self.path)
         try:
             self._finish_interrupted()
             self._open()
         except OutboxDamagedError as error:
             self._begin_anew(error)
         except OutboxError as error:
-            if before in (None, replacement.identity(self.path)):
+            if before in (None, moves.identity(self.path)):
                 raise
             # Another process exchanged the file at that moment. It does not while we have the lock.
             self._begin_anew(ReplacedError(str(error)))
 
     def _finish_interrupted(self) -> None:
-        if replacement.is_interrupted(self.path):
+        if moves.is_interrupted(self.path):
             self._lock.acquire()
             try:
-                replacement.finish_interrupted(self.path)
+                moves.finish_interrupted(self.path)
             finally:
                 self._lock.release()
 
@@ -123,7 +123,7 @@ class OutboxFile:
         """
         try:
             schema.create_file(self.path)
-            file = replacement.identity(self.path)
+            file = moves.identity(self.path)
             if file is None:
                 raise ReplacedError(f"the outbox {self.path} was deleted at once")
             open_files.entered(file, if_first=self._check)
@@ -146,13 +146,13 @@ class OutboxFile:
         looked at again under the write lock, when nobody writes.
         """
         try:
-            replacement.check(self.path)
+            condition.check(self.path)
         except OutboxDamagedError:
             held = self._lock.held
             if not held:
                 self._lock.acquire()
             try:
-                replacement.check(self.path)
+                condition.check(self.path)
             finally:
                 if not held:
                     self._lock.release()
@@ -246,7 +246,7 @@ class OutboxFile:
         connection = self._readers.connect()
         try:
             connection.exec_driver_sql("SELECT 1 FROM sqlite_master LIMIT 1").close()
-            if replacement.identity(self.path) != self.file:
+            if moves.identity(self.path) != self.file:
                 gone = ReplacedError(f"the outbox {self.path} was deleted or replaced")
                 raise self._explain(gone)
         except BaseException:
@@ -307,7 +307,7 @@ class OutboxFile:
         try:
             if self._damage is not None:
                 raise self._damage
-            self._writer.run(replacement.check_in_use(self.path))
+            self._writer.run(condition.check_in_use(self.path))
         except OutboxDamagedError as error:
             if not self.mend(error, generation):
                 raise
@@ -382,13 +382,13 @@ class OutboxFile:
             self._lock.close()
         self._lock.acquire()
         try:
-            replacement.finish_interrupted(self.path)
-            if self.file in (None, replacement.identity(self.path)):
+            moves.finish_interrupted(self.path)
+            if self.file in (None, moves.identity(self.path)):
                 if not isinstance(error, ReplacedError):
                     self._salvage(error)
             else:
                 self._rescue()
-                replacement.leave_companions(self.path)
+                moves.leave_companions(self.path)
             self._close_read_connection()
             self._open()  # under the lock, or it might be replaced again meanwhile
         finally:
@@ -399,6 +399,8 @@ class OutboxFile:
         if time.monotonic() < self._mend_at:
             raise error
         self._mend_at = time.monotonic() + _MEND_SECONDS
+        from tracker.outbox import replacement  # with all it needs: only where a file is damaged
+
         config = self._config
         try:
             result = replacement.begin_anew(
@@ -417,13 +419,15 @@ class OutboxFile:
         if not self.generation:
             return  # it never was: it was replaced while it was being opened
         old = self._writer.take_stale() or self._read_connection
-        if not (replacement.was_salvaged(self.path, self.file) or self._goes_on_from(old)):
+        if not (moves.was_salvaged(self.path, self.file) or self._goes_on_from(old)):
             self._rescued.take(self.path, old, self._chain_key)
         if old is not None:
             old.close()
 
     def _goes_on_from(self, old: Connection | None) -> bool:
         """Tell whether a copy took the place of the file that was open here; see `copying`."""
+        from tracker.outbox import copying  # only where a file was replaced
+
         try:
             return copying.goes_on_from(self.path, self.owner.outbox_id, old)
         except (SQLAlchemyError, sqlite3.Error, OSError) as error:
@@ -443,7 +447,7 @@ class OutboxFile:
         try:
             self._lock.acquire()
             try:
-                if replacement.identity(self.path) != self.file or not put_in_place():
+                if moves.identity(self.path) != self.file or not put_in_place():
                     return False
             finally:
                 self._lock.release()
@@ -467,7 +471,7 @@ class OutboxFile:
             return
         try:
             self._lock.acquire()
-            if replacement.identity(self.path) == self.file:
+            if moves.identity(self.path) == self.file:
                 engine = make_engine(self.path, self._config.durability, writer=True)
                 with engine.connect() as connection:
                     connection.exec_driver_sql(f"PRAGMA busy_timeout = {patience_ms}")

@@ -15,8 +15,8 @@ from tracker.outbox import (
     account,
     chain_key,
     erasure,
+    moves,
     pages,
-    replacement,
     retention,
     schema,
     scrub,
@@ -305,7 +305,7 @@ class Outbox(OutboxFile):
 
     def _damaged_sets_hold_more(self) -> bool:
         """Tell whether damaged files lie aside, which no erasure reaches; say so."""
-        sets = replacement.damaged_sets(self.path)
+        sets = moves.damaged_sets(self.path)
         if sets:
             log.warning(
                 "what was erased may still be in the damaged files that were kept aside; delete "
@@ -447,7 +447,7 @@ class Outbox(OutboxFile):
             paused_because=sync.paused_because if book.pending else None,
             storage_error=error,
             log_bytes=pages.log_bytes(self.path),
-            damaged_sets=tuple(replacement.damaged_sets(self.path)),
+            damaged_sets=tuple(moves.damaged_sets(self.path)),
         )
 
     def _hold(self, patience: float = SNAPSHOT_SECONDS) -> bool:

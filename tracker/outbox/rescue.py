@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import SQLAlchemyError
 
 from tracker import log
-from tracker.outbox import proof, replacement, salvage, tables
-from tracker.outbox.found_rows import FoundRows, Place, is_intact
+from tracker.outbox import tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,6 +54,8 @@ class Rescue:
             OutboxError: if that cannot be written; everything waits on.
         """
         if self._rows:
+            from tracker.outbox import replacement
+
             rows = list(self._rows)
             count = writer.run(lambda transaction: replacement.carry_over(transaction, rows))
             del self._rows[: len(rows)]
@@ -77,6 +78,9 @@ def undelivered(connection: Connection, key: bytes | None) -> list[Judged]:
 
     Those that the chain key speaks against are left out, and logged.
     """
+    # What a salvage needs: only where a file is gone.
+    from tracker.outbox import proof, replacement, salvage
+    from tracker.outbox.found_rows import FoundRows, Place, is_intact
 
     def rows(condition: str, *bound: int) -> Iterator[Row]:
         for values in connection.exec_driver_sql(_ALL + condition, bound):
