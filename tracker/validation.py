@@ -95,6 +95,13 @@ def check_count(argument: str, value: object) -> int:
     return int(value)
 
 
+def check_flag(argument: str, value: object) -> bool:
+    """Return `value` if it is True or False."""
+    if not isinstance(value, bool):
+        raise ValidationError(argument, f"is {_kind(value)}; give True or False")
+    return value
+
+
 def check_since(argument: str, value: object) -> int | None:
     """Return a point in time as Unix milliseconds, rounded down; None for None."""
     if value is None:

@@ -150,6 +150,7 @@ def test_older_than_looks_at_the_opening(
     assert ids(security.get_unclosed_sessions(older_than=timedelta(hours=1))) == ["old"]
     assert ids(security.get_unclosed_sessions(older_than=0.0)) == ["old", "young"]
     assert ids(security.get_unclosed_sessions(older_than=7260)) == []
+    assert ids(security.get_unclosed_sessions(older_than=1e308)) == []
 
 
 @pytest.mark.parametrize("age", [-1, timedelta(seconds=-1), "1h", None, float("nan"), True])

@@ -75,6 +75,8 @@ def test_without_content_nothing_that_was_said_is_returned(connection: Connectio
     assert [entry.metadata for entry in entries] == [None] * 3
     assert entries[1].tool_call == ToolCall("find", duration_ms=1.5)
     assert entries[2].tokens_used == 7
+    with pytest.raises(ValidationError, match="include_content: is of type str"):
+        get_conversation_history(connection, "s-1", include_content="no")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

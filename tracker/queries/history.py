@@ -92,6 +92,7 @@ def get_conversation_history(
         ValidationError: if an argument is not allowed.
     """
     session_id = validation.check_id("session_id", session_id)
+    include_content = validation.check_flag("include_content", include_content)
     if limit is not None:
         validation.check_count("limit", limit)
     found, _ = newest_entries(connection, session_id, include_content, limit, events=events)

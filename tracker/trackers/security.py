@@ -96,7 +96,8 @@ class SecurityTracker(BaseTracker):
         """
         seconds = _check_age(older_than)
         self._check_open()
-        before = int(time.time() * 1000 - seconds * 1000)
+        now = time.time()
+        before = int((now - min(seconds, now)) * 1000)  # nothing is older than the epoch
         return self._client.read(lambda connection: queries.sessions.unclosed(connection, before))
 
     def report_unclosed_sessions(
