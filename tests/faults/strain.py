@@ -62,12 +62,12 @@ class Life:
             size = self._chance.choice((0, 100, 1_000, 6_000))
             event = make_event("test.noted", {"text": "x" * size})
             outbox.append(event)
-            os.write(self._notes, f"{event.event_id}\n".encode())
+            os.write(self._notes, f"\n{event.event_id}\n".encode())
 
     def _write_much(self, outbox: Outbox) -> None:
         events = [make_event("test.noted", {"text": "y" * 30_000}) for _ in range(8)]
         outbox.append_all(events)
-        os.write(self._notes, "".join(f"{event.event_id}\n" for event in events).encode())
+        os.write(self._notes, "".join(f"\n{event.event_id}\n" for event in events).encode())
 
     def _settle(self, outbox: Outbox) -> None:
         with outbox.reading() as connection:

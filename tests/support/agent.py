@@ -5,6 +5,7 @@ Each notes what a returned call acknowledged in a file of its own, the tests' in
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -21,21 +22,27 @@ if TYPE_CHECKING:
 
 
 class Notes:
-    """A file of acknowledgements, a JSON line each, written with one system call a line."""
+    """A file of acknowledgements, a JSON line each, written with one system call a line.
+
+    A kill can cut even that off between two pages, so each note begins a line of its own.
+    """
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def add(self, **note: Any) -> None:
-        os.write(self._descriptor, (json.dumps(note) + "\n").encode())
+        os.write(self._descriptor, f"\n{json.dumps(note)}\n".encode())
 
 
 def read_notes(path: Path) -> list[dict[str, Any]]:
-    """Return what was acknowledged so far; a last line cut off by a kill is none."""
+    """Return what was acknowledged so far; a line cut off by a kill is none."""
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    notes = []
+    for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
+        with contextlib.suppress(json.JSONDecodeError):
+            notes.append(json.loads(line))
+    return notes
 
 
 def replay(notes_path: str, most: str) -> None:
