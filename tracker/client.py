@@ -281,6 +281,7 @@ atexit.register(_leave_all)
 # SQLite connections, threads, held locks and half-imported modules must not cross a fork. So every
 # client comes to rest before it; in the parent it goes on, and in the child it begins afresh.
 
+_resting: list[Client] = []
 _paused: list[Client] = []
 
 
@@ -288,7 +289,8 @@ def _before_fork() -> None:
     _registry_lock.acquire()
     for client in list(_living):
         try:
-            client.worker.await_imports()
+            _resting.append(client)
+            client.worker.rest_before_fork()
             if client.outbox.pause():
                 _paused.append(client)
         except BaseException:  # noqa: BLE001 - raised, it would be printed and the fork go on
@@ -302,6 +304,9 @@ def _after_fork_in_parent() -> None:
     for client in _paused:
         client.outbox.resume()
     _paused.clear()
+    for client in _resting:
+        client.worker.go_on()
+    _resting.clear()
     _registry_lock.release()
 
 
@@ -309,6 +314,7 @@ def _after_fork_in_child() -> None:
     global _registry_lock
     _registry_lock = threading.RLock()
     _paused.clear()
+    _resting.clear()
     log.renew_lock()
     for client in _living:
         client.outbox.restart_in_child()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from typing import Any
 
 import pytest
@@ -129,3 +130,28 @@ def test_an_event_carries_the_digest_of_what_it_holds() -> None:
     fields["data"] = json.loads(fields["data"])
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     assert hashlib.sha256(text.encode()).hexdigest() == digest
+
+
+# Python 3.12 warns of it; what a child then does is what this is about.
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_makes_the_same_digests_and_links() -> None:
+    """It does so without OpenSSL, whose locks another thread may have held at the fork."""
+
+    def made() -> str:
+        digest = canonical.digest("é" * 1_000)
+        keyed = canonical.chain(canonical.GENESIS, digest, b"a key of 16 bytes")
+        return " ".join((digest, canonical.chain(canonical.GENESIS, digest), keyed))
+
+    receiver, sender = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(sender, made().encode())
+        os.write(sender, b" " + type(canonical._sha256(b"")).__module__.encode())
+        os._exit(0)
+    os.close(sender)
+    with os.fdopen(receiver) as pipe:
+        *hashes, module = pipe.read().split(" ")
+    os.waitpid(pid, 0)
+    assert " ".join(hashes) == made()
+    assert module in ("_sha2", "_sha256")

@@ -23,15 +23,17 @@ POLL_SECONDS = 1.0
 """How often a worker looks for what other processes did: rows, a free upload lock, a flush."""
 
 _JOIN_SECONDS = 0.1
+_PREPARING_SECONDS = 5.0
+"""How long a fork waits for the thread's preparations."""
 
 
 class Worker:
     """Uploads in seq order, one batch in flight, in one process at a time.
 
-    Owns: its thread; the uploader and its destination, made in that thread and used by it alone;
-    and, while it is the elected uploader, the outbox's upload lock. It keeps that lock as long as
-    it runs: when its process ends, however it ends, another one's worker takes over within
-    `POLL_SECONDS`.
+    Owns: its thread; the uploader and its destination, made in that thread and used by it alone,
+    under a lock that a fork takes too; and, while it is the elected uploader, the outbox's upload
+    lock. It keeps that lock as long as it runs: when its process ends, however it ends, another
+    one's worker takes over within `POLL_SECONDS`.
 
     Other threads tell the thread what they want with a few flags and a token in a
     `queue.SimpleQueue`, whose ``put`` is safe even in a signal handler that interrupts another.
@@ -55,6 +57,8 @@ class Worker:
         self._uploader: Uploader | None = None
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
+        self._preparing = threading.RLock()
+        self._resting = False
         self._tokens: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._stopping = False
         self._then: Callable[[], None] | None = None
@@ -117,13 +121,19 @@ class Worker:
         self._tokens.put(None)
         thread.join(timeout=_JOIN_SECONDS)
 
-    def await_imports(self) -> None:
-        """Wait until the thread has imported what it needs, if it runs; before a fork.
+    def rest_before_fork(self) -> None:
+        """Wait until the thread has what it needs to upload, and keep it from making it anew.
 
-        In the child, a module that was being imported would stay half there for good.
+        In the child, a module that was being imported would stay half there for good, and so would
+        a lock of OpenSSL's, which the making of a destination takes. `go_on` ends it.
         """
-        if self._thread is not None:
-            from tracker.sync import http, uploader  # noqa: F401 - waits for another's import
+        self._resting = self._preparing.acquire(timeout=_PREPARING_SECONDS)
+
+    def go_on(self) -> None:
+        """Go on after a fork, in the parent."""
+        if self._resting:
+            self._resting = False
+            self._preparing.release()
 
     def restart_in_child(self) -> None:
         """Forget the parent's thread in a forked child; a new one starts when it is needed."""
@@ -142,7 +152,8 @@ class Worker:
 
     def _round(self) -> Pause:
         """Be elected, then take one step."""
-        from tracker.sync.uploader import Pause, Uploader  # with requests: only in the thread
+        with self._preparing:
+            from tracker.sync.uploader import Pause  # with requests: only in the thread
 
         try:
             self._outbox.look()
@@ -150,16 +161,10 @@ class Worker:
                 self.elected = False
                 self._outbox.drain_buffer()
                 return Pause(POLL_SECONDS)
-            if self._uploader is None:
-                self._uploader = Uploader(self._outbox, self._config, self._make_destination())
+            uploader = self._prepare()
             self.elected = True
-            if self._renew or self._uploader.outbox_id != self._outbox.owner.outbox_id:
-                self._renew = False
-                self._uploader.outbox_id = self._outbox.owner.outbox_id
-                self._uploader.destination.close()
-                self._uploader.destination = self._make_destination()
             self._news = False
-            pause = self._uploader.step()
+            pause = uploader.step()
             self._trouble = None
         except OutboxError as error:
             self._say_once(str(error), traceback=False)
@@ -168,6 +173,21 @@ class Worker:
             self._say_once(repr(error), traceback=True)
             return Pause(self._config.backoff_cap)
         return pause
+
+    def _prepare(self) -> Uploader:
+        """Return the uploader, with a destination for the outbox as it is now."""
+        with self._preparing:
+            from tracker.sync.uploader import Uploader
+
+            if self._uploader is None:
+                self._uploader = Uploader(self._outbox, self._config, self._make_destination())
+            outbox_id = self._outbox.owner.outbox_id
+            if self._renew or self._uploader.outbox_id != outbox_id:
+                self._renew = False
+                self._uploader.outbox_id = outbox_id
+                self._uploader.destination.close()
+                self._uploader.destination = self._make_destination()
+            return self._uploader
 
     def _say_once(self, trouble: str, *, traceback: bool) -> None:
         if trouble != self._trouble:
