@@ -167,6 +167,25 @@ def test_a_full_disk_keeps_the_outbox_where_it_is(
     assert caplog.text.count("no room") == 1
 
 
+def test_no_copy_is_made_in_vain_beside_a_long_read_of_this_process(
+    outbox: Outbox, reader: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could not take the outbox's place until that read ends; then it does."""
+    made: list[Path] = []
+    real = copying.Copy.make
+
+    def make(self: copying.Copy, stopped: Callable[[], bool]) -> bool:
+        made.append(outbox.path)
+        return real(self, stopped)
+
+    monkeypatch.setattr(copying.Copy, "make", make)
+    with outbox.snapshot():
+        last = log_until(outbox, lambda: pages.log_bytes(outbox.path) >= 3 * LARGE)
+        assert not made
+    log_until(outbox, lambda: outbox.generation == 2, last)
+    assert made
+
+
 @pytest.mark.parametrize("died", ["before", "between"])
 def test_a_process_that_died_while_it_changed_files(
     outbox: Outbox, reader: sqlite3.Connection, config: MakeConfig, died: str

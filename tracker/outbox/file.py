@@ -434,6 +434,11 @@ class OutboxFile:
             log.info("what took the outbox's place cannot be read: %s", error)
             return False
 
+    @property
+    def read_at_length(self) -> bool:
+        """Whether a long read of this process's own is under way, so that no `exchange` can be."""
+        return not self._snapshots.await_end(0)
+
     def exchange(self, put_in_place: Callable[[], bool]) -> bool:
         """Have another file put at the path that holds the same, while nobody writes; open it.
 
@@ -442,7 +447,7 @@ class OutboxFile:
         Raises:
             OutboxError: if SQLite or the system failed.
         """
-        if not self._snapshots.await_end(0) or not self.pause(patience=0):
+        if self.read_at_length or not self.pause(patience=0):
             return False
         try:
             self._lock.acquire()

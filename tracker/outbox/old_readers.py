@@ -134,6 +134,8 @@ class OldReaders:
         if len(self._left) >= _MOST_LEFT:
             self._say(f"{_MOST_LEFT} old files of it are still being read, so none is left behind")
             return
+        if outbox.read_at_length:
+            return  # a copy of what may be gigabytes would be made in vain
         grown, began = pages.log_bytes(outbox.path), time.monotonic()
         descriptor = self._descriptor()
         if descriptor is None:

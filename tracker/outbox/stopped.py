@@ -61,7 +61,7 @@ def _is_stopped(pid: str) -> bool:
         status = Path("/proc", pid, "stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return False
-    return status.rpartition(")")[2].split()[:1][0] in _STATES
+    return status.rpartition(")")[2].lstrip()[:1] in _STATES
 
 
 def _has_open(pid: str, file: os.stat_result) -> bool:

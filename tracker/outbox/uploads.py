@@ -142,8 +142,8 @@ def is_next(connection: Connection, batch: Batch, received: Sequence[Batch] = ()
         return False
     if _newest_erasure(connection) != batch.erasure:
         return False
-    expected = [row.seq for each in (*received, batch) for row in each.rows]
-    expected = sorted([*expected, *batch.damaged])
+    sent = (row.seq for each in (*received, batch) for row in each.rows)
+    expected = sorted([*sent, *batch.damaged])
     return _pending_between(connection, settled_through(connection) + 1, batch.through) == expected
 
 

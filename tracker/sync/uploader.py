@@ -102,8 +102,6 @@ class Uploader:
         Raises:
             OutboxError: if the outbox could not be read or written.
         """
-        if self._ahead is None:
-            self._record_received()
         try:
             self._outbox.drain_buffer()
         except OutboxError as error:
