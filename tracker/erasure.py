@@ -24,7 +24,8 @@ class ErasureResult:
             program reads an old state of the outbox, or the disk is full; the log says which, and
             the tracker tries again within an hour of uploading, and at the next erasure. False too
             while damaged files lie aside (`Health.damaged_sets`): no erasure reaches what they
-            hold; delete them.
+            hold; delete them. It does not speak of an old file that a program still reads after a
+            copy took its place: that is gone when the program ends.
     """
 
     subject: str
