@@ -521,7 +521,7 @@ def test_a_lock_fails_a_whole_group_at_once(
     fill(outbox, 1)
     attempts: list[Exception] = []
     begun: list[int] = []
-    engine = outbox._writer._engine
+    engine = outbox._write_connection._engine
     event.listen(engine, "connect", lambda *_: begun.append(1))
 
     def try_it() -> None:

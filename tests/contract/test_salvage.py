@@ -128,7 +128,7 @@ def test_what_is_rescued_from_a_deleted_file_is_held_against_the_key_too(
         outbox.append(make_event("test.noted", {"n": ALL + 1}))
         forge(settings.outbox_path, 10)
         settings.outbox_path.unlink()
-        outbox._writer._sure_until = 0.0
+        outbox._write_connection._sure_until = 0.0
         outbox.append(make_event("test.noted", {"n": ALL + 2}))
         with outbox.snapshot() as connection:
             assert integrity.verify(connection, [KEY.encode()]).proven

@@ -269,12 +269,12 @@ class Interrupted:
     """Lets the next call on the outbox be interrupted by one of its thread, as by a handler."""
 
     def __init__(self, outbox: Outbox, patch: pytest.MonkeyPatch) -> None:
-        self._insert = outbox._writer._insert_at_end
+        self._insert = outbox._write_connection._insert_at_end
         self._outbox, self._patch = outbox, patch
-        patch.setattr(outbox._writer, "_insert_at_end", self)
+        patch.setattr(outbox._write_connection, "_insert_at_end", self)
 
     def __call__(self, *arguments: Any) -> bool:
-        self._patch.setattr(self._outbox._writer, "_insert_at_end", self._insert)
+        self._patch.setattr(self._outbox._write_connection, "_insert_at_end", self._insert)
         self._outbox.append(note("nested"))
         return self._insert(*arguments)
 

@@ -30,7 +30,7 @@ from tracker.outbox import head as heads
 from tracker.outbox import moves
 from tracker.outbox.engine import make_engine
 from tracker.outbox.transaction import driver_of
-from tracker.outbox.writer import SURE_SECONDS
+from tracker.outbox.write_connection import SURE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

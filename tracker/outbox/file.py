@@ -21,12 +21,13 @@ from tracker.errors import (
 from tracker.outbox import condition, moves, open_files, owner, planted, schema
 from tracker.outbox.ballast import is_disk_full
 from tracker.outbox.engine import make_engine
+from tracker.outbox.group_commit import GroupCommit
 from tracker.outbox.locks import FileLock
 from tracker.outbox.open_files import ReplacedError
 from tracker.outbox.rescue import Rescue
 from tracker.outbox.snapshots import Snapshots
 from tracker.outbox.stopped import StoppedHolder
-from tracker.outbox.writer import Writer
+from tracker.outbox.write_connection import WriteConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -75,7 +76,8 @@ class OutboxFile:
         self._stopped_uploader = StoppedHolder(self.upload_lock.path)
         engine = make_engine(self.path, config.durability, writer=True)
         self._chain_key = canonical.key_bytes(config.chain_key)
-        self._writer = Writer(engine, self._lock, self.path, self._chain_key)
+        self._write_connection = WriteConnection(engine, self._lock, self.path, self._chain_key)
+        self._writer = GroupCommit(self._write_connection)
         self._readers = make_engine(self.path, config.durability, writer=False)
         self._read_lock = threading.RLock()
         self._read_connection: Connection | None = None
@@ -136,7 +138,7 @@ class OutboxFile:
             raise schema.explain(self.path, error) from error
         if self._check_owner_too:
             self._check_owner()
-        self._writer.go_on_in(file)
+        self._write_connection.go_on_in(file)
         self.generation += 1
 
     def _check(self) -> None:
@@ -418,7 +420,7 @@ class OutboxFile:
         """Take what is not delivered out of the old file, which is open here still."""
         if not self.generation:
             return  # it never was: it was replaced while it was being opened
-        old = self._writer.take_stale() or self._read_connection
+        old = self._write_connection.take_stale() or self._read_connection
         if not (moves.was_salvaged(self.path, self.file) or self._goes_on_from(old)):
             self._rescued.take(self.path, old, self._chain_key)
         if old is not None:
@@ -506,7 +508,7 @@ class OutboxFile:
         return True
 
     def _close_stale(self) -> None:
-        stale = self._writer.take_stale()
+        stale = self._write_connection.take_stale()
         if stale is not None:
             stale.close()
 
@@ -540,12 +542,13 @@ class OutboxFile:
         self._read_connection = None
         self._snapshots = Snapshots()
         self._rescued = Rescue()
+        self._write_connection.restart_in_child()
         self._writer.restart_in_child()
         self.upload_lock.forget()
 
     def _shut(self) -> None:
         self._closed = True
-        self._writer.close()
+        self._writer.close(then=self._write_connection.close_lock)
         self._close_stale()
         with self._read_lock:
             self._close_read_connection()

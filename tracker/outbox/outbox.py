@@ -33,6 +33,8 @@ from tracker.outbox.status import OutboxStatus
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from sqlalchemy import Connection
+
     from tracker.config import APIConfig
     from tracker.events import Event
     from tracker.outbox.transaction import Transaction
@@ -46,11 +48,11 @@ _LOOK_AGAIN_SECONDS = 1.0
 class Outbox(OutboxFile):
     """The durable queue between logging calls and the collector.
 
-    Owns, in one process: the write side (`Writer`: connection, leadership, the write-lock file
-    ``<outbox>.lock``), one read connection with its lock, the memory buffer, the ballast, and the
-    upload lock ``<outbox>.sync-lock``, which the sync worker takes. Any thread may call any method.
-    Whoever takes more than one of the locks takes the buffer's first, then leadership, then the
-    reader's.
+    Owns, in one process: the write side (`GroupCommit` and `WriteConnection`: leadership, the
+    connection, the write-lock file ``<outbox>.lock``), one read connection with its lock, the
+    memory buffer, the ballast, and the upload lock ``<outbox>.sync-lock``, which the sync worker
+    takes. Any thread may call any method. Whoever takes more than one of the locks takes the
+    buffer's first, then leadership, then the reader's.
 
     Args:
         config: Settings; the path, durability, `on_error` and bounds are used here.
@@ -324,7 +326,7 @@ class Outbox(OutboxFile):
                 return True
         end = time.monotonic() + scrub.PATIENCE_SECONDS
         try:
-            while not (done := self._writer.alone(scrub.scrub)):
+            while not (done := self._alone(scrub.scrub)):
                 if done is None or time.monotonic() >= end:
                     log.warning(
                         "traces of erased events stay in the log of the outbox %s until no program "
@@ -341,6 +343,16 @@ class Outbox(OutboxFile):
             return False
         return True
 
+    def _alone(self, work: Callable[[Connection], T]) -> T | None:
+        """Run `work` outside of any transaction while nobody writes.
+
+        Returns None, having done nothing, when this thread is inside a write already.
+
+        Raises:
+            ReplacedError: if the file at the path is another one.
+        """
+        return self._writer.alone(lambda: self._write_connection.alone(work))
+
     def rewrite(self) -> bool:
         """Write the file anew, so that it takes no more room than it needs; calls wait meanwhile.
 
@@ -350,7 +362,7 @@ class Outbox(OutboxFile):
             OutboxError: if it cannot be.
         """
         try:
-            return bool(self._writer.alone(scrub.rewrite))
+            return bool(self._alone(scrub.rewrite))
         except (DBAPIError, OSError) as error:
             raise schema.explain(self.path, error) from error
 
@@ -512,7 +524,8 @@ class Outbox(OutboxFile):
     def _anchor(self) -> None:
         generation = self.generation
         try:
-            self._writer.anchor()
+            if self._write_connection.unanchored:
+                self._writer.run(lambda transaction: transaction.connection)
         except OutboxDamagedError as error:  # the last chance to save what is not delivered
             self.mend(error, generation)
         except OutboxError as error:  # what is stored is stored; only its end is not noted

@@ -29,7 +29,7 @@ from tracker.outbox import (
 from tracker.outbox import head as heads
 from tracker.outbox.engine import make_engine
 from tracker.outbox.transaction import Transaction, driver_of
-from tracker.outbox.writer import SURE_SECONDS
+from tracker.outbox.write_connection import SURE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

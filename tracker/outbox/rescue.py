@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from tracker.outbox.group_commit import GroupCommit
     from tracker.outbox.replacement import Judged
     from tracker.outbox.salvage import Row
-    from tracker.outbox.writer import Writer
 
 
 class Rescue:
@@ -47,7 +47,7 @@ class Rescue:
             except SQLAlchemyError as error:
                 log.error("what the deleted outbox held cannot be read: %s", error)
 
-    def store(self, writer: Writer) -> None:
+    def store(self, writer: GroupCommit) -> None:
         """Write it into the new file.
 
         Raises:

@@ -1,51 +1,49 @@
-"""Group commit: every write to the outbox, in one order, under one lock over all processes."""
+"""Group commit: every write to the outbox, in one order; many callers' in one transaction."""
 
 from __future__ import annotations
 
-import os
-import sqlite3
 import threading
-import time
 from collections import deque
 from itertools import takewhile
 from queue import SimpleQueue
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
-from sqlalchemy.exc import DBAPIError
-
-from tracker import canonical, log
-from tracker.errors import OutboxError, TrackerClosedError
-from tracker.outbox import account, schema
-from tracker.outbox import head as heads
-from tracker.outbox.open_files import ReplacedError
-from tracker.outbox.transaction import INSERT, Transaction, driver_of
+from tracker import log
+from tracker.errors import TrackerClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from sqlalchemy import Connection, Engine
+    from collections.abc import Callable, Sequence
 
     from tracker.events import Event
-    from tracker.outbox.head import Head
-    from tracker.outbox.locks import FileLock
+    from tracker.outbox.transaction import Transaction
 
 T = TypeVar("T")
 
-
-# Fails unless the outbox still ends at the second value given: an event without an id is refused.
-_INSERT_AT_END = INSERT.replace("(?, ?,", f"(?, CASE WHEN {heads.LAST_GIVEN} = ? THEN ? END,")
-
-_LAST_SEQ = 2**63 - 1 - 2**20
-"""Where numbers end: SQLite's largest, less more than one transaction can give."""
-_APART = 32
-"""Appends that look where the outbox ends once another process was seen to write there."""
-SURE_SECONDS = 0.001
-"""How long the file at the path is taken for the same without a look, which costs 2 to 3 µs. Who
-replaces it holds the write lock for longer, so nobody writes to one that was replaced."""
 _GROUP_LIMIT = 512
 """Entries in one transaction: bounds how long the first of them waits for the last."""
+
+
+class Backend(Protocol):
+    """What commits: `WriteConnection`. One thread at a time uses it, the one that leads."""
+
+    def append(self, event: Event) -> bool:
+        """Commit `event` by itself; return False if it takes a transaction."""
+
+    def transact(self, jobs: Sequence[Callable[[Transaction], None]]) -> None:
+        """Run `jobs` in one transaction and commit it."""
+
+    def settle(self) -> bool:
+        """Put things right after an exception; return True if the last transaction landed."""
+
+    def close(self) -> None:
+        """Close what is open; a later write opens it again."""
+
+    def explain(self, error: Exception) -> Exception:
+        """Return what callers should see of an error."""
+
+    def is_conflict(self, error: Exception) -> bool:
+        """Return True if the rows of one job did not fit, which is not the others' fault."""
 
 
 class _Entry(Generic[T]):
@@ -71,15 +69,14 @@ class _Entry(Generic[T]):
         self.turn: SimpleQueue[None] = SimpleQueue()
 
 
-class Writer:
+class GroupCommit:
     """Runs write jobs in order, many callers' in one commit.
 
     Whoever finds nobody leading leads: commits everything queued, its own work included, then
     wakes the first caller that still waits, which leads next unless a newcomer was faster. One
     fsync so serves all who came meanwhile, and a single thread pays nothing for it.
 
-    Owns: the write connection and the leadership lock, both used by the leading thread only; and
-    the cross-process write lock, which the leader holds from before BEGIN until after COMMIT.
+    Owns the queue and the leadership lock. The backend is used by the leading thread only.
 
     Two things can happen between any two lines here. Ctrl-C: what is queued stays in the queue
     until its outcome is settled, so `_recover` can always tell what is left to do. And a call that
@@ -87,28 +84,11 @@ class Writer:
     itself, so its work is queued, and the interrupted call returns when it is committed.
 
     Args:
-        engine: Makes the write connection.
-        lock: The cross-process write lock.
-        path: The outbox.
-
-    Attributes:
-        file: Device and inode of the outbox; writes to any other file at the path are refused.
-            None: do not look.
+        backend: Commits.
     """
 
-    def __init__(
-        self, engine: Engine, lock: FileLock, path: Path, chain_key: bytes | None = None
-    ) -> None:
-        self._engine = engine
-        self._chain_key = chain_key
-        self._lock = lock
-        self._path = path
-        self._path_text = str(path)
-        self.file: tuple[int, int] | None = None
-        self._sure_until = 0.0
-        self._stale: tuple[Connection, sqlite3.Connection] | None = None
-        self._connection: tuple[Connection, sqlite3.Connection] | None = None
-        self._head: Head | None = None
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
         self._closed = False
         self._begin_afresh()
 
@@ -119,15 +99,6 @@ class Writer:
         self._nested: dict[int, list[_Entry[Any]]] = {}
         self._committing: list[_Entry[Any]] | None = None
         self._at_work: _Entry[Any] | None = None
-        self._apart = 0
-        self._anchored = 0
-
-    def go_on_in(self, file: tuple[int, int]) -> None:
-        """Write to the file of this device and inode, of which nothing is known yet."""
-        self.file = file
-        self._sure_until = 0.0
-        self._head = None
-        self._apart = self._anchored = 0
 
     def append(self, event: Event, orphaned: Callable[[Exception], None]) -> None:
         """Commit `event`; on return it is durable.
@@ -145,42 +116,20 @@ class Writer:
         self.run(lambda transaction: transaction.append(event), orphaned)
 
     def _append_alone(self, event: Event) -> bool:
-        """Commit `event` by a single statement; False if somebody else is or was at work.
-
-        The usual case of one caller, who so needs no queue, no BEGIN and COMMIT (the write lock
-        makes them unnecessary) and no look at the newest row: 1.2 times raw sqlite3 instead of 1.8.
-        """
+        """Commit `event` by itself; False if somebody else is or was at work."""
         try:
             if not self._leadership.acquire(blocking=False):
                 return False
-            alone = False
-            if self._connection is not None and self._head is not None:
-                self._lock.acquire()
-                self._check_file()
-                driver = self._connection[1]
-                if self._apart:
-                    self._apart -= 1
-                    self._head = self._find_head(driver)
-                alone = self._insert_at_end(driver, self._head, event)
-                self._lock.release()
+            alone = self._backend.append(event)
             self._step_down()
         except BaseException as error:
             self._recover(_Entry(None))
-            if isinstance(error, (sqlite3.Error, OSError)):
-                raise schema.explain(self._path, error) from error
+            if isinstance(error, Exception):
+                explained = self._backend.explain(error)
+                if explained is not error:
+                    raise explained from error
             raise
         return alone
-
-    def _insert_at_end(self, driver: sqlite3.Connection, head: Head, event: Event) -> bool:
-        """Insert `event` if nobody else has written since the outbox ended at `head`; tell."""
-        seq, chain = following = heads.after(head, event, self._chain_key)
-        try:
-            driver.execute(_INSERT_AT_END, (seq, head[0], *event, chain))
-        except sqlite3.IntegrityError:
-            self._apart = _APART
-            return False
-        self._head = following
-        return True
 
     def run(
         self,
@@ -244,7 +193,7 @@ class Writer:
             self._queue.append(entry)
             while not self._has_the_floor(entry):
                 entry.turn.get()
-            self._close_connection()
+            self._backend.close()
         except BaseException:
             self._recover(entry)
             raise
@@ -253,7 +202,7 @@ class Writer:
         return True
 
     def _has_the_floor(self, entry: _Entry[None]) -> bool:
-        """Lead, commit what stands before a pause, and tell whether its turn has come."""
+        """Lead, commit what stands before a pause; return True if its turn has come."""
         if not self._leadership.acquire(blocking=False):
             return False
         while batch := self._next():
@@ -269,65 +218,31 @@ class Writer:
         """End a `pause`; whoever came meanwhile goes on."""
         self._step_down()
 
-    def anchor(self) -> None:
-        """Let the account know the newest seq, if events were appended since it was told.
-
-        Raises:
-            OutboxError: if it cannot be written.
-        """
-        if self._head is not None and self._head[0] > self._anchored:
-            self.run(lambda transaction: transaction.connection)
-
-    def alone(self, work: Callable[[Connection], T]) -> T | None:
-        """Run `work` outside of any transaction, on a connection of its own, while nobody writes.
+    def alone(self, work: Callable[[], T]) -> T | None:
+        """Run `work` while nobody writes.
 
         Returns None, having done nothing, when this thread is inside a write already.
-
-        Raises:
-            ReplacedError: if the file at the path is another one.
         """
         inside = self._is_leading()
         try:
-            if not self.pause():
-                return None
-            self._lock.acquire()
-            self._check_file()
-            with self._engine.connect() as connection:
-                return work(connection)
+            return work() if self.pause() else None
         finally:
             if not inside and self._is_leading():
-                self._lock.release()
                 self.resume()
 
-    def close(self) -> None:
-        """Close connection and lock file for good: later writes raise TrackerClosedError."""
+    def close(self, then: Callable[[], None]) -> None:
+        """Close for good, and call `then` while nobody writes; later writes are refused.
+
+        They raise TrackerClosedError.
+        """
         paused = self.pause()
         self._closed = True
         if paused:
-            self._lock.close()
+            then()
             self.resume()
 
-    def _close_connection(self) -> None:
-        """Close the write connection, if open, under the write lock: closing may checkpoint.
-
-        Where another process does not give that up, without: SQLite checkpoints then only if no
-        other connection is left.
-        """
-        held, self._connection, self._head = self._connection, None, None
-        if held is not None:
-            try:
-                self._lock.acquire()
-            except OutboxError as error:
-                log.info("the outbox is closed without its write lock: %s", error)
-            try:
-                held[0].close()
-            finally:
-                self._lock.release()
-
     def restart_in_child(self) -> None:
-        """Forget, in a forked child, the parent's threads, queue and descriptors."""
-        self._connection = self._stale = self._head = None
-        self._lock.forget()
+        """Forget, in a forked child, the parent's threads and queue."""
         self._begin_afresh()
 
     def _is_leading(self) -> bool:
@@ -365,15 +280,12 @@ class Writer:
         entry.done = entry.done or entry.work is None  # nobody needs a pause that was given up
         if not self._is_leading() and not self._leadership.acquire(blocking=False):
             return  # somebody else leads, and will see that the entry is detached
-        if self._committing is not None:  # cut off near the COMMIT: did it land?
-            _, driver = self._connect()
-            if not driver.in_transaction:
-                self._settle(self._committing)
-            self._committing = None
+        landed = self._backend.settle()
+        if self._committing is not None and landed:
+            self._settle(self._committing)
+        self._committing = None
         if not entry.done and entry in self._queue:
             entry.done = True  # this call raises, so its work is withdrawn
-        self._abandon()
-        self._lock.release()
         self._step_down()
 
     def _next(self) -> list[_Entry[Any]]:
@@ -387,25 +299,24 @@ class Writer:
     def _commit(self, batch: list[_Entry[Any]]) -> None:
         """Run a transaction for `batch` and tell each of its callers the outcome."""
         while batch := [entry for entry in batch if not entry.done]:
+            self._committing = batch
             try:
                 self._transact(batch)
             except Exception as error:  # noqa: BLE001 - handed to the caller whose work it was
+                self._committing = None
                 failed = self._who_failed(batch, error)
-                storage = isinstance(error, (DBAPIError, sqlite3.Error, OSError))
                 for entry in failed:
-                    entry.error = schema.explain(self._path, error) if storage else error
+                    entry.error = self._backend.explain(error)
                 self._settle(failed)
             else:
                 self._settle(batch)
                 self._committing = None
 
     def _who_failed(self, batch: list[_Entry[Any]], error: Exception) -> list[_Entry[Any]]:
-        """Tell whose fault it was: one's own work is not the others'; a full disk is for all."""
+        """Return whose fault it was: one's own is not the others'; a full disk is for all."""
         if self._at_work is not None:
             return [self._at_work]
-        if isinstance(error, sqlite3.IntegrityError) or isinstance(
-            getattr(error, "orig", None), sqlite3.IntegrityError
-        ):
+        if self._backend.is_conflict(error):
             return batch[:1] if len(batch) == 1 else self._single_out(batch)
         return batch
 
@@ -417,68 +328,17 @@ class Writer:
 
     def _transact(self, batch: list[_Entry[Any]]) -> None:
         self._at_work = None
-        try:
-            self._check_open()
-            self._lock.acquire()
-            self._check_file()
-            connection, driver = self._connect()
-            driver.execute("BEGIN IMMEDIATE")
-            transaction = Transaction(connection, driver, self._find_head(driver), self._chain_key)
-            for entry in batch:
-                self._at_work = entry
-                entry.result = entry.work(transaction)  # type: ignore[misc]  # _next leaves None
-            self._at_work = None
-            transaction.flush()
-            if transaction.changed:
-                account.note_stored(connection, transaction.head[0])
-                self._anchored = transaction.head[0]
-            self._committing = batch
-            driver.execute("COMMIT")
-            self._head = transaction.head
-        except Exception:
-            self._committing = None
-            self._abandon()
-            raise
-        finally:
-            self._lock.release()
-
-    def _check_file(self) -> None:
-        """See, under the lock, that the file at the path is ours still; if not, set it apart."""
-        now = time.monotonic()
-        if self.file is None or now < self._sure_until:
-            return
-        try:
-            found = os.stat(self._path_text)  # noqa: PTH116 - half the time of Path.stat
-            if (found.st_dev, found.st_ino) == self.file:
-                self._sure_until = now + SURE_SECONDS
-                return
-        except FileNotFoundError:
-            pass
-        self._stale, self._connection = self._connection or self._stale, None
-        self._head = None
-        raise ReplacedError(f"the outbox {self._path} was deleted or replaced")
-
-    def take_stale(self) -> Connection | None:
-        """Hand over the connection to the file that is no longer at the path, if there is one."""
-        held, self._stale = self._stale, None
-        return None if held is None else held[0]
-
-    def _find_head(self, driver: sqlite3.Connection) -> Head:
-        """Return where the outbox ends; no seq that this process gave is given again.
-
-        Where the newest rows were cut off by hand, that leaves a gap, which `verify` shows. Another
-        file begins anew: with the connection, `_head` is forgotten.
-        """
-        seq, chain = heads.read(driver)
-        if seq >= _LAST_SEQ:
-            raise sqlite3.DatabaseError("somebody gave away its last seq: no event has a place")
-        if not (isinstance(chain, str) and chain.isascii()):
-            chain = canonical.GENESIS  # damaged: a break that `verify` names, not one for callers
-        return max(seq, self._head[0] if self._head else 0), chain
-
-    def _check_open(self) -> None:
         if self._closed:
             raise TrackerClosedError("the outbox was closed; make a new tracker to log again")
+        self._backend.transact([self._job(entry) for entry in batch])
+
+    def _job(self, entry: _Entry[Any]) -> Callable[[Transaction], None]:
+        def job(transaction: Transaction) -> None:
+            self._at_work = entry
+            entry.result = entry.work(transaction)  # type: ignore[misc]  # _next leaves None
+            self._at_work = None
+
+        return job
 
     def _settle(self, batch: list[_Entry[Any]]) -> None:
         for entry in batch:
@@ -490,23 +350,3 @@ class Writer:
                 else:
                     log.error("a write from inside another call failed: %s", entry.error)
         self._next()  # takes what is done out of the queue
-
-    def _connect(self) -> tuple[Connection, sqlite3.Connection]:
-        """Return the connection and sqlite3's own under it.
-
-        BEGIN and COMMIT go to the latter: SQLAlchemy would drop it on Ctrl-C, and whether the
-        commit landed would not be known.
-        """
-        if self._connection is None:
-            made = self._engine.connect()
-            self._connection = made, driver_of(made)
-        return self._connection
-
-    def _abandon(self) -> None:
-        """Roll back and close: after an I/O error the connection is not to be trusted."""
-        held, self._connection, self._head = self._connection, None, None
-        if held is not None:
-            connection, driver = held
-            driver.close()
-            connection.invalidate()
-            connection.close()
