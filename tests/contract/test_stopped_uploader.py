@@ -8,7 +8,6 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -116,7 +115,7 @@ def test_a_moments_stop_is_no_reason(config: MakeConfig, monkeypatch: pytest.Mon
     times = iter((0.0, 9.0, 11.0, 12.0, 23.0, 40.0, 50.0))
     found = iter((7, 7, None, 7, 7, 8, 8))
     monkeypatch.setattr(stopped, "_stopped_holder", lambda _: next(found))
-    monkeypatch.setattr("tracker.outbox.stopped.time", SimpleNamespace(monotonic=times.__next__))
+    monkeypatch.setattr(stopped, "monotonic", times.__next__)
     watch = stopped.StoppedHolder(config().outbox_path)
     told = [watch.look() for _ in range(7)]
     assert told == [False, False, False, False, True, False, True]

@@ -113,6 +113,24 @@ def test_some_libraries_have_one_door() -> None:
     assert servers - within(servers, "tracker.collector") == set()
 
 
+def test_what_waits_goes_by_a_clock_that_no_test_can_freeze() -> None:
+    """Only what is measured, and the demo, whose process is its own, look at another one."""
+    frozen = {
+        name
+        for name, path in MODULES.items()
+        if any(
+            isinstance(node, ast.Attribute)
+            and node.attr in ("monotonic", "perf_counter", "sleep")
+            and isinstance(node.value, ast.Name)
+            and node.value.id == "time"
+            for node in ast.walk(ast.parse(path.read_text()))
+        )
+    }
+    measuring = ("tracker.trackers", "tracker.sessions")
+    demo = {name for name in frozen if name.startswith("tracker.cli.demo")}
+    assert frozen - within(frozen, *measuring) - demo == set()
+
+
 def test_only_config_reads_the_environment() -> None:
     """Settings of programs (the collector's, the commands') apart."""
     readers = {

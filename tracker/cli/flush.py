@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import click
 from tracker.cli.command import FAILED, OK, Command, Place
 from tracker.cli.context import Target, find, opened
 from tracker.cli.output import echo_json, events, json_option, moment, printable
+from tracker.clock import monotonic, sleep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -112,14 +112,14 @@ def _upload(
     """
     from tracker.sync.flush import Flush
 
-    end = time.monotonic() + timeout
+    end = monotonic() + timeout
     while True:
-        left = max(0.0, end - time.monotonic())
+        left = max(0.0, end - monotonic())
         Flush(client.outbox, client.worker).wait(left, progress=progress)
         book, sync = _look(client.outbox)
-        if not book.pending or time.monotonic() >= end:
+        if not book.pending or monotonic() >= end:
             return book, sync
-        time.sleep(_BETWEEN_ROUNDS_SECONDS)
+        sleep(_BETWEEN_ROUNDS_SECONDS)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-import time
 from typing import TYPE_CHECKING
 
 import click
@@ -13,6 +12,7 @@ import click
 from tracker.cli.command import Command, Place
 from tracker.cli.context import find
 from tracker.cli.output import events
+from tracker.clock import monotonic
 from tracker.errors import OutboxError
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _watch(client: Client, stop: threading.Event) -> None:
 
     elected: bool | None = None
     reported: Account | None = None
-    report_at, wait = time.monotonic(), 0.0
+    report_at, wait = monotonic(), 0.0
     while not stop.wait(wait):
         wait = _LOOK_SECONDS
         if client.worker.elected is not elected:
@@ -92,9 +92,9 @@ def _watch(client: Client, stop: threading.Event) -> None:
             _logger.info(
                 "this process uploads" if elected else "another process uploads; on standby"
             )
-        if time.monotonic() < report_at:
+        if monotonic() < report_at:
             continue
-        report_at = time.monotonic() + _REPORT_SECONDS
+        report_at = monotonic() + _REPORT_SECONDS
         try:
             with client.outbox.reading() as connection:
                 book = account.read(connection)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +13,7 @@ from tracker.cli.command import Command, Place
 from tracker.cli.context import existing, opened
 from tracker.cli.events import as_dict
 from tracker.cli.output import moment, printable
+from tracker.clock import sleep
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,7 +101,7 @@ def follow(outbox: Outbox, wanted: Filter, lines: int, *, endless: bool) -> Iter
             seen = seqs[-1]
             continue
         seen = max(seen, newest or 0, *seqs)
-        time.sleep(_PAUSE_SECONDS)
+        sleep(_PAUSE_SECONDS)
 
 
 def _line(event: StoredEvent) -> str:

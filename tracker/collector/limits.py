@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 import zlib
 from typing import TYPE_CHECKING
 
+from tracker.clock import monotonic
 from tracker.collector.refusal import RefusedError, invalid_request, too_large
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ async def read_body(
             after `seconds`: whoever drips bytes must not hold a connection for ever.
     """
     body = bytearray()
-    end = time.monotonic() + seconds
+    end = monotonic() + seconds
     while True:
-        left = end - time.monotonic()
+        left = end - monotonic()
         if left <= 0:
             raise RefusedError(408, "request_timeout", f"The body took more than {seconds:g} s.")
         try:
@@ -125,7 +125,7 @@ class RateLimiter:
         clock: Seconds that never step back.
     """
 
-    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, per_minute: int, clock: Callable[[], float] = monotonic) -> None:
         if per_minute < 1:
             raise ValueError(f"per_minute is {per_minute}; give 1 or more")
         self._capacity = float(per_minute)

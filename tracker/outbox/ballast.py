@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from typing import TYPE_CHECKING
 
 from tracker import log
+from tracker.clock import monotonic
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,7 +79,7 @@ class Ballast:
         except OSError:  # not there, or the file system lets nobody change anything
             return False
         self.spent = True
-        now = time.monotonic()
+        now = monotonic()
         if now >= self._say_at:
             self._said, self._say_at = True, now + _SAY_AGAIN_SECONDS
             log.error(

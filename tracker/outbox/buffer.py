@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from sys import getsizeof
 from typing import TYPE_CHECKING
 
 from tracker import log
+from tracker.clock import monotonic
 
 if TYPE_CHECKING:
     from tracker.errors import OutboxError
@@ -53,7 +53,7 @@ class MemoryBuffer:
 
     def should_retry(self) -> bool:
         """Tell whether it is time to try the disk again: at most once a second."""
-        return time.monotonic() >= self._retry_at
+        return monotonic() >= self._retry_at
 
     def hold(self, event: Event) -> None:
         """Keep `event`, or count it as lost if there is no room."""
@@ -87,7 +87,7 @@ class MemoryBuffer:
 
     def note_failure(self, error: OutboxError) -> None:
         """Wait before the next try; say why, the first time, and not again soon after its end."""
-        now = time.monotonic()
+        now = monotonic()
         if not self._said_failing and now >= self._say_at:
             self._said_failing, self._say_at = True, now + _SAY_AGAIN_SECONDS
             log.error(

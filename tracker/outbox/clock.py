@@ -21,6 +21,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from tracker.clock import monotonic
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -47,7 +49,7 @@ def _steady_ms() -> int:
     """Return a time that never leaps and goes on while the machine sleeps, where there is one."""
     # Linux alone stops its monotonic clock in sleep, and has this one besides.
     boot_time = getattr(time, "CLOCK_BOOTTIME", None)
-    seconds = time.monotonic() if boot_time is None else time.clock_gettime(boot_time)
+    seconds = monotonic() if boot_time is None else time.clock_gettime(boot_time)
     return int(seconds * 1000)
 
 

@@ -23,9 +23,9 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import time
 from typing import TYPE_CHECKING
 
+from tracker.clock import sleep
 from tracker.outbox import head as heads
 from tracker.outbox import moves
 from tracker.outbox.engine import make_engine
@@ -98,7 +98,7 @@ class Copy:
                 # Bit by bit, lest the syncs of calls wait for a long one. Under the lock there is
                 # less left to do. And with gevent, nobody else runs unless there is a pause.
                 os.fsync(target)
-                time.sleep(0)
+                sleep(0)
         finally:
             self._target = None
             os.close(target)
@@ -139,7 +139,7 @@ class Copy:
             moves.copied(path).unlink()
             raise
         moves.put_copy_in_place(path)
-        time.sleep(2 * SURE_SECONDS)
+        sleep(2 * SURE_SECONDS)
         return True
 
     def remove(self) -> None:

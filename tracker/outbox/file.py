@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeAlias
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from tracker import canonical, log
+from tracker.clock import monotonic
 from tracker.errors import (
     ConfigurationError,
     OutboxDamagedError,
@@ -84,7 +84,7 @@ class OutboxFile:
         self._snapshots = Snapshots()
         self._damage: OutboxDamagedError | None = None
         self._rescued = Rescue()
-        self._look_at = time.monotonic() + _LOOK_SECONDS  # opening it looks at everything
+        self._look_at = monotonic() + _LOOK_SECONDS  # opening it looks at everything
         self._mend_at = 0.0
         self._closed = False
         try:
@@ -301,9 +301,9 @@ class OutboxFile:
         Raises:
             OutboxError: if the outbox cannot be written, or not be mended.
         """
-        if not now and time.monotonic() < self._look_at:
+        if not now and monotonic() < self._look_at:
             return False
-        self._look_at = time.monotonic() + _LOOK_SECONDS
+        self._look_at = monotonic() + _LOOK_SECONDS
         generation = self.generation
         self._renew_locks()
         try:
@@ -398,9 +398,9 @@ class OutboxFile:
 
     def _salvage(self, error: OutboxDamagedError) -> None:
         self._close_read_connection()
-        if time.monotonic() < self._mend_at:
+        if monotonic() < self._mend_at:
             raise error
-        self._mend_at = time.monotonic() + _MEND_SECONDS
+        self._mend_at = monotonic() + _MEND_SECONDS
         from tracker.outbox import replacement  # with all it needs: only where a file is damaged
 
         config = self._config
@@ -412,7 +412,7 @@ class OutboxFile:
                 self._chain_key,
             )
         except (SQLAlchemyError, sqlite3.Error, OSError) as trouble:
-            self._mend_at = time.monotonic() + _MEND_AGAIN_SECONDS
+            self._mend_at = monotonic() + _MEND_AGAIN_SECONDS
             raise OutboxError(f"{error}; a new one cannot be begun: {trouble}") from trouble
         replacement.say(self.path, result, error)
 

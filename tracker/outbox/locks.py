@@ -9,9 +9,9 @@ import contextlib
 import os
 import queue
 import threading
-import time
 from typing import TYPE_CHECKING
 
+from tracker.clock import monotonic, sleep
 from tracker.errors import ConfigurationError, OutboxError
 
 if TYPE_CHECKING:
@@ -216,15 +216,15 @@ class _Wait:
 
     def poll(self, timeout: float) -> bool:
         """Do the same without a thread."""
-        end = time.monotonic() + timeout
+        end = monotonic() + timeout
         while True:
             try:
                 fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                if time.monotonic() >= end:
+                if monotonic() >= end:
                     self._settled.acquire(blocking=False)
                     return False
-                time.sleep(_POLL_SECONDS)
+                sleep(_POLL_SECONDS)
             else:
                 return True
 

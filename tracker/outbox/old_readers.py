@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import time
 from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from tracker import log
+from tracker.clock import monotonic
 from tracker.errors import OutboxError
 from tracker.outbox import copying, open_files, pages
 
@@ -109,7 +109,7 @@ class OldReaders:
             self._left.remove(descriptor)  # in place: the other thread may append one meanwhile
             os.close(descriptor)
         busy = self._thread is not None and self._thread.is_alive()
-        if busy or self._stopping or time.monotonic() < self._rest_until:
+        if busy or self._stopping or monotonic() < self._rest_until:
             return
         if large:
             thread = threading.Thread(target=self._run, name="tracker-copy", daemon=True)
@@ -118,15 +118,15 @@ class OldReaders:
                 self._thread = thread
 
     def _run(self) -> None:
-        began = time.monotonic()
+        began = monotonic()
         try:
             self._outbox.empty_log(_PATIENCE_MS)
             if pages.log_bytes(self._outbox.path) >= LARGE_LOG_BYTES:
                 self._leave_behind()
         except (OutboxError, OSError, SQLAlchemyError) as error:
             self._say(f"it cannot be copied to a new file: {error}")
-        took = time.monotonic() - began
-        self._rest_until = time.monotonic() + max(_REST * took, _LEAST_REST_SECONDS)
+        took = monotonic() - began
+        self._rest_until = monotonic() + max(_REST * took, _LEAST_REST_SECONDS)
 
     def _leave_behind(self) -> None:
         """Put a copy of the outbox in its place."""
@@ -136,7 +136,7 @@ class OldReaders:
             return
         if outbox.read_at_length:
             return  # a copy of what may be gigabytes would be made in vain
-        grown, began = pages.log_bytes(outbox.path), time.monotonic()
+        grown, began = pages.log_bytes(outbox.path), monotonic()
         descriptor = self._descriptor()
         if descriptor is None:
             return
@@ -155,7 +155,7 @@ class OldReaders:
                     "the old file, whose room is freed when it ends",
                     outbox.path,
                     grown // 1_000_000,
-                    time.monotonic() - began,
+                    monotonic() - began,
                 )
         finally:
             self._copy = None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sqlalchemy.exc import DBAPIError
 
 from tracker import canonical, log
+from tracker.clock import monotonic, sleep
 from tracker.erasure import ErasureResult, subject_of
 from tracker.errors import OutboxDamagedError, OutboxError
 from tracker.health import Health
@@ -324,17 +325,17 @@ class Outbox(OutboxFile):
         with self.reading() as connection:
             if not scrub.due(connection):
                 return True
-        end = time.monotonic() + scrub.PATIENCE_SECONDS
+        end = monotonic() + scrub.PATIENCE_SECONDS
         try:
             while not (done := self._alone(scrub.scrub)):
-                if done is None or time.monotonic() >= end:
+                if done is None or monotonic() >= end:
                     log.warning(
                         "traces of erased events stay in the log of the outbox %s until no program "
                         "reads an old state of it; it is tried again",
                         self.path,
                     )
                     return False
-                time.sleep(scrub.RETRY_SECONDS)
+                sleep(scrub.RETRY_SECONDS)
         except (DBAPIError, OSError, OutboxError) as error:
             log.warning(
                 "traces of erased events stay in the outbox's files; it is tried again: %s",
@@ -412,7 +413,7 @@ class Outbox(OutboxFile):
         if self._ballast.lay():
             self._disk_full = False
         elif self._disk_full:
-            self._look_at = time.monotonic() + _LOOK_AGAIN_SECONDS
+            self._look_at = monotonic() + _LOOK_AGAIN_SECONDS
 
     def _free_space(self) -> None:
         """Remove what is delivered, and cut the log off; what cannot be done waits for more room.

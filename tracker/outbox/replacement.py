@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import itertools
 import os
-import time
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from tracker import log
+from tracker.clock import sleep
 from tracker.erasure import ERASED
 from tracker.outbox import (
     account,
@@ -117,7 +117,7 @@ def begin_anew(
     result.aside = moves.free_name(path)
     path.rename(result.aside)
     moves.finish(path, result.aside)
-    time.sleep(2 * SURE_SECONDS)
+    sleep(2 * SURE_SECONDS)
     return result
 
 

@@ -6,11 +6,11 @@ behind one.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from tracker.clock import monotonic
 from tracker.events import COMPLIANCE_ERASED as _ERASURE
 from tracker.events import make_event
 from tracker.outbox import account, clock, erasure, removal
@@ -77,8 +77,8 @@ class Retention:
             run: Runs a write job, `Outbox.run`.
             other_days: Days for the types that no pattern fits.
         """
-        if time.monotonic() >= self._start_over_at:
-            self._start_over_at = time.monotonic() + _START_OVER_SECONDS
+        if monotonic() >= self._start_over_at:
+            self._start_over_at = monotonic() + _START_OVER_SECONDS
             self._reached.clear()
         self.clock_watch.look(run)
         since_ms, now_ms = run(clock.delivered_since_ms), clock.now_ms()
@@ -228,9 +228,9 @@ def give_back_pages(transaction: Transaction) -> None:
     """Return some free pages to the file system, so that the file shrinks."""
     # The pragma frees one page a step, and sqlite3 takes but one step of a statement that returns
     # no columns, whatever the number of pages asked for.
-    end = time.monotonic() + _GIVE_BACK_SECONDS  # each may be slow, and calls wait meanwhile
+    end = monotonic() + _GIVE_BACK_SECONDS  # each may be slow, and calls wait meanwhile
     for _ in range(CHUNK):
-        if time.monotonic() >= end:
+        if monotonic() >= end:
             return
         transaction.connection.exec_driver_sql("PRAGMA incremental_vacuum(1)")
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from tracker import log
+from tracker.clock import monotonic
 from tracker.errors import OutboxError, OutboxFullError
 from tracker.outbox import retention
 
@@ -50,7 +50,7 @@ class SizeBound:
         """
         if self._most is None:
             return
-        if self._full and time.monotonic() < self._look_again_at:
+        if self._full and monotonic() < self._look_again_at:
             raise self._full
         if self._until_check > 0 and not self._full:
             self._until_check -= events
@@ -58,7 +58,7 @@ class SizeBound:
         self._until_check = _CHECK_EVERY - (events - 1)
         self._full = None
         if self._oversized() and not self._make_room():
-            self._look_again_at = time.monotonic() + _LOOK_AGAIN_SECONDS
+            self._look_again_at = monotonic() + _LOOK_AGAIN_SECONDS
             self._full = OutboxFullError(
                 f"the outbox {self._outbox.path} has reached max_outbox_bytes "
                 f"({self._most:,}) with undelivered events only"
@@ -89,8 +89,8 @@ class SizeBound:
 
     def shrink(self) -> None:
         """Return the file's free pages to the file system, as many as can be in some time."""
-        before, end = -1, time.monotonic() + _SHRINK_SECONDS
-        while time.monotonic() < end:
+        before, end = -1, monotonic() + _SHRINK_SECONDS
+        while monotonic() < end:
             with self._outbox.reading() as connection:
                 free = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
                 used = connection.exec_driver_sql("PRAGMA page_count").scalar_one() - free

@@ -8,8 +8,9 @@ tells who holds a lock, in ``/proc``, at no cost to the holder; elsewhere the an
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
+
+from tracker.clock import monotonic
 
 _PATIENCE_SECONDS = 10.0
 """How long a holder must have been found stopped: a debugger stops one for moments."""
@@ -31,7 +32,7 @@ class StoppedHolder:
     def look(self) -> bool:
         """Tell whether one process has held the lock and been stopped for long, at each look."""
         holder = _stopped_holder(self._path)
-        now = time.monotonic()
+        now = monotonic()
         if holder is None or self._found is None or self._found[0] != holder:
             self._found = None if holder is None else (holder, now)
             return False

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import time
 from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy.exc import DBAPIError
 
 from tracker import canonical, log
+from tracker.clock import monotonic
 from tracker.errors import OutboxError
 from tracker.outbox import account, schema
 from tracker.outbox import head as heads
@@ -163,7 +163,7 @@ class WriteConnection:
         Raises:
             ReplacedError: if the file at the path is another one, or there is none.
         """
-        now = time.monotonic()
+        now = monotonic()
         if self.file is None or now < self._sure_until:
             return
         try:

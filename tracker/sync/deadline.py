@@ -10,7 +10,6 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,8 @@ import requests.adapters
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.ssl_ import create_urllib3_context
+
+from tracker.clock import monotonic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,7 +43,7 @@ def deadline(seconds: float, meanwhile: Callable[[], None] | None = None) -> Ite
 
     `meanwhile` is called before the first read: the request is out, and the server works on it.
     """
-    _deadline.at, _deadline.meanwhile = time.monotonic() + seconds, meanwhile
+    _deadline.at, _deadline.meanwhile = monotonic() + seconds, meanwhile
     try:
         yield
     finally:
@@ -51,7 +52,7 @@ def deadline(seconds: float, meanwhile: Callable[[], None] | None = None) -> Ite
 
 def expired() -> bool:
     """Tell whether the running request's deadline has passed."""
-    return _deadline.at is not None and time.monotonic() >= _deadline.at
+    return _deadline.at is not None and monotonic() >= _deadline.at
 
 
 class _Bounded:
@@ -75,7 +76,7 @@ class _Bounded:
     def _bound(self) -> None:
         if _deadline.at is None:
             return
-        left = _deadline.at - time.monotonic()
+        left = _deadline.at - monotonic()
         if left <= 0:
             raise TimeoutError("the request's total time is over")
         own: float | None = self.gettimeout()  # type: ignore[attr-defined]  # the socket's

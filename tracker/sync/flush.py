@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tracker.clock import monotonic, sleep
 from tracker.outbox import account, dead_letters, uploads
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Flush:
             patient: False gives up as soon as an attempt fails, or another process has the task.
             progress: Called now and then with how it stands.
         """
-        end = None if timeout is None else time.monotonic() + timeout
+        end = None if timeout is None else monotonic() + timeout
         failures = self._worker.failures
         if self._settled():
             return self.result()
@@ -81,16 +81,16 @@ class Flush:
             if patient and self._worker.elected is False and not asked:
                 asked = True
                 self._outbox.run(uploads.request_flush)
-            left = _POLL_SECONDS if end is None else end - time.monotonic()
+            left = _POLL_SECONDS if end is None else end - monotonic()
             if not patient and (
                 self._worker.failures > failures
                 or self._worker.elected is False
-                or self._worker.held_until > time.monotonic() + left
+                or self._worker.held_until > monotonic() + left
             ):
                 break
             if left <= 0:
                 break
-            time.sleep(min(left, _POLL_SECONDS))
+            sleep(min(left, _POLL_SECONDS))
             if progress is not None:
                 progress(self.result())
         return self.result()

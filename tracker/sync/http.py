@@ -12,6 +12,7 @@ import requests
 import urllib3.exceptions
 
 from tracker._version import __version__
+from tracker.clock import monotonic
 from tracker.config import is_loopback
 from tracker.sync.compression import compress
 from tracker.sync.deadline import DeadlineAdapter, deadline, expired
@@ -96,7 +97,7 @@ class HTTPDestination:
     def send(self, upload: Upload) -> Delivery:
         """Send one batch; see `Destination`."""
         ready, self._ready = self._ready, None
-        fresh = ready is not None and time.monotonic() - ready.at < _FRESH_SECONDS
+        fresh = ready is not None and monotonic() - ready.at < _FRESH_SECONDS
         body = ready.body if ready and fresh and ready.upload is upload else self.encode(upload)
         headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
         with deadline(self._config.total_timeout, partial(self._make_ready, upload.following)):
@@ -110,7 +111,7 @@ class HTTPDestination:
         """Encode the next batch while the server works on this one."""
         upload = following() if following is not None else None
         if upload is not None:
-            self._ready = _Ready(upload, self.encode(upload), time.monotonic())
+            self._ready = _Ready(upload, self.encode(upload), monotonic())
 
     def encode(self, upload: Upload) -> bytes:
         """Return the request's body: the events' JSON as stored, joined and compressed."""

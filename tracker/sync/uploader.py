@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from tracker import log
+from tracker.clock import monotonic
 from tracker.errors import OutboxError, OutboxFullError
 from tracker.outbox import account, uploads
 from tracker.outbox.ballast import is_disk_full
@@ -79,7 +80,7 @@ class Uploader:
         outbox: Outbox,
         config: APIConfig,
         destination: Destination,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self.destination = destination
         self.outbox_id = outbox.owner.outbox_id

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from typing import TYPE_CHECKING
 
 from tracker import log
+from tracker.clock import monotonic
 from tracker.errors import OutboxError
 from tracker.outbox import uploads
 
@@ -198,10 +198,10 @@ class Worker:
         if pause.idle:
             self._wait_for_news(pause.seconds)
             return
-        end = time.monotonic() + pause.seconds
+        end = monotonic() + pause.seconds
         if not pause.skippable:
             self.held_until = end
-        while not self._stopping and (left := end - time.monotonic()) > 0:
+        while not self._stopping and (left := end - monotonic()) > 0:
             if pause.skippable and (self._take_hurry() or self._flush_requested()):
                 return
             self._sleep(min(left, POLL_SECONDS))
@@ -216,8 +216,8 @@ class Worker:
         self._idle = False
         if self._news:
             # Let some company arrive, so that each event does not cost a request.
-            end = time.monotonic() + self._config.flush_interval
-            while not (self._stopping or self._hurry) and (left := end - time.monotonic()) > 0:
+            end = monotonic() + self._config.flush_interval
+            while not (self._stopping or self._hurry) and (left := end - monotonic()) > 0:
                 self._sleep(min(left, POLL_SECONDS))
                 if left > POLL_SECONDS and self._flush_requested():
                     break
