@@ -29,7 +29,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell's background jobs ignore Ctrl-C, and so would every process that a test interrupts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+_NETWORK = (
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -47,7 +54,7 @@ class MakeConfig(Protocol):
 def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Hide the developer's own settings, and see that the test closes what it opened."""
     for name in list(os.environ):
-        if name.startswith(("SDK_", "COLLECTOR_")) or name.upper() in _PROXIES:
+        if name.startswith(("SDK_", "COLLECTOR_")) or name.upper() in _NETWORK:
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))

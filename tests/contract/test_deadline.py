@@ -13,9 +13,10 @@ import pytest
 import requests
 
 from tests.support.server import SILENCE, Answer, ScriptedServer, answer, receipt
-from tracker.sync.deadline import DeadlineAdapter, deadline, expired
+from tracker.sync.deadline import deadline, expired
 from tracker.sync.destination import Outcome, Upload
 from tracker.sync.http import HTTPDestination
+from tracker.sync.transport import Adapter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,7 +111,7 @@ def test_a_request_within_its_deadline_is_left_alone(scripted_server: ScriptedSe
     scripted_server.script(otherwise=answer(200, b"x" * 20, body_pause=0.01))
     with requests.Session() as session:
         session.trust_env = False
-        session.mount("http://", DeadlineAdapter())
+        session.mount("http://", Adapter())
         for _ in range(2):
             with deadline(5):
                 assert session.get(scripted_server.url, timeout=5).content == b"x" * 20
@@ -137,7 +138,7 @@ def test_a_short_deadline_does_not_stay_on_a_kept_connection(
     scripted_server.script(answer(200), answer(200, before=0.6))
     with requests.Session() as session:
         session.trust_env = False
-        session.mount("http://", DeadlineAdapter())
+        session.mount("http://", Adapter())
         with deadline(0.4):
             session.get(scripted_server.url, timeout=5)
         with deadline(5):

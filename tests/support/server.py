@@ -70,6 +70,7 @@ class Answer:
         status: Status code.
         headers: Headers besides Content-Length.
         body: The body's bytes.
+        hints: Sent before all that: informational answers (1xx).
         raw: Sent instead of everything above, byte for byte.
         claimed_length: Content-Length to claim; by default the truth.
         before: Seconds to wait before the first byte.
@@ -85,6 +86,7 @@ class Answer:
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    hints: bytes = b""
     raw: bytes | None = None
     claimed_length: int | None = None
     before: float = 0.0
@@ -334,7 +336,7 @@ class ScriptedServer:
             connection.sendall(given.raw)
             self._send_endlessly(given.endless, connection)
             return False
-        whole = given.head() + given.body
+        whole = given.hints + given.head() + given.body
         end = len(whole) if given.cut_after is None else given.cut_after
         if not (given.head_pause or given.body_pause):
             connection.sendall(whole[:end])
@@ -352,7 +354,7 @@ class ScriptedServer:
             self.endless_bytes += len(piece)
 
     def _drip(self, given: Answer, connection: socket.socket, data: bytes) -> None:
-        head = len(given.head())
+        head = len(given.hints + given.head())
         for index in range(len(data)):
             pause = given.head_pause if index < head else given.body_pause
             if pause and self._stopping.wait(pause):

@@ -107,7 +107,7 @@ def test_some_libraries_have_one_door() -> None:
     clients = importers("requests", "urllib3")
     assert clients - within(clients, "tracker.cli") == {
         "tracker.sync.http",
-        "tracker.sync.deadline",
+        "tracker.sync.transport",
     }
     servers = importers("fastapi", "uvicorn", "starlette")
     assert servers - within(servers, "tracker.collector") == set()

@@ -13,18 +13,10 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import requests.adapters
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.util.ssl_ import create_urllib3_context
-
 from tracker.clock import monotonic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from urllib3 import PoolManager
 
 
 class _Deadline(threading.local):
@@ -39,7 +31,7 @@ _deadline = _Deadline()
 
 @contextmanager
 def deadline(seconds: float, meanwhile: Callable[[], None] | None = None) -> Iterator[None]:
-    """Bound everything that this thread does on sockets of `DeadlineAdapter` inside the block.
+    """Bound everything that this thread does on `bounded` sockets inside the block.
 
     `meanwhile` is called before the first read: the request is out, and the server works on it.
     """
@@ -65,6 +57,10 @@ class _Bounded:
         self._bound()
         return super().recv_into(*args)  # type: ignore[misc, no-any-return]  # the socket's
 
+    def recv(self, *args: Any) -> bytes:
+        self._bound()
+        return super().recv(*args)  # type: ignore[misc, no-any-return]  # the socket's
+
     def send(self, *args: Any) -> int:
         self._bound()
         return super().send(*args)  # type: ignore[misc, no-any-return]  # the socket's
@@ -87,59 +83,13 @@ class _Socket(_Bounded, socket.socket):
     """A TCP socket that keeps the deadline."""
 
 
-class _TLSSocket(_Bounded, ssl.SSLSocket):
+class TLSSocket(_Bounded, ssl.SSLSocket):
     """A TLS socket that keeps the deadline."""
 
 
-def _bounded(plain: socket.socket) -> socket.socket:
+def bounded(plain: socket.socket) -> socket.socket:
+    """Return a socket that keeps the deadline in the place of `plain`, which is used up."""
     timeout = plain.gettimeout()
-    bounded = _Socket(plain.family, plain.type, plain.proto, fileno=plain.detach())
-    bounded.settimeout(timeout)
-    return bounded
-
-
-class _Connection(HTTPConnection):
-    def _new_conn(self) -> socket.socket:
-        return _bounded(super()._new_conn())
-
-
-class _TLSConnection(HTTPSConnection):
-    def _new_conn(self) -> socket.socket:
-        return _bounded(super()._new_conn())
-
-
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
-class _TLSPool(HTTPSConnectionPool):
-    ConnectionCls = _TLSConnection
-
-
-class DeadlineAdapter(requests.adapters.HTTPAdapter):
-    """A transport adapter for requests whose sockets keep the running `deadline`.
-
-    `ca_bundle` names further certificate authorities, trusted besides the usual ones.
-    """
-
-    def __init__(self, ca_bundle: Path | None = None) -> None:
-        self._context = create_urllib3_context()
-        self._context.sslsocket_class = _TLSSocket
-        if ca_bundle is not None:
-            self._context.load_verify_locations(cafile=str(ca_bundle))
-        super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0)
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Make the pool of direct connections."""
-        super().init_poolmanager(*args, **kwargs, ssl_context=self._context)
-        _use_bounded_pools(self.poolmanager)
-
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        """Return the pool of connections through `proxy`."""
-        manager = super().proxy_manager_for(proxy, **kwargs, ssl_context=self._context)
-        _use_bounded_pools(manager)
-        return manager
-
-
-def _use_bounded_pools(manager: PoolManager) -> None:
-    manager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
+    made = _Socket(plain.family, plain.type, plain.proto, fileno=plain.detach())
+    made.settimeout(timeout)
+    return made

@@ -50,6 +50,8 @@ class Outcome(enum.Enum):
     """No complete answer in time; the server may have stored the events."""
     UNAVAILABLE = "unavailable"
     """No answer, or one that asks to come back later."""
+    STALE = "stale"
+    """A kept connection was closed before any byte of an answer; a fresh one is to be tried."""
     UNEXPECTED = "unexpected"
     """An answer that the protocol does not know; somebody else may be speaking."""
 

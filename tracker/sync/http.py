@@ -14,13 +14,14 @@ import urllib3.exceptions
 from tracker._version import __version__
 from tracker.clock import monotonic
 from tracker.config import is_loopback
-from tracker.sync.compression import compress
-from tracker.sync.deadline import DeadlineAdapter, deadline, expired
+from tracker.sync.compression import compress, decompress
+from tracker.sync.deadline import deadline, expired
 from tracker.sync.destination import Delivery, Outcome
 from tracker.sync.receipts import PROTOCOL, one_line, read_answer, read_object
+from tracker.sync.transport import Adapter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tracker.config import APIConfig
     from tracker.sync.destination import Upload
@@ -29,7 +30,11 @@ _FRESH_SECONDS = 1.0
 """How old a body may be that was made in advance: it says when it is sent."""
 _MOST_ANSWER_BYTES = 1024 * 1024
 _OTHER_PROTOCOL = "the server does not speak this protocol"
-_FAILURES = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
+_FAILURES = (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError)
+"""ValueError: a proxy's URL that cannot be parsed, or a name that no resolver takes."""
+
+_CONNECTING = (requests.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError)
+_TIMEOUTS = (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)
 
 
 class _Session(requests.Session):
@@ -64,18 +69,22 @@ class HTTPDestination:
             f'{{"protocol":{PROTOCOL},"client_id":{json.dumps(config.client_id)},'
             f'"outbox_id":{json.dumps(outbox_id)},"sent_at_ms":'
         )
+        self._adapter = Adapter(config.ca_bundle)
         self._session = self._make_session()
         self._ready: _Ready | None = None
+        proxies = config.proxies
+        if proxies is None and is_loopback(urlsplit(config.base_url).hostname or ""):
+            proxies = {}  # plain http is allowed there because it never leaves the machine
         self._proxies: dict[str, Any] | None = None
-        if config.proxies is not None:
+        if proxies is not None:
             # Given to each request, for a session's own would yield to the environment's; a None
             # keeps the environment's out.
-            self._proxies = {"http": None, "https": None, "all": None, **config.proxies}
+            self._proxies = {"http": None, "https": None, "all": None, **proxies}
 
     def _make_session(self) -> requests.Session:
         session = _Session()
-        session.mount("https://", DeadlineAdapter(self._config.ca_bundle))
-        session.mount("http://", DeadlineAdapter())
+        for scheme in ("https://", "http://"):
+            session.mount(scheme, self._adapter)
         session.auth = self._authorize
         session.headers.update(
             {
@@ -85,9 +94,6 @@ class HTTPDestination:
                 "Accept-Encoding": "identity",
             }
         )
-        if is_loopback(urlsplit(self._config.base_url).hostname or ""):
-            # Plain http is allowed here because it never leaves the machine.
-            session.trust_env = False
         return session
 
     def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -129,6 +135,11 @@ class HTTPDestination:
 
     def read(self, path: str) -> dict[str, Any] | Delivery:
         """Return the object that a GET is answered with; what came instead, as a Delivery."""
+        answer = self._get(path)
+        stale = isinstance(answer, Delivery) and answer.outcome is Outcome.STALE
+        return self._get(path) if stale else answer
+
+    def _get(self, path: str) -> dict[str, Any] | Delivery:
         with deadline(self._config.total_timeout):
             try:
                 status, headers, answer = self._request("GET", path, {}, None)
@@ -146,6 +157,7 @@ class HTTPDestination:
     def _request(
         self, method: str, path: str, headers: dict[str, str], body: bytes | None
     ) -> tuple[int, requests.structures.CaseInsensitiveDict[str], bytes]:
+        self._adapter.begin()
         with self._session.request(
             method,
             self._config.base_url + path,
@@ -159,30 +171,36 @@ class HTTPDestination:
             allow_redirects=False,
             stream=True,
         ) as response:
-            answer = response.raw.read(_MOST_ANSWER_BYTES + 1, decode_content=True)
+            # Undecoded: urllib3 bounds what it reads, or what that unpacks to, but not both.
+            packed = response.raw.read(_MOST_ANSWER_BYTES + 1, decode_content=False)
+            encoding = response.headers.get("Content-Encoding", "")
+            answer = decompress(packed, encoding, _MOST_ANSWER_BYTES + 1)
             return response.status_code, response.headers, answer
 
     def _failed(self, error: Exception) -> Delivery:
-        timed_out = expired() or isinstance(
-            error, (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)
-        )
-        connecting = isinstance(error, requests.ConnectTimeout)
+        causes = list(_causes(error))
+        connecting = any(isinstance(each, _CONNECTING) for each in causes)
+        timed_out = expired() or any(isinstance(each, _TIMEOUTS) for each in causes)
         if timed_out and not connecting:
             return Delivery(
                 Outcome.TIMED_OUT,
                 f"no complete answer within read_timeout ({self._config.read_timeout:g} s) and "
                 f"total_timeout ({self._config.total_timeout:g} s)",
             )
-        return Delivery(Outcome.UNAVAILABLE, _describe(error, self._api_key))
+        outcome = Outcome.STALE if self._adapter.went_stale else Outcome.UNAVAILABLE
+        return Delivery(outcome, _describe(causes[-1], self._api_key))
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what caused it, from the outermost to the innermost."""
+    found: object = error
+    while isinstance(found, BaseException):
+        yield found
+        inner = getattr(found, "reason", None) or found.__cause__ or found.__context__
+        found = None if inner is found else inner
 
 
 def _describe(error: BaseException, secret: str) -> str:
-    """Say in one line what went wrong, from the innermost cause."""
-    innermost = error
-    while True:
-        inner = getattr(innermost, "reason", None) or innermost.__cause__ or innermost.__context__
-        if not isinstance(inner, BaseException) or inner is innermost:
-            break
-        innermost = inner
-    text = one_line(str(innermost).split("\n")[0], secret)
-    return f"no answer from the server: {type(innermost).__name__}: {text}"
+    """Say in one line what went wrong."""
+    text = one_line(str(error).split("\n")[0], secret)
+    return f"no answer from the server: {type(error).__name__}: {text}"

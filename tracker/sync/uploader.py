@@ -96,6 +96,7 @@ class Uploader:
         self._said: dict[str, float] = {}
         self._ahead: _Upcoming | None = None
         self._received: list[_Received] = []
+        self._stale = False  # the last request met a connection that the server had closed
 
     def step(self) -> Pause:
         """Send at most one batch and return how long to wait before the next step.
@@ -199,6 +200,8 @@ class Uploader:
 
     def _conclude(self, batch: Batch, delivery: Delivery) -> Pause:
         alone = len(batch.rows) == 1
+        if delivery.outcome is not Outcome.STALE:
+            self._stale = False
         if delivery.outcome is Outcome.DELIVERED:
             return self._delivered(batch, delivery)
         if delivery.outcome is Outcome.INVALID:
@@ -211,6 +214,11 @@ class Uploader:
                 return self._refused_for_good(batch, delivery)
             self._sizing.too_large(batch.size)
             return GO_ON
+        if delivery.outcome is Outcome.STALE and not self._stale:
+            self._stale = True
+            self._ahead = None
+            self._record_received()
+            return GO_ON  # at once: servers close kept connections as they like
         if delivery.outcome is Outcome.TIMED_OUT:
             self._sizing.timed_out(batch.size)
         return self._failed(delivery)
