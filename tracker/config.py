@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from tracker import identity
@@ -34,8 +34,19 @@ _CHAIN_KEY_BYTES = 16
 
 _FALSE = ("", "0", "false", "no", "off")
 _TRUE = ("1", "true", "yes", "on")
+_Read = TypeVar("_Read")
 _UNSET: Any = None
 """Default of the fields that an environment variable may fill in when a config is made."""
+
+
+class _AnyPath(Protocol[_Read]):
+    """For type checkers: a field that takes a path of any kind and is read as a `Path`."""
+
+    def __get__(self, instance: object, owner: type) -> _Read:
+        """Return what was made of it."""
+
+    def __set__(self, instance: object, value: str | os.PathLike[str] | _Read) -> None:
+        """Take any path."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +105,9 @@ class APIConfig:
             Default 10,000.
         memory_buffer_bytes: About how many bytes those may take, 0 to 16 GiB. Default 64 MiB.
         exit_timeout: Seconds of uploading at interpreter exit, 0 to 60. Default 2.
-        ca_bundle: File of further CA certificates to trust (PEM), as requests' ``verify``.
+        ca_bundle: File of further CA certificates to trust (PEM), besides the usual ones or those
+            that the environment names in ``REQUESTS_CA_BUNDLE``. ``SDK_CA_BUNDLE``. A relative
+            path counts from the working directory at construction.
         proxies: Proxies by scheme, as requests understands them. Default: the environment's
             (``HTTPS_PROXY`` …); a loopback `base_url` never goes through the environment's.
         redaction: What is masked in an event's data before it is stored: ``"secrets"`` (default)
@@ -120,7 +133,7 @@ class APIConfig:
     api_key: str = field(default=_UNSET, repr=False, metadata={"variable": "SDK_API_KEY"})
     client_id: str = field(default=_UNSET, metadata={"variable": "SDK_CLIENT_ID"})
     base_url: str = field(default=_UNSET, metadata={"variable": "SDK_BASE_URL"})
-    outbox_path: Path = field(default=_UNSET, metadata={"variable": "SDK_OUTBOX_PATH"})
+    outbox_path: _AnyPath[Path] = field(default=_UNSET, metadata={"variable": "SDK_OUTBOX_PATH"})
     disabled: bool = field(default=_UNSET, metadata={"variable": "SDK_DISABLED"})
     durability: Literal["full", "process"] = "full"
     on_error: Literal["degrade", "raise"] = "degrade"
@@ -144,7 +157,7 @@ class APIConfig:
     memory_buffer_events: int = 10_000
     memory_buffer_bytes: int = 64 * 1024 * 1024
     exit_timeout: float = 2.0
-    ca_bundle: Path | None = None
+    ca_bundle: _AnyPath[Path | None] = field(default=_UNSET, metadata={"variable": "SDK_CA_BUNDLE"})
     # A proxy's URL may carry a password: no repr.
     proxies: Mapping[str, str] | None = field(default=None, hash=False, repr=False)
     redaction: Literal["secrets", "pii", "off"] = "secrets"
@@ -407,18 +420,22 @@ def _check_path(value: object) -> Path | None:
 def _check_ca_bundle(value: object) -> Path | None:
     if value is None:
         return None
+    name = "ca_bundle (SDK_CA_BUNDLE)"
+    path = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if isinstance(path, str):
+        path = os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111 - a Path raises
     # os.path, for it says False where a Path raises: to a NUL or a name that is too long.
-    if not isinstance(value, (str, os.PathLike)) or not os.path.isfile(value):  # noqa: PTH113
-        raise ConfigurationError(f"ca_bundle is {value!r}; give the path of a PEM file")
+    if not isinstance(path, str) or not os.path.isfile(path):  # noqa: PTH113
+        raise ConfigurationError(f"{name} is {value!r}; give the path of a PEM file")
     import ssl  # seldom needed here, and slow to load
 
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=value)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
     except OSError as error:
         raise ConfigurationError(
-            f"ca_bundle {os.fspath(value)!r} holds no readable PEM certificates: {error}"
+            f"{name} {path!r} holds no readable PEM certificates: {error}"
         ) from error
-    return Path(value)
+    return Path(path)
 
 
 def _check_proxies(value: object) -> dict[str, str] | None:

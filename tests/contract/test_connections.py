@@ -10,17 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
+from click.testing import CliRunner
 
 from tests.support.proxy import Proxy
 from tests.support.server import Answer, ScriptedServer, answer, cut, receipt
 from tracker import AgentPerformanceTracker
-from tracker.sync.destination import Outcome, Upload
+from tracker.cli.main import cli
+from tracker.sync.destination import Delivery, Outcome, Upload
 from tracker.sync.http import HTTPDestination
+from tracker.testing import RecordingDestination
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from click.testing import Result
 
     from tests.conftest import MakeConfig
     from tracker.config import APIConfig
@@ -275,3 +280,97 @@ def test_a_bundle_is_trusted_besides_the_environments(
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(other))
     with opened(config(**where)) as destination:
         assert destination.send(UPLOAD).outcome is Outcome.DELIVERED
+
+
+def test_a_relative_bundle_is_found_after_the_host_has_changed_folders(
+    config: MakeConfig, serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A daemon goes to ``/`` at its start."""
+    server, where = serve("https")
+    monkeypatch.chdir(tmp_path)
+    settings = config(base_url=server.url, ca_bundle="ca.pem")
+    monkeypatch.chdir("/")
+    assert settings.ca_bundle == where["ca_bundle"]
+    with AgentPerformanceTracker(settings) as tracker:
+        tracker.start_conversation("agent-1")
+        assert tracker.flush(10).pending == 0
+
+
+@pytest.mark.parametrize("option", [True, False], ids=["option", "variable"])
+def test_commands_take_a_bundle(
+    config: MakeConfig, serve: Serve, monkeypatch: pytest.MonkeyPatch, option: bool
+) -> None:
+    """By `--ca-bundle` or SDK_CA_BUNDLE; without, the certificate is not trusted."""
+    server, where = serve("https")
+    with AgentPerformanceTracker(config(**where), destination=offline) as tracker:
+        tracker.start_conversation("agent-1")
+    monkeypatch.setenv("SDK_API_KEY", "test-key")
+    place = ["--outbox", str(config().outbox_path)]
+    without = run([*place, "flush", "--timeout", "1"])
+    assert without.exit_code == 1
+    assert "certificate" in without.output.lower()
+    bundle = str(where["ca_bundle"])
+    if option:
+        place += ["--ca-bundle", bundle]
+    else:
+        monkeypatch.setenv("SDK_CA_BUNDLE", bundle)
+    server.script(answer(200, {"protocol": 1}), answer(200, {"protocol": 1}))
+    assert run([*place, "doctor"]).exit_code == 0
+    server.script()
+    flushed = run([*place, "flush"])
+    assert flushed.exit_code == 0, flushed.output
+    assert len(server.delivered) == 1
+
+
+def offline() -> RecordingDestination:
+    return RecordingDestination(lambda _: Delivery(Outcome.UNAVAILABLE, "offline"))
+
+
+def run(arguments: list[str]) -> Result:
+    return CliRunner().invoke(cli, arguments)
+
+
+# --- destinations that cannot be made -----------------------------------------------------------
+
+
+def test_a_destination_that_cannot_be_made_is_tried_again_and_named(
+    config: MakeConfig, serve: Serve, tmp_path: Path
+) -> None:
+    """The file of certificates is gone, say, and comes back."""
+    server, where = serve("https")
+    bundle, aside = where["ca_bundle"], tmp_path / "aside.pem"
+    settings = config(**where)
+    bundle.rename(aside)
+    with AgentPerformanceTracker(settings) as tracker:
+        tracker.start_conversation("agent-1")
+        assert tracker.flush(0.5).pending == 1
+        said = tracker.health().paused_because or ""
+        assert "the destination cannot be made: FileNotFoundError" in said
+        aside.rename(bundle)
+        assert tracker.flush(10).pending == 0
+    assert len(server.delivered) == 1
+
+
+def test_a_destination_that_raises_is_tried_again_and_named(config: MakeConfig) -> None:
+    """One of the host's own may do so; closing does not wait for it."""
+    errors = [RuntimeError("not yet, test-key"), ValueError("nor now")]
+
+    def decide(_: Upload) -> Delivery:
+        if errors:
+            raise errors.pop(0)
+        return Delivery(Outcome.DELIVERED)
+
+    received = RecordingDestination(decide)
+    with AgentPerformanceTracker(config(), destination=lambda: received) as tracker:
+        tracker.start_conversation("agent-1")
+        assert tracker.flush(10).pending == 0
+    errors.append(RuntimeError("test-key is wrong"))
+    settings = config(backoff_base=NEVER, backoff_cap=NEVER)
+    tracker = AgentPerformanceTracker(settings, destination=lambda: received)
+    tracker.start_conversation("agent-1")
+    assert tracker.close(timeout=10).pending == 1
+    with AgentPerformanceTracker(settings, destination=lambda: received) as tracker:
+        assert (
+            tracker.health().last_error
+            == "the destination failed: RuntimeError: [api key] is wrong"
+        )

@@ -57,7 +57,7 @@ def configure(path: Path) -> APIConfig:
         retention_days=7,
         max_outbox_bytes=None,
         outbox_full="discard_oldest",
-        ca_bundle=Path("ca.pem"),
+        ca_bundle="ca.pem",
         proxies={"https": "http://proxy:3128"},
         chain_key="0123456789abcdef",
     )

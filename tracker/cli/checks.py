@@ -69,6 +69,7 @@ def _configuration(target: Target) -> tuple[APIConfig | None, list[Check]]:
         "client_id": local.client_id,
         "base_url": local.base_url,
         "outbox_path": local.outbox_path,
+        "ca_bundle": local.ca_bundle,
         "connect_timeout": _CONNECT_SECONDS,
         "read_timeout": _ANSWER_SECONDS,
         "total_timeout": _CONNECT_SECONDS + _ANSWER_SECONDS,

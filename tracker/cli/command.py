@@ -26,6 +26,7 @@ class Place:
     outbox: str | None = None
     base_url: str | None = None
     client_id: str | None = None
+    ca_bundle: str | None = None
 
 
 class WrongConfiguration(click.ClickException):
@@ -148,6 +149,13 @@ def place_options(*, hidden: bool = False) -> list[click.Option]:
             "SDK_CLIENT_ID",
             "The client. Default: the one that the given outbox file names, or that is kept "
             "beside it.",
+            hidden=hidden,
+        ),
+        _place_option(
+            "ca_bundle",
+            "FILE",
+            "SDK_CA_BUNDLE",
+            "Further CA certificates to trust when the collector is asked, a PEM file.",
             hidden=hidden,
         ),
     ]

@@ -88,6 +88,7 @@ def find(place: Place, *, uploads: bool = False, create: bool = False) -> Target
             kept = read_owner(path)
             kept_values = {"client_id": kept.client_id, "base_url": kept.base_url}
             given |= {name: kept_values[name] for name in kept_values if given[name] is None}
+    given["ca_bundle"] = place.ca_bundle
     settled = True
     if given["client_id"] is None and not create:
         folder = _placeholder_config(given).outbox_path.parent

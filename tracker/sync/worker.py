@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tracker.config import APIConfig
     from tracker.outbox.outbox import Outbox
     from tracker.sync.destination import Destination
+    from tracker.sync.made import MadeDestination
     from tracker.sync.uploader import Pause, Uploader
 
 POLL_SECONDS = 1.0
@@ -55,6 +56,7 @@ class Worker:
         self.elected: bool | None = None
         self.held_until = 0.0
         self._uploader: Uploader | None = None
+        self._destination: MadeDestination
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._preparing = threading.RLock()
@@ -177,16 +179,20 @@ class Worker:
     def _prepare(self) -> Uploader:
         """Return the uploader, with a destination for the outbox as it is now."""
         with self._preparing:
+            from tracker.sync.made import MadeDestination
             from tracker.sync.uploader import Uploader
 
             if self._uploader is None:
-                self._uploader = Uploader(self._outbox, self._config, self._make_destination())
+                self._destination = MadeDestination(self._make_destination, self._config.api_key)
+                self._uploader = Uploader(self._outbox, self._config, self._destination)
             outbox_id = self._outbox.owner.outbox_id
             if self._renew or self._uploader.outbox_id != outbox_id:
                 self._renew = False
                 self._uploader.outbox_id = outbox_id
-                self._uploader.destination.close()
-                self._uploader.destination = self._make_destination()
+                self._destination.close()
+                self._destination = MadeDestination(self._make_destination, self._config.api_key)
+                self._uploader.destination = self._destination
+            self._destination.prepare()
             return self._uploader
 
     def _say_once(self, trouble: str, *, traceback: bool) -> None:
