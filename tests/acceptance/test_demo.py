@@ -21,7 +21,7 @@ from tracker.cli import demo_checks
 from tracker.cli.demo_checks import Acknowledged, Check, Evidence, StoredEvent
 from tracker.cli.demo_processes import Children, DemoError
 from tracker.collector import integrity as collector_integrity
-from tracker.collector.store import IntegrityRow
+from tracker.collector.integrity import IntegrityRow
 from tracker.outbox.account import Account
 from tracker.outbox.integrity import IntegrityReport
 from tracker.outbox.links import Problem

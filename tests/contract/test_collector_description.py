@@ -34,6 +34,7 @@ ANSWERS: dict[str, Any] = {
     "/v1/usage": models.Usage,
     "/v1/metrics": models.MetricsPage,
     "/v1/erasures": models.Erasures,
+    "/v1/rejections": models.Rejections,
 }
 OPEN = {"/healthz", "/readyz"}
 EVENTS: list[tuple[str, dict[str, Any]]] = [
@@ -82,6 +83,7 @@ def test_answers_are_as_described(collector: CollectorProcess) -> None:
     chain = EventChain()
     client = CollectorClient(collector.url, collector.client_id, collector.api_key)
     sent = [chain.event(data, type=type_) for type_, data in EVENTS]
+    sent.append({**chain.event(), "type": ""})
     receipt = client.send(chain, sent)
     TypeAdapter(models.Receipt).validate_json(json.dumps(receipt), strict=True)
     operator = CollectorClient(collector.url, collector.client_id, collector.create_key(None))

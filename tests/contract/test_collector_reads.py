@@ -57,13 +57,16 @@ def test_missing_seqs_are_reported_until_they_arrive(client: CollectorClient) ->
         "events": 3,
         "highest_seq": 6,
         "missing": [[1, 1], [3, 4]],
+        "missing_events": 3,
+        "refused": [],
+        "refused_events": 0,
         "reused_seqs": [],
         "chain": "intact",
         "chain_breaks_at_seq": None,
     }
     assert client.outboxes() == [expected]
     client.send(chain, events)
-    assert client.outboxes() == [{**expected, "events": 6, "missing": []}]
+    assert client.outboxes() == [{**expected, "events": 6, "missing": [], "missing_events": 0}]
 
 
 def test_a_broken_chain_is_reported_at_its_seq(client: CollectorClient) -> None:
@@ -126,6 +129,7 @@ def test_a_conversation_is_told_in_order(client: CollectorClient) -> None:
         "started_at_ms": 100,
         "ended_at_ms": 300,
         "status": "ended",
+        "next": None,
     }
     assert [event["seq"] for event in told] == [1, 3, 4]
     for event, sent in zip(told, [events[0], *events[2:]], strict=True):

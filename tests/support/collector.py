@@ -137,7 +137,7 @@ class CollectorClient:
 
     def outboxes(self) -> list[dict[str, Any]]:
         """Return the reports on the client's outboxes, in order of first receipt."""
-        outboxes: list[dict[str, Any]] = self.get("/v1/outboxes")["outboxes"]
+        outboxes: list[dict[str, Any]] = self.get("/v1/outboxes", limit=1000)["outboxes"]
         return outboxes
 
     def conversation(self, session_id: str) -> dict[str, Any]:
@@ -173,7 +173,7 @@ class CollectorProcess:
         self.port = free_port() if port is None else port
         self.client_id = client_id
         self.database = directory / "collector.sqlite3"
-        self._database_url = database_url or str(self.database)
+        self.database_url = database_url or str(self.database)
         self.api_key = self.create_key(client_id)
         self._client = CollectorClient(self.url, client_id, self.api_key)
         self._arguments = tuple(arguments)
@@ -212,7 +212,7 @@ class CollectorProcess:
     @contextlib.contextmanager
     def store(self) -> Iterator[Store]:
         """Lend the collector's own store, for what HTTP cannot do."""
-        store = Store(self._database_url)
+        store = Store(self.database_url)
         try:
             yield store
         finally:
@@ -224,7 +224,7 @@ class CollectorProcess:
             raise RuntimeError("the collector runs already")
         command = [sys.executable, "-m", "tracker.collector.main", "serve"]
         command += ["--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--database", self._database_url, *self._arguments]
+        command += ["--database", self.database_url, *self._arguments]
         paths = [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH", "")]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
         self._spoke.clear()

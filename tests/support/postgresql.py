@@ -11,7 +11,7 @@ import tempfile
 import uuid
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
 
@@ -28,46 +28,94 @@ def why_not() -> str | None:
         return "psycopg is not installed: pip install 'agent-tracking-sdk[postgresql]'"
     if _programs() is None:
         return "PostgreSQL's initdb and pg_ctl are not on this machine"
-    if os.geteuid() == 0 and _unprivileged() is None:
+    if os.geteuid() == 0 and unprivileged() is None:
         return "PostgreSQL does not run as root, and there is no other user to run it as"
     return None
 
 
 class PostgresServer:
-    """A server on a socket in a folder of its own; both are gone when the block ends."""
+    """A server in a folder of its own, on a socket there; gone when the block ends."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, settings: str = _SETTINGS) -> None:
+        self.folder = folder
+        self._settings = settings
 
-    def new_database(self) -> str:
-        """Make an empty database and return its SQLAlchemy URL."""
+    def new_database(self, options: str = "") -> str:
+        """Make an empty database, with options of CREATE DATABASE; return its SQLAlchemy URL."""
         name = f"t{uuid.uuid4().hex}"
-        engine = sqlalchemy.create_engine(self._url("postgres"), isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection:
-            connection.exec_driver_sql(f"CREATE DATABASE {name}")
-        engine.dispose()
-        return self._url(name)
+        self.sql(f"CREATE DATABASE {name} {options}")
+        return self.url(name)
 
-    def _url(self, database: str) -> str:
-        return f"postgresql+psycopg://{_OWNER}@/{database}?host={self._folder}"
+    def url(self, database: str) -> str:
+        """Return a database's SQLAlchemy URL."""
+        return f"postgresql+psycopg://{_OWNER}@/{database}?host={self.folder}"
+
+    def sql(self, statement: str, database: str = "postgres") -> list[Any]:
+        """Run a statement and return its rows."""
+        engine = sqlalchemy.create_engine(self.url(database), isolation_level="AUTOCOMMIT")
+        try:
+            with engine.connect() as connection:
+                result = connection.exec_driver_sql(statement)
+                return list(result) if result.returns_rows else []
+        finally:
+            engine.dispose()
+
+    def start(self) -> None:
+        """Start the server on the data that is there."""
+        options = f"-k {self.folder} {self._settings}"
+        _run("pg_ctl", "-D", f"{self.folder}/data", "-w", "-l", f"{self.folder}/log",
+             "-o", options, "start")  # fmt: skip
+
+    def stop(self) -> None:
+        """End the server as a crash would."""
+        _run("pg_ctl", "-D", f"{self.folder}/data", "-w", "-m", "immediate", "stop")
+
+    def promote(self) -> None:
+        """Make a standby the primary."""
+        _run("pg_ctl", "-D", f"{self.folder}/data", "-w", "promote")
+
+    @contextlib.contextmanager
+    def standby(self, name: str) -> Iterator[PostgresServer]:
+        """Lend a streaming standby of this server, which has begun to follow it."""
+        with _folder() as folder:
+            _run("pg_basebackup", "-D", f"{folder}/data", "-h", str(self.folder), "-U", _OWNER,
+                 "-X", "stream", "-c", "fast", "-N")  # fmt: skip
+            (folder / "data" / "standby.signal").touch()
+            to = f"host={self.folder} user={_OWNER} application_name={name}"
+            with (folder / "data" / "postgresql.auto.conf").open("a") as settings:
+                settings.write(f"primary_conninfo = '{to}'\n")
+            with _started(PostgresServer(folder, self._settings)) as server:
+                yield server
 
 
 @contextlib.contextmanager
-def running_server() -> Iterator[PostgresServer]:
+def running_server(settings: str = _SETTINGS, *initdb: str) -> Iterator[PostgresServer]:
     """Lend a server that has just been made. Ask `why_not` before."""
+    with _folder() as folder:
+        encoding = initdb or ("-E", "UTF8", "--no-locale")
+        _run("initdb", "-D", f"{folder}/data", "-U", _OWNER, "-A", "trust", *encoding, "-N")
+        with _started(PostgresServer(folder, settings)) as server:
+            yield server
+
+
+@contextlib.contextmanager
+def _started(server: PostgresServer) -> Iterator[PostgresServer]:
+    server.start()
+    try:
+        yield server
+    finally:
+        with contextlib.suppress(subprocess.CalledProcessError):  # a test has stopped it
+            server.stop()
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
     # Not in pytest's folder: a server that root starts must run as somebody who can enter.
     folder = Path(tempfile.mkdtemp(prefix="pg-"))
     try:
-        if os.geteuid() == 0 and (user := _unprivileged()):
+        if os.geteuid() == 0 and (user := unprivileged()):
             shutil.chown(folder, user)
-        data = str(folder / "data")
-        _run("initdb", "-D", data, "-U", _OWNER, "-A", "trust", "-E", "UTF8", "--no-locale", "-N")
-        options, log = f"-k {folder} {_SETTINGS}", str(folder / "log")
-        _run("pg_ctl", "-D", data, "-w", "-l", log, "-o", options, "start")
-        try:
-            yield PostgresServer(folder)
-        finally:
-            _run("pg_ctl", "-D", data, "-w", "-m", "immediate", "stop")
+        yield folder
     finally:
         shutil.rmtree(folder)
 
@@ -82,7 +130,7 @@ def _run(program: str, *arguments: str) -> None:
         stdout=subprocess.DEVNULL,  # the server keeps it open: a pipe would never end
         stderr=subprocess.DEVNULL,
         cwd="/",
-        user=_unprivileged() if os.geteuid() == 0 else None,
+        user=unprivileged() if os.geteuid() == 0 else None,
         timeout=60,
     )
 
@@ -101,6 +149,7 @@ def _version(program: Path) -> int:
     return int(name) if name.isdigit() else 0
 
 
-def _unprivileged() -> str | None:
+def unprivileged() -> str | None:
+    """Return the user that PostgreSQL runs as when root starts it."""
     names = {entry.pw_name for entry in pwd.getpwall()}
     return next((name for name in ("postgres", "nobody") if name in names), None)

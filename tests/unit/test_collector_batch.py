@@ -115,7 +115,8 @@ def test_an_invalid_event_does_not_take_the_others_with_it() -> None:
     events[1]["seq"] = 0
     batch = parse_batch(encode(chain.batch(events)), CLIENT)
     assert [event.seq for event in batch.events] == [1, 3]
-    ((event_id, code, message),) = batch.rejected
+    ((event_id, code, message, seq),) = batch.rejected
+    assert seq == 0
     assert (event_id, code) == (events[1]["event_id"], "invalid_event")
     assert message.startswith("seq: ")
 

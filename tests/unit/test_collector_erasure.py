@@ -12,7 +12,6 @@ from sqlalchemy import update
 from sqlalchemy.dialects import postgresql
 
 from tests.support.collector import EventChain
-from tracker.collector import integrity
 from tracker.collector.batch import parse_batch
 from tracker.collector.erasure import _marker
 from tracker.collector.store import Store
@@ -122,7 +121,7 @@ def test_the_report_on_the_outbox_stays_as_it_was(store: Store) -> None:
     chain = EventChain()
     sent = chain.events(5)
     send(store, chain, [*sent, erasure(chain, [each["event_id"] for each in sent])])
-    report = integrity.report(store.integrity_rows("a", chain.outbox_id))
+    report = store.outbox_report("a", chain.outbox_id)
     assert (report.events, report.chain, report.missing) == (6, "intact", [])
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from tests.support.collector import EventChain
-from tracker.collector.integrity import OutboxReport, report
-from tracker.collector.store import IntegrityRow
+from tracker.collector.integrity import IntegrityRow, OutboxReport, report
 
 
 def rows(chain: EventChain, count: int) -> list[IntegrityRow]:
@@ -31,7 +30,9 @@ def test_nothing_held_proves_nothing() -> None:
 def test_every_gap_is_named_and_checking_goes_on_behind_it() -> None:
     """Loss is no tampering: the links on both sides of a gap still hold."""
     held = without(rows(EventChain(), 10), 1, 2, 5, 8, 9)
-    assert report(held) == OutboxReport(5, 10, [(1, 2), (5, 5), (8, 9)], [], "intact", None)
+    assert report(held) == OutboxReport(
+        5, 10, [(1, 2), (5, 5), (8, 9)], [], "intact", None, missing_events=5
+    )
 
 
 def test_a_changed_event_breaks_the_chain_at_its_seq() -> None:
@@ -61,7 +62,7 @@ def test_the_first_event_must_follow_from_genesis() -> None:
 def test_a_lone_event_behind_a_gap_cannot_be_verified() -> None:
     """There was no link to check."""
     held = rows(EventChain(), 3)[2:]
-    assert report(held) == OutboxReport(1, 3, [(1, 2)], [], "unverifiable", None)
+    assert report(held) == OutboxReport(1, 3, [(1, 2)], [], "unverifiable", None, missing_events=2)
 
 
 def test_a_chain_under_a_key_cannot_be_verified() -> None:
@@ -94,3 +95,20 @@ def test_a_reused_seq_does_not_hide_a_break() -> None:
 def test_rows_are_read_once() -> None:
     """An outbox need not fit into memory."""
     assert report(iter(rows(EventChain(), 3))).events == 3
+
+
+def test_what_was_refused_is_not_missing() -> None:
+    """Numbers that a client gave up are named apart; an event under such a number settles it."""
+    held = rows(EventChain(), 9)
+    kept = [held[0], held[3], held[7]]
+    found = report(kept, [3, 4, 5, 6, 10, 12])
+    assert (found.missing, found.missing_events) == ([(2, 2), (7, 7), (9, 9), (11, 11)], 4)
+    assert (found.refused, found.refused_events) == ([(3, 3), (5, 6), (10, 10), (12, 12)], 5)
+    assert (found.events, found.highest_seq, found.chain) == (3, 12, "intact")
+
+
+def test_a_report_has_a_bound_however_many_gaps_there_are() -> None:
+    """It tells the first thousand and how many are missing in all."""
+    held = rows(EventChain(), 4_000)[1::2]
+    found = report(held)
+    assert (len(found.missing), found.missing_events) == (1_000, 2_000)

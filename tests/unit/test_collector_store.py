@@ -17,8 +17,9 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from tests.support.collector import EventChain
 from tracker.collector.batch import Batch, parse_batch
+from tracker.collector.database import StorageError
 from tracker.collector.keys import Keys
-from tracker.collector.store import StorageError, Store, Stored
+from tracker.collector.store import Store, Stored
 from tracker.collector.tables import metadata
 from tracker.errors import ConfigurationError
 
@@ -199,7 +200,7 @@ def test_the_tables_compile_for_postgresql() -> None:
         for table in metadata.sorted_tables
         for index in table.indexes
     )
-    assert made.count("id BIGSERIAL NOT NULL") == 2
+    assert made.count("id BIGSERIAL NOT NULL") == 3
     assert "seq BIGINT NOT NULL" in made
 
 

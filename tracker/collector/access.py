@@ -1,16 +1,18 @@
 """Who asks, and whose events that opens: what every route depends on."""
 # No `from __future__ import annotations`: FastAPI reads the annotations at run time.
 
-import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Header, Query, Request
+from fastapi import Depends, Header, Query, Request, Response
 from fastapi.security import HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
+from tracker.collector.gate import Bodies, Gate
 from tracker.collector.keys import ApiKey, Keys
 from tracker.collector.limits import RateLimiter
+from tracker.collector.readiness import Readiness
 from tracker.collector.refusal import RefusedError, client_mismatch, invalid_key
 from tracker.collector.settings import Settings
 from tracker.collector.store import Store
@@ -29,14 +31,28 @@ class Parts:
         keys: The keys in it.
         limiter: Counts each key's batches.
         settings: The bounds.
-        reads: Lets few enough queries run at once that batches still find threads and connections.
+        bodies: Bounds what is received at once.
+        batches: Lets few enough batches be stored at once that all else finds its threads and
+            connections.
+        reads: The same for queries.
+        lookups: The same for looking a key up.
+        readiness: Whether a batch would be stored.
     """
 
     store: Store
     keys: Keys
     limiter: RateLimiter
     settings: Settings
-    reads: asyncio.Semaphore
+    bodies: Bodies
+    batches: Gate
+    reads: Gate
+    lookups: Gate
+    readiness: Readiness
+
+    async def read(self, client_id: str, query: Callable[[], Response]) -> Response:
+        """Return what `query` answers a client; it runs in a thread when its turn has come."""
+        async with self.reads.passing(client_id):
+            return await run_in_threadpool(query)
 
 
 def parts_of(request: Request) -> Parts:
@@ -59,7 +75,9 @@ async def _authenticate(
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not key.strip():
         raise invalid_key()
-    found = await run_in_threadpool(parts_of(request).keys.find, key.strip())
+    parts = parts_of(request)
+    async with parts.lookups.passing(""):
+        found = await run_in_threadpool(parts.keys.find, key.strip())
     if found is None:
         raise invalid_key()
     if not found.operator and _text(x_client_id) != found.client_id:

@@ -12,26 +12,26 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from tracker.collector.refusal import RefusedError
-from tracker.collector.store import StorageError
+from tracker.collector.database import StorageError
+from tracker.collector.occasionally import Occasionally
+from tracker.collector.refusal import RefusedError, retry_seconds
 from tracker.errors import ValidationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from fastapi import FastAPI, Request
-    from sqlalchemy import RowMapping
 
 logger = logging.getLogger(__name__)
 
-_STORAGE_RETRY_SECONDS = 5
+_LOGGED = Occasionally(logger, 10.0)
 _FRAMEWORK_CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
 def json_answer(
     content: object,
     *,
-    events: list[RowMapping] | None = None,
+    events: Sequence[Mapping[str, Any]] | None = None,
     status: int = 200,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
@@ -56,7 +56,7 @@ def _fields(value: Any) -> dict[str, Any]:
     return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
-def _event_json(row: RowMapping) -> str:
+def _event_json(row: Mapping[str, Any]) -> str:
     """Return an event with its ``data`` exactly as stored.
 
     It is not decoded and encoded again, so no number changes and no depth is too much. The spaces
@@ -96,13 +96,19 @@ async def _answer_refusal(_request: Request, error: Exception) -> Response:
 
 
 async def _answer_storage_error(_request: Request, error: Exception) -> Response:
-    logger.error("storage is unavailable: %s", error, exc_info=error)
-    return _error(
-        503,
-        "storage_unavailable",
-        "The collector cannot reach its database; nothing of this request was stored.",
-        {"Retry-After": str(_STORAGE_RETRY_SECONDS)},
+    assert isinstance(error, StorageError)  # noqa: S101 - as above
+    _LOGGED.error("storage is unavailable: %s", error)
+    message = (
+        "The database is not replicated as it has to be."
+        if error.not_replicated
+        else "The collector's database failed."
     )
+    if error.in_doubt:
+        message += " Whether this request was stored is not known: send it again."
+    else:
+        message += " Nothing of this request was stored."
+    code = "not_replicated" if error.not_replicated else "storage_unavailable"
+    return _error(503, code, message, {"Retry-After": str(retry_seconds())})
 
 
 async def _answer_nobody(_request: Request, _error_: Exception) -> Response:

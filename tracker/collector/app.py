@@ -1,19 +1,22 @@
 """The collector's HTTP side: `create_app`."""
 # No `from __future__ import annotations`: FastAPI reads the annotations at run time.
 
-import asyncio
-
 from fastapi import APIRouter, FastAPI, Request, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tracker._version import __version__
 from tracker.collector import ingest, reading, records
 from tracker.collector.access import Parts, parts_of
 from tracker.collector.answers import handle_errors, json_answer
+from tracker.collector.gate import Bodies, Gate
 from tracker.collector.keys import Keys
 from tracker.collector.limits import RateLimiter
 from tracker.collector.models import ERRORS, Health
+from tracker.collector.readiness import Readiness
 from tracker.collector.settings import Settings
 from tracker.collector.store import Store
+
+_LOOKUP_SECONDS = 5.0
 
 router = APIRouter(tags=["health"])
 
@@ -36,8 +39,13 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
         Keys(store),
         RateLimiter(settings.requests_per_minute),
         settings,
-        asyncio.Semaphore(settings.concurrent_reads),
+        Bodies(settings.max_requests, settings.max_held_bytes // 2, settings.max_held_bytes),
+        Gate(*settings.concurrent_batches, settings.batch_wait_seconds),
+        Gate(*settings.concurrent_reads, settings.read_wait_seconds),
+        Gate(settings.concurrent_lookups, settings.concurrent_lookups, _LOOKUP_SECONDS),
+        Readiness(store),
     )
+    app.add_middleware(_AnswerHead)
     for part in (ingest, records, reading):
         app.include_router(part.router)
     app.include_router(router)
@@ -52,7 +60,19 @@ async def health() -> Response:
 
 
 @router.get("/readyz", response_model=Health, responses={503: ERRORS[503]})
-def readiness(request: Request) -> Response:
-    """Answer 200 if the database answers, 503 if not."""
-    parts_of(request).store.check()
+async def readiness(request: Request) -> Response:
+    """Answer 200 if a batch would be stored, 503 if not or if that is not known within 2 s."""
+    await parts_of(request).readiness.check()
     return json_answer({"status": "ready"})
+
+
+class _AnswerHead:
+    """Has HEAD answered as GET is; the server leaves out the body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        await self._app(scope, receive, send)

@@ -40,11 +40,15 @@ class ReceivedEvent(NamedTuple):
 
 
 class Rejection(NamedTuple):
-    """One event that is not stored: the receipt's ``rejected`` entry."""
+    """One event that is not stored; all but `seq` is the receipt's ``rejected`` entry.
+
+    `seq` is 0 if the event had none that could be read.
+    """
 
     event_id: str
     code: str
     message: str
+    seq: int = 0
 
 
 @dataclass(frozen=True)
@@ -181,12 +185,17 @@ def _event_or_rejection(entry: object) -> ReceivedEvent | Rejection:
     try:
         return check_event(entry)
     except InvalidEventError as error:
-        return Rejection(_sent_id(entry), error.code, str(error))
+        return Rejection(_sent_id(entry), error.code, str(error), _sent_seq(entry))
 
 
 def _sent_id(sent: object) -> str:
     event_id = sent.get("event_id") if isinstance(sent, dict) else None
     return event_id if isinstance(event_id, str) else ""
+
+
+def _sent_seq(sent: object) -> int:
+    seq = sent.get("seq") if isinstance(sent, dict) else None
+    return seq if _is_integer(seq, 1) else 0
 
 
 def _field(sent: dict[str, Any], name: str) -> Any:

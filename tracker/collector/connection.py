@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 if TYPE_CHECKING:
@@ -15,6 +16,24 @@ HEAD_SECONDS = 40.0
 """How long the whole head of a request may take, from the connection or the answer before it."""
 
 
+class _Strict(h11.Connection):
+    """Refuses a request whose end two servers in a row could see in different places.
+
+    h11 lets Transfer-Encoding win over Content-Length (RFC 9112, 6.1 allows that and advises
+    against it); a proxy in front may do otherwise, and take what follows for another request.
+    """
+
+    def next_event(self) -> Any:
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            names = [name for name, _ in event.headers]
+            if b"transfer-encoding" in names and (
+                b"content-length" in names or event.http_version < b"1.1"
+            ):
+                raise h11.RemoteProtocolError("the request has two lengths, or one it cannot have")
+        return event
+
+
 class Connection(H11Protocol):
     """Closes a connection whose next request has not begun in time.
 
@@ -24,6 +43,7 @@ class Connection(H11Protocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.conn.__class__ = _Strict  # made by uvicorn, with its bounds
         self._too_late: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as H11Protocol has it

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sqlalchemy import RowMapping
+    from collections.abc import Iterable
 
 Status = Literal["open", "ended", "failed"]
 
@@ -42,20 +40,28 @@ class Conversation:
     status: Status
 
 
-def summarise(session_id: str, events: Sequence[RowMapping]) -> Conversation:
-    """Return what `events`, one session's in order and at least one, say of it."""
-    turns = [event for event in events if event["type"] in _STATUS_AFTER]
-    starts = [event for event in turns if event["type"] == "conversation.started"]
-    status = _STATUS_AFTER[turns[-1]["type"]] if turns else "open"
-    return Conversation(
-        session_id,
-        agent_id=_first(events, "agent_id"),
-        user_id=_first(events, "user_id"),
-        started_at_ms=(starts or events)[0]["timestamp_ms"],
-        ended_at_ms=None if status == "open" else turns[-1]["timestamp_ms"],
-        status=status,
-    )
+TOLD = ("type", "timestamp_ms", "agent_id", "user_id")
+"""What `summarise` has to know of each event, in this order."""
 
 
-def _first(events: Sequence[RowMapping], column: str) -> str | None:
-    return next((event[column] for event in events if event[column] is not None), None)
+def summarise(session_id: str, events: Iterable[Any]) -> Conversation | None:
+    """Return what rows of `TOLD`, one session's in order, say of it; None without any.
+
+    They are read once, and not kept.
+    """
+    agent_id = user_id = None
+    first_ms = started_ms = ended_ms = None
+    status: Status = "open"
+    for kind, timestamp_ms, agent, user in events:
+        first_ms = timestamp_ms if first_ms is None else first_ms
+        agent_id = agent if agent_id is None else agent_id
+        user_id = user if user_id is None else user_id
+        if kind == "conversation.started" and started_ms is None:
+            started_ms = timestamp_ms
+        if kind in _STATUS_AFTER:
+            status = _STATUS_AFTER[kind]
+            ended_ms = None if status == "open" else timestamp_ms
+    if first_ms is None:
+        return None
+    begun = first_ms if started_ms is None else started_ms
+    return Conversation(session_id, agent_id, user_id, begun, ended_ms, status)

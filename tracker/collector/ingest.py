@@ -3,6 +3,7 @@
 
 import math
 import time
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -42,15 +43,27 @@ async def receive_events(request: Request, sender: Sender) -> Response:
             f"More than {parts.settings.requests_per_minute:,} requests a minute with this key.",
             retry_after=max(1, math.ceil(wait)),
         )
+    settings, client_id = parts.settings, str(sender.client_id)
     encoding = check_encoding(request.headers.get("content-encoding"))
-    limit = parts.settings.max_body_bytes
-    check_content_length(request.headers.get("content-length"), limit)
-    settings = parts.settings
-    body = await read_body(
-        request.stream(), limit, settings.body_idle_seconds, settings.body_seconds
-    )
-    receipt = await run_in_threadpool(_take_in, parts, body, encoding, str(sender.client_id))
+    check_content_length(request.headers.get("content-length"), settings.max_body_bytes)
+    with parts.bodies.held(client_id) as count:
+        body = await read_body(
+            _counted(request.stream(), count),
+            settings.max_body_bytes,
+            settings.body_idle_seconds,
+            settings.body_seconds,
+        )
+        async with parts.batches.passing(client_id):
+            receipt = await run_in_threadpool(_take_in, parts, body, encoding, client_id)
     return json_answer(receipt)
+
+
+async def _counted(
+    chunks: AsyncIterator[bytes], count: Callable[[int], None]
+) -> AsyncIterator[bytes]:
+    async for chunk in chunks:
+        count(len(chunk))
+        yield chunk
 
 
 def _take_in(parts: Parts, body: bytes, encoding: str, client_id: str) -> dict[str, Any]:
@@ -67,5 +80,8 @@ def _receipt(batch: Batch, stored: Stored) -> dict[str, Any]:
         "last_event_id": batch.last_event_id,
         "accepted": stored.accepted,
         "duplicates": stored.duplicates,
-        "rejected": [rejection._asdict() for rejection in batch.rejected],
+        "rejected": [
+            {name: getattr(rejection, name) for name in ("event_id", "code", "message")}
+            for rejection in batch.rejected
+        ],
     }

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tracker.collector.store import Store
 
 _PREFIX = "trk_"
+_FIND_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Keys:
         """Return the description of `key`, or None if it is unknown or revoked."""
         wanted = hash_key(key)
         query = select(api_keys).where(api_keys.c.key_hash == wanted)
-        with self._store.reading() as connection:
+        with self._store.reading(_FIND_SECONDS) as connection:
             row = connection.execute(query).mappings().first()
         # The index finds the row by a hash of 256 random bits, so how long it takes says nothing
         # of the key; the comparison of the whole is made timing-safely all the same.

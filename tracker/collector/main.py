@@ -15,13 +15,16 @@ import click
 import platformdirs
 
 from tracker._version import __version__
+from tracker.collector.database import StorageError
 from tracker.collector.keys import ApiKey, Keys, check_client_id
 from tracker.collector.settings import Settings
-from tracker.collector.store import StorageError, Store
+from tracker.collector.store import Store
 from tracker.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from tracker.collector.replication import Durability
 
 _EXTRA_MISSING = "tracker-collector needs the extra: pip install 'agent-tracking-sdk[collector]'"
 _SHUTDOWN_SECONDS = 10
@@ -90,7 +93,14 @@ def _default_database() -> str:
     show_default=True,
     help="Batches per minute that one API key may send.",
 )
-def serve(host: str, port: int, database: str, rate: int) -> None:
+@click.option(
+    "--durability",
+    type=click.Choice(["local", "replicated"]),
+    default=None,
+    show_default="replicated where synchronous_standby_names is set, otherwise local",
+    help="What a receipt promises: that this server has it, or that a synchronous standby has too.",
+)
+def serve(host: str, port: int, database: str, rate: int, durability: Durability | None) -> None:
     """Listen for batches until SIGTERM or Ctrl+C."""
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -98,7 +108,9 @@ def serve(host: str, port: int, database: str, rate: int) -> None:
     # uvicorn shuts down in order on these and then raises them again: this is the end.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
-    with _listen(host, port) as listener, _opened(database) as store:
+    with _listen(host, port) as listener, _opened(database, durability) as store:
+        if store.warning:
+            click.echo(f"warning: {store.warning}", err=True)
         _run(store, Settings(requests_per_minute=rate), listener, host)
 
 
@@ -170,10 +182,10 @@ def revoke_key(key_id: int, database: str) -> None:
 
 
 @contextlib.contextmanager
-def _opened(database: str) -> Iterator[Store]:
+def _opened(database: str, durability: Durability | None = None) -> Iterator[Store]:
     """Lend the store; its errors become one-line messages: wrong use 2, failure 1."""
     try:
-        store = Store(database)
+        store = Store(database, durability)
     except ConfigurationError as error:
         raise click.BadParameter(str(error), param_hint="--database") from error
     except StorageError as error:

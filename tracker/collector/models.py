@@ -100,8 +100,9 @@ class EventPage:
 
 @dataclass(frozen=True)
 class Session(Summary):
-    """One session and its events."""
+    """One session, and a page of its events; `next` is the `after` of the next page."""
 
+    next: str | None
     events: list[Event]
 
 
@@ -115,9 +116,33 @@ class Outbox(OutboxReport):
 
 @dataclass(frozen=True)
 class Outboxes:
-    """A client's outboxes, in the order of first receipt."""
+    """A client's outboxes, in the order of first receipt.
+
+    `next` is the `after` of the next page. A page can hold fewer than its limit.
+    """
 
     outboxes: list[Outbox]
+    next: str | None
+
+
+@dataclass(frozen=True)
+class Refused:
+    """An event that was refused; `seq` is 0 and `event_id` empty where it had none."""
+
+    outbox_id: str
+    seq: int
+    event_id: str
+    code: str
+    message: str
+    rejected_at_ms: int
+
+
+@dataclass(frozen=True)
+class Rejections:
+    """What was refused, the newest first; `next` is the `before` of the next page."""
+
+    rejections: list[Refused]
+    next: int | None
 
 
 @dataclass(frozen=True)
@@ -210,7 +235,10 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     403: {"model": Refusal, "description": "The API key does not open this."},
     404: {"model": Refusal, "description": "There is no such thing."},
     422: {"model": Refusal, "description": "An argument is not allowed."},
-    503: {"model": Refusal, "description": "The database cannot be reached."},
+    503: {
+        "model": Refusal,
+        "description": "The database fails, or too much is under way.",
+    },
 }
 """What every route that needs a key may be answered with."""
 

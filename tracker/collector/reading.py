@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlalchemy import Connection, FromClause
-from starlette.concurrency import run_in_threadpool
 
 from tracker.collector.access import Client, Identifier, Operator, parts_of
 from tracker.collector.answers import json_answer
@@ -21,6 +20,7 @@ from tracker.collector.models import (
     Erasures,
     History,
     MetricsPage,
+    Rejections,
     Usage,
 )
 from tracker.collector.tables import events_of
@@ -59,8 +59,7 @@ class Reader:
                 found = query(connection, events_of(self._client_id))
             return json_answer(found)
 
-        async with self._parts.reads:
-            return await run_in_threadpool(run)
+        return await self._parts.read(self._client_id, run)
 
 
 Read = Annotated[Reader, Depends()]
@@ -203,16 +202,35 @@ async def list_erasures(read: Read, limit: Limit = 50, before: Before = None) ->
     return await read.answer(query)
 
 
+@router.get("/v1/rejections", response_model=Rejections)
+async def list_rejections(
+    request: Request, client_id: Client, limit: Limit = 50, before: Before = None
+) -> Response:
+    """Answer with the events that were refused and are not here by now, the newest first."""
+    parts = parts_of(request)
+
+    def query() -> Response:
+        found, following = parts.store.rejection_page(client_id, limit, before)
+        return json_answer({"rejections": found, "next": following})
+
+    return await parts.read(client_id, query)
+
+
 @router.get("/v1/clients", response_model=Clients)
-def list_clients(
+async def list_clients(
     request: Request,
-    _operator: Operator,
+    operator: Operator,
     limit: Limit = _MAX_ROWS,
     after: Annotated[
         str, Query(pattern=r"^[^\x00]*$", description="`next` of the page before.")
     ] = "",
 ) -> Response:
     """Answer an operator with the clients that have a key or sent events."""
-    found = parts_of(request).store.client_ids(after, limit + 1)
-    following = found[limit - 1] if len(found) > limit else None
-    return json_answer(Clients(found[:limit], following))
+    parts = parts_of(request)
+
+    def query() -> Response:
+        found = parts.store.client_ids(after, limit + 1)
+        following = found[limit - 1] if len(found) > limit else None
+        return json_answer(Clients(found[:limit], following))
+
+    return await parts.read(f"operator {operator.id}", query)

@@ -7,14 +7,15 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from starlette.convertors import Convertor, register_url_convertor
 
-from tracker.collector import integrity
 from tracker.collector.access import Client, parts_of
 from tracker.collector.answers import json_answer
-from tracker.collector.conversation import summarise
 from tracker.collector.models import ERRORS, ChainPage, EventPage, Outboxes, Session
 from tracker.collector.refusal import RefusedError
+from tracker.collector.store import ConversationPlace
 
 _MAX_ID = 2**63 - 1
+# Events that are read for one page of outboxes, before it ends early.
+_MAX_READ = 1_000_000
 
 
 class _AnyText(Convertor[str]):
@@ -36,7 +37,7 @@ router = APIRouter(tags=["events"], responses=ERRORS)
 
 
 @router.get("/v1/events", response_model=EventPage)
-def list_events(
+async def list_events(
     request: Request,
     client_id: Client,
     after: Annotated[int, Query(ge=0, le=_MAX_ID)] = 0,
@@ -44,40 +45,75 @@ def list_events(
 ) -> Response:
     """Answer with a page of the client's events in the order they were stored."""
     parts = parts_of(request)
-    rows, following = parts.store.events_after(
-        client_id, after, limit, parts.settings.max_page_bytes
-    )
-    return json_answer({"next": following}, events=rows)
+
+    def query() -> Response:
+        rows, following = parts.store.events_after(
+            client_id, after, limit, parts.settings.max_page_bytes
+        )
+        return json_answer({"next": following}, events=[dict(row) for row in rows])
+
+    return await parts.read(client_id, query)
 
 
 @router.get("/v1/conversations/{session_id:anytext}", response_model=Session)
-def show_conversation(request: Request, client_id: Client, session_id: str) -> Response:
-    """Answer with one session: what it is as a whole, and its events."""
-    # A NUL: PostgreSQL cannot even be asked for one.
-    known = "\0" not in session_id
-    rows = parts_of(request).store.conversation(client_id, session_id) if known else []
-    if not rows:
-        raise RefusedError(404, "not_found", "No event of this client has this session_id.")
-    return json_answer(asdict(summarise(session_id, rows)), events=rows)
+async def show_conversation(
+    request: Request,
+    client_id: Client,
+    session_id: str,
+    after: Annotated[
+        str | None, Query(pattern=r"^\d{1,18}-\d{1,19}-\d{1,18}$", description="`next` of before.")
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
+) -> Response:
+    """Answer with one session: what it is as a whole, and a page of its events."""
+    parts = parts_of(request)
+    place = ConversationPlace(*map(int, after.split("-"))) if after else None
+
+    def query() -> Response:
+        # A NUL: PostgreSQL cannot even be asked for one.
+        whole = None
+        if "\0" not in session_id and (place is None or max(place) <= _MAX_ID):
+            whole, rows, last = parts.store.conversation(
+                client_id, session_id, limit, parts.settings.max_page_bytes, place
+            )
+        if whole is None:
+            raise RefusedError(404, "not_found", "No event of this client has this session_id.")
+        following = "-".join(map(str, last)) if last else None
+        return json_answer({**asdict(whole), "next": following}, events=rows)
+
+    return await parts.read(client_id, query)
 
 
 @router.get("/v1/outboxes", response_model=Outboxes)
-def list_outboxes(request: Request, client_id: Client) -> Response:
+async def list_outboxes(
+    request: Request,
+    client_id: Client,
+    after: Annotated[
+        str, Query(pattern=r"^\d{1,18}$", description="`next` of the page before.")
+    ] = "0",
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> Response:
     """Answer with what each of the client's outboxes proves to be complete and unchanged."""
-    store = parts_of(request).store
-    outboxes = [
-        {
-            "outbox_id": outbox_id,
-            "client_id": client_id,
-            **asdict(integrity.report(store.integrity_rows(client_id, outbox_id))),
-        }
-        for outbox_id in store.outbox_ids(client_id)
-    ]
-    return json_answer({"outboxes": outboxes})
+    parts = parts_of(request)
+
+    def query() -> Response:
+        found = parts.store.outbox_ids(client_id, int(after), limit + 1)
+        outboxes: list[dict[str, object]] = []
+        read, following = 0, None
+        for number, (outbox_id, _) in enumerate(found):
+            if number == limit or read > _MAX_READ:
+                following = str(found[number - 1][1])
+                break
+            report = parts.store.outbox_report(client_id, outbox_id)
+            outboxes.append({"outbox_id": outbox_id, "client_id": client_id, **asdict(report)})
+            read += report.events
+        return json_answer({"outboxes": outboxes, "next": following})
+
+    return await parts.read(client_id, query)
 
 
 @router.get("/v1/outboxes/{outbox_id}/chain", response_model=ChainPage)
-def show_chain(
+async def show_chain(
     request: Request,
     client_id: Client,
     outbox_id: str,
@@ -85,5 +121,11 @@ def show_chain(
     limit: Annotated[int, Query(ge=2, le=4000)] = 4000,
 ) -> Response:
     """Answer with digests and chain values of an outbox's next events after a seq, by seq."""
-    rows = parts_of(request).store.chain_page(client_id, outbox_id, after, limit)
-    return json_answer({"events": [dict(row) for row in rows]})
+    parts = parts_of(request)
+
+    def query() -> Response:
+        known = "\0" not in outbox_id
+        rows = parts.store.chain_page(client_id, outbox_id, after, limit) if known else []
+        return json_answer({"events": [dict(row) for row in rows]})
+
+    return await parts.read(client_id, query)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 from tracker.errors import TrackerError
 
 
@@ -44,3 +46,13 @@ def client_mismatch(message: str) -> RefusedError:
 def too_large(message: str) -> RefusedError:
     """Return the 413 that makes the client halve its batch."""
     return RefusedError(413, "too_large", message)
+
+
+def busy(message: str) -> RefusedError:
+    """Return the 503 for a request that comes when too much is under way."""
+    return RefusedError(503, "busy", message, retry_after=retry_seconds())
+
+
+def retry_seconds() -> int:
+    """Return when to come again, differently for each: not all at once."""
+    return random.randint(1, 5)  # noqa: S311 - a spread, not a secret

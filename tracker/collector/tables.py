@@ -73,6 +73,40 @@ events = Table(
 )
 """Every event received, in the order of receipt (`id`); `data` is canonical JSON text."""
 
+heads = Table(
+    "heads",
+    metadata,
+    Column("client_id", String(MAX_ID_LENGTH), primary_key=True),
+    Column("outbox_id", String(UUID_LENGTH), primary_key=True),
+    Column("version", BigInteger, nullable=False),
+)
+"""One row an outbox, written with every batch, one that holds nothing new included.
+
+PostgreSQL's commit waits for a standby only if the transaction wrote something: without this row,
+the receipt for a batch of duplicates would say nothing of where they are. One outbox more, with
+empty ids, is written to find out whether the database takes writes.
+"""
+
+rejections = Table(
+    "rejections",
+    metadata,
+    Column("id", _RowId, primary_key=True, autoincrement=True),
+    Column("client_id", String(MAX_ID_LENGTH), nullable=False),
+    Column("outbox_id", String(UUID_LENGTH), nullable=False),
+    # 0 and empty where the event had none that could be read.
+    Column("seq", BigInteger, nullable=False),
+    Column("event_id", String(MAX_ID_LENGTH), nullable=False),
+    Column("code", String(MAX_ID_LENGTH), nullable=False),
+    Column("message", Text, nullable=False),
+    Column("rejected_at_ms", BigInteger, nullable=False),
+    UniqueConstraint("client_id", "outbox_id", "seq", "event_id", name="uq_rejections_event"),
+    sqlite_autoincrement=True,
+)
+"""Events that were refused, without their content: a client gives them up, so they are not lost.
+
+One that is accepted later is in ``events`` then, and no longer counts as refused.
+"""
+
 erased_events = Table(
     "erased_events",
     metadata,

@@ -179,5 +179,11 @@ def _lower_for_postgresql(element: _Half, compiler: SQLCompiler, **options: Any)
 def _json(element: _Field, compiler: SQLCompiler, options: dict[str, Any]) -> tuple[str, str]:
     """Return the SQL for an event's data, and for a field's name."""
     data, name = (compiler.process(clause, **options) for clause in element.clauses)
-    # PostgreSQL's text cannot hold U+0000, so its JSON functions fail on one.
-    return rf"CAST(replace({data}, '\u0000', '\ufffd') AS json)", name
+    # PostgreSQL's text cannot hold U+0000, so its JSON functions fail on one. A backslash that is
+    # itself escaped is no escape's beginning: hence the pairs of them.
+    escape = r"'(?<!\\)((?:\\\\)*)\\u0000'"
+    plain = rf"regexp_replace({data}, {escape}, '\1\ufffd', 'g')"
+    return (
+        rf"CAST(CASE WHEN strpos({data}, '\u0000') > 0 THEN {plain} ELSE {data} END AS json)",
+        name,
+    )

@@ -1,0 +1,146 @@
+"""From what `--database` says to an SQLAlchemy engine for SQLite or PostgreSQL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy
+from sqlalchemy import event
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from tracker.collector.sqlite_file import BUSY_SECONDS
+from tracker.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL, Connection
+
+_WARNINGS = "tracker_warnings"
+_CONNECTIONS = 24
+"""Connections at most: more than there are threads that use one, so none waits for another."""
+_NETWORK = {
+    "connect_timeout": 5,
+    # A server that vanished must not be waited for as long as TCP would.
+    "tcp_user_timeout": 15_000,
+    "keepalives_idle": 30,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+}
+
+
+def parse(database: str | Path) -> URL:
+    """Return the URL that a path or URL stands for.
+
+    Raises:
+        ConfigurationError: it stands for none that can be used.
+    """
+    if isinstance(database, Path) or "://" not in database:
+        if not str(database):
+            raise ConfigurationError("the database is empty; give a path or an SQLAlchemy URL")
+        path = Path(database).expanduser().absolute()
+        return sqlalchemy.URL.create("sqlite", database=str(path))
+    try:
+        url = sqlalchemy.make_url(database)
+    except (ArgumentError, ValueError) as error:
+        # Without the text itself: it may hold a password.
+        raise ConfigurationError("the database is not a valid SQLAlchemy URL") from error
+    if url.get_backend_name() not in ("sqlite", "postgresql"):
+        raise ConfigurationError(
+            f"the database is of the kind {url.get_backend_name()}; give sqlite or postgresql"
+        )
+    if url.drivername == "postgresql":
+        return url.set(drivername="postgresql+psycopg")
+    if url.drivername not in ("sqlite", "sqlite+pysqlite", "postgresql+psycopg"):
+        raise ConfigurationError(
+            f"the database's driver is {url.drivername}; give sqlite or postgresql+psycopg"
+        )
+    return url
+
+
+def file_of(url: URL) -> Path:
+    """Return the file that an SQLite URL names.
+
+    Raises:
+        ConfigurationError: it names none.
+    """
+    if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
+        raise ConfigurationError("the database must be a file's path: memory keeps no event")
+    return Path(url.database)
+
+
+def make_engine(url: URL) -> sqlalchemy.Engine:
+    """Return an engine; errors of it never carry parameters, which hold what conversations say.
+
+    Raises:
+        ConfigurationError: the driver is missing, or the URL cannot be used.
+    """
+    postgresql = url.get_backend_name() == "postgresql"
+    options: dict[str, Any] = {}
+    if postgresql:
+        named = {name: value for name, value in _NETWORK.items() if name not in url.query}
+        # Not prepared: behind PgBouncer, the next transaction is on another server connection.
+        options["connect_args"] = {**named, "prepare_threshold": None}
+    try:
+        engine = sqlalchemy.create_engine(
+            url,
+            hide_parameters=True,
+            pool_pre_ping=True,
+            pool_size=_CONNECTIONS,
+            max_overflow=0,
+            **options,
+        )
+    except ImportError as error:
+        raise ConfigurationError(f"the database's driver is missing: {error}") from error
+    except SQLAlchemyError as error:
+        raise ConfigurationError(f"the database's URL cannot be used: {error}") from error
+    if postgresql:
+        event.listen(engine, "do_connect", _connect_postgresql)
+    else:
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def warnings_of(connection: Connection) -> list[str]:
+    """Return what PostgreSQL has warned of on a connection; the caller may empty the list."""
+    warnings: list[str] = connection.info.setdefault(_WARNINGS, [])
+    return warnings
+
+
+def _connect_postgresql(dialect: Any, record: Any, arguments: Any, parameters: Any) -> Any:
+    connection = dialect.connect(*arguments, **parameters)
+    # Asked for here, before SQLAlchemy reads a first text: from SQL_ASCII it would get bytes.
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        connection.close()
+        raise ConfigurationError(
+            f"the database's encoding is {encoding}, which cannot hold every text; make one that is"
+            " UTF-8, as with: createdb --encoding=UTF8 --template=template0 NAME"
+        )
+    warnings: list[str] = record.info.setdefault(_WARNINGS, [])
+    warnings.clear()
+
+    def keep(diagnostic: Any) -> None:
+        if diagnostic.severity_nonlocalized == "WARNING":
+            warnings.append(str(diagnostic.message_primary))
+
+    connection.add_notice_handler(keep)
+    return connection
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    # Python's own BEGIN comes late and never as IMMEDIATE; _begin_sqlite does it instead.
+    connection.isolation_level = None
+    try:
+        connection.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA secure_delete=ON")  # overwrite what is erased
+    except BaseException:
+        connection.close()  # the pool does not know it yet
+        raise
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("tracker_writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

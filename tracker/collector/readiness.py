@@ -1,0 +1,43 @@
+"""`Readiness`: whether a batch would be stored, told within two seconds."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from starlette.concurrency import run_in_threadpool
+
+from tracker.collector.database import StorageError
+
+if TYPE_CHECKING:
+    from tracker.collector.store import Store
+
+SECONDS = 2.0
+"""How long anybody waits for the answer."""
+
+
+class Readiness:
+    """Asks the store, one question at a time, whoever waits for the answer.
+
+    It belongs to one event loop.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._asking: asyncio.Task[None] | None = None
+
+    async def check(self) -> None:
+        """Return if the database takes a batch, or has taken one within the last second.
+
+        Raises:
+            StorageError: it does not, or it has not said so in time.
+        """
+        if self._store.has_just_stored():
+            return
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(run_in_threadpool(self._store.check))
+        asking = self._asking
+        await asyncio.wait({asking}, timeout=SECONDS)
+        if not asking.done():
+            raise StorageError(f"the database did not take a trial write within {SECONDS:g} s")
+        asking.result()

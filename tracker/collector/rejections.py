@@ -1,0 +1,97 @@
+"""Events that were refused: noted, so that a client's giving them up is not taken for loss."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import exists, select
+
+from tracker.collector.tables import MAX_ID_LENGTH, events, rejections
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Connection, Select
+
+    from tracker.collector.batch import Rejection
+
+_MAX_MESSAGE = 1_000
+_FETCH_ROWS = 1_000
+FIELDS = ("outbox_id", "seq", "event_id", "code", "message", "rejected_at_ms")
+"""What is told of a rejection."""
+
+
+def note(
+    connection: Connection,
+    client_id: str,
+    outbox_id: str,
+    rejected: tuple[Rejection, ...],
+    now_ms: int,
+) -> None:
+    """Keep what was refused of a batch; what is known already stays as it is."""
+    sign = "?" if connection.dialect.name == "sqlite" else "%s"
+    places = ", ".join([sign] * 7)
+    rows = [
+        (
+            client_id,
+            outbox_id,
+            rejection.seq,
+            _storable(rejection.event_id)[:MAX_ID_LENGTH],
+            rejection.code,
+            _storable(rejection.message)[:_MAX_MESSAGE],
+            now_ms,
+        )
+        for rejection in rejected
+    ]
+    connection.exec_driver_sql(
+        f"INSERT INTO rejections (client_id, {', '.join(FIELDS)}) VALUES ({places}) "  # noqa: S608 - our own names
+        "ON CONFLICT (client_id, outbox_id, seq, event_id) DO NOTHING",
+        rows,
+    )
+
+
+def newest(
+    connection: Connection, client_id: str, limit: int, before: int | None
+) -> tuple[list[dict[str, Any]], int | None]:
+    """Return a page of rejections, newest first, and the `before` of the next one.
+
+    Without those whose event is here by now.
+    """
+    column = rejections.c
+    query = select(column.id, *(column[name] for name in FIELDS)).where(
+        column.client_id == client_id, ~_settled()
+    )
+    if before is not None:
+        query = query.where(column.id < before)
+    rows = list(connection.execute(query.order_by(column.id.desc()).limit(limit + 1)).mappings())
+    page = [{name: row[name] for name in FIELDS} for row in rows[:limit]]
+    return page, rows[limit - 1]["id"] if len(rows) > limit else None
+
+
+def refused_seqs(connection: Connection, client_id: str, outbox_id: str) -> Iterator[int]:
+    """Yield every seq of an outbox that was refused, in ascending order, each once."""
+    column = rejections.c
+    query: Select[Any] = (
+        select(column.seq)
+        .where(column.client_id == client_id, column.outbox_id == outbox_id, column.seq > 0)
+        .where(~_settled())
+        .distinct()
+        .order_by(column.seq)
+        .execution_options(yield_per=_FETCH_ROWS)
+    )
+    with connection.execute(query) as result:
+        yield from result.scalars()
+
+
+def _settled() -> Any:
+    return exists(
+        select(events.c.id).where(
+            events.c.client_id == rejections.c.client_id,
+            events.c.event_id == rejections.c.event_id,
+        )
+    )
+
+
+def _storable(text: str) -> str:
+    """Return text as either database can hold it."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
