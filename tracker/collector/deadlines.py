@@ -6,8 +6,9 @@ import contextlib
 import os
 import socket
 import threading
-import time
 from typing import TYPE_CHECKING
+
+from tracker import clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +40,7 @@ class Deadlines:
                 self._thread = threading.Thread(target=self._run, name="deadlines", daemon=True)
                 self._thread.start()
             soonest = min(self._ends.values(), default=None)
-            self._ends[own] = end = time.monotonic() + seconds
+            self._ends[own] = end = clock.monotonic() + seconds
             if soonest is None or end < soonest:
                 self._changed.notify()
         try:
@@ -52,7 +53,7 @@ class Deadlines:
     def _run(self) -> None:
         with self._changed:
             while True:
-                now = time.monotonic()
+                now = clock.monotonic()
                 for descriptor in [number for number, end in self._ends.items() if end <= now]:
                     del self._ends[descriptor]
                     with (

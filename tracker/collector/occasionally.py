@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING
+
+from tracker import clock
 
 if TYPE_CHECKING:
     import logging
@@ -30,7 +31,7 @@ class Occasionally:
         """Log an error."""
         text = message % arguments if arguments else message
         with self._lock:
-            now = time.monotonic()
+            now = clock.monotonic()
             when, times = self._said.get(text, (now - self._seconds, 0))
             if now - when < self._seconds:
                 self._said[text] = (when, times + 1)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import time
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from tracker import clock
 from tracker.errors import ConfigurationError, TrackerError
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class Replication:
     def _look_at_standbys(self, connection: Connection) -> None:
         """Refuse early while no synchronous standby is there: a commit would only wait."""
         with self._lock:
-            now = time.monotonic()
+            now = clock.monotonic()
             if self._looked_at is not None and now - self._looked_at < _LOOK_SECONDS:
                 return
             synchronous, hidden = connection.exec_driver_sql(_STANDBYS).one()

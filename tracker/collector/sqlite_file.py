@@ -8,9 +8,9 @@ import logging
 import os
 import sqlite3
 import threading
-import time
 from typing import TYPE_CHECKING
 
+from tracker import clock
 from tracker.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -180,17 +180,17 @@ class FileLock:
             raise
 
     def _lock(self) -> None:
-        end = time.monotonic() + BUSY_SECONDS
+        end = clock.monotonic() + BUSY_SECONDS
         while True:
             try:
                 return fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 # Another process, which is rare: a stopped one must not stop this one for ever.
-                if time.monotonic() > end:
+                if clock.monotonic() > end:
                     raise TimeoutError(
                         f"another process has held {self._path} locked for {BUSY_SECONDS} s"
                     ) from None
-                time.sleep(_POLL_SECONDS)
+                clock.sleep(_POLL_SECONDS)
 
     def __exit__(self, *_: object) -> None:
         self._release()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import func, select, tuple_, union
 
+from tracker import clock
 from tracker.collector import erasure, rejections
 from tracker.collector.batch import ReceivedEvent
 from tracker.collector.conversation import TOLD, Conversation, summarise
@@ -86,13 +86,13 @@ class Store(Database):
         self._log_holds_erased = self._log_holds_erased or erased > 0
         if self._log_holds_erased:
             self.empty_log()
-        self._stored_at = time.monotonic()
+        self._stored_at = clock.monotonic()
         return Stored(accepted, len(batch.events) - accepted)
 
     def has_just_stored(self) -> bool:
         """Return whether the last batch was stored, and that within the last second."""
         stored_at = self._stored_at
-        return stored_at is not None and time.monotonic() - stored_at < 1.0
+        return stored_at is not None and clock.monotonic() - stored_at < 1.0
 
     def check(self, seconds: float = READ_SECONDS) -> None:
         """Return if the database takes a batch, by way of one that is taken back.
