@@ -5,12 +5,13 @@ Developers: ``alembic -x outbox=FILE upgrade head`` from the project's root.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alembic import context
-from sqlalchemy import create_engine
 
-from tracker.outbox import tables
+from tracker.outbox import schema, tables
+from tracker.outbox.engine import make_engine
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -36,6 +37,7 @@ _given = context.config.attributes.get("connection")
 if _given is not None:
     _migrate(_given)
 else:
-    _path = context.get_x_argument(as_dictionary=True)["outbox"]
-    with create_engine(f"sqlite:///{_path}", isolation_level="AUTOCOMMIT").connect() as _connection:
+    _path = Path(str(context.get_x_argument(as_dictionary=True)["outbox"]))
+    schema.create_file(_path)
+    with make_engine(_path, "full", writer=True).connect() as _connection:
         _migrate(_connection)

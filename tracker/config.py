@@ -17,10 +17,10 @@ from urllib.parse import urlsplit
 
 from tracker import identity
 from tracker.errors import ConfigurationError, ValidationError
+from tracker.folders import default_folder
 from tracker.validation import check_id
 
 DEFAULT_BASE_URL = "http://127.0.0.1:8080"
-APPLICATION = "agent-tracking-sdk"
 PROTOCOL_BATCH_EVENTS = 500
 PROTOCOL_BATCH_BYTES = 4 * 1024 * 1024
 _ENVELOPE_ROOM = 4096
@@ -28,6 +28,11 @@ _ENVELOPE_ROOM = 4096
 _LONG_RETENTION = {"compliance.*": 3_650.0}
 _MOST_DAYS = 36_500.0
 _TYPE_OR_PREFIX = re.compile(r"[\w-]+(\.[\w-]+)*(\.\*)?")
+
+_LONGEST_NAME = 255 - 40
+"""Bytes of the outbox's name: file systems take 255, and the longest name beside it has 40 more."""
+_LONGEST_PATH = 512 - 40
+"""Bytes of its whole path: SQLite takes 512 (``MAX_PATHNAME`` in its os_unix.c)."""
 
 _CHAIN_KEY_BYTES = 16
 """Fewer could be guessed: HMAC's security is that of its key."""
@@ -240,14 +245,9 @@ class APIConfig:
         _check_client_id(self.client_id)
         path = given or folder / _file_name(self.base_url, self.client_id)
         # realpath of the folder only: a link planted at the file itself is refused on opening.
-        self._set("outbox_path", Path(os.path.realpath(path.parent)) / path.name)
-
-
-def default_folder() -> Path:
-    """Return the user's data folder for outboxes, by the platform's conventions."""
-    import platformdirs  # only where no path is given
-
-    return platformdirs.user_data_path(APPLICATION, appauthor=False)
+        path = Path(os.path.realpath(path.parent)) / path.name
+        _check_length(path)
+        self._set("outbox_path", path)
 
 
 def _file_name(base_url: str, client_id: str) -> str:
@@ -415,6 +415,17 @@ def _check_path(value: object) -> Path | None:
         raise ConfigurationError(
             f"outbox_path (SDK_OUTBOX_PATH) is {text!r}, and there is no such user: {error}"
         ) from None
+
+
+def _check_length(path: Path) -> None:
+    """Refuse a path that leaves no room for the names of the files beside the outbox."""
+    name, whole = len(os.fsencode(path.name)), len(os.fsencode(path))
+    if name > _LONGEST_NAME or whole > _LONGEST_PATH:
+        raise ConfigurationError(
+            f"outbox_path (SDK_OUTBOX_PATH) is too long: {whole} bytes, {name} of them the file's "
+            f"name. Give at most {_LONGEST_PATH} bytes, {_LONGEST_NAME} of them for the name: "
+            "files beside the outbox have longer names"
+        )
 
 
 def _check_ca_bundle(value: object) -> Path | None:

@@ -18,8 +18,22 @@ Network trouble is not among them: callers never see it. ``tracker-sync status``
 from __future__ import annotations
 
 
+def readable(value: object) -> str:
+    r"""Return a value as text that UTF-8 can encode: ``\udce9`` is shown by its escape.
+
+    Python decodes the bytes of a path or an argument that are not UTF-8 into such surrogates.
+    """
+    return str(value).encode(errors="backslashreplace").decode()
+
+
 class TrackerError(Exception):
-    """Base of every error in this package."""
+    """Base of every error in this package.
+
+    Its message can be encoded, whatever bytes are in the paths that it names.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(readable(each) if isinstance(each, str) else each for each in args))
 
 
 class ConfigurationError(TrackerError, ValueError):

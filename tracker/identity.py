@@ -6,6 +6,7 @@ import os
 import uuid
 from typing import TYPE_CHECKING
 
+from tracker import ownership
 from tracker.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def load_or_create(folder: Path) -> str:
     """
     path = folder / FILE_NAME
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        ownership.create_folder(folder)
         if not path.exists():
             _create(path)
         kept = path.read_text(encoding="ascii").strip()
@@ -42,7 +43,7 @@ def load_or_create(folder: Path) -> str:
 def _create(path: Path) -> None:
     draft = path.with_name(f"{FILE_NAME}.{uuid.uuid4().hex}")
     try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor = ownership.create(draft, like=draft)
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
             file.write(f"{uuid.uuid4()}\n")
             file.flush()

@@ -10,6 +10,8 @@ import logging
 import threading
 from typing import Any
 
+from tracker.errors import readable
+
 lock = threading.RLock()
 """Held while a line is written. Taken last of all locks, and reentrant for signal handlers."""
 
@@ -41,4 +43,7 @@ def renew_lock() -> None:
 def _write(level: int, message: str, *arguments: Any, exc_info: bool = False) -> None:
     if _logger.isEnabledFor(level):
         with lock:
-            _logger.log(level, message, *arguments, exc_info=exc_info, stacklevel=3)
+            shown = (
+                each if isinstance(each, (int, float)) else readable(each) for each in arguments
+            )
+            _logger.log(level, message, *shown, exc_info=exc_info, stacklevel=3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import threading
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,8 +61,8 @@ def objects(path: Path) -> set[tuple[str, str]]:
 
 def test_head_is_the_scripts_head() -> None:
     """The revision that new outboxes are stamped with is the newest script's."""
-    scripts = ScriptDirectory(str(schema.scripts_folder()))
-    assert scripts.get_heads() == [tables.HEAD]
+    with schema.scripts_folder() as folder:
+        assert ScriptDirectory(str(folder)).get_heads() == [tables.HEAD]
 
 
 def test_scripts_make_what_the_tables_say(config: Callable[..., APIConfig], tmp_path: Path) -> None:
@@ -120,7 +120,8 @@ def test_released_schemas_are_carried_on(
 def next_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], None]:
     """Return how to turn this tracker into one that knows a further revision."""
     scripts = tmp_path / "scripts"
-    shutil.copytree(schema.scripts_folder(), scripts)
+    with schema.scripts_folder() as folder:
+        shutil.copytree(folder, scripts)
     (scripts / "versions" / "9999_next.py").write_text(NEXT_REVISION.format(head=tables.HEAD))
 
     metadata = MetaData()
@@ -131,7 +132,7 @@ def next_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[]
     def upgrade() -> None:
         monkeypatch.setattr(tables, "HEAD", "9999")
         monkeypatch.setattr(tables, "metadata", metadata)
-        monkeypatch.setattr(schema, "scripts_folder", lambda: scripts)
+        monkeypatch.setattr(schema, "scripts_folder", lambda: nullcontext(scripts))
 
     return upgrade
 
@@ -174,7 +175,8 @@ def test_failed_migration_leaves_the_file_as_it_was(
     Outbox(settings).close()
     before = objects(settings.outbox_path)
     next_version()
-    script = schema.scripts_folder() / "versions" / "9999_next.py"
+    with schema.scripts_folder() as folder:
+        script = folder / "versions" / "9999_next.py"
     script.write_text(script.read_text() + "    op.execute('SELECT no_such_function()')\n")
     with pytest.raises(Exception, match="no such function"):
         Outbox(settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import pytest
@@ -163,14 +164,15 @@ def test_migrate_says_from_where_to_where(
     """With a made-up newer schema."""
     fill(config())
     scripts = tmp_path / "migrations"
-    shutil.copytree(schema.scripts_folder(), scripts)
+    with schema.scripts_folder() as folder:
+        shutil.copytree(folder, scripts)
     (scripts / "versions" / "9999_next.py").write_text(
         f"revision = '9999'\ndown_revision = {tables.HEAD!r}\nbranch_labels = depends_on = None\n"
         "def upgrade():\n    pass\n"
     )
     before = tables.HEAD
     monkeypatch.setattr(tables, "HEAD", "9999")
-    monkeypatch.setattr(schema, "scripts_folder", lambda: scripts)
+    monkeypatch.setattr(schema, "scripts_folder", lambda: nullcontext(scripts))
     result = call("--outbox", config().outbox_path, "migrate")
     assert result.exit_code == 0, result.output
     assert f"was migrated from revision {before} to 9999" in result.stdout

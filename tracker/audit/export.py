@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from tracker import canonical
+from tracker import canonical, ownership
 from tracker._version import __version__
 from tracker.audit import lines
 from tracker.audit.lines import Manifest, Seal
@@ -166,7 +166,7 @@ def _new_file(path: Path) -> Iterator[IO[bytes]]:
     """
     _refuse_existing(path)
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    descriptor = ownership.create(unfinished)
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file

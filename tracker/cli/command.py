@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tracker.errors import ConfigurationError, TrackerError
+from tracker.cli.docstring import docstring
+from tracker.errors import ConfigurationError, TrackerError, readable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -85,6 +86,7 @@ class Commands(click.Group):
 
     def __init__(self, *args: Any, lazy: Mapping[str, str] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.help = self.help or docstring(self.callback)
         self._lazy = dict(lazy or {})
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -96,7 +98,10 @@ class Commands(click.Group):
         if cmd_name in self._lazy and cmd_name not in self.commands:
             module, name = self._lazy[cmd_name].split(":")
             self.add_command(getattr(importlib.import_module(module), name), cmd_name)
-        return super().get_command(ctx, cmd_name)
+        command = super().get_command(ctx, cmd_name)
+        if command is not None:
+            command.help = command.help or docstring(command.callback)
+        return command
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; turn the errors that are expected into one line each.
@@ -112,13 +117,18 @@ class Commands(click.Group):
             wrong = isinstance(error, ConfigurationError)
             kind = WrongConfiguration if wrong else click.ClickException
             raise kind(str(error)) from error
+        except UnicodeEncodeError as error:
+            raise WrongConfiguration(
+                "an argument or a setting has bytes that are not UTF-8: "
+                f"{readable(error.object)[:200]}"
+            ) from error
         except SQLAlchemyError as error:  # a row that every outbox has was deleted by hand
             raise click.ClickException(f"the outbox is damaged: {error}") from error
         except BrokenPipeError:  # `tracker-sync list | head`: click ends quietly
             raise
         except OSError as error:
             named = f"{error.filename}: " if error.filename else ""
-            raise click.ClickException(f"{named}{error.strerror or error}") from error
+            raise click.ClickException(readable(f"{named}{error.strerror or error}")) from error
 
 
 def place_options(*, hidden: bool = False) -> list[click.Option]:

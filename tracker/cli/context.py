@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tracker import identity
-from tracker.config import APIConfig, default_folder
+from tracker.config import APIConfig
 from tracker.errors import ConfigurationError, OutboxDamagedError, OutboxError
+from tracker.folders import default_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

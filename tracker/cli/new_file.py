@@ -9,6 +9,8 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
+from tracker import ownership
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -16,9 +18,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def new_file(path: Path, *, force: bool) -> Iterator[IO[bytes]]:
-    """Lend a file to write; it appears at `path`, with mode 0600, when the block is left in order.
+    """Lend a file to write; it appears at `path` when the block is left in order.
 
-    Until then, and if an exception escapes, what was at `path` stays as it was. It is owned by this
+    Its mode is 0600; where it takes the place of another, it has that one's owner and mode. Until
+    then, and if an exception escapes, what was at `path` stays as it was. It is owned by this
     function: opened, flushed to the disk and closed here.
 
     Args:
@@ -32,7 +35,7 @@ def new_file(path: Path, *, force: bool) -> Iterator[IO[bytes]]:
         raise _exists(path)
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor = ownership.create(draft, like=path if path.exists() else None)
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()

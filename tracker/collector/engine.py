@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from sqlalchemy import URL, Connection
 
 _WARNINGS = "tracker_warnings"
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)?://")
+"""What a URL begins with; anything else is a path, wherever it has ``://``."""
 _CONNECTIONS = 24
 """Connections at most: more than there are threads that use one, so none waits for another."""
 _NETWORK = {
@@ -34,10 +37,14 @@ def parse(database: str | Path) -> URL:
     Raises:
         ConfigurationError: it stands for none that can be used.
     """
-    if isinstance(database, Path) or "://" not in database:
+    if isinstance(database, Path) or not _URL.match(database):
         if not str(database):
             raise ConfigurationError("the database is empty; give a path or an SQLAlchemy URL")
-        path = Path(database).expanduser().absolute()
+        try:
+            path = Path(database).expanduser().absolute()
+        except RuntimeError as error:
+            raise ConfigurationError(f"the database {database!r} has no folder: {error}") from None
+        # A path is never parsed as a URL: a `#`, `?` or `%` in it would mean something there.
         return sqlalchemy.URL.create("sqlite", database=str(path))
     try:
         url = sqlalchemy.make_url(database)

@@ -12,7 +12,6 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import click
-import platformdirs
 
 from tracker._version import __version__
 from tracker.collector.database import StorageError
@@ -20,6 +19,7 @@ from tracker.collector.keys import ApiKey, Keys, check_client_id
 from tracker.collector.settings import Settings
 from tracker.collector.store import Store
 from tracker.errors import ConfigurationError
+from tracker.folders import default_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,8 +72,13 @@ def _database_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _default_database() -> str:
-    folder = platformdirs.user_data_path("agent-tracking-sdk", appauthor=False)
-    return str(folder / "collector.sqlite3")
+    try:
+        return str(default_folder() / "collector.sqlite3")
+    except ConfigurationError as error:
+        raise click.UsageError(
+            "this user has no data folder for the database; give --database "
+            "(COLLECTOR_DATABASE_URL), or set HOME"
+        ) from error
 
 
 @cli.command()

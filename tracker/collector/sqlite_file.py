@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import logging
@@ -10,7 +11,7 @@ import sqlite3
 import threading
 from typing import TYPE_CHECKING
 
-from tracker import clock
+from tracker import clock, ownership
 from tracker.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -47,11 +48,12 @@ class SQLiteFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        ownership.create_folder(path.parent)
         if not path.exists():
             # SQLite gives its -wal and -shm files the mode that this file has. A file that exists
             # is not even opened: closing it again would drop this process's locks on it.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            with contextlib.suppress(FileExistsError):  # another process was first
+                os.close(ownership.create(path, like=path))
         found = path.stat()
         if found.st_nlink > 1:
             raise ConfigurationError(
@@ -165,6 +167,7 @@ class FileLock:
     """
 
     def __init__(self, database: Path) -> None:
+        self._database = database
         self._path = database.with_name(database.name + ".lock")
         self._thread_lock = threading.Lock()
         self._descriptor = -1
@@ -173,7 +176,7 @@ class FileLock:
         if not self._thread_lock.acquire(timeout=BUSY_SECONDS):
             raise TimeoutError(f"no turn to write for {BUSY_SECONDS} s")
         try:
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._descriptor = ownership.open_or_create(self._path, like=self._database)
             self._lock()
         except BaseException:
             self._release()

@@ -11,7 +11,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
-from tracker import log
+from tracker import log, ownership
 from tracker.clock import monotonic
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class Ballast:
     """
 
     def __init__(self, outbox: Path) -> None:
+        self._outbox = outbox
         self.path = outbox.with_name(f"{outbox.name}.ballast")
         self.spent = False
         self._said = False
@@ -63,8 +64,7 @@ class Ballast:
         return True
 
     def _write(self) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(self.path, flags, 0o600)
+        descriptor = ownership.create(self.path, like=self._outbox)
         try:
             # Random, lest a file system that compresses or skips zeros keeps no room at all.
             os.write(descriptor, os.urandom(BALLAST_BYTES))

@@ -25,6 +25,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
+from tracker import ownership
 from tracker.clock import sleep
 from tracker.outbox import head as heads
 from tracker.outbox import moves
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 
 _BEING_MADE = ".copying-"
 """What follows the outbox's name in that of a copy in the making; the process's id comes behind."""
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHUNK = 1024 * 1024
 _ROOM_LEFT = 64 * 1024 * 1024
 """What must be free on the disk beside the copy."""
@@ -82,13 +82,10 @@ class Copy:
         if free < status.st_size + 2 * log + _ROOM_LEFT:
             return False
         self.remove()
-        target = self._target = os.open(self._copy, _NEW_FILE, 0o600)
+        target = self._target = ownership.create(self._copy, like=self._path)
         try:
             made = os.fstat(target)
             self._made = made.st_dev, made.st_ino
-            if (made.st_uid, made.st_gid) != (status.st_uid, status.st_gid):
-                os.fchown(target, status.st_uid, status.st_gid)
-            os.fchmod(target, status.st_mode & 0o777)
             at = 0
             while piece := os.pread(self._descriptor, _CHUNK, at):
                 if stopped():
@@ -125,7 +122,7 @@ class Copy:
             return False
         if moves.identity(copied) != self._made:
             return False  # somebody took it for a leftover
-        os.close(os.open(_log_of(copied), _NEW_FILE, 0o600))
+        os.close(ownership.create(_log_of(copied), like=copied))
         shutil.copyfile(_log_of(path), _log_of(copied))
         if _take_in_log(copied) != head:
             return False

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import sqlite3
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from sqlalchemy import create_engine, event
+from sqlalchemy import URL, create_engine, event
 from sqlalchemy.pool import NullPool
 
 if TYPE_CHECKING:
@@ -52,14 +53,10 @@ def make_engine(path: Path, durability: str, *, writer: bool) -> Engine:
     the file then: sqlite.org/wal.html, section "The WAL-Reset Bug").
     """
     engine = create_engine(
-        f"sqlite+pysqlite:///file:{quote(str(path))}?mode=rw&uri=true",
+        URL.create("sqlite", database=str(path)),  # names the file in errors; it is never parsed
+        creator=functools.partial(connect, path.absolute(), "mode=rw"),
         poolclass=NullPool,
         isolation_level="AUTOCOMMIT",  # transactions are begun by hand: BEGIN IMMEDIATE
-        connect_args={
-            "check_same_thread": False,
-            "timeout": BUSY_TIMEOUT_MS / 1000,
-            "factory": _Connection,
-        },
     )
 
     @event.listens_for(engine, "connect")
@@ -74,6 +71,28 @@ def make_engine(path: Path, durability: str, *, writer: bool) -> Engine:
         cursor.close()
 
     return engine
+
+
+def connect(path: Path, how: str) -> sqlite3.Connection:
+    """Return a connection to an existing file, whatever bytes its path is made of.
+
+    Only a URI can tell SQLite not to make a file that is not there. Every byte of the path that
+    could mean something in a URI is percent-encoded, also those that are not UTF-8.
+
+    Args:
+        path: The file, as an absolute path.
+        how: SQLite's URI parameters (sqlite.org/uri.html).
+
+    Raises:
+        sqlite3.Error: if the file cannot be opened.
+    """
+    return sqlite3.connect(
+        f"file://{quote(os.fsencode(path))}?{how}",
+        uri=True,
+        check_same_thread=False,
+        timeout=BUSY_TIMEOUT_MS / 1000,
+        factory=_Connection,
+    )
 
 
 def _pragmas(durability: str, *, writer: bool) -> list[str]:

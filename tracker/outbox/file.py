@@ -71,8 +71,12 @@ class OutboxFile:
         self.owner: Owner
         self._config = config
         self._check_owner_too = check_owner
-        self._lock = FileLock(self.path.with_name(f"{self.path.name}.lock"), condition.LOCK_MARK)
-        self.upload_lock = FileLock(self.path.with_name(self.path.name + ".sync-lock"))
+        self._lock = FileLock(
+            self.path.with_name(f"{self.path.name}.lock"), condition.LOCK_MARK, like=self.path
+        )
+        self.upload_lock = FileLock(
+            self.path.with_name(self.path.name + ".sync-lock"), like=self.path
+        )
         self._stopped_uploader = StoppedHolder(self.upload_lock.path)
         engine = make_engine(self.path, config.durability, writer=True)
         self._chain_key = canonical.key_bytes(config.chain_key)
@@ -89,8 +93,10 @@ class OutboxFile:
         self._closed = False
         try:
             self._open_or_begin_anew()
-        except BaseException:
+        except BaseException as error:
             self._shut()
+            if isinstance(error, OSError):  # as where its folder may not be looked into
+                raise schema.explain(self.path, error) from error
             raise
 
     # --- opening --------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import queue
 import threading
 from typing import TYPE_CHECKING
 
+from tracker import ownership
 from tracker.clock import monotonic, sleep
 from tracker.errors import ConfigurationError, OutboxError
 
@@ -40,13 +41,15 @@ class FileLock:
     Args:
         path: The file; it is made if it is not there.
         mark: What an empty file gets for content.
+        like: The file whose owner and mode it gets.
 
     Attributes:
         patience: Seconds that `acquire` waits at most.
     """
 
-    def __init__(self, path: Path, mark: bytes = b"") -> None:
+    def __init__(self, path: Path, mark: bytes = b"", like: Path | None = None) -> None:
         self.path = path
+        self._like = like or path
         self._mark = mark
         self.patience = PATIENCE_SECONDS
         self._descriptor: int | None = None
@@ -63,7 +66,7 @@ class FileLock:
             OutboxError: if it did not come free, or the file cannot be opened.
         """
         try:
-            fcntl.flock(self._descriptor or self._open(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _flock(self.path, self._descriptor or self._open())
         except BlockingIOError:
             if not self._await():
                 raise OutboxError(
@@ -77,7 +80,7 @@ class FileLock:
         """Take the lock if it is free; tell whether it is now held."""
         if not self.held:
             try:
-                fcntl.flock(self._open(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _flock(self.path, self._open())
             except BlockingIOError:
                 return False
             self.held = True
@@ -99,11 +102,15 @@ class FileLock:
 
     def release(self) -> None:
         """Free the lock, if held."""
-        self.held = False
+        held, self.held = self.held, False
         if self._wait is not None and self._wait.descriptor != self._descriptor:
             self._wait.give_up()
         if self._descriptor is not None:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            except OSError:  # where the file system knows no locks, none was taken
+                if held:
+                    raise
 
     def close(self) -> None:
         """Free the lock and close the file. A later `acquire` opens it again."""
@@ -160,9 +167,7 @@ class FileLock:
 
     def _open_another(self) -> int:
         try:
-            opened = os.open(
-                self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
-            )
+            opened = ownership.open_or_create(self.path, like=self._like)
         except OSError as error:
             raise OutboxError(
                 f"the lock file {self.path} cannot be opened: {error.strerror}"
@@ -171,6 +176,24 @@ class FileLock:
             with contextlib.suppress(OSError):  # a full disk: the lock works without
                 os.write(opened, self._mark)
         return opened
+
+
+def _flock(path: Path, descriptor: int) -> None:
+    """Take the lock without waiting.
+
+    Raises:
+        BlockingIOError: if it is not free.
+        OutboxError: if the file system knows no such locks.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        raise OutboxError(
+            f"the file {path} cannot be locked: {error.strerror}. The outbox has to be on a file "
+            "system with file locks, as a local disk is; set SDK_OUTBOX_PATH (outbox_path)"
+        ) from error
 
 
 class _Wait:

@@ -111,7 +111,7 @@ def begin_anew(
         owner = owner or fallback
         if owner is None:
             raise condition.ownerless(path)
-        result = _make(moves.being_made(path), found, *owner, key)
+        result = _make(moves.being_made(path), path, found, *owner, key)
     moves.being_made(path).replace(moves.ready(path))
     moves.sync_folder(path)
     result.aside = moves.free_name(path)
@@ -121,11 +121,13 @@ def begin_anew(
     return result
 
 
-def _make(path: Path, found: Salvage, client_id: str, base_url: str, key: bytes | None) -> Result:
-    """Make a whole outbox at `path`, on disk and without a log, of the rows found."""
+def _make(
+    path: Path, old: Path, found: Salvage, client_id: str, base_url: str, key: bytes | None
+) -> Result:
+    """Make a whole outbox at `path`, on disk and without a log, of the rows found in `old`."""
     for leftover in ("", *moves.COMPANIONS, "-journal"):
         path.with_name(path.name + leftover).unlink(missing_ok=True)
-    schema.create_file(path)
+    schema.create_file(path, like=old)
     engine = make_engine(path, "full", writer=True)
     schema.bring_up_to_date(engine, client_id, base_url)
     result = Result(lost=found.lost)

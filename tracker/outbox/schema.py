@@ -12,9 +12,11 @@ import os
 import re
 import sqlite3
 import stat
+import tempfile
 import threading
 import time
 import uuid
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import NoResultFound
 
 import tracker
+from tracker import ownership
 from tracker.errors import (
     NotAnOutboxError,
     OutboxDamagedError,
@@ -32,6 +35,7 @@ from tracker.outbox import planted, tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from importlib.abc import Traversable
 
     from alembic.config import Config
     from sqlalchemy import Connection, Engine
@@ -52,8 +56,12 @@ _migrating = threading.Lock()
 """Alembic keeps its context in module globals: one migration at a time in a process."""
 
 
-def create_file(path: Path) -> None:
+def create_file(path: Path, like: Path | None = None) -> None:
     """Make the folder (0700) and an empty file (0600) where there is none.
+
+    Args:
+        path: Where.
+        like: The file whose owner and mode it gets.
 
     Raises:
         NotAnOutboxError: if the path is a folder, a link or a special file, or one of SQLite's
@@ -61,9 +69,9 @@ def create_file(path: Path) -> None:
         OutboxError: if the folder or file cannot be made or written.
     """
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        ownership.create_folder(path.parent)
         with contextlib.suppress(FileExistsError):
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            os.close(ownership.create(path, like or path))
         mode = path.lstat().st_mode
         writable = os.access(path, os.R_OK | os.W_OK)
     except OSError as error:
@@ -191,7 +199,7 @@ def _sync(folder: Path) -> None:
 
 
 def _create(connection: Connection, client_id: str, base_url: str) -> None:
-    _sync_folders(Path(connection.exec_driver_sql("PRAGMA database_list").one()[2]))
+    _sync_folders(Path(str(connection.engine.url.database)))
     # The first page carries the application id from the start, and in the file itself, not in its
     # log: `recognise` may look at any moment. (BEGIN IMMEDIATE would lose auto_vacuum.)
     connection.exec_driver_sql("BEGIN")
@@ -244,8 +252,8 @@ def migrate(connection: Connection) -> None:
     """Carry an older outbox to `tables.HEAD` in one transaction, rows and all."""
     from alembic import command
 
-    with _migrating:
-        config = _alembic_config()
+    with _migrating, scripts_folder() as folder:
+        config = _alembic_config(folder)
         config.attributes["connection"] = connection
         command.upgrade(config, tables.HEAD)
 
@@ -254,31 +262,52 @@ def known_revisions() -> list[str]:
     """Return the revisions that the migration scripts know, newest first."""
     from alembic.script import ScriptDirectory
 
-    with _migrating:
-        scripts = ScriptDirectory.from_config(_alembic_config())
+    with _migrating, scripts_folder() as folder:
+        scripts = ScriptDirectory.from_config(_alembic_config(folder))
         return [script.revision for script in scripts.walk_revisions()]
 
 
-def scripts_folder() -> Path:
-    """Return the migration scripts' folder: inside an installed package, beside a checkout's."""
-    package = Path(tracker.__file__).parent
-    installed = package / "_migrations"
-    if installed.is_dir():
-        return installed
-    checkout = package.parent
-    if (checkout / "pyproject.toml").is_file() and (checkout / "migrations").is_dir():
-        return checkout / "migrations"
-    raise OutboxError(
-        f"the migration scripts are missing from {package}; reinstall agent-tracking-sdk"
-    )
+@contextlib.contextmanager
+def scripts_folder() -> Iterator[Path]:
+    """Lend the migration scripts' folder: inside an installed package, beside a checkout's.
+
+    In a zipped application, a copy of it, for alembic can only run files.
+
+    Raises:
+        OutboxError: if they are missing.
+    """
+    package = files("tracker")
+    scripts = package / "_migrations"
+    if not scripts.is_dir() and isinstance(package, Path):
+        checkout = package.parent
+        if (checkout / "pyproject.toml").is_file():
+            scripts = checkout / "migrations"
+    if not scripts.is_dir():
+        raise OutboxError(
+            f"the migration scripts are missing from {package}; reinstall agent-tracking-sdk"
+        )
+    if isinstance(scripts, Path):
+        yield scripts
+        return
+    with tempfile.TemporaryDirectory() as copied:
+        _copy(scripts, Path(copied))
+        yield Path(copied)
 
 
-def _alembic_config() -> Config:
+def _copy(source: Traversable, target: Path) -> None:
+    for item in source.iterdir():
+        if item.is_dir():
+            (target / item.name).mkdir()
+            _copy(item, target / item.name)
+        else:
+            (target / item.name).write_bytes(item.read_bytes())
 
+
+def _alembic_config(folder: Path) -> Config:
     from alembic.config import Config
 
     config = Config()
-    config.set_main_option("script_location", str(scripts_folder()).replace("%", "%%"))
+    config.set_main_option("script_location", str(folder).replace("%", "%%"))
     return config
 
 
