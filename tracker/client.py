@@ -13,6 +13,7 @@ from tracker import log
 from tracker.erasure import ErasureResult, subject_of
 from tracker.errors import ConfigurationError, OutboxDamagedError, OutboxError
 from tracker.health import Health
+from tracker.outbox.moves import identity
 from tracker.outbox.outbox import Outbox
 from tracker.outbox.schema import empty_outbox
 from tracker.sessions import Sessions
@@ -98,7 +99,8 @@ class Client:
         """
         for item in dataclasses.fields(config):
             mine, others = getattr(self.config, item.name), getattr(config, item.name)
-            if mine != others and item.name != "api_key":
+            # Another path of the same file is no contradiction: see `_find`.
+            if mine != others and item.name not in ("api_key", "outbox_path"):
                 shown = f"={mine!r}; this one says {others!r}" if item.repr else " set otherwise"
                 raise ConfigurationError(
                     f"another tracker in this process uses the outbox {config.outbox_path} with "
@@ -106,7 +108,7 @@ class Client:
                     "own outbox_path"
                 )
         if config.api_key != self.config.api_key:
-            self.config = config
+            self.config = dataclasses.replace(config, outbox_path=self.config.outbox_path)
             if self._custom_destination is None:
                 self.worker.use(self._http)
 
@@ -252,13 +254,23 @@ def connect(
     if config.disabled:
         return DisabledClient(config)
     with _registry_lock:
-        client = _registry.get(config.outbox_path)
+        client = _find(config.outbox_path)
         if client is None:
             client = _registry[config.outbox_path] = Client(config, destination)
         else:
             client.join(config)
         client.holders.add(holder)
         return client
+
+
+def _find(path: Path) -> Client | None:
+    """Return the client of the outbox at `path`, by whatever path that was opened first."""
+    if path in _registry:
+        return _registry[path]
+    file = identity(path)
+    if file is None:
+        return None
+    return next((each for each in _registry.values() if each.outbox.file == file), None)
 
 
 def _leave_all() -> None:

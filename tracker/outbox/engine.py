@@ -12,10 +12,14 @@ from urllib.parse import quote
 from sqlalchemy import URL, create_engine, event
 from sqlalchemy.pool import NullPool
 
+from tracker.outbox import held_files
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sqlalchemy import Engine
+
+    from tracker.outbox.held_files import Hold
 
 SYNCHRONOUS = {"full": "FULL", "process": "NORMAL"}
 
@@ -28,14 +32,36 @@ WAL_PAGES = 1_000
 _WAL_LIMIT_BYTES = 16 * 1024 * 1024
 
 
-class _Connection(sqlite3.Connection):
+class OutboxConnection(sqlite3.Connection):
     """A connection that rolls back before it closes.
 
     sqlite3 puts a close off, with every lock that the transaction holds, until the last cursor is
     gone; and SQLAlchemy closes on Ctrl-C, when a traceback still holds one.
+
+    Attributes:
+        held: The files it goes through, from `hold` on.
     """
 
+    held: Hold | None = None
+    _ended = False
+
+    def hold(self, path: Path, *, find: bool) -> None:
+        """Read something, so that SQLite opens the log; hold the files; see `held_files.hold`."""
+        self.execute("SELECT 1 FROM sqlite_master LIMIT 1").close()
+        self.held = held_files.hold(path, find=find)
+
     def close(self) -> None:
+        """Close; see `Hold.close`. Once: it may be kept open on purpose."""
+        if self._ended:
+            return
+        self._ended = True
+        held, self.held = self.held, None
+        if held is None:
+            self._close()
+        else:
+            held.close(self, self._close)
+
+    def _close(self) -> None:
         with contextlib.suppress(sqlite3.Error):  # closed before, or the disk fails
             self.rollback()
         super().close()
@@ -73,7 +99,7 @@ def make_engine(path: Path, durability: str, *, writer: bool) -> Engine:
     return engine
 
 
-def connect(path: Path, how: str) -> sqlite3.Connection:
+def connect(path: Path, how: str) -> OutboxConnection:
     """Return a connection to an existing file, whatever bytes its path is made of.
 
     Only a URI can tell SQLite not to make a file that is not there. Every byte of the path that
@@ -91,7 +117,7 @@ def connect(path: Path, how: str) -> sqlite3.Connection:
         uri=True,
         check_same_thread=False,
         timeout=BUSY_TIMEOUT_MS / 1000,
-        factory=_Connection,
+        factory=OutboxConnection,
     )
 
 

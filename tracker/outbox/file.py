@@ -18,15 +18,16 @@ from tracker.errors import (
     OutboxError,
     TrackerClosedError,
 )
-from tracker.outbox import condition, moves, open_files, owner, planted, schema
+from tracker.outbox import condition, held_files, moves, open_files, owner, planted, schema
 from tracker.outbox.ballast import is_disk_full
 from tracker.outbox.engine import make_engine
 from tracker.outbox.group_commit import GroupCommit
 from tracker.outbox.locks import FileLock
-from tracker.outbox.open_files import ReplacedError
+from tracker.outbox.open_files import LostFilesError, ReplacedError
 from tracker.outbox.rescue import Rescue
 from tracker.outbox.snapshots import Snapshots
 from tracker.outbox.stopped import StoppedHolder
+from tracker.outbox.transaction import driver_of
 from tracker.outbox.write_connection import WriteConnection
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from tracker.config import APIConfig
+    from tracker.outbox.held_files import HeldFiles
     from tracker.outbox.owner import Owner
 
 FileId: TypeAlias = "tuple[int, int] | None"
@@ -213,7 +215,8 @@ class OutboxFile:
             self._check_open()
             try:
                 if self._read_connection is None:
-                    self._read_connection = self._connect_reader()
+                    self._read_connection = self._connect_reader(find=True)
+                self._check_descriptors(self._read_connection)
                 yield self._read_connection
             except BaseException as error:
                 # Whatever it was, Ctrl-C included, it may have left the connection unusable.
@@ -245,15 +248,26 @@ class OutboxFile:
         finally:
             self._snapshots.end()
 
-    def _connect_reader(self) -> Connection:
+    def _connect_reader(self, *, find: bool = False) -> Connection:
         """Connect; then see that file and log, which SQLite opens by name, were both ours.
+
+        Args:
+            find: Whether the connection is to stay, so that its descriptors should be known.
 
         Raises:
             OutboxDamagedError: if another file is at the path.
         """
+        try:
+            held_files.check(self.path)
+        except LostFilesError as error:
+            raise self._explain(error) from error
         connection = self._readers.connect()
         try:
-            connection.exec_driver_sql("SELECT 1 FROM sqlite_master LIMIT 1").close()
+            driver = driver_of(connection)
+            try:
+                driver.hold(self.path, find=find)
+            except ReplacedError as error:
+                raise self._explain(error) from error
             if moves.identity(self.path) != self.file:
                 gone = ReplacedError(f"the outbox {self.path} was deleted or replaced")
                 raise self._explain(gone)
@@ -261,6 +275,16 @@ class OutboxFile:
             connection.close()
             raise
         return connection
+
+    def _check_descriptors(self, connection: Connection) -> None:
+        """See that no part of this process has closed descriptors of a connection.
+
+        Raises:
+            LostFilesError: if one has.
+        """
+        held = driver_of(connection).held
+        if held is not None and not held.is_open():
+            held_files.check(self.path)
 
     def _explain(self, error: Exception) -> OutboxError:
         """Return our own error; where it says that the file is damaged, remember to mend it."""
@@ -307,7 +331,7 @@ class OutboxFile:
         Raises:
             OutboxError: if the outbox cannot be written, or not be mended.
         """
-        if not now and monotonic() < self._look_at:
+        if not now and monotonic() < self._look_at and self._files_are_in_place():
             return False
         self._look_at = monotonic() + _LOOK_SECONDS
         generation = self.generation
@@ -326,6 +350,17 @@ class OutboxFile:
             raise
         self._rescued.store(self._writer)
         return True
+
+    def _files_are_in_place(self) -> bool:
+        """Return False if a file of the outbox, or a descriptor, is no longer what is open here.
+
+        In some 10 µs and without the write lock, so only for a first look.
+        """
+        self.upload_lock.drop_lost()
+        files = held_files.of(self.file)
+        if files is None or not files.connections:
+            return True
+        return not self._lock.is_replaced() and not files.are_lost() and files.are_at_path()
 
     def be_uploader(self) -> bool:
         """Take the upload lock if it is free, or if its holder was stopped for long; tell if held.
@@ -349,15 +384,9 @@ class OutboxFile:
         return lock.try_acquire()
 
     def _renew_locks(self) -> None:
-        """Take part in the lock that others will take, where the lock file was replaced."""
+        """Take part in the upload lock that others will take, where its file was replaced."""
         if self.upload_lock.is_replaced():
             self.upload_lock.close()
-        if self._lock.is_replaced() and self._writer.pause():
-            log.warning(
-                "the lock file %s was deleted or replaced; it is made anew", self._lock.path
-            )
-            self._lock.close()
-            self._writer.resume()
 
     def mend(self, error: OutboxDamagedError, generation: int) -> bool:
         """Begin anew where the file of `generation` is damaged, or open what took its place.
@@ -388,11 +417,15 @@ class OutboxFile:
         """
         if self._lock.is_replaced():
             self._lock.close()
+        self._lock.drop_lost()
         self._lock.acquire()
         try:
             moves.finish_interrupted(self.path)
             if self.file in (None, moves.identity(self.path)):
-                if not isinstance(error, ReplacedError):
+                files = held_files.of(self.file)
+                if files is not None and (files.are_lost() or not files.are_at_path()):
+                    self._continue(files, error)
+                elif not isinstance(error, ReplacedError):
                     self._salvage(error)
             else:
                 self._rescue()
@@ -401,6 +434,46 @@ class OutboxFile:
             self._open()  # under the lock, or it might be replaced again meanwhile
         finally:
             self._lock.release()
+
+    def _continue(self, files: HeldFiles, error: OutboxDamagedError) -> None:
+        """Go on where log, index or descriptors were lost; see `continuation`.
+
+        Raises:
+            OutboxError: if a copy cannot be made. Connections stay as they are.
+        """
+        from tracker.outbox import continuation  # only where files were lost
+
+        old = self._write_connection.stale or self._read_connection
+        copied = False
+        try:
+            if files.lost:
+                continuation.from_files(self.path)
+                copied = True
+            elif old is not None and not files.are_at_path(2) and continuation.belongs(files):
+                continuation.from_connection(self.path, driver_of(old))
+                copied = True
+        except (sqlite3.Error, SQLAlchemyError, OSError) as trouble:
+            if not _is_unreadable(trouble):
+                raise OutboxError(f"{error}; it cannot be copied: {trouble}") from trouble
+            self._rescued.take(self.path, old, self._chain_key)
+        self._close_stale()
+        self._close_read_connection()
+        if copied:
+            if not files.lost:
+                self._take_newcomers()
+            continuation.put_in_place(self.path)
+        log.error(
+            "%s while in use. The outbox goes on with all that was stored%s",
+            error,
+            ", in a copy" if copied else "",
+        )
+
+    def _take_newcomers(self) -> None:
+        """Take what other processes stored in the file after its log was lost, with another log."""
+        with contextlib.suppress(SQLAlchemyError, sqlite3.Error, OSError):
+            engine = make_engine(self.path, self._config.durability, writer=False)
+            with engine.connect() as connection:
+                self._rescued.add(connection, self._chain_key)
 
     def _salvage(self, error: OutboxDamagedError) -> None:
         self._close_read_connection()
@@ -427,6 +500,9 @@ class OutboxFile:
         if not self.generation:
             return  # it never was: it was replaced while it was being opened
         old = self._write_connection.take_stale() or self._read_connection
+        files = held_files.of(self.file)
+        if files is not None and files.are_lost():
+            old = None
         if not (moves.was_salvaged(self.path, self.file) or self._goes_on_from(old)):
             self._rescued.take(self.path, old, self._chain_key)
         if old is not None:
@@ -503,6 +579,9 @@ class OutboxFile:
         SQLite's connections must not cross a fork: both processes would believe that they hold
         the same file locks. Returns False if this thread is inside a write: it cannot wait.
         """
+        if not self._files_are_in_place():
+            with contextlib.suppress(OutboxError):  # said by `look` or the next write
+                self.look(now=True)
         if not self._hold(patience):
             return False
         try:
@@ -561,3 +640,8 @@ class OutboxFile:
         self._snapshots.await_end(SNAPSHOT_SECONDS)
         self.upload_lock.close()
         self._leave_file()
+
+
+def _is_unreadable(error: Exception) -> bool:
+    """Return True if what a connection holds cannot be read, rather than copied."""
+    return schema.is_damage(str(error)) or "disk I/O error" in str(error)

@@ -52,7 +52,9 @@ class FileLock:
         self._like = like or path
         self._mark = mark
         self.patience = PATIENCE_SECONDS
+        self._path_text = str(path)
         self._descriptor: int | None = None
+        self._mark_of: tuple[int, ...] = ()
         self._wait: _Wait | None = None
         self._waits: queue.SimpleQueue[_Wait | None] | None = None
         self.held = False
@@ -92,13 +94,23 @@ class FileLock:
         A lock file that was deleted or replaced keeps apart only those who have it open still;
         its user should `close` it and take the lock anew.
         """
-        descriptor = self._descriptor
-        if descriptor is None:
+        if self._descriptor is None:
             return False
         try:
-            return not os.path.samestat(os.fstat(descriptor), self.path.stat())
-        except FileNotFoundError:
+            return os.stat(self._path_text)[1:4] != self._mark_of  # noqa: PTH116 - half the time
+        except (FileNotFoundError, NotADirectoryError):
             return True
+
+    def drop_lost(self) -> None:
+        """Forget a descriptor that another part of this process has closed.
+
+        Its number may be another file's by now, which is not ours to lock or to close.
+        """
+        if self._descriptor is not None:
+            with contextlib.suppress(OSError):
+                if os.fstat(self._descriptor)[1:3] == self._mark_of[:2]:
+                    return
+            self._descriptor, self.held = None, False
 
     def release(self) -> None:
         """Free the lock, if held."""
@@ -106,14 +118,12 @@ class FileLock:
         if self._wait is not None and self._wait.descriptor != self._descriptor:
             self._wait.give_up()
         if self._descriptor is not None:
-            try:
+            with contextlib.suppress(OSError):  # closed by another part of this process: it is free
                 fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-            except OSError:  # where the file system knows no locks, none was taken
-                if held:
-                    raise
 
     def close(self) -> None:
         """Free the lock and close the file. A later `acquire` opens it again."""
+        self.drop_lost()
         self.release()  # closing would not do: a forked child may have the open file too
         if self._waits is not None:
             self._waits.put(None)
@@ -121,6 +131,7 @@ class FileLock:
 
     def forget(self) -> None:
         """Close an inherited descriptor in a forked child, without freeing the parent's lock."""
+        self.drop_lost()
         descriptor, self._descriptor, self.held = self._descriptor, None, False
         self._wait = self._waits = None
         if descriptor is not None:
@@ -156,6 +167,7 @@ class FileLock:
 
     def _adopt(self, wait: _Wait) -> bool:
         before, self._descriptor = self._descriptor, wait.descriptor
+        self._mark_of = os.fstat(wait.descriptor)[1:4]
         if before is not None:
             os.close(before)
         return True
@@ -163,6 +175,7 @@ class FileLock:
     def _open(self) -> int:
         if self._descriptor is None:
             self._descriptor = self._open_another()
+            self._mark_of = os.fstat(self._descriptor)[1:4]
         return self._descriptor
 
     def _open_another(self) -> int:

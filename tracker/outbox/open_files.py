@@ -11,10 +11,11 @@ import threading
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from tracker.errors import OutboxDamagedError
+from tracker.errors import OutboxDamagedError, OutboxError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 _open: Counter[tuple[int, int]] = Counter()
 _descriptors: dict[tuple[int, int], list[int]] = {}
@@ -25,6 +26,25 @@ be closed with the last of them."""
 
 class ReplacedError(OutboxDamagedError):
     """Another file, or none, is at the outbox's path. Whatever is there needs no salvage for it."""
+
+
+class LostFilesError(ReplacedError):
+    """Log, index or descriptors of the outbox are gone that is open; its file is at the path."""
+
+
+def check_links(path: Path, links: int) -> None:
+    """Refuse a file with more than one name: its users would have a log and a lock each.
+
+    Raises:
+        OutboxError: if it has.
+    """
+    if links > 1:
+        raise OutboxError(
+            f"the outbox {path} has {links} names (hard links). Whoever opens it by another one "
+            "has another log and another lock, and events would be lost. Delete the other names "
+            f"(`find DIRECTORY -samefile {path}` finds them); copy an outbox with "
+            "`tracker-sync backup`"
+        )
 
 
 def entered(file: tuple[int, int], if_first: Callable[[], None]) -> None:

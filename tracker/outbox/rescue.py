@@ -47,6 +47,14 @@ class Rescue:
             except SQLAlchemyError as error:
                 log.error("what the deleted outbox held cannot be read: %s", error)
 
+    def add(self, connection: Connection, key: bytes | None) -> None:
+        """Take what is not delivered out of another file that is open.
+
+        Raises:
+            SQLAlchemyError: if it cannot be read.
+        """
+        self._rows += undelivered(connection, key)
+
     def store(self, writer: GroupCommit) -> None:
         """Write it into the new file.
 
@@ -59,7 +67,8 @@ class Rescue:
             rows = list(self._rows)
             count = writer.run(lambda transaction: replacement.carry_over(transaction, rows))
             del self._rows[: len(rows)]
-            log.warning("%d undelivered events came over from the deleted outbox", count)
+            if count:
+                log.warning("%d undelivered events came over from the deleted outbox", count)
 
 
 _ALL = f"SELECT {', '.join(tables.events.columns.keys())} FROM events WHERE "  # noqa: S608 - our own names

@@ -32,6 +32,7 @@ from tracker.errors import (
     SchemaVersionError,
 )
 from tracker.outbox import planted, tables
+from tracker.outbox.open_files import check_links
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,13 +67,15 @@ def create_file(path: Path, like: Path | None = None) -> None:
     Raises:
         NotAnOutboxError: if the path is a folder, a link or a special file, or one of SQLite's
             own files beside it is a link.
-        OutboxError: if the folder or file cannot be made or written.
+        OutboxError: if the folder or file cannot be made or written, or if the file has a second
+            name or is mounted by itself.
     """
     try:
         ownership.create_folder(path.parent)
         with contextlib.suppress(FileExistsError):
             os.close(ownership.create(path, like or path))
-        mode = path.lstat().st_mode
+        found = path.lstat()
+        mode = found.st_mode
         writable = os.access(path, os.R_OK | os.W_OK)
     except OSError as error:
         raise OutboxError(_unwritable(path, error.strerror)) from error
@@ -82,6 +85,8 @@ def create_file(path: Path, like: Path | None = None) -> None:
         raise NotAnOutboxError(f"{path} is a symbolic link; give the path of the file itself")
     if not stat.S_ISREG(mode):
         raise NotAnOutboxError(f"{path} is not a regular file; give the path of one")
+    check_links(path, found.st_nlink)
+    _check_mount(path)
     for beside in (path.with_name(path.name + suffix) for suffix in _SIDECARS):
         if beside.is_symlink():
             raise NotAnOutboxError(
@@ -89,6 +94,28 @@ def create_file(path: Path, like: Path | None = None) -> None:
             )
     if not writable:
         raise OutboxError(_unwritable(path, "Permission denied"))
+
+
+def _check_mount(path: Path) -> None:
+    """Refuse a file that is mounted by itself, where the system tells.
+
+    Two containers that share only the file have a log and a lock each.
+
+    Raises:
+        OutboxError: if it is.
+    """
+    try:
+        mounts = Path("/proc/self/mountinfo").read_bytes()
+    except OSError:
+        return
+    real = os.fsencode(path.absolute())
+    for octal in (b"\\", b" ", b"\t", b"\n"):
+        real = real.replace(octal, b"\\%03o" % ord(octal))
+    if any(line.split(b" ", 5)[4:5] == [real] for line in mounts.splitlines()):
+        raise OutboxError(
+            f"the outbox {path} is a mount point: only this one file is shared, and its log and "
+            "lock are not, so that events would be lost. Mount the folder that holds it instead"
+        )
 
 
 def _unwritable(path: Path, reason: str | None) -> str:
@@ -318,10 +345,11 @@ def explain(path: Path, error: Exception) -> OutboxError:
     cause = getattr(error, "orig", None) or error
     if isinstance(cause, NoResultFound):  # of a row that every outbox has
         return OutboxDamagedError(f"the outbox {path} is damaged: a row is missing")
-    if isinstance(cause, sqlite3.DatabaseError) and _is_damage(str(cause)):
+    if isinstance(cause, sqlite3.DatabaseError) and is_damage(str(cause)):
         return OutboxDamagedError(f"the outbox {path} is damaged: {cause}")
     return OutboxError(f"the outbox {path} failed: {cause}")
 
 
-def _is_damage(said: str) -> bool:
+def is_damage(said: str) -> bool:
+    """Return True if SQLite's message says that the file is damaged."""
     return any(each in said for each in _DAMAGE) or _LOST_TABLE.match(said) is not None

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from tracker.events import Event
+    from tracker.outbox.engine import OutboxConnection
     from tracker.outbox.head import Head
 
 _COLUMNS = (
@@ -29,9 +30,9 @@ INSERT = (
 """Stores one event: its seq, the fields of `Event`, its chain value."""
 
 
-def driver_of(connection: Connection) -> sqlite3.Connection:
+def driver_of(connection: Connection) -> OutboxConnection:
     """Return sqlite3's own connection under SQLAlchemy's."""
-    return cast("sqlite3.Connection", connection.connection.driver_connection)
+    return cast("OutboxConnection", connection.connection.driver_connection)
 
 
 class Transaction:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from typing import TYPE_CHECKING, TypeVar
@@ -11,9 +12,9 @@ from sqlalchemy.exc import DBAPIError
 from tracker import canonical, log
 from tracker.clock import monotonic
 from tracker.errors import OutboxError
-from tracker.outbox import account, schema
+from tracker.outbox import account, held_files, schema
 from tracker.outbox import head as heads
-from tracker.outbox.open_files import ReplacedError
+from tracker.outbox.open_files import LostFilesError, ReplacedError, check_links
 from tracker.outbox.transaction import INSERT, Transaction, driver_of
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from tracker.events import Event
+    from tracker.outbox.engine import OutboxConnection
     from tracker.outbox.head import Head
+    from tracker.outbox.held_files import Hold
     from tracker.outbox.locks import FileLock
 
 T = TypeVar("T")
@@ -37,8 +40,8 @@ _LAST_SEQ = 2**63 - 1 - 2**20
 _APART = 32
 """Appends that look where the outbox ends once another process was seen to write there."""
 SURE_SECONDS = 0.001
-"""How long the file at the path is taken for the same without a look, which costs 2 to 3 µs. Who
-replaces it holds the write lock for longer, so nobody writes to one that was replaced."""
+"""How long the files at the paths are taken for the same without a look, which costs some 10 µs.
+Who replaces the outbox holds the write lock for longer, so nobody writes to one that is gone."""
 
 
 class WriteConnection:
@@ -68,9 +71,10 @@ class WriteConnection:
         self._path_text = str(path)
         self.file: tuple[int, int] | None = None
         self._sure_until = 0.0
-        self._stale: tuple[Connection, sqlite3.Connection] | None = None
-        self._connection: tuple[Connection, sqlite3.Connection] | None = None
+        self._stale: tuple[Connection, OutboxConnection] | None = None
+        self._connection: tuple[Connection, OutboxConnection] | None = None
         self._head: Head | None = None
+        self._held: Hold | None = None
         self._apart = 0
         self._anchored = 0
         self._committing = False
@@ -92,8 +96,7 @@ class WriteConnection:
         """
         if self._connection is None or self._head is None:
             return False
-        self._lock.acquire()
-        self._check_files()
+        self._acquire()
         driver = self._connection[1]
         if self._apart:
             self._apart -= 1
@@ -121,8 +124,7 @@ class WriteConnection:
         Whatever an exception leaves open, `settle` closes.
         """
         try:
-            self._lock.acquire()
-            self._check_files()
+            self._acquire()
             connection, driver = self._connect()
             driver.execute("BEGIN IMMEDIATE")
             transaction = Transaction(connection, driver, self._find_head(driver), self._chain_key)
@@ -155,30 +157,78 @@ class WriteConnection:
         self._lock.release()
         return landed
 
-    def _check_files(self) -> None:
-        """See, under the write lock, that the file at the path is ours still; if not, set it apart.
-
-        Called before anything is written.
+    def _acquire(self) -> None:
+        """Take the write lock and see that what is about to be written to is the outbox.
 
         Raises:
-            ReplacedError: if the file at the path is another one, or there is none.
+            OutboxError: if not; nothing was written.
         """
+        held = self._held
+        if held is not None and not held.seems_open():
+            self._lock.drop_lost()
+            self.abandon()
+            raise LostFilesError(
+                f"descriptors of the outbox {self._path} were closed by another part of the process"
+            )
         now = monotonic()
-        if self.file is None or now < self._sure_until:
-            return
-        try:
+        sure = now < self._sure_until
+        if not sure:
+            self._lock.drop_lost()
+        self._lock.acquire()
+        if not sure:
+            self._check_files(now)
+        if held is not None:
+            held.files.lock_again()
+
+    def _check_files(self, now: float) -> None:
+        """See, under the write lock, that the files at the paths are ours; if not, set ours apart.
+
+        Raises:
+            ReplacedError: if the outbox's file is another one, or there is none; a LostFilesError
+                if its log or index is.
+            OutboxError: if the file has a second name.
+        """
+        while self._lock.is_replaced():
+            log.warning(
+                "the lock file %s was deleted or replaced; it is made again", self._lock.path
+            )
+            self._lock.close()
+            self._lock.acquire()
+        if self.file is not None:
+            links = self._find_links()
+            if self._held is not None and not self._held.files.are_at_path():
+                check_links(self._path, links)
+                self._set_apart()
+                raise LostFilesError(f"the log of the outbox {self._path} was deleted or replaced")
+            check_links(self._path, links)
+        self._sure_until = now + SURE_SECONDS
+
+    def _find_links(self) -> int:
+        """Return how many names the outbox's file has, which is at its path.
+
+        Raises:
+            ReplacedError: if another one is, or none.
+        """
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             found = os.stat(self._path_text)  # noqa: PTH116 - half the time of Path.stat
             if (found.st_dev, found.st_ino) == self.file:
-                self._sure_until = now + SURE_SECONDS
-                return
-        except FileNotFoundError:
-            pass
-        self._stale, self._connection = self._connection or self._stale, None
-        self._head = None
+                return found.st_nlink
+        self._set_apart()
         raise ReplacedError(f"the outbox {self._path} was deleted or replaced")
 
+    def _set_apart(self) -> None:
+        self._stale, self._connection = self._connection or self._stale, None
+        self._held = self._head = None
+
     def _after_commit(self) -> None:
-        """Called under the write lock after a commit, before its callers are told of it."""
+        """See once more, before callers are told of a commit that took long.
+
+        Raises:
+            OutboxError: as `_check_files`. What was committed is in the files set apart.
+        """
+        now = monotonic()
+        if now >= self._sure_until:
+            self._check_files(now)
 
     # --- the connection -------------------------------------------------------------------------
 
@@ -194,12 +244,17 @@ class WriteConnection:
             ReplacedError: if the file at the path is another one.
         """
         try:
-            self._lock.acquire()
-            self._check_files()
+            self._acquire()
+            held_files.check(self._path)
             with self._engine.connect() as connection:
                 return work(connection)
         finally:
             self._lock.release()
+
+    @property
+    def stale(self) -> Connection | None:
+        """The connection to files that are no longer at their paths, if there is one."""
+        return None if self._stale is None else self._stale[0]
 
     def take_stale(self) -> Connection | None:
         """Hand over the connection to the file that is no longer at the path, if there is one."""
@@ -212,16 +267,30 @@ class WriteConnection:
         Where another process does not give that up, without: SQLite checkpoints then only if no
         other connection is left. A later write opens it again.
         """
-        held, self._connection, self._head = self._connection, None, None
-        if held is not None:
-            try:
-                self._lock.acquire()
-            except OutboxError as error:
-                log.info("the outbox is closed without its write lock: %s", error)
-            try:
-                held[0].close()
-            finally:
-                self._lock.release()
+        if self._connection is None:
+            return
+        self._lock.drop_lost()
+        try:
+            self._lock.acquire()
+        except OutboxError as error:
+            log.info("the outbox is closed without its write lock: %s", error)
+        try:
+            held, self._connection, self._head = self._connection, None, None
+            self._end(*held)
+        finally:
+            self._lock.release()
+
+    def _end(self, connection: Connection, driver: OutboxConnection) -> None:
+        """Close a connection, or set it apart if its log is not at the path: it may be the last."""
+        held, self._held = self._held, None
+        if held is not None and held.is_open() and not held.files.are_at_path():
+            driver.rollback()
+            if self._stale is None:
+                self._stale = connection, driver
+                return
+        driver.close()
+        connection.invalidate()
+        connection.close()
 
     def close_lock(self) -> None:
         """Close the lock file, for good."""
@@ -229,7 +298,7 @@ class WriteConnection:
 
     def restart_in_child(self) -> None:
         """Forget, in a forked child, the parent's connections and descriptors."""
-        self._connection = self._stale = self._head = None
+        self._connection = self._stale = self._head = self._held = None
         self._apart = self._anchored = 0
         self._committing = False
         self._lock.forget()
@@ -260,22 +329,29 @@ class WriteConnection:
             chain = canonical.GENESIS  # damaged: a break that `verify` names, not one for callers
         return max(seq, self._head[0] if self._head else 0), chain
 
-    def _connect(self) -> tuple[Connection, sqlite3.Connection]:
+    def _connect(self) -> tuple[Connection, OutboxConnection]:
         """Return the connection and sqlite3's own under it.
 
         BEGIN and COMMIT go to the latter: SQLAlchemy would drop it on Ctrl-C, and whether the
         commit landed would not be known.
         """
         if self._connection is None:
+            held_files.check(self._path)
             made = self._engine.connect()
-            self._connection = made, driver_of(made)
+            driver = driver_of(made)
+            if self.file is not None:
+                try:
+                    driver.hold(self._path, find=True)
+                except BaseException:
+                    made.invalidate()
+                    made.close()
+                    raise
+            self._held = driver.held
+            self._connection = made, driver
         return self._connection
 
     def abandon(self) -> None:
         """Roll back and close: after an I/O error the connection is not to be trusted."""
         held, self._connection, self._head = self._connection, None, None
         if held is not None:
-            connection, driver = held
-            driver.close()
-            connection.invalidate()
-            connection.close()
+            self._end(*held)

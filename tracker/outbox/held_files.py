@@ -1,0 +1,317 @@
+"""`HeldFiles`: an outbox's file, log and index as this process has them open through SQLite.
+
+SQLite tells other programs by POSIX record locks that a process has a database open. POSIX drops
+all of them as soon as the process closes any descriptor of the file, as it does after a copy or a
+hash of it. Another program that then closes the outbox takes itself for the last user and deletes
+the log that this process goes on writing to; one that opens it cuts off the index under this
+process's mapping.
+
+So the same bytes are locked once more by open file description, where the system can: such a lock
+ends with its own descriptor and conflicts with POSIX locks, this process's included. Before the
+last connection closes it is released, so that SQLite can tidy up, but only if all three files are
+still at their paths. Otherwise it is kept, and SQLite must not write an old log into a file that
+has gone on without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import struct
+import sys
+import threading
+from typing import TYPE_CHECKING, TypeAlias
+
+from tracker.outbox.open_files import LostFilesError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+_COMPANIONS = ("", "-wal", "-shm")
+_USERS = (0x40000002, 510)
+"""First byte and number of the bytes of the file by which connections say that they have it open
+(`SHARED_FIRST`, `SHARED_SIZE` in SQLite's os.h)."""
+_INDEX_USERS = (128, 1)
+"""The byte of the index by which processes say that they have it mapped (`UNIX_SHM_DMS`)."""
+_BY_DESCRIPTION: int | None = (
+    getattr(fcntl, "F_OFD_SETLK", None) if sys.platform.startswith("linux") else None
+)
+_DESCRIPTORS = next((path for path in ("/proc/self/fd", "/dev/fd") if os.path.isdir(path)), None)  # noqa: PTH112 - once
+
+Mark: TypeAlias = tuple[int, int, int]
+"""Inode, device and number of names: which file it is."""
+
+_held: dict[tuple[int, int], HeldFiles] = {}
+_lock = threading.RLock()
+"""Guards `_held`, by inode and device, and each one's count of connections."""
+_never_closed: list[object] = []
+
+
+class HeldFiles:
+    """The three files of an outbox, which the connections of one process share.
+
+    Owns a descriptor of each. They are opened after SQLite's and closed after them.
+
+    Args:
+        path: The outbox, which SQLite has open already, with its log.
+
+    Attributes:
+        names: Paths of file, log and index.
+        marks: Inode, device and number of names of each.
+        connections: How many connections use them.
+        lost: Whether this process has lost descriptors of them to somebody else's `close`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.names = tuple(f"{path}{companion}" for companion in _COMPANIONS)
+        self.connections = 0
+        self.lost = False
+        self.descriptors: list[int] = []
+        try:
+            for name in self.names:
+                self.descriptors.append(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC))
+            self.marks = tuple(mark_of(os.fstat(each)) for each in self.descriptors)
+            self.lock()
+        except BaseException as error:
+            self.close()
+            if isinstance(error, FileNotFoundError):
+                raise LostFilesError(f"the log of the outbox {path} was deleted") from error
+            raise
+
+    def lock(self) -> None:
+        """Say that this process has the outbox open; again before each write, if need be."""
+        if _BY_DESCRIPTION is None:
+            fcntl.lockf(self.descriptors[0], fcntl.LOCK_SH | fcntl.LOCK_NB, *reversed(_USERS))
+        else:
+            self._lock(fcntl.F_RDLCK)
+
+    def lock_again(self) -> None:
+        """Do the same before a write, where the lock may have gone."""
+        if _BY_DESCRIPTION is None:
+            self.lock()
+
+    def unlock(self) -> None:
+        """Let SQLite, and other programs, believe that nobody uses the outbox any more."""
+        self._lock(fcntl.F_UNLCK)
+
+    def _lock(self, kind: int) -> None:
+        if _BY_DESCRIPTION is None:
+            return
+        ranges = ((self.descriptors[0], *_USERS), (self.descriptors[2], *_INDEX_USERS))
+        for descriptor, start, length in ranges:
+            wanted = struct.pack("hhqqi0q", kind, os.SEEK_SET, start, length, 0)
+            fcntl.fcntl(descriptor, _BY_DESCRIPTION, wanted)
+
+    def are_at_path(self, first: int = 3) -> bool:
+        """Return True if all three are at their paths still, and have no other name.
+
+        Args:
+            first: How many to look at: only the file, file and log, or all.
+        """
+        try:
+            for name, mark in zip(self.names[:first], self.marks, strict=False):
+                if mark_of(os.stat(name)) != mark:  # noqa: PTH116 - half the time of Path.stat
+                    return False
+            return True
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+    def are_lost(self) -> bool:
+        """Return True if another part of this process has closed descriptors of theirs."""
+        if not self.lost:
+            kept = zip(self.descriptors, self.marks, strict=True)
+            self.lost = not all(is_open(descriptor, mark) for descriptor, mark in kept)
+        return self.lost
+
+    def find(self) -> tuple[list[int], list[int], list[int]] | None:
+        """Return this process's other descriptors of the three; None where it cannot be told."""
+        if _DESCRIPTORS is None:
+            return None
+        found: tuple[list[int], list[int], list[int]] = ([], [], [])
+        for name in os.listdir(_DESCRIPTORS):  # noqa: PTH208 - names are all that is needed
+            descriptor = int(name)
+            for number, mark in enumerate(self.marks):
+                if descriptor not in self.descriptors and is_open(descriptor, mark):
+                    found[number].append(descriptor)
+        return found
+
+    def close(self) -> None:
+        """Close the descriptors, which releases the locks."""
+        descriptors, self.descriptors = self.descriptors, []
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+class Hold:
+    """One connection's share of `HeldFiles`, and the descriptors that it goes through.
+
+    Args:
+        files: What it shares.
+        found: Descriptors of file, log and index that may be its own, None where unknown.
+    """
+
+    def __init__(self, files: HeldFiles, found: Sequence[list[int]] | None) -> None:
+        self.files = files
+        self._candidates = [
+            (candidates, mark[:2])
+            for candidates, mark in zip(found or (), files.marks, strict=False)
+        ]
+        self._fast = [
+            (candidates[0], mark[:2]) for candidates, mark in self._candidates[:2] if candidates
+        ]
+
+    def is_open(self) -> bool:
+        """Return True if every descriptor is still one of these files.
+
+        A host that closes descriptors by number, as daemons do when they start, may close SQLite's.
+        The number is soon another file's, and SQLite would write there.
+        """
+        if not self.files.are_lost():
+            for candidates, mark in self._candidates:
+                while candidates and not is_open(candidates[0], mark):
+                    candidates.pop(0)
+            if all(candidates for candidates, _ in self._candidates):
+                self._fast = [(found[0], mark) for found, mark in self._candidates[:2]]
+                return True
+        self.files.lost = True
+        return False
+
+    def seems_open(self) -> bool:
+        """Do the same in 2 µs, for file and log alone, before each write."""
+        try:
+            for descriptor, mark in self._fast:
+                if mark_of(os.fstat(descriptor))[:2] != mark:
+                    return self.is_open()
+        except OSError:
+            return self.is_open()
+        return True
+
+    def close(self, connection: object, close: Callable[[], None]) -> None:
+        """Close a connection by `close`; never, if that would do harm."""
+        files = self.files
+        with _lock:
+            if not self.is_open():
+                keep_for_ever(connection)  # it would close, or write to, a file of somebody else's
+                return
+            files.connections -= 1
+            if not files.connections:
+                if files.are_at_path():
+                    files.unlock()
+                elif _BY_DESCRIPTION is None:
+                    keep_for_ever(connection)  # it would write its old log into the file
+                    return
+            close()
+            if not files.connections:
+                _let_go(files)
+
+
+def hold(path: Path, *, find: bool) -> Hold:
+    """Hold the files of an outbox to which this process has just made a connection.
+
+    Args:
+        path: The outbox. The connection has read it, so that SQLite has its log open.
+        find: Whether to find out the connection's descriptors, if it is to stay.
+
+    Raises:
+        LostFilesError: if what SQLite has open is not what is at the paths.
+    """
+    with _lock:
+        key = _key(path)
+        files = _held.get(key)
+        if files is not None and not files.connections and not files.lost:
+            if files.are_at_path():  # it was kept, see `_let_go`
+                files.lock()
+            else:
+                _held.pop(key).close()
+                files = None
+        if files is None:
+            files = _held[key] = HeldFiles(path)
+        found = files.find() if find or not files.connections else None
+        if files.lost or not files.are_at_path() or (found is not None and not all(found)):
+            if not files.connections:
+                _let_go(files)
+            raise LostFilesError(f"the log of the outbox {path} was deleted or replaced")
+        files.connections += 1
+        return Hold(files, found if find else None)
+
+
+def check(path: Path) -> None:
+    """See that this process may open a connection to `path`.
+
+    SQLite shares descriptors between a process's connections to a file: lost once, all are.
+
+    Raises:
+        LostFilesError: if descriptors of that file were lost.
+    """
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        files = _held.get(_key(path))
+        if files is not None and files.lost:
+            raise LostFilesError(
+                f"descriptors of the outbox {path} were closed by another part of this process"
+            )
+
+
+def of(file: tuple[int, int] | None) -> HeldFiles | None:
+    """Return what is held of the outbox of this device and inode."""
+    return None if file is None else _held.get((file[1], file[0]))
+
+
+def _key(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_ino, status.st_dev
+
+
+def mark_of(status: os.stat_result) -> Mark:
+    """Return which file it is."""
+    return status[1:4]
+
+
+def is_open(descriptor: int, mark: tuple[int, ...]) -> bool:
+    """Return True if the descriptor is open on the file of that inode and device."""
+    try:
+        return mark_of(os.fstat(descriptor))[:2] == mark[:2]
+    except OSError:
+        return False
+
+
+def keep_for_ever(connection: object) -> None:
+    """Keep a connection from being closed, also by the interpreter's end.
+
+    SQLite's memory of it goes with the process. A reference that nobody gives back is the only
+    thing that the end of the interpreter respects.
+    """
+    import ctypes  # only where a host has closed descriptors
+
+    _never_closed.append(connection)
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
+
+def _let_go(files: HeldFiles) -> None:
+    """Close the descriptors, unless somebody else in this process uses the file.
+
+    That would drop the locks of that one, a second copy of this package for example.
+    """
+    found = files.find()
+    if found is not None and found[0]:
+        return
+    for key in [key for key, each in _held.items() if each is files]:
+        del _held[key]
+    files.close()
+
+
+def _forget_after_fork() -> None:
+    """Close the parent's descriptors in a child, which does not release the parent's locks."""
+    global _lock
+    _lock = threading.RLock()
+    for files in _held.values():
+        if not files.lost:
+            files.close()
+        files.lost = (
+            True  # a connection that the parent could not close is not the child's to close
+        )
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)
