@@ -6,6 +6,7 @@ The kernel frees such a lock the moment its owner dies, however it dies.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import queue
 import threading
@@ -118,8 +119,13 @@ class FileLock:
         if self._wait is not None and self._wait.descriptor != self._descriptor:
             self._wait.give_up()
         if self._descriptor is not None:
-            with contextlib.suppress(OSError):  # closed by another part of this process: it is free
+            try:
                 fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            except OSError as error:
+                # Where the file system knows no locks, none was taken; one whose descriptor another
+                # part of this process has closed is free.
+                if held and error.errno != errno.EBADF:
+                    raise
 
     def close(self) -> None:
         """Free the lock and close the file. A later `acquire` opens it again."""
