@@ -15,9 +15,9 @@ import os
 import shutil
 import sqlite3
 import struct
-import time
 from typing import TYPE_CHECKING
 
+from tracker.clock import sleep
 from tracker.outbox import moves
 from tracker.outbox.engine import connect, make_engine
 from tracker.outbox.transaction import driver_of
@@ -93,7 +93,7 @@ def put_in_place(path: Path) -> None:
     """
     path.unlink()
     moves.put_copy_in_place(path)
-    time.sleep(2 * SURE_SECONDS)
+    sleep(2 * SURE_SECONDS)
 
 
 def _new_draft(path: Path) -> Path:
