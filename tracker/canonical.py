@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import math
 import os
 from json import encoder as _json
 from typing import TYPE_CHECKING, Any, Protocol
@@ -87,6 +88,33 @@ def encode(value: Any) -> str:
         RecursionError: for nesting that is too deep, a cycle included.
     """
     return "".join(_encode(value, 0))
+
+
+def decode(text: str | bytes) -> Any:
+    """Return the value of JSON text, canonical or not.
+
+    Whatever it holds can be written as JSON again: a number beyond a float's range, which `json`
+    would turn into infinity, is refused like everything that is no JSON.
+
+    Raises:
+        ValueError: if it is no such text; also for text of another type, nesting that is too deep,
+            and integers of thousands of digits.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    except (TypeError, RecursionError) as error:
+        raise ValueError(str(error)) from error
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError("a number is too large")
+    return number
 
 
 def envelope(

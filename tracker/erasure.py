@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
+
+from tracker import canonical
 
 ERASED = '{"erased":true}'
 """The `data` of an erased event, as canonical JSON text."""
@@ -45,7 +46,7 @@ def subject_of(user_id: str) -> str:
 def named_events(data: str) -> list[str]:
     """Return the event ids that a ``compliance.erased`` event's data names; none if it is odd."""
     try:
-        named = json.loads(data)["event_ids"]
-    except (ValueError, TypeError, KeyError, RecursionError):
+        named = canonical.decode(data)["event_ids"]
+    except (ValueError, TypeError, KeyError):
         return []
     return [each for each in named if isinstance(each, str)] if isinstance(named, list) else []

@@ -24,6 +24,12 @@ MAX_DEPTH = 64
 """Levels of nesting in metadata, arguments, results and details."""
 MAX_INTEGER = 2**63 - 1
 """Largest count; what SQLite and most receivers hold in 64 bits."""
+MAX_MILLISECONDS = 10**12
+"""Longest duration, in milliseconds: some 31 years. Sums of such stay far from a float's bounds."""
+MAX_TOKENS = 10**12
+"""Most tokens of one call or message."""
+MAX_COST_USD = 10**9
+"""Highest cost of one call, in US dollars."""
 MAX_INTEGER_BITS = 14_280
 """Bits of an integer in metadata and the like: Python reads and prints no more than 4,300 digits
 unless told to, and a receiver may not have been told."""
@@ -74,11 +80,13 @@ def check_quality_score(argument: str, value: object) -> float:
 
 
 def check_milliseconds(argument: str, value: object) -> float:
-    """Return `value` rounded to 2 decimals if it is a number of milliseconds, 0 or more."""
-    number = _finite(argument, value, "a number of milliseconds, 0 or more")
-    if number < 0:
-        raise ValidationError(argument, f"is {value!r}; give milliseconds, 0 or more")
-    return round(number, 2)
+    """Return `value` rounded to 2 decimals if it is a number of milliseconds from 0 to 10**12."""
+    return round(_amount(argument, value, "milliseconds", MAX_MILLISECONDS), 2)
+
+
+def check_cost(argument: str, value: object) -> float:
+    """Return `value` as a float if it is a number of US dollars from 0 to 10**9."""
+    return _amount(argument, value, "US dollars", MAX_COST_USD)
 
 
 def check_number(argument: str, value: object) -> float:
@@ -92,6 +100,15 @@ def check_count(argument: str, value: object) -> int:
         raise ValidationError(argument, f"is {_kind(value)}; give an int, 0 or more")
     if not 0 <= value <= MAX_INTEGER:
         raise ValidationError(argument, "is out of range; give an int from 0 to 2**63 - 1")
+    return int(value)
+
+
+def check_tokens(argument: str, value: object) -> int:
+    """Return `value` if it is a number of tokens, an integer from 0 to 10**12."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValidationError(argument, f"is {_kind(value)}; give an int, 0 or more")
+    if not 0 <= value <= MAX_TOKENS:
+        raise ValidationError(argument, f"is out of range; give an int from 0 to {MAX_TOKENS:,}")
     return int(value)
 
 
@@ -206,6 +223,14 @@ def _check_encodable(path: str, text: str) -> None:
             f"has a lone surrogate (U+{ord(text[error.start]):04X}) at index {error.start}; "
             "UTF-8 cannot hold it",
         ) from None
+
+
+def _amount(argument: str, value: object, unit: str, most: int) -> float:
+    allowed = f"{unit}, from 0 to {most:,}"
+    number = _finite(argument, value, f"a number of {allowed}")
+    if not 0 <= number <= most:
+        raise ValidationError(argument, f"is {number!r}; give {allowed}")
+    return number
 
 
 def _finite(argument: str, value: object, allowed: str) -> float:

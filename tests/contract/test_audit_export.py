@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import stat
 from contextlib import closing
 from datetime import datetime, timezone
@@ -21,6 +22,7 @@ from tracker.testing import RecordingDestination
 from tracker.trackers.audit import AuditExport
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.conftest import MakeConfig
@@ -269,6 +271,54 @@ def test_a_file_cut_off_is_found(exported: Lines, data: st.DataObject) -> None:
     assert not report.ok
     if length > len(lines[0]):
         assert "without a manifest: it was cut off" in report.problems[-1].message
+
+
+ODD: tuple[Any, ...] = (
+    *(None, True, [], {}, "", "x", 1.5, 1e300, -1, 0, 2**63, 10**4299),
+    *([1, 2], [1, 10**4299], {"a": 1}),
+)
+"""What any field may hold in a file that somebody made."""
+
+
+def swapped(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield an object with each field gone, and with anything else in its place, at any depth."""
+    for name, item in value.items():
+        yield {other: kept for other, kept in value.items() if other != name}
+        yield from ({**value, name: odd} for odd in ODD if odd != item)
+        if isinstance(item, dict):
+            yield from ({**value, name: inner} for inner in swapped(item))
+
+
+def test_no_damage_is_taken_for_sound_or_ends_the_check(config: MakeConfig, tmp_path: Path) -> None:
+    """Every byte changed, every digit made a float's, every length, every field of any type."""
+    fill(config(), 1)
+    export(config(), tmp_path / "audit.jsonl")
+    whole = (tmp_path / "audit.jsonl").read_bytes()
+    lines = whole.splitlines(keepends=True)
+    for place in range(len(whole)):
+        for byte in {whole[place] ^ 1, whole[place] ^ 128, *b"9E"} - {whole[place]}:
+            changed = whole[:place] + bytes([byte]) + whole[place + 1 :]
+            assert not checked(changed).proven, (place, byte)
+        assert not checked(whole[:place]).proven, place
+    for number, line in enumerate(lines):
+        for odd in swapped(json.loads(line)):
+            forged = json.dumps(odd).encode() + b"\n"
+            report = checked(b"".join([*lines[:number], forged, *lines[number + 1 :]]))
+            assert not report.proven, (number, odd)
+
+
+def test_a_forged_manifest_is_named_by_the_command(config: MakeConfig, tmp_path: Path) -> None:
+    """In one line for each problem, with exit code 1: also where a number is one of floats."""
+    fill(config(), 1)
+    path = tmp_path / "audit.jsonl"
+    export(config(), path)
+    whole = path.read_bytes()
+    for forged in (b'"exported_at_ms":1E95', b'"exported_at_ms":1E999', b'"exported_at_ms":"x"'):
+        path.write_bytes(re.sub(rb'"exported_at_ms":\d+', forged, whole))
+        result = call("verify", "--export", path)
+        assert (result.exit_code, type(result.exception)) == (1, SystemExit)
+        assert "file: manifest: line 3: " in result.stdout or "without a manifest" in result.stdout
+        assert call_json("verify", "--export", path)["ok"] is False
 
 
 def test_rewriting_an_export_takes_the_key(config: MakeConfig, tmp_path: Path) -> None:

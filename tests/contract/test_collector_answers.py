@@ -102,7 +102,7 @@ def log_a_day(tracker: Tracker, day: str, clock: Any) -> None:
         talk.log_tool_call(session_id, "find", {"n": number}, result={"ok": True}, duration_ms=1.5)
         talk.log_tool_call(session_id, "fail", None, error="no")
         cost = None if number == 2 else 0.01 * number
-        llm.record_usage("acme", f"model-{number % 2}", 10, 2**40, session_id=session_id,
+        llm.record_usage("acme", f"model-{number % 2}", 10, 2**39, session_id=session_id,
                          agent_id=agent_id, cost_usd=cost, cached_tokens=4)  # fmt: skip
     talk.end_conversation(sessions[0], quality_score=4.5, outcome="resolved")
     talk.record_failed_session(sessions[1], "out of memory")
@@ -331,8 +331,8 @@ def test_figures_of_any_shape_do_no_harm(client: CollectorClient) -> None:
         sent += [chain.event(dict.fromkeys(FIGURES, odd), type=kind) for kind in KINDS]
     assert client.send(chain, sent)["accepted"] == len(sent)
     figures = client.get("/v1/metrics")
-    assert (figures["messages"], figures["response_time"]["count"]) == (len(ODD), 4)
-    assert figures["tokens_used"] >= 2**63
+    assert (figures["messages"], figures["response_time"]["count"]) == (len(ODD), 1)
+    assert (figures["tokens_used"], figures["unpriced"]) == (1, len(ODD) - 1)
     for path in ("/v1/usage", "/v1/conversations", "/v1/activities", "/v1/agents", "/v1/overview"):
         client.get(path)
     assert len(client.get("/v1/history", session_id="session-1")["entries"]) == 2 * len(ODD)

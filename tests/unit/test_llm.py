@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Record = Callable[..., dict[str, Any]]
 
-TOKENS = st.one_of(st.integers(0, 5_000), st.integers(0, 2**62 - 1))  # two make what is allowed
+TOKENS = st.one_of(st.integers(0, 5_000), st.integers(0, 5 * 10**11))  # two make what is allowed
 DAY_MS = 86_400_000
 
 
@@ -65,11 +65,15 @@ def record(config: MakeConfig) -> Record:
         (("p", "m", -1, 1), {}, "^prompt_tokens: is out of range"),
         (("p", "m", 1, 1.5), {}, "^completion_tokens: is of type float"),
         (("p", "m", True, 1), {}, "^prompt_tokens: is of type bool"),
-        (("p", "m", 2**62, 2**62), {}, r"^prompt_tokens \+ completion_tokens: is out of range"),
+        (("p", "m", 10**12, 1), {}, r"^prompt_tokens \+ completion_tokens: is out of range"),
         (("p", "m", 1, 1), {"cached_tokens": "3"}, "^cached_tokens: is of type str"),
         (("p", "m", 1, 1), {"latency_ms": -0.1}, "^latency_ms: is -0.1"),
         (("p", "m", 1, 1), {"time_to_first_token_ms": math.nan}, "^time_to_first_token_ms: is nan"),
-        (("p", "m", 1, 1), {"cost_usd": -0.01}, "^cost_usd: is -0.01; give US dollars, 0 or more"),
+        (
+            ("p", "m", 1, 1),
+            {"cost_usd": -0.01},
+            "^cost_usd: is -0.01; give US dollars, from 0 to 1,000",
+        ),
         (("p", "m", 1, 1), {"cost_usd": math.inf}, "^cost_usd: is inf"),
         (("p", "m", 1, 1), {"metadata": [1]}, "^metadata: is of type list"),
         (("p", "m", 1, 1), {"session_id": ""}, "^session_id: is empty"),
@@ -147,7 +151,6 @@ def test_a_cost_that_is_given_stands(record: Record, cost: float) -> None:
         ("cerebras", "qwen-3-coder-480b", 1000, 100, None),  # known, without a price
         ("cerebras", "qwen-3-coder-480b", 1000, 0, None),
         ("openai", "text-embedding-3-small", 0, 100, None),  # known, without a price for output
-        ("openai", "gpt-4o", 1000, 100, 1001),  # more cached than sent
     ],
 )
 def test_a_cost_that_is_not_known_is_left_out(
@@ -213,7 +216,7 @@ def test_a_fault_in_the_price_list_costs_no_event(
 
     monkeypatch.setattr("genai_prices.calc_price", fail)
     with (
-        caplog.at_level(logging.ERROR, logger="tracker"),
+        caplog.at_level(logging.WARNING, logger="tracker"),
         LLMTracker(config(), destination=RecordingDestination) as tracker,
     ):
         for _ in range(3):

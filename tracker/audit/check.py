@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from dataclasses import dataclass, fields
 from typing import IO, TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from tracker import canonical
 from tracker.audit import lines
 from tracker.audit.lines import Manifest, Seal
 from tracker.events import COMPLIANCE_ERASED
-from tracker.outbox.links import KeyMemory, Links, Problem, Unproven
+from tracker.outbox.links import KeyMemory, Links, Problem, Unproven, is_seq
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -120,17 +119,20 @@ class _Walk:
         head = line or {}
         if (head.get("format"), head.get("version")) != (lines.FORMAT, lines.VERSION):
             return False
+        check = head.get("chain_key_check", 0)
+        if not _is_integer(check):
+            return False
         self._head = head
         self._chain = head.get("chain_before")
         self._links = Links(
             self._keys,
-            KeyMemory(head.get("chain_key_check", 0), bool(head.get("keyed_from_start"))),
+            KeyMemory(check, bool(head.get("keyed_from_start"))),
         )
         return True
 
     def _take(self, line: dict[str, Any] | None) -> Iterator[Problem]:
         """Check a line between head and manifest."""
-        if line is not None and _is_seq(line.get("seq")):
+        if line is not None and is_seq(line.get("seq")):
             yield from self._take_event(line)
         elif line is not None and _is_range(line.get("removed")):
             first, last = line["removed"]
@@ -199,6 +201,11 @@ class _Walk:
         if set(closing) != {field.name for field in fields(Manifest)}:
             yield self._problem(None, "manifest", "the manifest has not the fields of version 1")
             return
+        for field in fields(Manifest):
+            if not _is_of_type(closing[field.name], str(field.type)):
+                said = f"the manifest's {field.name} is no {field.type}"
+                yield self._problem(None, "manifest", said)
+                return
         self.manifest = Manifest(**closing)
         first_seq, first_chain = self._first or (None, None)
         counted = {
@@ -246,15 +253,25 @@ def _read(file: IO[bytes]) -> Iterator[bytes]:
 def _decode(raw: bytes) -> dict[str, Any] | None:
     """Return a whole line's object; None if it is anything else."""
     try:
-        line = json.loads(raw) if raw.endswith(b"\n") else None
-    except (ValueError, RecursionError):
+        line = canonical.decode(raw) if raw.endswith(b"\n") else None
+    except ValueError:
         return None
     return line if isinstance(line, dict) else None
 
 
-def _is_seq(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _is_range(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(map(_is_seq, value))
+    if not (isinstance(value, list) and len(value) == 2 and all(map(is_seq, value))):
+        return False
+    return bool(value[0] <= value[1])
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+
+
+def _is_of_type(value: object, type: str) -> bool:
+    """Return True if a manifest's value is of a type as `Manifest` names it."""
+    wanted = type.removesuffix(" | None")
+    if value is None:
+        return wanted != type
+    return _is_integer(value) if wanted == "int" else isinstance(value, str)

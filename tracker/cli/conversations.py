@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tracker import canonical
 from tracker.cli.command import Command, Place
 from tracker.cli.context import existing, find, opened
 from tracker.cli.events import Since, limit_option
@@ -266,9 +267,9 @@ def _print_tool_call(call: ToolCall) -> None:
 def _print_failure(event: StoredEvent) -> None:
     """Print why the conversation failed, as far as the row can be read."""
     try:
-        data = json.loads(event.data)
+        data = canonical.decode(event.data)
         said = [data[name] for name in ("error_type", "error_message") if name in data]
-    except (ValueError, TypeError):
+    except (ValueError, TypeError):  # not JSON, or no object
         said = []
     click.echo()
     click.secho("failed", fg="red", bold=True, nl=False)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tracker import canonical
 from tracker.cli.command import Command, Place
 from tracker.cli.context import Target, existing, find, opened
 from tracker.cli.output import (
@@ -183,7 +184,7 @@ def show(place: Place, event_id: str, *, as_json: bool) -> None:
     text = (
         data
         if isinstance(data, str)
-        else json.dumps(data, indent=2, ensure_ascii=False, default=repr)
+        else json.dumps(data, indent=2, ensure_ascii=False, default=repr, allow_nan=False)
     )
     click.echo(printable_lines(text))
 
@@ -205,8 +206,8 @@ def as_dict(event: StoredEvent) -> dict[str, Any]:
     """Return an event under the protocol's names, and its state."""
     described: dict[str, Any] = event._asdict()
     # Of a damaged row, the text as it stands says more than nothing.
-    with contextlib.suppress(TypeError, ValueError, RecursionError):
-        described["data"] = json.loads(event.data)
+    with contextlib.suppress(ValueError):
+        described["data"] = canonical.decode(event.data)
     return {**described, "state": event.state}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import sys
 from itertools import islice
 from pathlib import Path
@@ -17,7 +16,7 @@ from tracker.cli.context import existing
 from tracker.cli.events import as_dict, filter_options, read
 from tracker.cli.new_file import new_file
 from tracker.cli.output import events as number_of_events
-from tracker.cli.output import printable
+from tracker.cli.output import printable, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -113,7 +112,7 @@ def _shown(event: StoredEvent) -> StoredEvent:
 def _write_jsonl(found: Iterable[StoredEvent], file: IO[bytes]) -> int:
     count = 0
     for event in found:
-        file.write(json.dumps(as_dict(event), default=repr).encode() + b"\n")
+        file.write(to_json(as_dict(event), indent=None).encode() + b"\n")
         count += 1
     return count
 

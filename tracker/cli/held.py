@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from tracker.errors import TrackerError
 from tracker.outbox.comparison import Held
+from tracker.outbox.links import is_seq
 from tracker.sync.destination import Delivery
 
 if TYPE_CHECKING:
@@ -45,6 +46,6 @@ class Collector:
 
 def _held(item: dict[str, Any]) -> Held:
     held = Held(item["seq"], item["event_id"], item["digest"], item["chain"])
-    if not isinstance(held.seq, int) or not all(isinstance(text, str) for text in held[1:]):
+    if not is_seq(held.seq) or not all(isinstance(text, str) for text in held[1:]):
         raise TypeError("a field is of another type")
     return held

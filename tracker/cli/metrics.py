@@ -117,7 +117,7 @@ def _facts(found: Metrics) -> list[tuple[str, str]]:
         ("failed sessions", f"{found.failed:,}"),
         ("messages", f"{found.messages:,}, and {found.tool_calls:,} tool calls"),
         ("tokens", f"{found.tokens_used:,} of messages, {found.llm_tokens:,} of model calls"),
-        ("cost", f"{cost(found.cost_usd)} for {found.llm_calls:,} model calls"),
+        ("cost", _cost_of_calls(found)),
     ]
     if times.count:
         measured = (times.mean_ms, times.p50_ms, times.p95_ms, times.p99_ms)
@@ -143,7 +143,7 @@ def _cells(day: Metrics, most: int) -> tuple[object, ...]:
         f"{day.messages:,}",
         f"{day.tokens_used:,}",
         _milliseconds(day.response_time.p95_ms),
-        cost(day.cost_usd),
+        cost(day.cost_usd, day.unpriced),
         bar(day.conversations, most),
     )
 
@@ -169,6 +169,13 @@ def _milliseconds(value: float | None) -> str:
     return "-" if value is None else f"{value:,.0f} ms"
 
 
-def cost(dollars: float) -> str:
-    """Return US dollars as people read them."""
-    return f"${dollars:,.4f}"
+def _cost_of_calls(found: Metrics) -> str:
+    said = f"{cost(found.cost_usd, found.unpriced)} for {found.llm_calls:,} model calls"
+    return said + (f"; {found.unpriced:,} of unknown cost" if found.unpriced else "")
+
+
+def cost(dollars: float | None, unpriced: int) -> str:
+    """Return US dollars as people read them, with a plus sign if `unpriced` calls add to them."""
+    if dollars is None:
+        return "-"
+    return f"${dollars:,.4f}" + ("+" if unpriced else "")

@@ -30,9 +30,13 @@ def echo_json(value: object) -> None:
     click.echo(to_json(value))
 
 
-def to_json(value: object) -> str:
-    """Return `value` as indented ASCII JSON; what JSON does not know, as bytes, becomes text."""
-    return json.dumps(value, indent=2, default=repr)
+def to_json(value: object, indent: int | None = 2) -> str:
+    """Return `value` as ASCII JSON, indented or in one line; bytes, of a damaged row, become text.
+
+    Raises:
+        ValueError: for NaN and infinity, which no reader of an event lets through.
+    """
+    return json.dumps(value, indent=indent, default=repr, allow_nan=False)
 
 
 def printable(value: object) -> str:

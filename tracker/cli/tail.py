@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ import click
 from tracker.cli.command import Command, Place
 from tracker.cli.context import existing, opened
 from tracker.cli.events import as_dict
-from tracker.cli.output import moment, printable
+from tracker.cli.output import moment, printable, to_json
 from tracker.clock import sleep
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ def tail(
     try:
         with opened(existing(place)) as outbox:
             for event in follow(outbox, wanted, lines, endless=not no_follow):
-                click.echo(json.dumps(as_dict(event), default=repr) if as_json else _line(event))
+                click.echo(to_json(as_dict(event), indent=None) if as_json else _line(event))
     except KeyboardInterrupt:
         return
 

@@ -25,8 +25,10 @@ _BY = ("model", "agent", "session", "day")
 _FIGURES = (
     *("calls", "unpriced"),
     *("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens"),
+    "cache_write_tokens",
 )
-_HEADINGS = ("calls", "prompt", "cached", "completion", "total", "cost", "")
+_WHY = "the price list did not know the model, or the extra [cost] was not installed; give cost_usd"
+_HEADINGS = ("calls", "prompt", "cached", "written", "completion", "total", "cost", "")
 
 
 @click.command(
@@ -88,7 +90,12 @@ def _print(found: Sequence[LLMUsage], by: str) -> None:
     rows = [(*_cells(one), bar(one.total_tokens, most)) for one in shown]
     if len(found) > 1:
         rows.append((*_cells(_sum(found)), ""))
-    print_table((by + " (UTC)" if by == "day" else by, *_HEADINGS), rows, fixed=7)
+    print_table((by + " (UTC)" if by == "day" else by, *_HEADINGS), rows, fixed=8)
+    unpriced = sum(one.unpriced for one in found)
+    if unpriced:
+        click.echo(
+            f"\nno cost is known for {unpriced:,} call{'' if unpriced == 1 else 's'}: {_WHY}"
+        )
 
 
 def _cells(one: LLMUsage) -> tuple[str, ...]:
@@ -97,16 +104,11 @@ def _cells(one: LLMUsage) -> tuple[str, ...]:
         f"{one.calls:,}",
         f"{one.prompt_tokens:,}",
         f"{one.cached_tokens:,}",
+        f"{one.cache_write_tokens:,}",
         f"{one.completion_tokens:,}",
         f"{one.total_tokens:,}",
-        _cost(one),
+        cost(one.cost_usd, one.unpriced),
     )
-
-
-def _cost(one: LLMUsage) -> str:
-    if one.cost_usd is None:
-        return "-"
-    return cost(one.cost_usd) + ("+" if one.unpriced else "")
 
 
 def _with_every_day(found: Sequence[LLMUsage]) -> list[LLMUsage]:
@@ -115,11 +117,12 @@ def _with_every_day(found: Sequence[LLMUsage]) -> list[LLMUsage]:
 
 
 def _sum(found: Sequence[LLMUsage]) -> LLMUsage:
+    from tracker.queries.figures import known_sum
     from tracker.queries.usage import LLMUsage
 
-    costs = [one.cost_usd for one in found if one.cost_usd is not None]
+    cost_usd, _ = known_sum(one.cost_usd for one in found)
     figures = {name: sum(getattr(one, name) for one in found) for name in _FIGURES}
-    return LLMUsage("all", **figures, cost_usd=sum(costs) if costs else None)
+    return LLMUsage("all", **figures, cost_usd=cost_usd)
 
 
 def _nothing(key: str) -> LLMUsage:

@@ -44,7 +44,7 @@ def json_answer(
         headers: Further headers.
     """
     # ASCII: a rejected event's id may hold a lone surrogate, which only an escape can carry.
-    text = json.dumps(content, separators=(",", ":"), default=_fields)
+    text = json.dumps(content, separators=(",", ":"), default=_fields, allow_nan=False)
     if events is not None:
         listed = ",".join(_event_json(row) for row in events)
         text = f'{text[:-1]},"events":[{listed}]}}'

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
+from tracker import canonical
 from tracker.events import COMPLIANCE_ERASED
 from tracker.queries.source import newest_page
 
@@ -54,7 +54,7 @@ def newest_erasures(
 
 
 def _erasure(event_id: str, timestamp_ms: int, stored: str) -> Erasure:
-    data = json.loads(stored)
+    data = canonical.decode(stored)
     subject, named, reason = (data.get(name) for name in ("subject", "event_ids", "reason"))
     return Erasure(
         event_id,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 from tracker import canonical
 
@@ -53,6 +53,11 @@ class Unproven:
     first_seq: int
     last_seq: int
     reason: str
+
+
+def is_seq(value: object) -> TypeGuard[int]:
+    """Return True if a value from outside can be an event's seq: SQLite's integers have 64 bits."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**63
 
 
 class KeyMemory(NamedTuple):
@@ -123,6 +128,8 @@ class Links:
             self.unproven.append(Unproven(first, last, f"chained under {given}"))
 
     def _judge(self, previous: Any, digest: Any, chain: Any) -> str:
+        if not all(isinstance(value, str) for value in (previous, digest, chain)):
+            return _FAILS
         try:
             if any(canonical.chain(previous, digest, key) == chain for key in self._keys):
                 self._keyed = True
@@ -134,6 +141,6 @@ class Links:
                 if self._keyed:
                     return _WITHOUT_KEY
                 return _BEFORE_KEY if self._keys else _HOLDS
-        except (TypeError, ValueError):
+        except ValueError:  # not ASCII
             return _FAILS
         return _OTHER_KEY if self._other_key else _FAILS

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import case, func, select
 
+from tracker import canonical
 from tracker.events import (
     AGENT_ACTIVITY,
     AGENT_HEARTBEAT,
@@ -16,6 +16,7 @@ from tracker.events import (
     AGENT_STATUS_CHANGED,
     AgentStatus,
 )
+from tracker.queries.figures import figure
 from tracker.queries.source import EVENTS, newest_page, text_field
 
 if TYPE_CHECKING:
@@ -252,8 +253,8 @@ def _activity(
         agent_id,
         session_id,
         timestamp_ms,
-        activity=fields["activity"],
-        duration_ms=fields.get("duration_ms"),
+        activity=str(fields.get("activity", "unknown")),
+        duration_ms=figure("duration_ms", fields.get("duration_ms")),
         details=fields.get("details"),
     )
 
@@ -280,7 +281,7 @@ def _state(
 def _fields(data: str | None) -> dict[str, Any]:
     """Return an event's own fields; none of them if the row is damaged."""
     try:
-        fields = json.loads(data or "{}")
+        fields = canonical.decode(data or "{}")
     except ValueError:
         return {}
     return fields if isinstance(fields, dict) else {}

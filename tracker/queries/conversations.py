@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import groupby
@@ -21,6 +20,7 @@ from tracker.events import (
     MESSAGE_LOGGED,
     TOOL_CALLED,
 )
+from tracker.queries.figures import figure, known_sum, tokens
 from tracker.queries.source import EVENTS, number_field, text_field
 
 if TYPE_CHECKING:
@@ -68,7 +68,10 @@ class Conversation:
         messages: How many messages were logged.
         tool_calls: How many tool calls were logged.
         tokens_used: Sum of its messages' `tokens_used`.
-        cost_usd: Sum of the cost of its model calls, where they name the session.
+        cost_usd: US dollars of those of its model calls whose cost is known; None if none is.
+            Only calls that name the session belong to it.
+        unpriced: How many of its model calls have a cost that is not known, and so not in
+            `cost_usd`.
     """
 
     session_id: str
@@ -82,7 +85,8 @@ class Conversation:
     messages: int = 0
     tool_calls: int = 0
     tokens_used: int = 0
-    cost_usd: float = 0.0
+    cost_usd: float | None = None
+    unpriced: int = 0
 
 
 def milliseconds(argument: str, moment: datetime | int | None) -> int | None:
@@ -106,13 +110,6 @@ def milliseconds(argument: str, moment: datetime | int | None) -> int | None:
     return (since_epoch.days * 86_400 + since_epoch.seconds) * 1000 + (
         since_epoch.microseconds // 1000
     )
-
-
-def number(value: object) -> float | int | None:
-    """Return what was found in a field if it is a finite number, otherwise None."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return value if abs(value) < math.inf else None  # NaN is not less than anything
 
 
 def text(value: object) -> str | None:
@@ -343,7 +340,7 @@ def _read(
 ) -> dict[str, Conversation]:
     """Return the conversations among these sessions, by id."""
     type_ = events.c.type
-    figure = case(
+    found_figure = case(
         (type_ == MESSAGE_LOGGED, number_field(events, "tokens_used")),
         (type_ == CONVERSATION_ENDED, number_field(events, "quality_score")),
         (type_ == LLM_USED, number_field(events, "cost_usd")),
@@ -353,7 +350,7 @@ def _read(
     rows = connection.execute(
         select(
             *(column.session_id, type_, column.timestamp_ms, column.agent_id, column.user_id),
-            figure,
+            found_figure,
             said,
         )
         .where(column.session_id.in_(sessions))
@@ -372,18 +369,20 @@ def _summary(session_id: str, events: Sequence[Any]) -> Conversation:
     status = OPEN
     agent_id = user_id = outcome = quality_score = None
     counts = dict.fromkeys((MESSAGE_LOGGED, TOOL_CALLED), 0)
-    tokens_used, cost_usd = 0, 0.0
-    for _, type_, _, agent, user, figure, said in events:
+    tokens_used, costs = 0, list[float | None]()
+    for _, type_, _, agent, user, value, said in events:
         agent_id, user_id = agent or agent_id, user or user_id
         status = next_status(status, type_, said)
         if type_ in counts:
             counts[type_] += 1
         if type_ == CONVERSATION_ENDED:
-            outcome, quality_score = text(said) or outcome, number(figure) or quality_score
+            outcome = text(said) or outcome
+            quality_score = figure("quality_score", value) or quality_score
         elif type_ == MESSAGE_LOGGED:
-            tokens_used += int(number(figure) or 0)
+            tokens_used += tokens("tokens_used", value) or 0
         elif type_ == LLM_USED:
-            cost_usd += number(figure) or 0.0
+            costs.append(figure("cost_usd", value))
+    cost_usd, unpriced = known_sum(costs)
     return Conversation(
         session_id,
         agent_id,
@@ -397,4 +396,5 @@ def _summary(session_id: str, events: Sequence[Any]) -> Conversation:
         tool_calls=counts[TOOL_CALLED],
         tokens_used=tokens_used,
         cost_usd=cost_usd,
+        unpriced=unpriced,
     )

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
-from tracker import validation
+from tracker import canonical, validation
 from tracker.events import MESSAGE_LOGGED, TOOL_CALLED
-from tracker.queries.conversations import number, text
+from tracker.queries.conversations import text
+from tracker.queries.figures import figure, tokens
 from tracker.queries.source import EVENTS, newest_page
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _entry(
         return HistoryEntry(
             seq, event_id, type, timestamp_ms, role="tool", tool_call=call, erased=erased
         )
-    tokens_used, metadata = number(data.get("tokens_used")), data.get("metadata")
+    metadata = data.get("metadata")
     return HistoryEntry(
         seq,
         event_id,
@@ -138,8 +138,8 @@ def _entry(
         timestamp_ms,
         role=text(data.get("role")),
         content=text(data.get("content")) if include_content else None,
-        response_time_ms=number(data.get("response_time_ms")),
-        tokens_used=None if tokens_used is None else int(tokens_used),
+        response_time_ms=figure("response_time_ms", data.get("response_time_ms")),
+        tokens_used=tokens("tokens_used", data.get("tokens_used")),
         model=text(data.get("model")),
         metadata=metadata if include_content and isinstance(metadata, dict) else None,
         erased=erased,
@@ -152,7 +152,7 @@ def _tool_call(data: dict[str, Any], *, include_content: bool) -> ToolCall:
         arguments=data.get("arguments") if include_content else None,
         result=data.get("result") if include_content else None,
         error=text(data.get("error")) if include_content else None,
-        duration_ms=number(data.get("duration_ms")),
+        duration_ms=figure("duration_ms", data.get("duration_ms")),
         call_id=text(data.get("call_id")),
     )
 
@@ -160,7 +160,7 @@ def _tool_call(data: dict[str, Any], *, include_content: bool) -> ToolCall:
 def _decode(stored: str) -> dict[str, Any]:
     """Return an event's data; nothing, if the row is damaged."""
     try:
-        data = json.loads(stored)
-    except (TypeError, ValueError, RecursionError):
+        data = canonical.decode(stored)
+    except ValueError:
         return {}
     return data if isinstance(data, dict) else {}

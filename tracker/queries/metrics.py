@@ -14,7 +14,8 @@ from tracker import validation
 from tracker.errors import ValidationError
 from tracker.events import CONVERSATION_ENDED, MESSAGE_LOGGED, TOOL_CALLED
 from tracker.queries import conversations
-from tracker.queries.conversations import ENDED, FAILED, LIFECYCLE, LLM_USED, OPEN, number
+from tracker.queries.conversations import ENDED, FAILED, LIFECYCLE, LLM_USED, OPEN
+from tracker.queries.figures import figure, known_sum, tokens
 from tracker.queries.source import EVENTS, number_field, text_field
 
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ class Metrics:
         llm_calls: Model calls logged.
         llm_tokens: Sum of the model calls' `total_tokens`; apart from `tokens_used`, because both
             may be logged of the same answer.
-        cost_usd: Sum of the model calls' cost.
+        cost_usd: US dollars of the model calls whose cost is known; None if none is.
+        unpriced: Number of model calls whose cost is not known, and so not in `cost_usd`.
         days: The same figures for each day (UTC) on which anything was logged, in order.
     """
 
@@ -105,7 +107,8 @@ class Metrics:
     quality_distribution: dict[int, int] = field(default_factory=dict)
     llm_calls: int = 0
     llm_tokens: int = 0
-    cost_usd: float = 0.0
+    cost_usd: float | None = None
+    unpriced: int = 0
     days: tuple[Metrics, ...] = ()
 
     @property
@@ -220,7 +223,7 @@ class _Tally:
     response_times: list[float] = field(default_factory=list)
     llm_calls: int = 0
     llm_tokens: int = 0
-    costs: list[float] = field(default_factory=list)
+    costs: list[float | None] = field(default_factory=list)
 
     def metrics(
         self,
@@ -231,6 +234,7 @@ class _Tally:
     ) -> Metrics:
         """Return the figures."""
         status = Counter(self.statuses.values())
+        cost_usd, unpriced = known_sum(self.costs)
         over = status[ENDED] + status[FAILED]
         nearest = Counter(math.floor(score + 0.5) for score in self.scores)
         return Metrics(
@@ -252,7 +256,8 @@ class _Tally:
             quality_distribution={score: nearest[score] for score in range(1, _BEST_SCORE + 1)},
             llm_calls=self.llm_calls,
             llm_tokens=self.llm_tokens,
-            cost_usd=math.fsum(self.costs),
+            cost_usd=cost_usd,
+            unpriced=unpriced,
             days=days,
         )
 
@@ -262,32 +267,32 @@ def _count_lifecycle(window: _Window, total: _Tally, days: dict[int, _Tally]) ->
     outcome_of = case((event.type == CONVERSATION_ENDED, text_field(window.events, "outcome")))
     score_of = case((event.type == CONVERSATION_ENDED, window.number("quality_score")))
     columns = (window.day, event.session_id, event.type, outcome_of, score_of)
-    for day, session_id, type_, said, figure in window.select(
+    for day, session_id, type_, said, value in window.select(
         LIFECYCLE, *columns, order=event.position
     ):
-        outcome, score = conversations.text(said), number(figure)
+        outcome, score = conversations.text(said), figure("quality_score", value)
         for tally in (total, days[int(day)]):
             status = tally.statuses.get(session_id, OPEN)
             tally.statuses[session_id] = conversations.next_status(status, type_, outcome)
             if outcome is not None:
                 tally.outcomes[outcome] += 1
-            if score is not None and 1 <= score <= _BEST_SCORE:
+            if score is not None:
                 tally.scores.append(score)
 
 
 def _count_messages(window: _Window, total: _Tally, days: dict[int, _Tally]) -> None:
     figures = map(window.number, ("tokens_used", "response_time_ms"))
     columns = (window.day, window.events.c.session_id, *figures)
-    for day, session_id, tokens, time_ms in window.select((MESSAGE_LOGGED,), *columns):
+    for day, session_id, used, time_ms in window.select((MESSAGE_LOGGED,), *columns):
         tally = days[int(day)]
         tally.messages += 1
         if session_id is not None:
             tally.statuses.setdefault(session_id, OPEN)
             total.statuses.setdefault(session_id, OPEN)
-        if tokens is not None:
-            tally.tokens_used += int(number(tokens) or 0)
-        if time_ms is not None and number(time_ms) is not None:
-            tally.response_times.append(time_ms)
+        tally.tokens_used += tokens("tokens_used", used) or 0
+        took = figure("response_time_ms", time_ms)
+        if took is not None:
+            tally.response_times.append(took)
     for tally in days.values():
         total.messages += tally.messages
         total.tokens_used += tally.tokens_used
@@ -303,12 +308,11 @@ def _count_tool_calls(window: _Window, total: _Tally, days: dict[int, _Tally]) -
 
 def _count_model_calls(window: _Window, total: _Tally, days: dict[int, _Tally]) -> None:
     figures = map(window.number, ("total_tokens", "cost_usd"))
-    for day, tokens, cost in window.select((LLM_USED,), window.day, *figures):
+    for day, used, cost in window.select((LLM_USED,), window.day, *figures):
         tally = days[int(day)]
         tally.llm_calls += 1
-        tally.llm_tokens += int(number(tokens) or 0)
-        if number(cost) is not None:
-            tally.costs.append(cost)
+        tally.llm_tokens += tokens("total_tokens", used) or 0
+        tally.costs.append(figure("cost_usd", cost))
     for tally in days.values():
         total.llm_calls += tally.llm_calls
         total.llm_tokens += tally.llm_tokens

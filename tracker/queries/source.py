@@ -88,10 +88,7 @@ def newest_page(
 
 
 class _Field(FunctionElement[Any]):
-    """One field of `data`: NULL if it is not there, of another kind, or the row is damaged.
-
-    SQLite hands out a field of another kind as it is: readers check with `number` and `text`.
-    """
+    """One field of `data`: NULL if it is not there, of another kind, or the row is damaged."""
 
     inherit_cache = True
 
@@ -137,10 +134,24 @@ class lower_half(_Half):  # noqa: N801
     inherit_cache = True
 
 
-@compiles(_Field)
-def _for_sqlite(element: _Field, compiler: SQLCompiler, **options: Any) -> str:
+@compiles(text_field, "sqlite")
+def _text_for_sqlite(element: _Field, compiler: SQLCompiler, **options: Any) -> str:
+    return _of_types(element, compiler, options, "'text'")
+
+
+@compiles(number_field, "sqlite")
+def _number_for_sqlite(element: _Field, compiler: SQLCompiler, **options: Any) -> str:
+    return _of_types(element, compiler, options, "'integer', 'real'")
+
+
+def _of_types(element: _Field, compiler: SQLCompiler, options: dict[str, Any], types: str) -> str:
     data, name = (compiler.process(clause, **options) for clause in element.clauses)
-    return f"CASE WHEN json_valid({data}) THEN json_extract({data}, '$.' || {name}) END"
+    path = f"{data}, '$.' || {name}"
+    # json_extract alone would hand out true as 1, and text in the place of a number.
+    return (
+        f"CASE WHEN json_valid({data}) THEN "
+        f"CASE WHEN json_type({path}) IN ({types}) THEN json_extract({path}) END END"
+    )
 
 
 @compiles(text_field, "postgresql")

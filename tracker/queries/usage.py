@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, literal_column, select
 
 from tracker.events import LLM_USED
+from tracker.queries.figures import BOUNDS
 from tracker.queries.metrics import DAY_MS
 from tracker.queries.source import EVENTS, lower_half, number_field, text_field, upper_half
 
@@ -30,6 +31,8 @@ class LLMUsage:
         cached_tokens: Of the prompt tokens, those from the provider's cache, as far as reported.
         cost_usd: US dollars of the calls whose cost is known; None if none is.
         unpriced: Number of calls whose cost is not known, and so not in `cost_usd`.
+        cache_write_tokens: Of the prompt tokens, those written to the provider's cache, as far as
+            reported.
     """
 
     key: str | None
@@ -40,12 +43,19 @@ class LLMUsage:
     cached_tokens: int
     cost_usd: float | None
     unpriced: int
+    cache_write_tokens: int = 0
 
 
 BY = ("model", "agent", "session", "day")
 """What usage can be summed by."""
 
-_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens")
+_COUNTS = (
+    "prompt_tokens",
+    "completion_tokens",
+    "total_tokens",
+    "cached_tokens",
+    "cache_write_tokens",
+)
 
 
 def usage(
@@ -62,8 +72,7 @@ def _query(by: str, since_ms: int | None, events: FromClause) -> Select[Any]:
     called = (
         select(
             _key(by, events).label("key"),
-            number_field(events, "cost_usd").label("cost_usd"),
-            *(number_field(events, name).label(name) for name in _COUNTS),
+            *(_within(events, name).label(name) for name in ("cost_usd", *_COUNTS)),
         )
         .where(events.c.type == LLM_USED, events.c.timestamp_ms >= (since_ms or 0))
         .subquery()
@@ -83,6 +92,13 @@ def _query(by: str, since_ms: int | None, events: FromClause) -> Select[Any]:
     )
 
 
+def _within(events: FromClause, name: str) -> ColumnElement[Any]:
+    """Return a figure within its bounds, as `figures.figure` does."""
+    value = number_field(events, name)
+    least, most = BOUNDS[name]
+    return case((value.between(literal_column(f"{least}"), literal_column(f"{most}")), value))
+
+
 def _key(by: str, events: FromClause) -> ColumnElement[Any]:
     if by == "model":
         return text_field(events, "model")
@@ -95,12 +111,13 @@ def _usage(
     by: str, key: Any, calls: int, cost_usd: float | None, priced: int, *halves: int | None
 ) -> LLMUsage:
     # int(): PostgreSQL sums integers as decimals.
-    prompt, completion, total, cached = (
+    prompt, completion, total, cached, written = (
         (int(high or 0) << 32) + int(low or 0)
         for high, low in zip(halves[::2], halves[1::2], strict=True)
     )
     named = _date(key) if by == "day" else key
-    return LLMUsage(named, calls, prompt, completion, total, cached, cost_usd, calls - priced)
+    unpriced = calls - priced
+    return LLMUsage(named, calls, prompt, completion, total, cached, cost_usd, unpriced, written)
 
 
 def _date(day: int) -> str | None:

@@ -7,7 +7,6 @@ from datetime import timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracker import log, queries, validation
-from tracker.errors import ValidationError
 from tracker.events import LLM_USED
 from tracker.trackers.base import BaseTracker
 
@@ -47,6 +46,7 @@ class LLMTracker(BaseTracker):
         latency_ms: float | None = None,
         time_to_first_token_ms: float | None = None,
         cached_tokens: int | None = None,
+        cache_write_tokens: int | None = None,
         cost_usd: float | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> str:
@@ -55,38 +55,49 @@ class LLMTracker(BaseTracker):
         Args:
             provider: Who serves the model, as in ``"openai"``, ``"anthropic"`` or ``"aws"``.
             model: The model's name, as the provider gives it.
-            prompt_tokens: Tokens sent, 0 or more, those from the provider's cache included.
+            prompt_tokens: Tokens sent, 0 or more, those that the provider's cache spared or stored
+                included. Anthropic's ``input_tokens`` leaves both out: add them. A figure smaller
+                than those is taken to leave them out, and they are added to it.
             completion_tokens: Tokens received, 0 or more, those of its reasoning included.
             session_id: The conversation it was for; by default the current one, if the call is made
                 inside `with tracker.conversation(...)`.
             agent_id: The agent that called; by default that of the conversation.
             latency_ms: Milliseconds until the answer was complete; kept with 2 decimals.
             time_to_first_token_ms: Milliseconds until it began; kept with 2 decimals.
-            cached_tokens: Of the prompt tokens, those read from the provider's cache.
+            cached_tokens: Of the prompt tokens, those read from the provider's cache
+                (``cache_read_input_tokens`` with Anthropic).
+            cache_write_tokens: Of the prompt tokens, those written to the provider's cache
+                (``cache_creation_input_tokens`` with Anthropic).
             cost_usd: What it cost in US dollars, 0 or more. By default computed, if the extra
                 ``[cost]`` is installed and knows the model's prices; the event then names the
                 price list's version in ``price_data``. A cost that is not known is left out, never
                 0. The first computation in a process takes some 0.3 s, to load the list.
             metadata: Anything else.
         """
+        prompt_tokens = validation.check_tokens("prompt_tokens", prompt_tokens)
+        completion_tokens = validation.check_tokens("completion_tokens", completion_tokens)
+        cached_tokens = validation.optional(validation.check_tokens, "cached_tokens", cached_tokens)
+        cache_write_tokens = validation.optional(
+            validation.check_tokens, "cache_write_tokens", cache_write_tokens
+        )
+        sent = _with_cache(prompt_tokens, cached_tokens, cache_write_tokens)
         data: dict[str, Any] = {
             "provider": validation.check_id("provider", provider),
             "model": validation.check_id("model", model),
-            "prompt_tokens": validation.check_count("prompt_tokens", prompt_tokens),
-            "completion_tokens": validation.check_count("completion_tokens", completion_tokens),
-            "total_tokens": validation.check_count(
-                "prompt_tokens + completion_tokens", prompt_tokens + completion_tokens
+            "prompt_tokens": sent,
+            "completion_tokens": completion_tokens,
+            "total_tokens": validation.check_tokens(
+                "prompt_tokens + completion_tokens", sent + completion_tokens
             ),
-            "cached_tokens": validation.optional(
-                validation.check_count, "cached_tokens", cached_tokens
-            ),
+            "cached_tokens": cached_tokens,
+            "cache_write_tokens": cache_write_tokens,
             "latency_ms": validation.optional(
                 validation.check_milliseconds, "latency_ms", latency_ms
             ),
             "time_to_first_token_ms": validation.optional(
                 validation.check_milliseconds, "time_to_first_token_ms", time_to_first_token_ms
             ),
-            "cost_usd": validation.optional(_check_cost, "cost_usd", cost_usd),
+            "cost_usd": validation.optional(validation.check_cost, "cost_usd", cost_usd),
             "metadata": validation.optional(validation.check_metadata, "metadata", metadata),
         }
         session_id = validation.check_optional_id("session_id", session_id)
@@ -94,7 +105,12 @@ class LLMTracker(BaseTracker):
         self._check_open()
         if cost_usd is None:
             data["cost_usd"], data["price_data"] = _price(
-                data["provider"], data["model"], prompt_tokens, completion_tokens, cached_tokens
+                data["provider"],
+                data["model"],
+                sent,
+                completion_tokens,
+                cached_tokens,
+                cache_write_tokens,
             )
         return self._record_about(LLM_USED, data, session_id=session_id, agent_id=agent_id)
 
@@ -129,8 +145,25 @@ class _Price(NamedTuple):
     price_data: str | None = None
 
 
+def _with_cache(prompt: int, cached: int | None, written: int | None) -> int:
+    """Return all tokens sent, also where a provider's figure leaves out those of its cache."""
+    of_cache = (cached or 0) + (written or 0)
+    if of_cache <= prompt:
+        return prompt
+    _say_once(
+        "prompt_tokens is less than the tokens of the cache: those are added to it. Give all "
+        "tokens sent, those of the cache included"
+    )
+    return prompt + of_cache
+
+
 def _price(
-    provider: str, model: str, prompt_tokens: int, completion_tokens: int, cached_tokens: int | None
+    provider: str,
+    model: str,
+    prompt_tokens: int,
+    completion_tokens: int,
+    cached_tokens: int | None,
+    cache_write_tokens: int | None,
 ) -> _Price:
     """Return what a call cost by the price list; nothing where it cannot tell."""
     prices = _price_list()
@@ -142,6 +175,7 @@ def _price(
                 input_tokens=prompt_tokens,
                 output_tokens=completion_tokens,
                 cache_read_tokens=cached_tokens,
+                cache_write_tokens=cache_write_tokens,
             ),
             model,
             provider_id=provider,
@@ -151,16 +185,16 @@ def _price(
         if (prompt_tokens and per_token.input_mtok is None) or (
             completion_tokens and per_token.output_mtok is None
         ):
-            return _Price()
+            return _unknown(provider, model)
         version = f"genai-prices {prices.__version__}"
         if found.auto_update_timestamp is not None:  # the application lets the list update itself
             updated = found.auto_update_timestamp.astimezone(timezone.utc)
             version += f", updated {updated:%Y-%m-%dT%H:%M:%SZ}"
         return _Price(float(found.total_price), version)
-    except (LookupError, ValueError):  # not in the list; or more cached than prompt tokens
-        return _Price()
+    except (LookupError, ValueError):  # not in the list
+        return _unknown(provider, model)
     except Exception as error:  # noqa: BLE001 - a fault in a price list must not cost the event
-        _say_once(repr(error))
+        _say_once(f"genai-prices failed ({error!r}); events are logged without the cost")
         return _Price()
 
 
@@ -174,13 +208,14 @@ def _price_list() -> ModuleType | None:
     return genai_prices
 
 
+def _unknown(provider: str, model: str) -> _Price:
+    _say_once(
+        f"the price list does not know the model {model!r} of {provider!r}: its calls are logged "
+        "without a cost. Give cost_usd, or install a newer genai-prices"
+    )
+    return _Price()
+
+
 @functools.lru_cache(maxsize=100)
-def _say_once(error: str) -> None:
-    log.error("genai-prices failed (%s); events are logged without the cost", error)
-
-
-def _check_cost(argument: str, value: object) -> float:
-    dollars = validation.check_number(argument, value)
-    if dollars < 0:
-        raise ValidationError(argument, f"is {value!r}; give US dollars, 0 or more")
-    return dollars
+def _say_once(said: str) -> None:
+    log.warning("%s", said)

@@ -465,7 +465,7 @@ class AgentPerformanceTracker(ReadingTracker):
                 "response_time_ms", response_time_ms
             )
         if tokens_used is not None:
-            data["tokens_used"] = validation.check_count("tokens_used", tokens_used)
+            data["tokens_used"] = validation.check_tokens("tokens_used", tokens_used)
         if model is not None:
             data["model"] = validation.check_id("model", model)
         if metadata is not None:

@@ -1,0 +1,52 @@
+"""Figures as events hold them: within what the logging calls accept, or left out.
+
+A stored event may be damaged, of an older version or of another maker. A figure that no logging
+call accepts counts as not given, so that no sum leaves the range of a number.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from tracker.validation import MAX_COST_USD, MAX_MILLISECONDS, MAX_TOKENS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_BEST_SCORE = 5
+
+BOUNDS: dict[str, tuple[int, int]] = {
+    "cost_usd": (0, MAX_COST_USD),
+    "quality_score": (1, _BEST_SCORE),
+    **dict.fromkeys(("duration_ms", "response_time_ms"), (0, MAX_MILLISECONDS)),
+    **dict.fromkeys(
+        (
+            *("prompt_tokens", "completion_tokens", "total_tokens", "tokens_used"),
+            *("cached_tokens", "cache_write_tokens"),
+        ),
+        (0, MAX_TOKENS),
+    ),
+}
+"""The least and the greatest value of each field that holds a figure."""
+
+
+def figure(field: str, value: object) -> float | int | None:
+    """Return what was found in a field if it is a number within its bounds, otherwise None."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    least, most = BOUNDS[field]
+    return value if least <= value <= most else None  # NaN is within no bounds
+
+
+def tokens(field: str, value: object) -> int | None:
+    """Return what was found in a field if it is a number of tokens, otherwise None."""
+    found = figure(field, value)
+    return None if found is None else int(found)
+
+
+def known_sum(costs: Iterable[float | None]) -> tuple[float | None, int]:
+    """Return the sum of the costs that are known, None without any, and how many are not known."""
+    every = list(costs)
+    known = [cost for cost in every if cost is not None]
+    return math.fsum(known) if known else None, len(every) - len(known)
