@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -156,3 +159,33 @@ def test_a_full_disk_is_answered_503_and_the_clients_keep_all(
         arrived = [event["event_id"] for event in collector.events()]
         assert [event_id for event_id in arrived if event_id in set(ids)] == ids
     tell(f"collector's disk full | {len(ids)} events, {kept} waited | 0 lost |")
+
+
+@pytest.mark.timeout(120)
+def test_few_descriptors_do_not_fill_the_log(tmp_path: Path) -> None:
+    """With 48 of them, more connections than that: some are closed, and the rest is served."""
+    if shutil.which("prlimit") is None:
+        pytest.skip("prlimit is not on this machine")
+    with CollectorProcess(tmp_path, prefix=["prlimit", "--nofile=48:48"]) as collector:
+        with contextlib.ExitStack() as stack:
+            for _ in range(200):
+                with contextlib.suppress(OSError):
+                    address = ("127.0.0.1", collector.port)
+                    stack.enter_context(socket.create_connection(address, 1))
+            time.sleep(2)
+            assert len(collector.stderr) < 20_000
+        client = CollectorClient(collector.url, collector.client_id, collector.api_key)
+        chain = EventChain()
+        deadline = time.monotonic() + 30
+        body = chain.batch(chain.events(1))
+        while not accepted(client, body):
+            assert time.monotonic() < deadline, collector.stderr
+            time.sleep(0.1)
+        assert len(collector.stderr) < 20_000
+
+
+def accepted(client: CollectorClient, body: object) -> bool:
+    try:
+        return client.post(body).ok
+    except requests.ConnectionError:
+        return False  # connections that were closed have not all gone yet

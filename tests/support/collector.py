@@ -159,6 +159,7 @@ class CollectorProcess:
         client_id: The client that `api_key` is for.
         arguments: Further arguments for ``serve``, as in ``["--rate", "2"]``.
         database_url: Another database than the SQLite file in `directory`.
+        prefix: A command that starts the process, as in ``["nice", "-n", "5"]``.
     """
 
     def __init__(
@@ -169,6 +170,7 @@ class CollectorProcess:
         *,
         arguments: Sequence[str] = (),
         database_url: str | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
         self.port = free_port() if port is None else port
         self.client_id = client_id
@@ -177,6 +179,7 @@ class CollectorProcess:
         self.api_key = self.create_key(client_id)
         self._client = CollectorClient(self.url, client_id, self.api_key)
         self._arguments = tuple(arguments)
+        self._prefix = tuple(prefix)
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
         self._spoke = threading.Event()
@@ -222,7 +225,7 @@ class CollectorProcess:
         """Start the process and return when it answers that it is ready."""
         if self._process is not None:
             raise RuntimeError("the collector runs already")
-        command = [sys.executable, "-m", "tracker.collector.main", "serve"]
+        command = [*self._prefix, sys.executable, "-m", "tracker.collector.main", "serve"]
         command += ["--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--database", self.database_url, *self._arguments]
         paths = [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH", "")]

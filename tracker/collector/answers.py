@@ -13,7 +13,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from tracker.collector.database import StorageError
-from tracker.collector.occasionally import Occasionally
 from tracker.collector.refusal import RefusedError, retry_seconds
 from tracker.errors import ValidationError
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_LOGGED = Occasionally(logger, 10.0)
 _FRAMEWORK_CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
@@ -97,7 +95,7 @@ async def _answer_refusal(_request: Request, error: Exception) -> Response:
 
 async def _answer_storage_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, StorageError)  # noqa: S101 - as above
-    _LOGGED.error("storage is unavailable: %s", error)
+    logger.error("storage is unavailable: %s", error)
     message = (
         "The database is not replicated as it has to be."
         if error.not_replicated

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from tracker.collector.descriptors import most_connections
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -49,6 +51,9 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as H11Protocol has it
         """Begin to count."""
         super().connection_made(transport)
+        if len(self.connections) > most_connections():
+            # One more could leave no descriptor for the database.
+            transport.close()
         self._await_request()
 
     def connection_lost(self, exc: Exception | None) -> None:

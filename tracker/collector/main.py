@@ -15,7 +15,9 @@ import click
 
 from tracker._version import __version__
 from tracker.collector.database import StorageError
+from tracker.collector.descriptors import allow_all_files
 from tracker.collector.keys import ApiKey, Keys, check_client_id
+from tracker.collector.occasionally import Occasionally
 from tracker.collector.settings import Settings
 from tracker.collector.store import Store
 from tracker.errors import ConfigurationError
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 _EXTRA_MISSING = "tracker-collector needs the extra: pip install 'agent-tracking-sdk[collector]'"
 _SHUTDOWN_SECONDS = 10
+_BACKLOG = 128  # asyncio tries as many in a row, even while there is no descriptor for one
 
 
 def main() -> None:
@@ -110,6 +113,9 @@ def serve(host: str, port: int, database: str, rate: int, durability: Durability
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(Occasionally())
+    allow_all_files()
     # uvicorn shuts down in order on these and then raises them again: this is the end.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
@@ -249,6 +255,7 @@ def _run(store: Store, settings: Settings, listener: socket.socket, host: str) -
         access_log=False,
         proxy_headers=False,
         server_header=False,
+        backlog=_BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )

@@ -1,43 +1,39 @@
-"""`Occasionally`: a logger's errors, but a thousand of a kind not a thousand times."""
+"""`Occasionally`: a log in which a thousand messages of a kind are not a thousand lines."""
 
 from __future__ import annotations
 
+import logging
 import threading
-from typing import TYPE_CHECKING
 
 from tracker import clock
 
-if TYPE_CHECKING:
-    import logging
+_SECONDS = 10.0
+_MOST_KINDS = 100
 
 
-class Occasionally:
-    """Logs a message at once, then the same one at most every so often, and how often it came.
+class Occasionally(logging.Filter):
+    """Lets a message through at once, then the same one at most every ten seconds.
 
-    Any thread may call it.
-
-    Args:
-        logger: Where to.
-        seconds: The least time between two that are the same.
+    The next one that is let through says how many were not. For a handler; any thread may log.
     """
 
-    def __init__(self, logger: logging.Logger, seconds: float) -> None:
-        self._logger = logger
-        self._seconds = seconds
+    def __init__(self) -> None:
+        super().__init__()
         self._lock = threading.Lock()
-        self._said: dict[str, tuple[float, int]] = {}  # text -> when, how many since
+        self._said: dict[tuple[str, str], tuple[float, int]] = {}  # when, how many since
 
-    def error(self, message: str, *arguments: object) -> None:
-        """Log an error."""
-        text = message % arguments if arguments else message
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the message is to be written."""
+        kind = (record.name, record.getMessage())
         with self._lock:
             now = clock.monotonic()
-            when, times = self._said.get(text, (now - self._seconds, 0))
-            if now - when < self._seconds:
-                self._said[text] = (when, times + 1)
-                return
-            if len(self._said) > 100:
+            when, times = self._said.get(kind, (now - _SECONDS, 0))
+            if now - when < _SECONDS:
+                self._said[kind] = (when, times + 1)
+                return False
+            if len(self._said) >= _MOST_KINDS:
                 self._said.clear()
-            self._said[text] = (now, 0)
-        since = f" (and {times:,} times since it was last told)" if times else ""
-        self._logger.error("%s%s", text, since)
+            self._said[kind] = (now, 0)
+        if times:
+            record.msg, record.args = f"{kind[1]} (and {times:,} times since the last line)", ()
+        return True

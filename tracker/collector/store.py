@@ -13,6 +13,7 @@ from tracker.collector.conversation import TOLD, Conversation, summarise
 from tracker.collector.database import READ_SECONDS, Database
 from tracker.collector.integrity import IntegrityRow, OutboxReport, report
 from tracker.collector.tables import api_keys, events
+from tracker.queries.source import extent
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -284,16 +285,7 @@ def _page(
     data. Sizes are asked for first: no row is fetched that is not on the page.
     """
     sizes = query.with_only_columns(func.length(_data_of(query)), maintain_column_froms=True)
-    count = size = 0
-    more = False
-    for row_size in connection.execute(sizes.limit(limit + 1)).scalars():
-        if count == limit or (count and size >= max_bytes):
-            more = True
-            break
-        count += 1
-        size += row_size
-    if not count:
-        return [], False
+    count, more = extent(connection, sizes, limit, max_bytes)
     return list(connection.execute(query.limit(count)).mappings()), more
 
 

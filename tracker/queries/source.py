@@ -16,6 +16,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    func,
     literal_column,
 )
 from sqlalchemy.ext.compiler import compiles
@@ -45,7 +46,7 @@ EVENTS: FromClause = Table(
 COLUMNS = tuple(EVENTS.c.keys())
 """What `events` must have, whatever it is."""
 
-_FETCH_ROWS = 100
+_FETCH_SIZES = 1_000
 
 
 def newest_page(
@@ -72,19 +73,36 @@ def newest_page(
     query = query.add_columns(events.c.position).order_by(events.c.position.desc())
     if before is not None:
         query = query.where(events.c.position < before)
+    if max_characters is None:
+        bounded = query if limit is None else query.limit(limit + 1)
+        rows = list(connection.execute(bounded))
+        more = limit is not None and len(rows) > limit
+        rows = rows[:limit]
+    else:
+        sizes = query.with_only_columns(func.length(events.c.data), maintain_column_froms=True)
+        count, more = extent(connection, sizes, limit, max_characters)
+        rows = list(connection.execute(query.limit(count)))
+    return [tuple(row[:-1]) for row in rows], rows[-1][-1] if more else None
+
+
+def extent(
+    connection: Connection, sizes: Select[Any], limit: int | None, max_characters: int
+) -> tuple[int, bool]:
+    """Return how many rows a page has, given a query for their sizes, and whether more follow.
+
+    So a row that is not on the page, of megabytes perhaps, is never fetched. A page has at least
+    one row, if there is any, and ends with the one that fills it.
+    """
+    count = size = 0
     if limit is not None:
-        query = query.limit(limit + 1)
-    rows: list[tuple[Any, ...]] = []
-    size, last = 0, None
-    options = {} if max_characters is None else {"yield_per": _FETCH_ROWS}
-    with connection.execute(query, execution_options=options) as result:
-        for *row, position in result:
-            full = max_characters is not None and size >= max_characters
-            if full or len(rows) == limit:
-                return rows, last
-            rows.append(tuple(row))
-            size, last = size + len(row[-1]), position
-    return rows, None
+        sizes = sizes.limit(limit + 1)
+    with connection.execute(sizes.execution_options(yield_per=_FETCH_SIZES)) as result:
+        for row_size in result.scalars():
+            if count == limit or (count and size >= max_characters):
+                return count, True
+            count += 1
+            size += row_size
+    return count, False
 
 
 class _Field(FunctionElement[Any]):
