@@ -82,7 +82,7 @@ def newest_page(
         sizes = query.with_only_columns(func.length(events.c.data), maintain_column_froms=True)
         count, more = extent(connection, sizes, limit, max_characters)
         rows = list(connection.execute(query.limit(count)))
-    return [tuple(row[:-1]) for row in rows], rows[-1][-1] if more else None
+    return [tuple(row[:-1]) for row in rows], rows[-1][-1] if rows and more else None
 
 
 def extent(
