@@ -6,9 +6,10 @@ import hashlib
 import hmac
 import json
 import math
-import os
 from json import encoder as _json
 from typing import TYPE_CHECKING, Any, Protocol
+
+from tracker.forks import in_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -69,8 +70,7 @@ def _hash_without_locks() -> None:
     _sha256 = _own_sha256
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_hash_without_locks)
+in_child(_hash_without_locks)
 
 GENESIS = "0" * 64
 """The chain value that stands before an outbox's first event."""

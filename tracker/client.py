@@ -9,7 +9,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from tracker import log
+from tracker import forks, log
 from tracker.erasure import ErasureResult, subject_of
 from tracker.errors import ConfigurationError, OutboxDamagedError, OutboxError
 from tracker.health import Health
@@ -114,10 +114,12 @@ class Client:
 
     def record(self, event: Event) -> None:
         """Store an event; see `Outbox.append`."""
+        forks.check()
         self.outbox.append(event)
 
     def record_all(self, events: Sequence[Event]) -> None:
         """Store events together; see `Outbox.append_all`."""
+        forks.check()
         try:
             self.outbox.append_all(events)
         except OutboxError:
@@ -131,6 +133,7 @@ class Client:
         Raises:
             OutboxError: if the outbox cannot be read.
         """
+        forks.check()
         try:
             with self.outbox.snapshot() as connection:
                 return query(connection)
@@ -141,10 +144,12 @@ class Client:
 
     def erase(self, user_id: str, said: Mapping[str, Any]) -> ErasureResult:
         """Erase what is stored about a user; see `Outbox.erase`."""
+        forks.check()
         return self.outbox.erase(user_id, said)
 
     def flush(self, timeout: float | None) -> FlushResult:
         """Wait until what is pending now is settled; see `Flush`."""
+        forks.check()
         try:
             return Flush(self.outbox, self.worker).wait(timeout)
         except OutboxDamagedError:
@@ -153,10 +158,12 @@ class Client:
 
     def health(self) -> Health:
         """Return how outbox and uploading stand; see `BaseTracker.health`."""
+        forks.check()
         return self.outbox.health()
 
     def release(self, holder: object, timeout: float) -> FlushResult:
         """End one tracker's share. The last one uploads for `timeout` seconds and closes."""
+        forks.check()
         with _registry_lock:
             if holder not in self.holders:
                 return FlushResult()
@@ -253,6 +260,7 @@ def connect(
     """
     if config.disabled:
         return DisabledClient(config)
+    forks.check()
     with _registry_lock:
         client = _find(config.outbox_path)
         if client is None:
@@ -291,7 +299,8 @@ atexit.register(_leave_all)
 # --- fork ---------------------------------------------------------------------------------------
 #
 # SQLite connections, threads, held locks and half-imported modules must not cross a fork. So every
-# client comes to rest before it; in the parent it goes on, and in the child it begins afresh.
+# client comes to rest before it; in the parent it goes on, and in the child it begins afresh. Where
+# a fork calls no hooks, the child does what it can at its first call: see `tracker.forks`.
 
 _resting: list[Client] = []
 _paused: list[Client] = []
@@ -329,6 +338,7 @@ def _after_fork_in_child() -> None:
     _resting.clear()
     log.renew_lock()
     for client in _living:
+        client.outbox.close_inherited()
         client.outbox.restart_in_child()
         client.worker.restart_in_child()
         client.sessions.restart_in_child()
@@ -339,5 +349,5 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_before_fork,
         after_in_parent=_after_fork_in_parent,
-        after_in_child=_after_fork_in_child,
     )
+forks.in_child(_after_fork_in_child)

@@ -6,6 +6,8 @@ import os
 import threading
 import time
 
+from tracker.forks import check, in_child
+
 # RFC 9562, section 5.7: 48 bits of Unix milliseconds, 4 of version, 12 of "rand_a",
 # 2 of variant, 62 of "rand_b". Section 6.2, method 1: rand_a serves as a counter.
 _COUNTER_BITS = 12
@@ -26,6 +28,7 @@ class IdSource:
 
     def new(self) -> str:
         """Return the next id in the usual 36-character form."""
+        check()  # first of all: in such a child nobody may ever free the lock
         now = (time.time_ns() // 1_000_000) << _COUNTER_BITS
         with self._lock:
             self._last = stamp = max(now, self._last + 1)
@@ -50,5 +53,4 @@ def _renew_lock_after_fork() -> None:
     _process_ids._lock = threading.RLock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock_after_fork)
+in_child(_renew_lock_after_fork)

@@ -6,14 +6,13 @@ import asyncio
 import atexit
 import contextvars
 import functools
-import os
 import threading
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
-from tracker import log
+from tracker import forks, log
 from tracker.aio.lanes import Lane
 
 if TYPE_CHECKING:
@@ -254,5 +253,4 @@ def _register() -> None:
     atexit.register(_drain_all)
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_restart_all)
+forks.in_child(_restart_all)

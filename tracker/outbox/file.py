@@ -52,6 +52,10 @@ _MEND_SECONDS = 60.0
 _MEND_AGAIN_SECONDS = 1.0
 
 
+_in_use_at_fork: list[Connection] = []
+"""The parent's connections that a child can neither use nor close."""
+
+
 class OutboxFile:
     """Connections and locks of one process on one outbox file, whichever file is at the path.
 
@@ -617,6 +621,26 @@ class OutboxFile:
         """End a `pause` or `_hold`, in the process that called it."""
         self._read_lock.release()
         self._writer.resume()
+
+    def close_inherited(self) -> None:
+        """Close, in a child whose fork called no hooks, the connections that it has of its parent.
+
+        SQLite would believe that this process holds the parent's locks as long as they are open.
+        One that a thread of the parent was using may have a lock of SQLite's inside that nobody
+        frees: it stays open for good.
+        """
+        lent, self._read_connection = self._read_connection, None
+        self._let_go(lent, idle=self._read_lock.acquire(blocking=False))
+        idle = self._writer.is_idle()
+        for connection in self._write_connection.inherited():
+            self._let_go(connection, idle=idle)
+
+    @staticmethod
+    def _let_go(connection: Connection | None, *, idle: bool) -> None:
+        if connection is not None and idle:
+            connection.close()
+        elif connection is not None:
+            _in_use_at_fork.append(connection)
 
     def restart_in_child(self) -> None:
         """Begin afresh in a forked child: new locks, connections opened on first use.

@@ -241,6 +241,10 @@ class GroupCommit:
             then()
             self.resume()
 
+    def is_idle(self) -> bool:
+        """Return True if no other thread is committing; for a forked child, which then leads."""
+        return self._leadership.acquire(blocking=False)
+
     def restart_in_child(self) -> None:
         """Forget, in a forked child, the parent's threads and queue."""
         self._begin_afresh()

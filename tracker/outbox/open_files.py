@@ -11,6 +11,7 @@ import threading
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from tracker import forks
 from tracker.errors import OutboxDamagedError, OutboxError
 
 if TYPE_CHECKING:
@@ -80,4 +81,4 @@ def _renew_lock_after_fork() -> None:
     _lock = threading.Lock()
 
 
-os.register_at_fork(after_in_child=_renew_lock_after_fork)
+forks.in_child(_renew_lock_after_fork)

@@ -296,6 +296,12 @@ class WriteConnection:
         """Close the lock file, for good."""
         self._lock.close()
 
+    def inherited(self) -> list[Connection]:
+        """Hand over, in a forked child, the connections that the parent has open."""
+        held = [each[0] for each in (self._connection, self._stale) if each is not None]
+        self._connection = self._stale = None
+        return held
+
     def restart_in_child(self) -> None:
         """Forget, in a forked child, the parent's connections and descriptors."""
         self._connection = self._stale = self._head = self._held = None

@@ -24,6 +24,7 @@ POLL_SECONDS = 1.0
 """How often a worker looks for what other processes did: rows, a free upload lock, a flush."""
 
 _JOIN_SECONDS = 0.1
+_AT_FIRST_SECONDS = 0.5
 _PREPARING_SECONDS = 5.0
 """How long a fork waits for the thread's preparations."""
 
@@ -143,6 +144,7 @@ class Worker:
 
     def _run(self) -> None:
         try:
+            self._let_the_host_fork()
             while not self._stopping:
                 self._wait(self._round())
         finally:
@@ -151,6 +153,18 @@ class Worker:
             self._outbox.upload_lock.close()
             if self._then is not None:
                 self._then()
+
+    def _let_the_host_fork(self) -> None:
+        """Do nothing at first, unless somebody is in a hurry.
+
+        A server that loads the application and then forks its workers without Python's hooks, as
+        uWSGI does, may find this thread asleep, but neither in an import nor waiting for the
+        interpreter's lock: in the workers nobody would end that.
+        """
+        end = monotonic() + _AT_FIRST_SECONDS
+        while not (self._stopping or self._hurry) and (left := end - monotonic()) > 0:
+            self._sleep(left)
+        self._hurry = False
 
     def _round(self) -> Pause:
         """Be elected, then take one step."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from tracker import queries, validation
+from tracker import forks, queries, validation
 from tracker.errors import OutboxError, ValidationError
 from tracker.events import (
     AGENT_ACTIVITY,
@@ -276,8 +275,7 @@ def _forget_after_fork() -> None:
         memory.forget()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_after_fork)
+forks.in_child(_forget_after_fork)
 
 
 def _check_words(argument: str, value: object) -> list[str]:
