@@ -356,20 +356,25 @@ def _check_base_url(value: object, allow_insecure_http: bool) -> str:
     name = "base_url (SDK_BASE_URL)"
     if not isinstance(value, str):
         raise ConfigurationError(f"{name} is of type {type(value).__name__}; give a str")
+    # Looked for before the URL is taken apart: of a malformed one the error names any part.
+    if "@" in value:  # user:secret@host
+        raise ConfigurationError(
+            f"{name} carries credentials (an @); give the key as api_key instead, and write an @ "
+            "in a path as %40"
+        )
     try:
         parts = urlsplit(value.strip())
         host, port = parts.hostname, parts.port
     except ValueError as error:
         raise ConfigurationError(f"{name} is not a URL: {error}") from None
-    if parts.username is not None or "@" in value.partition("//")[0]:  # user:secret@host
-        raise ConfigurationError(f"{name} carries credentials; give the key as api_key instead")
+    value, query, _ = re.sub("[?#]", "?", value).partition("?")  # a query may hold a key
     if parts.scheme not in ("http", "https"):
         raise ConfigurationError(
             f"{name} is {value!r} with the scheme {parts.scheme!r}; "
             "give https://host or http://localhost:port"
         )
     whole = value.isascii() and value.strip().isprintable() and " " not in value.strip()
-    if not host or parts.query or parts.fragment or not whole:
+    if not host or query or not whole:
         raise ConfigurationError(
             f"{name} is {value!r}; give scheme, host, optional port and path prefix in ASCII, "
             "without spaces, query or fragment"

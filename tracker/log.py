@@ -2,15 +2,22 @@
 
 A stream that one thread writes to during a fork stays locked in the child for ever, and a child
 that logs to it hangs. So whoever logs here holds `lock`, and a fork waits for it.
+
+What is said is masked: an error's text may hold anything. A traceback becomes part of the message,
+for a handler would write out the exception as it is.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 import threading
+import traceback
 from typing import Any
 
 from tracker.errors import readable
+from tracker.redaction.lines import clean
+from tracker.redaction.uncut import Uncut
 
 lock = threading.RLock()
 """Held while a line is written. Taken last of all locks, and reentrant for signal handlers."""
@@ -41,9 +48,16 @@ def renew_lock() -> None:
 
 
 def _write(level: int, message: str, *arguments: Any, exc_info: bool = False) -> None:
-    if _logger.isEnabledFor(level):
-        with lock:
-            shown = (
-                each if isinstance(each, (int, float)) else readable(each) for each in arguments
-            )
-            _logger.log(level, message, *shown, exc_info=exc_info, stacklevel=3)
+    if not _logger.isEnabledFor(level):
+        return
+    shown = [each if isinstance(each, (int, float)) else clean(_text(each)) for each in arguments]
+    if exc_info and sys.exc_info()[0] is not None:
+        message += "\n%s"
+        shown.append(clean(readable(traceback.format_exc().rstrip())))
+    with lock:
+        _logger.log(level, message, *shown, stacklevel=3)
+
+
+def _text(value: object) -> str:
+    # A text that is still to be cut has to stay one.
+    return value if isinstance(value, Uncut) else readable(value)

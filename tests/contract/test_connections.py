@@ -372,5 +372,5 @@ def test_a_destination_that_raises_is_tried_again_and_named(config: MakeConfig) 
     with AgentPerformanceTracker(settings, destination=lambda: received) as tracker:
         assert (
             tracker.health().last_error
-            == "the destination failed: RuntimeError: [api key] is wrong"
+            == "the destination failed: RuntimeError: [secret:tracker_key:short] is wrong"
         )

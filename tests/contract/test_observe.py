@@ -489,5 +489,5 @@ def test_a_bug_in_the_tracker_does_no_harm(
     observed = tracker.observe(name="f")(lambda: 1)
     assert [observed() for _ in range(10)] == [1] * 10
     (said,) = [record for record in caplog.records if record.name == "tracker"]
-    assert said.getMessage() == "a call of f was not recorded: bug"
-    assert said.exc_info
+    assert said.getMessage().startswith("a call of f was not recorded: bug\nTraceback (most recent")
+    assert said.getMessage().endswith("AttributeError: bug")

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.stored import stored
 from tracker import canonical, validation
 from tracker.trackers.observe import Capture, capture, share
 
@@ -76,13 +77,13 @@ def test_what_json_cannot_hold_becomes_its_repr(value: Any, kept: Any) -> None:
 
 def test_what_is_long_is_cut_off_and_says_so() -> None:
     """Texts, lists, dicts, integers and bytes; nothing is left out in silence."""
-    assert capture("x" * 1000, 104) == "x" * 100 + "… (1,000 characters)"
+    assert stored(capture("x" * 1000, 104)) == "x" * 100 + "… (1,000 characters)"
     short = capture(list(range(1000)), 100)
     assert short[:3] == [0, 1, 2]
     assert short[-1] == f"… {1000 - len(short) + 1:,} more"
     short = capture({f"k{n}": n for n in range(1000)}, 100)
     assert short["…"] == f"{1000 - len(short) + 1:,} more"
-    assert len(capture(b"x" * 10_000_000, 1000)) < 300
+    assert len(stored(capture(b"x" * 10_000_000, 1000))) < 300
     assert isinstance(capture(10**5000, 1000), str)
 
 
@@ -90,7 +91,7 @@ def test_many_values_share_one_bound() -> None:
     """What one took, the next cannot have."""
     kept = Capture(30)
     assert kept.take("x" * 20) == "x" * 20
-    assert kept.take("y" * 20) == "yy… (20 characters)"
+    assert stored(kept.take("y" * 20)) == "yy… (20 characters)"
     assert kept.full
 
 
@@ -113,7 +114,7 @@ def test_many_values_share_one_bound() -> None:
 )
 def test_a_captured_value_takes_its_share_of_an_event_at_most(value: Any) -> None:
     """Four of them always fit into an event, and validation has nothing against them."""
-    kept = capture(value, share(1_048_576))
+    kept = stored(capture(value, share(1_048_576)))
     validation.check_json("kept", kept)
     size = len(canonical.encode({"kept": kept}).encode())
     assert size <= 1_048_576 // 4 + 200

@@ -9,12 +9,15 @@ from tracker import log
 from tracker.events import VOCABULARY
 from tracker.redaction import secrets
 from tracker.redaction.capture import without_content
+from tracker.redaction.own_keys import all_known, know
 from tracker.redaction.rules import MASK, candidates, mask
+from tracker.redaction.uncut import Uncut
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from tracker.config import APIConfig
+    from tracker.redaction.own_keys import OwnKey
     from tracker.redaction.rules import Gate, Rule
 
 CHOSEN = frozenset({"role", "severity", "status", "previous_status"})
@@ -27,6 +30,7 @@ CUSTOM_FAILED = "redaction_failed"
 """What is counted when one failed."""
 SECRETS = frozenset(rule.kind for gate in secrets.GATES for rule in gate.rules)
 """Kinds of secrets; other kinds that are counted, but for the two above, are of personal data."""
+_type = type  # the name is an argument's here
 SHORTEST = 6
 """Characters of the shortest thing that any rule finds."""
 
@@ -49,24 +53,27 @@ class Redactor:
         self._custom = tuple(config.redactors)
         self._capture = config.capture_content
         self._said: dict[int, object] = {}
-
-    @property
-    def idle(self) -> bool:
-        """Whether there is nothing to do, whatever the event."""
-        return not self._labels and not self._custom and self._capture
+        # Whatever `redaction` says: the README promises that the key is stored nowhere.
+        self._own = know(config.api_key, config.chain_key)
 
     def apply(self, type: str, data: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
         """Return the data to store, and what was masked in it, counted by kind.
 
-        The data given is never changed; it is returned as it is when there is nothing to mask.
+        What is to be cut (see `cut`) is cut when it is masked. The data given is never changed; it
+        is returned as it is when there is nothing to do.
         """
         counts: dict[str, int] = {}
         clean = data
-        labelled = self._candidates(type, data)
-        if labelled or self._custom:
-            walk = _Walk(labelled, self._custom, counts, self._complain)
-            masked = walk.data(data, own_names=type in VOCABULARY)
-            clean = masked if counts else data
+        strings = _strings(type, data)
+        if strings or self._custom:
+            long = Uncut in map(_type, strings)
+            text = "\n".join(strings)
+            own = [each for each in all_known(self._own) if each.found(text)]
+            labelled = self._candidates(text)
+            if long or own or labelled or self._custom:
+                walk = _Walk(own, labelled, self._custom, counts, self._complain)
+                masked = walk.data(data, own_names=type in VOCABULARY)
+                clean = masked if counts or long else data
         if not self._capture:
             clean = without_content(type, clean, data)
         if counts:
@@ -75,20 +82,7 @@ class Redactor:
             clean = {**clean, name: dict(sorted(counts.items()))}
         return clean, counts
 
-    def _candidates(self, type: str, data: Mapping[str, Any]) -> list[_Labelled]:
-        strings: list[str] = []
-        own = type in VOCABULARY
-        for name, value in data.items():
-            if not own:
-                strings.append(f"{name}=")
-            if isinstance(value, str):
-                if str.__len__(value) >= SHORTEST:
-                    strings.append(value)
-            elif isinstance(value, (dict, list, tuple)):
-                _collect(value, strings)
-        if not strings:
-            return []
-        text = "\n".join(strings)
+    def _candidates(self, text: str) -> list[_Labelled]:
         labelled = []
         for label, gates in self._labels:
             if rules := candidates(gates, text):
@@ -129,11 +123,13 @@ class _Walk:
 
     def __init__(
         self,
+        own: list[OwnKey],
         labelled: list[_Labelled],
         custom: tuple[Callable[[str], str], ...],
         counts: dict[str, int],
         complain: Callable[[int, Exception | None], None],
     ) -> None:
+        self._own = own
         self._labelled = labelled
         self._keyed = [
             _Labelled(label, keyed)
@@ -160,7 +156,7 @@ class _Walk:
         for label, rules in self._keyed:
             said = "".join((key, "=", value))
             if (clean := mask(rules, label, said, self._counts)) is not said:
-                value = clean[len(key) + 1 :]
+                return self._text(_like(value, clean[len(key) + 1 :]))
         return self._text(value)
 
     def _value(self, value: object) -> object:
@@ -184,7 +180,14 @@ class _Walk:
         return masked
 
     def _text(self, text: str) -> str:
+        if type(text) is Uncut:
+            return text.kept(self._masked(str.__str__(text)))
+        return self._masked(text)
+
+    def _masked(self, text: str) -> str:
         if str.__len__(text) >= SHORTEST:
+            for key in self._own:
+                text = key.hide(text, self._counts)
             for label, rules in self._labelled:
                 text = mask(rules, label, text, self._counts)
         for index, redactor in enumerate(self._custom):
@@ -220,6 +223,30 @@ class _Walk:
 def _personal(text: str) -> Counter[str]:
     """Return the masks for personal data in a text by kind."""
     return Counter(found["kind"] for found in MASK.finditer(text) if found["label"] == "pii")
+
+
+def _strings(type: str, data: Mapping[str, Any]) -> list[str]:
+    """Return the texts of an event's data, and its keys, each with a ``=`` behind it."""
+    strings: list[str] = []
+    own = type in VOCABULARY
+    for name, value in data.items():
+        if not own:
+            strings.append(f"{name}=")
+        if isinstance(value, str):
+            if str.__len__(value) >= SHORTEST:
+                strings.append(value)
+        elif isinstance(value, (dict, list, tuple)):
+            _collect(value, strings)
+    return strings
+
+
+def _like(value: str, clean: str) -> str:
+    """Return a text that has become `clean`, to be cut as `value` was to be."""
+    if type(value) is not Uncut:
+        return clean
+    uncut = Uncut(clean)
+    uncut.most, uncut.mark = value.most, value.mark
+    return uncut
 
 
 def _collect(value: object, strings: list[str]) -> None:

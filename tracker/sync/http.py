@@ -7,6 +7,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import requests
 import urllib3.exceptions
@@ -14,9 +15,11 @@ import urllib3.exceptions
 from tracker._version import __version__
 from tracker.clock import monotonic
 from tracker.config import is_loopback
+from tracker.redaction.own_keys import know
 from tracker.sync.compression import compress, decompress
 from tracker.sync.deadline import deadline, expired
 from tracker.sync.destination import Delivery, Outcome
+from tracker.sync.proxies import without_passwords
 from tracker.sync.receipts import PROTOCOL, one_line, read_answer, read_object
 from tracker.sync.transport import Adapter
 
@@ -30,8 +33,15 @@ _FRESH_SECONDS = 1.0
 """How old a body may be that was made in advance: it says when it is sent."""
 _MOST_ANSWER_BYTES = 1024 * 1024
 _OTHER_PROTOCOL = "the server does not speak this protocol"
-_FAILURES = (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError)
-"""ValueError: a proxy's URL that cannot be parsed, or a name that no resolver takes."""
+_FAILURES = (
+    requests.RequestException,
+    urllib3.exceptions.HTTPError,
+    OSError,
+    ValueError,
+    TypeError,
+)
+"""ValueError: a proxy's URL that cannot be parsed, or a name that no resolver takes. TypeError: a
+proxy's URL without a host."""
 
 _CONNECTING = (requests.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError)
 _TIMEOUTS = (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)
@@ -65,6 +75,7 @@ class HTTPDestination:
     def __init__(self, config: APIConfig, outbox_id: str, api_key: str | None = None) -> None:
         self._config = config
         self._api_key = config.api_key if api_key is None else api_key
+        know(self._api_key, config.chain_key)
         self._head = (
             f'{{"protocol":{PROTOCOL},"client_id":{json.dumps(config.client_id)},'
             f'"outbox_id":{json.dumps(outbox_id)},"sent_at_ms":'
@@ -111,7 +122,7 @@ class HTTPDestination:
                 status, answer_headers, answer = self._request("POST", "/v1/events", headers, body)
             except _FAILURES as error:
                 return self._failed(error)
-        return read_answer(status, answer_headers, answer, upload.event_ids, self._api_key)
+        return read_answer(status, answer_headers, answer, upload.event_ids)
 
     def _make_ready(self, following: Callable[[], Upload | None] | None) -> None:
         """Encode the next batch while the server works on this one."""
@@ -146,7 +157,7 @@ class HTTPDestination:
             except _FAILURES as error:
                 return self._failed(error)
         if status != 200:
-            return read_answer(status, headers, answer, (), self._api_key)
+            return read_answer(status, headers, answer, ())
         found = read_object(answer)
         return Delivery(Outcome.UNEXPECTED, _OTHER_PROTOCOL) if found is None else found
 
@@ -188,7 +199,13 @@ class HTTPDestination:
                 f"total_timeout ({self._config.total_timeout:g} s)",
             )
         outcome = Outcome.STALE if self._adapter.went_stale else Outcome.UNAVAILABLE
-        return Delivery(outcome, _describe(causes[-1], self._api_key))
+        return Delivery(outcome, self._describe(causes[-1]))
+
+    def _describe(self, error: BaseException) -> str:
+        """Say in one line what went wrong."""
+        proxies = getproxies() if self._proxies is None else self._proxies
+        text = without_passwords(str(error).split("\n")[0], proxies.values())
+        return f"no answer from the server: {type(error).__name__}: {one_line(text)}"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -198,9 +215,3 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         yield found
         inner = getattr(found, "reason", None) or found.__cause__ or found.__context__
         found = None if inner is found else inner
-
-
-def _describe(error: BaseException, secret: str) -> str:
-    """Say in one line what went wrong."""
-    text = one_line(str(error).split("\n")[0], secret)
-    return f"no answer from the server: {type(error).__name__}: {text}"

@@ -20,10 +20,9 @@ class MadeDestination:
     `prepare` tries again, for what is missing may come back: a file of certificates, say.
     """
 
-    def __init__(self, make: Callable[[], Destination], secret: str) -> None:
-        """Take what makes it, and the API key, which no cause may hold."""
+    def __init__(self, make: Callable[[], Destination]) -> None:
+        """Take what makes it."""
         self._make = make
-        self._secret = secret
         self._made: Destination | None = None
         self._problem = ""
         self._told = ""
@@ -52,7 +51,7 @@ class MadeDestination:
 
     def _tell(self, what: str, error: Exception) -> str:
         """Return one line; the traceback of what may be a bug is logged, once in a row."""
-        told = f"{what}: {type(error).__name__}: {one_line(error, self._secret)}"
+        told = f"{what}: {type(error).__name__}: {one_line(error)}"
         if told != self._told:
             self._told = told
             if not isinstance(error, OSError):

@@ -7,6 +7,8 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
+from tracker.redaction.lines import clean
+from tracker.redaction.uncut import ROOM, cut
 from tracker.sync.destination import Delivery, Outcome, Rejection
 
 if TYPE_CHECKING:
@@ -24,16 +26,15 @@ def read_answer(
     headers: Mapping[str, str],
     body: bytes,
     event_ids: Sequence[str],
-    secret: str = "",
 ) -> Delivery:
     """Return what an answer means for a batch of `event_ids`, by PROTOCOL version 1.
 
-    `headers` compares names without case. A body that is cut off or not JSON counts as none.
-    `secret`, the API key, is blotted out should the server have put it into its answer.
+    `headers` compares names without case. A body that is cut off or not JSON counts as none. Keys
+    and passwords that the server put into its answer are masked.
     """
     if status == 200:
-        return _read_receipt(body, event_ids, secret)
-    code, message = _read_error(body, secret)
+        return _read_receipt(body, event_ids)
+    code, message = _read_error(body)
     cause = f"the server answered {status}" + (f" {code}: {message}" if code else "")
     retry_after = _read_retry_after(headers)
     if status in (400, 422) and code:
@@ -47,24 +48,23 @@ def read_answer(
     if status in _COME_BACK or 500 <= status <= 599:
         return Delivery(Outcome.UNAVAILABLE, cause, code, (), retry_after)
     if 300 <= status <= 399:
-        cause += f" (redirect to {one_line(headers.get('location', '?'), secret)}, not followed)"
+        cause += f" (redirect to {one_line(headers.get('location', '?'))}, not followed)"
     return Delivery(Outcome.UNEXPECTED, cause, code, (), retry_after)
 
 
-def one_line(words: object, secret: str = "") -> str:
+def one_line(words: object) -> str:
     """Return a server's words fit to be stored and shown: one printable line, not too long.
 
     SQLite can store no lone surrogate, a log should show no escape sequence, and nothing may show
-    the `secret`. It is looked for before the line is cut, lest a part of it stay at the end.
+    the API key, a password or another secret. Those are masked before the line is cut.
     """
-    text = str(words)
-    if secret:
-        text = text.replace(secret, "[api key]")
-    text = text[:_MOST_TEXT]
-    return "".join(letter if letter.isprintable() else " " for letter in text)
+    text = "".join(
+        letter if letter.isprintable() else " " for letter in str(words)[: _MOST_TEXT + ROOM]
+    )
+    return clean(cut(text, _MOST_TEXT, mark="…"))
 
 
-def _read_receipt(body: bytes, event_ids: Sequence[str], secret: str) -> Delivery:
+def _read_receipt(body: bytes, event_ids: Sequence[str]) -> Delivery:
     receipt = read_object(body)
     problem = "it is not a JSON object" if receipt is None else _fault(receipt, event_ids)
     if receipt is None or problem:
@@ -76,8 +76,8 @@ def _read_receipt(body: bytes, event_ids: Sequence[str], secret: str) -> Deliver
     rejected = [
         Rejection(
             item["event_id"],
-            one_line(item.get("code") or "rejected", secret),
-            one_line(item.get("message") or "", secret),
+            one_line(item.get("code") or "rejected"),
+            one_line(item.get("message") or ""),
         )
         for item in receipt["rejected"]
     ]
@@ -109,13 +109,13 @@ def _fault(receipt: dict[str, Any], event_ids: Sequence[str]) -> str | None:
     return None
 
 
-def _read_error(body: bytes, secret: str) -> tuple[str, str]:
+def _read_error(body: bytes) -> tuple[str, str]:
     """Return code and message of a protocol error body; empty texts if it is none."""
     answer = read_object(body)
     error = answer.get("error") if answer else None
     if not isinstance(error, dict) or not isinstance(error.get("code"), str) or not error["code"]:
         return "", ""
-    return one_line(error["code"], secret), one_line(error.get("message", ""), secret)
+    return one_line(error["code"]), one_line(error.get("message", ""))
 
 
 def read_object(body: bytes) -> dict[str, Any] | None:

@@ -197,14 +197,14 @@ class Worker:
             from tracker.sync.uploader import Uploader
 
             if self._uploader is None:
-                self._destination = MadeDestination(self._make_destination, self._config.api_key)
+                self._destination = MadeDestination(self._make_destination)
                 self._uploader = Uploader(self._outbox, self._config, self._destination)
             outbox_id = self._outbox.owner.outbox_id
             if self._renew or self._uploader.outbox_id != outbox_id:
                 self._renew = False
                 self._uploader.outbox_id = outbox_id
                 self._destination.close()
-                self._destination = MadeDestination(self._make_destination, self._config.api_key)
+                self._destination = MadeDestination(self._make_destination)
                 self._uploader.destination = self._destination
             self._destination.prepare()
             return self._uploader

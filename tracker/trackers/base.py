@@ -56,8 +56,7 @@ class BaseTracker:
         destination: Callable[[], Destination] | None = None,
     ) -> None:
         settings = settings_of(config)
-        redactor = Redactor(settings)
-        self._redactor = None if redactor.idle else redactor
+        self._redactor = Redactor(settings)
         self._closed = False
         self._client: Recorder = connect(settings, self, destination)
 
@@ -179,9 +178,7 @@ class BaseTracker:
         kept = data
         if None in data.values():
             kept = {name: data[name] for name in data if data[name] is not None or name in nullable}
-        masked: dict[str, int] = {}
-        if self._redactor is not None:
-            kept, masked = self._redactor.apply(type, kept)
+        kept, masked = self._redactor.apply(type, kept)
         event = make_event(
             type,
             kept,

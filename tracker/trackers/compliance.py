@@ -134,6 +134,5 @@ class ComplianceTracker(AuditExport):
         if reason is not None:
             said["reason"] = validation.check_text("reason", reason)
         self._check_open()
-        if self._redactor is not None:
-            said, _ = self._redactor.apply(COMPLIANCE_ERASED, said)
+        said, _ = self._redactor.apply(COMPLIANCE_ERASED, said)
         return self._client.erase(checked, said)

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 from tracker import context, log, validation
 from tracker.errors import TrackerError, ValidationError
 from tracker.ids import new_id
+from tracker.redaction.uncut import cut
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -30,13 +31,20 @@ UNKNOWN: Any = object()
 _said: WeakKeyDictionary[BaseTracker, set[tuple[type, str]]] = WeakKeyDictionary()
 
 
-def error_text(error: BaseException) -> str:
-    """Return what an exception says, whatever it is, as text that can be stored."""
+def error_text(
+    error: BaseException, characters: int = MAX_ERROR_TEXT, *, with_type: bool = False
+) -> str:
+    """Return what an exception says, whatever it is, as text that can be stored.
+
+    Where it is too long it is cut, when it is masked.
+    """
     try:
         text = str(error)
     except Exception as trouble:  # noqa: BLE001 - the exception is somebody else's code
         text = f"<a {type(error).__name__} whose text cannot be had: {type(trouble).__name__}>"
-    return text[:MAX_ERROR_TEXT].encode(errors="backslashreplace").decode()
+    if with_type:
+        text = f"{type(error).__name__}: {text}"
+    return cut(text, min(characters, MAX_ERROR_TEXT))
 
 
 def say_once(tracker: BaseTracker, what: str, error: Exception) -> None:
@@ -348,7 +356,7 @@ class BaseToolCall:
     def _finish(self, error: BaseException | None) -> None:
         self._duration_ms = None if self._began is None else _since(self._began)
         if error is not None and self.error is None:
-            self.error = f"{type(error).__name__}: {error_text(error)}"
+            self.error = error_text(error, with_type=True)
         with behind(error, self._tracker, f"the failed call of {self._name!r}"):
             self._record()
 

@@ -29,6 +29,7 @@ import functools
 import inspect
 import math
 import reprlib
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ from tracker import context
 from tracker.context import Call, Scope
 from tracker.errors import ValidationError
 from tracker.ids import new_id
+from tracker.redaction.uncut import ROOM, cut, cut_length
 from tracker.trackers.conversation import error_text, say_once
 from tracker.validation import MAX_ID_LENGTH, MAX_INTEGER_BITS
 
@@ -54,6 +56,9 @@ if TYPE_CHECKING:
 FUNCTION_OBSERVED = "function.observed"
 
 _MAX_DEPTH = 32
+_MAX_REPR = 1_000
+_MAX_BYTES = 200
+_MAX_KEY = 1_000
 _NODE = 4
 """Characters that a value costs besides its own."""
 
@@ -105,7 +110,8 @@ class Capture:
             return self._dict(value, depth)
         if depth < _MAX_DEPTH and isinstance(value, (list, tuple)):
             return self._list(value, depth)
-        return self._text(_shown(value))
+        most = _MAX_BYTES if isinstance(value, (bytes, bytearray)) else _MAX_REPR
+        return self._text(_shown(value), most)
 
     def _dict(self, value: dict[Any, Any], depth: int) -> dict[str, Any]:
         kept: dict[str, Any] = {}
@@ -113,7 +119,7 @@ class Capture:
             if self.full:
                 kept["…"] = f"{len(value) - len(kept):,} more"
                 break
-            kept[self._text(key if isinstance(key, str) else _shown(key))] = self._of(
+            kept[self._text(key if isinstance(key, str) else _shown(key), _MAX_KEY)] = self._of(
                 item, depth + 1
             )
         return kept
@@ -127,22 +133,24 @@ class Capture:
             kept.append(self._of(item, depth + 1))
         return kept
 
-    def _text(self, text: str) -> str:
-        most = max(self._left, 0)
-        if len(text) > most:
-            text = f"{text[:most]}… ({len(text):,} characters)"
-        if not text.isascii():
-            text = text.encode(errors="backslashreplace").decode()
-        self._left -= len(text)
+    def _text(self, text: str, most: int = sys.maxsize) -> str:
+        text = cut(text, min(max(self._left, 0), most))
+        self._left -= cut_length(text)
         return text
 
 
 _repr = reprlib.Repr()
-_repr.maxother = _repr.maxstring = _repr.maxlong = 1000
+# Far more than is kept: a text may only be cut when it is masked.
+_repr.maxother = _repr.maxstring = 2 * ROOM
+_repr.maxlong = _MAX_REPR
 
 
 def _shown(value: object) -> str:
-    return f"{value[:200]!r}" if isinstance(value, (bytes, bytearray)) else _repr.repr(value)
+    return (
+        f"{value[: _MAX_BYTES + ROOM]!r}"
+        if isinstance(value, (bytes, bytearray))
+        else _repr.repr(value)
+    )
 
 
 class Observer:
@@ -164,7 +172,7 @@ class Observer:
         if not callable(function) or inspect.isclass(function):
             raise ValidationError(
                 "function",
-                f"is {_shown(function)}; give a function, and put @classmethod above @observe",
+                f"is {reprlib.repr(function)}; give a function, and put @classmethod above it",
             )
         self.tracker = tracker
         self.agent_id = agent_id
@@ -347,7 +355,7 @@ class Observation:
         """Record the call, and end the conversation if it is the call's own. Never raises."""
         self._data["duration_ms"] = round((time.monotonic() - self._began) * 1000, 2)
         if error is not None:
-            self._data["error"] = error_text(error)[: self._characters]
+            self._data["error"] = error_text(error, self._characters)
             self._data["error_type"] = type(error).__name__
         self._data.update(self._output(result, error))
         self._record(error)

@@ -18,6 +18,7 @@ from tracker.events import (
     TOOL_CALLED,
 )
 from tracker.ids import new_id
+from tracker.redaction.uncut import Uncut
 from tracker.trackers.conversation import ActiveConversation, error_text
 from tracker.trackers.observe import Observer
 from tracker.trackers.reading import ReadingTracker
@@ -346,7 +347,10 @@ class AgentPerformanceTracker(ReadingTracker):
             "name": validation.check_id("name", name),
             "arguments": validation.check_json("arguments", arguments),
             "result": validation.check_json("result", result),
-            "error": validation.optional(validation.check_text, "error", error),
+            # A tool block's own is as it should be, and still to be cut.
+            "error": error
+            if isinstance(error, Uncut)
+            else validation.optional(validation.check_text, "error", error),
             "duration_ms": validation.optional(
                 validation.check_milliseconds, "duration_ms", duration_ms
             ),
@@ -403,9 +407,11 @@ class AgentPerformanceTracker(ReadingTracker):
             if exception is None:
                 raise ValidationError("error_message", "is None; give error_message or exception")
             error_message = error_text(exception)
+        else:
+            error_message = validation.check_text("error_message", error_message)
         data = {
             "error_type": None if exception is None else type(exception).__name__,
-            "error_message": validation.check_text("error_message", error_message),
+            "error_message": error_message,
             "metadata": validation.optional(validation.check_metadata, "metadata", metadata),
         }
         event_id = self._record_in(session_id, CONVERSATION_FAILED, data)

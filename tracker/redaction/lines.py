@@ -1,0 +1,24 @@
+"""`clean`: what the SDK says of itself, in log lines and in `status`, without secrets."""
+
+from __future__ import annotations
+
+import re
+
+from tracker.redaction import secrets
+from tracker.redaction.own_keys import all_known
+from tracker.redaction.rules import candidates, mask
+from tracker.redaction.uncut import Uncut
+
+_USER_INFO = re.compile(r"(?<=://)[^\s\"'<>\\]{0,2048}@")
+"""Up to the last at sign: in a malformed URL a password may hold anything."""
+
+
+def clean(text: str) -> str:
+    """Return `text` without the SDK's own keys, secrets that a rule knows, and users in URLs."""
+    counts: dict[str, int] = {}
+    masked = str.__str__(text)
+    for key in all_known():
+        masked = key.hide(masked, counts)
+    masked = mask(candidates(secrets.GATES, masked), "secret", masked, counts)
+    masked = _USER_INFO.sub("[user]@", masked)
+    return text.kept(masked) if type(text) is Uncut else masked
