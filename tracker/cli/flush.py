@@ -74,9 +74,12 @@ def flush(place: Place, timeout: float, *, as_json: bool) -> None:
 
 def _flush(target: Target, timeout: float) -> _Outcome:
     from tracker.client import Client, connect
+    from tracker.outbox import backup
 
     # Before connecting: from then on the worker delivers.
     with opened(target) as outbox:
+        with outbox.reading() as connection:
+            backup.refuse(connection, target.path)
         before, sync = _look(outbox)
     after = before
     if before.pending:

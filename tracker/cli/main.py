@@ -32,6 +32,8 @@ _LAZY = {
     "prune": "tracker.cli.maintenance:prune",
     "migrate": "tracker.cli.maintenance:migrate",
     "rebind": "tracker.cli.maintenance:rebind",
+    "backup": "tracker.cli.backup:backup",
+    "restore": "tracker.cli.backup:restore",
     "path": "tracker.cli.maintenance:path",
     "demo": "tracker.cli.demo:demo",
 }

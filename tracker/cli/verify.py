@@ -137,6 +137,7 @@ def _verify_outbox(place: Place, keys: Sequence[bytes], *, against: bool, as_jso
     from tracker.outbox import integrity
 
     target = existing(place)
+    copied = not target.path.with_name(f"{target.path.name}.lock").exists()
     compared = None
     with opened(target) as outbox:
         with outbox.snapshot() as connection:
@@ -149,6 +150,11 @@ def _verify_outbox(place: Place, keys: Sequence[bytes], *, against: bool, as_jso
         echo_json(_as_dict(target, report, problems, compared))
     else:
         _print_outbox(report, compared)
+        if copied:
+            click.echo(
+                f"no application has used this file here. If it is a copy made without its -wal, "
+                f"what came after seq {report.last_seq:,} is missing"
+            )
         print_findings(problems, report.unproven, "outbox")
     return exit_code(problems, report.unproven)
 

@@ -43,6 +43,7 @@ def copy(connection: sqlite3.Connection, path: Path) -> None:
     with contextlib.closing(connect(path.absolute(), "mode=rw")) as target:
         connection.backup(target)
     with contextlib.closing(connect(path.absolute(), "mode=rw")) as target:
+        target.execute("PRAGMA journal_mode=WAL").close()
         found = target.execute("PRAGMA integrity_check(1)").fetchone()
         if found != ("ok",):
             raise sqlite3.DatabaseError(f"database disk image is malformed: {found}")

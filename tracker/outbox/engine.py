@@ -46,8 +46,13 @@ class OutboxConnection(sqlite3.Connection):
     _ended = False
 
     def hold(self, path: Path, *, find: bool) -> None:
-        """Read something, so that SQLite opens the log; hold the files; see `held_files.hold`."""
+        """Read something, so that SQLite opens the log; hold the files; see `held_files.hold`.
+
+        A copy by ``VACUUM INTO`` has no log until it is written to.
+        """
         self.execute("SELECT 1 FROM sqlite_master LIMIT 1").close()
+        if self.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+            return
         self.held = held_files.hold(path, find=find)
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from tracker.errors import (
     OutboxError,
     TrackerClosedError,
 )
-from tracker.outbox import condition, held_files, moves, open_files, owner, planted, schema
+from tracker.outbox import backup, condition, held_files, moves, open_files, owner, planted, schema
 from tracker.outbox.ballast import is_disk_full
 from tracker.outbox.engine import make_engine
 from tracker.outbox.group_commit import GroupCommit
@@ -146,6 +146,8 @@ class OutboxFile:
             self._prepare()
             with self.reading() as connection:
                 self.owner = owner.read(connection)
+                if self._check_owner_too:
+                    backup.refuse(connection, self.path)
         except (SQLAlchemyError, sqlite3.Error, OSError) as error:
             raise schema.explain(self.path, error) from error
         if self._check_owner_too:

@@ -1,0 +1,71 @@
+"""``tracker-sync backup`` and ``restore``: a copy of an outbox, and an outbox of a copy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tracker.cli.command import Command, Place
+from tracker.cli.context import existing, find, opened, read_owner
+from tracker.cli.output import events
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+
+@click.command(
+    cls=Command,
+    examples=["tracker-sync backup /mnt/backup/events.sqlite3"],
+    exits={0: "the backup is there, whole", 1: "it is not: no outbox, no room, or a file is there"},
+)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.pass_obj
+def backup(place: Place, file: Path) -> None:
+    """Copy the outbox to FILE while applications go on.
+
+    The copy is one file and says that it is a backup: commands that read work on it, but nothing
+    is uploaded from it and no application takes it for its outbox. `restore` makes an outbox of it.
+    """
+    from tracker.outbox import backup as backups
+    from tracker.outbox.transaction import driver_of
+
+    target = existing(place)
+    with opened(target) as outbox, outbox.snapshot() as connection:
+        backups.make(driver_of(connection), file, target.path)
+        click.echo(f"{file}: {_contents(connection)}")
+
+
+def _contents(connection: Connection) -> str:
+    from tracker.outbox import account
+
+    book = account.read(connection)
+    return f"{events(book.accepted)}, {book.pending:,} of them pending"
+
+
+@click.command(
+    cls=Command,
+    examples=["tracker-sync --outbox events.sqlite3 restore /mnt/backup/events.sqlite3"],
+    exits={0: "the outbox is there, whole", 1: "it is not: FILE is no outbox, or one is there"},
+)
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.pass_obj
+def restore(place: Place, file: Path) -> None:
+    """Make an outbox of the backup FILE, under a new outbox id.
+
+    What is pending in it is uploaded by the next application or `tracker-sync flush`. What the
+    collector has already it drops, by event id. An outbox that is there is never replaced.
+    """
+    from tracker.outbox import backup as backups
+    from tracker.outbox.engine import make_engine
+    from tracker.outbox.transaction import driver_of
+
+    read_owner(file)  # refuses what is no outbox
+    target = find(place)
+    if not target.settled:
+        raise click.UsageError("name the outbox to make, with --outbox or SDK_OUTBOX_PATH")
+    target.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with make_engine(file, "full", writer=False).connect() as connection:
+        backups.restore(driver_of(connection), target.path)
+        click.echo(f"{target.path}: {_contents(connection)}")
