@@ -52,6 +52,8 @@ def test_all_commands_are_there() -> None:
             "prune",
             "migrate",
             "rebind",
+            "backup",
+            "restore",
             "path",
             "demo",
         ],
