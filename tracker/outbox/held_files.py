@@ -23,6 +23,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, TypeAlias
 
+from tracker import forks
 from tracker.outbox.open_files import LostFilesError
 
 if TYPE_CHECKING:
@@ -314,4 +315,4 @@ def _forget_after_fork() -> None:
     _held.clear()
 
 
-os.register_at_fork(after_in_child=_forget_after_fork)
+forks.in_child(_forget_after_fork)
