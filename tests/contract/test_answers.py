@@ -436,7 +436,7 @@ def test_retry_after_is_kept_and_a_flush_does_not_shorten_it(
         (date_in(-100, server_clock=1e9), -0.1, 1),
         ({"Retry-After": "-5"}, -0.1, 1),
         ({"Retry-After": "soon"}, -0.1, 1),
-        ({"Retry-After": "1.5"}, -0.1, 1),
+        ({"Retry-After": "119.5"}, 119, 121),
         ({"Retry-After": "Wed, 99 Foo 2026"}, -0.1, 1),
     ],
 )

@@ -197,13 +197,14 @@ def test_a_fresh_connection_that_ends_is_a_failure(
 ) -> None:
     """Otherwise a server that is breaking down would be asked twice each time."""
     scripted_server.script(receipt(), end, end)
-    settings = config(base_url=scripted_server.url, backoff_base=NEVER, backoff_cap=NEVER)
-    with AgentPerformanceTracker(settings) as tracker:
-        tracker.start_conversation("agent-1")
-        tracker.flush(10)
-        tracker.start_conversation("agent-1")
-        assert tracker.close(timeout=10).pending == 1
-    assert len(scripted_server.requests) == 3
+    with opened(config(base_url=scripted_server.url)) as destination:
+        outcomes = [destination.send(UPLOAD).outcome for _ in range(4)]
+    assert outcomes == [
+        Outcome.DELIVERED,
+        Outcome.STALE,
+        Outcome.UNAVAILABLE,
+        Outcome.DELIVERED,
+    ]
 
 
 @pytest.mark.parametrize("bad", [cut(receipt(), after=5), cut(receipt(), after=100, reset=True)])
@@ -353,24 +354,25 @@ def test_a_destination_that_cannot_be_made_is_tried_again_and_named(
 
 def test_a_destination_that_raises_is_tried_again_and_named(config: MakeConfig) -> None:
     """One of the host's own may do so; closing does not wait for it."""
-    errors = [RuntimeError("not yet, test-key"), ValueError("nor now")]
+    errors: list[Exception] = [RuntimeError("not yet, test-key"), ValueError("nor now")]
+    settings = config(backoff_base=NEVER, backoff_cap=NEVER)
 
     def decide(_: Upload) -> Delivery:
         if errors:
             raise errors.pop(0)
         return Delivery(Outcome.DELIVERED)
 
+    def refuse(_: Upload) -> Delivery:
+        raise RuntimeError("test-key is wrong")
+
     received = RecordingDestination(decide)
     with AgentPerformanceTracker(config(), destination=lambda: received) as tracker:
         tracker.start_conversation("agent-1")
         assert tracker.flush(10).pending == 0
-    errors.append(RuntimeError("test-key is wrong"))
-    settings = config(backoff_base=NEVER, backoff_cap=NEVER)
-    tracker = AgentPerformanceTracker(settings, destination=lambda: received)
+    broken = RecordingDestination(refuse)
+    tracker = AgentPerformanceTracker(settings, destination=lambda: broken)
     tracker.start_conversation("agent-1")
     assert tracker.close(timeout=10).pending == 1
-    with AgentPerformanceTracker(settings, destination=lambda: received) as tracker:
-        assert (
-            tracker.health().last_error
-            == "the destination failed: RuntimeError: [secret:tracker_key:short] is wrong"
-        )
+    with AgentPerformanceTracker(settings, destination=lambda: broken) as tracker:
+        said = tracker.health().last_error
+    assert said == "the destination failed: RuntimeError: [secret:tracker_key:short] is wrong"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -136,7 +137,7 @@ def _read_retry_after(headers: Mapping[str, str]) -> float | None:
     value = headers.get("retry-after", "").strip()
     if not value:
         return None
-    if value.isdecimal() and value.isascii():
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", value):  # some servers send fractions
         return float(value[:9])
     until = _read_date(value)
     if until is None:
