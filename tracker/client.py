@@ -13,6 +13,7 @@ from tracker import forks, log
 from tracker.erasure import ErasureResult, subject_of
 from tracker.errors import ConfigurationError, OutboxDamagedError, OutboxError
 from tracker.health import Health
+from tracker.outbox import account
 from tracker.outbox.moves import identity
 from tracker.outbox.outbox import Outbox
 from tracker.outbox.schema import empty_outbox
@@ -81,8 +82,18 @@ class Client:
         self.sessions = Sessions(self.outbox)
         self.worker = Worker(self.outbox, config, destination or self._http)
         self.outbox.on_commit = self.worker.wake
+        self._told = self._settled_so_far()
         _living.add(self)
         self.worker.start()
+
+    def _settled_so_far(self) -> tuple[int, int] | None:
+        """Return how many events are delivered and dead; None if that cannot be read now."""
+        try:
+            with self.outbox.reading() as connection:
+                book = account.read(connection)
+        except OutboxError:
+            return None  # the first flush counts from its own start
+        return book.delivered, book.dead
 
     def _http(self) -> Destination:
         from tracker.sync.http import HTTPDestination  # requests: only where it is needed
@@ -151,10 +162,23 @@ class Client:
         """Wait until what is pending now is settled; see `Flush`."""
         forks.check()
         try:
-            return Flush(self.outbox, self.worker).wait(timeout)
+            flush = Flush(self.outbox, self.worker)
+            return self._since_the_last(flush, flush.wait(timeout))
         except OutboxDamagedError:
             self.outbox.look(now=True)
-        return Flush(self.outbox, self.worker).wait(timeout)
+        flush = Flush(self.outbox, self.worker)
+        return self._since_the_last(flush, flush.wait(timeout))
+
+    def _since_the_last(self, flush: Flush, result: FlushResult) -> FlushResult:
+        """Add to a result what was settled before the call and told by no result yet."""
+        before = flush.settled_before
+        told = before if self._told is None else self._told
+        self._told = (before[0] + result.delivered, before[1] + result.dead)
+        return dataclasses.replace(
+            result,
+            delivered=result.delivered + max(0, before[0] - told[0]),
+            dead=result.dead + max(0, before[1] - told[1]),
+        )
 
     def health(self) -> Health:
         """Return how outbox and uploading stand; see `BaseTracker.health`."""
@@ -190,7 +214,8 @@ class Client:
 
     def _stop(self, timeout: float, then: Callable[[], None]) -> FlushResult:
         try:
-            return Flush(self.outbox, self.worker).wait(timeout, patient=False)
+            flush = Flush(self.outbox, self.worker)
+            return self._since_the_last(flush, flush.wait(timeout, patient=False))
         except OutboxError as error:
             log.error("while closing: %s", error)
             return FlushResult()

@@ -6,7 +6,7 @@ import os
 import uuid
 from typing import TYPE_CHECKING
 
-from tracker import ownership
+from tracker import log, ownership
 from tracker.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -29,6 +29,11 @@ def load_or_create(folder: Path) -> str:
         ownership.create_folder(folder)
         if not path.exists():
             _create(path)
+            log.warning(
+                "no client id is configured: one was made and is kept in %s. An outbox belongs to "
+                "its client id: set SDK_CLIENT_ID now, rather than once events wait",
+                path,
+            )
         kept = path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(

@@ -336,3 +336,28 @@ def test_a_receipt_is_not_asked_for_twice(config: MakeConfig) -> None:
         assert tracker.flush(timeout=30).pending == 0
         tracker.close()
     assert destination.sizes == [1]
+
+
+def uploaded(tracker: AgentPerformanceTracker) -> None:
+    """Wait until the background thread has sent everything."""
+    end = time.monotonic() + 20
+    while tracker.health().pending and time.monotonic() < end:
+        time.sleep(0.005)
+    assert tracker.health().pending == 0
+
+
+def test_a_flush_after_the_upload_tells_what_was_uploaded(config: MakeConfig) -> None:
+    """What the background thread sent since the last flush counts, and counts once."""
+    received = RecordingDestination()
+    with AgentPerformanceTracker(
+        config(flush_interval=0.01), destination=lambda: received
+    ) as tracker:
+        for expected in (3, 2):
+            for _ in range(expected):
+                tracker.track("thing.happened")
+            uploaded(tracker)
+            assert tracker.flush(10) == FlushResult(delivered=expected)
+        assert tracker.flush(10) == FlushResult()
+        tracker.track("thing.happened")
+        uploaded(tracker)
+        assert tracker.close(10) == FlushResult(delivered=1)

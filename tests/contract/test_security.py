@@ -118,7 +118,7 @@ def test_secrets_in_details_are_masked_and_not_reported_again(
 def test_unclosed_are_those_opened_and_not_closed_after(
     security: SecurityTracker, performance: AgentPerformanceTracker
 ) -> None:
-    """Ended and failed ones are closed, until they are resumed; each is named once."""
+    """Ended and failed ones are closed, until they are resumed; one without a start is open."""
     for session in ("open", "ended", "failed", "resumed", "twice"):
         performance.start_conversation("agent-1", session_id=session, user_id="user-1")
     performance.log_user_message("open", "anyone there?")
@@ -130,7 +130,7 @@ def test_unclosed_are_those_opened_and_not_closed_after(
     performance.resume_conversation("resumed")
     performance.resume_conversation("twice")
     found = security.get_unclosed_sessions(older_than=0)
-    assert ids(found) == ["open", "resumed", "twice"]
+    assert ids(found) == ["open", "never started", "resumed", "twice"]
     assert (found[0].agent_id, found[0].user_id) == ("agent-1", "user-1")
     assert found[0].opened_at_ms <= found[0].last_event_ms
 

@@ -11,7 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from tests.support.cli import NOON_MS, an_event, call, call_json, fill
+from tracker import Tracker
 from tracker.cli.main import cli
+from tracker.testing import RecordingDestination
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -227,3 +229,33 @@ def test_no_event_steers_the_terminal(config: MakeConfig) -> None:
         assert shown.exit_code == 0
         assert not set("\x1b\x9b\u202e") & set(shown.stdout)
     assert "(erased)" in call("--outbox", path, "conversation", "s").stdout
+
+
+def test_open_has_one_meaning(config: MakeConfig) -> None:
+    """A conversation without a start, or of tool calls alone, is open wherever open ones show."""
+    with Tracker(config(), destination=RecordingDestination) as tracker:
+        talk = tracker.performance
+        for session in ("started", "ended", "resumed"):
+            talk.start_conversation("agent-1", session_id=session)
+        talk.end_conversation("ended")
+        talk.record_failed_session("resumed", "broke")
+        talk.resume_conversation("resumed")
+        talk.log_user_message("only a message", "hello")
+        talk.log_tool_call("only a tool call", "find", {})
+        tracker.operations.log_activity("agent-2", "idling", session_id="no conversation")
+        unclosed = tracker.security.get_unclosed_sessions(older_than=0)
+        named = {whole.session_id for whole in talk.list_conversations(status="open")}
+        assert talk.get_metrics().open == len(named) == 4
+        assert {each.session_id for each in unclosed} == named
+    path = config().outbox_path
+    assert len(call_json("--outbox", path, "unclosed")) == 4
+    assert call("--outbox", path, "unclosed", "--idle", "2h").stdout == (
+        "4 conversations are open, none of them idle for so long\n"
+    )
+
+
+def test_an_agent_of_which_only_conversations_are_known_is_shown(config: MakeConfig) -> None:
+    """It was heard of, without a status."""
+    fill(config(), [an_event("conversation.started", agent_id="talker")])
+    (found,) = call_json("--outbox", config().outbox_path, "agents")
+    assert (found["agent_id"], found["status"]) == ("talker", None)

@@ -63,3 +63,11 @@ def test_traces_that_are_left_make_it_fail(path: Path, monkeypatch: pytest.Monke
     assert result.exit_code == 1
     assert "tracker-sync prune" in result.stderr
     assert call_json("--outbox", path, "show", "1")["data"] == {"erased": True}
+
+
+def test_a_user_of_whom_nothing_is_stored(path: Path) -> None:
+    """Said so, with exit code 1, and no event tells of an erasure that was none."""
+    result = call("--outbox", path, "erase", "nobody", "--yes")
+    assert result.exit_code == 1
+    assert "nothing is stored about the user nobody" in result.stderr
+    assert call_json("--outbox", path, "list", "--type", "compliance.erased") == []

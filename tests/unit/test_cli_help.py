@@ -154,3 +154,23 @@ def test_shell_completion(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMP_WORDS", "tracker-sync d")
     monkeypatch.setenv("COMP_CWORD", "1")
     assert call().stdout.split() == ["plain,dead", "plain,doctor", "plain,demo"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["stauts"], "status"),
+        (["conversatons"], "conversations"),
+        (["dead", "lst"], "list"),
+        (["list", "--pendign"], "--pending"),
+        (["verify", "--against-colector"], "--against-collector"),
+    ],
+)
+def test_a_mistyped_word_is_answered_with_the_one_that_is_meant(
+    arguments: list[str], meant: str
+) -> None:
+    """Commands, those of groups, and options; exit code 2."""
+    refused = call(*arguments)
+    assert refused.exit_code == 2
+    assert "Did you mean" in refused.stderr
+    assert meant in refused.stderr

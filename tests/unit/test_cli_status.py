@@ -112,3 +112,23 @@ def test_no_figure_comes_from_counting_rows(config: MakeConfig, pending: int) ->
         return taken
 
     assert steps(5_000) < steps(50) + 20
+
+
+def test_events_that_wait_in_another_outbox_are_named(config: MakeConfig) -> None:
+    """As when the client id was forgotten once: `status` and `doctor` say which, and what sends."""
+    folder = config().outbox_path.parent
+    fill(config(client_id="made-up", outbox_path=folder / "other one.sqlite3"), 2)
+    fill(config(client_id="sent", outbox_path=folder / "sent.sqlite3"), 1)
+    settle(config(client_id="sent", outbox_path=folder / "sent.sqlite3"), 1)
+    (folder / "notes.sqlite3").write_text("no outbox")
+    fill(config(), 1)
+    path = config().outbox_path
+    sends = f"tracker-sync --outbox '{folder / 'other one.sqlite3'}' flush"
+    shown = call("--outbox", path, "status").stdout
+    assert f"2 events of client made-up wait in another outbox; to send what is there: {sends}" in (
+        shown
+    )
+    assert shown.count("another outbox") == 1
+    (waiting,) = call_json("--outbox", path, "status")["waiting_beside"]
+    assert (waiting["client_id"], waiting["pending"]) == ("made-up", 2)
+    assert sends in call("--outbox", path, "doctor").stdout

@@ -16,6 +16,8 @@ from tracker.sync.destination import Delivery, Outcome
 from tracker.testing import RecordingDestination
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.conftest import MakeConfig
 
 
@@ -81,8 +83,17 @@ def test_storage_trouble_is_told_and_not_raised(
     assert after.storage_error is None
 
 
+@pytest.mark.parametrize(
+    "succeed",
+    [
+        lambda outbox: outbox.append(make_event("thing.happened", {})),
+        lambda outbox: outbox.append_all([make_event("thing.happened", {})]),
+        lambda outbox: outbox.run(lambda _: None),
+    ],
+    ids=["append", "append_all", "run"],
+)
 def test_trouble_that_is_over_is_told_no_more(
-    config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+    config: MakeConfig, monkeypatch: pytest.MonkeyPatch, succeed: Callable[[Outbox], object]
 ) -> None:
     """With ``on_error="raise"`` nothing waits in memory whose writing would say so."""
     with closing(Outbox(config(on_error="raise"))) as outbox:
@@ -95,7 +106,7 @@ def test_trouble_that_is_over_is_told_no_more(
             with pytest.raises(OutboxError):
                 outbox.append(make_event("thing.happened", {}))
         assert outbox.health().storage_error == "the disk is broken"
-        outbox.append(make_event("thing.happened", {}))
+        succeed(outbox)
         assert outbox.health().storage_error is None
 
 

@@ -86,7 +86,7 @@ def counted(events: list[Raw]) -> dict[str, Any]:
     for event in events:
         if event.session_id is not None and event.type in (
             *("conversation.started", "conversation.resumed", "conversation.ended"),
-            *("conversation.failed", "message.logged"),
+            *("conversation.failed", "message.logged", "tool.called"),
         ):
             sessions.setdefault(event.session_id, []).append(event)
     status = [status_of(session) for session in sessions.values()]

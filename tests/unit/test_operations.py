@@ -131,9 +131,9 @@ def test_reads_equal_the_raw_events(
     for seq, (kind, agent_id, at_ms, status) in enumerate(logged, 1):
         of_type = {"agent.status_changed": {"status": status}, "agent.activity": {"activity": "x"}}
         rows.append(row(seq, kind, at_ms, of_type.get(kind, {}), agent_id))
+        seen[agent_id] = max(seen.get(agent_id, 0), at_ms)
         if kind not in KINDS:
             continue
-        seen[agent_id] = max(seen.get(agent_id, 0), at_ms)
         if kind == "agent.status_changed":
             last[agent_id] = status
         if since_ms is None or at_ms >= since_ms:

@@ -55,10 +55,10 @@ def agents(
 ) -> None:
     """List agents: status, when last seen, what they did last.
 
-    An agent is heard of when it is registered, when its status changes, by its activities and its
-    heartbeats. How long it has had its status, and how long ago it was last seen, stand beside it:
-    one that crashed says so to nobody. Only what is still in the outbox is known here; see
-    `tracker-sync prune`.
+    An agent is heard of by everything that is logged with its id: its registration, status,
+    activities and heartbeats, and its conversations. How long it has had its status, and how long
+    ago it was last seen, stand beside it: one that crashed says so to nobody. Only what is still in
+    the outbox is known here; see `tracker-sync prune`.
     """
     from tracker.queries.agents import last_activities, states
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tracker import canonical
-from tracker.cli.context import find, opened, uploader_runs
+from tracker.cli.context import find, opened, uploader_runs, waiting_beside
 from tracker.cli.output import ago, duration, moment, size
 from tracker.config import APIConfig, is_loopback
 from tracker.errors import ConfigurationError, OutboxError
@@ -56,7 +56,13 @@ def examine(place: Place) -> list[Check]:
     except OutboxError as error:
         return [Check("outbox", PROBLEM, str(error), "give another path, or move the file away")]
     config, found = _configuration(target)
-    found += [*_folder(target.path), _disk(target.path), _sqlite_version(), *_outbox(target)]
+    found += [
+        *_folder(target.path),
+        _disk(target.path),
+        _sqlite_version(),
+        *_outbox(target),
+        *_beside(target),
+    ]
     if config is None:
         return [*found, _clock(None)]
     return [*found, _clock(_server_clock(config)), *_server(target, config)]
@@ -214,6 +220,19 @@ def _outbox(target: Target) -> list[Check]:
     checks += [*_log(target.path), *_damaged(target.path)]
     checks.append(_chain_key(target.config, remembered))
     return [*checks, *_queue(found, running=uploader_runs(target.path)), *_owner(target, found)]
+
+
+def _beside(target: Target) -> list[Check]:
+    """Name the other outboxes of the folder in which events wait, of a client id of before say."""
+    return [
+        Check(
+            "other outbox",
+            WARNING,
+            f"{other.pending:,} pending in {other.path}, of client {other.client_id}",
+            f"if no application sends them: {other.command}",
+        )
+        for other in waiting_beside(target.path)
+    ]
 
 
 def _log(path: Path) -> list[Check]:

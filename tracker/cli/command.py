@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -102,6 +103,21 @@ class Commands(click.Group):
         if command is not None:
             command.help = command.help or docstring(command.callback)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that is meant.
+
+        Raises:
+            UsageError: if there is none of that name; it says which ones are alike.
+        """
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            alike = difflib.get_close_matches(name, self.list_commands(ctx), cutoff=0.5)
+            said = f" Did you mean {' or '.join(alike)}?" if alike else ""
+            ctx.fail(f"No such command {name!r}.{said}")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; turn the errors that are expected into one line each.

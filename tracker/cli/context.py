@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import stat
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -122,6 +123,51 @@ def _holds_anything(path: Path) -> bool:
     except OSError as error:
         raise OutboxError(f"the outbox {path} cannot be read: {error.strerror}") from error
     return not stat.S_ISREG(found.st_mode) or found.st_size > 0
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """An outbox beside the one that is meant, in which events wait that nobody may send.
+
+    Attributes:
+        path: The file.
+        client_id: Whose it is.
+        pending: How many events wait.
+    """
+
+    path: Path
+    client_id: str
+    pending: int
+
+    @property
+    def command(self) -> str:
+        """What sends them."""
+        return f"tracker-sync --outbox {shlex.quote(str(self.path))} flush"
+
+
+def waiting_beside(path: Path) -> list[Waiting]:
+    """Return the other outboxes in the folder of `path` that hold pending events.
+
+    Other files, and outboxes that cannot be read, are passed over: they are not what was asked for.
+    """
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from tracker.outbox import account, owner, schema
+    from tracker.outbox.engine import make_engine
+
+    found = []
+    for other in sorted(path.parent.glob("*.sqlite3")):
+        if other == path or other.is_symlink() or not other.is_file():
+            continue
+        try:
+            with make_engine(other, "full", writer=False).connect() as connection:
+                schema.is_current(connection)
+                pending, whose = account.read(connection).pending, owner.read(connection)
+        except (SQLAlchemyError, OutboxError, OSError):
+            continue
+        if pending > 0:
+            found.append(Waiting(other, whose.client_id, pending))
+    return found
 
 
 def read_owner(path: Path) -> Owner:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from tracker.queries.history import HistoryEntry, ToolCall
 
 _HEADINGS = ("began", "status", "messages", "tools", "tokens", "quality", "agent", "session")
+_SPARE = ("quality", "tools", "tokens", "messages")
 _COLOURS = {"user": "green", "agent": "cyan", "system": "magenta", "tool": "yellow"}
 _INDENT = "    "
 
@@ -137,7 +138,7 @@ def print_conversations(found: Sequence[Conversation], *, as_json: bool, as_csv:
         names = [item.name for item in fields(Conversation)]
         echo_csv(names, ([getattr(each, name) for name in names] for each in found))
     elif found:
-        print_table(_HEADINGS, map(_cells, found), fixed=6)
+        print_table(_HEADINGS, map(_cells, found), fixed=6, ids=1, spare=_SPARE)
     else:
         click.echo("no such conversations")
 
@@ -159,12 +160,14 @@ def _cells(conversation: Conversation) -> tuple[object, ...]:
     cls=Command,
     examples=[
         "tracker-sync conversation 0199aa10-7c6e-7b2e-9d53-3f1c5a0e2b11",
+        "tracker-sync conversation --last",
         "tracker-sync conversation 0199aa10-7c6e-7b2e-9d53-3f1c5a0e2b11 --no-content",
         "tracker-sync conversation 0199aa10-7c6e-7b2e-9d53-3f1c5a0e2b11 --limit 10 --json",
     ],
     exits={0: "shown", 1: "there is no such conversation, or the outbox cannot be read"},
 )
-@click.argument("session_id")
+@click.argument("session_id", required=False)
+@click.option("--last", is_flag=True, help="The conversation that began last.")
 @click.option("--no-content", is_flag=True, help="Leave out what was said.")
 @click.option(
     "--limit",
@@ -176,18 +179,30 @@ def _cells(conversation: Conversation) -> tuple[object, ...]:
 @json_option
 @click.pass_obj
 def conversation(
-    place: Place, session_id: str, limit: int, *, no_content: bool, as_json: bool
+    place: Place,
+    session_id: str | None,
+    limit: int,
+    *,
+    last: bool,
+    no_content: bool,
+    as_json: bool,
 ) -> None:
     """Show what was said in a conversation, and its tool calls.
 
-    SESSION_ID is the conversation's id, as `tracker-sync conversations` prints it.
+    SESSION_ID is the conversation's id, as `tracker-sync conversations` prints it, or as much of
+    its beginning as no other has.
     """
+    if last == (session_id is not None):
+        raise click.UsageError("give a SESSION_ID, or --last for the one that began last")
     from tracker.events import CONVERSATION_FAILED
     from tracker.outbox import listing
-    from tracker.queries.conversations import find_conversation
+    from tracker.queries.conversations import find_conversation, newest_first
     from tracker.queries.history import get_conversation_history
 
     with opened(existing(place)) as outbox, outbox.snapshot() as connection:
+        if session_id is None:
+            session_id = next((each.session_id for _, each in newest_first(connection)), "")
+        session_id = listing.complete(connection, "session_id", session_id)
         whole = find_conversation(connection, session_id)
         if whole is None:
             raise click.ClickException(

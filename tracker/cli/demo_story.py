@@ -47,8 +47,6 @@ _CLIENT = "demo-kiosk"
 _POLL_SECONDS = 0.02
 _OUTBOX = "outbox.sqlite3"
 _RECORD = "acknowledged.jsonl"
-_QUERY = "SELECT seq, timestamp, type FROM delivered LIMIT 5"
-
 _STORED = """
 SELECT seq, event_id, type, session_id, digest,
        CASE WHEN delivered_at_ms IS NOT NULL THEN 'delivered'
@@ -73,17 +71,21 @@ def run(*, keep: bool) -> int:
 
 def _show_paths(console: Console, folder: Path, keep: bool) -> None:
     """Say where everything is, and how to look for oneself."""
-    kept = "is kept. Look" if keep else "is deleted now; --keep keeps it, to look"
+    if not keep:
+        console.print(Text("The data is deleted now. To look for yourself, keep it:"))
+        console.print(Text("  tracker-sync demo --keep", "cyan"), soft_wrap=True)
+        return
     outbox = folder / _OUTBOX
     for line in (
-        f"The data {kept} for yourself:",
+        "The data is kept. Look for yourself:",
         f"  outbox                                  {outbox}",
         f"  the agent's own record                  {folder / _RECORD}",
         f"  collector's database                    {folder / DATABASE}",
     ):
         console.print(Text(line), soft_wrap=True)
-    look = f'  sqlite3 {shlex.quote(str(outbox))} "{_QUERY}"'
-    console.print(Text(look, "cyan"), soft_wrap=True)
+    for command in ("conversations", "list --delivered --limit 5", "verify"):
+        look = f"  tracker-sync --outbox {shlex.quote(str(outbox))} {command}"
+        console.print(Text(look, "cyan"), soft_wrap=True)
 
 
 @contextmanager

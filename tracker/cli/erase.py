@@ -25,8 +25,9 @@ if TYPE_CHECKING:
         "tracker-sync erase user_7 --yes --json && tracker-sync flush",
     ],
     exits={
-        0: "erased, or there was nothing to erase",
-        1: "you said no, the outbox cannot be written, or its files may still hold old bytes",
+        0: "erased",
+        1: "nothing is stored about the user, you said no, the outbox cannot be written, or its "
+        "files may still hold old bytes",
     },
 )
 @click.argument("user_id")
@@ -44,6 +45,7 @@ def erase(place: Place, user_id: str, reason: str | None, *, yes: bool, as_json:
 
     Asks first; without a terminal to ask on, give --yes.
     """
+    from tracker.outbox import erasure
     from tracker.redaction.redactor import Redactor
 
     target = existing(place)
@@ -57,6 +59,12 @@ def erase(place: Place, user_id: str, reason: str | None, *, yes: bool, as_json:
     _confirm(f"Erase all data about user {printable(user_id)} in {target.path} for ever?", yes=yes)
     said, _ = Redactor(target.config).apply("compliance.erased", said)
     with opened(target) as outbox:
+        with outbox.reading() as connection:
+            known = erasure.is_known(connection, user_id)
+        if not known:
+            raise click.ClickException(
+                f"nothing is stored about the user {printable(user_id)} in {target.path}"
+            )
         result = outbox.erase(user_id, said)
     if as_json:
         echo_json(vars(result))

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import re
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ from tracker.cli.output import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+    from sqlalchemy import Connection
 
     from tracker.outbox.listing import Filter, StoredEvent
 
@@ -84,7 +87,9 @@ _FILTERS = (
     click.option("--pending", "state", flag_value="pending", help="Only what waits to be sent."),
     click.option("--delivered", "state", flag_value="delivered", help="Only what is delivered."),
     click.option("--dead", "state", flag_value="dead", help="Only what the server refused."),
-    click.option("--session", metavar="ID", help="Only this conversation."),
+    click.option(
+        "--session", metavar="ID", help="Only this conversation; of its id the beginning will do."
+    ),
     click.option("--agent", metavar="ID", help="Only this agent."),
     click.option("--type", "event_type", metavar="TYPE", help="Only this type, as message.logged."),
     click.option(
@@ -164,7 +169,8 @@ def list_events(place: Place, limit: int, *, wanted: Filter, as_json: bool) -> N
 def show(place: Place, event_id: str, *, as_json: bool) -> None:
     """Show one event, its state, and whether it is as stored.
 
-    EVENT_ID is an event's id or its seq, as `tracker-sync list` prints them.
+    EVENT_ID is an event's id, or the beginning of one, or its seq, as `tracker-sync list` prints
+    them.
     """
     from tracker.outbox.listing import find as find_event
 
@@ -199,7 +205,20 @@ def read(target: Target, wanted: Filter, limit: int) -> Iterator[StoredEvent]:
 
     if target.exists:
         with opened(target) as outbox, outbox.snapshot() as connection:
-            yield from listing.select(connection, wanted, limit)
+            yield from listing.select(connection, whole(connection, wanted), limit)
+
+
+def whole(connection: Connection, wanted: Filter) -> Filter:
+    """Return a filter whose session id is whole, where the beginning of one was given.
+
+    Raises:
+        AmbiguousError: if several begin so.
+    """
+    from tracker.outbox import listing
+
+    if wanted.session_id is None:
+        return wanted
+    return replace(wanted, session_id=listing.complete(connection, "session_id", wanted.session_id))
 
 
 def as_dict(event: StoredEvent) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from datetime import datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -108,43 +109,111 @@ def print_facts(facts: Iterable[tuple[str, str]]) -> None:
         click.echo(f"{name:{width}}  {printable(value)}".rstrip())
 
 
-def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], fixed: int) -> None:
-    """Print a table; on a narrow terminal all but the first `fixed` columns are cut short."""
+def print_table(
+    headings: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    fixed: int,
+    *,
+    ids: int = 0,
+    spare: Sequence[str] = (),
+) -> None:
+    """Print a table; on a narrow terminal all but the first `fixed` columns are cut short.
+
+    Args:
+        headings: The columns' names.
+        rows: What stands in them.
+        fixed: How many columns, from the left, are never cut.
+        ids: How many columns, from the right, hold ids: they are cut to as much of their beginning
+            as tells them apart, and no further.
+        spare: Columns to leave out, in this order, rather than to cut ids further.
+    """
     cells = [[printable(value) for value in row] for row in rows]
     if sys.stdout.isatty():
-        _print_on_terminal(headings, cells, fixed)
+        _print_on_terminal(headings, cells, fixed, ids, spare)
     else:
         _print_to_program(headings, cells)
 
 
-def _print_on_terminal(headings: Sequence[str], cells: list[list[str]], fixed: int) -> None:
+def _print_on_terminal(
+    headings: Sequence[str],
+    cells: list[list[str]],
+    fixed: int,
+    ids: int,
+    spare: Sequence[str],
+) -> None:
     from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console(highlight=False)
-    columns = zip(headings, *cells, strict=True)
+    columns = list(zip(headings, *cells, strict=True))
+    kept = _kept(columns, fixed, ids, spare, console.width)
+    columns = [columns[place] for place in kept]
+    fixed = sum(place < fixed for place in kept)
+    headings, *cells = map(list, zip(*columns, strict=True))
     widths = [max(map(cell_len, column)) for column in columns]
+    least = [_NARROWEST] * len(columns)
+    if ids:
+        least[-ids:] = [telling(column) for column in columns[-ids:]]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading, width in zip(headings, fit(widths, fixed, console.width), strict=True):
+    for heading, width in zip(
+        headings, fit(widths, fixed, console.width, least if ids else ()), strict=True
+    ):
         table.add_column(heading, no_wrap=True, overflow="ellipsis", width=width)
     for row in cells:
         table.add_row(*map(Text, row))  # as Text: brackets in it are no markup
     console.print(table)
 
 
-def fit(widths: Sequence[int], fixed: int, room: int) -> list[int]:
+def _kept(
+    columns: Sequence[Sequence[str]], fixed: int, ids: int, spare: Sequence[str], room: int
+) -> list[int]:
+    """Return the places of the columns for which there is room."""
+    from rich.cells import cell_len
+
+    least = [max(map(cell_len, column)) for column in columns]
+    least[fixed:] = [_NARROWEST] * (len(columns) - fixed)
+    if ids:
+        least[-ids:] = [telling(column) for column in columns[-ids:]]
+    kept = list(range(len(columns)))
+    for name in spare:
+        if sum(least[place] for place in kept) + _GAP * (len(kept) - 1) <= room:
+            break
+        kept = [place for place in kept if columns[place][0] != name]
+    return kept
+
+
+def telling(column: Sequence[str]) -> int:
+    """Return the width that tells a column's ids apart, the sign for what is cut off included."""
+    ids = sorted(set(column[1:]))
+    shared = [_shared(*pair) for pair in pairwise(ids)]
+    longest = max(map(len, ids), default=0)
+    return max(len(column[0]), min(longest, max(shared, default=0) + 2))
+
+
+def _shared(one: str, other: str) -> int:
+    """Return how many characters two texts begin with alike."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def fit(widths: Sequence[int], fixed: int, room: int, least: Sequence[int] = ()) -> list[int]:
     """Return the widths of columns, all but the first `fixed` cut so that they fit in `room`.
 
-    The widest gives way first. Where there is too little room for that, lines are cut at the end.
+    The widest gives way first, down to its `least` width. Where there is too little room for
+    that, lines are cut at the end.
     """
     fitting = list(widths)
     while sum(fitting) + _GAP * (len(fitting) - 1) > room:
-        widest = max(fitting[fixed:], default=0)
-        if widest <= _NARROWEST:
+        giving = [
+            (width, -place)
+            for place, width in enumerate(fitting)
+            if place >= fixed and width > (least[place] if least else _NARROWEST)
+        ]
+        if not giving:
             break
-        fitting[fixed + fitting[fixed:].index(widest)] -= 1
+        fitting[-max(giving)[1]] -= 1
     return fitting
 
 

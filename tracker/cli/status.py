@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tracker.cli.command import Command, Place
-from tracker.cli.context import Target, find, opened, uploader_runs
-from tracker.cli.output import ago, echo_json, json_option, moment, print_facts, size
+from tracker.cli.context import Target, find, opened, uploader_runs, waiting_beside
+from tracker.cli.output import (
+    ago,
+    echo_json,
+    events,
+    json_option,
+    moment,
+    print_facts,
+    printable,
+    size,
+)
 
 if TYPE_CHECKING:
     from tracker.outbox.status import OutboxStatus
@@ -46,6 +55,12 @@ def status(place: Place, *, as_json: bool) -> None:
         click.echo(target.absence)
     else:
         print_facts(_facts(target, found, files, running=running))
+    if not as_json:
+        for other in waiting_beside(target.path):
+            click.echo(
+                f"\n{events(other.pending)} of client {printable(other.client_id)} wait in another "
+                f"outbox; to send what is there: {other.command}"
+            )
 
 
 def _as_dict(
@@ -77,6 +92,10 @@ def _as_dict(
         "used_bytes": found.used_bytes,
         "files": files,
         "damaged_sets": _damaged(target),
+        "waiting_beside": [
+            {"outbox": str(each.path), "client_id": each.client_id, "pending": each.pending}
+            for each in waiting_beside(target.path)
+        ],
     }
 
 

@@ -10,7 +10,7 @@ import click
 
 from tracker.cli.command import Command, Place
 from tracker.cli.context import existing, opened
-from tracker.cli.events import as_dict
+from tracker.cli.events import as_dict, whole
 from tracker.cli.output import moment, printable, to_json
 from tracker.clock import sleep
 
@@ -82,6 +82,7 @@ def follow(outbox: Outbox, wanted: Filter, lines: int, *, endless: bool) -> Iter
     from tracker.outbox import listing
 
     with outbox.snapshot() as connection:
+        wanted = whole(connection, wanted)
         (seen,) = connection.exec_driver_sql("SELECT coalesce(max(seq), 0) FROM events").one()
         if lines:
             # What is logged between the two reads is the first to be followed.

@@ -48,6 +48,7 @@ def unclosed(place: Place, agent: str | None, idle: int, *, as_json: bool, as_cs
     check_one_format(as_json=as_json, as_csv=as_csv)
     target = find(place)
     found: list[Conversation] = []
+    everyone: tuple[Conversation, ...] = ()
     if target.exists:
         with opened(target) as outbox, outbox.snapshot() as connection:
             everyone = list_conversations(connection, agent_id=agent, status=OPEN, limit=None)
@@ -56,9 +57,17 @@ def unclosed(place: Place, agent: str | None, idle: int, *, as_json: bool, as_cs
         click.echo(target.absence)
         return
     if not found and not (as_json or as_csv):
-        click.echo("all conversations are closed")
+        click.echo(_nothing(len(everyone)))
         return
     print_conversations(found, as_json=as_json, as_csv=as_csv)
+
+
+def _nothing(open_ones: int) -> str:
+    if not open_ones:
+        return "all conversations are closed"
+    if open_ones == 1:
+        return "1 conversation is open, and not idle for so long"
+    return f"{open_ones:,} conversations are open, none of them idle for so long"
 
 
 def _is_idle(last_at_ms: object, before_ms: int) -> bool:

@@ -40,6 +40,12 @@ WHERE type = 'compliance.erased' AND seq < ? ORDER BY seq DESC LIMIT 1
 """
 
 
+def is_known(connection: Connection, user_id: str) -> bool:
+    """Return True if any event names the user, erased or not."""
+    query = "SELECT 1 FROM events WHERE user_id = ? LIMIT 1"
+    return connection.exec_driver_sql(query, (user_id,)).first() is not None
+
+
 def find(connection: Connection, user_id: str) -> list[str]:
     """Return the ids of the stored events about a user that are not erased yet, in order.
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from tracker import canonical
 from tracker.erasure import ERASED
+from tracker.errors import TrackerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -139,8 +140,47 @@ def _range(connection: Connection, condition: str, bound: list[Any], limit: int)
     return (1, 0) if last is None else (int(first), int(last))
 
 
+_LAST_CHARACTER = "\U0010ffff"
+_SHOWN = 3
+_SHORTEST_BEGINNING = 8
+"""Digits that can be the beginning of an event's id; fewer are a seq."""
+
+
+class AmbiguousError(TrackerError):
+    """What was given for an id begins several."""
+
+
+def complete(connection: Connection, column: Literal["event_id", "session_id"], given: str) -> str:
+    """Return the stored id that is `given` or, if only one does, begins with it; else `given`.
+
+    Raises:
+        AmbiguousError: if several begin with it.
+    """
+    found = [
+        str(each)
+        for each in connection.exec_driver_sql(
+            f"SELECT DISTINCT {column} FROM events WHERE {column} = ? "  # noqa: S608 - our own names
+            f"OR ({column} >= ? AND {column} < ?) ORDER BY {column} LIMIT {_SHOWN}",
+            (given, given, given + _LAST_CHARACTER),
+        ).scalars()
+    ]
+    if given in found or not given or not found:
+        return given
+    if len(found) == 1:
+        return found[0]
+    raise AmbiguousError(
+        f"{given!r} begins several ids, as {', '.join(found)}; give more of the one that is meant"
+    )
+
+
 def find(connection: Connection, name: str) -> StoredEvent | None:
-    """Return the event with the id or, given digits, the seq `name`; None if there is none."""
+    """Return the event with the id or, given digits, the seq `name`; None if there is none.
+
+    Of an id the beginning will do.
+
+    Raises:
+        AmbiguousError: if several ids begin so.
+    """
     row = connection.exec_driver_sql(
         f"SELECT {_COLUMNS} FROM events WHERE event_id = ?",  # noqa: S608 - constant text
         (name,),
@@ -150,4 +190,7 @@ def find(connection: Connection, name: str) -> StoredEvent | None:
             f"SELECT {_COLUMNS} FROM events WHERE seq = ?",  # noqa: S608 - constant text
             (int(name),),
         ).first()
+    is_seq = name.isdecimal() and len(name) < _SHORTEST_BEGINNING
+    if row is None and not is_seq and (whole := complete(connection, "event_id", name)) != name:
+        return find(connection, whole)
     return None if row is None else StoredEvent(*row)

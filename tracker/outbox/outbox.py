@@ -139,9 +139,7 @@ class Outbox(OutboxFile):
         except OutboxError as error:
             self._bear([event], error, generation)
         else:
-            if self._storage_error is not None:
-                self._note_success()
-            self.on_commit()
+            self._stored()
 
     def append_all(self, events: Sequence[Event]) -> None:
         """Store `events` in one transaction, all or none of them; otherwise as `append`.
@@ -161,7 +159,13 @@ class Outbox(OutboxFile):
         except OutboxError as error:
             self._bear(events, error, generation)
         else:
-            self.on_commit()
+            self._stored()
+
+    def _stored(self) -> None:
+        """Do what follows each append that succeeded."""
+        if self._storage_error is not None:
+            self._note_success()
+        self.on_commit()
 
     def _see_to_room(self, events: int) -> None:
         """Keep new events out of the room that uploading and pruning need, on disk and in the file.

@@ -34,8 +34,8 @@ class AgentState:
         status: What it said last that it was doing; None if it never did.
         previous_status: What it was doing before; None if that is not known.
         status_at_ms: When it said so, Unix milliseconds.
-        last_seen_ms: When it was last heard of (registration, status, activity or heartbeat),
-            Unix milliseconds.
+        last_seen_ms: When it was last heard of: when anything that names it was last logged, Unix
+            milliseconds.
     """
 
     agent_id: str
@@ -139,7 +139,7 @@ def _states(agent_id: str | None, since_ms: int | None, events: FromClause) -> S
             _newest(events, AGENT_REGISTERED).label("registration"),
             _newest(events, AGENT_STATUS_CHANGED).label("change"),
         )
-        .where(event.type.in_(_TYPES), whose)
+        .where(whose)
         .group_by(event.agent_id)
     )
     if since_ms is not None:

@@ -66,7 +66,8 @@ class Metrics:
         since_ms: The window's start, Unix milliseconds; None for the beginning.
         until_ms: The window's end, itself outside; None for none.
         conversations: Conversations of which anything was logged in the window: a start, a
-            resumption, an end, a failure or a message. The sum of the three that follow.
+            resumption, an end, a failure, a message or a tool call. The sum of the three that
+            follow.
         ended: Those that ended well, by the window's end.
         failed: Failed sessions: a failure was recorded, or they ended with the outcome
             ``"failure"``, ``"failed"`` or ``"error"``. A resumption gives them another chance.
@@ -181,7 +182,7 @@ class _Window:
         types: Sequence[str],
         *columns: ColumnElement[Any],
         order: ColumnElement[Any] | None = None,
-        group: ColumnElement[Any] | None = None,
+        group: Sequence[ColumnElement[Any]] = (),
     ) -> Iterable[Any]:
         """Return columns of the window's events of some types, found by the index of times."""
         first = _FIRST_MS if self.since_ms is None else self.since_ms
@@ -196,8 +197,8 @@ class _Window:
             query = query.where(event.agent_id == self.agent_id)
         if order is not None:
             query = query.order_by(order)
-        if group is not None:
-            query = query.group_by(group)
+        if group:
+            query = query.group_by(*group)
         # A million rows are not held at once.
         return self.connection.execute(query, execution_options={"yield_per": _FETCH_ROWS})
 
@@ -272,8 +273,9 @@ def _count_lifecycle(window: _Window, total: _Tally, days: dict[int, _Tally]) ->
     ):
         outcome, score = conversations.text(said), figure("quality_score", value)
         for tally in (total, days[int(day)]):
-            status = tally.statuses.get(session_id, OPEN)
-            tally.statuses[session_id] = conversations.next_status(status, type_, outcome)
+            if session_id is not None:
+                status = tally.statuses.get(session_id, OPEN)
+                tally.statuses[session_id] = conversations.next_status(status, type_, outcome)
             if outcome is not None:
                 tally.outcomes[outcome] += 1
             if score is not None:
@@ -300,10 +302,14 @@ def _count_messages(window: _Window, total: _Tally, days: dict[int, _Tally]) -> 
 
 
 def _count_tool_calls(window: _Window, total: _Tally, days: dict[int, _Tally]) -> None:
-    day_of = window.day.label("day")
-    for day, count in window.select((TOOL_CALLED,), day_of, func.count(), group=day_of):
-        days[int(day)].tool_calls += count
-        total.tool_calls += count
+    day_of, session = window.day.label("day"), window.events.c.session_id
+    for day, session_id, count in window.select(
+        (TOOL_CALLED,), day_of, session, func.count(), group=(day_of, session)
+    ):
+        for tally in (total, days[int(day)]):
+            tally.tool_calls += count
+            if session_id is not None:
+                tally.statuses.setdefault(session_id, OPEN)
 
 
 def _count_model_calls(window: _Window, total: _Tally, days: dict[int, _Tally]) -> None:

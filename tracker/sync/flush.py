@@ -20,12 +20,13 @@ _POLL_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class FlushResult:
-    """What became of the events that were pending when `flush` was called.
+    """What became of the events: of those pending at the call, and of those settled before it.
 
     Attributes:
-        delivered: Events that a receipt now says are stored.
+        delivered: Events that a receipt says are stored, of all processes, since the flush before
+            or since the outbox was opened: those that were uploaded in the background count.
         pending: Events that still wait; they are safe in the outbox.
-        dead: Events that the server refused for good; see ``tracker-sync dead list``.
+        dead: Events that the server refused for good in that time; see ``tracker-sync dead list``.
     """
 
     delivered: int = 0
@@ -45,6 +46,11 @@ class Flush:
         self._generation = self._outbox.generation
         self._from_memory = self._outbox.buffered > 0  # asked first: it may be written meanwhile
         self._target, self._before, self._dead_before = self._look(None)
+
+    @property
+    def settled_before(self) -> tuple[int, int]:
+        """How many events were delivered, and how many dead, when this began."""
+        return self._before.delivered, self._before.dead
 
     def _look(self, through: int | None) -> tuple[int, Account, int]:
         """Return, of one moment, where things stand: last or settled seq, account, dead letters."""

@@ -1,0 +1,66 @@
+"""Ids on the command line: shown so far that they differ, and taken as far as they are given."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.cli import an_event, call, call_json, fill
+from tracker.cli.output import fit, telling
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.conftest import MakeConfig
+
+SESSIONS = ("0199aa10-7c6e-7b2e", "0199aa10-7c6e-7c00", "0299aa10-7c6e-7c00")
+
+
+@pytest.fixture
+def path(config: MakeConfig) -> Path:
+    events = [an_event(session_id=session, agent_id=session[-4:]) for session in SESSIONS]
+    fill(config(), [*events, an_event(session_id=SESSIONS[0])])
+    return config().outbox_path
+
+
+@pytest.mark.parametrize("given", ["02", "0299aa10-7c6e", SESSIONS[2]])
+def test_the_beginning_of_a_session_id_will_do(path: Path, given: str) -> None:
+    """Wherever a conversation is named, as long as no other begins so."""
+    assert call_json("--outbox", path, "conversation", given)["session_id"] == SESSIONS[2]
+    for command in (["list", "--json"], ["export"], ["tail", "--no-follow", "--json"]):
+        shown = call("--outbox", path, *command, "--session", given)
+        assert shown.exit_code == 0, shown.output
+        assert SESSIONS[2] in shown.stdout
+        assert SESSIONS[0] not in shown.stdout
+
+
+def test_a_beginning_of_several_ids_is_refused_by_name(path: Path) -> None:
+    """Both are named, and nothing is guessed."""
+    for command in (["conversation", "0199"], ["list", "--session", "0199"]):
+        refused = call("--outbox", path, *command)
+        assert refused.exit_code == 1
+        assert f"begins several ids, as {SESSIONS[0]}, {SESSIONS[1]}" in refused.stderr
+
+
+def test_the_beginning_of_an_event_id_will_do(path: Path) -> None:
+    """For `show`; digits alone are a seq as before."""
+    events = call_json("--outbox", path, "list")
+    whole = events[1]["event_id"]
+    assert call_json("--outbox", path, "show", whole[:-2])["seq"] == 2
+    assert call_json("--outbox", path, "show", "3")["seq"] == 3
+    assert "begins several ids" in call("--outbox", path, "show", whole[:9]).stderr
+
+
+def test_the_last_conversation_needs_no_id(path: Path) -> None:
+    """`--last` is the one that began last; with an id or with neither it is wrong use."""
+    assert call_json("--outbox", path, "conversation", "--last")["session_id"] == SESSIONS[2]
+    assert call("--outbox", path, "conversation").exit_code == 2
+    assert call("--outbox", path, "conversation", "02", "--last").exit_code == 2
+
+
+def test_ids_are_cut_no_further_than_tells_them_apart() -> None:
+    """What differs stays; a single id may be cut."""
+    assert telling(["id", "abcdef-1x", "abcdef-2x"]) == 9
+    assert telling(["id", "a-long-one"]) == 2
+    assert fit([5, 20, 36], 1, 40, [4, 4, 20]) == [5, 11, 20]
