@@ -220,7 +220,7 @@ def test_the_sync_thread_survives_a_bug(
         tracker.close()
     said = [record for record in caplog.records if "ValueError" in record.getMessage()]
     assert len(said) == 1
-    assert said[0].exc_info
+    assert "Traceback" in said[0].getMessage()
 
 
 def test_trouble_is_said_once(config: MakeConfig, caplog: pytest.LogCaptureFixture) -> None:
@@ -268,7 +268,7 @@ def test_a_connection_that_comes_and_goes_does_not_fill_the_log(
 
 def test_disabled_validates_and_does_nothing(config: MakeConfig, tmp_path: Any) -> None:
     """With `disabled` arguments are still checked, but no file, thread or request is made."""
-    before = set(tmp_path.rglob("*"))
+    before, threads = set(tmp_path.rglob("*")), set(sync_threads())
     with AgentPerformanceTracker(config(disabled=True)) as tracker:
         session_id = tracker.start_conversation("agent-1")
         tracker.log_user_message(session_id, "nowhere to be seen")
@@ -276,7 +276,7 @@ def test_disabled_validates_and_does_nothing(config: MakeConfig, tmp_path: Any) 
             tracker.end_conversation(session_id, quality_score=6)
         tracker.end_conversation(session_id, quality_score=5)
         assert tracker.flush() == FlushResult()
-        assert sync_threads() == []
+        assert set(sync_threads()) <= threads
     assert set(tmp_path.rglob("*")) == before
 
 
