@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,16 @@ def test_what_was_refused_is_kept_and_a_later_acceptance_settles_it(
     (outbox,) = client.outboxes()
     assert (outbox["missing"], outbox["refused"], outbox["events"]) == ([], [[4, 4]], 3)
     assert [each["seq"] for each in client.get("/v1/rejections")["rejections"]] == [4]
+
+
+def test_an_event_that_is_no_json_is_noted_alone(client: CollectorClient) -> None:
+    """Its neighbours are stored, and its seq is not missing."""
+    chain = EventChain()
+    body = json.dumps(chain.batch([chain.event({"x": 12345}), chain.event()], client.client_id))
+    answer = client.post(body.replace("12345", "NaN").encode())
+    assert (answer.status_code, answer.json()["accepted"]) == (200, 1)
+    (outbox,) = client.outboxes()
+    assert (outbox["missing"], outbox["refused"], outbox["highest_seq"]) == ([], [[1, 1]], 2)
 
 
 def test_rejections_have_pages_and_belong_to_their_client(

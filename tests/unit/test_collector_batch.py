@@ -250,6 +250,20 @@ def test_data_comes_out_exactly_as_its_digest_was_made(text: str) -> None:
     assert check_event(json.loads(json.dumps(event))).data == text
 
 
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "9" * 5_000])
+@pytest.mark.parametrize("deep", [False, True])
+def test_what_is_no_number_rejects_its_event_only(number: str, deep: bool) -> None:
+    """So it is noted which event was refused; of a whole body, nothing could be."""
+    chain = EventChain()
+    sent = [chain.event({"x": [12345]} if deep else {"x": 12345}), chain.event()]
+    body = encode(chain.batch(sent)).replace(b"12345", number.encode())
+    batch = parse_batch(body, CLIENT)
+    assert [event.event_id for event in batch.events] == [sent[1]["event_id"]]
+    (rejection,) = batch.rejected
+    assert (rejection.event_id, rejection.seq) == (sent[0]["event_id"], 1)
+    assert rejection.message == "event: has NaN, Infinity or an integer of too many digits"
+
+
 def test_a_number_beyond_every_float_rejects_its_event_only() -> None:
     """Python reads 1e999 as infinity; that must not become a stored value."""
     chain = EventChain()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
-from typing import Any, NamedTuple, NoReturn, TypeGuard
+from json import JSONDecodeError
+from typing import Any, NamedTuple, TypeGuard
 
 from tracker import canonical
+from tracker.collector import numbers
 from tracker.collector.refusal import RefusedError, client_mismatch, invalid_request
 from tracker.collector.tables import MAX_ID_LENGTH
 
@@ -16,6 +17,8 @@ PROTOCOL = 1
 MAX_EVENTS = 500
 """Events in one batch."""
 _MAX_INTEGER = 2**63 - 1  # a BIGINT column
+
+_NO_NUMBER = "has NaN, Infinity or an integer of too many digits"
 
 _UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _HEX = re.compile("[0-9a-f]{64}")
@@ -89,9 +92,11 @@ def parse_batch(body: bytes, client_id: str) -> Batch:
         RefusedError: 400 if the body is not a batch, 403 if it is another client's, 409 if it
             speaks another version of the protocol.
     """
-    content = _parse_json(body)
+    content, odd = _parse_json(body)
     if not isinstance(content, dict):
         raise invalid_request("The body is not a JSON object.")
+    if odd and numbers.holds_none({**content, "events": None}):
+        raise invalid_request(f"The body is not JSON: it {_NO_NUMBER}.")
     _check_protocol(content)
     _check_client(content, client_id)
     outbox_id = content.get("outbox_id")
@@ -105,7 +110,7 @@ def parse_batch(body: bytes, client_id: str) -> Batch:
         raise invalid_request("events is not a list of at least one event.")
     if len(sent) > MAX_EVENTS:
         raise invalid_request(f"events has {len(sent)} events; at most {MAX_EVENTS} are allowed.")
-    events, rejected = _sort_out(sent)
+    events, rejected = _sort_out(sent, odd)
     return Batch(
         client_id, outbox_id, sent_at_ms, events, rejected, _sent_id(sent[0]), _sent_id(sent[-1])
     )
@@ -139,19 +144,15 @@ def check_event(sent: object) -> ReceivedEvent:
     return event
 
 
-def _parse_json(body: bytes) -> Any:
+def _parse_json(body: bytes) -> tuple[Any, bool]:
     try:
-        return json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+        return numbers.parse(body.decode("utf-8"))
     except RecursionError:
         raise invalid_request("The body is nested too deeply.") from None
     except UnicodeDecodeError:
         raise invalid_request("The body is not UTF-8.") from None
-    except ValueError as error:  # JSONDecodeError, NaN, an integer of thousands of digits
+    except JSONDecodeError as error:
         raise invalid_request(f"The body is not JSON: {error}") from None
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _check_protocol(content: dict[str, Any]) -> None:
@@ -173,16 +174,20 @@ def _check_client(content: dict[str, Any], client_id: str) -> None:
         raise client_mismatch("client_id in the body is not the client in X-Client-ID.")
 
 
-def _sort_out(sent: list[Any]) -> tuple[tuple[ReceivedEvent, ...], tuple[Rejection, ...]]:
-    checked = [_event_or_rejection(entry) for entry in sent]
+def _sort_out(
+    sent: list[Any], odd: bool
+) -> tuple[tuple[ReceivedEvent, ...], tuple[Rejection, ...]]:
+    checked = [_event_or_rejection(entry, odd) for entry in sent]
     return (
         tuple(entry for entry in checked if isinstance(entry, ReceivedEvent)),
         tuple(entry for entry in checked if isinstance(entry, Rejection)),
     )
 
 
-def _event_or_rejection(entry: object) -> ReceivedEvent | Rejection:
+def _event_or_rejection(entry: object, odd: bool) -> ReceivedEvent | Rejection:
     try:
+        if odd and numbers.holds_none(entry):
+            raise InvalidEventError("event", _NO_NUMBER)
         return check_event(entry)
     except InvalidEventError as error:
         return Rejection(_sent_id(entry), error.code, str(error), _sent_seq(entry))

@@ -216,7 +216,10 @@ class Usage:
 
 @dataclass(frozen=True)
 class MetricsPage(Metrics):
-    """The figures in all, and the newest days; `next` is the `until` that gives earlier days."""
+    """The figures in all, and the newest days; `next` is the `until` that gives earlier days.
+
+    `outcomes` holds the 100 most frequent of all, and of each day.
+    """
 
     next: int | None = None
 

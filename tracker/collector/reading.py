@@ -1,6 +1,7 @@
 """Routes that answer what trackers read of their own outbox, with the same names and figures."""
 # No `from __future__ import annotations`: FastAPI reads the annotations at run time.
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated, Any, Literal
@@ -32,6 +33,7 @@ router = APIRouter(tags=["reading"], responses=ERRORS)
 
 _MAX_INTEGER = 2**63 - 1
 _MAX_ROWS = 1_000
+_MAX_OUTCOMES = 100
 
 Limit = Annotated[int, Query(ge=1, le=_MAX_ROWS, description="How many at most.")]
 Before = Annotated[
@@ -187,9 +189,16 @@ async def show_metrics(
         found = metrics.get_metrics(connection, agent_id, since, until, events)
         first = max(len(found.days) - limit, 0)
         following = found.days[first - 1].until_ms if first else None
-        return {**vars(replace(found, days=found.days[first:])), "next": following}
+        days = tuple(_bounded(day) for day in found.days[first:])
+        return {**vars(_bounded(replace(found, days=days))), "next": following}
 
     return await read.answer(query)
+
+
+def _bounded(found: metrics.Metrics) -> metrics.Metrics:
+    """Return metrics with the most frequent outcomes only: a client can make up any number."""
+    outcomes = Counter(found.outcomes).most_common(_MAX_OUTCOMES)
+    return replace(found, outcomes=dict(sorted(outcomes)))
 
 
 @router.get("/v1/erasures", response_model=Erasures)

@@ -14,8 +14,9 @@ from tracker.collector.refusal import RefusedError
 from tracker.collector.store import ConversationPlace
 
 _MAX_ID = 2**63 - 1
-# Events that are read for one page of outboxes, before it ends early.
+# Events that are read for one page of outboxes, and ranges that are listed, before it ends early.
 _MAX_READ = 1_000_000
+_MAX_LISTED = 50_000
 
 
 class _AnyText(Convertor[str]):
@@ -99,14 +100,15 @@ async def list_outboxes(
     def query() -> Response:
         found = parts.store.outbox_ids(client_id, int(after), limit + 1)
         outboxes: list[dict[str, object]] = []
-        read, following = 0, None
+        read, listed, following = 0, 0, None
         for number, (outbox_id, _) in enumerate(found):
-            if number == limit or read > _MAX_READ:
+            if number == limit or read > _MAX_READ or listed > _MAX_LISTED:
                 following = str(found[number - 1][1])
                 break
             report = parts.store.outbox_report(client_id, outbox_id)
             outboxes.append({"outbox_id": outbox_id, "client_id": client_id, **asdict(report)})
             read += report.events
+            listed += len(report.missing) + len(report.refused) + len(report.reused_seqs)
         return json_answer({"outboxes": outboxes, "next": following})
 
     return await parts.read(client_id, query)

@@ -21,7 +21,9 @@ class Settings:
         max_held_bytes: Bytes of bodies that are held at once; half of it of one client's.
         max_requests: Batches of one client that are under way at once; more are answered 503
             before their body is read.
-        concurrent_batches: Batches that are stored at once, and of one client: more wait.
+        concurrent_batches: Batches that are stored at once, and of one client: more wait. A client
+            that is alone gains nothing by more than two, since its writes exclude each other:
+            eight threads in one interpreter store fewer events a second than two.
         concurrent_reads: The same for queries.
         concurrent_lookups: Keys that are looked up at once.
         batch_wait_seconds: Longest wait for a turn to store a batch before it is answered 503.

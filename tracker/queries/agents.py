@@ -17,7 +17,7 @@ from tracker.events import (
     AgentStatus,
 )
 from tracker.queries.figures import figure
-from tracker.queries.source import EVENTS, newest_page, text_field
+from tracker.queries.source import EVENTS, MAX_TEXT, newest_page, text_field
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, FromClause, Select
@@ -269,8 +269,8 @@ def _state(
     registration, change = _fields(registered), _fields(changed)
     return AgentState(
         agent_id,
-        name=registration.get("name"),
-        version=registration.get("version"),
+        name=_name(registration.get("name")),
+        version=_name(registration.get("version")),
         status=_status(change.get("status")),
         previous_status=_status(change.get("previous_status")),
         status_at_ms=changed_ms,
@@ -285,6 +285,11 @@ def _fields(data: str | None) -> dict[str, Any]:
     except ValueError:
         return {}
     return fields if isinstance(fields, dict) else {}
+
+
+def _name(value: object) -> str | None:
+    """Return a name as `text_field` would; None for what is no text."""
+    return value[:MAX_TEXT].replace("\0", "\ufffd") if isinstance(value, str) else None
 
 
 def _status(word: object) -> AgentStatus | None:

@@ -46,6 +46,9 @@ EVENTS: FromClause = Table(
 COLUMNS = tuple(EVENTS.c.keys())
 """What `events` must have, whatever it is."""
 
+MAX_TEXT = 1_000
+"""Characters of a name, model or outcome that answers hold; longer ones are cut."""
+
 _FETCH_SIZES = 1_000
 
 
@@ -116,7 +119,7 @@ class _Field(FunctionElement[Any]):
 
 
 class text_field(_Field):  # noqa: N801 - used as SQL's functions are
-    """A field that holds text."""
+    """A field that holds text: its first `MAX_TEXT` characters, U+FFFD in the place of U+0000."""
 
     name = "text_field"
     type = Text()
@@ -154,28 +157,30 @@ class lower_half(_Half):  # noqa: N801
 
 @compiles(text_field, "sqlite")
 def _text_for_sqlite(element: _Field, compiler: SQLCompiler, **options: Any) -> str:
-    return _of_types(element, compiler, options, "'text'")
+    data, name = (compiler.process(clause, **options) for clause in element.clauses)
+    found = f"json_extract({_without_nul(data, 'instr')}, '$.' || {name})"
+    return _of_types(data, name, "'text'", f"substr({found}, 1, {MAX_TEXT})")
 
 
 @compiles(number_field, "sqlite")
 def _number_for_sqlite(element: _Field, compiler: SQLCompiler, **options: Any) -> str:
-    return _of_types(element, compiler, options, "'integer', 'real'")
-
-
-def _of_types(element: _Field, compiler: SQLCompiler, options: dict[str, Any], types: str) -> str:
     data, name = (compiler.process(clause, **options) for clause in element.clauses)
-    path = f"{data}, '$.' || {name}"
+    return _of_types(data, name, "'integer', 'real'", f"json_extract({data}, '$.' || {name})")
+
+
+def _of_types(data: str, name: str, types: str, value: str) -> str:
     # json_extract alone would hand out true as 1, and text in the place of a number.
     return (
         f"CASE WHEN json_valid({data}) THEN "
-        f"CASE WHEN json_type({path}) IN ({types}) THEN json_extract({path}) END END"
+        f"CASE WHEN json_type({data}, '$.' || {name}) IN ({types}) THEN {value} END END"
     )
 
 
 @compiles(text_field, "postgresql")
 def _text_for_postgresql(element: _Field, compiler: SQLCompiler, **options: Any) -> str:
     value, name = _json(element, compiler, options)
-    return f"CASE json_typeof({value} -> {name}) WHEN 'string' THEN {value} ->> {name} END"
+    text = f"substr({value} ->> {name}, 1, {MAX_TEXT})"
+    return f"CASE json_typeof({value} -> {name}) WHEN 'string' THEN {text} END"
 
 
 @compiles(number_field, "postgresql")
@@ -208,11 +213,15 @@ def _lower_for_postgresql(element: _Half, compiler: SQLCompiler, **options: Any)
 def _json(element: _Field, compiler: SQLCompiler, options: dict[str, Any]) -> tuple[str, str]:
     """Return the SQL for an event's data, and for a field's name."""
     data, name = (compiler.process(clause, **options) for clause in element.clauses)
-    # PostgreSQL's text cannot hold U+0000, so its JSON functions fail on one. A backslash that is
-    # itself escaped is no escape's beginning: hence the pairs of them.
-    escape = r"'(?<!\\)((?:\\\\)*)\\u0000'"
-    plain = rf"regexp_replace({data}, {escape}, '\1\ufffd', 'g')"
-    return (
-        rf"CAST(CASE WHEN strpos({data}, '\u0000') > 0 THEN {plain} ELSE {data} END AS json)",
-        name,
-    )
+    return f"CAST({_without_nul(data, 'strpos')} AS json)", name
+
+
+def _without_nul(data: str, find: str) -> str:
+    r"""Return the SQL for an event's data with U+FFFD in the place of U+0000.
+
+    PostgreSQL's text cannot hold U+0000, so its JSON functions fail on one, and the answers of both
+    databases have to be the same. A backslash that is itself escaped, as in ``\\u0000``, is no
+    escape's beginning: so escaped ones are written as another escape first.
+    """
+    plain = rf"replace(replace({data}, '\\', '\u005c'), '\u0000', '\ufffd')"
+    return rf"CASE WHEN {find}({data}, '\u0000') > 0 THEN {plain} ELSE {data} END"
