@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import dataclasses
 import os
+import sys
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -332,12 +333,16 @@ _paused: list[Client] = []
 
 
 def _before_fork() -> None:
+    frame = sys._getframe().f_back
     _registry_lock.acquire()
     for client in list(_living):
         try:
             _resting.append(client)
             client.worker.rest_before_fork()
-            if client.outbox.pause():
+            if frame is None:  # a fork by C, from a thread that runs no Python
+                client.outbox.close_connections()
+                continue
+            if client.outbox.pause(frame):
                 _paused.append(client)
         except BaseException:  # noqa: BLE001 - raised, it would be printed and the fork go on
             log.error("an outbox could not be brought to rest before a fork", exc_info=True)
@@ -347,13 +352,15 @@ def _before_fork() -> None:
 
 def _after_fork_in_parent() -> None:
     log.lock.release()
-    for client in _paused:
-        client.outbox.resume()
-    _paused.clear()
-    for client in _resting:
-        client.worker.go_on()
-    _resting.clear()
-    _registry_lock.release()
+    try:
+        while _paused:
+            _paused.pop().outbox.resume()
+    finally:
+        try:
+            while _resting:
+                _resting.pop().worker.go_on()
+        finally:
+            _registry_lock.release()
 
 
 def _after_fork_in_child() -> None:

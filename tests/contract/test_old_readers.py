@@ -419,7 +419,7 @@ reader.execute("BEGIN")
 reader.execute("SELECT count(*) FROM events").fetchall()
 while not copying_now.is_set():
     outbox.append(make_event("test.noted", {"n": 0}))
-outbox.pause()
+os.register_at_fork(before=lambda: outbox.pause(sys._getframe(1)))
 child = os.fork()
 if not child:
     outbox.restart_in_child()

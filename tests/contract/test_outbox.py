@@ -489,7 +489,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_interrupted_pause_leaves_no_harm(
     outbox: Outbox, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """Ctrl-C while a fork or a salvage waits for a long read: what is logged later is stored."""
+    """Ctrl-C while a salvage waits for a long read: what is logged later is stored."""
     owner = outbox._snapshots if step == "await_end" else outbox
 
     def interrupted(*_: object) -> None:
@@ -498,7 +498,7 @@ def test_an_interrupted_pause_leaves_no_harm(
     with monkeypatch.context() as patch:
         patch.setattr(owner, step, interrupted)
         with pytest.raises(KeyboardInterrupt):
-            outbox.pause()
+            outbox.close_connections()
     threads = [
         threading.Thread(target=outbox.append, args=[make_event("test.noted", {})], daemon=True)
         for _ in range(2)

@@ -58,7 +58,7 @@ def test_its_bytes_are_bounded_too() -> None:
     for event in large:
         buffer.hold(event)
     assert buffer.held() == (large[:3], 2)
-    buffer.written(3, 2)
+    buffer.written(large[:3], 2)
     buffer.hold(large[3])
     assert buffer.held() == ([large[3]], 0)
 
@@ -69,7 +69,7 @@ def test_it_is_in_use_from_the_first_failure_until_it_is_written_out() -> None:
     assert not is_in_use(buffer)
     buffer.hold(events(1)[0])
     assert is_in_use(buffer)
-    buffer.written(*counted(buffer))
+    buffer.written(*buffer.held())
     assert not is_in_use(buffer)
     assert buffer.held() == ([], 0)
 
@@ -92,7 +92,7 @@ def test_each_trouble_is_said_once(
         for event in events(50):
             buffer.note_failure(ERROR)
             buffer.hold(event)
-        buffer.written(*counted(buffer))
+        buffer.written(*buffer.held())
     assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR", "WARNING"] * 2
     begins, lost, over = [record.getMessage() for record in caplog.records[:3]]
     assert "the disk is full" in begins
@@ -108,5 +108,5 @@ def test_trouble_that_comes_and_goes_does_not_fill_the_log(
     for _ in range(50):
         buffer.note_failure(ERROR)
         buffer.hold(events(1)[0])
-        buffer.written(*counted(buffer))
+        buffer.written(*buffer.held())
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from sys import getsizeof
@@ -11,6 +12,8 @@ from tracker import log
 from tracker.clock import monotonic
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tracker.errors import OutboxError
     from tracker.events import Event
 
@@ -75,14 +78,22 @@ class MemoryBuffer:
         """Return everything held, in order, and how many events were lost."""
         return list(self._events), self.lost
 
-    def written(self, events: int, lost: int) -> None:
-        """Forget the first `events` and the count of `lost` ones, now that they are on disk."""
-        for _ in range(events):
-            self._bytes -= _size(self._events.popleft())
+    def written(self, events: Sequence[Event], lost: int) -> None:
+        """Forget `events` and the count of `lost` ones, now that they are on disk.
+
+        Those that a call inside this one has forgotten already are passed over; what an
+        interruption keeps is written once more, and found to be stored.
+        """
         self.lost -= lost
+        for event in events:
+            with contextlib.suppress(ValueError):
+                self._events.remove(event)
+        self._bytes = sum(map(_size, list(self._events)))  # whatever was cut off in counting
         if not self.in_use:
             if self._said_failing or self._said_full:
-                log.warning("the outbox can be written again; %d events came from memory", events)
+                log.warning(
+                    "the outbox can be written again; %d events came from memory", len(events)
+                )
             self._said_failing = self._said_full = False
 
     def note_failure(self, error: OutboxError) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import sqlite3
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -33,12 +33,15 @@ from tracker.outbox.write_connection import WriteConnection
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+    from types import FrameType
 
     from sqlalchemy import Connection
 
     from tracker.config import APIConfig
     from tracker.outbox.held_files import HeldFiles
     from tracker.outbox.owner import Owner
+
+T = TypeVar("T")
 
 FileId: TypeAlias = "tuple[int, int] | None"
 """Device and inode."""
@@ -77,7 +80,7 @@ class OutboxFile:
         self.owner: Owner
         self._config = config
         self._check_owner_too = check_owner
-        self._lock = FileLock(
+        lock = FileLock(
             self.path.with_name(f"{self.path.name}.lock"), condition.LOCK_MARK, like=self.path
         )
         self.upload_lock = FileLock(
@@ -86,8 +89,9 @@ class OutboxFile:
         self._stopped_uploader = StoppedHolder(self.upload_lock.path)
         engine = make_engine(self.path, config.durability, writer=True)
         self._chain_key = canonical.key_bytes(config.chain_key)
-        self._write_connection = WriteConnection(engine, self._lock, self.path, self._chain_key)
-        self._writer = GroupCommit(self._write_connection)
+        self._writer: GroupCommit[WriteConnection] = GroupCommit(
+            WriteConnection(engine, lock, self.path, self._chain_key)
+        )
         self._readers = make_engine(self.path, config.durability, writer=False)
         self._read_lock = threading.RLock()
         self._read_connection: Connection | None = None
@@ -104,6 +108,15 @@ class OutboxFile:
             if isinstance(error, OSError):  # as where its folder may not be looked into
                 raise schema.explain(self.path, error) from error
             raise
+
+    @property
+    def _write_connection(self) -> WriteConnection:
+        """The one in use: where a call was interrupted, another one takes its place."""
+        return self._writer.backend
+
+    @property
+    def _lock(self) -> FileLock:
+        return self._write_connection.lock
 
     # --- opening --------------------------------------------------------------------------------
 
@@ -351,8 +364,8 @@ class OutboxFile:
                 raise
         except OutboxError as error:
             # Old connections should not be what prolongs it; on a full disk there may be no new.
-            if not is_disk_full(error) and self.pause():
-                self.resume()
+            if not is_disk_full(error):
+                self.close_connections()
             raise
         self._rescued.store(self._writer)
         return True
@@ -400,8 +413,12 @@ class OutboxFile:
         Returns False if it cannot be done now: it was done a moment ago, it failed, or this thread
         is inside a write.
         """
-        if not self._hold():
+        if not self.keep_out(lambda: self._mend(error, generation)):
             return False
+        self._rescued.store(self._writer)
+        return True
+
+    def _mend(self, error: OutboxDamagedError, generation: int) -> bool:
         try:
             if self.generation == generation:  # otherwise another thread was first
                 self._begin_anew(error)
@@ -410,9 +427,6 @@ class OutboxFile:
             if str(trouble) != str(error):
                 log.error("the outbox %s cannot be begun anew: %s", self.path, trouble)
             return False
-        finally:
-            self.resume()
-        self._rescued.store(self._writer)
         return True
 
     def _begin_anew(self, error: OutboxDamagedError) -> None:
@@ -537,8 +551,13 @@ class OutboxFile:
         Raises:
             OutboxError: if SQLite or the system failed.
         """
-        if self.read_at_length or not self.pause(patience=0):
+        if self.read_at_length:
             return False
+        return bool(self.keep_out(lambda: self._exchange(put_in_place), patience=0))
+
+    def _exchange(self, put_in_place: Callable[[], bool]) -> bool:
+        self._close_stale()
+        self._close_read_connection()
         try:
             self._lock.acquire()
             try:
@@ -549,8 +568,6 @@ class OutboxFile:
             self._open()
         except (SQLAlchemyError, sqlite3.Error, OSError) as error:
             raise schema.explain(self.path, error) from error
-        finally:
-            self.resume()
         return True
 
     def empty_log(self, patience_ms: int = 0) -> None:
@@ -562,8 +579,9 @@ class OutboxFile:
         Raises:
             OutboxError: if SQLite or the system failed.
         """
-        if not self._writer.pause():
-            return
+        self._writer.alone(lambda: self._empty_log(patience_ms))
+
+    def _empty_log(self, patience_ms: int) -> None:
         try:
             self._lock.acquire()
             if moves.identity(self.path) == self.file:
@@ -575,54 +593,66 @@ class OutboxFile:
             raise schema.explain(self.path, error) from error
         finally:
             self._lock.release()
-            self._writer.resume()
 
     # --- pausing and closing --------------------------------------------------------------------
 
-    def pause(self, patience: float = SNAPSHOT_SECONDS) -> bool:
-        """Close every connection and keep everybody out until `resume`; before a fork.
+    def keep_out(self, work: Callable[[], T], patience: float = SNAPSHOT_SECONDS) -> T | None:
+        """Run `work` while nobody else writes or reads, and no write connection is open.
 
-        SQLite's connections must not cross a fork: both processes would believe that they hold
-        the same file locks. Returns False if this thread is inside a write: it cannot wait.
+        Long reads are waited for, so many seconds. Returns None, having done nothing, inside such
+        work of this very thread.
         """
-        if not self._files_are_in_place():
-            with contextlib.suppress(OutboxError):  # said by `look` or the next write
-                self.look(now=True)
-        if not self._hold(patience):
-            return False
-        try:
-            self._close_stale()
-            self._close_read_connection()
-        except BaseException:
-            self.resume()
-            raise
-        return True
+
+        def without_readers() -> T:
+            with self._read_lock:
+                self._snapshots.await_end(patience)
+                return work()
+
+        return self._writer.alone(without_readers)
+
+    def close_connections(self) -> None:
+        """Close every connection; they are opened again when they are needed."""
+        self.keep_out(self._close_connections)
+
+    def _close_connections(self) -> None:
+        self._close_stale()
+        self._close_read_connection()
 
     def _close_stale(self) -> None:
         stale = self._write_connection.take_stale()
         if stale is not None:
             stale.close()
 
-    def _hold(self, patience: float = SNAPSHOT_SECONDS) -> bool:
-        """Keep everybody out until `resume`; False if this thread is inside a write.
+    def pause(self, frame: FrameType) -> bool:
+        """Close every connection and keep everybody out until `resume`, for a fork.
 
-        Long reads are waited for, so many seconds.
+        SQLite's connections must not cross a fork: both processes would believe that they hold
+        the same file locks. Returns False inside work that keeps everybody out.
+
+        Args:
+            frame: The call that forks. The pause ends when it goes on, if nobody ends it before.
         """
-        if not self._writer.pause():
+        if not self._files_are_in_place():
+            with contextlib.suppress(OutboxError):  # said by `look` or the next write
+                self.look(now=True)
+        with self._read_lock:
+            self._snapshots.await_end(SNAPSHOT_SECONDS)
+        if not self._writer.hold(frame):
             return False
-        try:
-            with self._read_lock:
-                self._snapshots.await_end(patience)
-                self._read_lock.acquire()  # once more, to be kept
-        except BaseException:  # Ctrl-C: waiting takes time
-            self._writer.resume()
-            raise
+        self._read_lock.acquire()
+        self._close_connections()
         return True
 
     def resume(self) -> None:
-        """End a `pause` or `_hold`, in the process that called it."""
-        self._read_lock.release()
-        self._writer.resume()
+        """End a `pause`, in the process that called it."""
+        try:
+            self._read_lock.release()
+        finally:
+            self._writer.resume()
+
+    def free_what_is_over(self) -> None:
+        """Let others go on where a call was interrupted and left the outbox locked; cheap."""
+        self._writer.free_what_is_over()
 
     def close_inherited(self) -> None:
         """Close, in a child whose fork called no hooks, the connections that it has of its parent.
@@ -653,13 +683,12 @@ class OutboxFile:
         self._read_connection = None
         self._snapshots = Snapshots()
         self._rescued = Rescue()
-        self._write_connection.restart_in_child()
-        self._writer.restart_in_child()
+        self._writer.restart_in_child(self._write_connection.restart_in_child())
         self.upload_lock.forget()
 
     def _shut(self) -> None:
         self._closed = True
-        self._writer.close(then=self._write_connection.close_lock)
+        self._writer.close(then=lambda: self._write_connection.close_lock())
         self._close_stale()
         with self._read_lock:
             self._close_read_connection()

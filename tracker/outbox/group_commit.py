@@ -1,19 +1,23 @@
-"""Group commit: every write to the outbox, in one order; many callers' in one transaction."""
+"""Group commit: every write to the outbox in one order, many callers' in one transaction."""
 
 from __future__ import annotations
 
-import threading
+import contextlib
+import sys
 from collections import deque
-from itertools import takewhile
-from queue import SimpleQueue
-from threading import get_ident
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
+from itertools import islice
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
 
-from tracker import log
-from tracker.errors import TrackerClosedError
+from tracker.clock import monotonic
+from tracker.errors import OutboxError, TrackerClosedError, TrackerError
+from tracker.outbox.leadership import Lead, Leadership, get_ident, is_executing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from types import FrameType
+
+    from typing_extensions import Self
 
     from tracker.events import Event
     from tracker.outbox.transaction import Transaction
@@ -22,335 +26,481 @@ T = TypeVar("T")
 
 _GROUP_LIMIT = 512
 """Entries in one transaction: bounds how long the first of them waits for the last."""
+_LOOK_SECONDS = (0.05, 0.25)
+"""How long a call waits before it looks whether the leader is over, at first and at last."""
+_TRIES = 3
+"""How often calls of its own thread may take over from a job before they are refused."""
+_PATIENCE_SECONDS = 10.0
+"""How long a call waits for a suspended one of its own thread that it must not take over from."""
+
+
+class Attempt:
+    """What may have been committed before anybody was told.
+
+    Attributes:
+        entries: Whose events it holds.
+        landed: Not empty once they are committed: the backend adds to it in the very step that
+            commits, between which and the commit no exception can fall.
+        result: What a job returned.
+    """
+
+    __slots__ = ("entries", "landed", "result")
+
+    def __init__(self, entries: Sequence[_Entry] = ()) -> None:
+        self.entries = entries
+        self.landed: list[object] = []
+        self.result: object = None
 
 
 class Backend(Protocol):
-    """What commits: `WriteConnection`. One thread at a time uses it, the one that leads."""
+    """What commits: `WriteConnection`. One call at a time uses it, the one that leads.
+
+    After any exception it is retired, in whatever state it is.
+    """
 
     def append(self, event: Event) -> bool:
         """Commit `event` by itself; return False if it takes a transaction."""
 
-    def transact(self, jobs: Sequence[Callable[[Transaction], None]]) -> None:
-        """Run `jobs` in one transaction and commit it."""
+    def append_all(self, events: Sequence[Event], attempt: Attempt) -> None:
+        """Commit `events` in one transaction; add to `attempt.landed` in the same step."""
 
-    def settle(self) -> bool:
-        """Put things right after an exception; return True if the last transaction landed."""
+    def transact(self, job: Callable[[Transaction], object], attempt: Attempt) -> None:
+        """Run `job` in a transaction, note its result, and commit as `append_all`."""
+
+    def retire(self, *, suspended: bool) -> Self:
+        """Roll back what is open, free all locks, and return what to go on with.
+
+        A call that still has the retired one, for it is `suspended`, can do nothing with it but
+        fail. It may be called again, and is where an exception has cut it off.
+        """
 
     def close(self) -> None:
         """Close what is open; a later write opens it again."""
 
     def explain(self, error: Exception) -> Exception:
-        """Return what callers should see of an error."""
+        """Return what callers should see of an error: another one if it is storage's."""
 
     def is_conflict(self, error: Exception) -> bool:
-        """Return True if the rows of one job did not fit, which is not the others' fault."""
+        """Return True if some of the events did not fit, which is not the others' fault."""
 
 
-class _Entry(Generic[T]):
-    """One caller's work in the queue, and how the leader tells it the outcome.
+B = TypeVar("B", bound=Backend)
 
-    `turn` gets a token when the work is done, or when its caller should see whether to lead.
-    A `detached` entry has no caller waiting for it; `orphaned` hears of its failure instead.
+
+class _Entry:
+    """One call in the queue: events, which any leader commits, or a job, which only its call runs.
+
+    `turn` gets a token when the events are committed, or when its call should see whether to lead.
+    The first outcome counts: None for success, or the error.
     """
 
-    __slots__ = ("detached", "done", "error", "orphaned", "result", "turn", "work")
+    __slots__ = ("events", "frame", "outcome", "since", "thread", "turn")
 
-    def __init__(
-        self,
-        work: Callable[[Transaction], T] | None,
-        orphaned: Callable[[Exception], None] | None = None,
-    ) -> None:
-        self.work = work  # None: wants the writer for itself, between transactions
-        self.orphaned = orphaned
-        self.result: T | None = None
-        self.error: Exception | None = None
-        self.done = False
-        self.detached = False
+    def __init__(self, events: Sequence[Event], frame: FrameType) -> None:
+        self.events = events
+        self.frame: FrameType | None = frame
+        self.thread = get_ident()
+        self.since = monotonic()
+        self.outcome: list[Exception | None] = []
         self.turn: SimpleQueue[None] = SimpleQueue()
 
+    def is_abandoned(self) -> bool:
+        """Return True if its call is over: it raised something before it heard of the outcome."""
+        frame = self.frame
+        return frame is None or not is_executing(frame)
 
-class GroupCommit:
-    """Runs write jobs in order, many callers' in one commit.
 
-    Whoever finds nobody leading leads: commits everything queued, its own work included, then
-    wakes the first caller that still waits, which leads next unless a newcomer was faster. One
+class GroupCommit(Generic[B]):
+    """Runs write jobs one at a time, and commits many callers' events together.
+
+    Who finds nobody leading leads: commits all events that are queued, its own included, then
+    wakes the first call that still waits, which leads next unless a newcomer was faster. One
     fsync so serves all who came meanwhile, and a single thread pays nothing for it.
 
-    Owns the queue and the leadership lock. The backend is used by the leading thread only.
+    Whatever is raised between any two lines here, by a signal handler, by another thread or by the
+    interpreter, costs the call that it hits and no other. Nothing has to be put right for that:
 
-    Two things can happen between any two lines here. Ctrl-C: what is queued stays in the queue
-    until its outcome is settled, so `_recover` can always tell what is left to do. And a call that
-    interrupts another one of the same thread (a signal handler, ``__del__``): it cannot wait for
-    itself, so its work is queued, and the interrupted call returns when it is committed.
+    - Who leads is a fact about a call that is under way; see `Leadership`. What a call leaves
+      behind that is over, the next leader retires. Who waits looks for such a call every so often.
+    - A call inside another one of its thread (a signal handler, ``__del__``) does not wait for
+      it, and does not count on it: it takes over, and returns when its own events are committed.
+      The call below finds its backend retired and queues again, unless it was committed before.
+    - Events stay in the queue until their outcome is known, and `Attempt` knows what landed.
+
+    Owns the queue. The backend is used by the leading call only.
 
     Args:
         backend: Commits.
     """
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self, backend: B) -> None:
         self._closed = False
-        self._begin_afresh()
+        self._begin_again(backend)
 
-    def _begin_afresh(self) -> None:
-        self._queue: deque[_Entry[Any]] = deque()
-        self._leadership = threading.RLock()
-        self._waiting: set[int] = set()
-        self._nested: dict[int, list[_Entry[Any]]] = {}
-        self._committing: list[_Entry[Any]] | None = None
-        self._at_work: _Entry[Any] | None = None
+    def _begin_again(self, backend: B) -> None:
+        self._queue: deque[_Entry] = deque()
+        self._leadership: Leadership[B] = Leadership(backend)
 
-    def append(self, event: Event, orphaned: Callable[[Exception], None]) -> None:
+    @property
+    def backend(self) -> B:
+        """What the leading call works with, or the next one will."""
+        return self._leadership.newest().backend
+
+    def waiting_since(self) -> float | None:
+        """Return since when, on the monotonic clock, the first call has waited that is not done."""
+        times = [entry.since for entry in list(self._queue) if not entry.outcome]
+        lead = self._leadership.newest()
+        if not (lead.released or lead.firm or lead.since is None or lead.is_over()):
+            times.append(lead.since)
+        return min(times, default=None)
+
+    # --- writing --------------------------------------------------------------------------------
+
+    def append(self, event: Event) -> None:
         """Commit `event`; on return it is durable.
-
-        Called from inside another call of this thread, it returns at once: the event is committed
-        before that call returns, and `orphaned` is called if that fails.
 
         Raises:
             OutboxError: if it could not be stored.
-        """
-        if not (self._queue or self._is_leading()) and self._append_alone(event):
-            if self._nested:
-                self._await_nested()
-            return
-        self.run(lambda transaction: transaction.append(event), orphaned)
-
-    def _append_alone(self, event: Event) -> bool:
-        """Commit `event` by itself; False if somebody else is or was at work."""
-        try:
-            if not self._leadership.acquire(blocking=False):
-                return False
-            alone = self._backend.append(event)
-            self._step_down()
-        except BaseException as error:
-            self._recover(_Entry(None))
-            if isinstance(error, Exception):
-                explained = self._backend.explain(error)
-                if explained is not error:
-                    raise explained from error
-            raise
-        return alone
-
-    def run(
-        self,
-        work: Callable[[Transaction], T],
-        orphaned: Callable[[Exception], None] | None = None,
-    ) -> T:
-        """Run `work` in a write transaction, commit, and return its result.
-
-        Raises:
-            OutboxError: if SQLite or the system failed; then nothing of `work` is stored.
             TrackerClosedError: if the writer is closed.
         """
-        entry: _Entry[T] = _Entry(work, orphaned)
-        me = get_ident()
-        leading = self._is_leading()
-        entry.detached = inside = leading or me in self._waiting
-        try:
-            if not inside:  # else the mark, or leadership, is the interrupted call's to give up
-                self._waiting.add(me)
-            self._queue.append(entry)
-            if not leading and self._leadership.acquire(blocking=False):
-                self._lead(entry)
-            while not (entry.done or inside):
-                entry.turn.get()
-                if not entry.done and self._leadership.acquire(blocking=False):
-                    self._lead(entry)
-        except BaseException:
-            self._recover(entry)
-            raise
-        finally:
-            if not inside:
-                self._waiting.discard(me)
-        if not entry.done:
-            self._nested.setdefault(me, []).append(entry)
-        elif self._nested and not inside:
-            self._await_nested()
-        if entry.error is not None:
-            raise entry.error
-        return cast("T", entry.result)
+        if self._queue or not self._append_alone(event):
+            self.append_all((event,))
 
-    def _await_nested(self) -> None:
-        """Wait for the commit of what interrupted this thread's call and could not wait itself."""
-        for entry in self._nested.pop(get_ident(), ()):
-            while not entry.done:
-                if self._leadership.acquire(blocking=False):
-                    self._lead(entry)
-                else:
-                    entry.turn.get()
-
-    def pause(self) -> bool:
-        """Wait for the writer, close its connection and keep it idle until `resume`.
-
-        Returns False, having done nothing, when this thread is inside a write already.
-        """
-        me = get_ident()
-        if me in self._waiting or self._is_leading():
+    def _append_alone(self, event: Event) -> bool:
+        """Commit `event` by itself; False if somebody else leads, or it takes a transaction."""
+        lead = self._leadership.take(sys._getframe())
+        if lead is None:
             return False
-        entry: _Entry[None] = _Entry(None)
         try:
-            self._waiting.add(me)
-            self._queue.append(entry)
-            while not self._has_the_floor(entry):
-                entry.turn.get()
-            self._backend.close()
+            if lead.dirty:
+                self._take_over(lead)
+            lead.since = monotonic()
+            stored = lead.backend.append(event)
+        except Exception as error:
+            if self._give_up(lead):
+                raise lead.backend.explain(error) from error
+            if not self._is_fence(error, lead):
+                raise
+            self.run(lambda transaction: transaction.append_missing(event))
+            return True
         except BaseException:
-            self._recover(entry)
+            self._give_up(lead)
             raise
+        if self._queue or lead.held is not None:
+            self._step_down(lead)
+        else:
+            lead.release()
+        return stored
+
+    def append_all(self, events: Sequence[Event]) -> None:
+        """Commit `events` in one transaction, all or none of them; otherwise as `append`."""
+        entry = _Entry(events, sys._getframe())
+        try:
+            self._queue.append(entry)
+            while not entry.outcome:
+                lead = self._take_turn(entry)
+                if lead is not None:
+                    self._lead(lead, entry)
         finally:
-            self._waiting.discard(me)
+            self._drop(entry)
+            entry.frame = None
+        if entry.outcome[0] is not None:
+            raise entry.outcome[0]
+
+    def run(self, job: Callable[[Transaction], T]) -> T:
+        """Run `job` in a write transaction, commit, and return its result.
+
+        Where a call that interrupts this one takes over, the job is run again.
+
+        Raises:
+            OutboxError: if SQLite or the system failed; then nothing of `job` is stored.
+            TrackerClosedError: if the writer is closed.
+        """
+        entry = _Entry((), sys._getframe())
+        try:
+            self._queue.append(entry)
+            for tries in range(sys.maxsize):
+                lead = self._await_lead(entry)
+                attempt = Attempt()
+                if self._run_in(lead, job, attempt, firm=tries >= _TRIES):
+                    break
+        finally:
+            self._drop(entry)
+            entry.frame = None
+        return cast("T", attempt.result)
+
+    def _run_in(
+        self, lead: Lead[B], job: Callable[[Transaction], object], attempt: Attempt, *,
+        firm: bool,
+    ) -> bool:  # fmt: skip
+        """Run `job` as the leader; return False if somebody took over before it was committed."""
+        try:
+            lead.firm = firm
+            if lead.dirty:
+                self._take_over(lead)
+            self._check_open()
+            lead.since = monotonic()
+            lead.backend.transact(job, attempt)
+        except Exception as error:
+            if self._give_up(lead):
+                raise lead.backend.explain(error) from error
+            if not self._is_fence(error, lead):
+                raise
+            return bool(attempt.landed)
+        except BaseException:
+            self._give_up(lead)
+            raise
+        self._step_down(lead)
         return True
 
-    def _has_the_floor(self, entry: _Entry[None]) -> bool:
-        """Lead, commit what stands before a pause; return True if its turn has come."""
-        if not self._leadership.acquire(blocking=False):
-            return False
-        while batch := self._next():
-            self._commit(batch)
-        if self._queue[0] is entry:
-            entry.done = True
-            self._queue.popleft()
-            return True
-        self._step_down()
-        return False
-
-    def resume(self) -> None:
-        """End a `pause`; whoever came meanwhile goes on."""
-        self._step_down()
-
-    def alone(self, work: Callable[[], T]) -> T | None:
-        """Run `work` while nobody writes.
-
-        Returns None, having done nothing, when this thread is inside a write already.
-        """
-        inside = self._is_leading()
-        try:
-            return work() if self.pause() else None
-        finally:
-            if not inside and self._is_leading():
-                self.resume()
-
-    def close(self, then: Callable[[], None]) -> None:
-        """Close for good, and call `then` while nobody writes; later writes are refused.
-
-        They raise TrackerClosedError.
-        """
-        paused = self.pause()
-        self._closed = True
-        if paused:
-            then()
-            self.resume()
-
-    def is_idle(self) -> bool:
-        """Return True if no other thread is committing; for a forked child, which then leads."""
-        return self._leadership.acquire(blocking=False)
-
-    def restart_in_child(self) -> None:
-        """Forget, in a forked child, the parent's threads and queue."""
-        self._begin_afresh()
-
-    def _is_leading(self) -> bool:
-        owned: bool = self._leadership._is_owned()  # type: ignore[attr-defined]  # as Condition does
-        return owned
-
-    def _lead(self, entry: _Entry[Any]) -> None:
-        """Commit what is queued until `entry` is done or a pause stands before it; step down."""
-        while not entry.done and (batch := self._next()):
-            self._commit(batch)
-        self._step_down()
-
-    def _step_down(self) -> None:
-        """Give up leadership and wake whoever should lead next, if anybody waits."""
-        while True:
-            self._leadership.release()
-            # Whoever queued before the release, and failed to lead, counts on us to look again.
-            if not self._queue:
-                return
-            try:
-                first = self._queue[0]
-            except IndexError:
-                return
-            if not first.detached:
-                first.turn.put(None)
-                return
-            if not self._leadership.acquire(blocking=False):
-                return
-            if batch := self._next():
-                self._commit(batch)
-
-    def _recover(self, entry: _Entry[Any]) -> None:
-        """Put things right after Ctrl-C came at any point of this thread's call."""
-        entry.detached = True
-        entry.done = entry.done or entry.work is None  # nobody needs a pause that was given up
-        if not self._is_leading() and not self._leadership.acquire(blocking=False):
-            return  # somebody else leads, and will see that the entry is detached
-        landed = self._backend.settle()
-        if self._committing is not None and landed:
-            self._settle(self._committing)
-        self._committing = None
-        if not entry.done and entry in self._queue:
-            entry.done = True  # this call raises, so its work is withdrawn
-        self._step_down()
-
-    def _next(self) -> list[_Entry[Any]]:
-        """Return what to commit together next: it stays in the queue until it is settled."""
-        while self._queue and self._queue[0].done:
-            self._queue.popleft()
-        count = min(len(self._queue), _GROUP_LIMIT)
-        batch = [self._queue[index] for index in range(count)]
-        return list(takewhile(lambda entry: entry.work is not None, batch))
-
-    def _commit(self, batch: list[_Entry[Any]]) -> None:
-        """Run a transaction for `batch` and tell each of its callers the outcome."""
-        while batch := [entry for entry in batch if not entry.done]:
-            self._committing = batch
-            try:
-                self._transact(batch)
-            except Exception as error:  # noqa: BLE001 - handed to the caller whose work it was
-                self._committing = None
-                failed = self._who_failed(batch, error)
-                for entry in failed:
-                    entry.error = self._backend.explain(error)
-                self._settle(failed)
-            else:
-                self._settle(batch)
-                self._committing = None
-
-    def _who_failed(self, batch: list[_Entry[Any]], error: Exception) -> list[_Entry[Any]]:
-        """Return whose fault it was: one's own is not the others'; a full disk is for all."""
-        if self._at_work is not None:
-            return [self._at_work]
-        if self._backend.is_conflict(error):
-            return batch[:1] if len(batch) == 1 else self._single_out(batch)
-        return batch
-
-    def _single_out(self, batch: list[_Entry[Any]]) -> list[_Entry[Any]]:
-        """Commit each entry by itself, for the rows of one of them do not fit."""
-        for entry in batch:
-            self._commit([entry])
-        return []
-
-    def _transact(self, batch: list[_Entry[Any]]) -> None:
-        self._at_work = None
+    def _check_open(self) -> None:
         if self._closed:
             raise TrackerClosedError("the outbox was closed; make a new tracker to log again")
-        self._backend.transact([self._job(entry) for entry in batch])
 
-    def _job(self, entry: _Entry[Any]) -> Callable[[Transaction], None]:
-        def job(transaction: Transaction) -> None:
-            self._at_work = entry
-            entry.result = entry.work(transaction)  # type: ignore[misc]  # _next leaves None
-            self._at_work = None
+    # --- keeping everybody out ------------------------------------------------------------------
 
-        return job
+    def alone(self, work: Callable[[], T]) -> T | None:
+        """Run `work` while nobody writes and the backend is closed.
 
-    def _settle(self, batch: list[_Entry[Any]]) -> None:
-        for entry in batch:
-            entry.done = True
-            entry.turn.put(None)
-            if entry.detached and entry.error is not None:
-                if entry.orphaned is not None:
-                    entry.orphaned(entry.error)
-                else:
-                    log.error("a write from inside another call failed: %s", entry.error)
-        self._next()  # takes what is done out of the queue
+        Returns None, having done nothing, inside such work of this very thread.
+        """
+        entry = _Entry((), sys._getframe())
+        lead: Lead[B] | None = None
+        try:
+            self._queue.append(entry)
+            while True:
+                lead = self._await_lead(entry)
+                lead.firm = True
+                if self._leadership.is_in_force(lead):
+                    break  # and no call of this thread takes over from now on
+            if lead.dirty:
+                self._take_over(lead)
+            lead.backend.close()
+            self._drop(entry)
+            result = work()
+            lead.backend.close()  # what the work may have opened
+        except _InsideError:
+            return None
+        except BaseException:
+            if lead is not None:
+                self._give_up(lead)
+            raise
+        finally:
+            self._drop(entry)
+            entry.frame = None
+        self._step_down(lead)
+        return result
+
+    def hold(self, frame: FrameType) -> bool:
+        """Close the backend and keep everybody out until `resume`, or until `frame` goes on.
+
+        For a fork, which the call of `frame` is about to make. What this thread still writes before
+        it is let in, and the backend closed once more. Returns False, having done nothing, inside
+        `alone`.
+        """
+
+        def hold() -> bool:
+            self._leadership.newest().held = frame
+            return True
+
+        return bool(self.alone(hold))
+
+    def resume(self) -> None:
+        """End a `hold` of this thread; calls that came meanwhile go on."""
+        lead = self._leadership.newest()
+        if lead.instruction is not None and lead.is_mine():
+            lead.release()
+        self._wake()
+
+    def close(self, then: Callable[[], None]) -> None:
+        """Refuse later writes with TrackerClosedError, and call `then` while nobody writes."""
+        self._closed = True
+        self.alone(then)
+
+    def is_idle(self) -> bool:
+        """Return True if nobody was committing when this process was forked."""
+        lead = self._leadership.newest()
+        return lead.released or lead.instruction is not None
+
+    def restart_in_child(self, backend: B) -> None:
+        """Forget, in a forked child, the parent's threads and queue."""
+        self._begin_again(backend)
+
+    def free_what_is_over(self) -> None:
+        """Retire what a call left behind that is over, if one did: other processes may wait.
+
+        Cheap, for a thread that has nothing else to do to call now and then.
+        """
+        lead = self._leadership.newest()
+        if not lead.released and lead.is_over():
+            mine = self._leadership.take(sys._getframe())
+            if mine is not None:
+                self._give_up(mine)
+
+    # --- leading --------------------------------------------------------------------------------
+
+    def _take_turn(self, entry: _Entry) -> Lead[B] | None:
+        """Wait for the lead, and return it; None if `entry` is settled."""
+        patience, longest = _LOOK_SECONDS
+        give_up_at = entry.since + _PATIENCE_SECONDS
+        waited = False
+        while not entry.outcome:
+            if waited or self._may_go_first(entry):
+                lead = self._leadership.take(cast("FrameType", entry.frame))
+                if lead is not None:
+                    return lead
+                self._see_that_it_ends(give_up_at)
+            try:
+                entry.turn.get(timeout=patience)
+            except Empty:
+                patience = min(2 * patience, longest)
+            waited = True
+        return None
+
+    def _await_lead(self, entry: _Entry) -> Lead[B]:
+        """Wait for the lead for a job, which no other call settles."""
+        while (lead := self._take_turn(entry)) is None:
+            pass
+        return lead
+
+    def _may_go_first(self, entry: _Entry) -> bool:
+        """Return False for a newcomer behind a job, which no other call would run."""
+        try:
+            first = self._queue[0]
+        except IndexError:
+            return True
+        return bool(first is entry or first.events or first.thread == entry.thread)
+
+    def _see_that_it_ends(self, give_up_at: float) -> None:
+        lead = self._leadership.newest()
+        if lead.firm and lead.is_mine() and (lead.is_below() or monotonic() > give_up_at):
+            raise _InsideError(
+                "this call came while its own thread has the outbox for itself, to repair it or to "
+                "write it anew; call again once that is over"
+            )
+
+    def _lead(self, lead: Lead[B], entry: _Entry) -> None:
+        """Commit what is queued until `entry` is done, and step down."""
+        try:
+            if lead.dirty:
+                self._take_over(lead)
+            while not entry.outcome and self._leadership.is_in_force(lead):
+                self._commit(lead, self._next(entry))
+        except BaseException:
+            self._give_up(lead)
+            raise
+        self._step_down(lead)
+
+    def _next(self, own: _Entry) -> list[_Entry]:
+        """Return whose events to commit together next; they stay in the queue until settled."""
+        batch = []
+        for entry in list(islice(self._queue, _GROUP_LIMIT)):
+            if entry.outcome or (entry is not own and entry.is_abandoned()):
+                self._drop(entry)
+            elif entry.events:
+                batch.append(entry)
+        return batch or [own]
+
+    def _commit(self, lead: Lead[B], batch: list[_Entry]) -> None:
+        """Commit the events of `batch` and tell each of its calls the outcome."""
+        attempt = Attempt(batch)
+        lead.attempt = attempt
+        try:
+            self._check_open()
+            lead.since = monotonic()
+            lead.backend.append_all([e for entry in batch for e in entry.events], attempt)
+        except Exception as error:
+            if self._leadership.is_in_force(lead):
+                if self._is_callers_own(lead, error):
+                    raise
+                self._settle_failed(lead, batch, error)
+            elif not self._is_fence(error, lead):
+                raise
+        else:
+            for entry in batch:
+                self._settle(entry, None)
+            lead.attempt = None
+
+    def _settle_failed(self, lead: Lead[B], batch: list[_Entry], error: Exception) -> None:
+        """Tell who failed: the events of one call are not the others' fault; a full disk is."""
+        self._take_over(lead, failed=True)
+        if len(batch) > 1 and not self._is_for_all(lead, error):
+            for entry in batch:
+                if not entry.outcome:
+                    self._commit(lead, [entry])
+        else:
+            for entry in batch:
+                self._settle(entry, lead.backend.explain(error))
+
+    @staticmethod
+    def _is_callers_own(lead: Lead[B], error: Exception) -> bool:
+        """Return True for what hit the leading call rather than the work that it did for all."""
+        if isinstance(error, (RecursionError, MemoryError)):
+            return True
+        known = isinstance(error, (TrackerError, ValueError, TypeError, OverflowError))
+        return not known and lead.backend.explain(error) is error
+
+    @staticmethod
+    def _is_for_all(lead: Lead[B], error: Exception) -> bool:
+        """Return True for a full disk, False for what may be the fault of one of many."""
+        if lead.backend.is_conflict(error):
+            return False
+        return isinstance(error, TrackerError) or lead.backend.explain(error) is not error
+
+    @staticmethod
+    def _is_fence(error: Exception, lead: Lead[B]) -> bool:
+        """Return True for what a retired backend raises, False for what a caller should see."""
+        explained = lead.backend.explain(error)
+        return explained is not error or isinstance(error, OutboxError)
+
+    def _settle(self, entry: _Entry, error: Exception | None) -> None:
+        entry.outcome.append(error)
+        self._drop(entry)
+        entry.turn.put(None)
+
+    def _drop(self, entry: _Entry) -> None:
+        with contextlib.suppress(ValueError):
+            self._queue.remove(entry)
+
+    def _take_over(self, lead: Lead[B], *, failed: bool = False) -> None:
+        """Retire what the lead before, or this one, has left; tell of what had landed."""
+        fresh = lead.backend.retire(suspended=lead.suspended)
+        attempt = cast("Attempt | None", lead.attempt)
+        if attempt is not None and attempt.landed and not failed:
+            for entry in attempt.entries:
+                self._settle(entry, None)
+        lead.attempt = None
+        lead.backend = fresh
+        lead.suspended = lead.dirty = False
+
+    def _give_up(self, lead: Lead[B]) -> bool:
+        """End a lead in which something was raised; False if somebody has taken over.
+
+        If this is interrupted too, the next leader finds a call that is over, and does the same.
+        """
+        if not self._leadership.is_in_force(lead):
+            return False
+        self._take_over(lead)
+        self._step_down(lead)
+        return True
+
+    def _step_down(self, lead: Lead[B]) -> None:
+        """Give up the lead and wake who should lead next, if anybody waits."""
+        held = lead.held
+        if held is not None and self._leadership.is_in_force(lead):
+            lead.backend.close()
+            lead.hold_for(held)
+            return
+        lead.release()
+        self._wake()
+
+    def _wake(self) -> None:
+        try:
+            first = self._queue[0]
+        except IndexError:
+            return
+        first.turn.put(None)
+
+
+class _InsideError(OutboxError):
+    """A call inside one of its own thread that keeps everybody out."""

@@ -6,7 +6,6 @@ The kernel frees such a lock the moment its owner dies, however it dies.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import queue
 import threading
@@ -32,12 +31,58 @@ PATIENCE_SECONDS = 10.0
 _POLL_SECONDS = 0.01
 
 
+class _LockFile:
+    """An open lock file, which closes itself when nobody refers to it any more.
+
+    As an object, not as a number: a number may name another file once this one is closed.
+    """
+
+    __slots__ = ("_number", "mark")
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self.mark = os.fstat(number)[1:4]
+
+    def __del__(self) -> None:
+        self.close()
+
+    def fileno(self) -> int:
+        """Return its descriptor, or -1, which ``flock`` refuses, once it is closed."""
+        return self._number
+
+    def close(self) -> None:
+        """Close it. Processes that inherited it keep it open, and keep the lock if it is held."""
+        number, self._number = self._number, -1
+        if number >= 0:
+            with contextlib.suppress(OSError):  # another part of the process closed it
+                os.close(number)
+
+    def free(self) -> None:
+        """Free the lock, if it is held by this file, also for those that inherited it."""
+        # Closed before, closed by another part of the process, or on a file system without locks.
+        with contextlib.suppress(OSError, ValueError):
+            fcntl.flock(self, fcntl.LOCK_UN)
+
+    def is_lost(self) -> bool:
+        """Return True if another part of this process has closed its descriptor."""
+        try:
+            return os.fstat(self._number)[1:3] != self.mark[:2]
+        except OSError:
+            return True
+
+    def lose(self) -> None:
+        """Forget a descriptor that is lost: its number may be another file's by now."""
+        self._number = -1
+
+
 class FileLock:
     """An exclusive lock that one holder at a time has, over all processes.
 
-    Owns one file descriptor, opened on first use, and, from the first time that the lock was not
+    Owns one open file, opened on first use, and, from the first time that the lock was not
     free, a thread that waits for it. Not reentrant and not for several threads at once: its user
     serialises its own threads. A forked child must call `forget`.
+
+    A call that is interrupted may leave it in any state; `retire` frees it then.
 
     Args:
         path: The file; it is made if it is not there.
@@ -46,18 +91,20 @@ class FileLock:
 
     Attributes:
         patience: Seconds that `acquire` waits at most.
+        held: Whether it was taken and not released, if nobody was interrupted at it.
     """
 
     def __init__(self, path: Path, mark: bytes = b"", like: Path | None = None) -> None:
         self.path = path
+        self._path_text = str(path)
         self._like = like or path
         self._mark = mark
         self.patience = PATIENCE_SECONDS
-        self._path_text = str(path)
-        self._descriptor: int | None = None
-        self._mark_of: tuple[int, ...] = ()
+        self._file: _LockFile | None = None
         self._wait: _Wait | None = None
+        self._in_vain: _Wait | None = None
         self._waits: queue.SimpleQueue[_Wait | None] | None = None
+        self._retired = False
         self.held = False
 
     def acquire(self) -> None:
@@ -68,37 +115,47 @@ class FileLock:
         Raises:
             OutboxError: if it did not come free, or the file cannot be opened.
         """
-        try:
-            _flock(self.path, self._descriptor or self._open())
-        except BlockingIOError:
-            if not self._await():
-                raise OutboxError(
-                    f"the lock {self.path} was not freed within {self.patience:g} s: a process "
-                    "that uses the outbox is stopped or takes long. Let it go on, or end it; "
-                    f"`fuser {self.path}` names those that have the lock file open"
-                ) from None
+        if not (self._try_now() or self._await()):
+            raise OutboxError(
+                f"the lock {self.path} was not freed within {self.patience:g} s: a process "
+                "that uses the outbox is stopped or takes long. Let it go on, or end it; "
+                f"`fuser {self.path}` names those that have the lock file open"
+            )
         self.held = True
 
     def try_acquire(self) -> bool:
-        """Take the lock if it is free; tell whether it is now held."""
-        if not self.held:
-            try:
-                _flock(self.path, self._open())
-            except BlockingIOError:
-                return False
-            self.held = True
+        """Take the lock if it is free; return True if it is now held."""
+        self.held = self._try_now()
+        return self.held
+
+    def _try_now(self) -> bool:
+        try:
+            fcntl.flock(self._file or self._open(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except ValueError as error:
+            raise self._no_more() from error
+        except OSError as error:
+            if error.errno is None:  # raised by a signal handler
+                raise
+            raise OutboxError(
+                f"the file {self.path} cannot be locked: {error.strerror}. The outbox has to be on "
+                "a file system with file locks, as a local disk is; set SDK_OUTBOX_PATH "
+                "(outbox_path)"
+            ) from error
         return True
 
     def is_replaced(self) -> bool:
-        """Tell whether the file at the path is another one than is open here, or none.
+        """Return True if the file at the path is another one than is open here, or none.
 
         A lock file that was deleted or replaced keeps apart only those who have it open still;
-        its user should `close` it and take the lock anew.
+        its user should `close` it and take the lock once more.
         """
-        if self._descriptor is None:
+        file = self._file
+        if file is None:
             return False
         try:
-            return os.stat(self._path_text)[1:4] != self._mark_of  # noqa: PTH116 - half the time
+            return os.stat(self._path_text)[1:4] != file.mark  # noqa: PTH116 - half the time
         except (FileNotFoundError, NotADirectoryError):
             return True
 
@@ -107,25 +164,19 @@ class FileLock:
 
         Its number may be another file's by now, which is not ours to lock or to close.
         """
-        if self._descriptor is not None:
-            with contextlib.suppress(OSError):
-                if os.fstat(self._descriptor)[1:3] == self._mark_of[:2]:
-                    return
-            self._descriptor, self.held = None, False
+        file = self._file
+        if file is not None and file.is_lost():
+            file.lose()
+            self._file, self.held = None, False
 
     def release(self) -> None:
         """Free the lock, if held."""
-        held, self.held = self.held, False
-        if self._wait is not None and self._wait.descriptor != self._descriptor:
-            self._wait.give_up()
-        if self._descriptor is not None:
-            try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-            except OSError as error:
-                # Where the file system knows no locks, none was taken; one whose descriptor another
-                # part of this process has closed is free.
-                if held and error.errno != errno.EBADF:
-                    raise
+        self.held = False
+        wait, file = self._wait, self._file
+        if wait is not None and wait.file is not file:
+            wait.give_up()
+        if file is not None:
+            file.free()
 
     def close(self) -> None:
         """Free the lock and close the file. A later `acquire` opens it again."""
@@ -135,26 +186,57 @@ class FileLock:
             self._waits.put(None)
         self.forget()
 
-    def forget(self) -> None:
-        """Close an inherited descriptor in a forked child, without freeing the parent's lock."""
+    def retire(self) -> None:
+        """Free the lock for good, whatever state an interrupted call has left it in.
+
+        A call that is suspended at any line of this class goes on with an `OutboxError`. Calling
+        it again is harmless.
+        """
+        self._retired = True
         self.drop_lost()
-        descriptor, self._descriptor, self.held = self._descriptor, None, False
-        self._wait = self._waits = None
-        if descriptor is not None:
-            os.close(descriptor)
+        self.held = False
+        wait, file, waits = self._wait, self._file, self._waits
+        if wait is not None and wait.file is not file:
+            wait.give_up()
+        if file is not None:
+            file.free()
+            file.close()
+        if waits is not None:
+            waits.put(None)
+
+    def successor(self) -> FileLock:
+        """Return a lock on the same path, to go on with once this one is retired or forgotten."""
+        fresh = FileLock(self.path, self._mark, self._like)
+        fresh.patience = self.patience
+        fresh._in_vain = self._in_vain
+        return fresh
+
+    def forget(self) -> None:
+        """Close an inherited file in a forked child, without freeing the parent's lock."""
+        self.drop_lost()
+        file, self._file, self.held = self._file, None, False
+        self._wait = self._in_vain = self._waits = None
+        if file is not None:
+            file.close()
 
     def _await(self) -> bool:
         """Wait for the lock and take it; False if it did not come free in time."""
-        if self._wait is not None and self._wait.pending:
+        if self._in_vain is not None and self._in_vain.pending:
             return False
-        self._wait = wait = _Wait(self._open_another())
+        wait = self._wait = _Wait(self._open_another())
+        self._check_retired()
         try:
-            if not self._ask(wait):
-                return wait.poll(self.patience) and self._adopt(wait)
-            return wait.answer(self.patience) and self._adopt(wait)
-        finally:
-            if wait.descriptor != self._descriptor:
-                wait.give_up()
+            granted = wait.answer(self.patience) if self._ask(wait) else wait.poll(self.patience)
+        except BaseException:
+            wait.give_up()
+            raise
+        if granted:
+            self._file = wait.file
+            self._check_retired()
+        else:
+            self._in_vain = wait
+            wait.give_up()
+        return granted
 
     def _ask(self, wait: _Wait) -> bool:
         """Hand `wait` to the thread; False if there can be none, for the interpreter ends."""
@@ -171,120 +253,103 @@ class FileLock:
         self._waits.put(wait)
         return True
 
-    def _adopt(self, wait: _Wait) -> bool:
-        before, self._descriptor = self._descriptor, wait.descriptor
-        self._mark_of = os.fstat(wait.descriptor)[1:4]
-        if before is not None:
-            os.close(before)
-        return True
+    def _open(self) -> _LockFile:
+        self._file = opened = self._open_another()
+        self._check_retired()
+        return opened
 
-    def _open(self) -> int:
-        if self._descriptor is None:
-            self._descriptor = self._open_another()
-            self._mark_of = os.fstat(self._descriptor)[1:4]
-        return self._descriptor
+    def _check_retired(self) -> None:
+        """See, after a file was noted and before it is locked, that `retire` knew of it."""
+        if self._retired:
+            self.retire()
+            raise self._no_more()
 
-    def _open_another(self) -> int:
+    def _no_more(self) -> OutboxError:
+        return OutboxError(f"the lock {self.path} was taken over by another call of this thread")
+
+    def _open_another(self) -> _LockFile:
         try:
-            opened = ownership.open_or_create(self.path, like=self._like)
+            opened = _LockFile(ownership.open_or_create(self.path, like=self._like))
         except OSError as error:
             raise OutboxError(
                 f"the lock file {self.path} cannot be opened: {error.strerror}"
             ) from error
-        if self._mark and not os.fstat(opened).st_size:
+        if self._mark and not os.fstat(opened.fileno()).st_size:
             with contextlib.suppress(OSError):  # a full disk: the lock works without
-                os.write(opened, self._mark)
+                os.write(opened.fileno(), self._mark)
         return opened
-
-
-def _flock(path: Path, descriptor: int) -> None:
-    """Take the lock without waiting.
-
-    Raises:
-        BlockingIOError: if it is not free.
-        OutboxError: if the file system knows no such locks.
-    """
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise
-    except OSError as error:
-        raise OutboxError(
-            f"the file {path} cannot be locked: {error.strerror}. The outbox has to be on a file "
-            "system with file locks, as a local disk is; set SDK_OUTBOX_PATH (outbox_path)"
-        ) from error
 
 
 class _Wait:
     """One wait for a lock, in another thread, so that whoever asked can give up.
 
     ``flock`` knows no timeout, and whoever asks again and again in place of waiting comes last,
-    which makes the slowest of many processes' calls ten times as slow. Each wait has a descriptor
-    of its own: one lock must not be waited for and freed through the same. It goes to the caller
-    with the lock; after `give_up`, the thread closes it when the kernel grants it.
+    which makes the slowest of many processes' calls ten times as slow. Each wait has a file of its
+    own: one lock must not be waited for and freed through the same. It goes to the caller with the
+    lock; after `give_up`, it is freed as soon as the kernel grants it.
 
     Attributes:
+        file: What the lock will be held by.
         pending: Whether the kernel may still grant it, though the caller has given up.
     """
 
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-        self.pending = False
+    def __init__(self, file: _LockFile) -> None:
+        self.file = file
         self._error: OSError | None = None
         self._answered: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._settled = threading.Lock()  # whoever takes it first, thread or caller, decides
-        self._given_up = False
+        self._asked = self._over = self._given_up = False
+
+    @property
+    def pending(self) -> bool:
+        return self._given_up and self._asked and not self._over
 
     def run(self) -> None:
         """Wait, and hand the lock over, or free it if nobody wants it any more."""
+        self._asked = True
         try:
-            fcntl.flock(self.descriptor, fcntl.LOCK_EX)
+            if not self._given_up:
+                fcntl.flock(self.file, fcntl.LOCK_EX)
         except OSError as error:
             self._error = error
-        if self._settled.acquire(blocking=False):
-            self._answered.put(None)
-        else:
+        self._over = True
+        if self._given_up:  # seen here or, if it comes later, by `give_up`, which then frees it
             self._free()
+        self._answered.put(None)
 
     def answer(self, timeout: float) -> bool:
-        """Tell whether the lock was granted within so many seconds."""
+        """Return True if the lock was granted within so many seconds."""
         try:
             self._answered.get(timeout=timeout)
         except queue.Empty:
             return False
         if self._error is not None:
             raise self._error
-        return True
+        return not self._given_up
 
     def poll(self, timeout: float) -> bool:
         """Do the same without a thread."""
         end = monotonic() + timeout
-        while True:
+        while not self._given_up:
             try:
-                fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if monotonic() >= end:
-                    self._settled.acquire(blocking=False)
                     return False
                 sleep(_POLL_SECONDS)
             else:
                 return True
+        return False
 
     def give_up(self) -> None:
-        """Want the lock no more, granted or not."""
-        if self._given_up:
-            return
-        self.pending = True
-        if self._settled.acquire(blocking=False):
-            self._given_up = True
-            return
+        """Want the lock no more, granted or not. Calling it again is harmless."""
         self._given_up = True
-        self._free()
+        if self._over or not self._asked:
+            self._free()
+        self._answered.put(None)
 
     def _free(self) -> None:
-        fcntl.flock(self.descriptor, fcntl.LOCK_UN)  # a forked child may have the open file too
-        os.close(self.descriptor)
-        self.pending = False
+        self.file.free()  # a forked child may have the open file too
+        self.file.close()
 
 
 def _wait_in_turn(waits: queue.SimpleQueue[_Wait | None]) -> None:

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_SLOW_SECONDS = 0.9
+"""How long a call may wait to be written before `health` says so."""
 _LOOK_AGAIN_SECONDS = 1.0
 """How soon a full disk is looked at again."""
 
@@ -135,7 +137,7 @@ class Outbox(OutboxFile):
                     return
                 self.drain_buffer()
             self._see_to_room(1)
-            self._writer.append(event, lambda error: self._orphaned(event, error))
+            self._writer.append(event)
         except OutboxError as error:
             self._bear([event], error, generation)
         else:
@@ -155,7 +157,7 @@ class Outbox(OutboxFile):
         try:
             self.drain_buffer()
             self._see_to_room(len(events))
-            self._writer.run(lambda transaction: [transaction.append(event) for event in events])
+            self._writer.append_all(events)
         except OutboxError as error:
             self._bear(events, error, generation)
         else:
@@ -218,11 +220,6 @@ class Outbox(OutboxFile):
         if not (self._buffer.in_use or self._ballast.spent):
             self._storage_error = None
 
-    def _orphaned(self, event: Event, error: Exception) -> None:
-        """Keep an event whose call has returned already, for it came inside another call."""
-        self._buffer.note_failure(OutboxError(str(error)))
-        self._buffer.hold(event)
-
     def drain_buffer(self) -> None:
         """Write what waits in memory, if anything does.
 
@@ -250,7 +247,7 @@ class Outbox(OutboxFile):
             self._buffer.note_failure(error)
             raise
         self._storage_error = None
-        self._buffer.written(len(events), lost)
+        self._buffer.written(events, lost)
 
     @property
     def buffered(self) -> int:
@@ -432,9 +429,19 @@ class Outbox(OutboxFile):
             if not is_disk_full(error):
                 raise
 
+    def _writing_trouble(self) -> str | None:
+        """Return what keeps a call waiting that came more than a second ago, if one does."""
+        since = self._writer.waiting_since()
+        if since is None or (waited := monotonic() - since) < _SLOW_SECONDS:
+            return None
+        return (
+            f"an event has waited {waited:.1f} s to be written: another process holds the lock "
+            f"{self._lock.path}, or the disk does not answer"
+        )
+
     def health(self) -> Health:
         """Return how the outbox and its uploading stand, from memory where it cannot be read."""
-        error = self._storage_error
+        error = self._storage_error or self._writing_trouble()
         try:
             with self.reading() as connection:
                 self._last_seen = status.read(connection)
@@ -467,21 +474,10 @@ class Outbox(OutboxFile):
             damaged_sets=tuple(moves.damaged_sets(self.path)),
         )
 
-    def _hold(self, patience: float = SNAPSHOT_SECONDS) -> bool:
-        self._buffer.lock.acquire()  # first, as everywhere: its holder may wait for the writer
-        try:
-            held = super()._hold(patience)
-        except BaseException:
-            self._buffer.lock.release()
-            raise
-        if not held:
-            self._buffer.lock.release()
-        return held
-
-    def resume(self) -> None:
-        """End a `pause`, in the process that called it."""
-        super().resume()
-        self._buffer.lock.release()
+    def keep_out(self, work: Callable[[], T], patience: float = SNAPSHOT_SECONDS) -> T | None:
+        """Do as `OutboxFile.keep_out`; the memory buffer rests too."""
+        with self._buffer.lock:  # first, as everywhere: its holder may wait for the writer
+            return super().keep_out(work, patience)
 
     def restart_in_child(self) -> None:
         """Begin afresh in a forked child; see `OutboxFile.restart_in_child`."""
@@ -502,8 +498,7 @@ class Outbox(OutboxFile):
         They open connections anew.
         """
         self._write_out()
-        if self.pause():
-            self.resume()
+        self.close_connections()
 
     def _write_out(self) -> None:
         try:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tracker.outbox.group_commit import GroupCommit
     from tracker.outbox.replacement import Judged
     from tracker.outbox.salvage import Row
+    from tracker.outbox.write_connection import WriteConnection
 
 
 class Rescue:
@@ -55,7 +56,7 @@ class Rescue:
         """
         self._rows += undelivered(connection, key)
 
-    def store(self, writer: GroupCommit) -> None:
+    def store(self, writer: GroupCommit[WriteConnection]) -> None:
         """Write it into the new file.
 
         Raises:

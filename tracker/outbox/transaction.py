@@ -68,6 +68,12 @@ class Transaction:
         """Give `event` the next place in the outbox and its link of the chain; return its seq."""
         return self._append(event, heads.after(self.head, event, self._chain_key))
 
+    def append_missing(self, event: Event) -> None:
+        """Append `event` unless it is stored, by a call that was cut off after its commit."""
+        found = self._driver.execute("SELECT 1 FROM events WHERE event_id = ?", (event.event_id,))
+        if found.fetchone() is None:
+            self.append(event)
+
     def append_unproven(self, event: Event) -> int:
         """Do the same with an event out of a damaged outbox; its link says that it is unproven."""
         if self._chain_key is None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from tracker.events import Event
     from tracker.outbox.engine import OutboxConnection
+    from tracker.outbox.group_commit import Attempt
     from tracker.outbox.head import Head
     from tracker.outbox.held_files import Hold
     from tracker.outbox.locks import FileLock
@@ -77,7 +78,7 @@ class WriteConnection:
         self._held: Hold | None = None
         self._apart = 0
         self._anchored = 0
-        self._committing = False
+        self._retired = False
 
     def go_on_in(self, file: tuple[int, int]) -> None:
         """Write to the file of this device and inode, of which nothing is known yet."""
@@ -94,14 +95,15 @@ class WriteConnection:
         The usual case of one caller, who so needs no BEGIN and COMMIT (the write lock makes them
         unnecessary) and no look at the newest row: 1.2 times raw sqlite3 instead of 1.8.
         """
-        if self._connection is None or self._head is None:
+        held, head = self._connection, self._head
+        if held is None or head is None:
             return False
         self._acquire()
-        driver = self._connection[1]
+        driver = held[1]
         if self._apart:
             self._apart -= 1
-            self._head = self._find_head(driver)
-        stored = self._insert_at_end(driver, self._head, event)
+            head = self._find_head(driver)
+        stored = self._insert_at_end(driver, head, event)
         if stored:
             self._after_commit()
         self._lock.release()
@@ -118,44 +120,57 @@ class WriteConnection:
         self._head = following
         return True
 
-    def transact(self, jobs: Sequence[Callable[[Transaction], None]]) -> None:
-        """Run `jobs` in one transaction and commit it.
+    def append_all(self, events: Sequence[Event], attempt: Attempt) -> None:
+        """Commit `events` in one transaction, all or none of them."""
 
-        Whatever an exception leaves open, `settle` closes.
+        def append(transaction: Transaction) -> None:
+            for event in events:
+                transaction.append(event)
+
+        self.transact(append, attempt)
+
+    def transact(self, job: Callable[[Transaction], object], attempt: Attempt) -> None:
+        """Run `job` in a transaction and commit it; see `Backend` about `attempt`.
+
+        After an exception it is in any state, and to be retired.
         """
-        try:
-            self._acquire()
-            connection, driver = self._connect()
-            driver.execute("BEGIN IMMEDIATE")
-            transaction = Transaction(connection, driver, self._find_head(driver), self._chain_key)
-            for job in jobs:
-                job(transaction)
-            transaction.flush()
-            if transaction.changed:
-                account.note_stored(connection, transaction.head[0])
-                self._anchored = transaction.head[0]
-            self._committing = True
-            driver.execute("COMMIT")
-            self._head = transaction.head
-            self._after_commit()
-            self._committing = False
-        except Exception:
-            self._committing = False
-            self.abandon()
-            raise
-        finally:
-            self._lock.release()
-
-    def settle(self) -> bool:
-        """Put things right after an exception; return True if the last transaction landed."""
-        landed = False
-        if self._committing:  # cut off near the COMMIT: did it land?
-            _, driver = self._connect()
-            landed = not driver.in_transaction
-            self._committing = False
-        self.abandon()
+        self._acquire()
+        connection, driver = self._connect()
+        driver.execute("BEGIN IMMEDIATE")
+        transaction = Transaction(connection, driver, self._find_head(driver), self._chain_key)
+        attempt.result = job(transaction)
+        transaction.flush()
+        if transaction.changed:
+            account.note_stored(connection, transaction.head[0])
+            self._anchored = transaction.head[0]
+        # In one step for the interpreter: nothing can be raised between the two.
+        attempt.landed.extend(map(driver.execute, ("COMMIT",)))
+        self._head = transaction.head
+        self._after_commit()
         self._lock.release()
-        return landed
+
+    def retire(self, *, suspended: bool) -> WriteConnection:
+        """Roll back what is open, free the lock, and return the connection to go on with.
+
+        From then on, whoever still has this one can write nothing with it. A connection that a
+        `suspended` call uses is not closed but made to refuse every statement that writes: it may
+        be inside SQLite at this moment, where the interpreter collects garbage.
+        """
+        self._retired = True
+        held = self._connection
+        if held is not None:
+            with contextlib.suppress(sqlite3.Error):  # closed before, or the disk fails
+                held[1].rollback()
+                if suspended:
+                    held[1].set_authorizer(_refuse_writes)
+        self._lock.retire()
+        if held is not None and not suspended:
+            with contextlib.suppress(sqlite3.Error):
+                self._end(*held)
+        self._connection = None
+        fresh = WriteConnection(self._engine, self._lock.successor(), self._path, self._chain_key)
+        fresh.file, fresh._stale = self.file, self._stale
+        return fresh
 
     def _acquire(self) -> None:
         """Take the write lock and see that what is about to be written to is the outbox.
@@ -165,8 +180,6 @@ class WriteConnection:
         """
         held = self._held
         if held is not None and not held.seems_open():
-            self._lock.drop_lost()
-            self.abandon()
             raise LostFilesError(
                 f"descriptors of the outbox {self._path} were closed by another part of the process"
             )
@@ -231,6 +244,11 @@ class WriteConnection:
             self._check_files(now)
 
     # --- the connection -------------------------------------------------------------------------
+
+    @property
+    def lock(self) -> FileLock:
+        """The cross-process write lock."""
+        return self._lock
 
     @property
     def unanchored(self) -> bool:
@@ -302,16 +320,18 @@ class WriteConnection:
         self._connection = self._stale = None
         return held
 
-    def restart_in_child(self) -> None:
-        """Forget, in a forked child, the parent's connections and descriptors."""
-        self._connection = self._stale = self._head = self._held = None
-        self._apart = self._anchored = 0
-        self._committing = False
+    def restart_in_child(self) -> WriteConnection:
+        """Return what a forked child goes on with; the parent's connections are not its own."""
         self._lock.forget()
+        fresh = WriteConnection(self._engine, self._lock.successor(), self._path, self._chain_key)
+        fresh.file = self.file
+        return fresh
 
     def explain(self, error: Exception) -> Exception:
         """Return what callers should see of an error: storage's as one of our own."""
-        if isinstance(error, (DBAPIError, sqlite3.Error, OSError)):
+        # The system's own have a number; a handler's TimeoutError is not storage's trouble.
+        of_system = isinstance(error, OSError) and error.errno is not None
+        if of_system or isinstance(error, (DBAPIError, sqlite3.Error)):
             return schema.explain(self._path, error)
         return error
 
@@ -354,10 +374,17 @@ class WriteConnection:
                     raise
             self._held = driver.held
             self._connection = made, driver
+            if self._retired:
+                self.retire(suspended=False)
+                raise OutboxError("another call of this thread took over from this one")
+            return made, driver
         return self._connection
 
-    def abandon(self) -> None:
-        """Roll back and close: after an I/O error the connection is not to be trusted."""
-        held, self._connection, self._head = self._connection, None, None
-        if held is not None:
-            self._end(*held)
+
+_READING = frozenset(
+    (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE)
+)
+
+
+def _refuse_writes(action: int, *_: object) -> int:
+    return sqlite3.SQLITE_OK if action in _READING else sqlite3.SQLITE_DENY

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ POLL_SECONDS = 1.0
 
 _JOIN_SECONDS = 0.1
 _AT_FIRST_SECONDS = 0.5
+_FREE_SECONDS = 0.5
+"""How often the thread looks for a lock that an interrupted call has left to other processes."""
 _PREPARING_SECONDS = 5.0
 """How long a fork waits for the thread's preparations."""
 
@@ -255,11 +258,16 @@ class Worker:
 
     def _sleep(self, seconds: float) -> None:
         """Sleep until a token comes, at most so long; use up all tokens."""
-        try:
-            self._tokens.get(timeout=seconds)
-            while True:
-                self._tokens.get_nowait()
-        except queue.Empty:
+        end = monotonic() + seconds
+        while (left := end - monotonic()) > 0:
+            try:
+                self._tokens.get(timeout=min(left, _FREE_SECONDS))
+            except queue.Empty:
+                self._outbox.free_what_is_over()
+                continue
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    self._tokens.get_nowait()
             return
 
     def _take_hurry(self) -> bool:

@@ -1,0 +1,261 @@
+"""Whatever interrupts a call, it alone fails: `GroupCommit` with a plain list for a disk."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.raising import Struck, raising_at
+from tracker.errors import OutboxError, TrackerClosedError
+from tracker.events import make_event
+from tracker.outbox.group_commit import GroupCommit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from tracker.events import Event
+    from tracker.outbox.group_commit import Attempt
+
+OWN_FILES = ("outbox/group_commit.py", "outbox/leadership.py")
+BOTH = (*OWN_FILES, "unit/test_group_commit.py")
+
+
+class Disk:
+    """A list of committed events, with a lock that two processes would compete for."""
+
+    def __init__(self) -> None:
+        self.stored: list[Event] = []
+        self.locked_by: ListBackend | None = None
+
+    def ids(self) -> list[str]:
+        return [event.event_id for event in self.stored]
+
+
+class ListBackend:
+    """Commits to a `Disk` in several steps, as a database does."""
+
+    def __init__(self, disk: Disk, on_step: Callable[[str], None] = lambda _: None) -> None:
+        self.disk = disk
+        self._on_step = on_step
+        self._pending: list[Event] = []
+        self._land = disk.stored.extend
+        self.retired = False
+
+    def append(self, event: Event) -> bool:
+        self._begin()
+        self._pending = [event]
+        self._commit()
+        return True
+
+    def append_all(self, events: Sequence[Event], attempt: Attempt) -> None:
+        self._begin()
+        self._pending = list(events)
+        self._on_step("written")
+        self._commit(attempt)
+
+    def transact(self, job: Callable[[Any], object], attempt: Attempt) -> None:
+        self._begin()
+        attempt.result = job(self)
+        self._commit(attempt)
+
+    def append_missing(self, event: Event) -> None:
+        if event not in self.disk.stored:
+            self._pending.append(event)
+
+    def write(self, event: Event) -> None:
+        self._pending.append(event)
+
+    def retire(self, *, suspended: bool) -> ListBackend:
+        self.retired = True
+        self._land = refuse
+        if self.disk.locked_by is self:
+            self.disk.locked_by = None
+        return ListBackend(self.disk, self._on_step)
+
+    def close(self) -> None:
+        self._check()
+
+    def explain(self, error: Exception) -> Exception:
+        return OutboxError(str(error)) if isinstance(error, LookupError) else error
+
+    def is_conflict(self, error: Exception) -> bool:
+        return isinstance(error, KeyError)
+
+    def _begin(self) -> None:
+        self._check()
+        holder = self.disk.locked_by
+        assert holder is self or holder is None or holder.retired, "two lead at once"
+        self.disk.locked_by = self
+        self._pending = []
+        self._on_step("begun")
+
+    def _commit(self, attempt: Attempt | None = None) -> None:
+        self._check()
+        # In one step for the interpreter, as SQLite's COMMIT is.
+        landed = [] if attempt is None else attempt.landed
+        landed.extend(map(self._land, (self._pending,)))
+        self._on_step("committed")
+        if self.disk.locked_by is self:
+            self.disk.locked_by = None
+
+    def _check(self) -> None:
+        if self.retired:
+            raise LookupError("retired")
+
+
+def refuse(_: object) -> None:
+    raise LookupError("retired")
+
+
+def note(n: object) -> Event:
+    return make_event("test.noted", {"n": n})
+
+
+class Story:
+    """Calls of one kind on a `GroupCommit`, and what they returned."""
+
+    def __init__(self, call: str) -> None:
+        self.disk = Disk()
+        self.writer = GroupCommit(ListBackend(self.disk))
+        self.returned: list[str] = []
+        self._call = call
+
+    def one(self) -> None:
+        """Make one call, and note the ids of what it says is stored."""
+        event = note("x")
+        if self._call == "append":
+            self.writer.append(event)
+        elif self._call == "append_all":
+            self.writer.append_all([event])
+        elif self._call == "run":
+            self.writer.run(lambda transaction: transaction.write(event))  # type: ignore[attr-defined]
+        else:
+            assert self.writer.alone(lambda: True)
+            return
+        self.returned.append(event.event_id)
+
+    def check(self) -> None:
+        """See that this thread and another go on at once, and that what returned is stored."""
+        self.one()
+        other = threading.Thread(target=self.one, daemon=True)
+        other.start()
+        other.join(10)
+        assert not other.is_alive(), "another thread hangs"
+        stored = self.disk.ids()
+        assert set(self.returned) <= set(stored)
+        assert len(stored) == len(set(stored))
+        assert self.disk.locked_by is None or self.disk.locked_by.retired
+
+
+CALLS = ["append", "append_all", "run", "alone"]
+
+
+def length(call: str) -> int:
+    """Return how many lines a call runs."""
+    story = Story(call)
+    with raising_at(BOTH) as count:
+        story.one()
+    return count[0]
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_call_struck_at_any_line_fails_alone(call: str) -> None:
+    """It raises what struck it, or returns and is stored; the next calls work."""
+    for line in range(1, length(call) + 1):
+        story = Story(call)
+        with raising_at(BOTH, line), pytest.raises(Struck):
+            story.one()
+        story.check()
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_call_struck_twice_at_any_lines_fails_alone(call: str) -> None:
+    """The second strike comes at every line of what the first one set off."""
+    for first in range(1, length(call) + 1):
+        for second in range(first + 1, first + 200):
+            story = Story(call)
+            with raising_at(BOTH, first, second) as count, contextlib.suppress(Struck):
+                story.one()
+            story.check()
+            if count[0] < second:
+                break
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_call_struck_at_every_line_from_one_on_fails_alone(call: str) -> None:
+    """A time limit that strikes again and again lets no cleanup run at all."""
+    for first in range(1, length(call) + 1):
+        story = Story(call)
+        with raising_at(BOTH, *range(first, first + 1000)), contextlib.suppress(Struck):
+            story.one()
+        story.check()
+
+
+@pytest.mark.parametrize("second_call", CALLS)
+@pytest.mark.parametrize("call", CALLS)
+def test_a_call_inside_another_at_any_line_is_stored_when_it_returns(
+    call: str, second_call: str
+) -> None:
+    """As a signal handler makes it. The outer call is stored too, and both once."""
+    for line in range(1, length(call) + 1):
+        story = Story(call)
+        inner: list[bool] = []
+
+        def handler(story: Story = story, inner: list[bool] = inner) -> None:
+            before = len(story.returned)
+            outer, story._call = story._call, second_call
+            try:
+                story.one()
+                inner.append(set(story.returned[before:]) <= set(story.disk.ids()))
+            except OutboxError:
+                assert outer == "alone"  # which keeps everybody out, this thread included
+                inner.append(True)
+            except AssertionError:
+                assert (outer, second_call) == ("alone", "alone")
+                inner.append(True)
+            finally:
+                story._call = outer
+
+        with calling_at(line, handler):
+            story.one()
+        assert inner == [True], line
+        story.check()
+
+
+@contextlib.contextmanager
+def calling_at(line: int, function: Callable[[], None]) -> Iterator[None]:
+    """Call `function` at the line of that number, as `raising_at` counts them."""
+    import sys
+
+    count = 0
+
+    def trace(frame: Any, event: str, _: Any) -> Any:
+        nonlocal count
+        if event == "line":
+            count += 1
+            if count == line:
+                function()
+        return trace
+
+    def enter(frame: Any, _event: str, _: Any) -> Any:
+        return trace if frame.f_code.co_filename.endswith(BOTH) else None
+
+    before = sys.gettrace()
+    sys.settrace(enter)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+def test_a_closed_writer_says_so() -> None:
+    """Later calls of every kind raise TrackerClosedError."""
+    story = Story("run")
+    story.writer.close(lambda: None)
+    for call in ("append_all", "run"):
+        story._call = call
+        with pytest.raises(TrackerClosedError):
+            story.one()
