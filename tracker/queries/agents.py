@@ -125,7 +125,10 @@ def states(
 ) -> list[AgentState]:
     """Return the agents heard of since then, in the order of their ids; or one of them."""
     rows = connection.execute(_states(agent_id, since_ms, events)).all()
-    return sorted((_state(*row) for row in rows), key=lambda agent: agent.agent_id)
+    found = (
+        _state(*row) for row in rows if isinstance(row[0], str)
+    )  # a damaged row holds any type
+    return sorted(found, key=lambda agent: agent.agent_id)
 
 
 def _states(agent_id: str | None, since_ms: int | None, events: FromClause) -> Select[Any]:
