@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import contextvars
 import functools
+import inspect
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tracker import validation
 from tracker.errors import ValidationError
+from tracker.generators import GeneratorFunction, InContext, drive, drive_async, is_a, named
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from typing import TypeVar
 
     from typing_extensions import ParamSpec
@@ -73,16 +75,43 @@ def bind(function: Callable[P, R]) -> Callable[P, R]:
     Each call runs in a copy of the context as it is now, other libraries' variables included, so
     the result may be called many times and by several threads at once.
 
-    Args:
-        function: Any function but a coroutine function, whose task brings a context already.
-    """
-    context = contextvars.copy_context()
+    Generators and coroutines that it makes run in that context to their end, whichever threads or
+    tasks consume them.
 
-    @functools.wraps(function)
-    def bound(*args: P.args, **kwargs: P.kwargs) -> R:
+    Args:
+        function: Any function, generator function or coroutine function.
+    """
+    bound: Callable[P, R] = _bound(function, contextvars.copy_context())
+    return bound
+
+
+def _bound(function: Any, context: contextvars.Context) -> Any:
+    def call(*args: Any, **kwargs: Any) -> Any:
         return context.copy().run(function, *args, **kwargs)
 
-    return bound
+    def steps(*args: Any, **kwargs: Any) -> Any:
+        run = context.copy().run
+        return named(drive(run(function, *args, **kwargs), run), function)
+
+    def steps_async(*args: Any, **kwargs: Any) -> Any:
+        own = context.copy()
+        made = own.run(function, *args, **kwargs)
+
+        async def run(step: Callable[[], Awaitable[Any]]) -> Any:
+            return await InContext(own, step())
+
+        return named(drive_async(made, run), function)
+
+    async def call_async(*args: Any, **kwargs: Any) -> Any:
+        own = context.copy()
+        return await InContext(own, own.run(function, *args, **kwargs))
+
+    if is_a(inspect.isasyncgenfunction, function):
+        return GeneratorFunction(function, steps_async)
+    if is_a(inspect.isgeneratorfunction, function):
+        return GeneratorFunction(function, steps)
+    wrapper = call_async if is_a(inspect.iscoroutinefunction, function) else call
+    return functools.wraps(function)(wrapper)
 
 
 def scope() -> Scope:
@@ -101,9 +130,18 @@ def resolve(session_id: object) -> str:
     Raises:
         ValidationError: if it is not allowed, or `CURRENT` outside of any conversation.
     """
-    if session_id is not CURRENT:
-        return validation.check_id("session_id", session_id)
     conversation = current_conversation()
+    if session_id is not CURRENT:
+        try:
+            return validation.check_id("session_id", session_id)
+        except ValidationError as error:
+            if conversation is None:
+                raise
+            raise ValidationError(
+                "session_id",
+                f"{error.problem}, or leave it out inside this block and pass everything by "
+                "keyword, as in content= or quality_score=",
+            ) from None
     if conversation is None:
         raise ValidationError(
             "session_id",
@@ -117,4 +155,4 @@ def user_spoke(session_id: str, when: float) -> None:
     """Tell the current conversation, if it is that one, that its user spoke at a monotonic time."""
     conversation = current_conversation()
     if conversation is not None and conversation.session_id == session_id:
-        conversation.asked(when)
+        conversation._time_from(when)

@@ -45,15 +45,16 @@ class ValidationError(TrackerError, ValueError):
 
     Attributes:
         argument: Name (or path, as in ``metadata['user'].photo``) of the argument at fault.
+        problem: What is wrong with it and what is allowed: the message without the name.
     """
 
     def __init__(self, argument: str, problem: str) -> None:
         super().__init__(f"{argument}: {problem}")
         self.argument = argument
-        self._problem = problem
+        self.problem = problem
 
     def __reduce__(self) -> tuple[type[ValidationError], tuple[str, str]]:
-        return type(self), (self.argument, self._problem)
+        return type(self), (self.argument, self.problem)
 
 
 class TrackerClosedError(TrackerError, RuntimeError):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tracker.outbox.outbox import Outbox
 
 _MOST = 10_000
-"""Conversations remembered; older ones are looked up in the outbox again."""
+"""Conversations remembered; those not used for longest are looked up in the outbox again."""
 
 _LOOK_UP = """
 SELECT type, agent_id, user_id FROM events
@@ -82,10 +82,13 @@ class Sessions:
 
     def get(self, session_id: str) -> Session:
         """Return what is known of a conversation."""
-        session = self._sessions.get(session_id)
-        if session is None:
-            session = self._look_up(session_id)
-            self._keep(session_id, session)
+        with self._lock:
+            session = self._sessions.get(session_id)
+            if session is not None:
+                self._sessions.move_to_end(session_id)
+                return session
+        session = self._look_up(session_id)
+        self._keep(session_id, session)
         return session
 
     def forget(self, session_ids: set[str | None]) -> None:
@@ -97,6 +100,7 @@ class Sessions:
     def _keep(self, session_id: str, session: Session) -> None:
         with self._lock:
             self._sessions[session_id] = session
+            self._sessions.move_to_end(session_id)
             if len(self._sessions) > _MOST:
                 self._sessions.popitem(last=False)
 

@@ -7,14 +7,12 @@ or touches the disk.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from tracker.errors import ValidationError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from tracker.redaction.uncut import Uncut
 
 T = TypeVar("T")
 
@@ -36,6 +34,15 @@ unless told to, and a receiver may not have been told."""
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Return True if an exception is there to unwind the program, not to report a fault.
+
+    Those are what Python does not derive from `Exception`. A panic of an extension written in Rust
+    is the exception: pyo3 derives it from `BaseException`, and it is a fault like others.
+    """
+    return not isinstance(error, Exception) and type(error).__name__ != "PanicException"
 
 
 def check_id(argument: str, value: object) -> str:
@@ -64,11 +71,13 @@ def check_optional_id(argument: str, value: object) -> str | None:
 
 def check_text(argument: str, value: object) -> str:
     """Return `value` if it is a string that UTF-8 can hold."""
-    if not isinstance(value, str):
-        raise ValidationError(argument, f"is {_kind(value)}; give a str")
+    if type(value) is not str:
+        if not issubclass(type(value), str):  # not isinstance: it asks the value for its class
+            raise ValidationError(argument, f"is {_kind(value)}; give a str")
+        value = str.__str__(value)  # an Enum of str, for one
     if not value.isascii():
         _check_encodable(argument, value)
-    return value if type(value) is str else str.__str__(value)  # an Enum of str, for one
+    return value
 
 
 def check_quality_score(argument: str, value: object) -> float:
@@ -148,56 +157,133 @@ def check_choice(argument: str, value: object, allowed: tuple[str, ...]) -> str:
 
 def check_metadata(argument: str, value: object) -> dict[str, Any]:
     """Return `value` as a dict if it is a mapping that JSON can hold (see `check_json`)."""
-    if isinstance(value, Mapping) and not isinstance(value, dict):
-        value = dict(value)
-    if not isinstance(value, dict):
-        raise ValidationError(argument, f"is {_kind(value)}; give a dict with str keys")
-    check_json(argument, value)
-    return value
+    if not issubclass(type(value), dict):
+        value = _as_dict(argument, value)
+    checked: dict[str, Any] = check_json(argument, value)
+    return checked
 
 
-def check_json(argument: str, value: object) -> object:
+def copy_metadata(argument: str, value: object) -> dict[str, Any]:
+    """Return a copy of a mapping that JSON can hold, for what is written later."""
+    return check_metadata(argument, copy_json(argument, check_metadata(argument, value)))
+
+
+def _as_dict(argument: str, value: object) -> dict[Any, Any]:
+    try:
+        if isinstance(value, Mapping):
+            return dict(value)
+    except BaseException as error:  # the value's own code
+        if is_interrupt(error) or isinstance(error, (MemoryError, RecursionError)):
+            raise
+        raise _unreadable(argument, error) from error
+    raise ValidationError(argument, f"is {_kind(value)}; give a dict with str keys")
+
+
+def check_json(argument: str, value: object) -> Any:
     """Return `value` if JSON can hold it and give back an equal value.
 
     Refused by path: NaN and infinities, integers of thousands of digits, lone surrogates, keys
     that are not strings, cycles and nesting deeper than 64 levels, and any type besides dict,
-    list, tuple, str, int, float, bool and None.
+    list, tuple, str, int, float, bool and None. What another thread changes meanwhile is copied
+    first.
     """
-    _walk(argument, value, 0, set())
+    try:
+        _walk(argument, value, 0, set())
+    except (ValidationError, MemoryError):
+        raise
+    except BaseException as error:  # another thread changed it, or it is the value's own code
+        if is_interrupt(error):
+            raise
+        return copy_json(argument, value)
     return value
 
 
-def _walk(path: str, value: object, depth: int, parents: set[int]) -> None:
+def copy_json(argument: str, value: object) -> Any:
+    """Return a copy of `value`, checked as by `check_json`, that nobody else can change.
+
+    It is made of plain dicts, lists, strings and numbers, and runs none of the value's own code.
+    """
+    try:
+        copied = _copy(argument, value, set())
+        _walk(argument, copied, 0, set())
+    except (ValidationError, MemoryError, RecursionError):
+        raise
+    except BaseException as error:
+        if is_interrupt(error):
+            raise
+        raise _unreadable(argument, error) from error
+    return copied
+
+
+def _copy(argument: str, value: Any, parents: set[int]) -> Any:
+    kind = type(value)
+    for scalar, plain in _SCALARS:
+        if issubclass(kind, scalar):
+            return value if kind in (bool, Uncut) else plain(value)
+    if not issubclass(kind, (dict, list, tuple)):
+        return value  # None, or what the check that follows refuses
+    if id(value) in parents:
+        raise ValidationError(argument, "contains itself; JSON cannot hold a cycle")
+    if len(parents) >= MAX_DEPTH:
+        raise ValidationError(argument, f"is nested more than {MAX_DEPTH} levels deep")
+    parents.add(id(value))
+    copied: Any
+    if issubclass(kind, dict):  # `dict.copy` is done at once, whatever other threads do
+        items = dict.copy(value).items()
+        copied = {_copy(argument, k, parents): _copy(argument, v, parents) for k, v in items}
+    else:
+        base: Any = list if issubclass(kind, list) else tuple
+        copied = [_copy(argument, item, parents) for item in base.__iter__(value)]
+    parents.discard(id(value))
+    return copied
+
+
+_SCALARS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+    (str, str.__str__),
+    (int, int.__int__),
+    (float, float.__float__),
+)
+"""What makes a plain value of one of a subclass, without code of that."""
+
+
+def _unreadable(argument: str, error: BaseException) -> ValidationError:
+    return ValidationError(
+        argument,
+        f"cannot be read ({type(error).__name__} from its own code, or from another thread that "
+        "changes it); give plain dicts, lists, strings and numbers, or a copy",
+    )
+
+
+def _walk(path: str, value: Any, depth: int, parents: set[int]) -> None:
     if value is None or value is True or value is False:
         return
-    if isinstance(value, int):
+    kind: Any = type(value)  # not isinstance, which asks the value for its class
+    if issubclass(kind, int):
         if value.bit_length() > MAX_INTEGER_BITS:
             raise ValidationError(path, "is an integer of more than 4,298 digits; give it as a str")
-    elif isinstance(value, str):
+    elif issubclass(kind, str):
         if not value.isascii():
             _check_encodable(path, value)
-    elif isinstance(value, float):
+    elif issubclass(kind, float):
         if not math.isfinite(value):
             raise ValidationError(path, f"{value} is not JSON-serialisable; give a finite number")
-    elif isinstance(value, (dict, list, tuple)):
+    elif issubclass(kind, (dict, list, tuple)):
         _walk_container(path, value, depth, parents)
     else:
         raise ValidationError(
             path,
-            f"{type(value).__name__} is not JSON-serialisable; "
+            f"{kind.__name__} is not JSON-serialisable; "
             "give dict, list, str, int, float, bool or None",
         )
 
 
-def _walk_container(
-    path: str, value: dict[Any, Any] | list[Any] | tuple[Any, ...], depth: int, parents: set[int]
-) -> None:
+def _walk_container(path: str, value: Any, depth: int, parents: set[int]) -> None:
     if id(value) in parents:
         raise ValidationError(path, "contains itself; JSON cannot hold a cycle")
     if depth >= MAX_DEPTH:
         raise ValidationError(path, f"is nested more than {MAX_DEPTH} levels deep")
     parents.add(id(value))
-    if isinstance(value, dict):
+    if issubclass(type(value), dict):
         for key, item in value.items():
             _walk(_member(path, key, depth), item, depth + 1, parents)
     else:
@@ -206,8 +292,8 @@ def _walk_container(
     parents.remove(id(value))
 
 
-def _member(path: str, key: object, depth: int) -> str:
-    if not isinstance(key, str):
+def _member(path: str, key: Any, depth: int) -> str:
+    if not issubclass(type(key), str):
         raise ValidationError(path, f"has the key {_kind(key)} {key!r:.80}; give keys as str")
     if not key.isascii():
         _check_encodable(f"a key in {path}", key)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tracker import Tracker
+from tracker import AgentPerformanceTracker, Tracker, ValidationError
 from tracker.testing import RecordingDestination
 
 if TYPE_CHECKING:
@@ -134,3 +134,24 @@ def test_what_concerns_an_agent_alone_has_no_session(recorded: Recorded) -> None
         operations.heartbeat("agent-1")
         recorded.tracker.security.report_unclosed_sessions(older_than=0)
     assert recorded.concerned == [(None, "agent-1", None)] * 3 + [(None, None, None)]
+
+
+def test_a_text_taken_for_the_session_id_is_explained(config: MakeConfig) -> None:
+    """Inside a block what comes first is still the session id: the error says what to do."""
+    tracker: Any = AgentPerformanceTracker(config(), destination=RecordingDestination)
+    calls: list[tuple[Any, str]] = [
+        (lambda: tracker.log_user_message("Hello!"), "content="),
+        (lambda: tracker.log_message("user"), "content="),
+        (lambda: tracker.log_tool_call("search", {"q": 1}), "name="),
+        (lambda: tracker.record_failed_session("boom"), "error_message="),
+        (lambda: tracker.end_conversation(4.5), "quality_score="),
+    ]
+    with tracker.conversation("a"):
+        for call, advice in calls:
+            with pytest.raises(ValidationError, match=f"by keyword.*{advice}"):
+                call()
+    for call, _ in calls:
+        with pytest.raises(ValidationError) as outside:
+            call()
+        assert "by keyword" not in str(outside.value)
+    tracker.close()

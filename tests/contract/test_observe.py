@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import functools
 import inspect
 import logging
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tracker import AgentPerformanceTracker, ValidationError
-from tracker.context import current_conversation
+from tracker.context import bind, current_conversation
 from tracker.testing import RecordingDestination
 
 if TYPE_CHECKING:
@@ -404,10 +408,10 @@ def test_input_and_output_may_be_left_out(
 def test_wrong_use_is_refused_where_it_stands(tracker: AgentPerformanceTracker) -> None:
     """At the decoration, not at a call; a wrong call raises the function's own TypeError."""
     with pytest.raises(ValidationError, match="agent_id: is of type int"):
-        tracker.observe(agent_id=5)  # type: ignore[arg-type]  # that is the test
-    wrongs: list[Any] = [classmethod(lambda cls: cls), int, "f"]
+        tracker.observe(agent_id=5)  # type: ignore[call-overload]  # that is the test
+    wrongs: list[Any] = [int, "f"]
     for wrong in wrongs:
-        with pytest.raises(ValidationError, match="give a function, and put @classmethod above"):
+        with pytest.raises(ValidationError, match="give a function, method or property"):
             tracker.observe()(wrong)
 
     @tracker.observe()
@@ -491,3 +495,196 @@ def test_a_bug_in_the_tracker_does_no_harm(
     (said,) = [record for record in caplog.records if record.name == "tracker"]
     assert said.getMessage().startswith("a call of f was not recorded: bug\nTraceback (most recent")
     assert said.getMessage().endswith("AttributeError: bug")
+
+
+def test_every_kind_of_method_above_and_below(
+    recorded: Recorded, tracker: AgentPerformanceTracker
+) -> None:
+    """Static and class methods and properties work as without, in either order."""
+
+    class Agent:
+        @tracker.observe
+        @staticmethod
+        def below(number: int) -> int:
+            return number
+
+        @staticmethod
+        @tracker.observe
+        def above(number: int) -> int:
+            return number
+
+        @tracker.observe()
+        @classmethod
+        def made(cls, number: int) -> int:
+            return number
+
+        @tracker.observe  # type: ignore[prop-decorator]  # mypy knows none above a property
+        @property
+        def inner(self) -> int:
+            return 5
+
+        @property
+        @tracker.observe
+        def outer(self) -> int:
+            return 6
+
+    agent: Any = Agent
+    for owner in (agent, agent()):
+        assert (owner.below(1), owner.above(2), owner.made(3)) == (1, 2, 3)
+    assert (agent().inner, agent().outer) == (5, 6)
+    results = [call["result"] for call in recorded.calls]
+    assert results == [1, 2, 3, 1, 2, 3, 5, 6]
+    assert [call["arguments"] for call in recorded.calls][:3] == [{"number": n} for n in (1, 2, 3)]
+
+
+def test_objects_that_are_called(recorded: Recorded, tracker: AgentPerformanceTracker) -> None:
+    """Whose `__call__` is a coroutine function or a generator; partial objects go by the name."""
+
+    class Search:
+        async def __call__(self, query: str) -> str:
+            await asyncio.sleep(0)
+            return f"found {query}"
+
+    class Stream:
+        def __call__(self, to: int) -> Iterator[int]:
+            yield from range(to)
+
+    observed: Any = tracker.observe(Search())
+    assert inspect.iscoroutinefunction(observed)
+    assert asyncio.run(observed("x")) == "found x"
+    stream: Any = tracker.observe(Stream())
+    assert inspect.isgeneratorfunction(stream)
+    assert list(stream(2)) == [0, 1]
+    assert tracker.observe(functools.partial(max, 1))(2) == 2
+    assert [(c["name"].rpartition(".")[2], c["result"]) for c in recorded.calls] == [
+        ("Search", "found x"),
+        ("Stream", [0, 1]),
+        ("max", 2),
+    ]
+
+
+def test_a_generator_belongs_to_where_it_was_made(
+    recorded: Recorded, tracker: AgentPerformanceTracker
+) -> None:
+    """Whichever thread or task consumes it, with what it was called with, and with `bind` too."""
+
+    @tracker.observe
+    def look_up() -> None:
+        pass
+
+    @tracker.observe
+    def stream(history: list[str]) -> Iterator[str]:
+        look_up()
+        yield "a"
+
+    @tracker.observe
+    async def stream_async(history: list[str]) -> AsyncGenerator[str, None]:
+        await asyncio.sleep(0)
+        look_up()
+        yield "a"
+
+    def plain() -> Iterator[str]:
+        look_up()
+        yield "a"
+
+    async def plain_async() -> AsyncGenerator[str, None]:
+        await asyncio.sleep(0)
+        look_up()
+        yield "a"
+
+    async def consume(steps: Any) -> list[str]:
+        return [item async for item in steps]
+
+    history = ["question"]
+    with tracker.conversation("a") as c:
+        made = [stream(history), bind(plain)()]
+        made_async = [stream_async(history), bind(plain_async)()]
+    history.append("later")
+    with ThreadPoolExecutor(1) as executor:
+        assert [executor.submit(list, steps).result() for steps in made] == [["a"]] * 2
+    assert [asyncio.run(consume(steps)) for steps in made_async] == [["a"]] * 2
+    assert inspect.isgeneratorfunction(bind(plain))
+    assert inspect.isasyncgenfunction(bind(plain_async))
+    assert {event["session_id"] for event in recorded.events} == {c.session_id}
+    arguments = [call["arguments"] for call in recorded.calls if "items" in call]
+    assert arguments == [{"history": ["question"]}] * 2
+
+
+def test_a_bound_coroutine_runs_in_the_context_where_it_was_bound(
+    recorded: Recorded, tracker: AgentPerformanceTracker
+) -> None:
+    """In another loop, with another conversation around it, cancelled and failing as before."""
+
+    async def name() -> str:
+        await asyncio.sleep(0)
+        conversation = current_conversation()
+        assert conversation is not None
+        return conversation.agent_id
+
+    async def endless() -> None:
+        await asyncio.Event().wait()
+
+    with tracker.conversation("a"):
+        bound, bound_endless = bind(name), bind(endless)
+
+    async def main() -> None:
+        with tracker.conversation("b"):
+            assert await bound() == "a"
+            assert await name() == "b"
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(bound_endless(), 0.01)
+
+    asyncio.run(main())
+
+
+def test_an_agents_state_can_be_copied(
+    recorded: Recorded, tracker: AgentPerformanceTracker
+) -> None:
+    """Trackers, conversations and observed functions in it stay the same; pickling says why not."""
+
+    @tracker.observe
+    def stream() -> Iterator[int]:
+        yield 1
+
+    with tracker.conversation("a") as c, c.tool("t") as call:
+        state = {"tracker": tracker, "conversation": c, "call": call, "stream": stream}
+        for copied in (copy.deepcopy(state), copy.copy(state)):
+            assert all(copied[name] is state[name] for name in state)
+        assert list(copy.deepcopy(stream)()) == [1]
+        for value in (tracker, c, call):
+            with pytest.raises(TypeError, match=r"belongs to this process\. Send the APIConfig"):
+                pickle.dumps(value)
+    assert pickle.loads(pickle.dumps(tracker.config)) == tracker.config  # noqa: S301 - our own
+
+
+def test_whatever_is_cut_off_is_marked(
+    recorded: Recorded, tracker: AgentPerformanceTracker
+) -> None:
+    """Bytes, buffers, models and long representations; sets and deques are kept whole."""
+
+    @dataclass
+    class Model:
+        text: str
+
+    class Long:
+        def __repr__(self) -> str:
+            return "x" * 5_000
+
+    @tracker.observe
+    def see(**values: Any) -> None:
+        pass
+
+    words = {f"w{number}" for number in range(50)}
+    see(
+        image=b"a" * 5000,
+        view=memoryview(b"a" * 5000),
+        model=Model("y" * 30_000),
+        words=words,
+        long=Long(),
+    )
+    seen = recorded.calls[0]["arguments"]["values"]
+    assert seen["image"].endswith("… (5,000 bytes)")
+    assert seen["view"] == seen["image"]
+    assert seen["model"] == {"text": "y" * 30_000}
+    assert set(seen["words"]) == words
+    assert seen["long"] == "x" * 1_000 + "… (5,000 characters)"

@@ -205,7 +205,12 @@ async def log_awaited(config: APIConfig) -> None:
         async def answer(question: str) -> int:
             return len(question)
 
+        @performance.observe
+        async def answer_too(question: str) -> int:
+            return len(question)
+
         assert_type(await answer("what?"), int)
+        assert_type(await answer_too("what?"), int)
         assert_type(await asyncio.gather(c.user("a"), c.user("b")), tuple[str, str])
 
 

@@ -10,8 +10,7 @@ import pytest
 from tests.support.stored import stored
 from tracker.redaction.uncut import ROOM, Uncut, cut
 from tracker.sync.receipts import one_line
-from tracker.trackers.conversation import error_text
-from tracker.trackers.observe import capture
+from tracker.trackers.capture import capture, error_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +31,7 @@ CUTS: dict[str, tuple[int, Callable[[str], Any]]] = {
     "a text": (1_000, lambda text: capture(text, 1_004)),
     "a text in a list": (1_000, lambda text: capture([text], 1_008)),
     "a repr": (1_000, lambda text: capture(Shown(text), 100_000)),
-    "a set": (1_000, lambda text: capture({text}, 100_000)),
+    "a set": (1_000, lambda text: capture({text}, 1_008)),
     "bytes": (200, lambda text: capture(text.encode(), 100_000)),
     "a key": (1_000, lambda text: capture({text: 1}, 1_008)),
     "an error": (10_000, lambda text: error_text(ValueError(text))),

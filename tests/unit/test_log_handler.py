@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,7 +25,10 @@ class FakeTracker:
         self.ids: list[tuple[object, ...]] = []
         self.before: Callable[[], object] = lambda: None
 
-    def _record_about(self, type: str, data: dict[str, Any], **ids: object) -> str:
+    def _concerning(self, **ids: str | None) -> tuple[str | None, ...]:
+        return ids["session_id"], ids["agent_id"], ids["user_id"]
+
+    def _record_gathered(self, type: str, data: dict[str, Any], **ids: object) -> str:
         self.before()
         assert type == "log.recorded"
         self.recorded.append({name: value for name, value in data.items() if value is not None})
@@ -61,7 +65,7 @@ def test_a_record(fake: FakeTracker, logger: logging.Logger) -> None:
             "level": "WARNING",
             "logger": "agent.x",
             "message": "3 of four",
-            "extra": {"order": 7, "what": "{1}"},
+            "extra": {"order": 7, "what": [1]},
         }
     ]
     assert fake.ids == [("s", "a", "u")]
@@ -118,17 +122,21 @@ def test_what_is_logged_meanwhile_is_passed_over(fake: FakeTracker, logger: logg
 def test_failures_are_handled_as_logging_does(
     fake: FakeTracker, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The caller is not troubled; stderr is told each time, but of a closed tracker only once."""
+    """The caller is not troubled; stderr is told each time, but of a closed tracker only once.
+
+    A record that cannot be put together is stored all the same.
+    """
 
     def closed() -> None:
         raise TrackerClosedError("it was closed")
 
     handler = TrackerHandler(fake)  # type: ignore[arg-type]  # enough of one
     handler.handle(logging.makeLogRecord({"msg": "%d", "args": ("not a number",)}))
-    handler.handle(logging.makeLogRecord({"msg": "x", "session_id": 5}))
     told = capsys.readouterr()
-    assert told.err.count("--- Logging error ---") == 2
-    assert "session_id: is of type int; give a str" in told.err
+    assert told.err.count("--- Logging error ---") == 1
+    (record,) = fake.recorded
+    assert (record["message"], record["arguments"]) == ("%d", ["not a number"])
+    fake.recorded.clear()
     fake.before = closed
     for _ in range(100):
         handler.handle(logging.makeLogRecord({"msg": "x"}))
@@ -139,3 +147,14 @@ def test_failures_are_handled_as_logging_does(
     fake.before = lambda: None
     handler.handle(logging.makeLogRecord({"msg": "goes on"}))
     assert [record["message"] for record in fake.recorded] == ["goes on"]
+
+
+def test_ids_that_are_no_ids_cost_nothing_else(fake: FakeTracker, logger: logging.Logger) -> None:
+    """A number or UUID counts as its text; what cannot be an id is kept beside the others."""
+    given = uuid.uuid4()
+    logger.info("a", extra={"user_id": 42, "session_id": given})
+    for wrong in ("", "x" * 300, ["u"], True):
+        logger.info("b", extra={"user_id": wrong, "order": 9})
+        assert fake.recorded[-1]["extra"] == {"user_id": wrong, "order": 9}
+    assert fake.ids == [(str(given), None, "42"), *[(None, None, None)] * 4]
+    assert "extra" not in fake.recorded[0]

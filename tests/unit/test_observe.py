@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.support.stored import stored
 from tracker import canonical, validation
-from tracker.trackers.observe import Capture, capture, share
+from tracker.trackers.capture import Capture, capture, share
 
 
 class Broken:
@@ -55,22 +55,20 @@ def test_json_stays_as_it_is(value: Any) -> None:
 @pytest.mark.parametrize(
     ("value", "kept"),
     [
-        ({1, 2}, "{1, 2}"),
+        ({1, 2}, [1, 2]),
         (b"\x00x", "b'\\x00x'"),
         (math.nan, "nan"),
         ((1, (2,)), [1, [2]]),
         ({1: OrderedDict(a=None)}, {"1": {"a": None}}),
         (Colour.RED, 1),
         ("x\ud800", "x\\ud800"),
-        (Broken(), "<Broken instance at "),
-        ([BrokenDict()], "<a list that cannot be shown: RuntimeError>"),
+        (Broken(), "[not JSON: Broken]"),
+        ([BrokenDict(a=1)], [{"a": 1}]),
     ],
 )
 def test_what_json_cannot_hold_becomes_its_repr(value: Any, kept: Any) -> None:
     """Whatever it is, and whatever its own code does."""
     found = capture(value, 1000)
-    if isinstance(value, Broken):
-        found = found[: len(kept)]
     assert found == kept
     assert type(found) is type(kept)
 

@@ -131,3 +131,19 @@ def test_memory_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
             sessions.start(f"s{number}", "agent", None)
     assert len(sessions._sessions) == 10_000
     assert sessions.use("s10099").agent_id == "agent"
+
+
+def test_a_conversation_in_use_is_remembered(
+    tracker: AgentPerformanceTracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many others begin meanwhile, its duration is known at its end."""
+    monkeypatch.setattr("tracker.sessions._MOST", 20)
+    used, unused = tracker.start_conversation("a"), tracker.start_conversation("a")
+    for _ in range(60):
+        tracker.log_user_message(used, "still here")
+        tracker.start_conversation("b")
+    tracker.end_conversation(used)
+    tracker.end_conversation(unused)
+    ended = stored(tracker.config.outbox_path)[-2:]
+    assert [row["session_id"] for row in ended] == [used, unused]
+    assert ["duration_ms" in row["data"] for row in ended] == [True, False]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from tracker.aio.calls import Calls
 from tracker.errors import TrackerClosedError
+from tracker.process_local import ProcessLocal
 from tracker.sync.flush import FlushResult
 from tracker.trackers.base import BaseTracker, settings_of
 
@@ -76,7 +77,7 @@ def waits(
     return awaited
 
 
-class AsyncBaseTracker(Awaited, Generic[T]):
+class AsyncBaseTracker(ProcessLocal, Awaited, Generic[T]):
     """Base of the async trackers. Any number of tasks, event loops and threads may share one.
 
     Each method does what its namesake of the tracker without ``Async`` does, with the same

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 from tracker.aio.base import Awaited, logs
 from tracker.errors import ValidationError
 from tracker.ids import new_id
-from tracker.trackers.conversation import UNKNOWN, ActiveConversation, BaseToolCall, behind
+from tracker.process_local import ProcessLocal
+from tracker.trackers.conversation import UNKNOWN, ActiveConversation, BaseToolCall
+from tracker.trackers.reporting import behind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from tracker.trackers.performance import AgentPerformanceTracker
 
 
-class AsyncConversation(Awaited):
+class AsyncConversation(ProcessLocal, Awaited):
     """A conversation under way, made by `AsyncAgentPerformanceTracker.conversation`.
 
     An ``async with`` block that starts, times, ends and, when an exception escapes, fails the
@@ -132,14 +134,14 @@ class AsyncConversation(Awaited):
         conversation = ActiveConversation(
             self._open(), self.agent_id, self.user_id, self.session_id, *self._start_with
         )
-        conversation.start()
+        conversation._start()
         return conversation
 
     async def __aenter__(self) -> Self:
         if self._entered is not None:
             raise ValidationError("conversation", "was entered already; make a new one")
         self._entered = await self._calls.log(self._start)
-        self._entered.become_current()
+        self._entered._become_current()
         return self
 
     async def __aexit__(
@@ -149,10 +151,10 @@ class AsyncConversation(Awaited):
         traceback: TracebackType | None,
     ) -> None:
         conversation = self._target()
-        conversation.step_back()
+        conversation._step_back()
         what = f"the end of a conversation with {self.agent_id!r}"
         with behind(error, conversation._tracker, what):
-            await self._calls.log(conversation.finish, error)
+            await self._calls.log(conversation._finish, error)
 
     def __repr__(self) -> str:
         return f"<AsyncConversation {self.session_id} with {self.agent_id!r}>"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tracker.errors import TrackerError, ValidationError
-from tracker.trackers.conversation import say_once
 from tracker.trackers.observe import Observer
+from tracker.trackers.reporting import say_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,4 +47,5 @@ class AsyncObserver(Observer):
             "cannot await the disk; make it one, or use AgentPerformanceTracker's observe",
         )
 
-    _generator = _plain
+    def _generator(self, /, *args: Any, **kwargs: Any) -> Any:
+        self._plain()

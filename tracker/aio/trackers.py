@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, overload
 
 from tracker import validation
 from tracker.aio.base import AsyncBaseTracker, logs, reads
@@ -10,6 +10,7 @@ from tracker.aio.conversation import AsyncConversation
 from tracker.aio.observe import AsyncObserver
 from tracker.trackers.compliance import ComplianceTracker
 from tracker.trackers.llm import LLMTracker
+from tracker.trackers.observe import on_function
 from tracker.trackers.operations import AgentOperationsTracker
 from tracker.trackers.performance import AgentPerformanceTracker
 from tracker.trackers.security import SecurityTracker
@@ -77,20 +78,38 @@ class AsyncAgentPerformanceTracker(AsyncBaseTracker[AgentPerformanceTracker]):
             self._calls, self._target, agent_id, user_id, session_id, run_id, metadata
         )
 
+    @overload
+    def observe(self, function: Callable[P, R], /) -> Callable[P, R]: ...
+
+    @overload
     def observe(
         self,
+        function: None = ...,
+        /,
+        *,
+        agent_id: str | None = ...,
+        name: str | None = ...,
+        capture_input: bool = ...,
+        capture_output: bool = ...,
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+
+    def observe(
+        self,
+        function: Any = None,
+        /,
         *,
         agent_id: str | None = None,
         name: str | None = None,
         capture_input: bool = True,
         capture_output: bool = True,
-    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    ) -> Any:
         """Return a decorator that records each call of a function, off the event loop.
 
         For coroutine functions and async generator functions; else as
         `AgentPerformanceTracker.observe`. If the tracker cannot be opened, calls raise.
 
         Args:
+            function: What to record, where it is used without parentheses.
             agent_id: The agent whose doing it is; by default the current conversation's.
             name: What to call the function; by default its qualified name.
             capture_input: Whether arguments are recorded. Default True.
@@ -102,15 +121,17 @@ class AsyncAgentPerformanceTracker(AsyncBaseTracker[AgentPerformanceTracker]):
         agent_id = validation.check_optional_id("agent_id", agent_id)
         name = validation.check_optional_id("name", name)
 
-        def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        def wrap(inner: Any) -> Any:
             observer = AsyncObserver(
-                self._target, function, name, agent_id, capture_input, capture_output
+                self._settings, self._target, inner, name, agent_id, capture_input, capture_output
             )
             observer.calls = self._calls
-            wrapped: Callable[P, R] = observer.wrapped()
-            return wrapped
+            return observer.wrapped()
 
-        return decorate
+        def decorate(function: Any) -> Any:
+            return on_function(function, wrap)
+
+        return decorate if function is None else decorate(function)
 
 
 class AsyncAgentOperationsTracker(AsyncBaseTracker[AgentOperationsTracker]):

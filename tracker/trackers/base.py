@@ -15,7 +15,9 @@ from tracker.errors import (
     ValidationError,
 )
 from tracker.events import SECURITY_REPORTED, VOCABULARY, make_event
+from tracker.process_local import ProcessLocal
 from tracker.redaction.redactor import Redactor, redaction_kind
+from tracker.trackers.capture import fitting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 _FREE_NAME = re.compile(r"[\w-]+(\.[\w-]+)+")
 
 
-class BaseTracker:
+class BaseTracker(ProcessLocal):
     """Base of the trackers. All methods may be called from any thread.
 
     Trackers with the same configuration share one outbox and one sync thread in a process; the
@@ -175,6 +177,30 @@ class BaseTracker:
         Fields of `data` that are None are left out, but for the `nullable` ones.
         """
         self._check_open()
+        try:
+            event, masked = self._make(type, data, agent_id, session_id, user_id, nullable)
+        except (ValidationError, MemoryError):
+            raise
+        except BaseException as error:  # another thread changed it since it was checked
+            if validation.is_interrupt(error):
+                raise
+            data = validation.copy_json(type, data)
+            event, masked = self._make(type, data, agent_id, session_id, user_id, nullable)
+        self._client.record(event)
+        if masked and type != SECURITY_REPORTED and self.config.report_redactions:
+            self._report_redactions(event, masked)
+        return event.event_id
+
+    def _make(
+        self,
+        type: str,
+        data: dict[str, Any],
+        agent_id: str | None,
+        session_id: str | None,
+        user_id: str | None,
+        nullable: tuple[str, ...],
+    ) -> tuple[Event, dict[str, int]]:
+        """Return the event, and what was masked in it by kind."""
         kept = data
         if None in data.values():
             kept = {name: data[name] for name in data if data[name] is not None or name in nullable}
@@ -187,10 +213,30 @@ class BaseTracker:
             user_id=user_id,
             max_bytes=self.config.max_event_bytes,
         )
-        self._client.record(event)
-        if masked and type != SECURITY_REPORTED and self.config.report_redactions:
-            self._report_redactions(event, masked)
-        return event.event_id
+        return event, masked
+
+    def _record_gathered(
+        self,
+        type: str,
+        data: dict[str, Any],
+        *,
+        gathered: tuple[str, ...],
+        agent_id: str | None,
+        session_id: str | None,
+        user_id: str | None,
+    ) -> str:
+        """Record what the SDK gathered itself; its `gathered` fields shrink until it fits."""
+
+        def record(take: Callable[[object], Any]) -> str:
+            kept = {name: take(data[name]) if name in gathered else data[name] for name in data}
+            return self._record(
+                type, kept, agent_id=agent_id, session_id=session_id, user_id=user_id
+            )
+
+        try:
+            return record(lambda value: value)
+        except ValidationError:
+            return fitting(record, self.config.max_event_bytes)
 
     def _report_redactions(self, event: Event, masked: dict[str, int]) -> None:
         """Log that something was masked in an event; that one is stored already, come what may."""
@@ -224,6 +270,20 @@ class BaseTracker:
 
         Agent and user are those of the conversation, where the caller named none.
         """
+        session_id, agent_id, user_id = self._concerning(session_id, agent_id, user_id)
+        return self._record(
+            type,
+            data,
+            agent_id=agent_id,
+            session_id=session_id,
+            user_id=user_id,
+            nullable=nullable,
+        )
+
+    def _concerning(
+        self, session_id: str | None, agent_id: str | None, user_id: str | None
+    ) -> tuple[str | None, str | None, str | None]:
+        """Return session, agent and user of an event, with what the conversation knows of them."""
         self._check_open()
         current = context.current_conversation()
         if current is not None and session_id in (None, current.session_id):
@@ -233,14 +293,7 @@ class BaseTracker:
             session = self._client.sessions.get(session_id)
             agent_id = agent_id or session.agent_id
             user_id = user_id or session.user_id
-        return self._record(
-            type,
-            data,
-            agent_id=agent_id,
-            session_id=session_id,
-            user_id=user_id,
-            nullable=nullable,
-        )
+        return session_id, agent_id, user_id
 
     def _check_open(self) -> None:
         if self._closed:

@@ -2,74 +2,29 @@
 
 from __future__ import annotations
 
-import copy
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
-from tracker import context, log, validation
+from tracker import context, validation
 from tracker.errors import TrackerError, ValidationError
 from tracker.ids import new_id
-from tracker.redaction.uncut import cut
+from tracker.process_local import ProcessLocal
+from tracker.trackers.capture import error_text, fitting, marker
+from tracker.trackers.reporting import behind, say_once, say_replaced
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
     from typing_extensions import Self
 
-    from tracker.trackers.base import BaseTracker
     from tracker.trackers.performance import AgentPerformanceTracker
-
-MAX_ERROR_TEXT = 10_000
-"""Characters kept of what an exception says."""
 
 UNKNOWN: Any = object()
 """Default of a tool's result, which may well be None."""
 
-_said: WeakKeyDictionary[BaseTracker, set[tuple[type, str]]] = WeakKeyDictionary()
 
-
-def error_text(
-    error: BaseException, characters: int = MAX_ERROR_TEXT, *, with_type: bool = False
-) -> str:
-    """Return what an exception says, whatever it is, as text that can be stored.
-
-    Where it is too long it is cut, when it is masked.
-    """
-    try:
-        text = str(error)
-    except Exception as trouble:  # noqa: BLE001 - the exception is somebody else's code
-        text = f"<a {type(error).__name__} whose text cannot be had: {type(trouble).__name__}>"
-    if with_type:
-        text = f"{type(error).__name__}: {text}"
-    return cut(text, min(characters, MAX_ERROR_TEXT))
-
-
-def say_once(tracker: BaseTracker, what: str, error: Exception) -> None:
-    """Log, once per kind of trouble, that `what` was not recorded because of `error`."""
-    # A wrong value is the trouble of one place; a closed tracker or a full disk, that of all.
-    kind = (type(error), what if isinstance(error, ValidationError) else "")
-    said = _said.setdefault(tracker, set())
-    if kind not in said:
-        said.add(kind)
-        unforeseen = not isinstance(error, TrackerError)
-        log.error("%s was not recorded: %s", what, error_text(error), exc_info=unforeseen)
-
-
-@contextmanager
-def behind(error: BaseException | None, tracker: BaseTracker, what: str) -> Iterator[None]:
-    """Record `what` in this block: trouble with it never takes the place of an `error`."""
-    try:
-        yield
-    except TrackerError as trouble:
-        if error is None:
-            raise
-        say_once(tracker, what, trouble)
-
-
-class ActiveConversation:
+class ActiveConversation(ProcessLocal):
     """A conversation under way, made by `AgentPerformanceTracker.conversation`.
 
     Entering the ``with`` (or ``async with``) block starts it. Leaving the block ends it; if an
@@ -131,7 +86,7 @@ class ActiveConversation:
         event_id = self._tracker.log_user_message(
             self.session_id, content, tokens_used=tokens_used, metadata=metadata
         )
-        self.asked(now)
+        self._time_from(now)
         return event_id
 
     def agent(
@@ -244,14 +199,16 @@ class ActiveConversation:
         """
         if self._left:
             raise ValidationError("conversation", "was left already; call end() inside its block")
+        if metadata is not None:  # what is written later is what it is now
+            metadata = validation.copy_metadata("metadata", metadata)
         given = self._tracker._check_ending(quality_score, outcome, user_feedback, metadata)
         self._end_with.update({name: value for name, value in given.items() if value is not None})
 
-    def asked(self, when: float) -> None:
+    def _time_from(self, when: float) -> None:
         """Note that the user spoke, at a time of the monotonic clock: answers are timed from it."""
         self._asked = when
 
-    def start(self) -> None:
+    def _start(self) -> None:
         """Log the start. ``with`` does that and makes it the current conversation too."""
         if self._entered:
             raise ValidationError("conversation", "was entered already; make a new one")
@@ -261,7 +218,7 @@ class ActiveConversation:
         self._entered = True
         self._asked = time.monotonic()
 
-    def finish(self, error: BaseException | None) -> None:
+    def _finish(self, error: BaseException | None) -> None:
         """Log the end, or the failure, unless that was done by hand. ``with`` does that too."""
         self._left = True
         with behind(error, self._tracker, f"the end of a conversation with {self.agent_id!r}"):
@@ -275,8 +232,8 @@ class ActiveConversation:
                 )
 
     def __enter__(self) -> Self:
-        self.start()
-        self.become_current()
+        self._start()
+        self._become_current()
         return self
 
     def __exit__(
@@ -285,16 +242,16 @@ class ActiveConversation:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.step_back()
-        self.finish(error)
+        self._step_back()
+        self._finish(error)
 
-    def become_current(self) -> None:
-        """Let the running code belong to this conversation, until `step_back`."""
+    def _become_current(self) -> None:
+        """Let the running code belong to this conversation, until `_step_back`."""
         scope = context.scope()
         self._outer = scope.conversation
         context.enter(scope._replace(conversation=self))
 
-    def step_back(self) -> None:
+    def _step_back(self) -> None:
         """Let the running code belong to the conversation around this one, if any."""
         self._left = True
         scope = context.scope()
@@ -322,7 +279,7 @@ class ActiveConversation:
         return f"<ActiveConversation {self.session_id} with {self.agent_id!r}>"
 
 
-class BaseToolCall:
+class BaseToolCall(ProcessLocal):
     """One call of a tool: what was called, since when, and how it is logged."""
 
     event_id: str | None = None
@@ -345,7 +302,7 @@ class BaseToolCall:
         self._session_id = session_id
         self._name = validation.check_id("name", name)
         # The tool may change what it is given; the event says what that was.
-        self._arguments = copy.deepcopy(validation.check_json("arguments", arguments))
+        self._arguments = validation.copy_json("arguments", arguments)
         self._open = True
 
     def _begin(self) -> None:
@@ -355,21 +312,30 @@ class BaseToolCall:
 
     def _finish(self, error: BaseException | None) -> None:
         self._duration_ms = None if self._began is None else _since(self._began)
-        if error is not None and self.error is None:
-            self.error = error_text(error, with_type=True)
-        with behind(error, self._tracker, f"the failed call of {self._name!r}"):
-            self._record()
+        what = f"the call of {self._name!r}"
+        with behind(error, self._tracker, what):
+            try:
+                if error is not None and self.error is None:
+                    self.error = error_text(error, with_type=True)
+            finally:  # an interrupt inside the exception's own code does not cost the event
+                try:
+                    self._record()
+                except ValidationError as trouble:
+                    say_replaced(self._tracker, what, trouble)
+                    fitting(self._record, self._tracker.config.max_event_bytes)
 
-    def _record(self) -> None:
+    def _record(self, take: Callable[[Any], Any] = lambda value: value) -> None:
+        """Log the call, with its values as `take` returns them."""
         self._open = False
+        strict = take(marker) is marker
         self.event_id = self._tracker.log_tool_call(
             self._session_id,
             self._name,
-            self._arguments,
-            result=self.result,
-            error=self.error,
+            take(self._arguments),
+            result=take(self.result),
+            error=self.error if strict else _text(self.error, take),
             duration_ms=self._duration_ms,
-            call_id=self.call_id,
+            call_id=self.call_id if strict else _id(self.call_id),
         )
 
     def __del__(self) -> None:
@@ -423,3 +389,20 @@ class ToolCall(BaseToolCall):
 
 def _since(began: float) -> float:
     return round((time.monotonic() - began) * 1000, 2)
+
+
+def _text(value: object, take: Callable[[Any], Any]) -> str | None:
+    """Return what was set as a tool's error as text: an exception's own, or that of a str."""
+    if value is None:
+        return None
+    if issubclass(type(value), BaseException):
+        value = error_text(value, with_type=True)  # type: ignore[arg-type]  # it is one
+    taken = take(value)
+    return taken if isinstance(taken, str) else marker(value)
+
+
+def _id(value: object) -> str | None:
+    try:
+        return validation.check_optional_id("call_id", value)
+    except ValidationError:
+        return marker(value)

@@ -16,10 +16,13 @@ Each becomes one ``function.observed`` event with these fields:
 ``depth``           how many observed calls it was made in: 0 for the outermost
 ==================  ==========================================================================
 
-Fields that do not apply are left out. A value that JSON cannot hold becomes its ``repr()``; what
-is long is cut off and marked with ``…``, so that a call always fits into an event.
+Fields that do not apply are left out. `tracker.trackers.capture` says what becomes of values that
+JSON cannot hold; what is long is cut off and marked with ``…``, so that a call always fits into an
+event.
 
-A generator is recorded when it is exhausted, fails, or is closed; one that never began is not.
+A generator is recorded when it is exhausted, fails, or is closed; one that never began is not. Its
+arguments, its conversation and the call that it belongs to are those of its creation, wherever it
+is consumed.
 A function that only returns a coroutine or generator, without being one, ends when it returns.
 """
 
@@ -27,26 +30,31 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
-import reprlib
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from tracker import context
+from tracker import context, validation
 from tracker.context import Call, Scope
 from tracker.errors import ValidationError
+from tracker.generators import GeneratorFunction, drive, drive_async, is_a, named
 from tracker.ids import new_id
-from tracker.redaction.uncut import ROOM, cut, cut_length
-from tracker.trackers.conversation import error_text, say_once
-from tracker.validation import MAX_ID_LENGTH, MAX_INTEGER_BITS
+from tracker.trackers.capture import (
+    Capture,
+    capture,
+    error_text,
+    readable,
+    share,
+    type_name,
+)
+from tracker.trackers.reporting import Boundary
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
     from typing import TypeVar
 
     from typing_extensions import ParamSpec
 
+    from tracker.config import APIConfig
     from tracker.trackers.conversation import ActiveConversation
     from tracker.trackers.performance import AgentPerformanceTracker
 
@@ -54,103 +62,6 @@ if TYPE_CHECKING:
     R = TypeVar("R")
 
 FUNCTION_OBSERVED = "function.observed"
-
-_MAX_DEPTH = 32
-_MAX_REPR = 1_000
-_MAX_BYTES = 200
-_MAX_KEY = 1_000
-_NODE = 4
-"""Characters that a value costs besides its own."""
-
-
-def share(max_event_bytes: int) -> int:
-    """Return how many characters of one field always fit into an event, beside three others.
-
-    A character takes at most 6 bytes, as JSON's escape of a control character.
-    """
-    return max_event_bytes // 24
-
-
-def capture(value: object, characters: int) -> Any:
-    """Return `value` as JSON can hold it, in about so many characters at most. Never raises."""
-    return Capture(characters).take(value)
-
-
-class Capture:
-    """Takes values apart, one after the other, until its characters are used up."""
-
-    def __init__(self, characters: int) -> None:
-        self._left = characters
-
-    @property
-    def full(self) -> bool:
-        """Whether nothing more fits."""
-        return self._left <= 0
-
-    def take(self, value: object) -> Any:
-        """Return `value` as JSON can hold it. Never raises."""
-        try:
-            return self._of(value, 0)
-        except Exception as error:  # noqa: BLE001 - a value's own code: its repr, its iteration
-            return f"<a {type(value).__name__} that cannot be shown: {type(error).__name__}>"
-
-    def _of(self, value: object, depth: int) -> Any:
-        self._left -= _NODE
-        if value is None or value is True or value is False:
-            return value
-        if isinstance(value, str):
-            return self._text(str.__str__(value))
-        if isinstance(value, int) and value.bit_length() <= min(MAX_INTEGER_BITS, self._left * 3):
-            self._left -= value.bit_length() // 3
-            return int(value)
-        if isinstance(value, float) and math.isfinite(value):
-            self._left -= 20
-            return float(value)
-        if depth < _MAX_DEPTH and isinstance(value, dict):
-            return self._dict(value, depth)
-        if depth < _MAX_DEPTH and isinstance(value, (list, tuple)):
-            return self._list(value, depth)
-        most = _MAX_BYTES if isinstance(value, (bytes, bytearray)) else _MAX_REPR
-        return self._text(_shown(value), most)
-
-    def _dict(self, value: dict[Any, Any], depth: int) -> dict[str, Any]:
-        kept: dict[str, Any] = {}
-        for key, item in value.items():
-            if self.full:
-                kept["…"] = f"{len(value) - len(kept):,} more"
-                break
-            kept[self._text(key if isinstance(key, str) else _shown(key), _MAX_KEY)] = self._of(
-                item, depth + 1
-            )
-        return kept
-
-    def _list(self, value: list[Any] | tuple[Any, ...], depth: int) -> list[Any]:
-        kept: list[Any] = []
-        for item in value:
-            if self.full:
-                kept.append(f"… {len(value) - len(kept):,} more")
-                break
-            kept.append(self._of(item, depth + 1))
-        return kept
-
-    def _text(self, text: str, most: int = sys.maxsize) -> str:
-        text = cut(text, min(max(self._left, 0), most))
-        self._left -= cut_length(text)
-        return text
-
-
-_repr = reprlib.Repr()
-# Far more than is kept: a text may only be cut when it is masked.
-_repr.maxother = _repr.maxstring = 2 * ROOM
-_repr.maxlong = _MAX_REPR
-
-
-def _shown(value: object) -> str:
-    return (
-        f"{value[: _MAX_BYTES + ROOM]!r}"
-        if isinstance(value, (bytes, bytearray))
-        else _repr.repr(value)
-    )
 
 
 class Observer:
@@ -162,6 +73,7 @@ class Observer:
 
     def __init__(
         self,
+        config: APIConfig,
         tracker: Callable[[], AgentPerformanceTracker],
         function: Callable[..., Any],
         name: str | None,
@@ -171,28 +83,27 @@ class Observer:
     ) -> None:
         if not callable(function) or inspect.isclass(function):
             raise ValidationError(
-                "function",
-                f"is {reprlib.repr(function)}; give a function, and put @classmethod above it",
+                "function", f"is of type {type_name(function)}; give a function, method or property"
             )
+        self.characters = share(config.max_event_bytes)
         self.tracker = tracker
         self.agent_id = agent_id
         self.capture_input = capture_input
         self.capture_output = capture_output
-        shown: str = getattr(function, "__qualname__", type(function).__name__)
-        self.name = name or shown[:MAX_ID_LENGTH]
+        self.name = name or _name_of(function)
         self._function = function
         try:
             self._signature: inspect.Signature | None = inspect.signature(function)
-        except (ValueError, TypeError):  # some built-in functions have none
+        except Exception:  # noqa: BLE001 - some built-in functions have none; a proxy's own code
             self._signature = None
 
     def wrapped(self) -> Any:
         """Return the function that callers get: of the same kind, with each call recorded."""
-        if inspect.isasyncgenfunction(self._function):
-            return self._async_generator()
-        if inspect.isgeneratorfunction(self._function):
-            return self._generator()
-        if inspect.iscoroutinefunction(self._function):
+        if is_a(inspect.isasyncgenfunction, self._function):
+            return GeneratorFunction(self._function, self._async_generator)
+        if is_a(inspect.isgeneratorfunction, self._function):
+            return GeneratorFunction(self._function, self._generator)
+        if is_a(inspect.iscoroutinefunction, self._function):
             return self._coroutine()
         return self._plain()
 
@@ -216,6 +127,7 @@ class Observer:
         @functools.wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             call = Observation(self, args, kwargs)
+            call.begin()
             try:
                 with call:
                     result = function(*args, **kwargs)
@@ -232,7 +144,8 @@ class Observer:
 
         @functools.wraps(function)
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
-            call = await self.apart(Observation, self, args, kwargs)
+            call = Observation(self, args, kwargs)
+            await self.apart(call.begin)
             try:
                 with call:
                     result = await function(*args, **kwargs)
@@ -251,88 +164,86 @@ class Observer:
         """Run what may write, of a coroutine or async generator; here at once, as `record` does."""
         return record(*args, **kwargs)
 
-    # What a consumer throws in, GeneratorExit by `close` included, is handed on to the function's
-    # own generator, which decides what to make of it.
+    def _generator(self, /, *args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        call = GeneratorObservation(self, args, kwargs)
+        steps = self._function(*args, **kwargs)
+        made: Generator[Any, Any, Any] = named(self._consumed(call, steps), self._function)
+        return made
 
-    def _generator(self) -> Callable[..., Any]:
-        function = self._function
+    def _consumed(self, call: GeneratorObservation, steps: Any) -> Generator[Any, Any, Any]:
+        call.begin()
+        try:
+            returned = yield from drive(steps, call.step)
+        except BaseException as error:
+            call.over(error=error)
+            raise
+        call.over()
+        return returned
 
-        @functools.wraps(function)
-        def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-            call = GeneratorObservation(self, args, kwargs)
-            try:
-                with call:
-                    steps = function(*args, **kwargs)
-                step: Callable[[], Any] = functools.partial(next, steps)
-                while True:
-                    with call:
-                        try:
-                            item = step()
-                        except StopIteration as stop:
-                            returned = stop.value
-                            break
-                    call.yielded(item)
-                    try:
-                        step = functools.partial(steps.send, (yield item))
-                    except BaseException as error:  # noqa: BLE001 - handed on
-                        step = functools.partial(steps.throw, error)
-            except BaseException as error:
-                call.over(error=error)
-                raise
-            call.over()
-            return returned
+    def _async_generator(self, /, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        call = GeneratorObservation(self, args, kwargs)
+        steps = self._function(*args, **kwargs)
+        made: AsyncGenerator[Any, Any] = named(self._consumed_async(call, steps), self._function)
+        return made
 
-        return wrapper
+    async def _consumed_async(
+        self, call: GeneratorObservation, steps: Any
+    ) -> AsyncGenerator[Any, Any]:
+        await self.apart(call.begin)
+        inner = drive_async(steps, call.step_async)
+        step: Callable[[], Awaitable[Any]] = inner.__anext__
+        try:
+            while True:
+                try:
+                    item = await step()
+                except StopAsyncIteration:
+                    break
+                try:
+                    step = functools.partial(inner.asend, (yield item))
+                except BaseException as error:  # noqa: BLE001 - handed on
+                    step = functools.partial(inner.athrow, error)
+        except BaseException as error:
+            await self.apart(call.over, error=error)
+            raise
+        await self.apart(call.over)
 
-    def _async_generator(self) -> Callable[..., Any]:
-        function = self._function
 
-        @functools.wraps(function)
-        async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-            call = await self.apart(GeneratorObservation, self, args, kwargs)
-            try:
-                with call:
-                    steps = function(*args, **kwargs)
-                step: Callable[[], Any] = steps.__anext__
-                while True:
-                    with call:
-                        try:
-                            item = await step()
-                        except StopAsyncIteration:
-                            break
-                    call.yielded(item)
-                    try:
-                        step = functools.partial(steps.asend, (yield item))
-                    except BaseException as error:  # noqa: BLE001 - handed on
-                        step = functools.partial(steps.athrow, error)
-            except BaseException as error:
-                await self.apart(call.over, error=error)
-                raise
-            await self.apart(call.over)
+def on_function(function: Any, wrap: Callable[[Any], Any]) -> Any:
+    """Return what `wrap` makes of a function, inside whatever makes a method of it."""
+    if isinstance(function, (staticmethod, classmethod)):
+        return type(function)(wrap(function.__func__))
+    if isinstance(function, property):
+        getter = None if function.fget is None else wrap(function.fget)
+        return type(function)(getter, function.fset, function.fdel, function.__doc__)
+    return wrap(function)
 
-        return wrapper
+
+def _name_of(function: Any) -> str:
+    while isinstance(function, functools.partial):
+        function = function.func
+    try:
+        name = str.__str__(function.__qualname__)
+    except Exception:  # noqa: BLE001 - an object without a name, or a proxy's own code
+        name = type_name(function)
+    return readable(name[: validation.MAX_ID_LENGTH // 2])
 
 
 class Observation:
     """One call under way. As a ``with`` block it runs the function's code, or one step of it.
 
     Only inside the block is the call the current one: a generator's consumer, which runs between
-    its steps in the same context, does not belong to the call.
+    its steps in the same context, does not belong to the call. It belongs to where it was made, and
+    records what it was made with; `begin` starts it.
     """
 
     def __init__(self, observer: Observer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._observer = observer
-        self._tracker = observer.tracker()
         self._outer = context.scope()
         self._conversation = self._outer.conversation
         self._own: ActiveConversation | None = None
-        if self._conversation is None and observer.agent_id is not None:
-            self._conversation = self._own = self._tracker.conversation(observer.agent_id)
-            self._safely(self._own.start)
         parent = self._outer.call
         call = Call(new_id(), 0 if parent is None else parent.depth + 1)
         self._inner = Scope(self._conversation, call)
-        self._characters = share(self._tracker.config.max_event_bytes)
         self._data: dict[str, Any] = {
             "name": observer.name,
             "call_id": call.call_id,
@@ -340,7 +251,30 @@ class Observation:
             "depth": call.depth,
         }
         if observer.capture_input:
-            self._data["arguments"] = capture(observer.arguments(args, kwargs), self._characters)
+            self._data["arguments"] = self._arguments(args, kwargs)
+
+    def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        try:
+            given = self._observer.arguments(args, kwargs)
+        except BaseException as error:
+            if validation.is_interrupt(error):
+                raise
+            given = {"args": args, "kwargs": kwargs}
+        return capture(given, self._observer.characters)
+
+    def begin(self) -> None:
+        """Start the call, and the conversation that it is by itself, if it is one.
+
+        Raises:
+            TrackerError: only if an async tracker cannot be opened.
+        """
+        self._tracker = self._observer.tracker()
+        agent_id = self._observer.agent_id
+        if self._conversation is None and agent_id is not None:
+            self._conversation = self._own = self._tracker.conversation(agent_id)
+            self._inner = self._inner._replace(conversation=self._own)
+            with self._boundary():
+                self._own._start()
         self._began = time.monotonic()
 
     def __enter__(self) -> None:
@@ -352,58 +286,76 @@ class Observation:
         context.enter(self._outer)
 
     def over(self, result: object = None, error: BaseException | None = None) -> None:
-        """Record the call, and end the conversation if it is the call's own. Never raises."""
-        self._data["duration_ms"] = round((time.monotonic() - self._began) * 1000, 2)
-        if error is not None:
-            self._data["error"] = error_text(error, self._characters)
-            self._data["error_type"] = type(error).__name__
-        self._data.update(self._output(result, error))
-        self._record(error)
+        """Record the call, and end the conversation if it is the call's own.
+
+        Faults go no further; what unwinds the program does, when the call is recorded.
+        """
+        with self._boundary():
+            self._data["duration_ms"] = round((time.monotonic() - self._began) * 1000, 2)
+            try:
+                if error is not None:
+                    self._data["error_type"] = type_name(error)
+                    self._data["error"] = error_text(error, self._observer.characters)
+                self._data.update(self._output(result, error))
+            finally:
+                self._record()
+        if self._own is not None:
+            with self._boundary():
+                self._own._finish(error)
 
     def _output(self, result: object, error: BaseException | None) -> dict[str, Any]:
         if error is not None or not self._observer.capture_output:
             return {}
-        return {"result": capture(result, self._characters)}
+        return {"result": capture(result, self._observer.characters)}
 
-    def _record(self, error: BaseException | None) -> None:
+    def _record(self) -> None:
         conversation = self._conversation
         agent_id, session_id, user_id = self._observer.agent_id, None, None
         if conversation is not None:
             agent_id = agent_id or conversation.agent_id
             session_id, user_id = conversation.session_id, conversation.user_id
-        self._safely(
-            lambda: self._tracker._record(
-                FUNCTION_OBSERVED,
-                self._data,
-                agent_id=agent_id,
-                session_id=session_id,
-                user_id=user_id,
-            )
+        self._tracker._record_gathered(
+            FUNCTION_OBSERVED,
+            self._data,
+            gathered=("arguments", "result", "error"),
+            agent_id=agent_id,
+            session_id=session_id,
+            user_id=user_id,
         )
-        if self._own is not None:
-            self._safely(functools.partial(self._own.finish, error))
 
-    def _safely(self, record: Callable[[], object]) -> None:
-        try:
-            record()
-        except Exception as error:  # noqa: BLE001 - what is observed must not fail because of it
-            say_once(self._tracker, f"a call of {self._observer.name}", error)
+    def _boundary(self) -> Boundary:
+        return Boundary(self._tracker, f"a call of {self._observer.name}")
 
 
 class GeneratorObservation(Observation):
-    """One generator's life, from its first step to its end."""
+    """One generator's life, from its creation to its end."""
 
     def __init__(self, observer: Observer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         super().__init__(observer, args, kwargs)
-        self._capture = Capture(self._characters)
+        self._capture = Capture(observer.characters)
         self._kept: list[Any] = []
         self._count = 0
 
-    def yielded(self, item: object) -> None:
+    def step(self, take: Callable[[], Any]) -> Any:
+        """Return the next item."""
+        with self:
+            item = take()
+        self._yielded(item)
+        return item
+
+    async def step_async(self, take: Callable[[], Awaitable[Any]]) -> Any:
+        """Return the next item of an async generator."""
+        with self:
+            item = await take()
+        self._yielded(item)
+        return item
+
+    def _yielded(self, item: object) -> None:
         """Keep an item as it is now, within bounds."""
         self._count += 1
         if self._observer.capture_output and not self._capture.full:
-            self._kept.append(self._capture.take(item))
+            with self._boundary():
+                self._kept.append(self._capture.take(item))
 
     def over(self, result: object = None, error: BaseException | None = None) -> None:
         """Record it. Its consumer may close it early; that is no failure."""

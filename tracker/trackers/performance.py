@@ -19,8 +19,9 @@ from tracker.events import (
 )
 from tracker.ids import new_id
 from tracker.redaction.uncut import Uncut
-from tracker.trackers.conversation import ActiveConversation, error_text
-from tracker.trackers.observe import Observer
+from tracker.trackers.capture import error_text, type_name
+from tracker.trackers.conversation import ActiveConversation
+from tracker.trackers.observe import Observer, on_function
 from tracker.trackers.reading import ReadingTracker
 
 if TYPE_CHECKING:
@@ -72,28 +73,50 @@ class AgentPerformanceTracker(ReadingTracker):
         """
         return ActiveConversation(self, agent_id, user_id, session_id, run_id, metadata)
 
+    @overload
+    def observe(self, function: Callable[P, R], /) -> Callable[P, R]: ...
+
+    @overload
     def observe(
         self,
+        function: None = ...,
+        /,
+        *,
+        agent_id: str | None = ...,
+        name: str | None = ...,
+        capture_input: bool = ...,
+        capture_output: bool = ...,
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+
+    def observe(
+        self,
+        function: Any = None,
+        /,
         *,
         agent_id: str | None = None,
         name: str | None = None,
         capture_input: bool = True,
         capture_output: bool = True,
-    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    ) -> Any:
         """Return a decorator that records each call of a function; see `tracker.trackers.observe`.
 
         ::
 
+            @tracker.observe
+            def find_order(number: int) -> str: ...
+
             @tracker.observe(agent_id="agent_123")
             async def answer(question: str) -> str: ...
 
-        For functions, methods, coroutine functions, generators and async generators. Each call
+        For functions, methods (above or below ``@staticmethod``, ``@classmethod`` and
+        ``@property``), coroutine functions, generators and async generators. Each call
         becomes a ``function.observed`` event of the current conversation when it is over; if
         `agent_id` is given and none is current, the call is a conversation of its own. Results and
         exceptions pass through unchanged. Trouble of the tracker's own never reaches the function:
         it is logged once, under the logger ``tracker``.
 
         Args:
+            function: What to record, where it is used without parentheses.
             agent_id: The agent whose doing it is; by default the current conversation's.
             name: What to call the function; by default its qualified name.
             capture_input: Whether arguments are recorded. Default True.
@@ -104,9 +127,16 @@ class AgentPerformanceTracker(ReadingTracker):
         """
         agent_id = validation.check_optional_id("agent_id", agent_id)
         name = validation.check_optional_id("name", name)
-        return lambda function: Observer(
-            lambda: self, function, name, agent_id, capture_input, capture_output
-        ).wrapped()
+
+        def decorate(function: Any) -> Any:
+            return on_function(
+                function,
+                lambda inner: Observer(
+                    self.config, lambda: self, inner, name, agent_id, capture_input, capture_output
+                ).wrapped(),
+            )
+
+        return decorate if function is None else decorate(function)
 
     def start_conversation(
         self,
@@ -343,13 +373,17 @@ class AgentPerformanceTracker(ReadingTracker):
             call_id: The id that the model gave the call.
         """
         session_id = context.resolve(session_id)
+        try:
+            name = validation.check_id("name", name)
+        except ValidationError as wrong:
+            raise missing("name", session_id, wrong.problem) from None
         data = {
-            "name": validation.check_id("name", name),
+            "name": name,
             "arguments": validation.check_json("arguments", arguments),
             "result": validation.check_json("result", result),
             # A tool block's own is as it should be, and still to be cut.
             "error": error
-            if isinstance(error, Uncut)
+            if type(error) is Uncut
             else validation.optional(validation.check_text, "error", error),
             "duration_ms": validation.optional(
                 validation.check_milliseconds, "duration_ms", duration_ms
@@ -403,14 +437,20 @@ class AgentPerformanceTracker(ReadingTracker):
             metadata: Anything else.
         """
         session_id = context.resolve(session_id)
+        if exception is not None and not issubclass(type(exception), BaseException):
+            raise ValidationError(
+                "exception", f"is of type {type_name(exception)}; give an exception"
+            )
         if error_message is None:
             if exception is None:
-                raise ValidationError("error_message", "is None; give error_message or exception")
+                raise missing(
+                    "error_message", session_id, "is None; give error_message or exception"
+                )
             error_message = error_text(exception)
         else:
             error_message = validation.check_text("error_message", error_message)
         data = {
-            "error_type": None if exception is None else type(exception).__name__,
+            "error_type": None if exception is None else type_name(exception),
             "error_message": error_message,
             "metadata": validation.optional(validation.check_metadata, "metadata", metadata),
         }
@@ -462,6 +502,8 @@ class AgentPerformanceTracker(ReadingTracker):
     ) -> str:
         now = time.monotonic()
         session = context.resolve(session_id)
+        if content is None:
+            raise missing("content", session, "is None; give a str")
         data: dict[str, Any] = {
             "role": validation.check_choice("role", role, ROLES),
             "content": validation.check_text("content", content),
@@ -508,3 +550,17 @@ class AgentPerformanceTracker(ReadingTracker):
             user_id=session.user_id,
             nullable=nullable,
         )
+
+
+def missing(argument: str, session_id: str, problem: str) -> ValidationError:
+    """Return the error for an argument that is missing, perhaps because it came first.
+
+    Inside a conversation's block, what comes first is still taken for the session id.
+    """
+    current = context.current_conversation()
+    if current is not None and session_id != current.session_id:
+        problem += (
+            f". {session_id!r:.80} was taken for the session id, which comes first; to leave that "
+            f"out, pass everything by keyword, as in {argument}="
+        )
+    return ValidationError(argument, problem)

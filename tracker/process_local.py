@@ -1,0 +1,24 @@
+"""`ProcessLocal`: what belongs to one process, and so cannot be copied or pickled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class ProcessLocal:
+    """Base of what stands for something shared: a copy of it is itself; pickling is refused."""
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(
+            f"cannot pickle an {type(self).__name__}: it belongs to this process. "
+            "Send the APIConfig, and make a tracker with it in the other process"
+        )

@@ -1,0 +1,79 @@
+"""The boundary between what the SDK gathers by itself and the application: trouble stays here.
+
+The application's call goes on with its own result or its own exception; the trouble is said once,
+under the logger ``tracker``.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from tracker import log, validation
+from tracker.errors import TrackerError, ValidationError
+from tracker.trackers.capture import error_text
+
+if TYPE_CHECKING:
+    from tracker.trackers.base import BaseTracker
+
+_said: WeakKeyDictionary[BaseTracker, set[tuple[type, str]]] = WeakKeyDictionary()
+
+
+def say_once(tracker: BaseTracker, what: str, error: BaseException) -> None:
+    """Log, once per kind of trouble, that `what` was not recorded because of `error`."""
+    # A wrong value is the trouble of one place; a closed tracker or a full disk, that of all.
+    if _is_new(tracker, (type(error), what if isinstance(error, ValidationError) else "")):
+        if isinstance(error, TrackerError):
+            log.error("%s was not recorded: %s", what, error_text(error))
+        else:
+            log.error("%s was not recorded: %s", what, error_text(error), exc_info=True)
+
+
+def say_replaced(tracker: BaseTracker, what: str, error: ValidationError) -> None:
+    """Log, once per `what`, that values in it were replaced or cut off because of `error`."""
+    if _is_new(tracker, (type(error), f"replaced {what}")):
+        log.warning("%s was recorded with what can be stored of it: %s", what, error_text(error))
+
+
+def _is_new(tracker: BaseTracker, kind: tuple[type, str]) -> bool:
+    said = _said.setdefault(tracker, set())
+    if kind in said:
+        return False
+    said.add(kind)
+    return True
+
+
+class Boundary:
+    """A ``with`` block in which the SDK works beside a call of the application.
+
+    Faults inside it are said once and go no further; what unwinds the program passes through.
+
+    Args:
+        tracker: Whose trouble it is.
+        what: What is recorded, for the log.
+        raises: Whether a `TrackerError` goes on to the caller. Default False.
+    """
+
+    def __init__(self, tracker: BaseTracker, what: str, *, raises: bool = False) -> None:
+        self._tracker = tracker
+        self._what = what
+        self._raises = raises
+
+    def __enter__(self) -> None:
+        """Nothing needs to be done."""
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        if error is None or validation.is_interrupt(error):
+            return False
+        if self._raises and isinstance(error, TrackerError):
+            return False
+        # Where no stack or memory is left to say so, the application's own outcome matters more.
+        with suppress(RecursionError, MemoryError):
+            say_once(self._tracker, self._what, error)
+        return True
+
+
+def behind(error: BaseException | None, tracker: BaseTracker, what: str) -> Boundary:
+    """Return a block that records `what`: trouble with it never takes the place of an `error`."""
+    return Boundary(tracker, what, raises=error is None)
