@@ -116,10 +116,16 @@ class APIConfig:
         proxies: Proxies by scheme, as requests understands them. Default: the environment's
             (``HTTPS_PROXY`` …); a loopback `base_url` never goes through the environment's.
         redaction: What is masked in an event's data before it is stored: ``"secrets"`` (default)
-            masks keys, tokens, private keys and passwords in connection strings; ``"pii"`` also
+            masks keys, tokens, private keys, passwords in connection strings, and what stands
+            under or behind a name such as ``password`` or ``api_key``; ``"pii"`` also
             e-mail addresses, phone numbers, payment cards, IBANs, US social security numbers and
             IP addresses, with the extra ``agent-tracking-sdk[pii]``; ``"off"`` nothing. Session,
             agent and user ids are never masked.
+        secret_names: Further names that announce a secret, as in ``["pin", "door_code"]``; see
+            `tracker.redaction.names` for those that do by default. What stands under a name that
+            ends in one of them is masked as ``[secret:pin]``. Default: none.
+        not_secret_names: Names that announce none, though they do by default, as in ``["auth"]``.
+            Default: none.
         redactors: Functions of your own, each called with every string of an event's data, keys
             included, after the built-in masks; it returns what to store. A mask of the form
             ``[pii:kind:short]`` (or ``medium``, ``long``) is counted by its kind, any other change
@@ -166,6 +172,8 @@ class APIConfig:
     # A proxy's URL may carry a password: no repr.
     proxies: Mapping[str, str] | None = field(default=None, hash=False, repr=False)
     redaction: Literal["secrets", "pii", "off"] = "secrets"
+    secret_names: Sequence[str] = ()
+    not_secret_names: Sequence[str] = ()
     redactors: Sequence[Callable[[str], str]] = field(default=(), hash=False)
     capture_content: bool = True
     report_redactions: bool = False
@@ -192,6 +200,8 @@ class APIConfig:
         self._set("ca_bundle", _check_ca_bundle(self.ca_bundle))
         self._set("proxies", _check_proxies(self.proxies))
         self._set("retention", {**_LONG_RETENTION, **_check_retention(self.retention)})
+        for name in ("secret_names", "not_secret_names"):
+            self._set(name, _check_names(name, getattr(self, name)))
         self._set("redactors", _check_redactors(self.redactors))
         self._set("chain_key", check_chain_key("chain_key (SDK_CHAIN_KEY)", self.chain_key))
         self._locate()
@@ -482,6 +492,17 @@ def _check_retention(value: object) -> dict[str, float]:
         pattern: _seconds(f"retention[{pattern!r}]", days, 0.0, _MOST_DAYS)
         for pattern, days in value.items()
     }
+
+
+def _check_names(name: str, value: object) -> tuple[str, ...]:
+    fits = isinstance(value, (list, tuple, set, frozenset)) and all(
+        isinstance(each, str) and any(map(str.isalnum, each)) for each in value
+    )
+    if not fits:
+        raise ConfigurationError(
+            f"{name} must be a list of names with letters or digits, as in {name}=['door_code']"
+        )
+    return tuple(value)  # type: ignore[arg-type]  # `fits` has just shown that it is a list
 
 
 def _check_redactors(value: object) -> tuple[Callable[[str], str], ...]:

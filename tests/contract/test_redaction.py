@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
+from base64 import b64encode
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import pytest
 
 from tests.unit.redaction_corpus import samples
-from tracker import AgentPerformanceTracker, OutboxError
+from tracker import AgentPerformanceTracker, OutboxError, Tracker, TrackerHandler
+from tracker.sync.destination import Delivery, Outcome, Rejection, Upload
+from tracker.sync.receipts import one_line
 from tracker.testing import RecordingDestination
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
     from tests.conftest import MakeConfig
     from tests.support.server import ScriptedServer
@@ -156,3 +161,76 @@ def test_ids_are_left_alone(config: MakeConfig) -> None:
     assert [destination.events[0][name] for name in ("agent_id", "user_id", "session_id")] == [
         KEY
     ] * 3
+
+
+@dataclass
+class Login:
+    user: str
+    password: str
+
+
+def test_secrets_that_names_announce_are_nowhere(
+    config: MakeConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of arguments by parameter and tool calls, log records, metadata, details and errors."""
+    destination = RecordingDestination()
+    secret = "correct-horse"
+    with Tracker(config(), destination=lambda: destination) as everything:
+        tracker = everything.performance
+
+        @tracker.observe()
+        def login(user: str, password: str, form: Any, **more: str) -> dict[str, str]:
+            return {"access_token": secret + "-9"}
+
+        login("anna", secret, Login("anna", secret), api_key=secret)
+        session = tracker.start_conversation("agent-1", metadata={"db": {"password": secret}})
+        tracker.log_tool_call(session, "login", {"headers": [("Authorization", secret)]})
+        tracker.log_user_message(session, f"it says password='{secret}'")
+        with pytest.raises(ValueError, match="bad"), tracker.conversation("agent-2"):
+            raise ValueError(f"bad login: password={secret}")
+        everything.security.report_event("access_denied", "low", details={"secret": secret})
+        logger = logging.getLogger("application")
+        logger.addHandler(handler := TrackerHandler(tracker))
+        try:
+            logger.warning("sent %s", {"token": secret}, extra={"client_secret": secret})
+        finally:
+            logger.removeHandler(handler)
+        everything.track("user.signed_in", {"user": "anna", "passphrase": secret})
+        everything.flush()
+        written = on_disk(tmp_path)
+    assert secret.encode() not in written + on_disk(tmp_path)
+    observed = next(e for e in destination.events if e["type"] == "function.observed")
+    assert observed["data"]["arguments"]["password"] == "[secret:password]"
+    assert observed["data"]["result"] == {"access_token": "[secret:access_token]"}
+    assert sum("redactions" in event["data"] for event in destination.events) == 8
+
+
+def test_a_server_that_repeats_the_key_puts_it_nowhere(
+    config: MakeConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not as it is, percent-encoded, or in base64: neither in the log nor in the outbox."""
+    key = "own+key/4711=="
+    forms = [key, quote(key, safe=""), b64encode(f"user:{key}".encode()).decode()]
+    said = f"no such key: {' '.join(forms)} {'.' * 400}"
+    asked: list[Upload] = []
+
+    def answer(upload: Upload) -> Delivery:
+        asked.append(upload)
+        if len(asked) == 1:
+            return Delivery(Outcome.UNAVAILABLE, one_line(said))
+        rejected = [Rejection(upload.event_ids[0], one_line(said), one_line(said))]
+        return Delivery(Outcome.DELIVERED, rejected=rejected)
+
+    settings = config(api_key=key, backoff_base=0.01)
+    destination = RecordingDestination(answer)
+    with (
+        caplog.at_level(logging.DEBUG),
+        AgentPerformanceTracker(settings, destination=lambda: destination) as tracker,
+    ):
+        tracker.start_conversation("agent-1")
+        assert tracker.flush(10).dead == 1
+        written = on_disk(tmp_path)
+    assert b"no such key: [secret:tracker_key:" in written
+    for form in forms:
+        assert form[:10] not in caplog.text
+        assert form[:10].encode() not in written + on_disk(tmp_path)

@@ -36,6 +36,18 @@ SENTENCES = (
     "Ключ: {} (не показывайте никому)",
     "<value>{}</value>",
 )
+NEUTRAL = (
+    "{}",
+    "My value is {}, please check it.",
+    "It stopped working: {}.",
+    'export BUILD="{}"',
+    '{{"settings": {{"reference": "{}"}}}}',
+    "config:\n  reference: {}\n  debug: true",
+    "curl 'https://api.example.com/v1/items?limit=5' -H 'X-Request-Id: {}'",
+    "Значение: {}",
+    "<value>{}</value>",
+)
+"""For look-alikes: a name that announces a secret would make one of anything."""
 EACH = 16
 
 
@@ -233,7 +245,7 @@ PROSE = (
     "-----BEGIN CERTIFICATE-----\nMIIDdzCCAl+gAwIBAgIEAgAAuTANBgkq\n-----END CERTIFICATE-----",
     "a file that starts with -----BEGIN RSA PRIVATE KEY----- is a key",
     "eyJust kidding, eyJ is how a JWT begins: eyJhbGciOi...",
-    "secret: 2fd4e1c67a2d28fced849ee1bb76e7391b93eb12",
+    "commit: 2fd4e1c67a2d28fced849ee1bb76e7391b93eb12",
     "secret_key: ask the administrator for it",
     "password=*** host=db",
     "AIzaShort, SG.short.one, npm_run, glpat-, xoxb-",
@@ -259,7 +271,7 @@ def samples() -> list[Sample]:
             made.append(Sample(sentence.format(secret), secret, form.kind, form.source))
     for name, make in LOOK_ALIKES:
         for number in range(6):
-            text = SENTENCES[number % len(SENTENCES)].format(make(rng))
+            text = NEUTRAL[number % len(NEUTRAL)].format(make(rng))
             made.append(Sample(text, None, name, "look-alike"))
     made += [Sample(text, None, "prose", "look-alike") for text in PROSE]
     return made

@@ -209,7 +209,10 @@ HOSTILE = [
     "Basic a",
     "secret key = ", "secret_key=a", "password=a host=", "xoxb-1", "_aaaaaaaaaaaaaaaa", "SG.a", "1",
     "1 ", "1.", "1:", "a:", "+1", "(1", "GB82 WEST ", "DE89", "4111 ", "::1", "A", "é",
-    "AccountKey=",
+    "AccountKey=", "password=", "password=\\", "password='", 'password=\\"', "password: ",
+    "token is ", "--token ", "a-", "a.password", "Cookie: ", "Authorization: a ", "<a b",
+    "api key ", "[secret:", "curl -u a", "mysql -", "auth=('a',", "%5B",
+    "password=,", "k9 ", "\\u0041", "%6B",
 ]  # fmt: skip
 
 

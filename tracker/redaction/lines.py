@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 
-from tracker.redaction import secrets
+from tracker.redaction import assigned, secrets
+from tracker.redaction.names import Names
 from tracker.redaction.own_keys import all_known
 from tracker.redaction.rules import candidates, mask
 from tracker.redaction.uncut import Uncut
 
 _USER_INFO = re.compile(r"(?<=://)[^\s\"'<>\\]{0,2048}@")
 """Up to the last at sign: in a malformed URL a password may hold anything."""
+_names = Names()
 
 
 def clean(text: str) -> str:
@@ -20,5 +22,7 @@ def clean(text: str) -> str:
     for key in all_known():
         masked = key.hide(masked, counts)
     masked = mask(candidates(secrets.GATES, masked), "secret", masked, counts)
+    if _names.may_hold(masked.lower()):
+        masked = assigned.hide(masked, _names, counts)
     masked = _USER_INFO.sub("[user]@", masked)
     return text.kept(masked) if type(text) is Uncut else masked

@@ -34,6 +34,7 @@ class OwnKey:
         self._plain = tuple(dict.fromkeys(texts))
         self._base64 = tuple(dict.fromkeys(_cores(key)))
         self.texts = self._plain + self._base64
+        self._lowered = tuple(dict.fromkeys(each.lower() for each in self.texts))
 
     @cached_property
     def _escaped(self) -> tuple[tuple[re.Pattern[str], bool], ...]:
@@ -42,10 +43,10 @@ class OwnKey:
             for text in self.texts[:1] + self._base64
         )
 
-    def found(self, text: str) -> bool:
-        """Return True if the key may stand in `text`."""
-        for each in self.texts:
-            if each in text:
+    def found(self, text: str, lowered: str) -> bool:
+        """Return True if the key may stand in `text`, given in lower case as well."""
+        for each in self._lowered:
+            if each in lowered:
                 return True
         for escape in _ESCAPES:
             if escape in text:

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracker import log
 from tracker.events import VOCABULARY
-from tracker.redaction import secrets
+from tracker.redaction import assigned, secrets
 from tracker.redaction.capture import without_content
+from tracker.redaction.names import KINDS, NUMERIC, Names, is_secret, mask_named
 from tracker.redaction.own_keys import all_known, know
 from tracker.redaction.rules import MASK, candidates, mask
 from tracker.redaction.uncut import Uncut
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from tracker.config import APIConfig
     from tracker.redaction.own_keys import OwnKey
@@ -28,9 +29,12 @@ CUSTOM = "custom"
 """What is counted when a redactor of the user's changed a string and put no mask of ours there."""
 CUSTOM_FAILED = "redaction_failed"
 """What is counted when one failed."""
-SECRETS = frozenset(rule.kind for gate in secrets.GATES for rule in gate.rules)
-"""Kinds of secrets; other kinds that are counted, but for the two above, are of personal data."""
+SECRETS = KINDS | {rule.kind for gate in secrets.GATES for rule in gate.rules}
+"""Kinds of secrets, the user's own apart; others, but for the two above, are of personal data."""
 _type = type  # the name is an argument's here
+_SCHEMA_TYPES = ("string", "integer", "number", "boolean", "object", "array", "null")
+_NAME_AND_VALUE = (("name", "value"), ("key", "value"), ("header", "value"), ("Name", "Value"),
+                   ("Key", "Value"))  # fmt: skip
 SHORTEST = 6
 """Characters of the shortest thing that any rule finds."""
 
@@ -55,6 +59,9 @@ class Redactor:
         self._said: dict[int, object] = {}
         # Whatever `redaction` says: the README promises that the key is stored nowhere.
         self._own = know(config.api_key, config.chain_key)
+        self._names: Names | None = None
+        if config.redaction != "off":
+            self._names = Names(config.secret_names, config.not_secret_names)
 
     def apply(self, type: str, data: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
         """Return the data to store, and what was masked in it, counted by kind.
@@ -64,14 +71,20 @@ class Redactor:
         """
         counts: dict[str, int] = {}
         clean = data
-        strings = _strings(type, data)
+        strings, keys, values = _texts(type, data)
         if strings or self._custom:
             long = Uncut in map(_type, strings)
             text = "\n".join(strings)
-            own = [each for each in all_known(self._own) if each.found(text)]
+            lowered = text.lower()
+            own = [each for each in all_known(self._own) if each.found(text, lowered)]
             labelled = self._candidates(text)
-            if long or own or labelled or self._custom:
-                walk = _Walk(own, labelled, self._custom, counts, self._complain)
+            names = self._names
+            if names is not None and not (
+                names.may_hold(lowered) and _may_announce(names, keys, values)
+            ):
+                names = None
+            if long or own or labelled or names is not None or self._custom:
+                walk = _Walk(own, labelled, names, self._custom, counts, self._complain)
                 masked = walk.data(data, own_names=type in VOCABULARY)
                 clean = masked if counts or long else data
         if not self._capture:
@@ -102,9 +115,14 @@ class Redactor:
             )
 
 
-def redaction_kind(counts: Mapping[str, int]) -> tuple[str, str]:
-    """Return the kind and the severity of the report on what was masked in an event."""
-    if counts.keys() & SECRETS:
+def redaction_kind(
+    counts: Mapping[str, int], named: frozenset[str] = frozenset()
+) -> tuple[str, str]:
+    """Return the kind and the severity of the report on what was masked in an event.
+
+    `named` has the kinds of secrets that the user's own names announce.
+    """
+    if counts.keys() & (SECRETS | named):
         return "secret_detected", "high"
     if counts.keys() - {CUSTOM, CUSTOM_FAILED}:
         return "pii_detected", "medium"
@@ -125,12 +143,14 @@ class _Walk:
         self,
         own: list[OwnKey],
         labelled: list[_Labelled],
+        names: Names | None,
         custom: tuple[Callable[[str], str], ...],
         counts: dict[str, int],
         complain: Callable[[int, Exception | None], None],
     ) -> None:
         self._own = own
         self._labelled = labelled
+        self._names = names
         self._keyed = [
             _Labelled(label, keyed)
             for label, rules in labelled
@@ -144,20 +164,48 @@ class _Walk:
         """Return an event's data, masked; its fields' names too, unless they are the tracker's."""
         if own_names:
             return {
-                name: value if name in CHOSEN else self.member(name, value)
+                name: value if name in CHOSEN else self._below(name, value)
                 for name, value in data.items()
             }
         return self._mapping(data)
 
-    def member(self, key: str, value: object) -> object:
+    def _member(self, key: str, value: object) -> object:
         """Return the value that stands under `key`, masked."""
+        kind = None if self._names is None else self._names[key]
+        return self._below(key, value) if kind is None else self._secret(kind, key, value)
+
+    def _below(self, key: str, value: object) -> object:
+        """Return the value under a `key` that does not say that it is a secret, masked."""
         if not isinstance(value, str):
             return self._value(value)
+        return self._text(self._by_key(key, value))
+
+    def _by_key(self, key: str, value: str) -> str:
+        """Return a text with masks for what the key is the context of."""
         for label, rules in self._keyed:
             said = "".join((key, "=", value))
             if (clean := mask(rules, label, said, self._counts)) is not said:
-                return self._text(_like(value, clean[len(key) + 1 :]))
-        return self._text(value)
+                return _like(value, clean[len(key) + 1 :])
+        return value
+
+    def _secret(self, kind: str, key: str, value: object) -> object:
+        """Return what is left of a secret that its name announced: keys, flags, None."""
+        if isinstance(value, str):
+            masked = self._masked(str.__str__(self._by_key(key, value)))
+            if not is_secret(kind, masked):
+                return value.kept(masked) if type(value) is Uncut else self._by_customs(masked)
+            self._count(kind)
+            return self._by_customs(mask_named(kind))
+        if isinstance(value, int) and not isinstance(value, bool) and kind in NUMERIC:
+            self._count(kind)
+            return mask_named(kind)
+        if isinstance(value, dict):
+            if value.get("type") in _SCHEMA_TYPES:  # it says what a secret has to look like
+                return self._mapping(value)
+            return self._mapping(value, kind)
+        if isinstance(value, (list, tuple)):
+            return [self._secret(kind, key, item) for item in value]
+        return value
 
     def _value(self, value: object) -> object:
         if isinstance(value, str):
@@ -165,24 +213,56 @@ class _Walk:
         if isinstance(value, dict):
             return self._mapping(value)
         if isinstance(value, (list, tuple)):
-            return [self._value(item) for item in value]
+            return self._items(value)
         return value
 
-    def _mapping(self, value: dict[str, Any]) -> dict[str, Any]:
+    def _items(self, items: Sequence[Any]) -> list[Any]:
+        names = self._names
+        if names is None:
+            return [self._value(item) for item in items]
+        if all(_is_pair(item) for item in items):  # as HTTP headers
+            return [[self._text(item[0]), self._member(*item)] for item in items]
+        masked, before = [], ""
+        for item in items:
+            kind = None
+            if before.startswith("-") and isinstance(item, str) and not item.startswith("-"):
+                kind = names[before.lstrip("-")]  # as a command's arguments
+            masked.append(self._value(item) if kind is None else self._secret(kind, before, item))
+            before = item if isinstance(item, str) else ""
+        return masked
+
+    def _mapping(self, value: dict[str, Any], kind: str | None = None) -> dict[str, Any]:
+        """Return a mapping, masked; of a `kind` of secret, whatever its keys say."""
         masked: dict[str, Any] = {}
+        told = self._told(value)
         for key, item in value.items():
             clean = name = self._text(key)
             number = 1
             while name in masked:  # two keys may become the same mask
                 number += 1
                 name = f"{clean} ({number})"
-            masked[name] = self.member(key, item)
+            if key in told or kind is not None:
+                masked[name] = self._secret(told.get(key) or kind or "", key, item)
+            elif key == "token" and "logprob" in value:  # a language model's
+                masked[name] = self._value(item)
+            else:
+                masked[name] = self._member(key, item)
         return masked
+
+    def _told(self, value: dict[str, Any]) -> dict[str, str]:
+        """Return the keys of secrets that other members name: ``{"name": …, "value": …}``."""
+        names = self._names
+        if names is not None:
+            for key, other in _NAME_AND_VALUE:
+                if other in value and isinstance(said := value.get(key), str):
+                    kind = names[said]
+                    return {} if kind is None else {other: kind}
+        return {}
 
     def _text(self, text: str) -> str:
         if type(text) is Uncut:
-            return text.kept(self._masked(str.__str__(text)))
-        return self._masked(text)
+            return text.kept(self._by_customs(self._masked(str.__str__(text))))
+        return self._by_customs(self._masked(text))
 
     def _masked(self, text: str) -> str:
         if str.__len__(text) >= SHORTEST:
@@ -190,6 +270,11 @@ class _Walk:
                 text = key.hide(text, self._counts)
             for label, rules in self._labelled:
                 text = mask(rules, label, text, self._counts)
+            if self._names is not None and _has_sign(text) and self._names.may_hold(text.lower()):
+                text = assigned.hide(text, self._names, self._counts)
+        return text
+
+    def _by_customs(self, text: str) -> str:
         for index, redactor in enumerate(self._custom):
             text = self._by_custom(index, redactor, text)
         return text
@@ -225,19 +310,43 @@ def _personal(text: str) -> Counter[str]:
     return Counter(found["kind"] for found in MASK.finditer(text) if found["label"] == "pii")
 
 
-def _strings(type: str, data: Mapping[str, Any]) -> list[str]:
-    """Return the texts of an event's data, and its keys, each with a ``=`` behind it."""
-    strings: list[str] = []
+def _texts(type: str, data: Mapping[str, Any]) -> tuple[list[str], list[str], list[str]]:
+    """Return the texts of an event's data, and of these the keys and the values.
+
+    In the first list a key has a ``=`` behind it, as rules know it, and stands before its value.
+    """
+    texts: list[str] = []
+    keys: list[str] = []
+    values: list[str] = []
     own = type in VOCABULARY
     for name, value in data.items():
         if not own:
-            strings.append(f"{name}=")
+            texts.append(f"{name}=")
+            keys.append(name)
         if isinstance(value, str):
-            if str.__len__(value) >= SHORTEST:
-                strings.append(value)
+            if str.__len__(value) >= SHORTEST or not own:
+                texts.append(value)
+                values.append(value)
         elif isinstance(value, (dict, list, tuple)):
-            _collect(value, strings)
-    return strings
+            _collect(value, texts, keys, values)
+    return texts, keys, values
+
+
+def _may_announce(names: Names, keys: list[str], values: list[str]) -> bool:
+    """Return True if a key announces a secret, or a name in a text may."""
+    for key in keys:
+        if names[key] is not None:
+            return True
+    return names.may_hold("\n".join(values).lower())
+
+
+def _has_sign(text: str) -> bool:
+    """Return True if more than one word stands in a text."""
+    return " " in text or "=" in text or ":" in text or "<" in text or "%" in text
+
+
+def _is_pair(item: object) -> bool:
+    return isinstance(item, (list, tuple)) and len(item) == 2 and isinstance(item[0], str)
 
 
 def _like(value: str, clean: str) -> str:
@@ -249,13 +358,15 @@ def _like(value: str, clean: str) -> str:
     return uncut
 
 
-def _collect(value: object, strings: list[str]) -> None:
+def _collect(value: object, texts: list[str], keys: list[str], values: list[str]) -> None:
     if isinstance(value, str):
-        strings.append(value)
+        texts.append(value)
+        values.append(value)
     elif isinstance(value, dict):
         for key, item in value.items():
-            strings.append(key + "=")  # as it is said of a secret
-            _collect(item, strings)
+            texts.append(key + "=")
+            keys.append(key)
+            _collect(item, texts, keys, values)
     elif isinstance(value, (list, tuple)):
         for item in value:
-            _collect(item, strings)
+            _collect(item, texts, keys, values)

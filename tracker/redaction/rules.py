@@ -44,8 +44,10 @@ class Gate(NamedTuple):
     """What the text must hold besides, where the trigger alone is common."""
 
 
-MASK = re.compile(r"\[(?P<label>secret|pii):(?P<kind>[a-z0-9_]+):(?:short|medium|long)\]")
-"""A mask, as `mask_of` makes it."""
+MASK = re.compile(
+    r"\[(?:(?P<label>secret|pii):(?P<kind>[a-z0-9_]+):(?:short|medium|long)|secret:\w{1,80})\]"
+)
+"""A mask, as `mask_of` makes it, or `tracker.redaction.names.mask_named`."""
 _MEDIUM, _LONG = 16, 64
 """Characters from which on a mask says ``medium`` and ``long``."""
 

@@ -254,7 +254,9 @@ _URL_PASSWORD = Rule(
     "connection_password",
     re.compile(
         r"(?<=[A-Za-z0-9])://[^\s:@/\"'`<>]{0,256}:"
-        r"(?P<secret>[^\s/\"'`<>]{1,256})@(?=[A-Za-z0-9\[._-])"
+        # With a slash in it, which should be percent-encoded, a port apart.
+        r"(?P<secret>[^\s/\"'`<>]{1,256}|(?!\d{1,5}[/?#])[^\s\"'`<>]{1,256}?)"
+        r"@(?=[A-Za-z0-9\[._-])"
     ),
     _is_password,
     ("@",),

@@ -240,7 +240,8 @@ class BaseTracker(ProcessLocal):
 
     def _report_redactions(self, event: Event, masked: dict[str, int]) -> None:
         """Log that something was masked in an event; that one is stored already, come what may."""
-        kind, severity = redaction_kind(masked)
+        named = frozenset(self.config.secret_names)
+        kind, severity = redaction_kind(masked, named)
         details = {"event_id": event.event_id, "event_type": event.type, "redactions": masked}
         try:
             # Not by `_record`: of what is said here nothing needs masking.

@@ -1,0 +1,161 @@
+"""Names that say that a secret follows: ``password``, ``OPENAI_API_KEY``, ``X-Auth-Token``.
+
+A name is compared word by word: case and separators do not count, and camel case is words too. It
+says so when it ends in one of `ENDINGS`, numbers and words such as ``confirmation`` apart. So
+``user.password2`` does and ``password_policy``, ``token_count`` or ``secretary`` do not.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+ENDINGS = (
+    "password", "passwd", "pwd", "passphrase", "passcode", "secret", "secret_key",
+    "secret_key_base", "secret_access_key", "client_secret", "api_key", "api_token", "private_key",
+    "access_key", "account_key", "auth_key", "encryption_key", "signing_key", "master_key",
+    "shared_key", "subscription_key", "ssh_key", "token", "access_token", "refresh_token",
+    "id_token",
+    "session_token", "auth_token", "csrf_token", "csrf", "xsrf", "jwt", "authorization", "auth",
+    "cookie", "credential", "creds",
+)  # fmt: skip
+"""What the names of secrets end in, by default."""
+_PLURALS = (
+    "password", "passphrase", "secret", "api_key", "api_token", "private_key", "access_key",
+    "access_token", "refresh_token", "session_token", "auth_token", "cookie", "credential",
+)  # fmt: skip
+_SAME = {
+    "pass_word": "password", "pw": "password", "passwort": "password", "contraseña": "password",
+    "mot_de_passe": "password", "pass_phrase": "passphrase", "apikey": "api_key",
+    "privatekey": "private_key", "secretkey": "secret_key", "set_cookie": "cookie",
+}  # fmt: skip
+_IN_A_WORD = {
+    "password": "password", "passwd": "passwd", "passphrase": "passphrase", "apikey": "api_key",
+    "privatekey": "private_key", "secretkey": "secret_key", "accesskey": "access_key",
+    "clientsecret": "client_secret", "authtoken": "auth_token", "accesstoken": "access_token",
+    "refreshtoken": "refresh_token", "sessiontoken": "session_token", "idtoken": "id_token",
+}  # fmt: skip
+"""No other word ends in these: they may also end a longer one, as in ``PGPASSWORD``."""
+_LOGINS = (
+    r"(?:db|smtp|imap|ftp|user|admin|root|mysql|pg|postgres|redis|proxy|mail|email|http|login|ssh"
+    r"|sudo|become|basic)"
+)
+_AFTER = (
+    r"(?:_(?:\d+|confirm|confirmation|value|plain|plaintext|raw|old|new|current|again|repeat|hash"
+    r"|pem|header|string|b64|base64))*\d*"
+)
+_HARMLESS = re.compile(
+    r"(?:^|_)(?:next|page|pagination|continuation|eos|bos|pad|unk|mask|sep|cls|stop|stopping|start"
+    r"|end|special|cancel|cancellation|first|last|per|sync|max|min|input|output|prompt|completion"
+    r"|unexpected|expected|invalid)_token$"
+)
+"""Tokens that open nothing: places in a list, and the pieces that language models read."""
+_WORDS = re.compile(r"(?<=[a-z0-9ñ])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_SEPARATORS = re.compile(r"[\W_]+")
+_LONGEST_NAME = 128
+_MOST_NAMES = 4096
+"""Names that are remembered; a program uses few of them."""
+_ANCHORS = ("pass", "pw", "secret", "token", "key", "auth", "cook", "cred", "jwt", "srf", "-u")
+"""What stands wherever a name does that announces a secret, or a command with one."""
+
+NUMERIC = frozenset({"password", "passwd", "pwd", "passphrase", "passcode"})
+"""Kinds of which a number is a secret as well; under another name it counts something."""
+KINDS = frozenset(ENDINGS)
+"""What is counted, and stands in the mask: the ending that was found."""
+
+
+def words(name: str) -> str:
+    """Return a name as lower-case words with ``_`` between them."""
+    return _SEPARATORS.sub("_", _WORDS.sub("_", name)).strip("_").lower()
+
+
+class Names(dict[str, "str | None"]):
+    """The kind of secret that a name announces, or None; worked out once a name. Any thread's.
+
+    Args:
+        more: Further endings.
+        but: Endings and whole names that say nothing.
+    """
+
+    def __init__(self, more: Iterable[str] = (), but: Iterable[str] = ()) -> None:
+        super().__init__()
+        own = [each for each in map(words, more) if each]
+        self._without = frozenset(map(words, but))
+        plurals = {f"{each}s": each for each in _PLURALS}
+        kinds = {**plurals, **_SAME, **{each: each for each in (*ENDINGS, *own)}}
+        self._kinds = {end: kind for end, kind in kinds.items() if kind not in self._without}
+        self.kinds = KINDS | frozenset(own)
+        ends = sorted(self._kinds, key=len, reverse=True)
+        self._pattern = re.compile(
+            rf"(?:(?:^|_)(?P<end>{'|'.join(map(re.escape, ends))}|{_LOGINS}_pass)"
+            rf"|(?P<inner>{'|'.join(_IN_A_WORD)})){_AFTER}$"
+        )
+        # Of a name of several words the first is in the text, however they are separated.
+        firsts = (each.partition("_")[0] for each in own)
+        self.anchors = tuple(dict.fromkeys((*_ANCHORS, *firsts)))
+
+    def __missing__(self, name: str) -> str | None:
+        if len(name) > _LONGEST_NAME:
+            return None
+        kind = self._kind(words(name))
+        if len(self) >= _MOST_NAMES:
+            self.clear()
+        self[str.__str__(name)] = kind
+        return kind
+
+    def _kind(self, said: str) -> str | None:
+        found = self._pattern.search(said)
+        if found is None or said in self._without or _HARMLESS.search(said):
+            return None
+        if inner := found["inner"]:
+            kind = _IN_A_WORD[inner]
+            return None if kind in self._without else kind
+        return self._kinds.get(found["end"], "password")
+
+    def may_hold(self, lowered: str) -> bool:
+        """Return True if a name that announces a secret may stand in a lower-case text."""
+        for anchor in self.anchors:
+            if anchor in lowered:
+                return True
+        return not lowered.isascii() and "contrase" in lowered
+
+
+_NO_SECRET = frozenset({
+    "none", "null", "nil", "true", "false", "yes", "no", "on", "off", "basic", "bearer",
+    "digest", "oauth", "oauth2", "ntlm", "kerberos", "saml", "oidc", "jwt", "apikey",
+    "required", "optional", "enabled", "disabled", "missing", "invalid", "valid", "expired",
+    "incorrect", "wrong", "changed", "reset", "unset", "set", "ok", "failed", "hidden",
+    "masked", "redacted", "unknown", "empty", "default", "string", "str", "bytes", "int",
+    "bool", "any", "secretstr", "self", "not", "undefined",
+})  # fmt: skip
+_TEMPLATE = re.compile(
+    r"\$\{{0,2}[\w. ]{1,64}\}{0,2}|\{\{?[^{}]{0,64}\}?\}|%\w{1,64}%|%s|%\(\w{1,64}\)s|<[^<>]{0,64}>"
+    r"|[*xX.•]{1,64}|\[[^\]]{0,64}\]|\(.{0,64}|\$\(.{0,64}|!\w{1,64}|(?i:your)[ _-].{0,64}"
+)
+SCHEMES = r"(?i:(?:bearer|basic|token|digest|apikey|key|negotiate)[ ])?"
+"""What may stand before a secret that is masked already."""
+_MASKED = re.compile(SCHEMES + r"\[secret:[^\[\]]{1,80}\]")
+_PATH = re.compile(r"[/~.][\w/.~+-]*")
+_FEW_DIGITS = 6
+
+
+def is_secret(kind: str, text: str) -> bool:
+    """Return False for what stands where a secret would: a template, stars, ``none``, a mask."""
+    value = text.strip()
+    if not value or value.lower() in _NO_SECRET or _TEMPLATE.fullmatch(value):
+        return False
+    if _MASKED.fullmatch(value):
+        return False
+    if kind == "authorization" and _TEMPLATE.fullmatch(value.rpartition(" ")[2]):
+        return False
+    if kind == "pwd" and _PATH.fullmatch(value):  # the working directory
+        return False
+    return kind in NUMERIC or not (value.isdecimal() and len(value) < _FEW_DIGITS)
+
+
+def mask_named(kind: str) -> str:
+    """Return what takes the place of a secret that its name gave away."""
+    return f"[secret:{kind}]"
