@@ -179,14 +179,15 @@ class WriteConnection:
             OutboxError: if not; nothing was written.
         """
         held = self._held
-        if held is not None and not held.seems_open():
-            raise LostFilesError(
-                f"descriptors of the outbox {self._path} were closed by another part of the process"
-            )
         now = monotonic()
         sure = now < self._sure_until
         if not sure:
             self._lock.drop_lost()
+        if held is not None and not (held.seems_open() if sure else held.is_open()):
+            self._lock.drop_lost()
+            raise LostFilesError(
+                f"descriptors of the outbox {self._path} were closed by another part of the process"
+            )
         self._lock.acquire()
         if not sure:
             self._check_files(now)
