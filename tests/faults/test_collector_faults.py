@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -189,3 +190,35 @@ def accepted(client: CollectorClient, body: object) -> bool:
         return client.post(body).ok
     except requests.ConnectionError:
         return False  # connections that were closed have not all gone yet
+
+
+@pytest.mark.timeout(180)
+def test_a_clients_long_reads_do_not_make_another_wait(
+    tmp_path: Path, full: bool, tell: Callable[[str], None]
+) -> None:
+    """Forty-five reads of all its events at once: each is answered, or told to come again."""
+    with CollectorProcess(tmp_path, arguments=["--rate", "1000000"]) as collector:
+        busy, calm = collector.client("busy"), collector.client("calm")
+        chain, other = EventChain(), EventChain()
+        for _ in range(400 if full else 80):
+            busy.send(chain, chain.events(500))
+
+        def read() -> int:
+            return requests.get(
+                f"{collector.url}/v1/outboxes", headers=busy.headers, timeout=120
+            ).status_code
+
+        with ThreadPoolExecutor(45) as pool:
+            reads = [pool.submit(read) for _ in range(45)]
+            took = []
+            for _ in range(20):
+                begun = time.monotonic()
+                calm.get("/v1/ping")
+                assert calm.send(other, other.events(1))["accepted"] == 1
+                assert len(calm.outboxes()) == 1
+                took.append(time.monotonic() - begun)
+            statuses = [each.result() for each in reads]
+    tell(f"another client's slowest of 20 beside 45 long reads: {max(took) * 1000:.0f} ms")
+    assert max(took) < 3
+    assert set(statuses) <= {200, 503}
+    assert 200 in statuses
