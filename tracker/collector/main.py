@@ -110,11 +110,13 @@ def _default_database() -> str:
 )
 def serve(host: str, port: int, database: str, rate: int, durability: Durability | None) -> None:
     """Listen for batches until SIGTERM or Ctrl+C."""
+    handler = logging.StreamHandler()
+    handler.addFilter(Occasionally())
     logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        level=logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        handlers=[handler],
     )
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(Occasionally())
     allow_all_files()
     # uvicorn shuts down in order on these and then raises them again: this is the end.
     for number in (signal.SIGTERM, signal.SIGINT):
