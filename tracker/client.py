@@ -125,8 +125,10 @@ class Client:
                 self.worker.use(self._http)
 
     def record(self, event: Event) -> None:
-        """Store an event; see `Outbox.append`."""
-        forks.check()
+        """Store an event that was made in this call, by `new_id`; see `Outbox.append`.
+
+        So it was seen already that this process is no forked child.
+        """
         self.outbox.append(event)
 
     def record_all(self, events: Sequence[Event]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tracker.cli.command import Command, Place
-from tracker.cli.context import find, opened
+from tracker.cli.context import find, opened_to_read
 from tracker.cli.conversations import check_one_format, csv_option, echo_csv
 from tracker.cli.events import Since
 from tracker.cli.output import duration, echo_json, json_option, print_table
@@ -66,7 +66,7 @@ def agents(
     target = find(place)
     found: list[dict[str, Any]] = []
     if target.exists:
-        with opened(target) as outbox, outbox.snapshot() as connection:
+        with opened_to_read(target) as outbox, outbox.snapshot() as connection:
             known, did = states(connection, agent, since), last_activities(connection)
         found = [
             _described(one, did.get(one.agent_id))

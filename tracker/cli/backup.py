@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tracker.cli.command import Command, Place
-from tracker.cli.context import existing, find, opened, read_owner
+from tracker.cli.context import connected, existing, find, opened_to_read, read_owner
 from tracker.cli.output import events
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def backup(place: Place, file: Path) -> None:
     from tracker.outbox.transaction import driver_of
 
     target = existing(place)
-    with opened(target) as outbox, outbox.snapshot() as connection:
+    with opened_to_read(target) as outbox, outbox.snapshot() as connection:
         backups.make(driver_of(connection), file, target.path)
         click.echo(f"{file}: {_contents(connection)}")
 
@@ -58,7 +58,6 @@ def restore(place: Place, file: Path) -> None:
     collector has already it drops, by event id. An outbox that is there is never replaced.
     """
     from tracker.outbox import backup as backups
-    from tracker.outbox.engine import make_engine
     from tracker.outbox.transaction import driver_of
 
     read_owner(file)  # refuses what is no outbox
@@ -66,6 +65,6 @@ def restore(place: Place, file: Path) -> None:
     if not target.settled:
         raise click.UsageError("name the outbox to make, with --outbox or SDK_OUTBOX_PATH")
     target.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with make_engine(file, "full", writer=False).connect() as connection:
+    with connected(file) as connection:
         backups.restore(driver_of(connection), target.path)
         click.echo(f"{target.path}: {_contents(connection)}")

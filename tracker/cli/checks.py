@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tracker import canonical
-from tracker.cli.context import find, opened, uploader_runs, waiting_beside
+from tracker.cli.context import find, opened_to_read, uploader_runs, waiting_beside
 from tracker.cli.output import ago, duration, moment, size
 from tracker.config import APIConfig, is_loopback
 from tracker.errors import ConfigurationError, OutboxError
@@ -199,7 +199,7 @@ def _outbox(target: Target) -> list[Check]:
     from tracker.outbox import chain_key, status
 
     try:
-        with opened(target) as outbox, outbox.snapshot() as connection:
+        with opened_to_read(target) as outbox, outbox.snapshot() as connection:
             found = status.read(connection)
             said = connection.exec_driver_sql("PRAGMA quick_check(3)").scalars().all()
             remembered = chain_key.read(connection).check

@@ -17,11 +17,15 @@ from tracker.folders import default_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
+
+    from sqlalchemy import Connection
 
     from tracker.cli.command import Place
     from tracker.outbox.outbox import Outbox
     from tracker.outbox.owner import Owner
+    from tracker.outbox.read_only import ReadOnlyOutbox
 
 _NO_KEY = "none-needed"
 """Stands in for the API key where nothing is uploaded."""
@@ -153,14 +157,13 @@ def waiting_beside(path: Path) -> list[Waiting]:
     from sqlalchemy.exc import SQLAlchemyError
 
     from tracker.outbox import account, owner, schema
-    from tracker.outbox.engine import make_engine
 
     found = []
     for other in sorted(path.parent.glob("*.sqlite3")):
         if other == path or other.is_symlink() or not other.is_file():
             continue
         try:
-            with make_engine(other, "full", writer=False).connect() as connection:
+            with connected(other) as connection:
                 schema.is_current(connection)
                 pending, whose = account.read(connection).pending, owner.read(connection)
         except (SQLAlchemyError, OutboxError, OSError):
@@ -192,11 +195,9 @@ def _peek(path: Path) -> tuple[Owner, str | None]:
     from sqlalchemy.exc import SQLAlchemyError
 
     from tracker.outbox import condition, owner, schema, status
-    from tracker.outbox.engine import make_engine
 
-    schema.create_file(path)  # it is there: this refuses folders, links and what is not ours
     try:
-        with make_engine(path, "full", writer=False).connect() as connection:
+        with connected(path) as connection:
             schema.is_current(connection)
             return owner.read(connection), status.revision(connection)
     except (SQLAlchemyError, OSError, OutboxDamagedError) as error:
@@ -204,6 +205,37 @@ def _peek(path: Path) -> tuple[Owner, str | None]:
         if not isinstance(explained, OutboxDamagedError):
             raise explained from error
         return condition.owner_of_damaged(path), None
+
+
+def connected(path: Path) -> AbstractContextManager[Connection]:
+    """Return a connection for reading to an existing outbox, whatever its schema's revision.
+
+    Raises:
+        OutboxError: if it is not an outbox, on entry at the latest.
+    """
+    from tracker.outbox import read_only, schema
+    from tracker.outbox.engine import make_engine
+
+    if read_only.is_read_only(path):
+        return read_only.connected(path)
+    schema.create_file(path)  # it is there: this refuses folders, links and what is not ours
+    return make_engine(path, "full", writer=False).connect()
+
+
+@contextmanager
+def opened_to_read(target: Target) -> Iterator[Outbox | ReadOnlyOutbox]:
+    """Lend the outbox as `opened` does; where it cannot be written, without making any file.
+
+    Raises:
+        OutboxError: if it cannot be opened.
+    """
+    from tracker.outbox.read_only import ReadOnlyOutbox, is_read_only
+
+    if is_read_only(target.path):
+        yield ReadOnlyOutbox(target.path)
+    else:
+        with opened(target) as outbox:
+            yield outbox
 
 
 @contextmanager
@@ -235,13 +267,13 @@ def existing(place: Place) -> Target:
 
 
 def uploader_runs(path: Path) -> bool:
-    """Tell whether some process uploads from this outbox: whether its upload lock is taken."""
-    from tracker.outbox.locks import FileLock
+    """Return True if some process uploads from this outbox: if its upload lock is taken.
 
-    lock = FileLock(path.with_name(path.name + ".sync-lock"))
-    if not lock.path.exists():  # asking must not make it
-        return False
+    False, too, where this user may not look at the lock.
+    """
+    from tracker.outbox import locks
+
     try:
-        return not lock.try_acquire()
-    finally:
-        lock.close()
+        return locks.is_held(path.with_name(path.name + ".sync-lock"))
+    except PermissionError:
+        return False

@@ -14,7 +14,7 @@ import click
 
 from tracker import canonical
 from tracker.cli.command import Command, Place
-from tracker.cli.context import existing, find, opened
+from tracker.cli.context import existing, find, opened_to_read
 from tracker.cli.events import Since, limit_option
 from tracker.cli.output import (
     duration,
@@ -110,7 +110,7 @@ def conversations(
     target = find(place)
     found: Sequence[Conversation] = ()
     if target.exists:
-        with opened(target) as outbox, outbox.snapshot() as connection:
+        with opened_to_read(target) as outbox, outbox.snapshot() as connection:
             found = list_conversations(
                 connection,
                 agent_id=agent,
@@ -199,7 +199,7 @@ def conversation(
     from tracker.queries.conversations import find_conversation, newest_first
     from tracker.queries.history import get_conversation_history
 
-    with opened(existing(place)) as outbox, outbox.snapshot() as connection:
+    with opened_to_read(existing(place)) as outbox, outbox.snapshot() as connection:
         if session_id is None:
             session_id = next((each.session_id for _, each in newest_first(connection)), "")
         session_id = listing.complete(connection, "session_id", session_id)

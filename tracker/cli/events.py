@@ -15,7 +15,7 @@ import click
 
 from tracker import canonical
 from tracker.cli.command import Command, Place
-from tracker.cli.context import Target, existing, find, opened
+from tracker.cli.context import Target, existing, find, opened_to_read
 from tracker.cli.output import (
     echo_json,
     json_option,
@@ -174,7 +174,7 @@ def show(place: Place, event_id: str, *, as_json: bool) -> None:
     """
     from tracker.outbox.listing import find as find_event
 
-    with opened(existing(place)) as outbox, outbox.reading() as connection:
+    with opened_to_read(existing(place)) as outbox, outbox.reading() as connection:
         event = find_event(connection, event_id)
     if event is None:
         raise click.ClickException(
@@ -204,7 +204,7 @@ def read(target: Target, wanted: Filter, limit: int) -> Iterator[StoredEvent]:
     from tracker.outbox import listing
 
     if target.exists:
-        with opened(target) as outbox, outbox.snapshot() as connection:
+        with opened_to_read(target) as outbox, outbox.snapshot() as connection:
             yield from listing.select(connection, whole(connection, wanted), limit)
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
-import sys
-
 import click
 
+from tracker import program
 from tracker._version import __version__
 from tracker.cli.command import Commands, place_options
 
@@ -41,11 +39,7 @@ _LAZY = {
 
 def main() -> None:
     """Run the command line and exit: 0 well, 1 not, 2 wrong use or configuration."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # Whatever a terminal's encoding: an event's text must not end in a traceback.
-            stream.reconfigure(errors="backslashreplace")
-    cli(prog_name="tracker-sync")
+    program.run(lambda: cli(prog_name="tracker-sync"))
 
 
 @click.group(

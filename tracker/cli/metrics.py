@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tracker.cli.command import Command, Place
-from tracker.cli.context import find, opened
+from tracker.cli.context import find, opened_to_read
 from tracker.cli.conversations import check_one_format, csv_option, echo_csv
 from tracker.cli.days import bar, calendar, sparkline
 from tracker.cli.events import Since
@@ -64,7 +64,7 @@ def metrics(
     target = find(place)
     found = Metrics(agent_id=agent, since_ms=since, until_ms=until)
     if target.exists:
-        with opened(target) as outbox, outbox.snapshot() as connection:
+        with opened_to_read(target) as outbox, outbox.snapshot() as connection:
             found = get_metrics(connection, agent, since, until)
     elif not (as_json or as_csv):
         click.echo(target.absence)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tracker.cli.command import Command, Place, extra
-from tracker.cli.context import find, opened, uploader_runs
+from tracker.cli.context import find, opened_to_read, uploader_runs
 from tracker.cli.output import ago, duration, echo_json, json_option, print_facts, size
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def stats(place: Place, *, as_metrics: bool, as_json: bool) -> None:
     target = find(place)
     found, files, running = status.OutboxStatus(), {}, False
     if target.exists:
-        with opened(target) as outbox, outbox.snapshot() as connection:
+        with opened_to_read(target) as outbox, outbox.snapshot() as connection:
             found = status.read(connection)
         files, running = status.file_sizes(target.path), uploader_runs(target.path)
     figures = figures_of(found, sum(files.values()), time.time(), running=running)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tracker.cli.command import Command, Place
-from tracker.cli.context import Target, find, opened, uploader_runs, waiting_beside
+from tracker.cli.context import Target, find, opened_to_read, uploader_runs, waiting_beside
 from tracker.cli.output import (
     ago,
     echo_json,
@@ -46,7 +46,7 @@ def status(place: Place, *, as_json: bool) -> None:
     if not target.exists:
         found, files, running = outbox_status.OutboxStatus(), {}, False
     else:
-        with opened(target) as outbox, outbox.snapshot() as connection:
+        with opened_to_read(target) as outbox, outbox.snapshot() as connection:
             found = outbox_status.read(connection)
         files, running = outbox_status.file_sizes(target.path), uploader_runs(target.path)
     if as_json:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tracker.cli.command import Command, Place
-from tracker.cli.context import existing, opened
+from tracker.cli.context import existing, opened_to_read
 from tracker.cli.events import as_dict, whole
 from tracker.cli.output import moment, printable, to_json
 from tracker.clock import sleep
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from tracker.outbox.listing import Filter, StoredEvent
     from tracker.outbox.outbox import Outbox
+    from tracker.outbox.read_only import ReadOnlyOutbox
 
 _PAUSE_SECONDS = 0.25
 _CHUNK = 500
@@ -70,14 +71,16 @@ def tail(
 
     wanted = Filter(session_id=session, agent_id=agent, type=event_type)
     try:
-        with opened(existing(place)) as outbox:
+        with opened_to_read(existing(place)) as outbox:
             for event in follow(outbox, wanted, lines, endless=not no_follow):
                 click.echo(to_json(as_dict(event), indent=None) if as_json else _line(event))
     except KeyboardInterrupt:
         return
 
 
-def follow(outbox: Outbox, wanted: Filter, lines: int, *, endless: bool) -> Iterator[StoredEvent]:
+def follow(
+    outbox: Outbox | ReadOnlyOutbox, wanted: Filter, lines: int, *, endless: bool
+) -> Iterator[StoredEvent]:
     """Yield the newest `lines` events wanted, then each new one; seqs are given in commit order."""
     from tracker.outbox import listing
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tracker.cli.command import Command, Place
-from tracker.cli.context import find, opened
+from tracker.cli.context import find, opened_to_read
 from tracker.cli.conversations import check_one_format, csv_option, print_conversations
 from tracker.cli.events import Since
 from tracker.cli.output import json_option
@@ -50,7 +50,7 @@ def unclosed(place: Place, agent: str | None, idle: int, *, as_json: bool, as_cs
     found: list[Conversation] = []
     everyone: tuple[Conversation, ...] = ()
     if target.exists:
-        with opened(target) as outbox, outbox.snapshot() as connection:
+        with opened_to_read(target) as outbox, outbox.snapshot() as connection:
             everyone = list_conversations(connection, agent_id=agent, status=OPEN, limit=None)
         found = [each for each in everyone if _is_idle(each.last_at_ms, idle)]
     elif not (as_json or as_csv):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tracker.cli.command import Command, Place
-from tracker.cli.context import find, opened
+from tracker.cli.context import find, opened_to_read
 from tracker.cli.conversations import check_one_format, csv_option, echo_csv
 from tracker.cli.days import bar, calendar
 from tracker.cli.events import Since
@@ -63,7 +63,7 @@ def usage(place: Place, by: str, since: int | None, *, as_json: bool, as_csv: bo
     target = find(place)
     found: list[LLMUsage] = []
     if target.exists:
-        with opened(target) as outbox, outbox.snapshot() as connection:
+        with opened_to_read(target) as outbox, outbox.snapshot() as connection:
             found = queries.usage(connection, by, since)
     elif not (as_json or as_csv):
         click.echo(target.absence)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tracker.cli.command import Command, Place
-from tracker.cli.context import existing, find, opened
+from tracker.cli.context import existing, find, opened_to_read
 from tracker.cli.findings import NOT_PROVEN, as_dict, exit_code, print_findings
 from tracker.cli.output import echo_json, events, json_option
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tracker.outbox.integrity import IntegrityReport
     from tracker.outbox.links import Problem
     from tracker.outbox.outbox import Outbox
+    from tracker.outbox.read_only import ReadOnlyOutbox
 
 _MOST_PROBLEMS = 1_000
 
@@ -139,7 +140,7 @@ def _verify_outbox(place: Place, keys: Sequence[bytes], *, against: bool, as_jso
     target = existing(place)
     copied = not target.path.with_name(f"{target.path.name}.lock").exists()
     compared = None
-    with opened(target) as outbox:
+    with opened_to_read(target) as outbox:
         with outbox.snapshot() as connection:
             report = integrity.verify(connection, keys)
         problems = report.problems
@@ -159,7 +160,7 @@ def _verify_outbox(place: Place, keys: Sequence[bytes], *, against: bool, as_jso
     return exit_code(problems, report.unproven)
 
 
-def _compare(target: Target, outbox: Outbox) -> tuple[int, tuple[Problem, ...]]:
+def _compare(target: Target, outbox: Outbox | ReadOnlyOutbox) -> tuple[int, tuple[Problem, ...]]:
     """Return how many events the collector holds of this outbox, and what differs."""
     from tracker.cli.held import Collector
     from tracker.outbox.comparison import Comparison

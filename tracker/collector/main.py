@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tracker import program
 from tracker._version import __version__
 from tracker.collector.database import StorageError
 from tracker.collector.descriptors import allow_all_files
@@ -35,6 +36,10 @@ _BACKLOG = 128  # asyncio tries as many in a row, even while there is no descrip
 
 def main() -> None:
     """Run the command line and exit: 0 ok, 1 failure, 2 wrong use or the extra is missing."""
+    program.run(_main)
+
+
+def _main() -> None:
     try:
         import fastapi  # noqa: F401 - an optional extra; its absence is told kindly
         import uvicorn  # noqa: F401

@@ -76,16 +76,22 @@ class OutboxConnection(sqlite3.Connection):
 _decode = functools.partial(str, encoding="utf-8", errors="replace")
 
 
-def make_engine(path: Path, durability: str, *, writer: bool) -> Engine:
+def make_engine(path: Path, durability: str, *, writer: bool, how: str = "mode=rw") -> Engine:
     """Return an engine without a pool: whoever connects owns the connection.
 
     Only a writer checkpoints, inside its commits, so always under the outbox's write lock: two
     checkpoints, or a checkpoint and a WAL reset, never meet (SQLite before 3.51.3 could corrupt
     the file then: sqlite.org/wal.html, section "The WAL-Reset Bug").
+
+    Args:
+        path: The file, which is there.
+        durability: As `APIConfig.durability`.
+        writer: Whether it is to write.
+        how: As `connect`; see `read_only`.
     """
     engine = create_engine(
         URL.create("sqlite", database=str(path)),  # names the file in errors; it is never parsed
-        creator=functools.partial(connect, path.absolute(), "mode=rw"),
+        creator=functools.partial(connect, path.absolute(), how),
         poolclass=NullPool,
         isolation_level="AUTOCOMMIT",  # transactions are begun by hand: BEGIN IMMEDIATE
     )
@@ -95,6 +101,8 @@ def make_engine(path: Path, durability: str, *, writer: bool) -> Engine:
         connection.text_factory = _decode
         cursor = connection.cursor()
         try:
+            if "vfs=unix-none" in how:  # it shares no index of the log with anybody
+                cursor.execute("PRAGMA locking_mode=EXCLUSIVE")
             for pragma in _pragmas(durability, writer=writer):
                 cursor.execute(f"PRAGMA {pragma}")
         except UnicodeDecodeError as error:  # SQLite names what is damaged by the damaged name

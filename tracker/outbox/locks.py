@@ -138,11 +138,7 @@ class FileLock:
         except OSError as error:
             if error.errno is None:  # raised by a signal handler
                 raise
-            raise OutboxError(
-                f"the file {self.path} cannot be locked: {error.strerror}. The outbox has to be on "
-                "a file system with file locks, as a local disk is; set SDK_OUTBOX_PATH "
-                "(outbox_path)"
-            ) from error
+            raise _no_locks(self.path, error) from error
         return True
 
     def is_replaced(self) -> bool:
@@ -278,6 +274,34 @@ class FileLock:
             with contextlib.suppress(OSError):  # a full disk: the lock works without
                 os.write(opened.fileno(), self._mark)
         return opened
+
+
+def is_held(path: Path) -> bool:
+    """Return True if some process holds the lock of a lock file. Makes no file.
+
+    Raises:
+        OutboxError: if the file system knows no such locks.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        raise _no_locks(path, error) from error
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _no_locks(path: Path, error: OSError) -> OutboxError:
+    return OutboxError(
+        f"the file {path} cannot be locked: {error.strerror}. The outbox has to be on a file "
+        "system with file locks, as a local disk is; set SDK_OUTBOX_PATH (outbox_path)"
+    )
 
 
 class _Wait:

@@ -74,11 +74,26 @@ def create_file(path: Path, like: Path | None = None) -> None:
         ownership.create_folder(path.parent)
         with contextlib.suppress(FileExistsError):
             os.close(ownership.create(path, like or path))
-        found = path.lstat()
-        mode = found.st_mode
         writable = os.access(path, os.R_OK | os.W_OK)
     except OSError as error:
         raise OutboxError(_unwritable(path, error.strerror)) from error
+    check_file(path)
+    if not writable:
+        raise OutboxError(_unwritable(path, "Permission denied"))
+
+
+def check_file(path: Path) -> None:
+    """See that an outbox may be at `path`, by what the folder tells of it.
+
+    Raises:
+        NotAnOutboxError: as `create_file`.
+        OutboxError: if the file cannot be looked at, has a second name, or is mounted by itself.
+    """
+    try:
+        found = path.lstat()
+    except OSError as error:
+        raise OutboxError(f"the outbox {path} cannot be read: {error.strerror}") from error
+    mode = found.st_mode
     if stat.S_ISDIR(mode):
         raise NotAnOutboxError(f"{path} is a folder; give the path of a file in it")
     if stat.S_ISLNK(mode):
@@ -92,8 +107,6 @@ def create_file(path: Path, like: Path | None = None) -> None:
             raise NotAnOutboxError(
                 f"{beside} is a symbolic link, and SQLite would write through it; remove it"
             )
-    if not writable:
-        raise OutboxError(_unwritable(path, "Permission denied"))
 
 
 def _check_mount(path: Path) -> None:
