@@ -19,6 +19,7 @@ import requests
 from tests.support.collector import free_port
 from tests.support.conversations import ROOT
 from tracker import AgentPerformanceTracker, APIConfig
+from tracker.testing import RecordingDestination
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,24 +95,32 @@ def ask(port: int) -> str:
 
 
 def test_a_fork_that_calls_no_hooks(config: Callable[..., APIConfig]) -> None:
-    """The child begins again by itself at its first call, and the parent goes on; both log."""
-    settings = config(base_url="http://127.0.0.1:9", exit_timeout=0)
-    with AgentPerformanceTracker(settings) as tracker:
-        logged = [tracker.start_conversation("before")]
+    """The child begins again at its first call: it logs beside the parent, and uploads after it."""
+    settings = config(exit_timeout=0)
+    reading, writing = os.pipe()
+    received = RecordingDestination()
+    with AgentPerformanceTracker(settings, destination=lambda: received) as tracker:
+        tracker.start_conversation("before")
+        assert tracker.flush(timeout=20).pending == 0  # the sync thread rests then
         child = ctypes.PyDLL(None).fork()  # with the interpreter's lock held, as uWSGI forks
         if child == 0:
             try:
                 tracker.start_conversation("in the child")
-                assert tracker.health().pending >= 2
+                os.read(reading, 1)
+                tracker.start_conversation("after the parent")
+                assert tracker.flush(timeout=20).pending == 0
                 tracker.close(0)
             except BaseException:  # noqa: BLE001 - the parent sees the code
                 os._exit(1)
             os._exit(0)
-        logged.append(tracker.start_conversation("in the parent"))
-        end = time.monotonic() + 20
-        while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
-            if time.monotonic() > end:
-                os.kill(child, signal.SIGKILL)
-            time.sleep(0.01)
+        tracker.start_conversation("in the parent")
+    os.write(writing, b"-")
+    end = time.monotonic() + 60
+    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
+        if time.monotonic() > end:
+            os.kill(child, signal.SIGKILL)
+        time.sleep(0.01)
+    os.close(reading)
+    os.close(writing)
     assert ended == (child, 0)
-    assert len(stored(settings.outbox_path)) == 3
+    assert len(stored(settings.outbox_path)) == 4
