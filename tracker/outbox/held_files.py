@@ -21,7 +21,7 @@ import os
 import struct
 import sys
 import threading
-from os import fstat
+from os import pread
 from typing import TYPE_CHECKING, TypeAlias
 
 from tracker import forks
@@ -41,6 +41,9 @@ _BY_DESCRIPTION: int | None = (
     getattr(fcntl, "F_OFD_SETLK", None) if sys.platform.startswith("linux") else None
 )
 _DESCRIPTORS = next((path for path in ("/proc/self/fd", "/dev/fd") if os.path.isdir(path)), None)  # noqa: PTH112 - once
+
+_LOG_HEADER_BYTES = 32
+"""The header of a write-ahead log (sqlite.org/fileformat2.html, section 4.1)."""
 
 Mark: TypeAlias = tuple[int, int, int]
 """Inode, device and number of names: which file it is."""
@@ -161,7 +164,7 @@ class Hold:
             for candidates, mark in zip(found or (), files.marks, strict=False)
         ]
         self._logs = self._candidates[1][0] if self._candidates else []
-        self._log_mark = files.marks[1][:2]
+        self._log_header: bytes | None = None
 
     def is_open(self) -> bool:
         """Return True if every descriptor is still one of these files.
@@ -179,13 +182,25 @@ class Hold:
         return False
 
     def seems_open(self) -> bool:
-        """Do the same in 2 µs, for the log alone, which every commit is written to."""
+        """Do the same in 1 µs, for the log alone, which every commit is written to.
+
+        By its header, which has random salts and stays until the log is begun again: on Linux from
+        6.13 on, whoever asks for a file's times, as `fstat` does, has the next write give it new
+        ones, and a durable commit then took 45 µs more.
+        """
         if not self._logs:
             return self.is_open()
         try:
-            return fstat(self._logs[0])[1:3] == self._log_mark or self.is_open()
+            header = pread(self._logs[0], _LOG_HEADER_BYTES, 0)
         except OSError:
             return self.is_open()
+        if header == self._log_header:
+            return True
+        if not self.is_open():
+            return False
+        if len(header) == _LOG_HEADER_BYTES:
+            self._log_header = header
+        return True
 
     def close(self, connection: object, close: Callable[[], None]) -> None:
         """Close a connection by `close`; never, if that would do harm."""
