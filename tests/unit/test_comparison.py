@@ -65,8 +65,14 @@ def collector(outbox: Outbox) -> FakeCollector:
 def found(outbox: Outbox, collector: FakeCollector) -> list[tuple[int | None, str]]:
     with outbox.snapshot() as connection:
         problems = list(Comparison(connection, collector.after).problems())
-    assert {problem.kind for problem in problems} <= {"collector"}
+    assert {problem.kind for problem in problems} <= {"collector", "copy"}
     return [(problem.seq, problem.message) for problem in problems]
+
+
+def kinds(outbox: Outbox, collector: FakeCollector) -> list[tuple[int | None, str]]:
+    with outbox.snapshot() as connection:
+        problems = list(Comparison(connection, collector.after).problems())
+    return [(problem.seq, problem.kind) for problem in problems]
 
 
 def test_the_same_on_both_sides(outbox: Outbox, collector: FakeCollector) -> None:
@@ -136,6 +142,25 @@ def test_a_seq_that_was_given_twice(outbox: Outbox, collector: FakeCollector) ->
     collector.held.insert(at, Held(5, other.event_id, other.digest, "0" * 64))
     ((seq, message),) = found(outbox, collector)
     assert (seq, other.event_id in message) == (5, True)
+
+
+def test_what_a_copy_of_the_file_has_sent_is_no_tampering(
+    outbox: Outbox, collector: FakeCollector
+) -> None:
+    """Other events under the seqs of pending ones, and seqs that this outbox has not come to."""
+    for seq in (9, 10, 11, 12):
+        other = an_event()
+        collector.held.append(Held(seq, other.event_id, other.digest, "0" * 64))
+    assert kinds(outbox, collector) == [(seq, "copy") for seq in (9, 10, 11, 12)]
+
+
+def test_rows_cut_off_at_the_end_are_not_taken_for_a_copy(
+    outbox: Outbox, collector: FakeCollector, config: MakeConfig
+) -> None:
+    """They had been sent from here, as the account knows."""
+    with closing(sqlite3.connect(config().outbox_path, isolation_level=None)) as connection:
+        connection.execute("DELETE FROM events WHERE seq >= 8")
+    assert kinds(outbox, collector) == [(8, "collector")]
 
 
 def test_what_is_delivered_meanwhile_is_not_missed(

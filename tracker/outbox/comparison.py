@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from tracker.outbox import account
 from tracker.outbox.links import Problem
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ SELECT seq, event_id, digest, chain,
 WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?
 """
 _END = 2**63 - 1
+_ANCHOR = f"SELECT events FROM account WHERE entry = '{account.STORED}'"  # noqa: S608 - our own
 
 
 class Held(NamedTuple):
@@ -62,6 +64,9 @@ class Comparison:
         Pending events and dead letters may be absent at the collector, removed ones here. So may
         events delivered before this outbox was begun, in place of a damaged one: the collector
         has them under that one's id.
+
+        Where a copy of the outbox's file has sent events too, the collector holds two events of
+        one seq, or seqs that this outbox has not come to. Their kind is ``copy``.
         """
         after = 0
         while page := self._fetch(after):
@@ -72,9 +77,13 @@ class Comparison:
 
     def _compare(self, after: int, through: int, page: Sequence[Held]) -> Iterator[Problem]:
         theirs = {(held.seq, held.event_id): held for held in page}
+        wanted = {held.seq for held in page}
+        here = set()
         for rows in self._local(after, through):
             absent = []
             for row in rows:
+                if row.seq in wanted:
+                    here.add(row.seq)
                 held = theirs.pop((row.seq, row.event_id), None)
                 if held is not None:
                     yield from _differences(row, held)
@@ -84,7 +93,10 @@ class Comparison:
                 said = f"event {row.event_id} was delivered, and the collector does not hold it"
                 yield Problem(row.seq, "collector", said)
         for held in theirs.values():
-            yield from self._check_removed(held)
+            if held.seq in here:
+                yield _of_a_copy(held)
+            else:
+                yield from self._check_removed(held)
 
     def _local(self, after: int, through: int) -> Iterator[list[_Local]]:
         while rows := [
@@ -113,12 +125,27 @@ class Comparison:
             ).first()
             self._gap = (0, -1, "") if found is None else (found[0], found[1], found[2])
         first, last, chain = self._gap
-        if not first <= held.seq <= last:
+        if first <= held.seq <= last:
+            if held.seq == last and held.chain != chain:
+                said = (
+                    f"the chain after the removed event {held.event_id} is another at the collector"
+                )
+                yield Problem(held.seq, "collector", said)
+        elif held.seq > (self._connection.exec_driver_sql(_ANCHOR).scalar() or 0):
+            yield _of_a_copy(held)  # this outbox had not come so far when it last sent any
+        else:
             said = f"the collector holds event {held.event_id}, and the outbox does not any more"
             yield Problem(held.seq, "collector", said)
-        elif held.seq == last and held.chain != chain:
-            said = f"the chain after the removed event {held.event_id} is another at the collector"
-            yield Problem(held.seq, "collector", said)
+
+
+def _of_a_copy(held: Held) -> Problem:
+    return Problem(
+        held.seq,
+        "copy",
+        f"the collector holds event {held.event_id} under this number: a copy of this outbox's "
+        "file has sent it, which is no change of this one. Make copies by `tracker-sync backup`, "
+        "and outboxes of them by `tracker-sync restore`",
+    )
 
 
 def _differences(row: _Local, held: Held) -> Iterator[Problem]:

@@ -30,8 +30,8 @@ class Problem:
 
     Attributes:
         seq: Where, or None for the outbox as a whole.
-        kind: ``"digest"``, ``"chain"``, ``"gap"`` or ``"account"``; ``"collector"`` when compared
-            with it; ``"manifest"`` in an exported file.
+        kind: ``"digest"``, ``"chain"``, ``"gap"`` or ``"account"``; ``"collector"`` or ``"copy"``
+            when compared with it; ``"manifest"`` in an exported file.
         message: What is wrong, for people.
     """
 
