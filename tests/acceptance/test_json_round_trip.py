@@ -94,6 +94,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
                 outbox_path=folder / "outbox.sqlite3",
                 durability="process",
                 flush_interval=0,
+                redaction="off",  # a key such as "password" would have its value masked
             )
         ) as tracker,
     ):
