@@ -39,10 +39,13 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 def is_interrupt(error: BaseException) -> bool:
     """Return True if an exception is there to unwind the program, not to report a fault.
 
-    Those are what Python does not derive from `Exception`. A panic of an extension written in Rust
-    is the exception: pyo3 derives it from `BaseException`, and it is a fault like others.
+    Those are what Python does not derive from `Exception`, but for two: a panic of an extension
+    written in Rust, which pyo3 derives from `BaseException`, and GeneratorExit, which only a
+    generator's own code has a use for.
     """
-    return not isinstance(error, Exception) and type(error).__name__ != "PanicException"
+    if isinstance(error, (Exception, GeneratorExit)):
+        return False
+    return type(error).__name__ != "PanicException"
 
 
 def check_id(argument: str, value: object) -> str:
@@ -105,20 +108,25 @@ def check_number(argument: str, value: object) -> float:
 
 def check_count(argument: str, value: object) -> int:
     """Return `value` if it is an integer from 0 to 2**63 - 1."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValidationError(argument, f"is {_kind(value)}; give an int, 0 or more")
-    if not 0 <= value <= MAX_INTEGER:
+    number = _integer(argument, value)
+    if not 0 <= number <= MAX_INTEGER:
         raise ValidationError(argument, "is out of range; give an int from 0 to 2**63 - 1")
-    return int(value)
+    return number
 
 
 def check_tokens(argument: str, value: object) -> int:
     """Return `value` if it is a number of tokens, an integer from 0 to 10**12."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValidationError(argument, f"is {_kind(value)}; give an int, 0 or more")
-    if not 0 <= value <= MAX_TOKENS:
+    number = _integer(argument, value)
+    if not 0 <= number <= MAX_TOKENS:
         raise ValidationError(argument, f"is out of range; give an int from 0 to {MAX_TOKENS:,}")
-    return int(value)
+    return number
+
+
+def _integer(argument: str, value: Any) -> int:
+    kind = type(value)  # not isinstance, which asks the value for its class
+    if kind is bool or not issubclass(kind, int):
+        raise ValidationError(argument, f"is {_kind(value)}; give an int, 0 or more")
+    return int.__int__(value)  # of a subclass, without its code
 
 
 def check_flag(argument: str, value: object) -> bool:
@@ -170,6 +178,8 @@ def copy_metadata(argument: str, value: object) -> dict[str, Any]:
 
 def _as_dict(argument: str, value: object) -> dict[Any, Any]:
     try:
+        if issubclass(type(value), dict):
+            return dict.copy(value)  # type: ignore[arg-type]  # it is one
         if isinstance(value, Mapping):
             return dict(value)
     except BaseException as error:  # the value's own code
@@ -246,6 +256,10 @@ _SCALARS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
 """What makes a plain value of one of a subclass, without code of that."""
 
 
+class _SubclassError(Exception):
+    """A subclass of a container, of which only a copy is as it seems."""
+
+
 def _unreadable(argument: str, error: BaseException) -> ValidationError:
     return ValidationError(
         argument,
@@ -282,8 +296,10 @@ def _walk_container(path: str, value: Any, depth: int, parents: set[int]) -> Non
         raise ValidationError(path, "contains itself; JSON cannot hold a cycle")
     if depth >= MAX_DEPTH:
         raise ValidationError(path, f"is nested more than {MAX_DEPTH} levels deep")
+    if type(value) not in (dict, list, tuple):  # its own methods may say anything, without end
+        raise _SubclassError
     parents.add(id(value))
-    if issubclass(type(value), dict):
+    if type(value) is dict:
         for key, item in value.items():
             _walk(_member(path, key, depth), item, depth + 1, parents)
     else:
@@ -319,11 +335,12 @@ def _amount(argument: str, value: object, unit: str, most: int) -> float:
     return number
 
 
-def _finite(argument: str, value: object, allowed: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+def _finite(argument: str, value: Any, allowed: str) -> float:
+    kind = type(value)
+    if kind is bool or not issubclass(kind, (int, float)):
         raise ValidationError(argument, f"is {_kind(value)}; give {allowed}")
     try:
-        number = float(value)
+        number = float.__float__(value) if issubclass(kind, float) else int.__float__(value)
     except OverflowError:
         raise ValidationError(argument, f"is too large; give {allowed}") from None
     if not math.isfinite(number):

@@ -387,6 +387,22 @@ def test_an_interruption_passes_through_and_the_call_is_recorded(stored: Stored)
     assert (event["name"], "result" in event) == ("f", False)
 
 
+class Closing:
+    def __repr__(self) -> str:
+        raise GeneratorExit
+
+
+def test_a_value_that_raises_generator_exit_costs_only_itself(stored: Stored) -> None:
+    """That unwinds no program: the result is the application's, and the call is recorded."""
+    value = Closing()
+    observed = stored.tracker.observe(name="f", capture_input=False)(lambda: value)
+
+    stored.new()
+    assert observed() is value
+    (event,) = stored.new()
+    assert event["name"] == "f"
+
+
 def test_direct_arguments_that_change_meanwhile_raise_nothing_else(stored: Stored) -> None:
     """Another thread adds to a dict while it is logged: stored, or ValidationError."""
     shared: dict[str, Any] = {str(n): {"n": n} for n in range(200)}

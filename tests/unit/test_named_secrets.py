@@ -114,6 +114,18 @@ def test_what_is_masked_once_stays_as_it_is() -> None:
     assert masked(masked({"password": "hunter2"})) == {"password": "[secret:password]"}
 
 
+@pytest.mark.parametrize("value", [["a", "Zq0001kXWv7rT"], ["Zq0001kXWv7rT"]])
+def test_a_list_under_a_name_is_masked_in_a_json_text_too(value: Any) -> None:
+    """As it is where it stands in an event as such."""
+    for text in (
+        json.dumps({"n": 1, "password": value, "m": 2}),
+        json.dumps(json.dumps({"password": value})),
+    ):
+        once = masked(text)
+        assert "Zq0001kXWv7rT" not in once
+        assert masked(once) == once
+
+
 def test_fields_of_the_trackers_own_are_never_masked() -> None:
     """Their names are known not to announce one; those of free events may."""
     data = {"name": "f", "arguments": {"max_tokens": 9}, "call_id": "c"}

@@ -16,7 +16,7 @@ from tracker import validation
 from tracker.errors import ValidationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 class Colour(str, enum.Enum):
@@ -315,3 +315,60 @@ def test_an_error_can_be_pickled() -> None:
         validation.check_id("agent_id", "")
     copy = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 - our own bytes
     assert (str(copy), copy.argument) == (str(caught.value), "agent_id")
+
+
+class EndlessList(list):  # type: ignore[type-arg]  # of anything
+    def __iter__(self) -> Iterator[Any]:
+        while True:
+            yield 1
+
+
+class EndlessDict(dict):  # type: ignore[type-arg]  # of anything
+    def items(self) -> Any:
+        return iter(lambda: ("a", 1), None)
+
+
+class Unwilling(int):
+    def __int__(self) -> int:
+        raise RuntimeError
+
+    __index__ = __le__ = __lt__ = __ge__ = __gt__ = __int__  # type: ignore[assignment]  # all fail
+
+
+class Masked:
+    @property
+    def __class__(self) -> Any:
+        raise RuntimeError
+
+    @__class__.setter
+    def __class__(self, value: Any) -> None:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("value", "stored"),
+    [
+        (EndlessList([1, 2]), [1, 2]),
+        ({"a": [EndlessList([1])]}, {"a": [[1]]}),
+        (EndlessDict(b=2), {"b": 2}),
+    ],
+)
+def test_a_container_is_what_it_holds_whatever_its_own_methods_say(value: Any, stored: Any) -> None:
+    """Without end, for example."""
+    assert validation.check_json("details", value) == stored
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        validation.check_count,
+        validation.check_tokens,
+        validation.check_milliseconds,
+        validation.check_cost,
+    ],
+)
+def test_a_figure_is_checked_without_its_own_code(check: Any) -> None:
+    """Only `ValidationError` comes of a wrong one, and a number of a subclass is its number."""
+    assert check("figure", Unwilling(5)) == 5
+    with pytest.raises(ValidationError):
+        check("figure", Masked())
