@@ -123,6 +123,13 @@ class HeldFiles:
         except (FileNotFoundError, NotADirectoryError):
             return False
 
+    def are_surely_at_path(self) -> bool:
+        """Return True if `are_at_path`, False also where that cannot be seen."""
+        try:
+            return self.are_at_path()
+        except OSError:
+            return False
+
     def are_lost(self) -> bool:
         """Return True if another part of this process has closed descriptors of theirs."""
         if not self.lost:
@@ -211,7 +218,7 @@ class Hold:
                 return
             files.connections -= 1
             if not files.connections:
-                if files.are_at_path():
+                if files.are_surely_at_path():
                     files.unlock()
                 elif _BY_DESCRIPTION is None:
                     keep_for_ever(connection)  # it would write its old log into the file

@@ -302,7 +302,7 @@ class WriteConnection:
     def _end(self, connection: Connection, driver: OutboxConnection) -> None:
         """Close a connection, or set it apart if its log is not at the path: it may be the last."""
         held, self._held = self._held, None
-        if held is not None and held.is_open() and not held.files.are_at_path():
+        if held is not None and held.is_open() and not held.files.are_surely_at_path():
             driver.rollback()
             if self._stale is None:
                 self._stale = connection, driver
