@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import FrameType
+    from collections.abc import Callable, Iterator
+    from types import CodeType, FrameType
 
 
 class Struck(BaseException):
@@ -25,19 +26,102 @@ def raising_at(files: tuple[str, ...], *lines: int) -> Iterator[list[int]]:
     count = [0]
     wanted = frozenset(lines)
 
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
+    def strike() -> None:
+        count[0] += 1
+        if count[0] in wanted:
+            raise Struck(f"at line {count[0]}")
+
+    with at_each_line(files, strike):
+        yield count
+
+
+@contextmanager
+def calling_at(files: tuple[str, ...], line: int, function: Callable[[], None]) -> Iterator[None]:
+    """Call `function` at the line of that number, as a signal handler is called."""
+    count = 0
+
+    def call() -> None:
+        nonlocal count
+        count += 1
+        if count == line:
+            function()
+
+    with at_each_line(files, call):
+        yield
+
+
+@contextmanager
+def at_each_line(files: tuple[str, ...], function: Callable[[], None]) -> Iterator[None]:
+    """Call `function` before each line of the files that this thread runs; what it raises, goes."""
+    if sys.version_info >= (3, 12):
+        with _monitored(files, function):
+            yield
+    else:
+        with _traced(files, function):
+            yield
+
+
+if sys.version_info >= (3, 12):
+
+    @contextmanager
+    def _monitored(files: tuple[str, ...], function: Callable[[], None]) -> Iterator[None]:
+        monitoring = sys.monitoring
+        tool, me = monitoring.DEBUGGER_ID, threading.get_ident()
+        inside = False
+
+        def line(code: CodeType, _: int) -> Any:
+            nonlocal inside
+            if not code.co_filename.endswith(files):
+                return monitoring.DISABLE
+            if threading.get_ident() != me or inside:
+                return None
+            inside = True
+            try:
+                function()
+            finally:
+                inside = False
+            return None
+
+        monitoring.use_tool_id(tool, "raising")
+        monitoring.register_callback(tool, monitoring.events.LINE, line)
+        monitoring.set_events(tool, monitoring.events.LINE)
+        try:
+            yield
+        finally:
+            monitoring.set_events(tool, 0)
+            monitoring.register_callback(tool, monitoring.events.LINE, None)
+            monitoring.free_tool_id(tool)
+            monitoring.restart_events()
+
+
+@contextmanager
+def _traced(files: tuple[str, ...], function: Callable[[], None]) -> Iterator[None]:
+    """Do the same by a trace function, which the interpreter drops as soon as it raises.
+
+    A profile function then sets it again, at the next call or return: some lines are passed over.
+    """
+
+    def trace(_frame: FrameType, event: str, _: Any) -> Any:
         if event == "line":
-            count[0] += 1
-            if count[0] in wanted:
-                raise Struck(f"{frame.f_code.co_filename}:{frame.f_lineno}")
+            function()
         return trace
 
     def enter(frame: FrameType, _event: str, _: Any) -> Any:
         return trace if frame.f_code.co_filename.endswith(files) else None
 
-    before = sys.gettrace()
+    def set_again(frame: FrameType | None, *_: Any) -> None:
+        if sys.gettrace() is None:
+            sys.settrace(enter)
+            while frame is not None:
+                if frame.f_code.co_filename.endswith(files):
+                    frame.f_trace = trace
+                frame = frame.f_back
+
+    before, profiled_before = sys.gettrace(), sys.getprofile()
     sys.settrace(enter)
+    sys.setprofile(set_again)
     try:
-        yield count
+        yield
     finally:
+        sys.setprofile(profiled_before)
         sys.settrace(before)

@@ -4,110 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.raising import Struck, raising_at
+from tests.support.list_backend import Disk, ListBackend
+from tests.support.raising import Struck, calling_at, raising_at
 from tracker.errors import OutboxError, TrackerClosedError
 from tracker.events import make_event
 from tracker.outbox.group_commit import GroupCommit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
     from tracker.events import Event
-    from tracker.outbox.group_commit import Attempt
 
 OWN_FILES = ("outbox/group_commit.py", "outbox/leadership.py")
-BOTH = (*OWN_FILES, "unit/test_group_commit.py")
-
-
-class Disk:
-    """A list of committed events, with a lock that two processes would compete for."""
-
-    def __init__(self) -> None:
-        self.stored: list[Event] = []
-        self.locked_by: ListBackend | None = None
-
-    def ids(self) -> list[str]:
-        return [event.event_id for event in self.stored]
-
-
-class ListBackend:
-    """Commits to a `Disk` in several steps, as a database does."""
-
-    def __init__(self, disk: Disk, on_step: Callable[[str], None] = lambda _: None) -> None:
-        self.disk = disk
-        self._on_step = on_step
-        self._pending: list[Event] = []
-        self._land = disk.stored.extend
-        self.retired = False
-
-    def append(self, event: Event) -> bool:
-        self._begin()
-        self._pending = [event]
-        self._commit()
-        return True
-
-    def append_all(self, events: Sequence[Event], attempt: Attempt) -> None:
-        self._begin()
-        self._pending = list(events)
-        self._on_step("written")
-        self._commit(attempt)
-
-    def transact(self, job: Callable[[Any], object], attempt: Attempt) -> None:
-        self._begin()
-        attempt.result = job(self)
-        self._commit(attempt)
-
-    def append_missing(self, event: Event) -> None:
-        if event not in self.disk.stored:
-            self._pending.append(event)
-
-    def write(self, event: Event) -> None:
-        self._pending.append(event)
-
-    def retire(self, *, suspended: bool) -> ListBackend:
-        self.retired = True
-        self._land = refuse
-        if self.disk.locked_by is self:
-            self.disk.locked_by = None
-        return ListBackend(self.disk, self._on_step)
-
-    def close(self) -> None:
-        self._check()
-
-    def explain(self, error: Exception) -> Exception:
-        return OutboxError(str(error)) if isinstance(error, LookupError) else error
-
-    def is_conflict(self, error: Exception) -> bool:
-        return isinstance(error, KeyError)
-
-    def _begin(self) -> None:
-        self._check()
-        holder = self.disk.locked_by
-        assert holder is self or holder is None or holder.retired, "two lead at once"
-        self.disk.locked_by = self
-        self._pending = []
-        self._on_step("begun")
-
-    def _commit(self, attempt: Attempt | None = None) -> None:
-        self._check()
-        # In one step for the interpreter, as SQLite's COMMIT is.
-        landed = [] if attempt is None else attempt.landed
-        landed.extend(map(self._land, (self._pending,)))
-        self._on_step("committed")
-        if self.disk.locked_by is self:
-            self.disk.locked_by = None
-
-    def _check(self) -> None:
-        if self.retired:
-            raise LookupError("retired")
-
-
-def refuse(_: object) -> None:
-    raise LookupError("retired")
+BOTH = (*OWN_FILES, "support/list_backend.py")
 
 
 def note(n: object) -> Event:
@@ -219,36 +130,10 @@ def test_a_call_inside_another_at_any_line_is_stored_when_it_returns(
             finally:
                 story._call = outer
 
-        with calling_at(line, handler):
+        with calling_at(BOTH, line, handler):
             story.one()
         assert inner == [True], line
         story.check()
-
-
-@contextlib.contextmanager
-def calling_at(line: int, function: Callable[[], None]) -> Iterator[None]:
-    """Call `function` at the line of that number, as `raising_at` counts them."""
-    import sys
-
-    count = 0
-
-    def trace(frame: Any, event: str, _: Any) -> Any:
-        nonlocal count
-        if event == "line":
-            count += 1
-            if count == line:
-                function()
-        return trace
-
-    def enter(frame: Any, _event: str, _: Any) -> Any:
-        return trace if frame.f_code.co_filename.endswith(BOTH) else None
-
-    before = sys.gettrace()
-    sys.settrace(enter)
-    try:
-        yield
-    finally:
-        sys.settrace(before)
 
 
 def test_a_closed_writer_says_so() -> None:

@@ -369,7 +369,9 @@ class GroupCommit(Generic[B]):
             first = self._queue[0]
         except IndexError:
             return True
-        return bool(first is entry or first.events or first.thread == entry.thread)
+        if first is entry or first.events or first.thread == entry.thread:
+            return True
+        return first.is_abandoned()
 
     def _see_that_it_ends(self, give_up_at: float) -> None:
         lead = self._leadership.newest()

@@ -6,6 +6,7 @@ The kernel frees such a lock the moment its owner dies, however it dies.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import queue
 import threading
@@ -31,31 +32,25 @@ PATIENCE_SECONDS = 10.0
 _POLL_SECONDS = 0.01
 
 
-class _LockFile:
-    """An open lock file, which closes itself when nobody refers to it any more.
+_lost: list[_LockFile] = []
+"""Files whose descriptors another part of this process has closed: they must never be closed."""
 
-    As an object, not as a number: a number may name another file once this one is closed.
+
+class _LockFile(io.FileIO):
+    """An open lock file.
+
+    As an object, not as a number: a number may name another file once this one is closed. And one
+    that the interpreter closes in a single step when an interrupted call no longer refers to it.
     """
 
-    __slots__ = ("_number", "mark")
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(descriptor, "r+")
+        self.mark = os.fstat(descriptor)[1:4]
 
-    def __init__(self, number: int) -> None:
-        self._number = number
-        self.mark = os.fstat(number)[1:4]
-
-    def __del__(self) -> None:
-        self.close()
-
-    def fileno(self) -> int:
-        """Return its descriptor, or -1, which ``flock`` refuses, once it is closed."""
-        return self._number
-
-    def close(self) -> None:
+    def discard(self) -> None:
         """Close it. Processes that inherited it keep it open, and keep the lock if it is held."""
-        number, self._number = self._number, -1
-        if number >= 0:
-            with contextlib.suppress(OSError):  # another part of the process closed it
-                os.close(number)
+        with contextlib.suppress(OSError):  # another part of the process closed it
+            self.close()
 
     def free(self) -> None:
         """Free the lock, if it is held by this file, also for those that inherited it."""
@@ -66,13 +61,11 @@ class _LockFile:
     def is_lost(self) -> bool:
         """Return True if another part of this process has closed its descriptor."""
         try:
-            return os.fstat(self._number)[1:3] != self.mark[:2]
+            return os.fstat(self.fileno())[1:3] != self.mark[:2]
         except OSError:
             return True
-
-    def lose(self) -> None:
-        """Forget a descriptor that is lost: its number may be another file's by now."""
-        self._number = -1
+        except ValueError:  # closed by us
+            return False
 
 
 class FileLock:
@@ -162,7 +155,7 @@ class FileLock:
         """
         file = self._file
         if file is not None and file.is_lost():
-            file.lose()
+            _lost.append(file)
             self._file, self.held = None, False
 
     def release(self) -> None:
@@ -196,7 +189,7 @@ class FileLock:
             wait.give_up()
         if file is not None:
             file.free()
-            file.close()
+            file.discard()
         if waits is not None:
             waits.put(None)
 
@@ -213,7 +206,7 @@ class FileLock:
         file, self._file, self.held = self._file, None, False
         self._wait = self._in_vain = self._waits = None
         if file is not None:
-            file.close()
+            file.discard()
 
     def _await(self) -> bool:
         """Wait for the lock and take it; False if it did not come free in time."""
@@ -227,7 +220,9 @@ class FileLock:
             wait.give_up()
             raise
         if granted:
-            self._file = wait.file
+            before, self._file = self._file, wait.file
+            if before is not None:
+                before.discard()
             self._check_retired()
         else:
             self._in_vain = wait
@@ -373,7 +368,7 @@ class _Wait:
 
     def _free(self) -> None:
         self.file.free()  # a forked child may have the open file too
-        self.file.close()
+        self.file.discard()
 
 
 def _wait_in_turn(waits: queue.SimpleQueue[_Wait | None]) -> None:

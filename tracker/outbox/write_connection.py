@@ -7,7 +7,7 @@ import os
 import sqlite3
 from typing import TYPE_CHECKING, TypeVar
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from tracker import canonical, log
 from tracker.clock import monotonic
@@ -165,7 +165,7 @@ class WriteConnection:
                     held[1].set_authorizer(_refuse_writes)
         self._lock.retire()
         if held is not None and not suspended:
-            with contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(sqlite3.Error, SQLAlchemyError):  # closed before
                 self._end(*held)
         self._connection = None
         fresh = WriteConnection(self._engine, self._lock.successor(), self._path, self._chain_key)
