@@ -58,7 +58,7 @@ class ListBackend:
     def write(self, event: Event) -> None:
         self._pending.append(event)
 
-    def retire(self, *, suspended: bool) -> ListBackend:
+    def retire(self, *, suspended: bool, sound: bool) -> ListBackend:
         self.retired = True
         self._land = refuse
         if self.disk.locked_by is self:

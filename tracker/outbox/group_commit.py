@@ -67,8 +67,11 @@ class Backend(Protocol):
     def transact(self, job: Callable[[Transaction], object], attempt: Attempt) -> None:
         """Run `job` in a transaction, note its result, and commit as `append_all`."""
 
-    def retire(self, *, suspended: bool) -> Self:
+    def retire(self, *, suspended: bool, sound: bool) -> Self:
         """Roll back what is open, free all locks, and return what to go on with.
+
+        If it is `sound`, for what was raised was not its own trouble, that may go on with what is
+        open.
 
         A call that still has the retired one, for it is `suspended`, can do nothing with it but
         fail. It may be called again, and is where an exception has cut it off.
@@ -177,14 +180,14 @@ class GroupCommit(Generic[B]):
             lead.since = monotonic()
             stored = lead.backend.append(event)
         except Exception as error:
-            if self._give_up(lead):
+            if self._give_up(lead, error):
                 raise lead.backend.explain(error) from error
             if not self._is_fence(error, lead):
                 raise
             self.run(lambda transaction: transaction.append_missing(event))
             return True
-        except BaseException:
-            self._give_up(lead)
+        except BaseException as error:
+            self._give_up(lead, error)
             raise
         if self._queue or lead.held is not None:
             self._step_down(lead)
@@ -242,13 +245,13 @@ class GroupCommit(Generic[B]):
             lead.since = monotonic()
             lead.backend.transact(job, attempt)
         except Exception as error:
-            if self._give_up(lead):
+            if self._give_up(lead, error):
                 raise lead.backend.explain(error) from error
             if not self._is_fence(error, lead):
                 raise
             return bool(attempt.landed)
-        except BaseException:
-            self._give_up(lead)
+        except BaseException as error:
+            self._give_up(lead, error)
             raise
         self._step_down(lead)
         return True
@@ -281,9 +284,9 @@ class GroupCommit(Generic[B]):
             lead.backend.close()  # what the work may have opened
         except _InsideError:
             return None
-        except BaseException:
+        except BaseException as error:
             if lead is not None:
-                self._give_up(lead)
+                self._give_up(lead, error)
             raise
         finally:
             self._drop(entry)
@@ -335,7 +338,7 @@ class GroupCommit(Generic[B]):
         if not lead.released and lead.is_over():
             mine = self._leadership.take(sys._getframe())
             if mine is not None:
-                self._give_up(mine)
+                self._give_up(mine, None)
 
     # --- leading --------------------------------------------------------------------------------
 
@@ -388,8 +391,8 @@ class GroupCommit(Generic[B]):
                 self._take_over(lead)
             while not entry.outcome and self._leadership.is_in_force(lead):
                 self._commit(lead, self._next(entry))
-        except BaseException:
-            self._give_up(lead)
+        except BaseException as error:
+            self._give_up(lead, error)
             raise
         self._step_down(lead)
 
@@ -464,9 +467,9 @@ class GroupCommit(Generic[B]):
         with contextlib.suppress(ValueError):
             self._queue.remove(entry)
 
-    def _take_over(self, lead: Lead[B], *, failed: bool = False) -> None:
+    def _take_over(self, lead: Lead[B], *, failed: bool = False, sound: bool = False) -> None:
         """Retire what the lead before, or this one, has left; tell of what had landed."""
-        fresh = lead.backend.retire(suspended=lead.suspended)
+        fresh = lead.backend.retire(suspended=lead.suspended, sound=sound)
         attempt = cast("Attempt | None", lead.attempt)
         if attempt is not None and attempt.landed and not failed:
             for entry in attempt.entries:
@@ -475,14 +478,17 @@ class GroupCommit(Generic[B]):
         lead.backend = fresh
         lead.suspended = lead.dirty = False
 
-    def _give_up(self, lead: Lead[B]) -> bool:
-        """End a lead in which something was raised; False if somebody has taken over.
+    def _give_up(self, lead: Lead[B], error: BaseException | None) -> bool:
+        """End a lead in which `error` was raised; False if somebody has taken over.
 
         If this is interrupted too, the next leader finds a call that is over, and does the same.
         """
         if not self._leadership.is_in_force(lead):
             return False
-        self._take_over(lead)
+        hit_the_call = error is not None and (
+            not isinstance(error, Exception) or self._is_callers_own(lead, error)
+        )
+        self._take_over(lead, sound=hit_the_call and not lead.dirty)
         self._step_down(lead)
         return True
 

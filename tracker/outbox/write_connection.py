@@ -36,6 +36,8 @@ T = TypeVar("T")
 # Fails unless the outbox still ends at the second value given: an event without an id is refused.
 _INSERT_AT_END = INSERT.replace("(?, ?,", f"(?, CASE WHEN {heads.LAST_GIVEN} = ? THEN ? END,")
 
+_STACK_FRAMES = 80
+"""More than SQLAlchemy takes to open a connection or to close one."""
 _LAST_SEQ = 2**63 - 1 - 2**20
 """Where numbers end: SQLite's largest, less more than one transaction can give."""
 _APART = 32
@@ -149,26 +151,32 @@ class WriteConnection:
         self._after_commit()
         self._lock.release()
 
-    def retire(self, *, suspended: bool) -> WriteConnection:
+    def retire(self, *, suspended: bool, sound: bool = False) -> WriteConnection:
         """Roll back what is open, free the lock, and return the connection to go on with.
 
         From then on, whoever still has this one can write nothing with it. A connection that a
         `suspended` call uses is not closed but made to refuse every statement that writes: it may
-        be inside SQLite at this moment, where the interpreter collects garbage.
+        be inside SQLite at this moment, where the interpreter collects garbage. One that is `sound`
+        is handed on: to open another takes a deep stack, which a runaway recursion has not left.
         """
+        if self._connection is not None:
+            _need_stack()
         self._retired = True
-        held = self._connection
+        held, reused = self._connection, False
         if held is not None:
             with contextlib.suppress(sqlite3.Error):  # closed before, or the disk fails
                 held[1].rollback()
+                reused = sound and not suspended
                 if suspended:
                     held[1].set_authorizer(_refuse_writes)
         self._lock.retire()
-        if held is not None and not suspended:
+        fresh = WriteConnection(self._engine, self._lock.successor(), self._path, self._chain_key)
+        if reused:
+            fresh._connection, fresh._held = held, self._held
+        elif held is not None and not suspended:
             with contextlib.suppress(sqlite3.Error, SQLAlchemyError):  # closed before
                 self._end(*held)
         self._connection = None
-        fresh = WriteConnection(self._engine, self._lock.successor(), self._path, self._chain_key)
         fresh.file, fresh._stale = self.file, self._stale
         return fresh
 
@@ -362,7 +370,9 @@ class WriteConnection:
         BEGIN and COMMIT go to the latter: SQLAlchemy would drop it on Ctrl-C, and whether the
         commit landed would not be known.
         """
-        if self._connection is None:
+        held = self._connection
+        if held is None:
+            _need_stack()
             held_files.check(self._path)
             made = self._engine.connect()
             driver = driver_of(made)
@@ -379,7 +389,17 @@ class WriteConnection:
                 self.retire(suspended=False)
                 raise OutboxError("another call of this thread took over from this one")
             return made, driver
-        return self._connection
+        return held
+
+
+def _need_stack(frames: int = _STACK_FRAMES) -> None:
+    """Raise RecursionError here, if that is to come, rather than inside SQLAlchemy.
+
+    A connection that it cannot finish opening or closing there is garbage, and its finalizer makes
+    another one, which cannot be finished either, without end.
+    """
+    if frames:
+        _need_stack(frames - 1)
 
 
 _READING = frozenset(
