@@ -89,9 +89,15 @@ def make_engine(path: Path, durability: str, *, writer: bool, how: str = "mode=r
         writer: Whether it is to write.
         how: As `connect`; see `read_only`.
     """
+    in_memory = [sqlite3.connect(":memory:", check_same_thread=False)]
+    absolute = path.absolute()
+
+    def create() -> sqlite3.Connection:
+        return in_memory.pop() if in_memory else connect(absolute, how)
+
     engine = create_engine(
         URL.create("sqlite", database=str(path)),  # names the file in errors; it is never parsed
-        creator=functools.partial(connect, path.absolute(), how),
+        creator=create,
         poolclass=NullPool,
         isolation_level="AUTOCOMMIT",  # transactions are begun by hand: BEGIN IMMEDIATE
     )
@@ -109,6 +115,9 @@ def make_engine(path: Path, durability: str, *, writer: bool, how: str = "mode=r
             raise sqlite3.DatabaseError("malformed database schema") from error
         cursor.close()
 
+    # SQLAlchemy makes an engine's first connection under a lock that is not reentrant: a signal
+    # handler that logs meanwhile would wait for itself. So none of the outbox's is the first.
+    engine.connect().close()
     return engine
 
 
