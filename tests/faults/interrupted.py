@@ -159,20 +159,25 @@ def threads(program: Program) -> None:
         for _ in range(50):
             program.call()
 
-    def work(kind: type[BaseException]) -> None:
+    def work(kind: type[BaseException], over: threading.Event) -> None:
         program.expect(kind, call=some)
+        while not over.is_set():  # or a later exception would hit who gets this thread's number
+            program.expect(kind, call=lambda: time.sleep(0.001))
 
     while program.goes_on():
         kind = CHANCE.choice((LimitError, KeyboardInterrupt, SystemExit))
-        workers = [threading.Thread(target=work, args=(kind,), daemon=True) for _ in range(4)]
+        over = threading.Event()
+        workers = [threading.Thread(target=work, args=(kind, over), daemon=True) for _ in range(4)]
         for worker in workers:
             worker.start()
         for _ in range(CHANCE.randrange(1, 11)):
-            victim = CHANCE.choice(workers).ident
+            victim = CHANCE.choice(workers)
+            assert victim.ident is not None
             ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                ctypes.c_ulong(victim or 0), ctypes.py_object(kind)
+                ctypes.c_ulong(victim.ident), ctypes.py_object(kind)
             )
             time.sleep(CHANCE.uniform(0, 0.003))
+        over.set()
         for worker in workers:
             worker.join(BOUND_SECONDS)
             assert not worker.is_alive(), "a thread hangs"
