@@ -38,7 +38,7 @@ class Program:
     def __init__(self, seconds: float) -> None:
         from tracker import APIConfig, Tracker
 
-        self.config = APIConfig()
+        self.config = APIConfig(on_error="raise")
         self.tracker: Tracker = Tracker(self.config)
         self.end = time.monotonic() + seconds
         self.outcomes: Counter[str] = Counter()

@@ -59,7 +59,6 @@ def test_what_returned_is_stored(
         "SDK_BASE_URL": "http://127.0.0.1:9",
         "SDK_OUTBOX_PATH": str(settings.outbox_path),
         "SDK_DURABILITY": "full" if disk else "process",
-        "SDK_ON_ERROR": "raise",
     }
     said = folder / "said"  # a file: what the interpreter says of ignored exceptions fills a pipe
     with said.open("w") as errors:

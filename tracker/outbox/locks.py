@@ -5,19 +5,22 @@ The kernel frees such a lock the moment its owner dies, however it dies.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import io
 import os
 import queue
-import threading
+import sys
 from typing import TYPE_CHECKING
 
 from tracker import ownership
 from tracker.clock import monotonic, sleep
 from tracker.errors import ConfigurationError, OutboxError
+from tracker.outbox.leadership import is_executing
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from types import FrameType
 
 try:
     import fcntl
@@ -30,6 +33,8 @@ except ImportError:  # pragma: no cover - Windows
 PATIENCE_SECONDS = 10.0
 """How long a caller waits for another process: one that is stopped would hold everybody up."""
 _POLL_SECONDS = 0.01
+_SERVED_SECONDS = 0.25
+"""How often a wait looks whether its thread is still at it."""
 
 
 _lost: list[_LockFile] = []
@@ -212,10 +217,15 @@ class FileLock:
         """Wait for the lock and take it; False if it did not come free in time."""
         if self._in_vain is not None and self._in_vain.pending:
             return False
-        wait = self._wait = _Wait(self._open_another())
-        self._check_retired()
+        end = monotonic() + self.patience
+        wait = self._begin_wait()
         try:
-            granted = wait.answer(self.patience) if self._ask(wait) else wait.poll(self.patience)
+            granted = wait.answer(end) if self._ask(wait) else wait.poll(end)
+            if granted is None:  # the thread is over: something was raised in it
+                self._waits = None
+                wait.give_up()
+                wait = self._begin_wait()
+                granted = wait.poll(end)
         except BaseException:
             wait.give_up()
             raise
@@ -229,15 +239,19 @@ class FileLock:
             wait.give_up()
         return granted
 
+    def _begin_wait(self) -> _Wait:
+        wait = self._wait = _Wait(self._open_another())
+        self._check_retired()
+        return wait
+
     def _ask(self, wait: _Wait) -> bool:
         """Hand `wait` to the thread; False if there can be none, for the interpreter ends."""
         if self._waits is None:
             waits: queue.SimpleQueue[_Wait | None] = queue.SimpleQueue()
-            thread = threading.Thread(
-                target=_wait_in_turn, args=(waits,), name="tracker-lock", daemon=True
-            )
             try:
-                thread.start()
+                # Not `threading.Thread`, whose `start` waits for ever if memory runs out in the
+                # thread's beginning.
+                _thread.start_new_thread(_wait_in_turn, (waits,))
             except RuntimeError:
                 return False
             self._waits = waits
@@ -316,15 +330,21 @@ class _Wait:
         self.file = file
         self._error: OSError | None = None
         self._answered: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._asked = self._over = self._given_up = False
+        self._frame: FrameType | None = None  # of `run`, as long as it is under way
+        self._over = self._given_up = False
 
     @property
     def pending(self) -> bool:
-        return self._given_up and self._asked and not self._over
+        return self._given_up and self._is_served() and not self._over
+
+    def _is_served(self) -> bool:
+        """Return True if the thread is at it: an exception raised in the thread ends that."""
+        frame = self._frame
+        return frame is not None and is_executing(frame)
 
     def run(self) -> None:
         """Wait, and hand the lock over, or free it if nobody wants it any more."""
-        self._asked = True
+        self._frame = sys._getframe()
         try:
             if not self._given_up:
                 fcntl.flock(self.file, fcntl.LOCK_EX)
@@ -334,20 +354,24 @@ class _Wait:
         if self._given_up:  # seen here or, if it comes later, by `give_up`, which then frees it
             self._free()
         self._answered.put(None)
+        self._frame = None
 
-    def answer(self, timeout: float) -> bool:
-        """Return True if the lock was granted within so many seconds."""
-        try:
-            self._answered.get(timeout=timeout)
-        except queue.Empty:
-            return False
-        if self._error is not None:
-            raise self._error
-        return not self._given_up
+    def answer(self, end: float) -> bool | None:
+        """Return True if the lock was granted by then, None if the thread is not at it."""
+        while (left := end - monotonic()) > 0:
+            try:
+                self._answered.get(timeout=min(left, _SERVED_SECONDS))
+            except queue.Empty:
+                if not (self._over or self._is_served()):
+                    return None
+                continue
+            if self._error is not None:
+                raise self._error
+            return not self._given_up
+        return False
 
-    def poll(self, timeout: float) -> bool:
+    def poll(self, end: float) -> bool:
         """Do the same without a thread."""
-        end = monotonic() + timeout
         while not self._given_up:
             try:
                 fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -362,7 +386,7 @@ class _Wait:
     def give_up(self) -> None:
         """Want the lock no more, granted or not. Calling it again is harmless."""
         self._given_up = True
-        if self._over or not self._asked:
+        if self._over or not self._is_served():
             self._free()
         self._answered.put(None)
 
