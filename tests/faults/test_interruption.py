@@ -158,7 +158,7 @@ def test_a_call_struck_at_any_two_lines_fails_alone(
         make()
     pairs = 0
     for first in range(1, count[0] + 1):
-        for second in range(first + 1, first + 1000, 1 if full else 9):
+        for second in range(first + 1, first + 1000, 1 if full else 17):
             struggle.append()
             with raising_at(FILES, first, second) as passed, contextlib.suppress(Struck):
                 make()

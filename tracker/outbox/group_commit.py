@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections import deque
 from itertools import islice
@@ -26,7 +25,7 @@ T = TypeVar("T")
 
 _GROUP_LIMIT = 512
 """Entries in one transaction: bounds how long the first of them waits for the last."""
-_LOOK_SECONDS = (0.05, 0.25)
+_LOOK_SECONDS = (0.005, 0.25)
 """How long a call waits before it looks whether the leader is over, at first and at last."""
 _TRIES = 3
 """How often calls of its own thread may take over from a job before they are refused."""
@@ -171,7 +170,7 @@ class GroupCommit(Generic[B]):
 
     def _append_alone(self, event: Event) -> bool:
         """Commit `event` by itself; False if somebody else leads, or it takes a transaction."""
-        lead = self._leadership.take(sys._getframe())
+        lead = self._leadership.take(sys._getframe(), look=False)
         if lead is None:
             return False
         try:
@@ -205,7 +204,8 @@ class GroupCommit(Generic[B]):
                 if lead is not None:
                     self._lead(lead, entry)
         finally:
-            self._drop(entry)
+            if not entry.outcome:  # else who settled it has taken it out, or the next leader does
+                self._drop(entry)
             entry.frame = None
         if entry.outcome[0] is not None:
             raise entry.outcome[0]
@@ -346,18 +346,21 @@ class GroupCommit(Generic[B]):
         """Wait for the lead, and return it; None if `entry` is settled."""
         patience, longest = _LOOK_SECONDS
         give_up_at = entry.since + _PATIENCE_SECONDS
-        waited = False
+        waited = look = False
         while not entry.outcome:
             if waited or self._may_go_first(entry):
-                lead = self._leadership.take(cast("FrameType", entry.frame))
+                lead = self._leadership.take(cast("FrameType", entry.frame), look=look)
                 if lead is not None:
                     return lead
-                self._see_that_it_ends(give_up_at)
+                if look or not waited:
+                    self._see_that_it_ends(give_up_at)
+            waited = True
             try:
                 entry.turn.get(timeout=patience)
+                look = False
             except Empty:
+                look = True
                 patience = min(2 * patience, longest)
-            waited = True
         return None
 
     def _await_lead(self, entry: _Entry) -> Lead[B]:
@@ -397,13 +400,18 @@ class GroupCommit(Generic[B]):
         self._step_down(lead)
 
     def _next(self, own: _Entry) -> list[_Entry]:
-        """Return whose events to commit together next; they stay in the queue until settled."""
+        """Return whose events to commit together next; they stay in the queue until settled.
+
+        Those of a call that is over, too, if it did not get to withdraw them.
+        """
         batch = []
         for entry in list(islice(self._queue, _GROUP_LIMIT)):
-            if entry.outcome or (entry is not own and entry.is_abandoned()):
+            if entry.outcome:
                 self._drop(entry)
             elif entry.events:
                 batch.append(entry)
+            elif entry is not own and entry.is_abandoned():
+                self._drop(entry)
         return batch or [own]
 
     def _commit(self, lead: Lead[B], batch: list[_Entry]) -> None:
@@ -464,8 +472,10 @@ class GroupCommit(Generic[B]):
         entry.turn.put(None)
 
     def _drop(self, entry: _Entry) -> None:
-        with contextlib.suppress(ValueError):
+        try:  # in half the time of `suppress`
             self._queue.remove(entry)
+        except ValueError:
+            return
 
     def _take_over(self, lead: Lead[B], *, failed: bool = False, sound: bool = False) -> None:
         """Retire what the lead before, or this one, has left; tell of what had landed."""
