@@ -99,6 +99,9 @@ def make_engine(path: Path, durability: str, *, writer: bool, how: str = "mode=r
         URL.create("sqlite", database=str(path)),  # names the file in errors; it is never parsed
         creator=create,
         poolclass=NullPool,
+        # A connection rolls back when it closes. SQLAlchemy would do so on one that an interrupted
+        # call has closed, and log the error, for which its thread may have to wait while it leads.
+        pool_reset_on_return=None,
         isolation_level="AUTOCOMMIT",  # transactions are begun by hand: BEGIN IMMEDIATE
     )
 

@@ -377,7 +377,7 @@ class OutboxFile:
         """
         self.upload_lock.drop_lost()
         files = held_files.of(self.file)
-        if files is None or not files.connections:
+        if files is None or not files.shares:
             return True
         return not self._lock.is_replaced() and not files.are_lost() and files.are_at_path()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from itertools import islice
+from itertools import islice, takewhile
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
 
@@ -278,6 +278,8 @@ class GroupCommit(Generic[B]):
                     break  # and no call of this thread takes over from now on
             if lead.dirty:
                 self._take_over(lead)
+            if before := self._waiting_before(entry):
+                self._commit(lead, before)
             lead.backend.close()
             self._drop(entry)
             result = work()
@@ -398,6 +400,11 @@ class GroupCommit(Generic[B]):
             self._give_up(lead, error)
             raise
         self._step_down(lead)
+
+    def _waiting_before(self, own: _Entry) -> list[_Entry]:
+        """Return whose events came before `own` and are not committed yet."""
+        before = takewhile(lambda entry: entry is not own, list(self._queue))
+        return [each for each in before if each.events and not each.outcome]
 
     def _next(self, own: _Entry) -> list[_Entry]:
         """Return whose events to commit together next; they stay in the queue until settled.

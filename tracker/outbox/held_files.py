@@ -20,7 +20,6 @@ import fcntl
 import os
 import struct
 import sys
-import threading
 from os import pread
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -49,8 +48,9 @@ Mark: TypeAlias = tuple[int, int, int]
 """Inode, device and number of names: which file it is."""
 
 _held: dict[tuple[int, int], HeldFiles] = {}
-_lock = threading.RLock()
-"""Guards `_held`, by inode and device, and each one's count of connections."""
+"""By inode and device. No lock guards it: a signal handler that logs in a call that held one could
+wait for a thread that waits for the lock. Each step is one of the interpreter's, and who takes
+something away looks again whether somebody has come meanwhile."""
 _never_closed: list[object] = []
 
 
@@ -65,19 +65,23 @@ class HeldFiles:
     Attributes:
         names: Paths of file, log and index.
         marks: Inode, device and number of names of each.
-        connections: How many connections use them.
+        key: Inode and device of the file.
+        shares: The connections that use them.
+        users: Those, and the ones that are being closed; while there are any, they stay open.
         lost: Whether this process has lost descriptors of them to somebody else's `close`.
     """
 
     def __init__(self, path: Path) -> None:
         self.names = tuple(f"{path}{companion}" for companion in _COMPANIONS)
-        self.connections = 0
+        self.shares: set[Hold] = set()
+        self.users: set[Hold] = set()
         self.lost = False
         self.descriptors: list[int] = []
         try:
             for name in self.names:
                 self.descriptors.append(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC))
             self.marks = tuple(mark_of(os.fstat(each)) for each in self.descriptors)
+            self.key = self.marks[0][:2]
             self.lock()
         except BaseException as error:
             self.close()
@@ -161,17 +165,21 @@ class Hold:
 
     Args:
         files: What it shares.
-        found: Descriptors of file, log and index that may be its own, None where unknown.
     """
 
-    def __init__(self, files: HeldFiles, found: Sequence[list[int]] | None) -> None:
+    def __init__(self, files: HeldFiles) -> None:
         self.files = files
+        self._candidates: list[tuple[list[int], tuple[int, ...]]] = []
+        self._logs: list[int] = []
+        self._log_header: bytes | None = None
+
+    def look_at(self, found: Sequence[list[int]] | None) -> None:
+        """Look whether the connection's descriptors stay open, which are among `found`."""
         self._candidates = [
             (candidates, mark[:2])
-            for candidates, mark in zip(found or (), files.marks, strict=False)
+            for candidates, mark in zip(found or (), self.files.marks, strict=False)
         ]
         self._logs = self._candidates[1][0] if self._candidates else []
-        self._log_header: bytes | None = None
 
     def is_open(self) -> bool:
         """Return True if every descriptor is still one of these files.
@@ -212,20 +220,39 @@ class Hold:
     def close(self, connection: object, close: Callable[[], None]) -> None:
         """Close a connection by `close`; never, if that would do harm."""
         files = self.files
-        with _lock:
-            if not self.is_open():
-                keep_for_ever(connection)  # it would close, or write to, a file of somebody else's
+        if not self.is_open():
+            keep_for_ever(connection)  # it would close, or write to, a file of somebody else's
+            return
+        files.shares.discard(self)
+        if not files.shares:
+            if files.are_surely_at_path():
+                files.unlock()
+                if files.shares:  # somebody came meanwhile
+                    files.lock()
+            elif _BY_DESCRIPTION is None:
+                keep_for_ever(connection)  # it would write its old log into the file
                 return
-            files.connections -= 1
-            if not files.connections:
-                if files.are_surely_at_path():
-                    files.unlock()
-                elif _BY_DESCRIPTION is None:
-                    keep_for_ever(connection)  # it would write its old log into the file
-                    return
-            close()
-            if not files.connections:
-                _let_go(files)
+        close()
+        self.leave()
+
+    def join(self) -> bool:
+        """Take part in the files; return False if they were given up meanwhile."""
+        files = self.files
+        files.users.add(self)
+        if _held.get(files.key) is not files:
+            files.users.discard(self)
+            return False
+        files.shares.add(self)
+        files.lock()
+        return True
+
+    def leave(self) -> None:
+        """Take part no longer. The last one gives the files up."""
+        files = self.files
+        files.shares.discard(self)
+        files.users.discard(self)
+        if not files.users:
+            _let_go(files)
 
 
 def hold(path: Path, *, find: bool) -> Hold:
@@ -238,24 +265,31 @@ def hold(path: Path, *, find: bool) -> Hold:
     Raises:
         LostFilesError: if what SQLite has open is not what is at the paths.
     """
-    with _lock:
-        key = _key(path)
-        files = _held.get(key)
-        if files is not None and not files.connections and not files.lost:
-            if files.are_at_path():  # it was kept, see `_let_go`
-                files.lock()
-            else:
-                _held.pop(key).close()
-                files = None
-        if files is None:
-            files = _held[key] = HeldFiles(path)
-        found = files.find() if find or not files.connections else None
-        if files.lost or not files.are_at_path() or (found is not None and not all(found)):
-            if not files.connections:
-                _let_go(files)
-            raise LostFilesError(f"the log of the outbox {path} was deleted or replaced")
-        files.connections += 1
-        return Hold(files, found if find else None)
+    share = Hold(_find_or_open(path))
+    while not share.join():
+        share = Hold(_find_or_open(path))
+    files = share.files
+    found = files.find() if find or len(files.users) == 1 else None
+    if files.lost or not files.are_at_path() or (found is not None and not all(found)):
+        share.leave()
+        raise LostFilesError(f"the log of the outbox {path} was deleted or replaced")
+    if find:
+        share.look_at(found)
+    return share
+
+
+def _find_or_open(path: Path) -> HeldFiles:
+    files = _held.get(_key(path))
+    # It may have been kept, see `_let_go`.
+    if files is not None and not files.users and not files.lost and not files.are_at_path():
+        _give_up(files)
+        files = None
+    if files is None:
+        made = HeldFiles(path)
+        files = _held.setdefault(made.key, made)
+        if files is not made:
+            made.close()
+    return files
 
 
 def check(path: Path) -> None:
@@ -315,17 +349,22 @@ def _let_go(files: HeldFiles) -> None:
     That would drop the locks of that one, a second copy of this package for example.
     """
     found = files.find()
-    if found is not None and found[0]:
+    if found is None or not found[0]:
+        _give_up(files)
+
+
+def _give_up(files: HeldFiles) -> None:
+    """Close the descriptors, unless somebody has come to use them or gives them up as well."""
+    if _held.get(files.key) is not files or _held.pop(files.key, None) is not files:
         return
-    for key in [key for key, each in _held.items() if each is files]:
-        del _held[key]
-    files.close()
+    if files.users:
+        _held.setdefault(files.key, files)
+    else:
+        files.close()
 
 
 def _forget_after_fork() -> None:
     """Close the parent's descriptors in a child, which does not release the parent's locks."""
-    global _lock
-    _lock = threading.RLock()
     for files in _held.values():
         if not files.lost:
             files.close()

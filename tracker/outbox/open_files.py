@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _open: Counter[tuple[int, int]] = Counter()
 _descriptors: dict[tuple[int, int], list[int]] = {}
-_lock = threading.Lock()
+_lock = threading.RLock()
 """Guards `_open`, the number of outboxes open by device and inode, and `_descriptors`, which are to
 be closed with the last of them."""
 
@@ -78,7 +78,7 @@ def close_after(file: tuple[int, int], descriptor: int) -> None:
 
 def _renew_lock_after_fork() -> None:
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
 
 
 forks.in_child(_renew_lock_after_fork)
