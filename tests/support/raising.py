@@ -62,36 +62,47 @@ def at_each_line(files: tuple[str, ...], function: Callable[[], None]) -> Iterat
 
 
 if sys.version_info >= (3, 12):
+    _functions: dict[int, Callable[[], None]] = {}
+    """What to call, by thread: the callback is the interpreter's, not a thread's."""
+    _functions_lock = threading.Lock()
 
     @contextmanager
     def _monitored(files: tuple[str, ...], function: Callable[[], None]) -> Iterator[None]:
         monitoring = sys.monitoring
         tool, me = monitoring.DEBUGGER_ID, threading.get_ident()
-        inside = False
+        inside: set[int] = set()
 
         def line(code: CodeType, _: int) -> Any:
-            nonlocal inside
             if not code.co_filename.endswith(files):
                 return monitoring.DISABLE
-            if threading.get_ident() != me or inside:
+            thread = threading.get_ident()
+            wanted = _functions.get(thread)
+            if wanted is None or thread in inside:
                 return None
-            inside = True
+            inside.add(thread)
             try:
-                function()
+                wanted()
             finally:
-                inside = False
+                inside.discard(thread)
             return None
 
-        monitoring.use_tool_id(tool, "raising")
-        monitoring.register_callback(tool, monitoring.events.LINE, line)
-        monitoring.set_events(tool, monitoring.events.LINE)
+        with _functions_lock:
+            first = not _functions
+            _functions[me] = function
+            if first:
+                monitoring.use_tool_id(tool, "raising")
+                monitoring.register_callback(tool, monitoring.events.LINE, line)
+                monitoring.set_events(tool, monitoring.events.LINE)
         try:
             yield
         finally:
-            monitoring.set_events(tool, 0)
-            monitoring.register_callback(tool, monitoring.events.LINE, None)
-            monitoring.free_tool_id(tool)
-            monitoring.restart_events()
+            with _functions_lock:
+                del _functions[me]
+                if not _functions:
+                    monitoring.set_events(tool, 0)
+                    monitoring.register_callback(tool, monitoring.events.LINE, None)
+                    monitoring.free_tool_id(tool)
+                    monitoring.restart_events()
 
 
 @contextmanager
