@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from tracker.outbox import account
 from tracker.outbox.links import Problem
 
 if TYPE_CHECKING:
@@ -19,7 +18,6 @@ SELECT seq, event_id, digest, chain,
 WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?
 """
 _END = 2**63 - 1
-_ANCHOR = f"SELECT events FROM account WHERE entry = '{account.STORED}'"  # noqa: S608 - our own
 
 
 class Held(NamedTuple):
@@ -65,8 +63,9 @@ class Comparison:
         events delivered before this outbox was begun, in place of a damaged one: the collector
         has them under that one's id.
 
-        Where a copy of the outbox's file has sent events too, the collector holds two events of
-        one seq, or seqs that this outbox has not come to. Their kind is ``copy``.
+        Where a copy of the outbox's file has sent events too, the collector holds other events
+        under seqs of this one. Their kind is ``copy``. Whoever can change the file could make that
+        look so, too: both are named.
         """
         after = 0
         while page := self._fetch(after):
@@ -131,10 +130,11 @@ class Comparison:
                     f"the chain after the removed event {held.event_id} is another at the collector"
                 )
                 yield Problem(held.seq, "collector", said)
-        elif held.seq > (self._connection.exec_driver_sql(_ANCHOR).scalar() or 0):
-            yield _of_a_copy(held)  # this outbox had not come so far when it last sent any
         else:
-            said = f"the collector holds event {held.event_id}, and the outbox does not any more"
+            said = (
+                f"the collector holds event {held.event_id}, and the outbox does not, or not any "
+                "more: it was removed here, or a copy of the outbox's file has sent it"
+            )
             yield Problem(held.seq, "collector", said)
 
 
@@ -142,9 +142,9 @@ def _of_a_copy(held: Held) -> Problem:
     return Problem(
         held.seq,
         "copy",
-        f"the collector holds event {held.event_id} under this number: a copy of this outbox's "
-        "file has sent it, which is no change of this one. Make copies by `tracker-sync backup`, "
-        "and outboxes of them by `tracker-sync restore`",
+        f"the collector holds event {held.event_id} under this number, and the outbox another: a "
+        "copy of the outbox's file has sent it, or it was replaced here. Make copies by "
+        "`tracker-sync backup`, and outboxes of them by `tracker-sync restore`",
     )
 
 
