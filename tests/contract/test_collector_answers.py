@@ -17,31 +17,11 @@ from tracker import AgentPerformanceTracker, AgentStatus, Tracker, events
 from tracker.queries.metrics import DAY_MS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.conftest import MakeConfig
     from tracker import APIConfig
 
 NOON_MS = 1_793_534_400_000
 WORDS = ("idle", "busy", "active", "error", "active")
-DATABASES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)]
-
-
-@pytest.fixture(scope="module", params=DATABASES)
-def collector(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[CollectorProcess]:
-    url = None
-    if request.param == "postgresql":
-        url = request.getfixturevalue("postgres_server").new_database()
-    with CollectorProcess(tmp_path_factory.mktemp("collector"), database_url=url) as process:
-        yield process
-
-
-@pytest.fixture
-def client(collector: CollectorProcess) -> CollectorClient:
-    """A client of its own for each test, so that no test sees another's events."""
-    return collector.client(f"client-{uuid.uuid4()}")
 
 
 @pytest.fixture

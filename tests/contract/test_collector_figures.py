@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from tests.support.collector import CollectorClient, CollectorProcess, EventChain
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-DATABASES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)]
+from tests.support.collector import CollectorClient, EventChain
 
 MESSAGE = ("tokens_used", "response_time_ms")
 MODEL_CALL = (
@@ -37,23 +32,6 @@ NO_FIGURE: dict[str, Any] = {
     "beyond a float": 10**400,
     "large float": 1e300,
 }
-
-
-@pytest.fixture(scope="module", params=DATABASES)
-def collector(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[CollectorProcess]:
-    url = None
-    if request.param == "postgresql":
-        url = request.getfixturevalue("postgres_server").new_database()
-    with CollectorProcess(tmp_path_factory.mktemp("collector"), database_url=url) as process:
-        yield process
-
-
-@pytest.fixture
-def client(collector: CollectorProcess) -> CollectorClient:
-    """A client of its own for each test, so that no test sees another's events."""
-    return collector.client(f"client-{uuid.uuid4()}")
 
 
 def send(client: CollectorClient, figure: Any, text: Any) -> None:

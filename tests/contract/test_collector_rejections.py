@@ -3,34 +3,9 @@
 from __future__ import annotations
 
 import json
-import uuid
-from typing import TYPE_CHECKING, Any
-
-import pytest
+from typing import Any
 
 from tests.support.collector import CollectorClient, CollectorProcess, EventChain
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-DATABASES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)]
-
-
-@pytest.fixture(scope="module", params=DATABASES)
-def collector(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[CollectorProcess]:
-    url = None
-    if request.param == "postgresql":
-        url = request.getfixturevalue("postgres_server").new_database()
-    with CollectorProcess(tmp_path_factory.mktemp("collector"), database_url=url) as process:
-        yield process
-
-
-@pytest.fixture
-def client(collector: CollectorProcess) -> CollectorClient:
-    """A client of its own for each test, so that no test sees another's events."""
-    return collector.client(f"client-{uuid.uuid4()}")
 
 
 def test_what_was_refused_is_kept_and_a_later_acceptance_settles_it(

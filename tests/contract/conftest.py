@@ -1,0 +1,32 @@
+"""A collector on SQLite, and one on PostgreSQL: what is promised of one holds for the other."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.collector import CollectorClient, CollectorProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(
+    scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)]
+)
+def collector(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[CollectorProcess]:
+    url = None
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgres_server").new_database()
+    with CollectorProcess(tmp_path_factory.mktemp("collector"), database_url=url) as process:
+        yield process
+
+
+@pytest.fixture
+def client(collector: CollectorProcess) -> CollectorClient:
+    """A client of its own for each test, so that no test sees another's events."""
+    return collector.client(f"client-{uuid.uuid4()}")
