@@ -64,6 +64,7 @@ class Crash(NamedTuple):
     acknowledged: int
     lost: Sequence[str]
     new: int
+    role: str
 
 
 class Boot:
@@ -120,7 +121,7 @@ class Boot:
         lost = oracle.judge(acknowledged, arrived).lost
         assert_newest(acknowledged, set(lost))
         before, self._seen = self._seen, len(acknowledged)
-        return Crash(len(acknowledged), lost, len(acknowledged) - before)
+        return Crash(len(acknowledged), lost, len(acknowledged) - before, self._role)
 
 
 def assert_newest(notes: Sequence[Mapping[str, Any]], lost: set[str]) -> None:
@@ -161,7 +162,12 @@ def test_full_durability_survives_power_loss(
         full, capsys, "power loss, durability full", crash_points=len(crashes),
         acknowledged=sum(each.new for each in crashes), lost=len(lost),
     )  # fmt: skip
-    assert not lost
+    told = [
+        f"{each.role}, crash {number}: {len(each.lost)} of {each.acknowledged} lost"
+        for number, each in enumerate(crashes)
+        if each.lost
+    ]
+    assert not told
     assert crashes[-1].acknowledged, "something was acknowledged, or nothing was tried"
 
 
