@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @pytest.fixture(
     scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)]
 )
-def collector(
+def either_collector(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[CollectorProcess]:
     url = None
@@ -27,6 +27,6 @@ def collector(
 
 
 @pytest.fixture
-def client(collector: CollectorProcess) -> CollectorClient:
+def client(either_collector: CollectorProcess) -> CollectorClient:
     """A client of its own for each test, so that no test sees another's events."""
-    return collector.client(f"client-{uuid.uuid4()}")
+    return either_collector.client(f"client-{uuid.uuid4()}")

@@ -349,10 +349,10 @@ def test_what_cannot_be_asked_is_said(
 
 
 def test_clients_do_not_read_one_another(
-    collector: CollectorProcess, client: CollectorClient
+    either_collector: CollectorProcess, client: CollectorClient
 ) -> None:
     """Whatever is asked for, only the key's own client's events answer it."""
-    chain, other = EventChain(), collector.client(f"client-{uuid.uuid4()}")
+    chain, other = EventChain(), either_collector.client(f"client-{uuid.uuid4()}")
     client.send(chain, chain.events(3))
     assert client.get("/v1/metrics")["messages"] == 3
     assert other.get("/v1/metrics")["messages"] == 0
@@ -366,12 +366,14 @@ def test_clients_do_not_read_one_another(
 
 
 def test_an_operator_reads_every_client(
-    collector: CollectorProcess, client: CollectorClient
+    either_collector: CollectorProcess, client: CollectorClient
 ) -> None:
     """By a parameter or the header; all that the client can read, and the clients themselves."""
     chain = EventChain()
     client.send(chain, chain.events(3))
-    operator = CollectorClient(collector.url, client.client_id, collector.create_key(None))
+    operator = CollectorClient(
+        either_collector.url, client.client_id, either_collector.create_key(None)
+    )
     by_header = {path: operator.get(path) for path in ("/v1/metrics", "/v1/events", "/v1/outboxes")}
     del operator.headers["X-Client-ID"]
     named = {"client_id": client.client_id}
@@ -384,25 +386,29 @@ def test_an_operator_reads_every_client(
     while after is not None:
         page = operator.get("/v1/clients", limit=2, after=after)
         listed, after = [*listed, *page["clients"]], page["next"]
-    assert {client.client_id, collector.client_id} <= set(listed)
+    assert {client.client_id, either_collector.client_id} <= set(listed)
     assert (len(set(listed)), "" in listed) == (len(listed), False)
     for headers, status, code in (
         ({}, 400, "client_required"),
         ({"X-Client-ID": "another"}, 403, "client_mismatch"),
     ):
         parameters = named if headers else {}
-        answer = requests.get(f"{collector.url}/v1/metrics", timeout=10, params=parameters,
+        answer = requests.get(f"{either_collector.url}/v1/metrics", timeout=10, params=parameters,
                               headers={**operator.headers, **headers})  # fmt: skip
         assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
 
 
-def test_an_operator_sends_nothing(collector: CollectorProcess, client: CollectorClient) -> None:
+def test_an_operator_sends_nothing(
+    either_collector: CollectorProcess, client: CollectorClient
+) -> None:
     """Not in its own name, which it has not, and in no client's; nor does a client lose an event.
 
     403 makes an SDK that was given the wrong key keep everything.
     """
     chain = EventChain()
-    operator = CollectorClient(collector.url, client.client_id, collector.create_key(None))
+    operator = CollectorClient(
+        either_collector.url, client.client_id, either_collector.create_key(None)
+    )
     answer = operator.post(chain.batch(chain.events(1), client.client_id))
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "operator_key")
     assert client.events() == []

@@ -44,7 +44,7 @@ def test_an_event_that_is_no_json_is_noted_alone(client: CollectorClient) -> Non
 
 
 def test_rejections_have_pages_and_belong_to_their_client(
-    collector: CollectorProcess, client: CollectorClient
+    either_collector: CollectorProcess, client: CollectorClient
 ) -> None:
     """Whatever the refused event held."""
     chain = EventChain()
@@ -61,7 +61,7 @@ def test_rejections_have_pages_and_belong_to_their_client(
             break
     assert pages == whole
     assert len(whole) == 5  # the two that say nothing of themselves are one
-    assert collector.client("other").get("/v1/rejections")["rejections"] == []
+    assert either_collector.client("other").get("/v1/rejections")["rejections"] == []
 
 
 def test_every_page_of_a_long_conversation_is_bounded(client: CollectorClient) -> None:
