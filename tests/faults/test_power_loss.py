@@ -75,10 +75,10 @@ class Boot:
     ) -> None:
         self._folder, self._config, self._role = folder, config, role
         self._settings, self._mount = settings, folder / "disk"
-        self._image, self._copy = folder / "image", folder / "copy"
+        self._image = folder / "image"
         self._notes = folder / "acknowledged"
         self._complaints = folder / "complaints"
-        self._seen = 0
+        self._crashes = self._seen = 0
 
     def crash(self, points: int, server: ScriptedServer) -> list[Crash]:
         """Crash so many times; after each, what the disk holds is opened and delivered."""
@@ -110,12 +110,17 @@ class Boot:
         power.stop(writer.pid)
         assert not self._complaints.exists(), self._complaints.read_text()
         acknowledged, received = oracle.acknowledged(self._notes), receiver.events()
-        power.copy_at_rest(self._image, self._mount, self._copy)
-        with power.mounted(self._copy, self._folder / "after") as after:
+        self._crashes += 1
+        # A name of its own: an older copy that is still mounted in another mount namespace would
+        # be mounted once more, with what the kernel remembers of it, under the same name.
+        copy = self._folder / f"copy{self._crashes}"
+        power.copy_at_rest(self._image, self._mount, copy)
+        with power.mounted(copy, self._folder / "after") as after:
             outbox = after / "new" / "outbox.sqlite3"
             config = self._config(**{**self._settings, "outbox_path": outbox})
             oracle.examine(config)
             rest = oracle.deliver_the_rest(config)
+        copy.unlink()
         arrived = oracle.merge(received, rest)
         os.kill(writer.pid, signal.SIGCONT)
         lost = oracle.judge(acknowledged, arrived).lost
