@@ -39,6 +39,8 @@ _INDEX_USERS = (128, 1)
 _BY_DESCRIPTION: int | None = (
     getattr(fcntl, "F_OFD_SETLK", None) if sys.platform.startswith("linux") else None
 )
+LOCKS_GO = _BY_DESCRIPTION is None
+"""Whether this process may lose its locks by closing another descriptor of the file."""
 _DESCRIPTORS = next((path for path in ("/proc/self/fd", "/dev/fd") if os.path.isdir(path)), None)  # noqa: PTH112 - once
 
 _LOG_HEADER_BYTES = 32
@@ -77,10 +79,11 @@ class HeldFiles:
         self.users: set[Hold] = set()
         self.lost = False
         self.descriptors: list[int] = []
+        self.marks: Sequence[Mark] = ()
         try:
             for name in self.names:
                 self.descriptors.append(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC))
-            self.marks = tuple(mark_of(os.fstat(each)) for each in self.descriptors)
+            self.marks = [mark_of(os.fstat(each)) for each in self.descriptors]
             self.key = self.marks[0][:2]
             self.lock()
         except BaseException as error:
@@ -95,11 +98,6 @@ class HeldFiles:
             fcntl.lockf(self.descriptors[0], fcntl.LOCK_SH | fcntl.LOCK_NB, *reversed(_USERS))
         else:
             self._lock(fcntl.F_RDLCK)
-
-    def lock_again(self) -> None:
-        """Do the same before a write, where the lock may have gone."""
-        if _BY_DESCRIPTION is None:
-            self.lock()
 
     def unlock(self) -> None:
         """Let SQLite, and other programs, believe that nobody uses the outbox any more."""
@@ -135,10 +133,12 @@ class HeldFiles:
             return False
 
     def are_lost(self) -> bool:
-        """Return True if another part of this process has closed descriptors of theirs."""
+        """Return True if another part of this process has closed descriptors that hold locks."""
         if not self.lost:
-            kept = zip(self.descriptors, self.marks, strict=True)
-            self.lost = not all(is_open(descriptor, mark) for descriptor, mark in kept)
+            self.lost = not (
+                is_open(self.descriptors[0], self.marks[0])
+                and is_open(self.descriptors[2], self.marks[2])
+            )
         return self.lost
 
     def find(self) -> tuple[list[int], list[int], list[int]] | None:
@@ -156,8 +156,10 @@ class HeldFiles:
     def close(self) -> None:
         """Close the descriptors, which releases the locks."""
         descriptors, self.descriptors = self.descriptors, []
-        for descriptor in descriptors:
-            os.close(descriptor)
+        for number, descriptor in enumerate(descriptors):
+            # While they are being opened there are no marks, and nobody has had time to close one.
+            if not self.marks or is_open(descriptor, self.marks[number]):
+                os.close(descriptor)
 
 
 class Hold:
@@ -172,6 +174,8 @@ class Hold:
         self._candidates: list[tuple[list[int], tuple[int, ...]]] = []
         self._logs: list[int] = []
         self._log_header: bytes | None = None
+        self._log_path: str | None = None
+        self._log_in_place = False
 
     def look_at(self, found: Sequence[list[int]] | None) -> None:
         """Look whether the connection's descriptors stay open, which are among `found`."""
@@ -179,7 +183,9 @@ class Hold:
             (candidates, mark[:2])
             for candidates, mark in zip(found or (), self.files.marks, strict=False)
         ]
-        self._logs = self._candidates[1][0] if self._candidates else []
+        if self._candidates:
+            self._logs = self._candidates[1][0]
+            self._log_path = os.path.realpath(self.files.names[1])  # as the kernel says it
 
     def is_open(self) -> bool:
         """Return True if every descriptor is still one of these files.
@@ -189,6 +195,8 @@ class Hold:
         """
         if not self.files.are_lost():
             for candidates, mark in self._candidates:
+                if candidates is self._logs and self._see_log_in_place():
+                    continue
                 while candidates and not is_open(candidates[0], mark):
                     candidates.pop(0)
             if all(candidates for candidates, _ in self._candidates):
@@ -196,12 +204,42 @@ class Hold:
         self.files.lost = True
         return False
 
-    def seems_open(self) -> bool:
-        """Do the same in 1 µs, for the log alone, which every commit is written to.
+    def _see_log_in_place(self) -> bool:
+        """Return True if SQLite's log is surely open, and at its path; False if that is not known.
 
-        By its header, which has random salts and stays until the log is begun again: on Linux from
-        6.13 on, whoever asks for a file's times, as `fstat` does, has the next write give it new
-        ones, and a durable commit then took 45 µs more.
+        By the name that Linux has for what a descriptor is open on, which ends in " (deleted)" or
+        is another one if the log is not at its path any more. Whoever asks for a file's times
+        instead, as `stat` does, has the next write give it new ones on Linux from 6.13 on, and a
+        durable commit then took 45 µs more.
+        """
+        self._log_in_place = False
+        try:
+            name = os.readlink(f"/proc/self/fd/{self._logs[0]}")  # noqa: PTH115 - half the time
+        except (OSError, IndexError):
+            return False
+        self._log_in_place = name == self._log_path
+        return self._log_in_place
+
+    def are_at_path(self) -> bool:
+        """Return True if log and index are at their paths, after a look whether they are open.
+
+        The file itself is looked at elsewhere.
+
+        Raises:
+            OSError: if that cannot be seen.
+        """
+        files = self.files
+        if not self._log_in_place:
+            return files.are_at_path()
+        try:
+            return mark_of(os.stat(files.names[2])) == files.marks[2]  # noqa: PTH116 - half the time
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+    def seems_open(self) -> bool:
+        """Return, in 1 µs, True if the log is open, which every commit is written to.
+
+        By its header, which has random salts and stays until the log is begun again.
         """
         if not self._logs:
             return self.is_open()

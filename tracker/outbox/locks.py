@@ -59,9 +59,10 @@ class _LockFile(io.FileIO):
 
     def free(self) -> None:
         """Free the lock, if it is held by this file, also for those that inherited it."""
-        # Closed before, closed by another part of the process, or on a file system without locks.
-        with contextlib.suppress(OSError, ValueError):
+        try:  # in half the time of `suppress`
             fcntl.flock(self, fcntl.LOCK_UN)
+        except (OSError, ValueError):
+            return  # closed, by us or by another part of the process, or there are no locks here
 
     def is_lost(self) -> bool:
         """Return True if another part of this process has closed its descriptor."""

@@ -189,18 +189,14 @@ class WriteConnection:
         held = self._held
         now = monotonic()
         sure = now < self._sure_until
-        if not sure:
+        if not sure or (held is not None and not held.seems_open()):
             self._lock.drop_lost()
-        if held is not None and not (held.seems_open() if sure else held.is_open()):
-            self._lock.drop_lost()
-            raise LostFilesError(
-                f"descriptors of the outbox {self._path} were closed by another part of the process"
-            )
+            sure = False
         self._lock.acquire()
         if not sure:
             self._check_files(now)
-        if held is not None:
-            held.files.lock_again()
+        if held_files.LOCKS_GO and held is not None:
+            held.files.lock()
 
     def _check_files(self, now: float) -> None:
         """See, under the write lock, that the files at the paths are ours; if not, set ours apart.
@@ -216,9 +212,14 @@ class WriteConnection:
             )
             self._lock.close()
             self._lock.acquire()
+        held = self._held
+        if held is not None and not held.is_open():
+            raise LostFilesError(
+                f"descriptors of the outbox {self._path} were closed by another part of the process"
+            )
         if self.file is not None:
             links = self._find_links()
-            if self._held is not None and not self._held.files.are_at_path():
+            if held is not None and not held.are_at_path():
                 check_links(self._path, links)
                 self._set_apart()
                 raise LostFilesError(f"the log of the outbox {self._path} was deleted or replaced")
