@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from tracker import APIConfig
 from tracker.events import make_event
-from tracker.outbox import engine, moves, old_readers, uploads
+from tracker.outbox import engine, moves, uploads
 from tracker.outbox.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -76,9 +76,6 @@ class Life:
 
     def _look(self, outbox: Outbox) -> None:
         outbox.look(now=True)
-        thread = outbox._old_readers._thread
-        if thread is not None:  # a copy is made; who dies meanwhile dies in the midst of it
-            thread.join(1)
 
     def _read(self, _: Outbox) -> None:
         """Read an old state for a while, as another program does."""
@@ -143,8 +140,6 @@ def strain(path: Path, notes: Path, seconds: float, seed: int) -> dict[str, int]
 
 def _main(path: str, notes: str, seconds: str, seed: str) -> None:
     engine.WAL_PAGES = 60
-    old_readers.LARGE_LOG_BYTES = 500_000
-    old_readers._LEAST_REST_SECONDS = 0.1
     sys.stdout.write(json.dumps(strain(Path(path), Path(notes), float(seconds), int(seed))))
 
 

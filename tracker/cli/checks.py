@@ -219,7 +219,11 @@ def _outbox(target: Target) -> list[Check]:
         )
     checks += [*_log(target.path), *_damaged(target.path)]
     checks.append(_chain_key(target.config, remembered))
-    return [*checks, *_queue(found, running=uploader_runs(target.path)), *_owner(target, found)]
+    return [
+        *checks,
+        *_queue(found, target.path, running=uploader_runs(target.path)),
+        *_owner(target, found),
+    ]
 
 
 def _beside(target: Target) -> list[Check]:
@@ -237,20 +241,18 @@ def _beside(target: Target) -> list[Check]:
 
 def _log(path: Path) -> list[Check]:
     """Check that SQLite's log is no larger than it becomes by itself."""
-    from tracker.outbox.old_readers import LARGE_LOG_BYTES
-    from tracker.outbox.pages import log_bytes
+    from tracker.outbox.log_growth import describe_readers, excess
 
-    log = log_bytes(path)
-    if log < LARGE_LOG_BYTES:
+    log = excess(path)
+    if not log:
         return []
     return [
         Check(
             "log",
             WARNING,
-            f"{path.name}-wal has {size(log)}: a program that reads an old state of the outbox "
-            "keeps SQLite from beginning its log anew",
-            f"`fuser {path}` names who has it open; where an application uploads, it leaves such "
-            "a reader behind by itself",
+            f"{path.name}-wal has {size(log)}, and grows until a program that reads an old state "
+            "of the outbox ends its read",
+            describe_readers(path),
         )
     ]
 
@@ -294,7 +296,7 @@ def _chain_key(config: APIConfig, remembered: int) -> Check:
     )
 
 
-def _queue(found: OutboxStatus, *, running: bool) -> list[Check]:
+def _queue(found: OutboxStatus, path: Path, *, running: bool) -> list[Check]:
     book, sync = found.account, found.sync
     waiting = f"{book.pending:,}"
     if found.oldest_pending_ms is not None:
@@ -306,7 +308,7 @@ def _queue(found: OutboxStatus, *, running: bool) -> list[Check]:
     dead = Check("dead letters", OK, "0")
     if book.dead:
         dead = Check("dead letters", WARNING, f"{book.dead:,}", "tracker-sync dead list")
-    uploader = Check("uploader", OK, "running" if running else "not running; nothing is pending")
+    uploader = _uploader(path) if running else Check("uploader", OK, "none; nothing is pending")
     if book.pending and not running:
         uploader = Check(
             "uploader",
@@ -315,6 +317,22 @@ def _queue(found: OutboxStatus, *, running: bool) -> list[Check]:
             "start the application, or `tracker-sync run`, or `tracker-sync flush`",
         )
     return [pending, dead, uploader]
+
+
+def _uploader(path: Path) -> Check:
+    """Name the process that holds the upload lock, and warn if it is stopped."""
+    from tracker.outbox.lock_holders import is_stopped, upload_lock_holders
+
+    holders = upload_lock_holders(path.with_name(f"{path.name}.sync-lock"))
+    said = "running" + (f", process {', '.join(map(str, holders))}" if holders else "")
+    if any(map(is_stopped, holders)):
+        return Check(
+            "uploader",
+            WARNING,
+            f"{said}, which is stopped: nothing is uploaded until it goes on or ends",
+            "let it go on (`kill -CONT PID`), or end it: another process then takes over",
+        )
+    return Check("uploader", OK, said)
 
 
 def _owner(target: Target, found: OutboxStatus) -> list[Check]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tracker.errors import NotAnOutboxError, OutboxDamagedError
 from tracker.outbox import pages, planted, schema, tables
+from tracker.outbox.open_files import ReplacedError
 from tracker.outbox.owner import Owner
 
 if TYPE_CHECKING:
@@ -98,7 +99,11 @@ def check_in_use(path: Path) -> Callable[[Transaction], None]:
         planted.check_values(connection)
         count = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
         size = connection.exec_driver_sql("PRAGMA page_size").scalar_one()
-        if count * size > path.stat().st_size + pages.log_bytes(path):
+        try:
+            found = path.stat().st_size + pages.log_bytes(path)
+        except (FileNotFoundError, NotADirectoryError) as error:  # since the write began
+            raise ReplacedError(f"the outbox {path} was deleted or replaced") from error
+        if count * size > found:
             raise OutboxDamagedError(f"the outbox {path} was cut off")
 
     return job

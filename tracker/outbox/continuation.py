@@ -18,6 +18,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from tracker.clock import sleep
+from tracker.outbox import head as heads
 from tracker.outbox import moves
 from tracker.outbox.engine import connect, make_engine
 from tracker.outbox.transaction import driver_of
@@ -25,6 +26,8 @@ from tracker.outbox.write_connection import SURE_SECONDS
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from sqlalchemy import Connection
 
     from tracker.outbox.engine import OutboxConnection
     from tracker.outbox.held_files import HeldFiles
@@ -97,9 +100,45 @@ def put_in_place(path: Path) -> None:
     sleep(2 * SURE_SECONDS)
 
 
+def goes_on_from(path: Path, outbox_id: str, old: Connection | None) -> bool:
+    """Return True if `path` is the outbox of that id and holds all that the one behind `old` does.
+
+    Without a connection to the old one the id decides: nothing could be rescued anyway.
+    """
+    with make_engine(path, "full", writer=False).connect() as connection:
+        new = driver_of(connection)
+        if new.execute("SELECT outbox_id FROM identity").fetchone() != (outbox_id,):
+            return False
+        if old is None:
+            return True
+        seq, chain = heads.read(driver_of(old))
+        found = new.execute("SELECT chain FROM events WHERE seq = ?", (seq,)).fetchone()
+        if found is not None:
+            return bool(found == (chain,))
+        removed = "SELECT 1 FROM gaps WHERE ? BETWEEN first_seq AND last_seq"
+        return heads.read(new) == (seq, chain) or bool(new.execute(removed, (seq,)).fetchone())
+
+
+def remove_drafts(path: Path) -> None:
+    """Remove copies that a process had begun and left when it died.
+
+    The caller holds the write lock, and the outbox is at its path.
+
+    Raises:
+        OSError: if that cannot be.
+    """
+    for left in (_draft(path), moves.copied(path)):
+        for companion in ("-journal", *moves.COMPANIONS, ""):
+            left.with_name(left.name + companion).unlink(missing_ok=True)
+
+
+def _draft(path: Path) -> Path:
+    return path.with_name(f"{path.name}.continued")
+
+
 def _new_draft(path: Path) -> Path:
     """Return an empty file for the copy, of the outbox's owner and mode."""
-    draft = path.with_name(f"{path.name}.continued")
+    draft = _draft(path)
     for companion in ("", "-journal", *moves.COMPANIONS):
         draft.with_name(draft.name + companion).unlink(missing_ok=True)
     status = path.stat()

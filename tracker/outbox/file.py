@@ -26,7 +26,6 @@ from tracker.outbox.locks import FileLock
 from tracker.outbox.open_files import LostFilesError, ReplacedError
 from tracker.outbox.rescue import Rescue
 from tracker.outbox.snapshots import Snapshots
-from tracker.outbox.stopped import StoppedHolder
 from tracker.outbox.transaction import driver_of
 from tracker.outbox.write_connection import WriteConnection
 
@@ -86,7 +85,6 @@ class OutboxFile:
         self.upload_lock = FileLock(
             self.path.with_name(self.path.name + ".sync-lock"), like=self.path
         )
-        self._stopped_uploader = StoppedHolder(self.upload_lock.path)
         engine = make_engine(self.path, config.durability, writer=True)
         self._chain_key = canonical.key_bytes(config.chain_key)
         self._writer: GroupCommit[WriteConnection] = GroupCommit(
@@ -381,27 +379,6 @@ class OutboxFile:
             return True
         return not self._lock.is_replaced() and not files.are_lost() and files.are_at_path()
 
-    def be_uploader(self) -> bool:
-        """Take the upload lock if it is free, or if its holder was stopped for long; tell if held.
-
-        For the sync thread to call every second. A stopped uploader that goes on finds its lock
-        replaced; what it sends meanwhile arrives twice at most, under the same ids.
-
-        Raises:
-            OutboxError: if the outbox cannot be written.
-        """
-        lock = self.upload_lock
-        if lock.try_acquire():
-            return True
-        if not self._stopped_uploader.look():
-            return False
-        self._writer.run(lambda _: None if lock.is_replaced() else lock.path.unlink())
-        lock.close()
-        log.warning(
-            "the process that uploads from the outbox %s is stopped; this one takes over", self.path
-        )
-        return lock.try_acquire()
-
     def _renew_locks(self) -> None:
         """Take part in the upload lock that others will take, where its file was replaced."""
         if self.upload_lock.is_replaced():
@@ -475,7 +452,7 @@ class OutboxFile:
         except (sqlite3.Error, SQLAlchemyError, OSError) as trouble:
             if not _is_unreadable(trouble):
                 raise OutboxError(f"{error}; it cannot be copied: {trouble}") from trouble
-            self._rescued.take(self.path, old, self._chain_key)
+            self._rescued.take(self.path, old)
         self._close_stale()
         self._close_read_connection()
         if copied:
@@ -493,7 +470,7 @@ class OutboxFile:
         with contextlib.suppress(SQLAlchemyError, sqlite3.Error, OSError):
             engine = make_engine(self.path, self._config.durability, writer=False)
             with engine.connect() as connection:
-                self._rescued.add(connection, self._chain_key)
+                self._rescued.add(connection)
 
     def _salvage(self, error: OutboxDamagedError) -> None:
         self._close_read_connection()
@@ -524,70 +501,35 @@ class OutboxFile:
         if files is not None and files.are_lost():
             old = None
         if not (moves.was_salvaged(self.path, self.file) or self._goes_on_from(old)):
-            self._rescued.take(self.path, old, self._chain_key)
+            self._rescued.take(self.path, old)
         if old is not None:
             old.close()
 
     def _goes_on_from(self, old: Connection | None) -> bool:
-        """Tell whether a copy took the place of the file that was open here; see `copying`."""
-        from tracker.outbox import copying  # only where a file was replaced
+        """Return True if a copy took the place of the file that was open here."""
+        from tracker.outbox import continuation  # only where a file was replaced
 
         try:
-            return copying.goes_on_from(self.path, self.owner.outbox_id, old)
+            return continuation.goes_on_from(self.path, self.owner.outbox_id, old)
         except (SQLAlchemyError, sqlite3.Error, OSError) as error:
             log.info("what took the outbox's place cannot be read: %s", error)
             return False
 
-    @property
-    def read_at_length(self) -> bool:
-        """Whether a long read of this process's own is under way, so that no `exchange` can be."""
-        return not self._snapshots.await_end(0)
-
-    def exchange(self, put_in_place: Callable[[], bool]) -> bool:
-        """Have another file put at the path that holds the same, while nobody writes; open it.
-
-        Returns False if it was not, or cannot be now: for a long read of this process's own.
-
-        Raises:
-            OutboxError: if SQLite or the system failed.
-        """
-        if self.read_at_length:
-            return False
-        return bool(self.keep_out(lambda: self._exchange(put_in_place), patience=0))
-
-    def _exchange(self, put_in_place: Callable[[], bool]) -> bool:
-        self._close_stale()
-        self._close_read_connection()
-        try:
-            self._lock.acquire()
-            try:
-                if moves.identity(self.path) != self.file or not put_in_place():
-                    return False
-            finally:
-                self._lock.release()
-            self._open()
-        except (SQLAlchemyError, sqlite3.Error, OSError) as error:
-            raise schema.explain(self.path, error) from error
-        return True
-
-    def empty_log(self, patience_ms: int = 0) -> None:
+    def empty_log(self) -> None:
         """Write the log into the file and cut it off, as far as readers allow.
 
-        Args:
-            patience_ms: How long to wait for the end of their reads.
-
         Raises:
             OutboxError: if SQLite or the system failed.
         """
-        self._writer.alone(lambda: self._empty_log(patience_ms))
+        self._writer.alone(self._empty_log)
 
-    def _empty_log(self, patience_ms: int) -> None:
+    def _empty_log(self) -> None:
         try:
             self._lock.acquire()
             if moves.identity(self.path) == self.file:
                 engine = make_engine(self.path, self._config.durability, writer=True)
                 with engine.connect() as connection:
-                    connection.exec_driver_sql(f"PRAGMA busy_timeout = {patience_ms}")
+                    connection.exec_driver_sql("PRAGMA busy_timeout = 0")
                     connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").close()
         except (SQLAlchemyError, OSError) as error:
             raise schema.explain(self.path, error) from error

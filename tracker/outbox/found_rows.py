@@ -23,7 +23,7 @@ _TABLES = """
 CREATE TABLE found (number INTEGER PRIMARY KEY, page INTEGER, at INTEGER, seq INTEGER,
                     event_id TEXT, intact INTEGER, erased INTEGER, delivered INTEGER);
 CREATE TABLE named (event_id TEXT PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE gaps (first_seq INTEGER PRIMARY KEY, last_seq INTEGER, chain TEXT);
+CREATE TABLE gaps (first_seq INTEGER PRIMARY KEY, last_seq INTEGER);
 """
 
 # An event that an erasure names is carried over without its data or not at all: an old page may
@@ -110,9 +110,9 @@ class FoundRows:
             names = [(name,) for name in named_events(event.data)]
             self._db.executemany("INSERT OR IGNORE INTO named VALUES (?)", names)
 
-    def add_gap(self, first: int, last: int, chain: str) -> None:
+    def add_gap(self, first: int, last: int) -> None:
         """Note that events were removed on purpose."""
-        self._db.execute("INSERT OR IGNORE INTO gaps VALUES (?, ?, ?)", (first, last, chain))
+        self._db.execute("INSERT OR IGNORE INTO gaps VALUES (?, ?)", (first, last))
 
     def choose(self) -> None:
         """Choose the whole rows: intact, or erased by an event that names them; each event once."""
@@ -125,16 +125,6 @@ class FoundRows:
             "ORDER BY chosen.seq, number"
         )
         yield from map(Place._make, rows)
-
-    def of_seq(self, seq: int) -> list[Place]:
-        """Return the places of all rows with that seq, whole or not."""
-        rows = self._db.execute("SELECT page, at, seq FROM found WHERE seq = ?", (seq,))
-        return [Place(*row) for row in rows]
-
-    def gaps_to(self, seq: int) -> list[str]:
-        """Return the chain values of the gaps that end with that seq."""
-        rows = self._db.execute("SELECT chain FROM gaps WHERE last_seq = ?", (seq,))
-        return [chain for (chain,) in rows]
 
     def count(self) -> int:
         """Return how many events there are."""

@@ -3,7 +3,7 @@
 Everything here happens under the outbox's write lock, so in one process at a time; the others find
 another file at the path when the lock is theirs, and open that one.
 
-What takes the outbox's place, a new one (see `replacement`) or a copy (see `copying`), is made
+What takes the outbox's place, a new one (see `replacement`) or a copy (see `continuation`), is made
 whole under another name first. Only then the old file leaves the path, which tells every writer
 that its own is no longer the one; then go its log and its index, then the new one comes. A crash in
 between leaves the path empty and the new file ready: whoever comes next finishes the move. SQLite
@@ -55,7 +55,7 @@ def was_salvaged(path: Path, file: tuple[int, int] | None) -> bool:
 
 
 def finish_interrupted(path: Path) -> None:
-    """Put a new outbox, or a copy (see `copying`), in its place that is ready and not there yet.
+    """Put a new outbox or copy (see `continuation`) in its place that is ready, but not there yet.
 
     Where the old one is still at the path, it may have been written since, so nothing is taken
     over: the next salvage makes another.

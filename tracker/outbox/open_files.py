@@ -6,7 +6,6 @@ nobody may open and close an outbox by other means than SQLite while SQLite has 
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -19,10 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _open: Counter[tuple[int, int]] = Counter()
-_descriptors: dict[tuple[int, int], list[int]] = {}
 _lock = threading.RLock()
-"""Guards `_open`, the number of outboxes open by device and inode, and `_descriptors`, which are to
-be closed with the last of them."""
+"""Guards `_open`, the number of outboxes that are open by device and inode."""
 
 
 class ReplacedError(OutboxDamagedError):
@@ -62,18 +59,6 @@ def left(file: tuple[int, int]) -> None:
         _open[file] -= 1
         if not _open[file]:
             del _open[file]
-            for descriptor in _descriptors.pop(file, ()):
-                os.close(descriptor)
-
-
-def close_after(file: tuple[int, int], descriptor: int) -> None:
-    """Close a descriptor of `file` once no outbox is open on it any more."""
-    with _lock:
-        if _open[file]:
-            _descriptors.setdefault(file, []).append(descriptor)
-        else:
-            del _open[file]
-            os.close(descriptor)
 
 
 def _renew_lock_after_fork() -> None:

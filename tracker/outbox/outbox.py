@@ -15,6 +15,7 @@ from tracker.health import Health
 from tracker.outbox import (
     account,
     chain_key,
+    continuation,
     erasure,
     moves,
     pages,
@@ -27,7 +28,7 @@ from tracker.outbox import (
 from tracker.outbox.ballast import Ballast, is_disk_full
 from tracker.outbox.buffer import MemoryBuffer
 from tracker.outbox.file import SNAPSHOT_SECONDS, OutboxFile
-from tracker.outbox.old_readers import OldReaders
+from tracker.outbox.log_growth import LogGrowth
 from tracker.outbox.size import SizeBound
 from tracker.outbox.status import OutboxStatus
 
@@ -74,7 +75,7 @@ class Outbox(OutboxFile):
         self._storage_error: str | None = None
         self._last_seen = OutboxStatus()
         self._bound = SizeBound(self, config)
-        self._old_readers = OldReaders(self)
+        self._log_growth = LogGrowth(config.outbox_path)
         self.on_commit: Callable[[], None] = _nothing
         super().__init__(config, check_owner=check_owner)
         if check_owner:
@@ -178,7 +179,6 @@ class Outbox(OutboxFile):
         if self._ballast.spent:
             raise OutboxError(f"the disk is full; the outbox {self.path} waits for room")
         self._bound.check(events)
-        self._old_readers.appended(events)
 
     def _bear(self, events: Sequence[Event], error: OutboxError, generation: int) -> None:
         """Do what `on_error` says with events that could not be stored, if no new outbox helps."""
@@ -304,8 +304,17 @@ class Outbox(OutboxFile):
             erased += count
             named_by.append(event_id)
         self.on_commit()
-        scrubbed = self.scrub() and self._old_readers.tidy() and not self._damaged_sets_hold_more()
+        scrubbed = self.scrub() and self._remove_drafts() and not self._damaged_sets_hold_more()
         return ErasureResult(subject_of(user_id), erased, tuple(named_by), scrubbed)
+
+    def _remove_drafts(self) -> bool:
+        """Remove copies that a process which died had begun; return False if one stays."""
+        try:
+            self.run(lambda _: continuation.remove_drafts(self.path))
+        except (OutboxError, OSError) as error:
+            log.warning("a copy of the outbox %s that was left stays: %s", self.path, error)
+            return False
+        return True
 
     def _damaged_sets_hold_more(self) -> bool:
         """Tell whether damaged files lie aside, which no erasure reaches; say so."""
@@ -401,8 +410,8 @@ class Outbox(OutboxFile):
                 raise
             looked = super().look(now=True)
         try:
-            self._old_readers.look()
             if looked:
+                self._log_growth.look()
                 self._look_for_room()
         except OSError as error:  # its folder may be forbidden
             raise schema.explain(self.path, error) from error
@@ -482,14 +491,12 @@ class Outbox(OutboxFile):
     def restart_in_child(self) -> None:
         """Begin afresh in a forked child; see `OutboxFile.restart_in_child`."""
         self._buffer = self._new_buffer(self._config)
-        self._old_readers.restart_in_child()
         super().restart_in_child()
 
     def close(self) -> None:
         """Write out what is in memory, then close connections and lock files, for good."""
         if not self._closed:
             self._write_out()
-            self._old_readers.close()
             self._shut()
 
     def rest(self) -> None:

@@ -9,7 +9,7 @@ import itertools
 import os
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from tracker import log
 from tracker.clock import sleep
@@ -20,7 +20,6 @@ from tracker.outbox import (
     clock,
     condition,
     moves,
-    proof,
     salvage,
     schema,
     scrub,
@@ -39,9 +38,6 @@ if TYPE_CHECKING:
 
     from tracker.outbox.salvage import Row, Salvage
 
-Judged: TypeAlias = "tuple[Row, str]"
-"""A row, and what is proven of it; see `proof`."""
-
 _CHUNK = 1_000
 
 
@@ -55,8 +51,9 @@ class Result:
         dead: Dead letters that came over.
         lost: Undelivered events that are known to be lost.
         erased: Those that came over as markers: the old set may hold what was erased.
-        unproven: Those that came over though the chain key does not prove them.
-        disproven: Those that were whole and did not come over: the chain key speaks against them.
+        unproven: Those that came over into an outbox with a chain key: all or none. A digest proves
+            that a row is whole, not that this tracker wrote it, so their links say that the key
+            does not vouch for them; the damaged set is the evidence.
         aside: The damaged set.
     """
 
@@ -66,16 +63,14 @@ class Result:
     lost: int = 0
     erased: int = 0
     unproven: int = 0
-    disproven: int = 0
     aside: Path | None = None
 
-    def count(self, row: Row, outcome: str) -> None:
+    def count(self, row: Row) -> None:
         """Count one that came over."""
         self.pending += row.pending
         self.delivered += row.delivered_at_ms is not None
         self.dead += row.dead_at_ms is not None
         self.erased += row.event.data == ERASED
-        self.unproven += outcome == proof.UNPROVEN
 
 
 def begin_anew(
@@ -134,9 +129,11 @@ def _make(
     with engine.connect() as connection:
         if key is not None:
             _in_transaction(connection, key, chain_key.remember(key))
-        judged = proof.judge(found.rows(), found.before, key)
-        while chunk := list(itertools.islice(judged, _CHUNK)):
-            _in_transaction(connection, key, partial(_append, judged=chunk, result=result))
+        rows = found.rows()
+        while chunk := list(itertools.islice(rows, _CHUNK)):
+            _in_transaction(connection, key, partial(_append, rows=chunk, result=result))
+        if key is not None:
+            result.unproven = result.pending + result.delivered + result.dead
         _in_transaction(connection, key, uploads.recount)
         account.discard(connection, account.BY_DAMAGE, result.lost)
         clock.keep_floor(connection, found.books.account)
@@ -160,36 +157,27 @@ def _in_transaction(
     connection.exec_driver_sql("COMMIT")
 
 
-def carry_over(transaction: Transaction, judged: Iterable[Judged]) -> int:
+def carry_over(transaction: Transaction, rows: Iterable[Row]) -> int:
     """Append rows of another outbox that this one does not hold; return how many.
 
     They get new places, in their old order, and keep event id, digest, data and state.
     """
     result = Result()
     connection = transaction.connection
-    new = [
-        (row, outcome)
-        for row, outcome in judged
-        if not uploads.is_stored(connection, row.event.event_id)
-    ]
+    new = [row for row in rows if not uploads.is_stored(connection, row.event.event_id)]
     _append(transaction, new, result)
     uploads.recount(transaction)
     return result.pending + result.delivered + result.dead
 
 
-def _append(transaction: Transaction, judged: Iterable[Judged], result: Result) -> None:
-    """Append rows, but for those that are disproven, in the state that they had; count them."""
+def _append(transaction: Transaction, rows: Iterable[Row], result: Result) -> None:
+    """Append rows in the state that they had, and count them."""
     settled: list[tuple[int, Row]] = []
-    for row, outcome in judged:
-        if outcome == proof.DISPROVEN:
-            result.disproven += 1
-            result.lost += row.delivered_at_ms is None
-        else:
-            result.count(row, outcome)
-            append = transaction.append if outcome == proof.PROVEN else transaction.append_unproven
-            seq = append(row.event)
-            if not row.pending:
-                settled.append((seq, row))
+    for row in rows:
+        result.count(row)
+        seq = transaction.append_unproven(row.event)
+        if not row.pending:
+            settled.append((seq, row))
     connection = transaction.connection
     _settle(connection, settled)
     if result.erased:
@@ -209,13 +197,6 @@ def _settle(connection: Connection, settled: list[tuple[int, Row]]) -> None:
     account.add(connection, account.DEAD, len(settled) - delivered)
 
 
-DISPROVEN_EVENTS = (
-    "%d events match their digests, but not the chain key: they were changed by somebody who does "
-    "not have it. They are not carried over, but %s"
-)
-"""What the log says of disproven events: how many, and where they stay."""
-
-
 def say(path: Path, result: Result, reason: object) -> None:
     """Log what was salvaged and what was not."""
     log.error(
@@ -230,12 +211,10 @@ def say(path: Path, result: Result, reason: object) -> None:
         result.lost,
         result.aside,
     )
-    if result.disproven:
-        log.error(DISPROVEN_EVENTS, result.disproven, "kept in the damaged files")
     if result.unproven:
         log.warning(
-            "%d of these events could not be proven under the chain key; `tracker-sync verify` "
-            "names them",
+            "the chain key does not vouch for these %d events; `tracker-sync verify` names them, "
+            "and the damaged files are the evidence of what they were",
             result.unproven,
         )
     if result.erased:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from tracker.outbox.group_commit import GroupCommit
-    from tracker.outbox.replacement import Judged
     from tracker.outbox.salvage import Row
     from tracker.outbox.write_connection import WriteConnection
 
@@ -29,12 +28,12 @@ class Rescue:
     """
 
     def __init__(self) -> None:
-        self._rows: list[Judged] = []
+        self._rows: list[Row] = []
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def take(self, path: Path, old: Connection | None, key: bytes | None) -> None:
+    def take(self, path: Path, old: Connection | None) -> None:
         """Take what is not delivered out of the old file of `path`, and say so."""
         log.error(
             "the outbox %s was deleted or replaced while in use; a new one is begun with what was "
@@ -44,17 +43,17 @@ class Rescue:
         )
         if old is not None:
             try:
-                self._rows += undelivered(old, key)
+                self._rows += undelivered(old)
             except SQLAlchemyError as error:
                 log.error("what the deleted outbox held cannot be read: %s", error)
 
-    def add(self, connection: Connection, key: bytes | None) -> None:
+    def add(self, connection: Connection) -> None:
         """Take what is not delivered out of another file that is open.
 
         Raises:
             SQLAlchemyError: if it cannot be read.
         """
-        self._rows += undelivered(connection, key)
+        self._rows += undelivered(connection)
 
     def store(self, writer: GroupCommit[WriteConnection]) -> None:
         """Write it into the new file.
@@ -78,26 +77,17 @@ _UNDELIVERED = (
     "AND seq > min((SELECT settled_through FROM sync_state), "
     "coalesce((SELECT min(seq) FROM events WHERE dead_at_ms IS NOT NULL), 1 << 62) - 1)"
 )
-_CHAIN_AT = (
-    "SELECT chain FROM events WHERE seq = ? UNION ALL SELECT chain FROM gaps WHERE last_seq = ?"
-)
 
 
-def undelivered(connection: Connection, key: bytes | None) -> list[Judged]:
-    """Return what the outbox behind a connection holds that no receipt covers, whole rows only.
-
-    Those that the chain key speaks against are left out, and logged.
-    """
+def undelivered(connection: Connection) -> list[Row]:
+    """Return what the outbox behind a connection holds that no receipt covers, whole rows only."""
     # What a salvage needs: only where a file is gone.
-    from tracker.outbox import proof, replacement, salvage
+    from tracker.outbox import salvage
     from tracker.outbox.found_rows import FoundRows, Place, is_intact
 
     def rows(condition: str, *bound: int) -> Iterator[Row]:
         for values in connection.exec_driver_sql(_ALL + condition, bound):
             yield salvage.make_row(values[0], list(values))
-
-    def before(seq: int) -> list[object]:
-        return list(connection.exec_driver_sql(_CHAIN_AT, (seq - 1, seq - 1)).scalars())
 
     # In memory, where the rows themselves go too: nothing of them may be lost to a full disk.
     with contextlib.closing(FoundRows(in_memory=True)) as found:
@@ -107,9 +97,4 @@ def undelivered(connection: Connection, key: bytes | None) -> list[Judged]:
         for row in rows(_UNDELIVERED):
             found.add(Place(0, 0, row.seq), row.event, delivered=False)
         found.choose()
-        whole = (row for place in found.chosen() for row in rows("seq = ?", place.seq))
-        judged = list(proof.judge(whole, before, key))
-    good = [(row, outcome) for row, outcome in judged if outcome != proof.DISPROVEN]
-    if len(good) < len(judged):
-        log.error(replacement.DISPROVEN_EVENTS, len(judged) - len(good), "lost with the file")
-    return good
+        return [row for place in found.chosen() for row in rows("seq = ?", place.seq)]

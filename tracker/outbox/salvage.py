@@ -97,14 +97,6 @@ class Salvage:
             if row is not None:
                 yield row
 
-    def before(self, seq: int) -> Iterator[object]:
-        """Yield what may be the chain value just before a seq."""
-        yield from self._found.gaps_to(seq - 1)
-        for place in self._found.of_seq(seq - 1):
-            row = self._row(place)
-            if row is not None:
-                yield row.chain
-
     def _row(self, place: Place) -> Row | None:
         cell = self._pages.cell(place.page, place.at)
         values = None if cell is None else _values(cell.record)
@@ -149,7 +141,7 @@ def _search(pages: Pages, stack: contextlib.ExitStack) -> Salvage:
             if books.client_id is None:
                 _, _, books.client_id, books.base_url, _ = values
         elif len(values) == 3 and isinstance(values[1], int) and _is_digest(values[2]):
-            found.add_gap(cell.rowid, values[1], values[2])
+            found.add_gap(cell.rowid, values[1])
         elif len(values) == 2 and _are(values, str, int):
             books.account.setdefault(*values)
     found.choose()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tracker import log
 from tracker.clock import monotonic
 from tracker.errors import OutboxError, OutboxFullError
-from tracker.outbox import retention
+from tracker.outbox import log_growth, retention
 
 if TYPE_CHECKING:
     from tracker.config import APIConfig
@@ -57,13 +57,28 @@ class SizeBound:
             return
         self._until_check = _CHECK_EVERY - (events - 1)
         self._full = None
-        if self._oversized() and not self._make_room():
+        why = self._find_out_why_full()
+        if why is not None:
             self._look_again_at = monotonic() + _LOOK_AGAIN_SECONDS
             self._full = OutboxFullError(
-                f"the outbox {self._outbox.path} has reached max_outbox_bytes "
-                f"({self._most:,}) with undelivered events only"
+                f"the outbox {self._outbox.path} has reached max_outbox_bytes ({self._most:,}) "
+                + why
             )
             raise self._full
+
+    def _find_out_why_full(self) -> str | None:
+        """Make room if there is none; return what fills the outbox if that did not help."""
+        if self._oversized() and not self._make_room():
+            return "with undelivered events only"
+        log = log_growth.excess(self._outbox.path)
+        if log and self._used() + log > (self._most or 0):
+            self._outbox.empty_log()  # its reader may have gone
+            if log_growth.excess(self._outbox.path):
+                return (
+                    f"with {log:,} bytes of write-ahead log, which a program keeps that reads an "
+                    f"old state; {log_growth.describe_readers(self._outbox.path)}"
+                )
+        return None
 
     def _make_room(self) -> bool:
         """Remove delivered events, then what the policy gives up; tell whether there is room."""
@@ -74,9 +89,11 @@ class SizeBound:
         return True
 
     def _oversized(self) -> bool:
+        return self._used() > (self._most or 0)
+
+    def _used(self) -> int:
         with self._outbox.reading() as connection:
-            used = retention.used_bytes(connection)
-        return used > (self._most or 0)
+            return retention.used_bytes(connection)
 
     def free_delivered(self) -> None:
         """Remove all delivered events that may go, and shrink the file."""

@@ -75,7 +75,7 @@ class Transaction:
             self.append(event)
 
     def append_unproven(self, event: Event) -> int:
-        """Do the same with an event out of a damaged outbox; its link says that it is unproven."""
+        """Append an event from a damaged or deleted outbox; its link says that it is unproven."""
         if self._chain_key is None:
             return self.append(event)
         seq, chain = self.head

@@ -181,6 +181,11 @@ class Uploader:
             batch = uploads.next_batch(connection, self._sizing.max_events, self._sizing.max_bytes)
             astray = not batch.rows and not batch.damaged and account.read(connection).pending > 0
         if astray:
+            log.error(
+                "the outbox %s counts pending events but has none where they should begin; "
+                "their place is found again from the rows",
+                self._outbox.path,
+            )
             self._outbox.run(uploads.recount)
         if batch.damaged:
             self._set_aside(batch)

@@ -176,7 +176,7 @@ class Worker:
 
         try:
             self._outbox.look()
-            if not self._outbox.be_uploader():
+            if not self._outbox.upload_lock.try_acquire():
                 self.elected = False
                 self._outbox.drain_buffer()
                 return Pause(POLL_SECONDS)
