@@ -15,7 +15,7 @@ import contextvars
 import functools
 import inspect
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracker import validation
 from tracker.errors import ValidationError
@@ -49,19 +49,6 @@ class Scope(NamedTuple):
 
 _NOTHING = Scope()
 _scope: ContextVar[Scope] = ContextVar("tracker_scope", default=_NOTHING)
-
-
-class _Current(str):
-    """The type of `CURRENT`: a str, so that parameters are typed as what callers should give."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "CURRENT"
-
-
-CURRENT: Final[str] = _Current()
-"""Default of `session_id` parameters: the current conversation's."""
 
 
 def current_conversation() -> ActiveConversation | None:
@@ -125,30 +112,30 @@ def enter(new: Scope) -> None:
 
 
 def resolve(session_id: object) -> str:
-    """Return `session_id` checked, or the current conversation's for `CURRENT`.
+    """Return `session_id` checked or, for None, the id of the current conversation.
 
     Raises:
-        ValidationError: if it is not allowed, or `CURRENT` outside of any conversation.
+        ValidationError: if the id is not allowed, or it is None and no conversation is current.
     """
     conversation = current_conversation()
-    if session_id is not CURRENT:
-        try:
-            return validation.check_id("session_id", session_id)
-        except ValidationError as error:
-            if conversation is None:
-                raise
+    if session_id is None:
+        if conversation is None:
             raise ValidationError(
                 "session_id",
-                f"{error.problem}, or leave it out inside this block and pass everything by "
-                "keyword, as in content= or quality_score=",
-            ) from None
-    if conversation is None:
+                "is None, and no conversation is current; pass a session_id, or call this inside "
+                "`with tracker.conversation(...)`",
+            )
+        return conversation.session_id
+    try:
+        return validation.check_id("session_id", session_id)
+    except ValidationError as error:
+        if conversation is None:
+            raise
         raise ValidationError(
             "session_id",
-            "is missing, and no conversation is current; give a session_id, or call this inside "
-            "`with tracker.conversation(...)`",
-        )
-    return conversation.session_id
+            f"{error.problem}; inside this block it may be left out if everything is passed by "
+            "keyword, as in content= or quality_score=",
+        ) from None
 
 
 def user_spoke(session_id: str, when: float) -> None:

@@ -139,10 +139,10 @@ WRONG: dict[str, tuple[Call, str, str]] = {
         )
         for name, value, words in [
             ("session_id", 7, "is of type int; give a str"),
-            ("session_id", None, "is None; give a str"),
+            ("session_id", None, "is None, and no conversation is current; pass a session_id"),
             ("role", 7, "is of type int; give one of 'user', 'agent', 'system', 'tool'"),
             ("role", "robot", "is 'robot'; give one of 'user', 'agent', 'system', 'tool'"),
-            ("content", None, "is None; give a str"),
+            ("content", None, "is None; pass the text as content="),
             ("content", b"x", "is of type bytes; give a str"),
             ("content", {"text": "x"}, "is of type dict; give a str"),
             ("content", "x\ud800", "has a lone surrogate (U+D800) at index 1"),

@@ -305,7 +305,7 @@ def test_errors_reach_the_task(
         async with AsyncAgentPerformanceTracker(settings) as tracker:
             session_id = await tracker.start_conversation("agent-1")
             with pytest.raises(ValidationError, match="content"):
-                await tracker.log_user_message(session_id, 5)  # type: ignore[call-overload]  # that is the test
+                await tracker.log_user_message(session_id, 5)  # type: ignore[arg-type]  # that is the test
             with pytest.raises(ValidationError, match="no conversation is current"):
                 await tracker.log_user_message(content="whose?")
             other = locked()

@@ -181,10 +181,10 @@ def test_calls_outside_need_one(recorded: Recorded, tracker: AgentPerformanceTra
         lambda: tracker.record_feedback(score=1),
     )
     for call in calls:
-        with pytest.raises(ValidationError, match="session_id: is missing, and no conversation is"):
+        with pytest.raises(ValidationError, match="session_id: is None, and no conversation is"):
             call()
-    with pytest.raises(ValidationError, match="content: is None; give a str"):
-        tracker.log_user_message("s")  # type: ignore[call-overload]  # that is the test
+    with pytest.raises(ValidationError, match="content: is None; pass the text as content="):
+        tracker.log_user_message("s")
     assert recorded.events == []
 
 

@@ -130,10 +130,9 @@ def log_in_a_block(everything: Tracker) -> None:
 
 def log_wrongly(performance: AgentPerformanceTracker) -> None:
     """What a type checker must see before anything runs."""
-    performance.log_user_message("s", 5)  # type: ignore[call-overload]  # content is text
-    performance.log_user_message("s")  # type: ignore[call-overload]  # content is missing
+    performance.log_user_message("s", 5)  # type: ignore[arg-type]  # content is text
     performance.end_conversation("s", "5")  # type: ignore[arg-type]  # a score is a number
-    performance.log_agent_message("s", "x", 1.0, 2.5)  # type: ignore[call-overload]  # a whole number
+    performance.log_agent_message("s", "x", 1.0, 2.5)  # type: ignore[arg-type]  # a whole number
     performance.start_conversation("a", "u")  # type: ignore[call-arg]  # user_id by keyword only
 
 
@@ -217,8 +216,7 @@ async def log_awaited(config: APIConfig) -> None:
 async def log_wrongly_awaited(everything: AsyncTracker) -> None:
     """What a type checker must see of awaited calls."""
     performance = everything.performance
-    await performance.log_user_message("s")  # type: ignore[call-overload]  # content is missing
-    await performance.log_user_message("s", 5)  # type: ignore[call-overload]  # content is text
+    await performance.log_user_message("s", 5)  # type: ignore[arg-type]  # content is text
     await performance.end_conversation("s", "5")  # type: ignore[arg-type]  # a score is a number
     await performance.start_conversation("a", "u")  # type: ignore[call-arg]  # by keyword only
     await everything.llm.get_usage(by="week")  # type: ignore[arg-type]  # not one of the four

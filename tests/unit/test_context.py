@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tracker import AgentPerformanceTracker, ValidationError
-from tracker.context import CURRENT, bind, current_conversation, resolve
+from tracker.context import bind, current_conversation, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -125,14 +125,12 @@ def test_bind_keeps_the_function_as_it_is() -> None:
 
 
 def test_resolve(tracker: AgentPerformanceTracker) -> None:
-    """A session id given is checked; one left out is the current conversation's, or an error."""
+    """A session id given is checked; None is the current conversation's, or an error."""
     assert resolve("given") == "given"
     with tracker.conversation("a", session_id="s"):
-        assert resolve(CURRENT) == "s"
+        assert resolve(None) == "s"
         assert resolve("given") == "given"
-        with pytest.raises(ValidationError, match="session_id: is None"):
-            resolve(None)
         with pytest.raises(ValidationError, match="session_id: is empty"):
             resolve("")
-    with pytest.raises(ValidationError, match="is missing, and no conversation is current; give"):
-        resolve(CURRENT)
+    with pytest.raises(ValidationError, match="is None, and no conversation is current; pass"):
+        resolve(None)

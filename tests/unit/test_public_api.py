@@ -90,3 +90,15 @@ def test_every_setting_and_argument_is_described(name: str) -> None:
         if "Args:" in text:
             for parameter in list(inspect.signature(value).parameters)[1:]:
                 assert re.search(rf"^    {parameter}: ", text, re.MULTILINE), (member, parameter)
+
+
+@pytest.mark.parametrize("name", sorted(public_members(tracker.AgentPerformanceTracker)))
+def test_an_awaited_call_shows_the_signature_and_help_of_the_plain_one(name: str) -> None:
+    """`help` of an async tracker says the same; `observe` and `conversation` say their own."""
+    plain = getattr(tracker.AgentPerformanceTracker, name)
+    awaited = getattr(tracker.AsyncAgentPerformanceTracker, name)
+    if name in ("close", "config", "conversation", "observe"):
+        return
+    assert inspect.iscoroutinefunction(awaited)
+    assert inspect.signature(awaited) == inspect.signature(plain)
+    assert inspect.getdoc(awaited) == inspect.getdoc(plain)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from tracker import validation
 from tracker.aio.base import AsyncBaseTracker, logs, reads
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import ParamSpec, TypeVar
 
-    from tracker.aio import forms
     from tracker.config import APIConfig
     from tracker.sync.destination import Destination
 
@@ -43,15 +42,11 @@ class AsyncAgentPerformanceTracker(AsyncBaseTracker[AgentPerformanceTracker]):
 
     start_conversation = logs(AgentPerformanceTracker.start_conversation)
     resume_conversation = logs(AgentPerformanceTracker.resume_conversation)
-    log_message = cast("forms.LogMessage", logs(AgentPerformanceTracker.log_message))
-    log_user_message = cast("forms.LogUserMessage", logs(AgentPerformanceTracker.log_user_message))
-    log_agent_message = cast(
-        "forms.LogAgentMessage", logs(AgentPerformanceTracker.log_agent_message)
-    )
-    log_system_message = cast(
-        "forms.LogSystemMessage", logs(AgentPerformanceTracker.log_system_message)
-    )
-    log_tool_call = cast("forms.LogToolCall", logs(AgentPerformanceTracker.log_tool_call))
+    log_message = logs(AgentPerformanceTracker.log_message)
+    log_user_message = logs(AgentPerformanceTracker.log_user_message)
+    log_agent_message = logs(AgentPerformanceTracker.log_agent_message)
+    log_system_message = logs(AgentPerformanceTracker.log_system_message)
+    log_tool_call = logs(AgentPerformanceTracker.log_tool_call)
     end_conversation = logs(AgentPerformanceTracker.end_conversation)
     record_failed_session = logs(AgentPerformanceTracker.record_failed_session)
     record_feedback = logs(AgentPerformanceTracker.record_feedback)

@@ -6,7 +6,6 @@ import time
 from typing import TYPE_CHECKING, Any, overload
 
 from tracker import context, validation
-from tracker.context import CURRENT
 from tracker.errors import ValidationError
 from tracker.events import (
     CONVERSATION_ENDED,
@@ -41,8 +40,8 @@ class AgentPerformanceTracker(ReadingTracker):
 
     Every call is stored in the outbox before it returns, and returns the id of what it stored.
     Ids are non-empty strings of at most 256 characters; metadata is a dict that JSON can hold.
-    Inside `with tracker.conversation(...)` the session id may be left out, and what follows it is
-    given by keyword: ``tracker.log_user_message(content="Hello!")``.
+    A session id of None, the default, means the current conversation, that of the
+    `with tracker.conversation(...)` block around the call: ``log_user_message(content="Hello!")``.
 
     Raises:
         ValidationError: from any logging call, if an argument is not allowed; nothing is stored.
@@ -185,34 +184,9 @@ class AgentPerformanceTracker(ReadingTracker):
             user_id=session.user_id,
         )
 
-    @overload
     def log_message(
         self,
-        session_id: str,
-        role: str,
-        content: str,
-        *,
-        response_time_ms: float | None = ...,
-        tokens_used: int | None = ...,
-        model: str | None = ...,
-        metadata: Mapping[str, Any] | None = ...,
-    ) -> str: ...
-
-    @overload
-    def log_message(
-        self,
-        *,
-        role: str,
-        content: str,
-        response_time_ms: float | None = ...,
-        tokens_used: int | None = ...,
-        model: str | None = ...,
-        metadata: Mapping[str, Any] | None = ...,
-    ) -> str: ...
-
-    def log_message(
-        self,
-        session_id: str = CURRENT,
+        session_id: str | None = None,
         role: str | None = None,
         content: str | None = None,
         *,
@@ -224,8 +198,8 @@ class AgentPerformanceTracker(ReadingTracker):
         """Log one message and return the event's id.
 
         Args:
-            session_id: The conversation, as `start_conversation` returned it. It may be left out,
-                and the rest given by keyword, inside `conversation`'s block; so in other methods.
+            session_id: The conversation, as `start_conversation` returned it. None, the default,
+                means the current conversation, here and in the other methods.
             role: ``"user"``, ``"agent"``, ``"system"`` or ``"tool"``.
             content: The text.
             response_time_ms: Milliseconds it took to answer, 0 or more; kept with 2 decimals.
@@ -237,28 +211,9 @@ class AgentPerformanceTracker(ReadingTracker):
             session_id, role, content, metadata, tokens_used, response_time_ms, model
         )
 
-    @overload
     def log_user_message(
         self,
-        session_id: str,
-        content: str,
-        *,
-        tokens_used: int | None = ...,
-        metadata: Mapping[str, Any] | None = ...,
-    ) -> str: ...
-
-    @overload
-    def log_user_message(
-        self,
-        *,
-        content: str,
-        tokens_used: int | None = ...,
-        metadata: Mapping[str, Any] | None = ...,
-    ) -> str: ...
-
-    def log_user_message(
-        self,
-        session_id: str = CURRENT,
+        session_id: str | None = None,
         content: str | None = None,
         *,
         tokens_used: int | None = None,
@@ -267,32 +222,9 @@ class AgentPerformanceTracker(ReadingTracker):
         """Log what the user said; see `log_message`."""
         return self._log_message(session_id, "user", content, metadata, tokens_used)
 
-    @overload
     def log_agent_message(
         self,
-        session_id: str,
-        content: str,
-        response_time_ms: float | None = ...,
-        tokens_used: int | None = ...,
-        *,
-        model: str | None = ...,
-        metadata: Mapping[str, Any] | None = ...,
-    ) -> str: ...
-
-    @overload
-    def log_agent_message(
-        self,
-        *,
-        content: str,
-        response_time_ms: float | None = ...,
-        tokens_used: int | None = ...,
-        model: str | None = ...,
-        metadata: Mapping[str, Any] | None = ...,
-    ) -> str: ...
-
-    def log_agent_message(
-        self,
-        session_id: str = CURRENT,
+        session_id: str | None = None,
         content: str | None = None,
         response_time_ms: float | None = None,
         tokens_used: int | None = None,
@@ -305,19 +237,9 @@ class AgentPerformanceTracker(ReadingTracker):
             session_id, "agent", content, metadata, tokens_used, response_time_ms, model
         )
 
-    @overload
-    def log_system_message(
-        self, session_id: str, content: str, *, metadata: Mapping[str, Any] | None = ...
-    ) -> str: ...
-
-    @overload
-    def log_system_message(
-        self, *, content: str, metadata: Mapping[str, Any] | None = ...
-    ) -> str: ...
-
     def log_system_message(
         self,
-        session_id: str = CURRENT,
+        session_id: str | None = None,
         content: str | None = None,
         *,
         metadata: Mapping[str, Any] | None = None,
@@ -325,34 +247,9 @@ class AgentPerformanceTracker(ReadingTracker):
         """Log an instruction that the agent works under; see `log_message`."""
         return self._log_message(session_id, "system", content, metadata)
 
-    @overload
     def log_tool_call(
         self,
-        session_id: str,
-        name: str,
-        arguments: Any,
-        *,
-        result: Any = ...,
-        error: str | None = ...,
-        duration_ms: float | None = ...,
-        call_id: str | None = ...,
-    ) -> str: ...
-
-    @overload
-    def log_tool_call(
-        self,
-        *,
-        name: str,
-        arguments: Any,
-        result: Any = ...,
-        error: str | None = ...,
-        duration_ms: float | None = ...,
-        call_id: str | None = ...,
-    ) -> str: ...
-
-    def log_tool_call(
-        self,
-        session_id: str = CURRENT,
+        session_id: str | None = None,
         name: str | None = None,
         arguments: Any = None,
         *,
@@ -394,7 +291,7 @@ class AgentPerformanceTracker(ReadingTracker):
 
     def end_conversation(
         self,
-        session_id: str = CURRENT,
+        session_id: str | None = None,
         quality_score: float | None = None,
         *,
         outcome: str | None = None,
@@ -422,7 +319,7 @@ class AgentPerformanceTracker(ReadingTracker):
 
     def record_failed_session(
         self,
-        session_id: str = CURRENT,
+        session_id: str | None = None,
         error_message: str | None = None,
         *,
         exception: BaseException | None = None,
@@ -460,7 +357,7 @@ class AgentPerformanceTracker(ReadingTracker):
 
     def record_feedback(
         self,
-        session_id: str = CURRENT,
+        session_id: str | None = None,
         *,
         score: float | None = None,
         comment: str | None = None,
@@ -492,7 +389,7 @@ class AgentPerformanceTracker(ReadingTracker):
 
     def _log_message(
         self,
-        session_id: str,
+        session_id: str | None,
         role: object,
         content: object,
         metadata: object,
@@ -503,7 +400,7 @@ class AgentPerformanceTracker(ReadingTracker):
         now = time.monotonic()
         session = context.resolve(session_id)
         if content is None:
-            raise missing("content", session, "is None; give a str")
+            raise missing("content", session, "is None; pass the text as content=")
         data: dict[str, Any] = {
             "role": validation.check_choice("role", role, ROLES),
             "content": validation.check_text("content", content),
@@ -553,9 +450,9 @@ class AgentPerformanceTracker(ReadingTracker):
 
 
 def missing(argument: str, session_id: str, problem: str) -> ValidationError:
-    """Return the error for an argument that is missing, perhaps because it came first.
+    """Return the error for an argument that is missing.
 
-    Inside a conversation's block, what comes first is still taken for the session id.
+    Inside a conversation's block it adds that the first positional argument is the session id.
     """
     current = context.current_conversation()
     if current is not None and session_id != current.session_id:
