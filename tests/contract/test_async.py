@@ -464,8 +464,8 @@ def test_a_tool_call_neither_awaited_nor_entered_is_logged(config: MakeConfig) -
     asyncio.run(main())
     called = [event["data"] for event in destination.events if event["type"] == "tool.called"]
     assert called == [
-        {"name": "search", "arguments": {"q": "x"}, "result": 1, "duration_ms": 2.5},
         {"name": "find", "arguments": None, "result": 2},
+        {"name": "search", "arguments": {"q": "x"}, "result": 1, "duration_ms": 2.5},
     ]
 
 

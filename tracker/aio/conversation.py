@@ -94,8 +94,7 @@ class AsyncConversation(ProcessLocal, Awaited):
             duration_ms: Milliseconds it took, 0 or more; a block measures it.
             call_id: The id that the model gave the call.
         """
-        tracker = self._target()._tracker
-        call = AsyncToolCall(tracker, self.session_id, name, arguments, call_id)
+        call = AsyncToolCall(self._target(), name, arguments, call_id)
         call._calls = self._calls
         call.result = None if result is UNKNOWN else result
         call.error = error
@@ -165,7 +164,7 @@ class AsyncToolCall(BaseToolCall):
 
     Awaited, it is logged at once. As an ``async with`` block it is timed on the monotonic clock and
     logged when the block is left; an exception that escapes is logged as the call's error, and goes
-    on. One that is neither awaited nor entered is logged when it is thrown away.
+    on. One that is neither awaited nor entered is logged when the conversation's block is left.
 
     Attributes:
         result: What the tool answered: anything that JSON can hold. Set it inside the block.

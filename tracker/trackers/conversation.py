@@ -6,11 +6,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from tracker import context, validation
-from tracker.errors import TrackerError, ValidationError
+from tracker.errors import ValidationError
 from tracker.ids import new_id
 from tracker.process_local import ProcessLocal
 from tracker.trackers.capture import error_text, fitting, marker
-from tracker.trackers.reporting import behind, say_once, say_replaced
+from tracker.trackers.reporting import Boundary, behind, say_replaced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -67,6 +67,7 @@ class ActiveConversation(ProcessLocal):
         self._left = False
         self._asked = time.monotonic()
         self._outer: ActiveConversation | None = None
+        self._unlogged: set[BaseToolCall] = set()
 
     def user(
         self,
@@ -138,10 +139,11 @@ class ActiveConversation(ProcessLocal):
         duration_ms: float | None = None,
         call_id: str | None = None,
     ) -> ToolCall:
-        """Log that the agent called a tool: at once, or around the call to time it.
+        """Log a tool call: at once if its outcome is given, or in a block that times it.
 
-        With `result`, `error` or `duration_ms` the call is over and is logged at once. Without
-        them, use what is returned as a block, which logs when it is left::
+        With `result` (None included), `error` or `duration_ms` the event is stored when this
+        returns. Without them, use what is returned as a ``with`` block, which logs when it is
+        left; if it is never entered, it is logged when the conversation's block is left::
 
             c.tool("search", {"q": "x"}, result=[1, 2])
 
@@ -156,7 +158,7 @@ class ActiveConversation(ProcessLocal):
             duration_ms: Milliseconds it took, 0 or more.
             call_id: The id that the model gave the call.
         """
-        call = ToolCall(self._tracker, self.session_id, name, arguments, call_id)
+        call = ToolCall(self, name, arguments, call_id)
         if result is not UNKNOWN or error is not None or duration_ms is not None:
             call.result = None if result is UNKNOWN else result
             call.error = error
@@ -221,6 +223,9 @@ class ActiveConversation(ProcessLocal):
     def _finish(self, error: BaseException | None) -> None:
         """Log the end, or the failure, unless that was done by hand. ``with`` does that too."""
         self._left = True
+        for call in list(self._unlogged):
+            with Boundary(self._tracker, f"the call of {call._name!r}"):
+                call._record()
         with behind(error, self._tracker, f"the end of a conversation with {self.agent_id!r}"):
             if self._tracker._client.sessions.get(self.session_id).over:
                 return
@@ -285,12 +290,10 @@ class BaseToolCall(ProcessLocal):
     event_id: str | None = None
     _began: float | None = None
     _duration_ms: float | None = None
-    _open = False
 
     def __init__(
         self,
-        tracker: AgentPerformanceTracker,
-        session_id: str,
+        conversation: ActiveConversation,
         name: str,
         arguments: Any,
         call_id: str | None,
@@ -298,16 +301,17 @@ class BaseToolCall(ProcessLocal):
         self.result: Any = None
         self.error: str | None = None
         self.call_id = validation.check_optional_id("call_id", call_id)
-        self._tracker = tracker
-        self._session_id = session_id
+        self._conversation = conversation
+        self._tracker = conversation._tracker
         self._name = validation.check_id("name", name)
         # The tool may change what it is given; the event says what that was.
         self._arguments = validation.copy_json("arguments", arguments)
-        self._open = True
+        conversation._unlogged.add(self)
 
     def _begin(self) -> None:
-        if not self._open or self._began is not None:
+        if self not in self._conversation._unlogged:
             raise ValidationError("tool", "was logged or entered already; call tool() again")
+        self._conversation._unlogged.discard(self)
         self._began = time.monotonic()
 
     def _finish(self, error: BaseException | None) -> None:
@@ -326,10 +330,10 @@ class BaseToolCall(ProcessLocal):
 
     def _record(self, take: Callable[[Any], Any] = lambda value: value) -> None:
         """Log the call, with its values as `take` returns them."""
-        self._open = False
+        self._conversation._unlogged.discard(self)
         strict = take(marker) is marker
         self.event_id = self._tracker.log_tool_call(
-            self._session_id,
+            self._conversation.session_id,
             self._name,
             take(self._arguments),
             result=take(self.result),
@@ -338,16 +342,8 @@ class BaseToolCall(ProcessLocal):
             call_id=self.call_id if strict else _id(self.call_id),
         )
 
-    def __del__(self) -> None:
-        # `c.tool("ping")` as a statement looks like a call that logs, so it must not be lost.
-        if self._open and self._began is None:
-            try:
-                self._record()
-            except TrackerError as trouble:
-                say_once(self._tracker, f"the call of {self._name!r}", trouble)
-
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._name!r} of {self._session_id}>"
+        return f"<{type(self).__name__} {self._name!r} of {self._conversation.session_id}>"
 
 
 class ToolCall(BaseToolCall):
