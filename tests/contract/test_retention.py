@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tracker import APIConfig, ConfigurationError
 from tracker.events import make_event
-from tracker.outbox import clock, dead_letters, integrity, retention, uploads
+from tracker.outbox import dead_letters, integrity, retention, uploads
 from tracker.outbox.outbox import Outbox
 from tracker.outbox.uploads import DeadLetter
 
@@ -146,93 +146,54 @@ def test_a_dead_letter_that_was_sent_after_all_goes_with_the_next_full_round(
     outbox.close()
 
 
-class Clocks:
-    """The wall clock and the steady one, under a test's hand."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._wall_ns, self._steady_ms = time.time_ns(), 10**9
-        monkeypatch.setattr(time, "time_ns", lambda: self._wall_ns)
-        monkeypatch.setattr(clock, "_steady_ms", lambda: self._steady_ms)
-
-    def leap(self, days: float) -> None:
-        """Set the wall clock wrong, or right."""
-        self._wall_ns += int(days * 86_400) * 10**9
-
-    def go_on(self, days: float) -> None:
-        """Let time pass."""
-        self.leap(days)
-        self._steady_ms += int(days * 86_400_000)
-
-
-@pytest.fixture
-def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
-    return Clocks(monkeypatch)
-
-
-def deliver_watched(outbox: Outbox) -> None:
-    """Deliver as the uploader does."""
-    outbox.retention.clock_watch.look(outbox.run)
-    deliver(outbox)
-
-
-@pytest.mark.parametrize("restart", [False, True], ids=["running", "between runs"])
-@pytest.mark.parametrize("leaps", [(3_653,), (-3_653,), (-3_653, 3_653), (3_653, -3_653)])
-def test_a_leap_of_the_clock_removes_nothing_early(
-    config: MakeConfig, clocks: Clocks, leaps: tuple[int, ...], restart: bool
+@pytest.mark.parametrize("days_back", [400, 3_653, 20_000])
+def test_nothing_is_pruned_while_the_clock_is_before_the_creation_or_the_last_delivery(
+    config: MakeConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    days_back: int,
 ) -> None:
-    """After it, what was delivered stays its whole time once more, and not for ever."""
+    """Whatever the stored times say; it is logged once, and pruning resumes with the clock."""
     outbox = Outbox(config())
     log(outbox, ["tool.called"])
-    deliver_watched(outbox)
-    for leap in leaps:
-        if restart:
-            outbox.close()
-        clocks.leap(leap)
-        if restart:
-            outbox = Outbox(config())
-        log(outbox, ["tool.called"])
-        deliver_watched(outbox)
-        assert outbox.prune() == 0
-    clocks.go_on(6.9)
-    assert outbox.prune() == 0
-    clocks.go_on(0.2)
-    assert outbox.prune() > 0
-    clocks.go_on(7.1)
-    outbox.prune()
-    assert types(outbox) == []
-    outbox.close()
-
-
-def test_small_steps_are_a_leap_too(config: MakeConfig, clocks: Clocks) -> None:
-    """A clock that runs fast by minutes an hour is not believed either."""
-    outbox = Outbox(config())
-    log(outbox, ["tool.called"])
-    deliver_watched(outbox)
-    for _ in range(8 * 24 * 12):
-        clocks.leap(5 / 60 / 24)
-        outbox.retention.clock_watch.look(outbox.run)
-    assert outbox.prune() == 0
-    outbox.close()
-
-
-def test_days_switched_off_count(config: MakeConfig, clocks: Clocks) -> None:
-    """A device that runs now and then does not keep everything for ever."""
-    outbox = Outbox(config())
-    log(outbox, ["tool.called"])
-    deliver_watched(outbox)
-    outbox.close()
-    clocks.leap(8)
-    outbox = Outbox(config())
+    deliver(outbox)
+    age(outbox, 30_000)
+    right = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: right() - days_back * 86_400 * 10**9)
+    assert [outbox.prune(), outbox.prune(0)] == [0, 0]
+    assert caplog.text.count("nothing is pruned: the clock is before") == 1
+    monkeypatch.setattr(time, "time_ns", right)
     assert outbox.prune() == 1
     outbox.close()
 
 
-def test_no_retention_at_all_needs_no_clock(config: MakeConfig, clocks: Clocks) -> None:
-    """With 0 days everything delivered goes at the next round, leap or not."""
-    outbox = Outbox(config(retention_days=0))
+def test_pruning_goes_on_with_the_first_delivery_after_a_clock_that_was_ahead(
+    config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was delivered in the future counts as delivered now; no date in it blocks for ever."""
+    outbox = Outbox(config())
+    right = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: right() + 3_653 * 86_400 * 10**9)
     log(outbox, ["tool.called"])
-    deliver_watched(outbox)
-    clocks.leap(3_653)
+    deliver(outbox)
+    monkeypatch.setattr(time, "time_ns", right)
+    assert outbox.prune(0) == 0
+    log(outbox, ["tool.called"])
+    deliver(outbox)
+    assert outbox.prune() == 0
+    age(outbox, 8)
+    assert outbox.prune() == 2
+    outbox.close()
+
+
+def test_days_switched_off_count(config: MakeConfig) -> None:
+    """A device that runs now and then does not keep everything for ever."""
+    outbox = Outbox(config())
+    log(outbox, ["tool.called"])
+    deliver(outbox)
+    outbox.close()
+    age(outbox, 8)
+    outbox = Outbox(config())
     assert outbox.prune() == 1
     outbox.close()
 

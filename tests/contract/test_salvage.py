@@ -12,7 +12,7 @@ import pytest
 from tracker import canonical
 from tracker.errors import OutboxError
 from tracker.events import make_event
-from tracker.outbox import account, clock, integrity, moves, uploads
+from tracker.outbox import account, integrity, moves, uploads
 from tracker.outbox.found_rows import FoundRows
 from tracker.outbox.outbox import Outbox
 from tracker.outbox.transaction import Transaction
@@ -155,31 +155,16 @@ def _nowhere() -> str:
     raise FileNotFoundError("No usable temporary directory found")
 
 
-def test_what_is_known_of_leaps_of_the_clock_comes_over(config: MakeConfig) -> None:
-    """Or retention would remove early what was delivered before the leap."""
+def test_the_account_and_the_last_delivery_are_kept(config: MakeConfig) -> None:
+    """A salvage that loses nothing changes no figure."""
     settings = config()
     make(settings)
-    noted = clock.now_ms() - 1_000
-    change(settings.outbox_path, "INSERT INTO account VALUES (?, ?)", clock.FLOOR, noted)
     damage(settings.outbox_path)
-    with closing(Outbox(settings)) as outbox:
-        assert outbox.run(clock.delivered_since_ms) == noted
-        with outbox.reading() as connection:
-            book, state = account.read(connection), uploads.read_state(connection)
+    with closing(Outbox(settings)) as outbox, outbox.reading() as connection:
+        book, state = account.read(connection), uploads.read_state(connection)
     assert book.discarded == {}
     assert book.delivered == 5
     assert state.last_success_ms is not None
-
-
-def test_where_the_account_is_lost_delivered_events_stay_longer(config: MakeConfig) -> None:
-    """Nobody knows whether the clock leapt: they count as delivered at the salvage."""
-    settings = config()
-    make(settings)
-    change(settings.outbox_path, "DELETE FROM account")
-    began = clock.now_ms()
-    damage(settings.outbox_path)
-    with closing(Outbox(settings)) as outbox:
-        assert began <= outbox.run(clock.delivered_since_ms) <= clock.now_ms()
 
 
 def test_the_key_tells_what_it_vouches_for() -> None:

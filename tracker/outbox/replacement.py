@@ -17,7 +17,6 @@ from tracker.erasure import ERASED
 from tracker.outbox import (
     account,
     chain_key,
-    clock,
     condition,
     moves,
     salvage,
@@ -136,7 +135,6 @@ def _make(
             result.unproven = result.pending + result.delivered + result.dead
         _in_transaction(connection, key, uploads.recount)
         account.discard(connection, account.BY_DAMAGE, result.lost)
-        clock.keep_floor(connection, found.books.account)
         connection.exec_driver_sql(
             "UPDATE sync_state SET last_success_ms = ?", (found.books.last_success_ms,)
         )

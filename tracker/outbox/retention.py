@@ -6,22 +6,25 @@ behind one.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
+from tracker import log
 from tracker.clock import monotonic
 from tracker.events import COMPLIANCE_ERASED as _ERASURE
 from tracker.events import make_event
-from tracker.outbox import account, clock, erasure, removal
+from tracker.outbox import account, erasure, removal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from sqlalchemy import Connection
 
-    from tracker.outbox.clock import RunJob
     from tracker.outbox.transaction import Transaction
+
+T = TypeVar("T")
 
 CHUNK = 200
 _GIVE_BACK_SECONDS = 0.02
@@ -36,6 +39,13 @@ RETENTION_APPLIED = "retention.applied"
 _DAY_MS = 86_400_000
 _START_OVER_SECONDS = 86_400.0
 _MOST_TYPES = 1_000
+
+
+class RunJob(Protocol):
+    """Type of `Outbox.run`: runs a write job and returns its result."""
+
+    def __call__(self, job: Callable[[Transaction], T]) -> T:
+        """Run `job`."""
 
 
 def governing(patterns: Collection[str], type: str) -> str:
@@ -57,15 +67,15 @@ class Retention:
     Once a day a round begins at the start, for the few that were passed by: dead letters that were
     sent after all.
 
+    Nothing is removed while the wall clock is before the creation of the outbox or the last
+    delivery: it is wrong then, and what it stamps cannot be compared with what is stored.
+
     Args:
         days: Days that delivered events stay, by pattern.
-
-    Attributes:
-        clock_watch: Notices where the wall clock leaps, so that nothing goes before its time.
     """
 
     def __init__(self, days: Mapping[str, float]) -> None:
-        self.clock_watch = clock.ClockWatch()
+        self._said_clock_is_behind = False
         self._days = dict(days)
         self._reached: dict[tuple[str, float], int] = {}
         self._start_over_at = 0.0
@@ -80,14 +90,20 @@ class Retention:
         if monotonic() >= self._start_over_at:
             self._start_over_at = monotonic() + _START_OVER_SECONDS
             self._reached.clear()
-        self.clock_watch.look(run)
-        since_ms, now_ms = run(clock.delivered_since_ms), clock.now_ms()
+        if run(_clock_is_behind):
+            if not self._said_clock_is_behind:
+                log.warning(
+                    "nothing is pruned: the clock is before the creation of the outbox or the last "
+                    "delivery"
+                )
+            self._said_clock_is_behind = True
+            return Counter()
+        self._said_clock_is_behind = False
+        now_ms = _now_ms()
         removed: Counter[str] = Counter()
         days = {EVERY: other_days, **self._days}
         for pattern in days:
             key, before_ms = (pattern, days[pattern]), now_ms - int(days[pattern] * _DAY_MS)
-            if days[pattern] and before_ms <= since_ms:
-                continue
             after, first_passed = self._reached.get(key, 0), None
             concerns, more = _governed_by(pattern, days), True
             while more:
@@ -97,6 +113,18 @@ class Retention:
                 first_passed = pruned.passed if first_passed is None else first_passed
             self._reached[key] = after if first_passed is None else first_passed - 1
         return removed
+
+
+def _clock_is_behind(transaction: Transaction) -> bool:
+    last_known_ms = transaction.connection.exec_driver_sql(
+        "SELECT max(identity.created_at_ms, coalesce(sync_state.last_success_ms, 0)) "
+        "FROM identity, sync_state"
+    ).scalar_one()
+    return bool(_now_ms() < last_known_ms)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _governed_by(pattern: str, patterns: Collection[str]) -> Callable[[str], bool]:
@@ -141,7 +169,7 @@ def prune(
             "WHERE seq > ? ORDER BY seq LIMIT ?",
             (after, CHUNK),
         ).all()
-        now = clock.now_ms()
+        now = _now_ms()
         old: list[tuple[int, str, str]] = []
         reached, more = after, len(rows) == CHUNK
         early: list[int] = []

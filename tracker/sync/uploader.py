@@ -266,7 +266,6 @@ class Uploader:
     def _record_received(self) -> None:
         """Record what was received; it must not be asked for again because the disk failed."""
         while self._received:
-            self._outbox.retention.clock_watch.look(self._outbox.run)
             self._outbox.run(uploads.settle(*self._received[0]))
             del self._received[0]
 
