@@ -27,6 +27,7 @@ from tracker.errors import (
 from tracker.events import AgentStatus
 from tracker.health import Health
 from tracker.log_handler import TrackerHandler
+from tracker.sync.destination import Delivery, Destination, Outcome, Rejection, Upload
 from tracker.sync.flush import FlushResult
 from tracker.trackers.compliance import ComplianceTracker
 from tracker.trackers.conversation import ActiveConversation, ToolCall
@@ -72,6 +73,8 @@ __all__ = [
     "ComplianceTracker",
     "ConfigurationError",
     "Conversation",
+    "Delivery",
+    "Destination",
     "ErasureResult",
     "FlushResult",
     "Health",
@@ -85,7 +88,9 @@ __all__ = [
     "OutboxDamagedError",
     "OutboxError",
     "OutboxFullError",
+    "Outcome",
     "Problem",
+    "Rejection",
     "ResponseTime",
     "SchemaVersionError",
     "SecurityTracker",
@@ -95,6 +100,7 @@ __all__ = [
     "TrackerError",
     "TrackerHandler",
     "UnclosedSession",
+    "Upload",
     "ValidationError",
     "__version__",
     "bind",

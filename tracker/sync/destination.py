@@ -1,4 +1,4 @@
-"""Where events go: the seam between the sync worker and HTTP."""
+"""Where events go: the interface between the sync worker and whatever takes the batches."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Upload:
-    """Events to send, in ascending seq: their ids and, in the same order, their JSON.
+    """A batch of events to send, in ascending seq: their ids and, in the same order, their JSON.
 
     Attributes:
         event_ids: The ids.
-        events: The events, encoded.
-        following: Returns what will be sent after this one if all goes well, or None. A
-            destination may call it once, while it waits for the answer, and make that ready.
+        events: The events, each encoded as a JSON object.
+        following: Returns the batch that will be sent next if this one is delivered, or None. A
+            destination may call it once, while it waits for the answer, to prepare that batch.
     """
 
     event_ids: Sequence[str]
@@ -28,7 +28,13 @@ class Upload:
 
 @dataclass(frozen=True)
 class Rejection:
-    """One event that the server will never take, in the server's words."""
+    """An event that the server will never accept. It becomes a dead letter.
+
+    Attributes:
+        event_id: The event's id.
+        code: The server's error code.
+        message: The reason, in the server's words.
+    """
 
     event_id: str
     code: str
@@ -39,33 +45,36 @@ class Outcome(enum.Enum):
     """What an answer means for the events that were sent."""
 
     DELIVERED = "delivered"
-    """A valid receipt: all stored but for those it rejects."""
+    """All events are stored, except those listed in `Delivery.rejected`."""
     INVALID = "invalid"
-    """The server cannot take this batch because of something in it."""
+    """The server cannot accept this batch because of something in it."""
     TOO_LARGE = "too large"
     """The batch has too many bytes for the server."""
     REFUSED = "refused"
     """The server refuses the API key."""
     TIMED_OUT = "timed out"
-    """No complete answer in time; the server may have stored the events."""
+    """No complete answer arrived in time; the server may have stored the events."""
     UNAVAILABLE = "unavailable"
-    """No answer, or one that asks to come back later."""
+    """There was no answer, or one that asks the client to retry later."""
     STALE = "stale"
-    """A kept connection was closed before any byte of an answer; a fresh one is to be tried."""
+    """A kept-alive connection was closed before any byte of the answer; retry on a new one."""
     UNEXPECTED = "unexpected"
-    """An answer that the protocol does not know; somebody else may be speaking."""
+    """The answer does not follow the protocol; it may not come from a collector."""
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """What came of sending one batch.
+    """The result of sending one batch.
+
+    Only `Outcome.DELIVERED` marks events as delivered, so return it only once the other side has
+    stored them. After any other outcome the same events are sent again.
 
     Attributes:
-        outcome: What it means.
-        cause: One line for people: what was answered or went wrong. Never holds the API key.
+        outcome: What the answer means for the events.
+        cause: One line that says what was answered or what failed. Must not contain the API key.
         code: The server's error code, if it gave one.
         rejected: Events of a delivered batch that the server rejected.
-        retry_after: Seconds that the server asks to wait at least, or None.
+        retry_after: Seconds to wait before the next attempt, as asked by the server, or None.
     """
 
     outcome: Outcome
@@ -76,10 +85,38 @@ class Delivery:
 
 
 class Destination(Protocol):
-    """Takes batches. Used by one thread, the sync worker's, from first call to `close`."""
+    r"""Interface of an object that takes batches in place of the collector.
+
+    Pass a function that makes one as the ``destination`` argument of any tracker. All its methods
+    are called by one thread, the sync worker's::
+
+        class FileDestination:
+            def __init__(self, path: str) -> None:
+                self._file = open(path, "ab")
+
+            def send(self, upload: Upload) -> Delivery:
+                self._file.writelines(event + b"\n" for event in upload.events)
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                return Delivery(Outcome.DELIVERED)
+
+            def close(self) -> None:
+                self._file.close()
+
+
+        tracker = AgentPerformanceTracker(destination=lambda: FileDestination("events.jsonl"))
+
+    The same event can be sent more than once, for instance after a crash; its id stays the same.
+    """
 
     def send(self, upload: Upload) -> Delivery:
-        """Send one batch and tell what came of it. Trouble is an outcome, not an exception."""
+        """Send one batch and return the result.
+
+        Report a failure as an outcome. An exception is logged and counts as `UNAVAILABLE`.
+
+        Args:
+            upload: The batch.
+        """
 
     def close(self) -> None:
-        """Give connections back."""
+        """Release connections and files. No batch is sent afterwards."""
