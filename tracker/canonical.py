@@ -9,7 +9,7 @@ import math
 from json import encoder as _json
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tracker.forks import in_child
+from tracker.forks import Stage, in_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -70,7 +70,7 @@ def _hash_without_locks() -> None:
     _sha256 = _own_sha256
 
 
-in_child(_hash_without_locks)
+in_child(Stage.HASHES, _hash_without_locks)
 
 GENESIS = "0" * 64
 """The chain value that stands before an outbox's first event."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
-import os
 import sys
 import threading
 import weakref
@@ -370,7 +369,6 @@ def _after_fork_in_child() -> None:
     _registry_lock = threading.RLock()
     _paused.clear()
     _resting.clear()
-    log.renew_lock()
     for client in _living:
         client.outbox.close_inherited()
         client.outbox.restart_in_child()
@@ -379,9 +377,5 @@ def _after_fork_in_child() -> None:
     _living.intersection_update(_registry.values())  # the others are the parent's to end
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork,
-        after_in_parent=_after_fork_in_parent,
-    )
-forks.in_child(_after_fork_in_child)
+forks.around(_before_fork, _after_fork_in_parent)
+forks.in_child(forks.Stage.CLIENTS, _after_fork_in_child)

@@ -1,11 +1,13 @@
-"""Beginning again in a forked child, whichever way it was forked.
+"""What happens around a fork, and the new start in a child, however it was forked.
 
-`os.fork` calls the hooks of Python; a fork by a program around the interpreter, as uWSGI's into its
-workers, may call none. So whoever is called asks whether this is still the process that it was.
+`os.fork` calls Python's hooks; a fork by the program around the interpreter, such as uWSGI's into
+its workers, may call none. So every entry point calls `check`, which notices that the process is a
+child that has not started anew.
 """
 
 from __future__ import annotations
 
+import enum
 import os
 from threading import get_ident
 from typing import TYPE_CHECKING
@@ -17,51 +19,79 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 0.001
 
+
+class Stage(enum.IntEnum):
+    """The hooks in a forked child, in the order in which they run."""
+
+    HASHES = enum.auto()
+    """Digests are computed without OpenSSL, whose locks the parent may have held."""
+    IDS = enum.auto()
+    """The source of ids gets a new lock."""
+    LOG = enum.auto()
+    """The log gets a new lock."""
+    OPEN_FILES = enum.auto()
+    """The table of open outboxes gets a new lock."""
+    HELD_FILES = enum.auto()
+    """Descriptors that the parent locked are closed."""
+    CLIENTS = enum.auto()
+    """Connections of the parent are closed; outboxes, workers and sessions start again."""
+    AGENTS = enum.auto()
+    """What is known of agents gets a new lock."""
+    CALLS = enum.auto()
+    """Awaited calls get new threads."""
+
+
 _pid = os.getpid()
-_beginning = False
-_hooks: list[Callable[[], None]] = []
-_beginners: dict[int, int] = {}
-"""Which thread begins again in the process of this id. No lock, for one may be held by a thread
-that only the parent has."""
+_running_hooks = False
+_hooks: dict[Stage, Callable[[], None]] = {}
+_restarters: dict[int, int] = {}
+"""The thread that restarts the process of a given id. Not a lock, since one may be held by a thread
+that exists only in the parent."""
 
 
-def in_child(hook: Callable[[], None]) -> None:
-    """Have `hook` called in every forked child, before anything else of this package is."""
-    _hooks.append(hook)
+def in_child(stage: Stage, hook: Callable[[], None]) -> None:
+    """Have `hook` called in every forked child, at its stage and before any other call."""
+    _hooks[stage] = hook
+
+
+def around(before: Callable[[], None], after_in_parent: Callable[[], None]) -> None:
+    """Have the functions called in the parent, before and after each fork that calls hooks."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=before, after_in_parent=after_in_parent)
 
 
 def check() -> None:
-    """Begin again if this is a forked child whose fork called no hook.
+    """Run the hooks if this is a forked child in which no fork has called them.
 
-    Takes some 0.2 µs, or 0.5 µs where calls of the system are watched, as in some containers.
+    Takes some 0.2 µs, or 0.5 µs where system calls are traced, as in some containers.
     """
     if os.getpid() != _pid:
-        _begin_unasked()
+        _restart_unasked()
 
 
-def _begin_unasked() -> None:
+def _restart_unasked() -> None:
     pid, me = os.getpid(), get_ident()
     while _pid != pid:
-        beginner = _beginners.setdefault(pid, me)
-        if beginner != me:
+        restarter = _restarters.setdefault(pid, me)
+        if restarter != me:
             sleep(_POLL_SECONDS)
-        elif _pid != pid and not _beginning:
-            _begin_again()
+        elif _pid != pid and not _running_hooks:
+            _restart()
         else:
             return  # called by a hook
 
 
-def _begin_again() -> None:
-    global _pid, _beginning
-    _beginning = True
+def _restart() -> None:
+    global _pid, _running_hooks
+    _running_hooks = True
     try:
-        for hook in _hooks:
-            hook()
+        for stage in sorted(_hooks):
+            _hooks[stage]()
         _pid = os.getpid()
     finally:
-        _beginning = False
-        _beginners.clear()
+        _running_hooks = False
+        _restarters.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_again)
+    os.register_at_fork(after_in_child=_restart)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import uuid
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from tracker import log, ownership
 from tracker.errors import ConfigurationError
+from tracker.whole_file import whole_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,18 +47,6 @@ def load_or_create(folder: Path) -> str:
 
 
 def _create(path: Path) -> None:
-    draft = path.with_name(f"{FILE_NAME}.{uuid.uuid4().hex}")
-    try:
-        descriptor = ownership.create(draft, like=draft)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(f"{uuid.uuid4()}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(draft, path)  # unlike a rename, this never replaces another process's id
-        except FileExistsError:
-            return
-        except OSError:  # FAT and some network file systems have no hard links
-            draft.rename(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    # Another process may be first: its id is used then.
+    with suppress(FileExistsError), whole_file(path, like=path) as file:
+        file.write(f"{uuid.uuid4()}\n".encode())

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 
-from tracker.forks import check, in_child
+from tracker.forks import Stage, check, in_child
 
 # RFC 9562, section 5.7: 48 bits of Unix milliseconds, 4 of version, 12 of "rand_a",
 # 2 of variant, 62 of "rand_b". Section 6.2, method 1: rand_a serves as a counter.
@@ -53,4 +53,4 @@ def _renew_lock_after_fork() -> None:
     _process_ids._lock = threading.RLock()
 
 
-in_child(_renew_lock_after_fork)
+in_child(Stage.IDS, _renew_lock_after_fork)

@@ -15,6 +15,7 @@ import threading
 import traceback
 from typing import Any
 
+from tracker import forks
 from tracker.errors import readable
 from tracker.redaction.lines import clean
 from tracker.redaction.uncut import Uncut
@@ -41,8 +42,7 @@ def error(message: str, *arguments: Any, exc_info: bool = False) -> None:
     _write(logging.ERROR, message, *arguments, exc_info=exc_info)
 
 
-def renew_lock() -> None:
-    """Take a new lock in a forked child."""
+def _renew_lock_after_fork() -> None:
     global lock
     lock = threading.RLock()
 
@@ -61,3 +61,6 @@ def _write(level: int, message: str, *arguments: Any, exc_info: bool = False) ->
 def _text(value: object) -> str:
     # A text that is still to be cut has to stay one.
     return value if isinstance(value, Uncut) else readable(value)
+
+
+forks.in_child(forks.Stage.LOG, _renew_lock_after_fork)

@@ -24,7 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 from tracker import validation
 from tracker.errors import TrackerClosedError, ValidationError
-from tracker.trackers.capture import capture, error_text, share, type_name
+from tracker.once import Once
+from tracker.trackers.capture import capture, share, type_name
+from tracker.trackers.reporting import error_text
 
 if TYPE_CHECKING:
     from tracker.trackers.base import BaseTracker
@@ -72,7 +74,7 @@ class TrackerHandler(logging.Handler):
         super().__init__(level)
         self._tracker = tracker
         self._thread = threading.local()
-        self._said_closed = False
+        self._closed_logged = Once()
 
     def handle(self, record: logging.LogRecord) -> Any:
         """Make an event of `record`, unless a filter or its origin says no.
@@ -94,8 +96,7 @@ class TrackerHandler(logging.Handler):
         try:
             self._record(record)
         except TrackerClosedError:
-            if not self._said_closed:
-                self._said_closed = True
+            if self._closed_logged.is_new():
                 self.handleError(record)
         except Exception:  # noqa: BLE001 - what logging handlers do: a log call must not fail
             self.handleError(record)

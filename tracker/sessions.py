@@ -16,6 +16,7 @@ from tracker.events import (
     CONVERSATION_RESUMED,
     CONVERSATION_STARTED,
 )
+from tracker.once import Once
 
 if TYPE_CHECKING:
     from tracker.outbox.outbox import Outbox
@@ -39,7 +40,6 @@ class Session:
     over: bool = False
     started: float | None = None
     """On the monotonic clock; None if it was not started by this process."""
-    warned: bool = False
 
 
 class Sessions:
@@ -53,6 +53,7 @@ class Sessions:
         self._outbox = outbox
         self._sessions: OrderedDict[str, Session] = OrderedDict()
         self._lock = threading.RLock()
+        self._logged = Once(most=_MOST)
 
     def start(self, session_id: str, agent_id: str, user_id: str | None) -> None:
         """Remember a conversation that starts now."""
@@ -67,8 +68,7 @@ class Sessions:
     def use(self, session_id: str) -> Session:
         """Return the conversation, warning once if it is over or unknown."""
         session = self.get(session_id)
-        if (session.over or not session.known) and not session.warned:
-            session.warned = True
+        if (session.over or not session.known) and self._logged.is_new(session_id):
             log.warning(
                 "session %r %s; what is logged to it is stored all the same",
                 session_id,

@@ -17,11 +17,11 @@ import pytest
 
 from tests.support.cli import process
 from tests.support.collector import EventChain
-from tracker.cli import demo_checks
-from tracker.cli.demo_checks import Acknowledged, Check, Evidence, StoredEvent
-from tracker.cli.demo_processes import Children, DemoError
 from tracker.collector import integrity as collector_integrity
 from tracker.collector.integrity import IntegrityRow
+from tracker.demo import checks
+from tracker.demo.checks import Acknowledged, Check, Evidence, StoredEvent
+from tracker.demo.processes import Children, DemoError
 from tracker.outbox.account import Account
 from tracker.outbox.integrity import IntegrityReport
 from tracker.outbox.links import Problem
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-c", "from tracker.cli.demo import demo; demo()"]
+COMMAND = [sys.executable, "-c", "from tracker.demo.command import demo; demo()"]
 
 # The collector loses one event after it said that it has it.
 _LOSING = """
-from tracker.cli import demo, demo_processes
-whole = demo_processes.Collector.events
-demo_processes.Collector.events = lambda self: whole(self)[:-1]
-demo.demo()
+from tracker.demo import command, processes
+whole = processes.Collector.events
+processes.Collector.events = lambda self: whole(self)[:-1]
+command.demo()
 """
 LOSING = [sys.executable, "-c", _LOSING]
 
@@ -46,7 +46,7 @@ _BARE = """
 import importlib.util
 found = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *more: None if name == "fastapi" else found(name, *more)
-from tracker.cli.demo import demo
+from tracker.demo.command import demo
 demo()
 """
 BARE = [sys.executable, "-c", _BARE]
@@ -180,7 +180,7 @@ def test_an_interrupted_demo_leaves_nothing(tmp_path: Path, number: signal.Signa
 def test_a_process_that_dies_is_quoted(tmp_path: Path) -> None:
     """When the agent ends by itself, the error has its exit code and stderr."""
     with Children(tmp_path) as children:
-        agent = children.start("agent", "tracker.cli.demo_agent")
+        agent = children.start("agent", "tracker.demo.agent")
         with pytest.raises(DemoError, match=r"agent ended by itself with exit code 2(.|\n)*--outb"):
             agent.line()
 
@@ -199,7 +199,7 @@ def test_a_torn_line_of_the_record_is_cut_off(tmp_path: Path) -> None:
     whole = b'{"call": "log_message", "returned": "a"}\n'
     for kept in (b"", whole):
         record.write_bytes(kept + b'{"call": "log_m')
-        assert len(demo_checks.read_record(record)) == bool(kept)
+        assert len(checks.read_record(record)) == bool(kept)
         assert record.read_bytes() == kept
 
 
@@ -243,9 +243,9 @@ def rejudged(evidence: Evidence, received: Sequence[Mapping[str, Any]]) -> Evide
 
 def test_sound_evidence_passes() -> None:
     """Without damage, every check holds."""
-    checks = demo_checks.check_all(sound_evidence())
-    assert len(checks) == 7
-    assert [check for check in checks if not check.held] == []
+    done = checks.check_all(sound_evidence())
+    assert len(done) == 7
+    assert [check for check in done if not check.held] == []
 
 
 def one_missing(good: Evidence) -> Evidence:
@@ -366,7 +366,7 @@ def discarded(good: Evidence) -> Evidence:
 )
 def test_damage_is_found(damage: Callable[[Evidence], Evidence], failing: set[str]) -> None:
     """Each kind of damage fails the checks that speak of it, and no other."""
-    failed = [check for check in demo_checks.check_all(damage(sound_evidence())) if not check.held]
+    failed = [check for check in checks.check_all(damage(sound_evidence())) if not check.held]
     words = {word for word in WORDS for check in failed if word in check.claim}
     assert words == failing
     assert len(failed) == len(failing)
@@ -380,7 +380,7 @@ def test_a_call_cut_off_by_the_kill_is_no_failure() -> None:
     """One event whose call never returned may be there: it was on disk before SIGKILL came."""
     good = sound_evidence()
     evidence = dataclasses.replace(good, acknowledged=good.acknowledged[:-1])
-    once: Check = demo_checks.check_all(evidence)[0]
+    once: Check = checks.check_all(evidence)[0]
     assert once.held
     assert once.figures == "4 of 4; and 1 whose call was cut off"
 
@@ -388,7 +388,7 @@ def test_a_call_cut_off_by_the_kill_is_no_failure() -> None:
 def test_what_the_kill_lost_is_found() -> None:
     """An acknowledged event that the outbox lacks fails the check right after the kill."""
     good = sound_evidence()
-    assert demo_checks.kept(good.acknowledged, good.stored).held
+    assert checks.kept(good.acknowledged, good.stored).held
     for stored in (good.stored[1:], good.stored[:-1], [*good.stored, good.stored[1]]):
-        assert not demo_checks.kept(good.acknowledged, stored).held
-    assert not demo_checks.kept([], good.stored).held
+        assert not checks.kept(good.acknowledged, stored).held
+    assert not checks.kept([], good.stored).held

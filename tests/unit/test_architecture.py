@@ -107,7 +107,7 @@ def test_some_libraries_have_one_door() -> None:
     """Alembic is slow to import; the web framework is the collector's; requests is HTTP's."""
     assert importers("alembic") == {"tracker.outbox.schema"}
     clients = importers("requests", "urllib3")
-    assert clients - within(clients, "tracker.cli") == {
+    assert clients - within(clients, "tracker.cli", "tracker.demo") == {
         "tracker.sync.http",
         "tracker.sync.transport",
     }
@@ -129,7 +129,7 @@ def test_what_waits_goes_by_a_clock_that_no_test_can_freeze() -> None:
         )
     }
     measuring = ("tracker.trackers", "tracker.sessions")
-    demo = {name for name in frozen if name.startswith("tracker.cli.demo")}
+    demo = {name for name in frozen if name.startswith("tracker.demo.")}
     assert frozen - within(frozen, *measuring) - demo == set()
 
 
@@ -143,7 +143,7 @@ def test_only_config_reads_the_environment() -> None:
             for node in ast.walk(ast.parse(path.read_text()))
         )
     }
-    programs = ("tracker.collector", "tracker.cli")
+    programs = ("tracker.collector", "tracker.cli", "tracker.demo")
     assert readers - within(readers, *programs) == {"tracker.config"}
 
 

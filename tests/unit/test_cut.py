@@ -10,7 +10,8 @@ import pytest
 from tests.support.stored import stored
 from tracker.redaction.uncut import ROOM, Uncut, cut
 from tracker.sync.receipts import one_line
-from tracker.trackers.capture import capture, error_text
+from tracker.trackers.capture import capture
+from tracker.trackers.reporting import error_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable

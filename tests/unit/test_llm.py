@@ -38,7 +38,7 @@ def _fresh() -> Iterator[None]:
     """Forget whether the price list is installed, and what was said of it."""
     yield
     llm._price_list.cache_clear()
-    llm._say_once.cache_clear()
+    llm._logged.forget()
 
 
 @pytest.fixture

@@ -253,4 +253,4 @@ def _register() -> None:
     atexit.register(_drain_all)
 
 
-forks.in_child(_restart_all)
+forks.in_child(forks.Stage.CALLS, _restart_all)

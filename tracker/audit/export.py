@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from tracker import canonical, ownership
+from tracker import canonical
 from tracker._version import __version__
 from tracker.audit import lines
 from tracker.audit.lines import Manifest, Seal
 from tracker.errors import ValidationError
 from tracker.outbox import chain_key, integrity, owner
+from tracker.whole_file import whole_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import os
 
     from sqlalchemy import Connection
 
@@ -46,8 +44,12 @@ def export(
     """
     connection.exec_driver_sql("BEGIN")
     try:
-        with _new_file(Path(path)) as file:
+        with whole_file(Path(path)) as file:
             manifest = _Export(connection, file, Seal(key)).write(since_ms, until_ms)
+    except FileExistsError:
+        raise ValidationError(
+            "path", f"is {str(path)!r}, where something is already; give the path of a new file"
+        ) from None
     except OSError as error:
         raise ValidationError(
             "path", f"is {str(path)!r}, which cannot be written: {error.strerror}"
@@ -155,47 +157,3 @@ def _event_line(columns: list[Any], place: dict[str, Any]) -> bytes:
         return f"{envelope[:-1]},{canonical.encode(place)[1:]}\n".encode()
     except (TypeError, ValueError, RecursionError):
         return lines.encode({**place, "damaged": repr(columns)})
-
-
-@contextlib.contextmanager
-def _new_file(path: Path) -> Iterator[IO[bytes]]:
-    """Lend a file that comes to stand at `path`, mode 0600, whole or not at all.
-
-    Raises:
-        ValidationError: if something is there already, also if it came there meanwhile.
-    """
-    _refuse_existing(path)
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = ownership.create(unfinished)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(unfinished, path)  # unlike a rename it replaces nothing
-        except FileExistsError:
-            _refuse_existing(path)
-            raise
-        except OSError:  # a file system without hard links, as FAT
-            _refuse_existing(path)
-            unfinished.rename(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
-def _refuse_existing(path: Path) -> None:
-    if os.path.lexists(path):
-        raise ValidationError(
-            "path", f"is {str(path)!r}, where something is already; give the path of a new file"
-        )
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new name in the folder survive power loss."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -14,9 +14,9 @@ import click
 from tracker.cli.command import Command, Place, extra
 from tracker.cli.context import existing
 from tracker.cli.events import as_dict, filter_options, read
-from tracker.cli.new_file import new_file
 from tracker.cli.output import events as number_of_events
 from tracker.cli.output import printable, to_json
+from tracker.whole_file import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -97,8 +97,14 @@ def export(
         write(found, sys.stdout.buffer)
         sys.stdout.buffer.flush()
         return
-    with new_file(output, force=force) as file:
-        written = write(found, file)
+    like = output if output.exists() else None
+    try:
+        with whole_file(output, replace=force, like=like) as file:
+            written = write(found, file)
+    except FileExistsError:
+        raise click.ClickException(
+            f"{output} exists; give another name, or --force to replace it"
+        ) from None
     click.echo(f"{number_of_events(written)} written to {output}")
 
 

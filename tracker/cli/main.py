@@ -33,7 +33,7 @@ _LAZY = {
     "backup": "tracker.cli.backup:backup",
     "restore": "tracker.cli.backup:restore",
     "path": "tracker.cli.maintenance:path",
-    "demo": "tracker.cli.demo:demo",
+    "demo": "tracker.demo.command:demo",
 }
 
 

@@ -412,4 +412,4 @@ def _forget_after_fork() -> None:
     _held.clear()
 
 
-forks.in_child(_forget_after_fork)
+forks.in_child(forks.Stage.HELD_FILES, _forget_after_fork)

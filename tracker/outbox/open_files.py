@@ -66,4 +66,4 @@ def _renew_lock_after_fork() -> None:
     _lock = threading.RLock()
 
 
-forks.in_child(_renew_lock_after_fork)
+forks.in_child(forks.Stage.OPEN_FILES, _renew_lock_after_fork)

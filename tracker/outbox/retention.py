@@ -15,6 +15,7 @@ from tracker import log
 from tracker.clock import monotonic
 from tracker.events import COMPLIANCE_ERASED as _ERASURE
 from tracker.events import make_event
+from tracker.once import Once
 from tracker.outbox import account, erasure, removal
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Retention:
     """
 
     def __init__(self, days: Mapping[str, float]) -> None:
-        self._said_clock_is_behind = False
+        self._logged = Once()
         self._days = dict(days)
         self._reached: dict[tuple[str, float], int] = {}
         self._start_over_at = 0.0
@@ -91,14 +92,13 @@ class Retention:
             self._start_over_at = monotonic() + _START_OVER_SECONDS
             self._reached.clear()
         if run(_clock_is_behind):
-            if not self._said_clock_is_behind:
+            if self._logged.is_new("clock"):
                 log.warning(
                     "nothing is pruned: the clock is before the creation of the outbox or the last "
                     "delivery"
                 )
-            self._said_clock_is_behind = True
             return Counter()
-        self._said_clock_is_behind = False
+        self._logged.forget()
         now_ms = _now_ms()
         removed: Counter[str] = Counter()
         days = {EVERY: other_days, **self._days}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracker import log
 from tracker.events import VOCABULARY
+from tracker.once import Once
 from tracker.redaction import assigned, secrets
 from tracker.redaction.capture import without_content
 from tracker.redaction.names import KINDS, NUMERIC, Names, is_secret, mask_named
@@ -56,7 +57,7 @@ class Redactor:
             self._labels.append(("pii", personal.GATES))
         self._custom = tuple(config.redactors)
         self._capture = config.capture_content
-        self._said: dict[int, object] = {}
+        self._failures_logged = Once()
         # Whatever `redaction` says: the README promises that the key is stored nowhere.
         self._own = know(config.api_key, config.chain_key)
         self._names: Names | None = None
@@ -104,8 +105,7 @@ class Redactor:
 
     def _complain(self, index: int, error: Exception | None) -> None:
         """Say once per redactor that it failed; never what it said, for that may hold the text."""
-        mine = object()
-        if self._said.setdefault(index, mine) is mine:  # of several threads, one is first
+        if self._failures_logged.is_new(index):
             what = "returned no text" if error is None else f"raised {type(error).__name__}"
             log.error(
                 "redactor %d of APIConfig.redactors %s; what it fails on is stored as %r",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tracker import log
+from tracker.once import Once
 from tracker.sync.destination import Delivery, Outcome
 from tracker.sync.receipts import one_line
 
@@ -25,7 +26,7 @@ class MadeDestination:
         self._make = make
         self._made: Destination | None = None
         self._problem = ""
-        self._told = ""
+        self._logged = Once(most=1)
 
     def prepare(self) -> None:
         """Make the destination, unless it is there."""
@@ -52,8 +53,6 @@ class MadeDestination:
     def _tell(self, what: str, error: Exception) -> str:
         """Return one line; the traceback of what may be a bug is logged, once in a row."""
         told = f"{what}: {type(error).__name__}: {one_line(error)}"
-        if told != self._told:
-            self._told = told
-            if not isinstance(error, OSError):
-                log.error("%s", told, exc_info=True)
+        if self._logged.is_new(told) and not isinstance(error, OSError):
+            log.error("%s", told, exc_info=True)
         return told

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tracker import log
 from tracker.clock import monotonic
 from tracker.errors import OutboxError, OutboxFullError
+from tracker.once import Once
 from tracker.outbox import account, uploads
 from tracker.outbox.ballast import is_disk_full
 from tracker.outbox.uploads import Batch, DeadLetter
@@ -93,7 +94,7 @@ class Uploader:
         self._prune_at = clock() + _FIRST_PRUNE_SECONDS
         self._trouble: str | None = None
         self._trouble_said = False
-        self._said: dict[str, float] = {}
+        self._logged = Once(seconds=_SAY_AGAIN_SECONDS, clock=clock)
         self._ahead: _Upcoming | None = None
         self._received: list[_Received] = []
         self._stale = False  # the last request met a connection that the server had closed
@@ -275,7 +276,9 @@ class Uploader:
         trouble = f"{delivery.outcome.value} {delivery.code}"
         if trouble != self._trouble:  # the same trouble is said once, not at every attempt
             self._trouble = trouble
-            say = log.warning if self._is_news(trouble) else log.info
+            is_new = self._logged.is_new(trouble)
+            self._trouble_said = self._trouble_said or is_new
+            say = log.warning if is_new else log.info
             say("events wait in the outbox, uploading fails and is tried again: %s", delivery.cause)
         now = time.time_ns() // 1_000_000
         state = uploads.write_state(
@@ -293,16 +296,6 @@ class Uploader:
         # A refused key is another matter than a busy server: a new one may be tried at once.
         patience = delivery.retry_after is not None and delivery.outcome is not Outcome.REFUSED
         return Pause(seconds, skippable=not patience)
-
-    def _is_news(self, trouble: str) -> bool:
-        """Tell whether a trouble is to be said: it was not for `_SAY_AGAIN_SECONDS`."""
-        now = self._clock()
-        self._said = {each: at for each, at in self._said.items() if now - at < _SAY_AGAIN_SECONDS}
-        news = trouble not in self._said
-        if news:
-            self._said[trouble] = now
-            self._trouble_said = True
-        return news
 
     def _prune_if_due(self) -> None:
         if self._clock() >= self._prune_at:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tracker import log
 from tracker.clock import monotonic
 from tracker.errors import OutboxError
+from tracker.once import Once
 from tracker.outbox import uploads
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Worker:
         self._hurry = False  # cut the pause short
         self._renew = False  # make the destination anew
         self._flush_requests: int | None = None
-        self._trouble: str | None = None
+        self._logged = Once(most=1)
 
     @property
     def failures(self) -> int:
@@ -184,7 +185,7 @@ class Worker:
             self.elected = True
             self._news = False
             pause = uploader.step()
-            self._trouble = None
+            self._logged.forget()
         except OutboxError as error:
             self._say_once(str(error), traceback=False)
             return Pause(POLL_SECONDS)
@@ -213,8 +214,7 @@ class Worker:
             return self._uploader
 
     def _say_once(self, trouble: str, *, traceback: bool) -> None:
-        if trouble != self._trouble:
-            self._trouble = trouble
+        if self._logged.is_new(trouble):
             log.error("the sync thread goes on after trouble: %s", trouble, exc_info=traceback)
 
     def _wait(self, pause: Pause) -> None:

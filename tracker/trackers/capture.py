@@ -36,9 +36,6 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-MAX_ERROR_TEXT = 10_000
-"""Characters kept of what an exception says."""
-
 _MAX_REPR = 1_000
 _MAX_KEY = 1_000
 _MAX_BYTES = 200
@@ -93,24 +90,6 @@ def marker(value: object) -> str:
 def type_name(value: object) -> str:
     """Return the name of a value's class as text that can be stored."""
     return readable(_name_of(type(value))[:_MAX_TYPE_NAME])
-
-
-def error_text(
-    error: BaseException, characters: int = MAX_ERROR_TEXT, *, with_type: bool = False
-) -> str:
-    """Return what an exception says as text that can be stored.
-
-    Where it is too long it is cut, when it is masked.
-    """
-    try:
-        text = str.__str__(str(error))
-    except BaseException as trouble:
-        if is_interrupt(trouble):
-            raise
-        text = f"[no text: {type_name(trouble)} in its __str__]"
-    if with_type:
-        text = f"{type_name(error)}: {text}"
-    return cut(text, min(characters, MAX_ERROR_TEXT))
 
 
 def readable(text: str) -> str:

@@ -9,8 +9,8 @@ from tracker import context, validation
 from tracker.errors import ValidationError
 from tracker.ids import new_id
 from tracker.process_local import ProcessLocal
-from tracker.trackers.capture import error_text, fitting, marker
-from tracker.trackers.reporting import Boundary, behind, say_replaced
+from tracker.trackers.capture import fitting, marker
+from tracker.trackers.reporting import Boundary, behind, error_text, say_replaced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

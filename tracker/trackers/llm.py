@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracker import log, queries, validation
 from tracker.events import LLM_USED
+from tracker.once import Once
 from tracker.trackers.base import BaseTracker
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from tracker.queries.usage import LLMUsage
+
+_logged = Once(most=100)
 
 
 class LLMTracker(BaseTracker):
@@ -216,6 +219,6 @@ def _unknown(provider: str, model: str) -> _Price:
     return _Price()
 
 
-@functools.lru_cache(maxsize=100)
 def _say_once(said: str) -> None:
-    log.warning("%s", said)
+    if _logged.is_new(said):
+        log.warning("%s", said)

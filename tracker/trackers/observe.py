@@ -41,12 +41,11 @@ from tracker.ids import new_id
 from tracker.trackers.capture import (
     Capture,
     capture,
-    error_text,
     readable,
     share,
     type_name,
 )
-from tracker.trackers.reporting import Boundary
+from tracker.trackers.reporting import Boundary, error_text
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator

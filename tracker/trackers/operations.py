@@ -275,7 +275,7 @@ def _forget_after_fork() -> None:
         memory.forget()
 
 
-forks.in_child(_forget_after_fork)
+forks.in_child(forks.Stage.AGENTS, _forget_after_fork)
 
 
 def _check_words(argument: str, value: object) -> list[str]:

@@ -18,10 +18,11 @@ from tracker.events import (
 )
 from tracker.ids import new_id
 from tracker.redaction.uncut import Uncut
-from tracker.trackers.capture import error_text, type_name
+from tracker.trackers.capture import type_name
 from tracker.trackers.conversation import ActiveConversation
 from tracker.trackers.observe import Observer, on_function
 from tracker.trackers.reading import ReadingTracker
+from tracker.trackers.reporting import error_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -12,12 +12,35 @@ from weakref import WeakKeyDictionary
 
 from tracker import log, validation
 from tracker.errors import TrackerError, ValidationError
-from tracker.trackers.capture import error_text
+from tracker.once import Once
+from tracker.redaction.uncut import cut
+from tracker.trackers.capture import type_name
 
 if TYPE_CHECKING:
     from tracker.trackers.base import BaseTracker
 
-_said: WeakKeyDictionary[BaseTracker, set[tuple[type, str]]] = WeakKeyDictionary()
+MAX_ERROR_TEXT = 10_000
+"""Maximum number of characters kept of an exception's message."""
+
+_logged: WeakKeyDictionary[BaseTracker, Once] = WeakKeyDictionary()
+
+
+def error_text(
+    error: BaseException, characters: int = MAX_ERROR_TEXT, *, with_type: bool = False
+) -> str:
+    """Return an exception's message as text that can be stored.
+
+    A message that is too long is truncated when it is masked.
+    """
+    try:
+        text = str.__str__(str(error))
+    except BaseException as failure:
+        if validation.is_interrupt(failure):
+            raise
+        text = f"[no text: {type_name(failure)} in its __str__]"
+    if with_type:
+        text = f"{type_name(error)}: {text}"
+    return cut(text, min(characters, MAX_ERROR_TEXT))
 
 
 def say_once(tracker: BaseTracker, what: str, error: BaseException) -> None:
@@ -37,11 +60,7 @@ def say_replaced(tracker: BaseTracker, what: str, error: ValidationError) -> Non
 
 
 def _is_new(tracker: BaseTracker, kind: tuple[type, str]) -> bool:
-    said = _said.setdefault(tracker, set())
-    if kind in said:
-        return False
-    said.add(kind)
-    return True
+    return _logged.setdefault(tracker, Once()).is_new(kind)
 
 
 class Boundary:

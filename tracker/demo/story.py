@@ -22,9 +22,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from tracker.cli import demo_agent, demo_checks
-from tracker.cli.demo_checks import Check, Evidence, StoredEvent
-from tracker.cli.demo_processes import (
+from tracker.config import APIConfig
+from tracker.demo.agent import CONVERSATIONS, KILL_AFTER_STEP, LAST_TALK
+from tracker.demo.checks import Check, Evidence, StoredEvent, check_all, kept, read_record
+from tracker.demo.processes import (
     DATABASE,
     DEADLINE_SECONDS,
     Child,
@@ -32,7 +33,6 @@ from tracker.cli.demo_processes import (
     Collector,
     DemoError,
 )
-from tracker.config import APIConfig
 from tracker.errors import TrackerError
 from tracker.outbox import account, integrity, uploads
 from tracker.outbox.outbox import Outbox
@@ -135,7 +135,7 @@ class _Story:
             self._sync(session, outbox)
             evidence = self._gather(outbox)
         self._say("Was anything lost? What arrived, held against the agent's own record:")
-        checks = [safe, *self._show_checks(demo_checks.check_all(evidence))]
+        checks = [safe, *self._show_checks(check_all(evidence))]
         self._collector.stop()
         failed = sum(not check.held for check in checks)
         if failed:
@@ -155,13 +155,13 @@ class _Story:
         """Let the agent log, kill it in mid-conversation, and return that conversation's id."""
         agent = self._start_agent("agent")
         self._say(f"An agent (pid {agent.pid}) logs conversations; nobody listens.")
-        place = {"conversation": demo_agent.CONVERSATIONS, "step": demo_agent.KILL_AFTER_STEP}
+        place = {"conversation": CONVERSATIONS, "step": KILL_AFTER_STEP}
         while json.loads(agent.line()) != place:
             pass
         code = agent.kill()
         if code != -signal.SIGKILL:
             raise agent.ended()
-        acknowledged = demo_checks.read_record(self._record)
+        acknowledged = read_record(self._record)
         started = [entry.returned for entry in acknowledged if entry.call == "start_conversation"]
         ended = sum(entry.call == "end_conversation" for entry in acknowledged)
         if len(started) != ended + 1:
@@ -169,7 +169,7 @@ class _Story:
         self._print(f"   {len(acknowledged)} events were acknowledged with the collector down.")
         self._say(
             f"The agent was killed with SIGKILL in the middle of conversation {len(started)}: "
-            f"'{demo_agent.LAST_TALK.topic}'."
+            f"'{LAST_TALK.topic}'."
         )
         return started[-1]
 
@@ -182,7 +182,7 @@ class _Story:
         self._console.print(Padding(_table(stored), (0, 0, 0, 2), expand=False))
         if trouble:
             self._print(f"   Why nothing was delivered: {trouble}")
-        check = demo_checks.kept(demo_checks.read_record(self._record), stored)
+        check = kept(read_record(self._record), stored)
         self._show_checks([check])
         return check
 
@@ -213,7 +213,7 @@ class _Story:
             book = account.read(connection)
             report = integrity.verify(connection)
         return Evidence(
-            acknowledged=demo_checks.read_record(self._record),
+            acknowledged=read_record(self._record),
             received=self._collector.events(),
             reports=self._collector.outboxes(),
             stored=stored,
@@ -225,7 +225,7 @@ class _Story:
     def _start_agent(self, name: str, *arguments: str) -> Child:
         return self._children.start(
             name,
-            "tracker.cli.demo_agent",
+            "tracker.demo.agent",
             *("--outbox", str(self._outbox)),
             *("--base-url", self._collector.url),
             *("--client", _CLIENT),

@@ -27,7 +27,7 @@ def demo(keep: bool) -> None:
         click.echo(_EXTRA_MISSING, err=True)
         sys.exit(2)
     # Only now: tracker-sync's other commands need not wait for rich and requests.
-    from tracker.cli.demo_story import run
+    from tracker.demo.story import run
 
     sys.exit(run(keep=keep))
 

@@ -1,0 +1,82 @@
+"""Writing a file that appears complete or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import uuid
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING
+
+from tracker import ownership
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@contextmanager
+def whole_file(
+    path: Path, *, replace: bool = False, like: Path | None = None
+) -> Iterator[IO[bytes]]:
+    """Yield a file to write, which appears at `path` when the block ends without an exception.
+
+    Until then, and if an exception escapes, what was at `path` stays as it was. The file is opened,
+    flushed to the disk and closed here.
+
+    Args:
+        path: Where the file is to appear.
+        replace: Whether it may replace another file.
+        like: As for `ownership.create`: the file whose owner and mode it gets. By default it is
+            readable and writable by this user alone.
+
+    Raises:
+        FileExistsError: if there is a file already, or one appears meanwhile, and `replace` is
+            False.
+        OSError: if the file cannot be written.
+    """
+    if not replace:
+        _refuse_existing(path)
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with os.fdopen(ownership.create(draft, like), "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        publish(draft, path, replace=replace)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def publish(draft: Path, path: Path, *, replace: bool = False) -> None:
+    """Give a finished file its name, durably. Without `replace`, the draft may stay as well.
+
+    Raises:
+        FileExistsError: if there is a file at `path` and `replace` is False.
+        OSError: if the file cannot be moved.
+    """
+    if replace:
+        draft.replace(path)
+    else:
+        try:
+            os.link(draft, path)  # unlike a rename, this never replaces a file that has appeared
+        except FileExistsError:
+            raise
+        except OSError:  # FAT and some network file systems have no hard links
+            _refuse_existing(path)
+            draft.rename(path)
+    _sync_folder(path.parent)
+
+
+def _refuse_existing(path: Path) -> None:
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make new names in the folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
