@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import uuid
 from typing import TYPE_CHECKING, Any, Protocol
 
 import hypothesis
 import pytest
 
-from tests.support.collector import CollectorProcess
+import tracker.client
+from tests.support.collector import CollectorClient, CollectorProcess
 from tests.support.postgresql import PostgresServer, running_server, why_not
 from tests.support.server import ScriptedServer
-from tracker import client
 from tracker.config import APIConfig
 
 if TYPE_CHECKING:
@@ -50,19 +51,24 @@ class MakeConfig(Protocol):
     def __call__(self, **changes: Any) -> APIConfig: ...
 
 
-@pytest.fixture(autouse=True)
-def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Hide the developer's own settings, and see that the test closes what it opened."""
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings() -> None:
+    """Hide the developer's own settings, from what all tests share as well."""
     for name in list(os.environ):
         if name.startswith(("SDK_", "COLLECTOR_")) or name.upper() in _NETWORK:
-            monkeypatch.delenv(name)
+            del os.environ[name]
+
+
+@pytest.fixture(autouse=True)
+def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Hide the developer's own files, and see that the test closes what it opened."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    shared = set(client._registry)  # opened by fixtures of a wider scope
+    shared = set(tracker.client._registry)  # opened by fixtures of a wider scope
     yield
-    left = [path for path in client._registry if path not in shared]
+    left = [path for path in tracker.client._registry if path not in shared]
     for path in left:
-        opened = client._registry.pop(path)
+        opened = tracker.client._registry.pop(path)
         opened.shut(0)
     threads = [
         thread.name
@@ -96,9 +102,23 @@ def config(tmp_path: Path) -> MakeConfig:
 
 @pytest.fixture
 def collector(tmp_path: Path) -> Iterator[CollectorProcess]:
-    """A running collector; its `api_key` is for ``test-client``."""
+    """A collector of the test's own, to stop, kill or damage; `api_key` is for ``test-client``."""
     with CollectorProcess(tmp_path) as process:
         yield process
+
+
+@pytest.fixture(scope="session")
+def shared_collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CollectorProcess]:
+    """A collector that runs for all tests; starting one takes longer than most of them."""
+    with CollectorProcess(tmp_path_factory.mktemp("collector")) as process:
+        yield process
+    assert process.stderr.count("\n") == 1, "it logged more than its one line: " + process.stderr
+
+
+@pytest.fixture
+def client(shared_collector: CollectorProcess) -> CollectorClient:
+    """A client of its own for each test, so that no test sees another's events."""
+    return shared_collector.client(f"client-{uuid.uuid4()}")
 
 
 @pytest.fixture

@@ -10,13 +10,11 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 
-from tests.support.collector import CollectorClient, CollectorProcess
 from tracker import (
     AgentPerformanceTracker,
     APIConfig,
@@ -33,25 +31,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.conftest import MakeConfig
-
-
-@pytest.fixture(scope="module")
-def collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CollectorProcess]:
-    """One collector for all tests; each has a client id of its own."""
-    with CollectorProcess(tmp_path_factory.mktemp("collector")) as process:
-        yield process
-
-
-@pytest.fixture
-def client(collector: CollectorProcess) -> CollectorClient:
-    return collector.client(f"client-{uuid.uuid4()}")
+    from tests.support.collector import CollectorClient
 
 
 @pytest.fixture
 def settings(config: MakeConfig, client: CollectorClient) -> APIConfig:
     """A configuration that delivers to the collector."""
-    key = client.headers["Authorization"].removeprefix("Bearer ")
-    return config(base_url=client.url, client_id=client.client_id, api_key=key)
+    return config(base_url=client.url, client_id=client.client_id, api_key=client.api_key)
 
 
 @pytest.fixture

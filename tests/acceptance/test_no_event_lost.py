@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support import agent
-from tests.support.collector import CollectorProcess
+from tests.support.collector import CollectorClient, CollectorProcess
 from tracker import AgentPerformanceTracker
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def stopped_collector(tmp_path: Path) -> Iterator[CollectorProcess]:
     collector.stop()
 
 
-def settings(collector: CollectorProcess, folder: Path) -> dict[str, str]:
+def settings(collector: CollectorProcess | CollectorClient, folder: Path) -> dict[str, str]:
     return {
         "SDK_API_KEY": collector.api_key,
         "SDK_CLIENT_ID": collector.client_id,

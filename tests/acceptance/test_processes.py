@@ -24,15 +24,15 @@ from tracker.outbox.outbox import Outbox
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.support.collector import CollectorProcess
+    from tests.support.collector import CollectorClient
 
 THREADS, PROCESSES, EVENTS = 8, 4, 40
 
 
 def assert_once_and_in_order(
-    collector: CollectorProcess, notes: list[dict[str, Any]], others: int = 0
+    client: CollectorClient, notes: list[dict[str, Any]], others: int = 0
 ) -> None:
-    events = collector.events()
+    events = client.events()
     arrived = Counter(event["event_id"] for event in events)
     assert set(arrived.values()) == {1}
     assert {note["id"] for note in notes} <= set(arrived)
@@ -43,13 +43,13 @@ def assert_once_and_in_order(
         if event["data"].get("content", "").isdigit():
             numbers[event["session_id"]].append(int(event["data"]["content"]))
     assert all(said == sorted(said) for said in numbers.values()), "order within each thread"
-    (outbox,) = collector.outboxes()
+    (outbox,) = client.outboxes()
     assert (outbox["missing"], outbox["chain"]) == ([], "intact")
 
 
-def test_spawned_processes_and_threads(collector: CollectorProcess, tmp_path: Path) -> None:
+def test_spawned_processes_and_threads(client: CollectorClient, tmp_path: Path) -> None:
     """Eight threads in each of four fresh processes on one outbox: all delivered, once."""
-    environment = settings(collector, tmp_path)
+    environment = settings(client, tmp_path)
     crowd = [
         agent.start(environment, "crowd", tmp_path / f"notes-{number}", THREADS, EVENTS)
         for number in range(PROCESSES)
@@ -62,7 +62,7 @@ def test_spawned_processes_and_threads(collector: CollectorProcess, tmp_path: Pa
     kill(flusher)
     notes = [note for path in sorted(tmp_path.glob("notes-*")) for note in agent.read_notes(path)]
     assert len(notes) == THREADS * PROCESSES * EVENTS
-    assert_once_and_in_order(collector, notes, others=1)
+    assert_once_and_in_order(client, notes, others=1)
 
 
 def end_if_hung() -> None:
@@ -87,10 +87,12 @@ def in_children(work: Callable[[int], None], count: int) -> list[int | None]:
     "ignore:This process .* is multi-threaded:DeprecationWarning"  # that is what is tested
 )
 def test_forked_processes_and_threads(
-    collector: CollectorProcess, config: Callable[..., APIConfig], tmp_path: Path
+    client: CollectorClient, config: Callable[..., APIConfig], tmp_path: Path
 ) -> None:
     """A parent that logs from threads forks four children that do the same: all delivered."""
-    tracker = AgentPerformanceTracker(config(base_url=collector.url, api_key=collector.api_key))
+    tracker = AgentPerformanceTracker(
+        config(base_url=client.url, client_id=client.client_id, api_key=client.api_key)
+    )
 
     def child(number: int) -> None:
         end_if_hung()
@@ -108,7 +110,7 @@ def test_forked_processes_and_threads(
     tracker.close()
     notes = [note for path in sorted(tmp_path.glob("notes-*")) for note in agent.read_notes(path)]
     assert len(notes) == THREADS * PROCESSES * EVENTS + 4 * EVENTS * 4
-    assert_once_and_in_order(collector, notes, others=1)
+    assert_once_and_in_order(client, notes, others=1)
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -149,27 +151,32 @@ def test_fork_while_others_write(config: Callable[..., APIConfig], tmp_path: Pat
 
 
 def test_another_process_takes_over(
-    collector: CollectorProcess, config: Callable[..., APIConfig], tmp_path: Path
+    client: CollectorClient, config: Callable[..., APIConfig], tmp_path: Path
 ) -> None:
     """Only one process uploads; when it is killed, another one's worker goes on."""
-    environment = settings(collector, tmp_path)
+    environment = settings(client, tmp_path)
     uploader = agent.start(environment, "burst", tmp_path / "first", 5, "wait")
     run_until("logged", uploader)
     path = Path(environment["SDK_OUTBOX_PATH"])
     lock = FileLock(path.with_name(path.name + ".sync-lock"))
-    await_(lambda: len(collector.events()) == 5)
+    await_(lambda: len(client.events()) == 5)
     assert not lock.try_acquire(), "the first process holds the upload lock"
 
     tracker = AgentPerformanceTracker(
-        config(base_url=collector.url, api_key=collector.api_key, outbox_path=path)
+        config(
+            base_url=client.url,
+            client_id=client.client_id,
+            api_key=client.api_key,
+            outbox_path=path,
+        )
     )
     tracker.log_user_message("second", "who sends this?")
-    await_(lambda: len(collector.events()) == 6)
+    await_(lambda: len(client.events()) == 6)
     kill(uploader)
     tracker.log_user_message("second", "and this?")
     assert tracker.flush(timeout=30).pending == 0
     assert not lock.try_acquire(), "this process holds the upload lock"
-    assert len(collector.events()) == 7
+    assert len(client.events()) == 7
     tracker.close()
     assert lock.try_acquire()
     lock.close()

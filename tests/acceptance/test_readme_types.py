@@ -7,6 +7,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.support.conversations import ROOT
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
 
 
+@pytest.mark.slow  # mypy reads all that the README imports
 def test_every_block_is_typed(tmp_path: Path) -> None:
     """Read from top to bottom, as one program; only functions without annotations are forgiven."""
     program = tmp_path / "program.py"

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 def either_collector(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[CollectorProcess]:
-    url = None
-    if request.param == "postgresql":
-        url = request.getfixturevalue("postgres_server").new_database()
+    if request.param == "sqlite":
+        yield request.getfixturevalue("shared_collector")
+        return
+    url = request.getfixturevalue("postgres_server").new_database()
     with CollectorProcess(tmp_path_factory.mktemp("collector"), database_url=url) as process:
         yield process
 

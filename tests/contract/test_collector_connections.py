@@ -8,8 +8,18 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
+from tests.support.collector import CollectorProcess
+
 if TYPE_CHECKING:
-    from tests.support.collector import CollectorProcess
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="module")
+def odd_collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CollectorProcess]:
+    """A collector for requests that make it log a warning; the shared one must not log any."""
+    with CollectorProcess(tmp_path_factory.mktemp("collector")) as process:
+        yield process
+
 
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
 BEHIND = b"0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -31,11 +41,11 @@ BEHIND = b"0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
     ],
 )
 def test_a_request_of_uncertain_length_is_refused_and_the_connection_closed(
-    collector: CollectorProcess, version: bytes, lengths: bytes
+    odd_collector: CollectorProcess, version: bytes, lengths: bytes
 ) -> None:
     """What follows it could be its body or another request: a proxy in front decides otherwise."""
     head = b"POST /v1/events HTTP/" + version + b"\r\nHost: x\r\n" + lengths + b"\r\n"
-    with socket.create_connection(("127.0.0.1", collector.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", odd_collector.port), timeout=10) as connection:
         connection.sendall(head + BEHIND)
         answer = b""
         while piece := connection.recv(65_536):
@@ -48,12 +58,12 @@ def test_a_request_of_uncertain_length_is_refused_and_the_connection_closed(
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/v1/ping", "/v1/outboxes"])
 def test_head_is_answered_as_get_is_without_the_body(
-    collector: CollectorProcess, path: str
+    odd_collector: CollectorProcess, path: str
 ) -> None:
     """As load balancers and monitors ask."""
-    url = collector.url + path
-    got = requests.get(url, headers=collector.headers, timeout=10)
-    head = requests.head(url, headers=collector.headers, timeout=10)
+    url = odd_collector.url + path
+    got = requests.get(url, headers=odd_collector.headers, timeout=10)
+    head = requests.head(url, headers=odd_collector.headers, timeout=10)
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["Content-Length"] == got.headers["Content-Length"]
-    assert requests.head(f"{collector.url}/v1/ping", timeout=10).status_code == 401
+    assert requests.head(f"{odd_collector.url}/v1/ping", timeout=10).status_code == 401

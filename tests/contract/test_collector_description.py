@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+import uuid
+from typing import Any
 
 import pytest
 import requests
@@ -13,9 +14,6 @@ from tests.support.collector import CollectorClient, CollectorProcess, EventChai
 from tracker.collector import models
 from tracker.collector.batch import ReceivedEvent
 from tracker.queries.agents import OperationsOverview
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 ANSWERS: dict[str, Any] = {
     "/healthz": models.Health,
@@ -49,15 +47,15 @@ EVENTS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CollectorProcess]:
-    with CollectorProcess(tmp_path_factory.mktemp("collector")) as process:
-        yield process
+@pytest.fixture
+def client(shared_collector: CollectorProcess) -> CollectorClient:
+    """Of a collector on SQLite alone: the description is the same on either database."""
+    return shared_collector.client(f"client-{uuid.uuid4()}")
 
 
 @pytest.fixture(scope="module")
-def described(collector: CollectorProcess) -> Any:
-    return requests.get(f"{collector.url}/openapi.json", timeout=10).json()
+def described(shared_collector: CollectorProcess) -> Any:
+    return requests.get(f"{shared_collector.url}/openapi.json", timeout=10).json()
 
 
 def test_every_route_is_described(described: Any) -> None:
@@ -78,15 +76,16 @@ def test_every_route_is_described(described: Any) -> None:
     assert set(event["required"]) == set(ReceivedEvent._fields)
 
 
-def test_answers_are_as_described(collector: CollectorProcess) -> None:
+def test_answers_are_as_described(
+    shared_collector: CollectorProcess, client: CollectorClient
+) -> None:
     """Answers are written without the models; so they are held against them here."""
     chain = EventChain()
-    client = CollectorClient(collector.url, collector.client_id, collector.api_key)
     sent = [chain.event(data, type=type_) for type_, data in EVENTS]
     sent.append({**chain.event(), "type": ""})
     receipt = client.send(chain, sent)
     TypeAdapter(models.Receipt).validate_json(json.dumps(receipt), strict=True)
-    operator = CollectorClient(collector.url, collector.client_id, collector.create_key(None))
+    operator = CollectorClient(client.url, client.client_id, shared_collector.create_key(None))
     for path, model in ANSWERS.items():
         asked = path.replace("{session_id}", "session-1").replace("{outbox_id}", chain.outbox_id)
         answer = operator.get(asked, session_id="session-1")

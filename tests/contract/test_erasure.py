@@ -132,12 +132,13 @@ def test_a_user_is_forgotten_here_and_at_the_collector(
 
 
 def test_a_batch_in_flight_is_erased_when_it_has_arrived(
-    config: MakeConfig, collector: CollectorProcess
+    config: MakeConfig, shared_collector: CollectorProcess
 ) -> None:
     """It goes out as it was read; the erasure event that follows takes it back."""
     from tracker.sync.http import HTTPDestination
 
-    settings_ = config(base_url=collector.url, api_key=collector.api_key)
+    client = shared_collector.client("erases in flight")
+    settings_ = config(base_url=client.url, client_id=client.client_id, api_key=client.api_key)
     sending, may_send = threading.Event(), threading.Event()
 
     class Slow(HTTPDestination):
@@ -156,9 +157,9 @@ def test_a_batch_in_flight_is_erased_when_it_has_arrived(
         may_send.set()
         assert tracker.flush(timeout=30).pending == 0
         assert tracker.security.verify_integrity().ok
-    assert collector.events()[0]["data"] == MARKER
+    assert client.events()[0]["data"] == MARKER
     assert result.erased == 1
-    assert b"<in flight>" not in raw(collector.database)
+    assert b"<in flight>" not in raw(shared_collector.database)
 
 
 # --- what is about a user -----------------------------------------------------------------------

@@ -183,6 +183,8 @@ RECIPES: st.SearchStrategy[Recipe] = st.recursive(
     ),
     max_leaves=8,
 )
+TWO = {"first": RECIPES, "second": RECIPES}
+FIVE = st.lists(RECIPES, min_size=5, max_size=5)
 
 
 class Stored:
@@ -228,7 +230,6 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stored]:
     opened.close()
 
 
-@settings(max_examples=150, deadline=None)
 @given(recipe=RECIPES)
 def test_an_observed_call_returns_and_raises_what_it_did(stored: Stored, recipe: Recipe) -> None:
     """Plain, by `bind`, failing and as a generator: one event for each."""
@@ -261,8 +262,7 @@ def test_an_observed_call_returns_and_raises_what_it_did(stored: Stored, recipe:
     assert events[2]["error_type"] == "MuteError"
 
 
-@settings(max_examples=150, deadline=None)
-@given(first=RECIPES, second=RECIPES)
+@given(**TWO)
 def test_a_tool_block_is_logged_whatever_was_set_in_it(
     stored: Stored, first: Recipe, second: Recipe
 ) -> None:
@@ -288,8 +288,7 @@ def test_a_tool_block_is_logged_whatever_was_set_in_it(
     assert [event["type"] for event in ended] == ["conversation.ended"]
 
 
-@settings(max_examples=150, deadline=None)
-@given(first=RECIPES, second=RECIPES)
+@given(**TWO)
 def test_a_log_record_is_stored_whatever_it_carries(
     stored: Stored, first: Recipe, second: Recipe
 ) -> None:
@@ -311,8 +310,7 @@ def test_a_log_record_is_stored_whatever_it_carries(
     assert all("order" in event["extra"] for event in events)
 
 
-@settings(max_examples=60, deadline=None)
-@given(recipes=st.lists(RECIPES, min_size=5, max_size=5))
+@given(recipes=FIVE)
 def test_the_async_twins_do_the_same(stored: Stored, recipes: list[Recipe]) -> None:
     """Coroutines, async generators and async tool blocks."""
     one, two, three, four, five = (recipe.make() for recipe in recipes)
@@ -349,6 +347,24 @@ def test_the_async_twins_do_the_same(stored: Stored, recipes: list[Recipe]) -> N
         "tool.called",
         "conversation.ended",
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("test", "drawn"),
+    [
+        (test_an_observed_call_returns_and_raises_what_it_did, {"recipe": RECIPES}),
+        (test_a_tool_block_is_logged_whatever_was_set_in_it, TWO),
+        (test_a_log_record_is_stored_whatever_it_carries, TWO),
+        (test_the_async_twins_do_the_same, {"recipes": FIVE}),
+    ],
+)
+def test_it_holds_for_many_more_values(
+    stored: Stored, test: Any, drawn: dict[str, st.SearchStrategy[Any]]
+) -> None:
+    """Each of the tests above, with many more examples."""
+    settings(max_examples=1_000)(given(**drawn)(test.hypothesis.inner_test))(stored)
 
 
 def test_one_bad_value_costs_only_itself(stored: Stored) -> None:

@@ -142,12 +142,14 @@ def test_ping_tells_a_collector_from_anything_else(
 
 
 def test_ping_knows_a_real_collector_and_a_wrong_key(
-    config: MakeConfig, collector: CollectorProcess
+    config: MakeConfig, shared_collector: CollectorProcess
 ) -> None:
     """The reference collector's page is what ping expects."""
-    with opened(config(base_url=collector.url, api_key=collector.api_key)) as destination:
+    with opened(
+        config(base_url=shared_collector.url, api_key=shared_collector.api_key)
+    ) as destination:
         assert destination.ping().outcome is Outcome.DELIVERED
-    with opened(config(base_url=collector.url, api_key="wrong")) as destination:
+    with opened(config(base_url=shared_collector.url, api_key="wrong")) as destination:
         assert destination.ping().outcome is Outcome.REFUSED
 
 

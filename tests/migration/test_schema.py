@@ -23,7 +23,7 @@ from tracker.outbox.outbox import Outbox
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.support.collector import CollectorProcess
+    from tests.support.collector import CollectorClient
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -87,7 +87,7 @@ def test_scripts_make_what_the_tables_say(config: Callable[..., APIConfig], tmp_
     "fixture", sorted(FIXTURES.glob("outbox_*.sql")), ids=lambda path: path.stem
 )
 def test_released_schemas_are_carried_on(
-    fixture: Path, collector: CollectorProcess, config: Callable[..., APIConfig], tmp_path: Path
+    fixture: Path, client: CollectorClient, config: Callable[..., APIConfig], tmp_path: Path
 ) -> None:
     """An outbox of each released schema opens, verifies, and delivers what was pending."""
     path = tmp_path / "old.sqlite3"
@@ -95,21 +95,25 @@ def test_released_schemas_are_carried_on(
     with closing(sqlite3.connect(path)) as connection:
         pending = connection.execute("SELECT event_id FROM pending ORDER BY seq").fetchall()
         connection.execute(
-            "UPDATE identity SET client_id = ?, base_url = ?", (collector.client_id, collector.url)
+            "UPDATE identity SET client_id = ?, base_url = ?", (client.client_id, client.url)
         )
         connection.commit()
     assert pending
-    tracker = AgentPerformanceTracker(
-        config(outbox_path=path, base_url=collector.url, api_key=collector.api_key)
+    settings = config(
+        outbox_path=path,
+        base_url=client.url,
+        client_id=client.client_id,
+        api_key=client.api_key,
     )
+    tracker = AgentPerformanceTracker(settings)
     tracker.log_user_message("new", "logged after the upgrade")
     result = tracker.flush(timeout=30)
     tracker.close()
     assert result.pending == 0
-    arrived = [event["event_id"] for event in collector.events()]
+    arrived = [event["event_id"] for event in client.events()]
     assert len(arrived) == len(pending) + 1
     assert arrived[:-1] == [event_id for (event_id,) in pending]
-    outbox = Outbox(config(outbox_path=path, base_url=collector.url))
+    outbox = Outbox(settings)
     with outbox.snapshot() as connection:
         assert schema.is_current(connection)
         assert integrity.verify(connection).problems == ()

@@ -96,6 +96,7 @@ class CollectorClient:
     def __init__(self, url: str, client_id: str, api_key: str) -> None:
         self.url = url
         self.client_id = client_id
+        self.api_key = api_key
         self.headers = {"Authorization": f"Bearer {api_key}", "X-Client-ID": client_id}
 
     def post(self, body: object, **headers: str) -> requests.Response:

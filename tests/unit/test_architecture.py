@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -22,10 +23,16 @@ BOTH = {"tracker.sync.worker", "tracker.sync.uploader", "tracker.sync.flush"}
 WIRE = {"tracker.client", "tracker.trackers.base", "tracker.testing", "tracker.aio.calls"}
 
 
+@functools.cache
+def parsed(name: str) -> ast.Module:
+    return ast.parse(MODULES[name].read_text())
+
+
+@functools.cache
 def imports(name: str) -> set[str]:
     """Return every module that `name` imports, wherever in the file, type checking included."""
     found = set()
-    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+    for node in ast.walk(parsed(name)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -119,13 +126,13 @@ def test_what_waits_goes_by_a_clock_that_no_test_can_freeze() -> None:
     """Only what is measured, and the demo, whose process is its own, look at another one."""
     frozen = {
         name
-        for name, path in MODULES.items()
+        for name in MODULES
         if any(
             isinstance(node, ast.Attribute)
             and node.attr in ("monotonic", "perf_counter", "sleep")
             and isinstance(node.value, ast.Name)
             and node.value.id == "time"
-            for node in ast.walk(ast.parse(path.read_text()))
+            for node in ast.walk(parsed(name))
         )
     }
     measuring = ("tracker.trackers", "tracker.sessions")
@@ -137,10 +144,10 @@ def test_only_config_reads_the_environment() -> None:
     """Settings of programs (the collector's, the commands') apart."""
     readers = {
         name
-        for name, path in MODULES.items()
+        for name in MODULES
         if any(
             isinstance(node, ast.Attribute) and node.attr in ("environ", "environb", "getenv")
-            for node in ast.walk(ast.parse(path.read_text()))
+            for node in ast.walk(parsed(name))
         )
     }
     programs = ("tracker.collector", "tracker.cli", "tracker.demo")

@@ -17,12 +17,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RACE = """
-import sys, time
+import os, sys
 from pathlib import Path
 from tracker.identity import load_or_create
-print("ready", flush=True)
-sys.stdin.readline()
-print(load_or_create(Path(sys.argv[1])))
+started, start = os.pipe()
+for _ in range(8):
+    if os.fork() == 0:
+        os.close(start)
+        os.read(started, 1)  # until the parent closes it, for all at once
+        os.write(1, f"{load_or_create(Path(sys.argv[1]))}\\n".encode())
+        os._exit(0)
+os.close(start)
+for _ in range(8):
+    assert os.wait()[1] == 0
 """
 
 
@@ -49,23 +56,15 @@ def test_the_id_lies_beside_the_outbox(tmp_path: Path) -> None:
 def test_processes_that_start_together_agree(tmp_path: Path) -> None:
     """Eight processes race to make the id, and all see the same one."""
     folder = tmp_path / "shared"
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", RACE, str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(8)
-    ]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    answers = [process.communicate(timeout=30)[0].strip() for process in processes]
+    ran = subprocess.run(
+        [sys.executable, "-c", RACE, str(folder)],
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    answers = ran.stdout.split()
+    assert len(answers) == 8
     assert len(set(answers)) == 1
     assert str(uuid.UUID(answers[0])) == answers[0]
     assert [path.name for path in folder.iterdir()] == ["client-id"]
