@@ -11,7 +11,7 @@ import typing
 
 from tracker._version import __version__
 from tracker.config import APIConfig
-from tracker.context import bind, current_conversation
+from tracker.context import bind
 from tracker.erasure import ErasureResult
 from tracker.errors import (
     ConfigurationError,
@@ -30,7 +30,7 @@ from tracker.log_handler import TrackerHandler
 from tracker.sync.destination import Delivery, Destination, Outcome, Rejection, Upload
 from tracker.sync.flush import FlushResult
 from tracker.trackers.compliance import ComplianceTracker
-from tracker.trackers.conversation import ActiveConversation, ToolCall
+from tracker.trackers.conversation import ActiveConversation, ToolCall, current_conversation
 from tracker.trackers.llm import LLMTracker
 from tracker.trackers.operations import AgentOperationsTracker
 from tracker.trackers.performance import AgentPerformanceTracker

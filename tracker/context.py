@@ -15,7 +15,7 @@ import contextvars
 import functools
 import inspect
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tracker import validation
 from tracker.errors import ValidationError
@@ -27,10 +27,19 @@ if TYPE_CHECKING:
 
     from typing_extensions import ParamSpec
 
-    from tracker.trackers.conversation import ActiveConversation
-
     P = ParamSpec("P")
     R = TypeVar("R")
+
+
+class Conversation(Protocol):
+    """What can be current: `tracker.trackers.conversation.ActiveConversation`."""
+
+    session_id: str
+    agent_id: str
+    user_id: str | None
+
+    def _time_from(self, when: float) -> None:
+        """Measure response times from a time of the monotonic clock."""
 
 
 class Call(NamedTuple):
@@ -43,17 +52,12 @@ class Call(NamedTuple):
 class Scope(NamedTuple):
     """What the running code belongs to; never changed, only replaced."""
 
-    conversation: ActiveConversation | None = None
+    conversation: Conversation | None = None
     call: Call | None = None
 
 
 _NOTHING = Scope()
 _scope: ContextVar[Scope] = ContextVar("tracker_scope", default=_NOTHING)
-
-
-def current_conversation() -> ActiveConversation | None:
-    """Return the conversation whose ``with`` block the running code is in, or None."""
-    return _scope.get().conversation
 
 
 def bind(function: Callable[P, R]) -> Callable[P, R]:
@@ -117,7 +121,7 @@ def resolve(session_id: object) -> str:
     Raises:
         ValidationError: if the id is not allowed, or it is None and no conversation is current.
     """
-    conversation = current_conversation()
+    conversation = _scope.get().conversation
     if session_id is None:
         if conversation is None:
             raise ValidationError(
@@ -140,6 +144,6 @@ def resolve(session_id: object) -> str:
 
 def user_spoke(session_id: str, when: float) -> None:
     """Tell the current conversation, if it is that one, that its user spoke at a monotonic time."""
-    conversation = current_conversation()
+    conversation = _scope.get().conversation
     if conversation is not None and conversation.session_id == session_id:
         conversation._time_from(when)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.conversations import DATA, needs_data, read_conversations
-from tracker import AgentPerformanceTracker
-from tracker.context import current_conversation
+from tracker import AgentPerformanceTracker, current_conversation
 from tracker.testing import RecordingDestination
 
 if TYPE_CHECKING:

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tracker import AgentPerformanceTracker, ValidationError
-from tracker.context import bind, current_conversation
+from tracker import AgentPerformanceTracker, ValidationError, bind, current_conversation
 from tracker.testing import RecordingDestination
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tracker import AgentPerformanceTracker, ValidationError
-from tracker.context import bind, current_conversation, resolve
+from tracker import AgentPerformanceTracker, ValidationError, current_conversation
+from tracker.context import bind, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator

@@ -286,7 +286,7 @@ class BaseTracker(ProcessLocal):
     ) -> tuple[str | None, str | None, str | None]:
         """Return session, agent and user of an event, with what the conversation knows of them."""
         self._check_open()
-        current = context.current_conversation()
+        current = context.scope().conversation
         if current is not None and session_id in (None, current.session_id):
             session_id = current.session_id
             agent_id, user_id = agent_id or current.agent_id, user_id or current.user_id

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tracker import context, validation
 from tracker.errors import ValidationError
@@ -18,10 +18,97 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from tracker.trackers.performance import AgentPerformanceTracker
+    from tracker.config import APIConfig
 
 UNKNOWN: Any = object()
 """Default of a tool's result, which may well be None."""
+
+
+class _Tracker(Protocol):
+    """The part of `AgentPerformanceTracker` that a conversation is logged with."""
+
+    @property
+    def config(self) -> APIConfig: ...
+
+    def start_conversation(
+        self,
+        agent_id: str,
+        *,
+        user_id: str | None,
+        session_id: str | None,
+        run_id: str | None,
+        metadata: Mapping[str, Any] | None,
+    ) -> str: ...
+
+    def log_user_message(
+        self,
+        session_id: str,
+        content: str,
+        *,
+        tokens_used: int | None,
+        metadata: Mapping[str, Any] | None,
+    ) -> str: ...
+
+    def log_agent_message(
+        self,
+        session_id: str,
+        content: str,
+        response_time_ms: float | None,
+        tokens_used: int | None,
+        *,
+        model: str | None,
+        metadata: Mapping[str, Any] | None,
+    ) -> str: ...
+
+    def log_system_message(
+        self, session_id: str, content: str, *, metadata: Mapping[str, Any] | None
+    ) -> str: ...
+
+    def log_tool_call(
+        self,
+        session_id: str,
+        name: str,
+        arguments: Any,
+        *,
+        result: Any,
+        error: str | None,
+        duration_ms: float | None,
+        call_id: str | None,
+    ) -> str: ...
+
+    def record_feedback(
+        self, session_id: str, *, score: float | None, comment: str | None, source: str | None
+    ) -> str: ...
+
+    def end_conversation(
+        self,
+        session_id: str,
+        quality_score: float | None = ...,
+        *,
+        outcome: str | None = ...,
+        user_feedback: str | None = ...,
+        metadata: Mapping[str, Any] | None = ...,
+    ) -> str: ...
+
+    def record_failed_session(
+        self,
+        session_id: str,
+        *,
+        exception: BaseException,
+        metadata: Mapping[str, Any] | None,
+    ) -> str: ...
+
+    def _check_ending(
+        self, quality_score: object, outcome: object, user_feedback: object, metadata: object
+    ) -> dict[str, Any]: ...
+
+    def _is_over(self, session_id: str) -> bool: ...
+
+
+def current_conversation() -> ActiveConversation | None:
+    """Return the conversation whose ``with`` block the running code is in, or None."""
+    conversation = context.scope().conversation
+    return conversation if isinstance(conversation, ActiveConversation) else None
 
 
 class ActiveConversation(ProcessLocal):
@@ -50,7 +137,7 @@ class ActiveConversation(ProcessLocal):
 
     def __init__(
         self,
-        tracker: AgentPerformanceTracker,
+        tracker: _Tracker,
         agent_id: str,
         user_id: str | None,
         session_id: str | None,
@@ -227,7 +314,7 @@ class ActiveConversation(ProcessLocal):
             with Boundary(self._tracker, f"the call of {call._name!r}"):
                 call._record()
         with behind(error, self._tracker, f"the end of a conversation with {self.agent_id!r}"):
-            if self._tracker._client.sessions.get(self.session_id).over:
+            if self._tracker._is_over(self.session_id):
                 return
             if error is None or isinstance(error, GeneratorExit):
                 self._tracker.end_conversation(self.session_id, **self._end_with)
@@ -253,7 +340,7 @@ class ActiveConversation(ProcessLocal):
     def _become_current(self) -> None:
         """Let the running code belong to this conversation, until `_step_back`."""
         scope = context.scope()
-        self._outer = scope.conversation
+        self._outer = current_conversation()
         context.enter(scope._replace(conversation=self))
 
     def _step_back(self) -> None:

@@ -31,7 +31,7 @@ from __future__ import annotations
 import functools
 import inspect
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tracker import context, validation
 from tracker.context import Call, Scope
@@ -55,12 +55,28 @@ if TYPE_CHECKING:
 
     from tracker.config import APIConfig
     from tracker.trackers.conversation import ActiveConversation
-    from tracker.trackers.performance import AgentPerformanceTracker
 
     P = ParamSpec("P")
     R = TypeVar("R")
 
 FUNCTION_OBSERVED = "function.observed"
+
+
+class _Tracker(Protocol):
+    """The part of `AgentPerformanceTracker` that calls are recorded with."""
+
+    def conversation(self, agent_id: str) -> ActiveConversation: ...
+
+    def _record_gathered(
+        self,
+        type: str,
+        data: dict[str, Any],
+        *,
+        gathered: tuple[str, ...],
+        agent_id: str | None,
+        session_id: str | None,
+        user_id: str | None,
+    ) -> str: ...
 
 
 class Observer:
@@ -73,7 +89,7 @@ class Observer:
     def __init__(
         self,
         config: APIConfig,
-        tracker: Callable[[], AgentPerformanceTracker],
+        tracker: Callable[[], _Tracker],
         function: Callable[..., Any],
         name: str | None,
         agent_id: str | None,

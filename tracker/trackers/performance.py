@@ -420,6 +420,10 @@ class AgentPerformanceTracker(ReadingTracker):
             context.user_spoke(session, now)
         return self._record_in(session, MESSAGE_LOGGED, data)
 
+    def _is_over(self, session_id: str) -> bool:
+        """Return True if the conversation has ended or failed."""
+        return self._client.sessions.get(session_id).over
+
     def _check_ending(
         self, quality_score: object, outcome: object, user_feedback: object, metadata: object
     ) -> dict[str, Any]:
@@ -455,7 +459,7 @@ def missing(argument: str, session_id: str, problem: str) -> ValidationError:
 
     Inside a conversation's block it adds that the first positional argument is the session id.
     """
-    current = context.current_conversation()
+    current = context.scope().conversation
     if current is not None and session_id != current.session_id:
         problem += (
             f". {session_id!r:.80} was taken for the session id, which comes first; to leave that "

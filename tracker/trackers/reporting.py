@@ -7,7 +7,6 @@ under the logger ``tracker``.
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from tracker import log, validation
@@ -16,13 +15,10 @@ from tracker.once import Once
 from tracker.redaction.uncut import cut
 from tracker.trackers.capture import type_name
 
-if TYPE_CHECKING:
-    from tracker.trackers.base import BaseTracker
-
 MAX_ERROR_TEXT = 10_000
 """Maximum number of characters kept of an exception's message."""
 
-_logged: WeakKeyDictionary[BaseTracker, Once] = WeakKeyDictionary()
+_logged: WeakKeyDictionary[object, Once] = WeakKeyDictionary()
 
 
 def error_text(
@@ -43,7 +39,7 @@ def error_text(
     return cut(text, min(characters, MAX_ERROR_TEXT))
 
 
-def say_once(tracker: BaseTracker, what: str, error: BaseException) -> None:
+def say_once(tracker: object, what: str, error: BaseException) -> None:
     """Log, once per kind of trouble, that `what` was not recorded because of `error`."""
     # A wrong value is the trouble of one place; a closed tracker or a full disk, that of all.
     if _is_new(tracker, (type(error), what if isinstance(error, ValidationError) else "")):
@@ -53,13 +49,13 @@ def say_once(tracker: BaseTracker, what: str, error: BaseException) -> None:
             log.error("%s was not recorded: %s", what, error_text(error), exc_info=True)
 
 
-def say_replaced(tracker: BaseTracker, what: str, error: ValidationError) -> None:
+def say_replaced(tracker: object, what: str, error: ValidationError) -> None:
     """Log, once per `what`, that values in it were replaced or cut off because of `error`."""
     if _is_new(tracker, (type(error), f"replaced {what}")):
         log.warning("%s was recorded with what can be stored of it: %s", what, error_text(error))
 
 
-def _is_new(tracker: BaseTracker, kind: tuple[type, str]) -> bool:
+def _is_new(tracker: object, kind: tuple[type, str]) -> bool:
     return _logged.setdefault(tracker, Once()).is_new(kind)
 
 
@@ -74,7 +70,7 @@ class Boundary:
         raises: Whether a `TrackerError` goes on to the caller. Default False.
     """
 
-    def __init__(self, tracker: BaseTracker, what: str, *, raises: bool = False) -> None:
+    def __init__(self, tracker: object, what: str, *, raises: bool = False) -> None:
         self._tracker = tracker
         self._what = what
         self._raises = raises
@@ -93,6 +89,6 @@ class Boundary:
         return True
 
 
-def behind(error: BaseException | None, tracker: BaseTracker, what: str) -> Boundary:
+def behind(error: BaseException | None, tracker: object, what: str) -> Boundary:
     """Return a block that records `what`: trouble with it never takes the place of an `error`."""
     return Boundary(tracker, what, raises=error is None)
