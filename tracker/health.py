@@ -37,9 +37,9 @@ class Health:
         storage_error: Why the outbox could not be written or read when last tried, or None. If it
             cannot be read now, the figures are those that were last seen.
         log_bytes: Size of SQLite's write-ahead log. It is large while another program reads an old
-            state of the outbox; see README, "What happens when …".
-        damaged_sets: Damaged outbox files that were moved aside, oldest first; see README,
-            "What happens when …".
+            state of the outbox; see tracker/README.md, "What happens when …".
+        damaged_sets: Damaged outbox files that were moved aside, oldest first; see
+            tracker/README.md, "What happens when …".
     """
 
     enabled: bool = True

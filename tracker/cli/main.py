@@ -63,9 +63,10 @@ def cli(ctx: click.Context) -> None:
 
     The options below may also stand after the command's name.
 
-    Shell completion, for bash (for zsh: zsh_source; for fish: see the README):
+    Shell completion, for bash (for zsh with zsh_source) and for fish:
 
         eval "$(_TRACKER_SYNC_COMPLETE=bash_source tracker-sync)"
+        _TRACKER_SYNC_COMPLETE=fish_source tracker-sync | source
 
     Exit codes: 0 all is well, or nothing is left pending; 1 it is not; 2 wrong use or
     configuration.

@@ -1,0 +1,197 @@
+"""The tables of the pages are complete: event types, tables and views, commands, routes."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+import click
+import pytest
+
+from tests.support.conversations import ROOT
+from tests.support.pages import IS_CHECKOUT, Page
+from tracker import Tracker, TrackerHandler
+from tracker.cli.main import cli
+from tracker.collector.app import create_app
+from tracker.collector.settings import Settings
+from tracker.collector.store import Store
+from tracker.events import VOCABULARY
+from tracker.log_handler import LOG_RECORDED
+from tracker.outbox import tables
+from tracker.testing import RecordingDestination
+from tracker.trackers.observe import FUNCTION_OBSERVED
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.conftest import MakeConfig
+
+pytestmark = pytest.mark.skipif(not IS_CHECKOUT, reason="these pages are not in the wheel")
+
+PROTOCOL = Page(ROOT / "tracker" / "sync" / "PROTOCOL.md")
+OUTBOX = Page(ROOT / "tracker" / "outbox" / "README.md")
+COMMANDS = Page(ROOT / "tracker" / "cli" / "README.md")
+COLLECTOR = Page(ROOT / "tracker" / "collector" / "README.md")
+
+
+def rows(section: str) -> dict[str, list[str]]:
+    """Return a table's rows, by the names that the first cell holds; each row's other cells."""
+    found = {}
+    for line in section.splitlines():
+        if line.startswith("| `"):
+            first, *others = (cell.strip() for cell in line.strip("|").split("|"))
+            for name in re.findall(r"`([^`]+)`", first):
+                found[name] = others
+    return found
+
+
+def log_every_type(tracker: Tracker) -> None:
+    """Log an event of each type, with every field that it can have."""
+    spoken = tracker.performance
+    more: dict[str, Any] = {"metadata": {"lang": "en"}}
+    session = spoken.start_conversation("agent", user_id="user", run_id="run", **more)
+    spoken.log_message(
+        session, "agent", "Hi", response_time_ms=1, tokens_used=1, model="gpt-4o", **more
+    )
+    spoken.log_tool_call(
+        session, "find", {"id": 7}, result=1, error="none", duration_ms=1, call_id="call"
+    )
+    spoken.record_failed_session(session, exception=TimeoutError("model"), **more)
+    spoken.resume_conversation(session, **more)
+    spoken.end_conversation(session, 3.5, outcome="resolved", user_feedback="good", **more)
+    spoken.record_feedback(session, score=4, comment="good", source="reviewer")
+    tracker.llm.record_usage(
+        "openai", "gpt-4o", 9, 1, latency_ms=1, time_to_first_token_ms=1, cached_tokens=1,
+        cache_write_tokens=1, cost_usd=0.1, **more,
+    )  # fmt: skip
+    agents = tracker.operations
+    agents.register_agent("agent", name="Desk", version="2", capabilities=["talk"], **more)
+    agents.update_agent_status("agent", "idle", **more)
+    agents.update_agent_status("agent", "busy", **more)
+    agents.log_activity("agent", "indexed", duration_ms=1, details=[1])
+    agents.heartbeat("agent", **more)
+    tracker.security.report_event("access_denied", "low", details={"path": "/"})
+    tracker.compliance.record_audit(
+        "exported", "ops", policy="p", legal_basis="consent", scope="gdpr", details=1
+    )
+    tracker.compliance.acknowledge("p", "user", "because")
+    tracker.compliance.erase_subject("nobody", reason="asked")
+
+
+def log_what_is_gathered(tracker: Tracker) -> None:
+    @tracker.performance.observe
+    def outer(number: int) -> int:
+        inner()
+        return number
+
+    @tracker.performance.observe
+    def inner() -> None:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        outer(1)
+    logger = logging.getLogger("pages")
+    handler = TrackerHandler(tracker)
+    logger.addHandler(handler)
+    try:
+        logger.error("it failed", exc_info=ValueError("no"), extra={"door": 7})
+    finally:
+        logger.removeHandler(handler)
+
+
+def test_every_event_type_is_described_with_its_fields(config: MakeConfig) -> None:
+    """The protocol's page names all types, and for each the very fields that events carry."""
+    described = rows(PROTOCOL.section("Event types"))
+    assert set(described) >= {*VOCABULARY, LOG_RECORDED, FUNCTION_OBSERVED}
+    received = RecordingDestination()
+    with Tracker(config(), destination=lambda: received) as tracker:
+        log_every_type(tracker)
+        log_what_is_gathered(tracker)
+        tracker.flush()
+    fields: dict[str, set[str]] = {}
+    for event in received.events:
+        fields.setdefault(event["type"], set()).update(event["data"])
+    assert set(fields) >= VOCABULARY
+    for name, given in fields.items():
+        said = set(re.findall(r"`(\w+)\??`", described[name][1]))
+        assert given <= said, f"{name} has {given - said}, which the page does not name"
+
+
+def test_optional_fields_are_marked(config: MakeConfig) -> None:
+    """What a call with required arguments alone leaves out is marked with a question mark."""
+    described = rows(PROTOCOL.section("Event types"))
+    received = RecordingDestination()
+    with Tracker(config(), destination=lambda: received) as tracker:
+        session = tracker.performance.start_conversation("agent")
+        tracker.performance.log_user_message(session, "Hi")
+        tracker.performance.log_tool_call(session, "find", None)
+        tracker.performance.record_failed_session(session, "it broke")
+        tracker.performance.record_feedback(session)
+        tracker.security.report_event("access_denied", "low")
+        tracker.compliance.record_audit("exported", "ops")
+        tracker.compliance.acknowledge("p", "user")
+        tracker.operations.heartbeat("agent")
+        tracker.operations.register_agent("agent")
+        tracker.operations.update_agent_status("agent", "busy")
+        tracker.operations.log_activity("agent", "indexed")
+        tracker.flush()
+    for event in received.events:
+        words = re.findall(r"`(\w+\??)`", described[event["type"]][1].replace("one of", "|"))
+        for name in event["data"]:
+            assert name in words, f"{event['type']} always has {name}"
+
+
+def test_the_tables_and_views_are_described(config: MakeConfig) -> None:
+    """The outbox's page names every table and view, and the very columns of each."""
+    settings = config()
+    Tracker(settings, destination=RecordingDestination).close()
+    with sqlite3.connect(settings.outbox_path) as connection:
+        columns = {
+            name: {row[1] for row in connection.execute(f"PRAGMA table_info({name})")}
+            for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE sql NOT NULL")
+        }
+    connection.close()
+    described = rows(OUTBOX.section("Tables"))
+    assert set(described) == set(tables.metadata.tables)
+    for name, (cell,) in described.items():
+        assert columns[name] - {"id"} <= words(cell), name
+    views = rows(OUTBOX.section("Views"))
+    common = words(OUTBOX.section("Views").splitlines()[1])
+    assert set(views) == set(tables.VIEWS)
+    for name, (what, cell) in views.items():
+        assert columns[name] == common - words(what) | words(cell) - {"open", "ended", "failed"}, (
+            name
+        )
+
+
+def words(cell: str) -> set[str]:
+    return set(re.findall(r"`(\w+)`", cell))
+
+
+def test_every_command_is_on_the_page() -> None:
+    """The page of `tracker-sync` shows each of its commands."""
+    context = click.Context(cli)
+    shown = "\n".join(COMMANDS.lines())
+    for name in set(cli.list_commands(context)) - {"demo"}:
+        assert re.search(rf"^tracker-sync (--outbox \S+ )?{name}\b", shown, re.MULTILINE), name
+
+
+def test_every_route_is_on_the_page_with_its_parameters(tmp_path: Path) -> None:
+    """The collector's page names each route that reads, and each parameter of it."""
+    store = Store(str(tmp_path / "collector.sqlite3"))
+    try:
+        description = create_app(store, Settings()).openapi()
+    finally:
+        store.close()
+    described = rows(COLLECTOR.section("Reading"))
+    for path, methods in description["paths"].items():
+        if "get" not in methods:
+            continue
+        assert path in described, path
+        named = words(described[path][0])
+        parameters = {
+            each["name"] for each in methods["get"].get("parameters", []) if each["in"] == "query"
+        }
+        assert parameters - {"limit", "client_id"} == named, path
