@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from alembic import context
 
-from tracker.outbox import schema, tables
-from tracker.outbox.engine import make_engine
+from tracker.outbox.schema import create, tables
+from tracker.outbox.sqlite.engine import make_engine
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -38,6 +38,6 @@ if _given is not None:
     _migrate(_given)
 else:
     _path = Path(str(context.get_x_argument(as_dictionary=True)["outbox"]))
-    schema.create_file(_path)
+    create.create_file(_path)
     with make_engine(_path, "full", writer=True).connect() as _connection:
         _migrate(_connection)

@@ -13,10 +13,7 @@ from tracker import forks, log
 from tracker.erasure import ErasureResult, subject_of
 from tracker.errors import ConfigurationError, OutboxDamagedError, OutboxError
 from tracker.health import Health
-from tracker.outbox import account
-from tracker.outbox.moves import identity
-from tracker.outbox.outbox import Outbox
-from tracker.outbox.schema import empty_outbox
+from tracker.outbox import Outbox, empty_outbox, file_identity, ledger
 from tracker.sessions import Sessions
 from tracker.sync.flush import Flush, FlushResult
 from tracker.sync.worker import Worker
@@ -90,7 +87,7 @@ class Client:
         """Return how many events are delivered and dead; None if that cannot be read now."""
         try:
             with self.outbox.reading() as connection:
-                book = account.read(connection)
+                book = ledger.read(connection)
         except OutboxError:
             return None  # the first flush counts from its own start
         return book.delivered, book.dead
@@ -302,7 +299,7 @@ def _find(path: Path) -> Client | None:
     """Return the client of the outbox at `path`, by whatever path that was opened first."""
     if path in _registry:
         return _registry[path]
-    file = identity(path)
+    file = file_identity(path)
     if file is None:
         return None
     return next((each for each in _registry.values() if each.outbox.file == file), None)

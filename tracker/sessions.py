@@ -19,7 +19,7 @@ from tracker.events import (
 from tracker.once import Once
 
 if TYPE_CHECKING:
-    from tracker.outbox.outbox import Outbox
+    from tracker.outbox import Outbox
 
 _MOST = 10_000
 """Conversations remembered; those not used for longest are looked up in the outbox again."""

@@ -1,6 +1,6 @@
 """The first schema.
 
-A new outbox is made from ``tracker.outbox.tables`` without alembic; this script makes the same,
+A new outbox is made from ``tracker.outbox.schema`` without alembic; this script makes the same,
 and stays as it is when the tables move on.
 """
 

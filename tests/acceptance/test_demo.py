@@ -22,9 +22,9 @@ from tracker.collector.integrity import IntegrityRow
 from tracker.demo import checks
 from tracker.demo.checks import Acknowledged, Check, Evidence, StoredEvent
 from tracker.demo.processes import Children, DemoError
-from tracker.outbox.account import Account
-from tracker.outbox.integrity import IntegrityReport
-from tracker.outbox.links import Problem
+from tracker.outbox.integrity.chain import Problem
+from tracker.outbox.integrity.verify import IntegrityReport
+from tracker.outbox.store.ledger import Account
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -21,7 +21,7 @@ import tracker
 from tests.migration.test_schema import FIXTURES, restore
 from tests.support.cli import fill
 from tests.support.conversations import ROOT
-from tracker.outbox import schema, tables
+from tracker.outbox.schema import create, tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,7 +103,7 @@ def test_an_older_outbox_is_migrated_by_a_zipped_application(tmp_path: Path) -> 
     """The migration scripts come out of the zip."""
     archive = tmp_path / "application.pyz"
     package = Path(tracker.__file__).parent
-    with zipfile.ZipFile(archive, "w") as zipped, schema.scripts_folder() as scripts:
+    with zipfile.ZipFile(archive, "w") as zipped, create.scripts_folder() as scripts:
         for folder, name in ((package, "tracker"), (scripts, "tracker/_migrations")):
             for file in folder.rglob("*.py"):
                 inside = f"{name}/{file.relative_to(folder)}"

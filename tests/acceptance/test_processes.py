@@ -17,8 +17,8 @@ import pytest
 from tests.acceptance.test_no_event_lost import kill, run_until, settings
 from tests.support import agent
 from tracker import AgentPerformanceTracker, APIConfig
-from tracker.outbox import integrity
-from tracker.outbox.locks import FileLock
+from tracker.outbox.files.file_lock import FileLock
+from tracker.outbox.integrity import verify
 from tracker.outbox.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def test_fork_while_others_write(config: Callable[..., APIConfig], tmp_path: Pat
     tracker.close()
     outbox = Outbox(config(base_url="http://127.0.0.1:9"))
     with outbox.snapshot() as connection:
-        assert integrity.verify(connection).problems == ()
+        assert verify.verify(connection).problems == ()
         said = connection.exec_driver_sql(
             "SELECT json_extract(data, '$.content') FROM events WHERE session_id = 'child' "
             "ORDER BY seq"

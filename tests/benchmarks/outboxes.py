@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from tests.benchmarks.messages import messages
 from tracker import APIConfig
 from tracker.events import MESSAGE_LOGGED, make_event
-from tracker.outbox import uploads
-from tracker.outbox.engine import SYNCHRONOUS, WAL_PAGES
 from tracker.outbox.outbox import Outbox
+from tracker.outbox.queue import batches, sync_state
+from tracker.outbox.sqlite.engine import SYNCHRONOUS, WAL_PAGES
 from tracker.sync.destination import Upload
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tracker.events import Event
-    from tracker.outbox.transaction import Transaction
+    from tracker.outbox.store.transaction import Transaction
 
 NOBODY = "http://127.0.0.1:9"
 """A server that is away: nothing listens on the discard port."""
@@ -70,12 +70,12 @@ def uploads_of(settings: APIConfig, max_events: int = 500) -> list[Upload]:
     outbox = Outbox(settings)
     while True:
         with outbox.reading() as connection:
-            batch = uploads.next_batch(connection, max_events, settings.batch_max_bytes - 1024)
+            batch = batches.next_batch(connection, max_events, settings.batch_max_bytes - 1024)
         if not batch.rows:
             break
         found.append(Upload([r.event_id for r in batch.rows], [r.wire for r in batch.rows]))
-        outbox.run(uploads.write_state(settled_through=batch.rows[-1].seq))
-    outbox.run(uploads.write_state(settled_through=0))  # nothing was sent: all is pending again
+        outbox.run(sync_state.write_state(settled_through=batch.rows[-1].seq))
+    outbox.run(sync_state.write_state(settled_through=0))  # nothing was sent: all is pending again
     outbox.close()
     return found
 

@@ -13,8 +13,9 @@ from tests.benchmarks import children
 from tests.benchmarks.figure import Figure
 from tests.benchmarks.outboxes import config, events, fill
 from tests.benchmarks.pairs import Timings, interleave, ratio
-from tracker.outbox import status, uploads
+from tracker.outbox import status
 from tracker.outbox.outbox import Outbox
+from tracker.outbox.queue import batches, settlement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -101,13 +102,13 @@ def _next_batch(outbox: Outbox, calls: int) -> Sequence[Callable[[], object]]:
     return [partial(_read_batch, outbox)] * calls
 
 
-def _read_batch(outbox: Outbox) -> uploads.Batch:
+def _read_batch(outbox: Outbox) -> batches.Batch:
     with outbox.reading() as connection:
-        return uploads.next_batch(connection, _BATCH, _BATCH_BYTES)
+        return batches.next_batch(connection, _BATCH, _BATCH_BYTES)
 
 
 def _acknowledge(outbox: Outbox, calls: int) -> Sequence[Callable[[], object]]:
-    return [partial(outbox.run, uploads.settle(_read_batch(outbox)))] * calls
+    return [partial(outbox.run, settlement.settle(_read_batch(outbox)))] * calls
 
 
 def _status(outbox: Outbox, calls: int) -> Sequence[Callable[[], object]]:

@@ -31,10 +31,11 @@ from tests.support.server import (
 )
 from tracker import AgentPerformanceTracker, __version__
 from tracker.events import MESSAGE_LOGGED, make_event
-from tracker.outbox import account, owner, uploads
-from tracker.outbox.account import Account
-from tracker.outbox.engine import make_engine
 from tracker.outbox.outbox import Outbox
+from tracker.outbox.queue import sync_state
+from tracker.outbox.sqlite.engine import make_engine
+from tracker.outbox.store import identity, ledger
+from tracker.outbox.store.ledger import Account
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import MakeConfig
     from tracker.config import APIConfig
-    from tracker.outbox.uploads import SyncState
+    from tracker.outbox.queue.sync_state import SyncState
 
 
 def fill(config: APIConfig, contents: Sequence[str]) -> list[str]:
@@ -75,12 +76,12 @@ def look(config: APIConfig) -> Iterator[Connection]:
 
 def state_of(config: APIConfig) -> SyncState:
     with look(config) as connection:
-        return uploads.read_state(connection)
+        return sync_state.read_state(connection)
 
 
 def account_of(config: APIConfig) -> Account:
     with look(config) as connection:
-        return account.read(connection)
+        return ledger.read(connection)
 
 
 def dead_letters(config: APIConfig) -> list[tuple[str, str, str]]:
@@ -726,7 +727,7 @@ def test_the_request_is_as_the_protocol_says(
     body = request.json
     [event] = body.pop("events")
     with look(settings) as connection:
-        assert body.pop("outbox_id") == owner.read(connection).outbox_id
+        assert body.pop("outbox_id") == identity.read(connection).outbox_id
     assert before <= body.pop("sent_at_ms") <= time.time_ns() // 1_000_000
     assert body == {"protocol": 1, "client_id": "kiosk-17"}
     assert set(event) == {

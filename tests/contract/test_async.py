@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tests.conftest import MakeConfig
     from tracker import APIConfig
     from tracker.outbox.outbox import Outbox
-    from tracker.outbox.transaction import Transaction
+    from tracker.outbox.store.transaction import Transaction
 
 THREADS = ("tracker-log", "tracker-commit", "tracker-read", "tracker-wait")
 
@@ -94,7 +94,7 @@ def locked(
     config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[], sqlite3.Connection]]:
     """Lock the outbox from outside, so that commits fail until it is rolled back."""
-    monkeypatch.setattr("tracker.outbox.engine.BUSY_TIMEOUT_MS", 20)
+    monkeypatch.setattr("tracker.outbox.sqlite.engine.BUSY_TIMEOUT_MS", 20)
     made = []
 
     def lock() -> sqlite3.Connection:

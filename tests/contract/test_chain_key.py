@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.cli import call, call_json, fill
 from tracker import AgentPerformanceTracker, ConfigurationError, canonical
-from tracker.outbox import integrity
+from tracker.outbox.integrity import verify
 from tracker.outbox.outbox import Outbox
 from tracker.testing import RecordingDestination
 from tracker.trackers.security import SecurityTracker
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.conftest import MakeConfig
-    from tracker.outbox.integrity import IntegrityReport
+    from tracker.outbox.integrity.verify import IntegrityReport
 
 KEY = "correct horse battery staple"
 FORMER = b"\x00\xff" * 16
@@ -33,7 +33,7 @@ def verified(config: MakeConfig, *keys: str | bytes) -> IntegrityReport:
     outbox = Outbox(config(), check_owner=False)
     known = [canonical.key_bytes(key) or b"" for key in keys]
     with closing(outbox), outbox.snapshot() as connection:
-        return integrity.verify(connection, known)
+        return verify.verify(connection, known)
 
 
 def edit(path: Path, *statements: str) -> None:

@@ -21,10 +21,12 @@ from tests.support.conversations import ROOT
 from tracker import Tracker, ValidationError
 from tracker.errors import OutboxError
 from tracker.events import make_event
-from tracker.outbox import dead_letters, integrity, scrub, uploads
+from tracker.outbox.integrity import verify
+from tracker.outbox.maintenance import scrub
 from tracker.outbox.outbox import Outbox
-from tracker.outbox.transaction import Transaction
-from tracker.outbox.uploads import DAMAGED, DeadLetter
+from tracker.outbox.queue import batches, dead_letters, settlement
+from tracker.outbox.queue.settlement import DAMAGED, DeadLetter
+from tracker.outbox.store.transaction import Transaction
 from tracker.sync.destination import Delivery, Outcome
 from tracker.testing import RecordingDestination
 
@@ -71,14 +73,14 @@ def note(outbox: Outbox, text: str, user: str | None = "u", session: str | None 
 
 def settle(outbox: Outbox, most: int = 500, dead: tuple[int, ...] = ()) -> None:
     with outbox.reading() as connection:
-        batch = uploads.next_batch(connection, most, 1 << 22)
+        batch = batches.next_batch(connection, most, 1 << 22)
     letters = [DeadLetter(seq, "invalid_event", "no <quoted>") for seq in dead]
-    outbox.run(uploads.settle(batch, letters))
+    outbox.run(settlement.settle(batch, letters))
 
 
 def problems(outbox: Outbox) -> list[tuple[int | None, str]]:
     with outbox.snapshot() as connection:
-        return [(found.seq, found.kind) for found in integrity.verify(connection).problems]
+        return [(found.seq, found.kind) for found in verify.verify(connection).problems]
 
 
 def edit(outbox: Outbox, statement: str) -> None:
@@ -194,7 +196,7 @@ def test_what_the_server_said_of_a_dead_letter_goes_too(outbox: Outbox) -> None:
     assert problems(outbox) == []
     outbox.run(dead_letters.retry())
     with outbox.reading() as connection:
-        batch = uploads.next_batch(connection, 500, 1 << 22)
+        batch = batches.next_batch(connection, 500, 1 << 22)
     assert json.loads(batch.rows[0].wire)["data"] == MARKER
 
 
@@ -243,7 +245,7 @@ def test_a_marker_that_nothing_covers_is_tampering(outbox: Outbox) -> None:
     edit(outbox, """UPDATE events SET data = '{"erased":true}' WHERE seq = 1""")
     assert problems(outbox) == [(1, "erasure")]
     with outbox.reading() as connection:
-        batch = uploads.next_batch(connection, 500, 1 << 22)
+        batch = batches.next_batch(connection, 500, 1 << 22)
     assert (list(batch.damaged), [row.seq for row in batch.rows]) == ([1], [2, 3])
 
 
@@ -472,11 +474,11 @@ def test_whatever_is_done_around_erasures_verifies(
             outbox.erase(user or "u", {})
         elif step == "deliver":
             with outbox.reading() as connection:
-                due = uploads.next_batch(connection, 3, 1 << 22)
+                due = batches.next_batch(connection, 3, 1 << 22)
             assert not due.damaged
             if due.rows:
                 dead = [DeadLetter(due.rows[-1].seq, "x", "y")] if user is None else []
-                outbox.run(uploads.settle(due, dead))
+                outbox.run(settlement.settle(due, dead))
         elif step == "retry":
             outbox.run(dead_letters.retry())
         elif step == "discard":

@@ -290,8 +290,8 @@ def test_a_full_outbox_is_emptied_when_the_server_is_back(
     config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reaching `max_outbox_bytes` does not stop the uploads that would make room."""
-    monkeypatch.setattr("tracker.outbox.size._LOOK_AGAIN_SECONDS", 0.0)
-    monkeypatch.setattr("tracker.outbox.buffer._RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("tracker.outbox.maintenance.size_limit._LOOK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("tracker.outbox.store.memory_buffer._RETRY_SECONDS", 0.0)
     up = threading.Event()
 
     def answer(upload: Upload) -> Delivery:
@@ -324,7 +324,7 @@ def test_a_receipt_is_not_asked_for_twice(config: MakeConfig) -> None:
     destination = RecordingDestination(answer)
     settings = config()
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("tracker.outbox.engine.BUSY_TIMEOUT_MS", 20)
+        patched.setattr("tracker.outbox.sqlite.engine.BUSY_TIMEOUT_MS", 20)
         tracker = AgentPerformanceTracker(settings, destination=lambda: destination)
         tracker.flush()
         other = sqlite3.connect(settings.outbox_path, isolation_level=None, check_same_thread=False)

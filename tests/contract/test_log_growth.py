@@ -13,10 +13,10 @@ import pytest
 from tests.support.cli import call
 from tracker.errors import OutboxFullError
 from tracker.events import make_event
-from tracker.outbox import account
-from tracker.outbox.log_growth import LARGE_LOG_BYTES
+from tracker.outbox.files.paths import log_bytes
+from tracker.outbox.maintenance.log_growth import LARGE_LOG_BYTES
 from tracker.outbox.outbox import Outbox
-from tracker.outbox.pages import log_bytes
+from tracker.outbox.store import ledger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,7 +92,7 @@ def test_a_log_that_another_program_keeps_counts_into_the_size_of_the_outbox(
             with pytest.raises(OutboxFullError, match="write-ahead log, which a program keeps"):
                 fill(outbox)
             with outbox.snapshot() as connection:
-                assert account.read(connection).discarded == {}
+                assert ledger.read(connection).discarded == {}
         wait_for_room(outbox)
 
 

@@ -21,16 +21,18 @@ from sqlalchemy import event
 
 from tracker.errors import OutboxError, OutboxFullError, TrackerClosedError
 from tracker.events import make_event
-from tracker.outbox import account, dead_letters, integrity, uploads
+from tracker.outbox.integrity import verify
 from tracker.outbox.outbox import Outbox
-from tracker.outbox.uploads import DeadLetter
+from tracker.outbox.queue import batches, dead_letters, settlement
+from tracker.outbox.queue.settlement import DeadLetter
+from tracker.outbox.store import ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tracker import APIConfig
-    from tracker.outbox.account import Account
-    from tracker.outbox.uploads import Batch
+    from tracker.outbox.queue.batches import Batch
+    from tracker.outbox.store.ledger import Account
 
 
 @pytest.fixture
@@ -47,22 +49,22 @@ def fill(outbox: Outbox, count: int, size: int = 10) -> None:
 
 def batch(outbox: Outbox, most: int = 500, size: int = 10**7) -> Batch:
     with outbox.reading() as connection:
-        return uploads.next_batch(connection, most, size)
+        return batches.next_batch(connection, most, size)
 
 
 def deliver(outbox: Outbox, most: int = 500, dead: tuple[int, ...] = ()) -> None:
     letters = [DeadLetter(seq, "invalid_event", "no") for seq in dead]
-    outbox.run(uploads.settle(batch(outbox, most), letters))
+    outbox.run(settlement.settle(batch(outbox, most), letters))
 
 
 def book(outbox: Outbox) -> Account:
     with outbox.reading() as connection:
-        return account.read(connection)
+        return ledger.read(connection)
 
 
 def problems(outbox: Outbox) -> list[tuple[int | None, str]]:
     with outbox.snapshot() as connection:
-        return [(found.seq, found.kind) for found in integrity.verify(connection).problems]
+        return [(found.seq, found.kind) for found in verify.verify(connection).problems]
 
 
 def seqs(outbox: Outbox) -> list[int]:
@@ -113,7 +115,7 @@ def test_settled_events_never_come_back(outbox: Outbox) -> None:
     fill(outbox, 6)
     deliver(outbox, most=3, dead=(2,))
     assert [row.seq for row in batch(outbox).rows] == [4, 5, 6]
-    assert book(outbox) == account.Account(6, delivered=2, pending=3, dead=1)
+    assert book(outbox) == ledger.Account(6, delivered=2, pending=3, dead=1)
 
 
 def test_a_retry_while_a_batch_is_under_way(outbox: Outbox) -> None:
@@ -122,9 +124,9 @@ def test_a_retry_while_a_batch_is_under_way(outbox: Outbox) -> None:
     deliver(outbox, most=3, dead=(2,))
     under_way = batch(outbox)
     assert outbox.run(dead_letters.retry()) == 1
-    outbox.run(uploads.settle(under_way))
+    outbox.run(settlement.settle(under_way))
     assert [row.seq for row in batch(outbox).rows] == [2]
-    assert book(outbox) == account.Account(5, delivered=4, pending=1, dead=0)
+    assert book(outbox) == ledger.Account(5, delivered=4, pending=1, dead=0)
     deliver(outbox)
     assert book(outbox).pending == 0
     assert problems(outbox) == []
@@ -134,9 +136,9 @@ def test_a_receipt_recorded_twice_counts_once(outbox: Outbox) -> None:
     """Two uploaders that sent the same batch do not count it twice."""
     fill(outbox, 4)
     twice = batch(outbox)
-    assert outbox.run(uploads.settle(twice)) == 4
-    assert outbox.run(uploads.settle(twice)) == 0
-    assert book(outbox) == account.Account(4, delivered=4)
+    assert outbox.run(settlement.settle(twice)) == 4
+    assert outbox.run(settlement.settle(twice)) == 0
+    assert book(outbox) == ledger.Account(4, delivered=4)
 
 
 def test_discarded_dead_letters_are_counted(outbox: Outbox) -> None:
@@ -192,7 +194,7 @@ def test_pruning_keeps_what_is_not_delivered(outbox: Outbox) -> None:
     assert outbox.prune(retention_days=1) == 288
     assert seqs(outbox) == [7, 250, *range(291, 452)], "451 says what was removed"
     assert problems(outbox) == []
-    assert book(outbox) == account.Account(451, delivered=298, pending=151, dead=2)
+    assert book(outbox) == ledger.Account(451, delivered=298, pending=151, dead=2)
     deliver(outbox)
     assert outbox.prune(retention_days=-1) == 161
     assert seqs(outbox) == [7, 250, 452]
@@ -216,7 +218,7 @@ def test_a_file_that_is_nearly_empty_is_written_anew(
     outbox: Outbox, monkeypatch: pytest.MonkeyPatch, rewritten: bool
 ) -> None:
     """SQLite takes hours to give millions of pages back one by one: only where there is no room."""
-    monkeypatch.setattr("tracker.outbox.size._MANY_PAGES", 50)
+    monkeypatch.setattr("tracker.outbox.maintenance.size_limit._MANY_PAGES", 50)
     fill(outbox, 500, size=1000)
     deliver(outbox)
     fill(outbox, 3)
@@ -229,9 +231,9 @@ def test_a_file_that_is_nearly_empty_is_written_anew(
         raise OutboxError("no room for it")
 
     if rewritten:
-        monkeypatch.setattr("tracker.outbox.retention.give_back_pages", give_back)
+        monkeypatch.setattr("tracker.outbox.maintenance.retention.give_back_pages", give_back)
     else:
-        monkeypatch.setattr("tracker.outbox.scrub.rewrite", fail)
+        monkeypatch.setattr("tracker.outbox.maintenance.scrub.rewrite", fail)
     before = outbox.path.stat().st_size
     assert outbox.prune(retention_days=-1) == 500
     outbox.empty_log()
@@ -246,7 +248,7 @@ def test_size_policy_refuse(
     config: Callable[..., APIConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over the bound new events are refused, delivered ones make room first, none is lost."""
-    monkeypatch.setattr("tracker.outbox.size._LOOK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("tracker.outbox.maintenance.size_limit._LOOK_AGAIN_SECONDS", 0.0)
     outbox = Outbox(config(on_error="raise", max_outbox_bytes=1024 * 1024))
     with pytest.raises(OutboxFullError, match=r"max_outbox_bytes \(1,048,576\)"):
         fill(outbox, 2000, size=1000)
@@ -254,7 +256,7 @@ def test_size_policy_refuse(
     assert 500 < stored < 2000
     deliver(outbox, most=300)
     fill(outbox, 100, size=1000)
-    assert book(outbox) == account.Account(stored + 100, delivered=300, pending=stored - 200)
+    assert book(outbox) == ledger.Account(stored + 100, delivered=300, pending=stored - 200)
     assert problems(outbox) == []
     outbox.close()
 
@@ -299,7 +301,7 @@ def test_the_account_always_adds_up(
             due = batch(outbox, most=number)
             if due.rows:
                 dead = [DeadLetter(due.rows[-1].seq, "x", "y")] if number % 2 else []
-                outbox.run(uploads.settle(due, dead))
+                outbox.run(settlement.settle(due, dead))
         elif step == "retry":
             outbox.run(dead_letters.retry())
         elif step == "discard":
@@ -310,7 +312,7 @@ def test_the_account_always_adds_up(
             logged += (reported := book(outbox).accepted - before)
             assert reported <= 1
         else:
-            outbox.run(uploads.recount)
+            outbox.run(settlement.recount)
         stands = book(outbox)
         assert stands.accepted == logged
         assert logged == (
@@ -367,7 +369,7 @@ def test_full_disk_degrades_and_recovers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """By default events wait in memory while the disk is full and are written, in order, after."""
-    monkeypatch.setattr("tracker.outbox.buffer._RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("tracker.outbox.store.memory_buffer._RETRY_SECONDS", 0.0)
     ballast = small_disk / "ballast"
     outbox = Outbox(config(outbox_path=small_disk / "outbox.sqlite3", memory_buffer_events=50))
     fill(outbox, 10)
@@ -425,7 +427,7 @@ def test_two_retries_while_a_batch_is_under_way(outbox: Outbox) -> None:
     outbox.run(dead_letters.retry([ids[5]]))
     under_way = batch(outbox)
     outbox.run(dead_letters.retry([ids[10]]))
-    outbox.run(uploads.settle(under_way))
+    outbox.run(settlement.settle(under_way))
     assert [row.seq for row in batch(outbox).rows] == [10]
     deliver(outbox)
     assert book(outbox).pending == 0
@@ -480,8 +482,8 @@ def lock_out(path: Path) -> sqlite3.Connection:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tracker.outbox.engine.BUSY_TIMEOUT_MS", 50)
-    monkeypatch.setattr("tracker.outbox.buffer._RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("tracker.outbox.sqlite.engine.BUSY_TIMEOUT_MS", 50)
+    monkeypatch.setattr("tracker.outbox.store.memory_buffer._RETRY_SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -516,7 +518,7 @@ def test_a_lock_fails_a_whole_group_at_once(
     config: Callable[..., APIConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Callers that share a commit share its failure; they do not wait for it one by one."""
-    monkeypatch.setattr("tracker.outbox.engine.BUSY_TIMEOUT_MS", 1_000)
+    monkeypatch.setattr("tracker.outbox.sqlite.engine.BUSY_TIMEOUT_MS", 1_000)
     outbox = Outbox(config(on_error="raise"))
     fill(outbox, 1)
     attempts: list[Exception] = []

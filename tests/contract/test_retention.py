@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from tracker import APIConfig, ConfigurationError
 from tracker.events import make_event
-from tracker.outbox import dead_letters, integrity, retention, uploads
+from tracker.outbox.integrity import verify
+from tracker.outbox.maintenance import retention
 from tracker.outbox.outbox import Outbox
-from tracker.outbox.uploads import DeadLetter
+from tracker.outbox.queue import batches, dead_letters, settlement
+from tracker.outbox.queue.settlement import DeadLetter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,9 +42,9 @@ def log(outbox: Outbox, types: Iterable[str]) -> None:
 
 def deliver(outbox: Outbox, dead: tuple[int, ...] = ()) -> None:
     with outbox.reading() as connection:
-        batch = uploads.next_batch(connection, 500, 1 << 22)
+        batch = batches.next_batch(connection, 500, 1 << 22)
     letters = [DeadLetter(seq, "x", "y") for seq in dead]
-    outbox.run(uploads.settle(batch, letters))
+    outbox.run(settlement.settle(batch, letters))
 
 
 def age(outbox: Outbox, days: float, where: str = "1") -> None:
@@ -82,7 +84,7 @@ def test_each_type_stays_its_own_time(config: MakeConfig) -> None:
         kept = [each for each in DAYS if DAYS[each] > limit]
         assert types(outbox) == [*kept, "app.noted"]
     with outbox.snapshot() as connection:
-        assert integrity.verify(connection).ok
+        assert verify.verify(connection).ok
     outbox.close()
 
 

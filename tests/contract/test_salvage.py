@@ -12,10 +12,13 @@ import pytest
 from tracker import canonical
 from tracker.errors import OutboxError
 from tracker.events import make_event
-from tracker.outbox import account, integrity, moves, uploads
-from tracker.outbox.found_rows import FoundRows
+from tracker.outbox.files import swap
+from tracker.outbox.integrity import verify
 from tracker.outbox.outbox import Outbox
-from tracker.outbox.transaction import Transaction
+from tracker.outbox.queue import batches, settlement, sync_state
+from tracker.outbox.recovery.candidates import FoundRows
+from tracker.outbox.store import ledger
+from tracker.outbox.store.transaction import Transaction
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,8 +38,8 @@ def make(settings: APIConfig, events: int = ALL) -> None:
         for number in range(1, events + 1):
             outbox.append(make_event("test.noted", {"n": number}))
         with outbox.reading() as connection:
-            batch = uploads.next_batch(connection, 5, 1 << 20)
-        outbox.run(uploads.settle(batch))
+            batch = batches.next_batch(connection, 5, 1 << 20)
+        outbox.run(settlement.settle(batch))
 
 
 def change(path: Path, statement: str, *bound: object) -> None:
@@ -84,13 +87,13 @@ def test_the_key_does_not_vouch_for_what_a_salvage_carries_over(
     with closing(Outbox(settings)) as outbox:
         outbox.append(make_event("test.noted", {"n": ALL + 1}))
         with outbox.snapshot() as connection:
-            report = integrity.verify(connection, [KEY.encode()])
+            report = verify.verify(connection, [KEY.encode()])
             data = data_of(connection)
     assert len(data) == ALL + 1
     assert report.ok
     assert [(each.first_seq, each.last_seq) for each in report.unproven] == [(1, ALL)]
     assert f"does not vouch for these {ALL} events" in caplog.text
-    assert len(moves.damaged_sets(settings.outbox_path)) == 1
+    assert len(swap.damaged_sets(settings.outbox_path)) == 1
 
 
 def test_the_key_does_not_vouch_for_what_is_rescued_from_a_deleted_file(
@@ -104,7 +107,7 @@ def test_the_key_does_not_vouch_for_what_is_rescued_from_a_deleted_file(
         assert outbox.look(now=True)
         outbox.append(make_event("test.noted", {"n": ALL + 2}))
         with outbox.snapshot() as connection:
-            report = integrity.verify(connection, [KEY.encode()])
+            report = verify.verify(connection, [KEY.encode()])
             data = data_of(connection)
     assert set(data) == {f'{{"n":{n}}}' for n in range(6, ALL + 3)}
     assert report.ok
@@ -161,7 +164,7 @@ def test_the_account_and_the_last_delivery_are_kept(config: MakeConfig) -> None:
     make(settings)
     damage(settings.outbox_path)
     with closing(Outbox(settings)) as outbox, outbox.reading() as connection:
-        book, state = account.read(connection), uploads.read_state(connection)
+        book, state = ledger.read(connection), sync_state.read_state(connection)
     assert book.discarded == {}
     assert book.delivered == 5
     assert state.last_success_ms is not None

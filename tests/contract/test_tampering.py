@@ -13,7 +13,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import StaticPool
 
 from tests.support.cli import an_event, fill, settle
-from tracker.outbox import integrity
+from tracker.outbox.integrity import verify
 from tracker.outbox.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.conftest import MakeConfig
-    from tracker.outbox.integrity import IntegrityReport
+    from tracker.outbox.integrity.verify import IntegrityReport
 
 COUNT = 12
 KEY = b"0123456789abcdef"
@@ -102,7 +102,7 @@ def copied(path: Path) -> Iterator[sqlite3.Connection]:
 def verified(copy: sqlite3.Connection, keys: Keys) -> IntegrityReport:
     engine = create_engine("sqlite://", creator=lambda: copy, poolclass=StaticPool)
     with engine.connect() as connection:
-        return integrity.verify(connection.execution_options(isolation_level="AUTOCOMMIT"), keys)
+        return verify.verify(connection.execution_options(isolation_level="AUTOCOMMIT"), keys)
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -139,13 +139,13 @@ def test_rows_cut_off_at_the_end_leave_a_trace(config: MakeConfig) -> None:
     outbox = Outbox(config())
     with closing(outbox):
         with outbox.snapshot() as reader:
-            report = integrity.verify(reader)
+            report = verify.verify(reader)
         gap = report.problems[0]
         assert (gap.seq, gap.kind) == (6, "gap")
         assert gap.message.startswith("events 6 to 8 are missing")
         outbox.append(an_event())
         with outbox.snapshot() as reader:
-            report = integrity.verify(reader)
+            report = verify.verify(reader)
             newest = reader.exec_driver_sql("SELECT max(seq) FROM events").scalar_one()
     assert newest == 9, "no seq is given twice"
     assert (report.problems[0].seq, report.problems[0].kind) == (6, "gap")
@@ -158,7 +158,7 @@ def test_all_rows_deleted(config: MakeConfig) -> None:
         connection.execute("DELETE FROM events")
     outbox = Outbox(config())
     with closing(outbox), outbox.snapshot() as reader:
-        report = integrity.verify(reader)
+        report = verify.verify(reader)
     assert [(problem.seq, problem.kind) for problem in report.problems] == [
         (1, "gap"),
         (None, "account"),
@@ -176,4 +176,4 @@ def test_an_outbox_from_before_the_anchor_goes_on(config: MakeConfig) -> None:
     assert entries == {"stored": 5}
     outbox = Outbox(config())
     with closing(outbox), outbox.snapshot() as reader:
-        assert integrity.verify(reader).proven
+        assert verify.verify(reader).proven

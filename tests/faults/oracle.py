@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from tests.faults.figures import say
 from tests.support.agent import Notes, read_notes
 from tracker import Tracker
-from tracker.outbox import account, integrity
+from tracker.outbox.integrity import verify
 from tracker.outbox.outbox import Outbox
+from tracker.outbox.store import ledger
 from tracker.testing import RecordingDestination
 
 if TYPE_CHECKING:
@@ -133,13 +134,13 @@ def _check_order_of_each(said: Iterable[Mapping[str, Any]]) -> None:
         assert heard == sorted(heard), f"{writer} was heard out of order"
 
 
-def examine(config: APIConfig) -> account.Account:
+def examine(config: APIConfig) -> ledger.Account:
     """Open an outbox, check that it is sound and that its account adds up, and return that."""
     outbox = Outbox(config, check_owner=False)
     try:
         with outbox.snapshot() as connection:
-            report = integrity.verify(connection)
-            book = account.read(connection)
+            report = verify.verify(connection)
+            book = ledger.read(connection)
     finally:
         outbox.close()
     assert report.ok, report.problems[:5]

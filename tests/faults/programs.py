@@ -31,12 +31,12 @@ from tracker import (
     log,
 )
 from tracker.client import Client
-from tracker.outbox import planted, schema, tables
+from tracker.outbox.schema import create, guard, tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tracker.outbox.transaction import Transaction
+    from tracker.outbox.store.transaction import Transaction
 
 _CHILD_SECONDS = 60
 
@@ -336,11 +336,11 @@ def older(notes: str) -> None:
 
     It is this version's code told so: what it writes with has not changed between the two.
     """
-    known = schema.known_revisions()
+    known = create.known_revisions()
     tables.HEAD = known[1]
-    schema.known_revisions = lambda: known[1:]
+    create.known_revisions = lambda: known[1:]
     # It would look for its own tables, which `tables` has no longer.
-    planted.check = lambda connection, *, at_head: None
+    guard.check = lambda connection, *, at_head: None
     program = Program(notes)
     program.log("older")
     print("opened", flush=True)  # noqa: T201 - the parent waits for it

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from tests.support.conversations import ROOT
 from tracker import AgentPerformanceTracker, APIConfig, OutboxError, client
-from tracker.outbox import account, uploads
+from tracker.outbox.queue import sync_state
+from tracker.outbox.store import ledger
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -121,8 +122,8 @@ class _Inside:
     def report(self) -> dict[str, Any]:
         """Return how the device does."""
         with self._client.outbox.reading() as connection:
-            book = account.read(connection)
-            state = uploads.read_state(connection)
+            book = ledger.read(connection)
+            state = sync_state.read_state(connection)
         return {
             "pending": book.pending,
             "delivered": book.delivered,

@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING
 
 from tracker import APIConfig
 from tracker.events import make_event
-from tracker.outbox import engine, moves, uploads
+from tracker.outbox.files import swap
 from tracker.outbox.outbox import Outbox
+from tracker.outbox.queue import batches, settlement
+from tracker.outbox.sqlite import engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,8 +73,8 @@ class Life:
 
     def _settle(self, outbox: Outbox) -> None:
         with outbox.reading() as connection:
-            batch = uploads.next_batch(connection, 20, 1 << 20)
-        outbox.run(uploads.settle(batch))
+            batch = batches.next_batch(connection, 20, 1 << 20)
+        outbox.run(settlement.settle(batch))
 
     def _look(self, outbox: Outbox) -> None:
         outbox.look(now=True)
@@ -112,7 +114,7 @@ def strain(path: Path, notes: Path, seconds: float, seed: int) -> dict[str, int]
     begun = killed = failed = moved = 0
     files = set()
     end = time.monotonic() + seconds
-    while time.monotonic() < end and not moves.damaged_sets(path) and not failed:
+    while time.monotonic() < end and not swap.damaged_sets(path) and not failed:
         while len(alive) < ALIVE:
             alive.append(_begin(path, notes, seed + begun))
             begun += 1
@@ -123,7 +125,7 @@ def strain(path: Path, notes: Path, seconds: float, seed: int) -> dict[str, int]
                 os.killpg(pid, signal.SIGKILL)
             killed += 1
         failed += os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) > 0
-        moved += (file := moves.identity(path)) not in files
+        moved += (file := swap.file_identity(path)) not in files
         files.add(file)
     for pid in alive:
         with contextlib.suppress(ProcessLookupError):
@@ -134,7 +136,7 @@ def strain(path: Path, notes: Path, seconds: float, seed: int) -> dict[str, int]
         "killed": killed,
         "failed": failed,
         "files": moved,
-        "damaged": len(moves.damaged_sets(path)),
+        "damaged": len(swap.damaged_sets(path)),
     }
 
 

@@ -17,19 +17,15 @@ from tests.support.cli import an_event, call, call_json
 from tracker import APIConfig, Tracker, canonical
 from tracker.erasure import ERASED
 from tracker.errors import NotAnOutboxError
-from tracker.outbox import (
-    account,
-    chain_key,
-    condition,
-    integrity,
-    moves,
-    open_files,
-    pages,
-    uploads,
-)
+from tracker.outbox.files import open_files, swap
+from tracker.outbox.integrity import chain_key, verify
 from tracker.outbox.outbox import Outbox
-from tracker.outbox.pages import log_is_cut
-from tracker.outbox.uploads import DeadLetter
+from tracker.outbox.queue import batches, settlement
+from tracker.outbox.queue.settlement import DeadLetter
+from tracker.outbox.recovery import damage as damages
+from tracker.outbox.sqlite import file_format
+from tracker.outbox.sqlite.file_format import log_is_cut
+from tracker.outbox.store import ledger
 from tracker.testing import RecordingDestination
 
 if TYPE_CHECKING:
@@ -72,9 +68,9 @@ class Sample:
     @staticmethod
     def _settle(outbox: Outbox) -> None:
         with outbox.reading() as connection:
-            batch = uploads.next_batch(connection, DELIVERED, 1 << 30)
+            batch = batches.next_batch(connection, DELIVERED, 1 << 30)
         letters = [DeadLetter(seq, "invalid_event", "no") for seq in range(5, 5 + DEAD)]
-        outbox.run(uploads.settle(batch, letters))
+        outbox.run(settlement.settle(batch, letters))
 
     def copy_to(self, path: Path) -> None:
         """Put fresh copies at `path`, and the lock file that an outbox in use has beside it."""
@@ -84,7 +80,7 @@ class Sample:
             shutil.copy(
                 self.path.with_name(self.path.name + suffix), path.with_name(path.name + suffix)
             )
-        path.with_name(f"{path.name}.lock").write_bytes(condition.LOCK_MARK)
+        path.with_name(f"{path.name}.lock").write_bytes(damages.LOCK_MARK)
 
 
 @pytest.fixture
@@ -188,7 +184,7 @@ def survive(
         sets = tracker.health().damaged_sets
         kept = tracker._client.read(_ids)
         book = tracker.health()
-        problems = tracker._client.read(integrity.verify).problems
+        problems = tracker._client.read(verify.verify).problems
     arrived = {event["event_id"]: event for event in received.events}
     assert set(fresh) <= set(arrived), (kind, seed)
     for name, event in arrived.items():  # none invented, none changed
@@ -235,7 +231,7 @@ def test_the_damaged_set_is_kept_and_shown(
         with path.open("r+b") as file:
             file.write(b"garbage" * 3)
         Outbox(config()).close()
-    sets = [str(file) for file in moves.damaged_sets(path)]
+    sets = [str(file) for file in swap.damaged_sets(path)]
     assert len(sets) == 2
     with Tracker(config(), destination=RecordingDestination) as tracker:
         assert [str(file) for file in tracker.health().damaged_sets] == sets
@@ -269,7 +265,7 @@ def test_states_and_erasures_come_over(sample: Sample, config: MakeConfig) -> No
         file.write(bytes(90))
     outbox = Outbox(config())
     with outbox.reading() as connection:
-        book = account.read(connection)
+        book = ledger.read(connection)
         rows = connection.exec_driver_sql("SELECT event_id, data FROM events")
         data = {name: text for name, text in rows}  # noqa: C416 - dict() does not take rows
         dead = connection.exec_driver_sql("SELECT dead_code FROM events WHERE dead_at_ms > 0").all()
@@ -309,14 +305,14 @@ def test_a_log_that_is_begun_anew_while_it_is_looked_at_is_not_taken_for_damaged
     with closing(Outbox(config())) as outbox:
         outbox.append(an_event())
         looks = iter([True])  # as when another process writes over it meanwhile
-        monkeypatch.setattr(pages, "log_is_cut", lambda path: next(looks, False))
+        monkeypatch.setattr(file_format, "log_is_cut", lambda path: next(looks, False))
         monkeypatch.setattr(open_files, "_open", Counter())  # as in another process
         with closing(Outbox(config())) as other:
             other.append(an_event())
     assert next(looks, None) is None, "it did look"
-    assert moves.damaged_sets(config().outbox_path) == []
+    assert swap.damaged_sets(config().outbox_path) == []
     with closing(Outbox(config())) as outbox, outbox.snapshot() as connection:
-        assert integrity.verify(connection).events == 2
+        assert verify.verify(connection).events == 2
 
 
 @pytest.mark.parametrize("gone", [True, False], ids=["deleted", "emptied"])
@@ -359,7 +355,7 @@ def test_a_salvage_that_was_cut_short_is_finished(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(moves, "free_name" if step == "ready" else "finish", die)
+        patch.setattr(swap, "free_name" if step == "ready" else "finish", die)
         with pytest.raises(KeyboardInterrupt):
             Outbox(config())
     assert path.exists() == (step == "ready")
@@ -367,7 +363,7 @@ def test_a_salvage_that_was_cut_short_is_finished(
     with outbox.reading() as connection:
         assert len(_ids(connection)) == ALL
     outbox.close()
-    assert len(moves.damaged_sets(path)) == 1
+    assert len(swap.damaged_sets(path)) == 1
     assert not path.with_name(f"{path.name}.salvaged").exists()
 
 
@@ -409,7 +405,7 @@ def test_the_new_outbox_is_chained_under_the_key(
     with outbox.reading() as connection:
         memory = chain_key.read(connection)
     with outbox.snapshot() as connection:
-        report = integrity.verify(connection, [KEY.encode()])
+        report = verify.verify(connection, [KEY.encode()])
     outbox.close()
     assert memory == (canonical.key_check(KEY.encode()), True)
     assert report.ok
@@ -425,7 +421,7 @@ def test_an_erasure_tells_of_damaged_files(sample: Sample, config: MakeConfig) -
         file.write(bytes(90))
     outbox = Outbox(config())
     assert not outbox.erase("nobody", {}).scrubbed
-    for file_aside in moves.damaged_sets(path):
+    for file_aside in swap.damaged_sets(path):
         file_aside.unlink()
     assert outbox.erase("nobody", {}).scrubbed
     outbox.close()
@@ -439,17 +435,17 @@ def test_what_was_read_before_a_salvage_does_no_harm_after(
     sample.copy_to(path)
     outbox = Outbox(config())
     with outbox.reading() as connection:
-        batch = uploads.next_batch(connection, 10, 1 << 30)
-        first = DeadLetter(batch.rows[0].seq, uploads.DAMAGED, "no")
-        assert uploads.is_next(connection, batch)
+        batch = batches.next_batch(connection, 10, 1 << 30)
+        first = DeadLetter(batch.rows[0].seq, settlement.DAMAGED, "no")
+        assert batches.is_next(connection, batch)
     outbox.close()
     with path.open("r+b") as file:
         file.write(bytes(90))
     outbox = Outbox(config())
-    outbox.run(uploads.set_aside(batch, [first]))
+    outbox.run(settlement.set_aside(batch, [first]))
     with outbox.reading() as connection:
-        assert not uploads.is_next(connection, batch)
-        assert account.read(connection).dead == DEAD
+        assert not batches.is_next(connection, batch)
+        assert ledger.read(connection).dead == DEAD
     outbox.close()
 
 
@@ -461,5 +457,5 @@ def test_events_logged_together_survive_damage(config: MakeConfig) -> None:
     outbox._write_connection._sure_until = 0.0
     outbox.append_all([an_event(data={"n": n}) for n in (1, 2)])
     with outbox.reading() as connection:
-        assert account.read(connection).pending == 3
+        assert ledger.read(connection).pending == 3
     outbox.close()

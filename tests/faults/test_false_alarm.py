@@ -13,7 +13,7 @@ import pytest
 
 from tests.faults import figures, strain
 from tests.support.conversations import ROOT
-from tracker.outbox import integrity
+from tracker.outbox.integrity import verify
 from tracker.outbox.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def test_no_salvage_without_damage(
     found = json.loads(run.stdout)
     with closing(Outbox(strain.settings(path))) as outbox, outbox.snapshot() as connection:
         ids = set(connection.exec_driver_sql("SELECT event_id FROM events").scalars())
-        problems = integrity.verify(connection).problems
+        problems = verify.verify(connection).problems
     # A kill can cut a note off.
     noted = {line for line in notes.read_text(encoding="ascii").splitlines() if len(line) == 36}
     missing = noted - ids

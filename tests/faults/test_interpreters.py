@@ -22,8 +22,9 @@ from tests.support.collector import free_port
 from tests.support.conversations import ROOT
 from tracker import AgentPerformanceTracker, APIConfig, SchemaVersionError
 from tracker.client import Client
-from tracker.outbox import integrity, schema, tables
+from tracker.outbox.integrity import verify
 from tracker.outbox.outbox import Outbox
+from tracker.outbox.schema import create, tables
 from tracker.testing import RecordingDestination
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def check(settings: APIConfig, *, unnoted: int = 0) -> int:
     assert seqs == list(range(1, len(seqs) + 1))
     outbox = Outbox(settings)
     with outbox.snapshot() as connection:
-        assert integrity.verify(connection).problems == ()
+        assert verify.verify(connection).problems == ()
     outbox.close()
     return len(expected)
 
@@ -341,8 +342,8 @@ def test_a_newer_version_migrates_under_an_older_one(settings: APIConfig) -> Non
         assert isinstance(tracker._client, Client)
         with tracker._client.outbox.snapshot() as connection:
             rows = connection.exec_driver_sql("SELECT event_id FROM events").all()
-            assert integrity.verify(connection).problems == ()
-            assert schema.is_current(connection)
+            assert verify.verify(connection).problems == ()
+            assert create.is_current(connection)
     assert len(acknowledged(settings)) == 221
     assert set(acknowledged(settings)) <= {event_id for (event_id,) in rows}
     again = run(settings, "older", code=1)

@@ -17,7 +17,7 @@ from tests.support.conversations import ROOT
 from tests.support.raising import Struck, calling_at, raising_at
 from tests.support.slow_disk import CANNOT, slow_disk
 from tracker.events import make_event
-from tracker.outbox import integrity
+from tracker.outbox.integrity import verify
 from tracker.outbox.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def test_what_returned_is_stored(
     finally:
         process.kill()
     with outbox.snapshot() as connection:
-        assert integrity.verify(connection).problems == ()
+        assert verify.verify(connection).problems == ()
     outbox.close()
     assert process.returncode == 0, said.read_text()[-5_000:]
     acknowledged = (folder / "acknowledged").read_text().split()
@@ -126,7 +126,7 @@ class Struggle:
         assert set(self.returned) <= set(found)
         assert len(found) == len(set(found))
         with self.outbox.snapshot() as connection:
-            assert integrity.verify(connection).problems == ()
+            assert verify.verify(connection).problems == ()
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from tests.support.collector import CollectorProcess, free_port
 from tests.support.proxy import Proxy, relay
 from tests.support.server import ScriptedServer
 from tracker.events import make_event
-from tracker.outbox import account
 from tracker.outbox.outbox import Outbox
+from tracker.outbox.store import ledger
 from tracker.sync.http import HTTPDestination
 from tracker.sync.uploader import Uploader
 
@@ -346,7 +346,7 @@ def test_a_collector_that_is_gone_for_a_day(
             now += uploader.step().seconds
         assert [event["data"]["n"] for event in server.events()] == list(range(100))
     with outbox.reading() as connection:
-        assert account.read(connection).pending == 0
+        assert ledger.read(connection).pending == 0
     uploader.destination.close()
     outbox.close()
     tell(f"network | a day without a collector | {attempts} attempts | 0 lost |")

@@ -13,8 +13,8 @@ import pytest
 
 from tests.support.cli import ROOT
 from tracker import Tracker
-from tracker.outbox import file as outbox_file
 from tracker.outbox.outbox import Outbox
+from tracker.outbox.recovery import supervisor
 from tracker.sync.destination import Delivery, Outcome
 from tracker.testing import RecordingDestination
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox_file, "_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(supervisor, "_LOOK_SECONDS", 0.1)
 
 
 class Switch(RecordingDestination):

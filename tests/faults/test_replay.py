@@ -14,7 +14,7 @@ import pytest
 from tests.faults import oracle, trace
 from tests.faults.victim import Order
 from tests.support.conversations import ROOT
-from tracker.outbox.moves import damaged_sets
+from tracker.outbox.files.swap import damaged_sets
 
 if TYPE_CHECKING:
     from collections.abc import Callable

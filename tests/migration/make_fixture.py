@@ -12,9 +12,10 @@ from contextlib import closing
 from pathlib import Path
 
 from tracker import AgentPerformanceTracker, APIConfig
-from tracker.outbox import tables, uploads
 from tracker.outbox.outbox import Outbox
-from tracker.outbox.uploads import DeadLetter
+from tracker.outbox.queue import batches, settlement
+from tracker.outbox.queue.settlement import DeadLetter
+from tracker.outbox.schema import tables
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -47,8 +48,8 @@ def settle(config: APIConfig) -> None:
     """Deliver the first event and make the second a dead letter; the rest stays pending."""
     outbox = Outbox(config)
     with outbox.reading() as connection:
-        batch = uploads.next_batch(connection, 2, 10**6)
-    outbox.run(uploads.settle(batch, [DeadLetter(2, "invalid_event", "refused")]))
+        batch = batches.next_batch(connection, 2, 10**6)
+    outbox.run(settlement.settle(batch, [DeadLetter(2, "invalid_event", "refused")]))
     outbox.close()
 
 

@@ -16,9 +16,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Column, MetaData, Text
 
 from tracker import AgentPerformanceTracker, APIConfig, SchemaVersionError
-from tracker.outbox import integrity, schema, tables
-from tracker.outbox.engine import make_engine
+from tracker.outbox.integrity import verify
 from tracker.outbox.outbox import Outbox
+from tracker.outbox.schema import create, tables
+from tracker.outbox.sqlite.engine import make_engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +62,7 @@ def objects(path: Path) -> set[tuple[str, str]]:
 
 def test_head_is_the_scripts_head() -> None:
     """The revision that new outboxes are stamped with is the newest script's."""
-    with schema.scripts_folder() as folder:
+    with create.scripts_folder() as folder:
         assert ScriptDirectory(str(folder)).get_heads() == [tables.HEAD]
 
 
@@ -73,7 +74,7 @@ def test_scripts_make_what_the_tables_say(config: Callable[..., APIConfig], tmp_
     migrated.touch()
     engine = make_engine(migrated, "full", writer=True)
     with engine.connect() as connection:
-        schema.migrate(connection)
+        create.migrate(connection)
         context = MigrationContext.configure(connection)
         assert compare_metadata(context, tables.metadata) == []
     assert objects(migrated) == objects(made)
@@ -115,8 +116,8 @@ def test_released_schemas_are_carried_on(
     assert arrived[:-1] == [event_id for (event_id,) in pending]
     outbox = Outbox(settings)
     with outbox.snapshot() as connection:
-        assert schema.is_current(connection)
-        assert integrity.verify(connection).problems == ()
+        assert create.is_current(connection)
+        assert verify.verify(connection).problems == ()
     outbox.close()
 
 
@@ -124,7 +125,7 @@ def test_released_schemas_are_carried_on(
 def next_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], None]:
     """Return how to turn this tracker into one that knows a further revision."""
     scripts = tmp_path / "scripts"
-    with schema.scripts_folder() as folder:
+    with create.scripts_folder() as folder:
         shutil.copytree(folder, scripts)
     (scripts / "versions" / "9999_next.py").write_text(NEXT_REVISION.format(head=tables.HEAD))
 
@@ -136,7 +137,7 @@ def next_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[]
     def upgrade() -> None:
         monkeypatch.setattr(tables, "HEAD", "9999")
         monkeypatch.setattr(tables, "metadata", metadata)
-        monkeypatch.setattr(schema, "scripts_folder", lambda: nullcontext(scripts))
+        monkeypatch.setattr(create, "scripts_folder", lambda: nullcontext(scripts))
 
     return upgrade
 
@@ -179,7 +180,7 @@ def test_failed_migration_leaves_the_file_as_it_was(
     Outbox(settings).close()
     before = objects(settings.outbox_path)
     next_version()
-    with schema.scripts_folder() as folder:
+    with create.scripts_folder() as folder:
         script = folder / "versions" / "9999_next.py"
     script.write_text(script.read_text() + "    op.execute('SELECT no_such_function()')\n")
     with pytest.raises(Exception, match="no such function"):
@@ -206,7 +207,7 @@ def test_newer_schema_is_refused_untouched(config: Callable[..., APIConfig]) -> 
 def test_an_empty_outbox_is_closed_whatever_happens() -> None:
     """The outbox in memory that stands in for none leaves no connection open, errors or not."""
     lent = ExitStack()
-    driver = lent.enter_context(schema.empty_outbox()).connection.driver_connection
+    driver = lent.enter_context(create.empty_outbox()).connection.driver_connection
     assert isinstance(driver, sqlite3.Connection)
     assert not lent.__exit__(LookupError, LookupError(), None), "the error passes through"
     with pytest.raises(sqlite3.ProgrammingError, match="closed"):

@@ -15,9 +15,9 @@ from tracker import canonical
 from tracker.cli.main import cli
 from tracker.events import Event
 from tracker.ids import new_id
-from tracker.outbox import uploads
 from tracker.outbox.outbox import Outbox
-from tracker.outbox.uploads import DeadLetter
+from tracker.outbox.queue import batches, settlement
+from tracker.outbox.queue.settlement import DeadLetter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -91,7 +91,7 @@ def settle(config: APIConfig, count: int, dead: Sequence[int] = ()) -> None:
     """Mark the next `count` pending events delivered, but for the seqs in `dead`: dead letters."""
     outbox = Outbox(config)
     with outbox.reading() as connection:
-        batch = uploads.next_batch(connection, count, 1 << 22)
+        batch = batches.next_batch(connection, count, 1 << 22)
     letters = [DeadLetter(seq, "invalid_event", f"event {seq} is odd") for seq in dead]
-    outbox.run(uploads.settle(batch, letters))
+    outbox.run(settlement.settle(batch, letters))
     outbox.close()

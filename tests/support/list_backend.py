@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tracker.events import Event
-    from tracker.outbox.group_commit import Attempt
+    from tracker.outbox.store.group_commit import Attempt
 
 
 class Disk:

@@ -142,7 +142,7 @@ def test_queries_that_the_collector_shares_know_no_database_of_their_own() -> No
 
 def test_some_libraries_have_one_door() -> None:
     """Alembic is slow to import; the web framework is the collector's; requests is HTTP's."""
-    assert importers("alembic") == {"tracker.outbox.schema"}
+    assert importers("alembic") == {"tracker.outbox.schema.create"}
     clients = importers("requests", "urllib3")
     assert clients - within(clients, "tracker.cli", "tracker.demo") == {
         "tracker.sync.http",

@@ -8,7 +8,7 @@ import pytest
 
 from tracker.errors import OutboxError
 from tracker.events import make_event
-from tracker.outbox.buffer import MemoryBuffer
+from tracker.outbox.store.memory_buffer import MemoryBuffer
 
 if TYPE_CHECKING:
     from tracker.events import Event
@@ -86,7 +86,7 @@ def test_each_trouble_is_said_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One line when it begins, one when events get lost, one when it is over."""
-    monkeypatch.setattr("tracker.outbox.buffer._SAY_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("tracker.outbox.store.memory_buffer._SAY_AGAIN_SECONDS", 0.0)
     buffer = MemoryBuffer(2, ROOM)
     for _ in range(2):
         for event in events(50):

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.cli import call, call_json
 from tracker.events import make_event
-from tracker.outbox import scrub
+from tracker.outbox.maintenance import scrub
 from tracker.outbox.outbox import Outbox
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import pytest
 
 from tests.support.cli import NOON_MS, an_event, call, call_json, fill, settle
 from tracker.cli.output import fit
-from tracker.outbox import listing
 from tracker.outbox.outbox import Outbox
+from tracker.outbox.queue import browse
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -124,7 +124,7 @@ def test_no_cursor_is_open_between_chunks(config: MakeConfig) -> None:
     fill(config(), 150)
     outbox = Outbox(config())
     with outbox.snapshot() as connection:
-        events = listing.select(connection, listing.Filter())
+        events = browse.select(connection, browse.Filter())
         first = next(events)
         outbox.append(an_event())
         with outbox.reading() as other:

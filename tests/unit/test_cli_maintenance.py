@@ -12,7 +12,7 @@ import pytest
 from tests.support.cli import an_event, call, call_json, fill, settle
 from tracker.client import connect
 from tracker.errors import ConfigurationError
-from tracker.outbox import schema, tables
+from tracker.outbox.schema import create, tables
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -164,7 +164,7 @@ def test_migrate_says_from_where_to_where(
     """With a made-up newer schema."""
     fill(config())
     scripts = tmp_path / "migrations"
-    with schema.scripts_folder() as folder:
+    with create.scripts_folder() as folder:
         shutil.copytree(folder, scripts)
     (scripts / "versions" / "9999_next.py").write_text(
         f"revision = '9999'\ndown_revision = {tables.HEAD!r}\nbranch_labels = depends_on = None\n"
@@ -172,7 +172,7 @@ def test_migrate_says_from_where_to_where(
     )
     before = tables.HEAD
     monkeypatch.setattr(tables, "HEAD", "9999")
-    monkeypatch.setattr(schema, "scripts_folder", lambda: nullcontext(scripts))
+    monkeypatch.setattr(create, "scripts_folder", lambda: nullcontext(scripts))
     result = call("--outbox", config().outbox_path, "migrate")
     assert result.exit_code == 0, result.output
     assert f"was migrated from revision {before} to 9999" in result.stdout

@@ -11,11 +11,12 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from tests.support.cli import an_event, call, call_json, fill, settle
 from tracker.cli.stats import figures_of
-from tracker.outbox import account, uploads
-from tracker.outbox.account import Account
 from tracker.outbox.outbox import Outbox
+from tracker.outbox.queue import sync_state
+from tracker.outbox.queue.sync_state import SyncState
 from tracker.outbox.status import OutboxStatus
-from tracker.outbox.uploads import SyncState
+from tracker.outbox.store import ledger
+from tracker.outbox.store.ledger import Account
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,8 +31,10 @@ def path(config: MakeConfig) -> Path:
     fill(config(), [an_event(timestamp_ms=now - 60_000) for _ in range(10)])
     settle(config(), 6, dead=[3])
     outbox = Outbox(config())
-    outbox.run(uploads.write_state(next_attempt_ms=now + 100_000, paused_because="no connection"))
-    outbox.run(lambda transaction: account.discard(transaction.connection, account.BY_BUFFER, 7))
+    outbox.run(
+        sync_state.write_state(next_attempt_ms=now + 100_000, paused_because="no connection")
+    )
+    outbox.run(lambda transaction: ledger.discard(transaction.connection, ledger.BY_BUFFER, 7))
     outbox.close()
     return config().outbox_path
 

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.cli import an_event, call, call_json, fill, settle
-from tracker.outbox import account, status, tables, uploads
-from tracker.outbox.locks import FileLock
+from tracker.outbox import status
+from tracker.outbox.files.file_lock import FileLock
+from tracker.outbox.maintenance.retention import discard_oldest
 from tracker.outbox.outbox import Outbox
-from tracker.outbox.retention import discard_oldest
+from tracker.outbox.queue import batches, settlement, sync_state
+from tracker.outbox.schema import tables
+from tracker.outbox.store import ledger
 
 if TYPE_CHECKING:
     from tests.conftest import MakeConfig
@@ -40,7 +43,7 @@ def test_what_was_discarded_is_told_with_the_reason(config: MakeConfig) -> None:
     fill(config(), 4)
     outbox = Outbox(config())
     outbox.run(discard_oldest)
-    outbox.run(lambda job: account.discard(job.connection, account.BY_BUFFER, 5))
+    outbox.run(lambda job: ledger.discard(job.connection, ledger.BY_BUFFER, 5))
     outbox.close()
     found = call_json("--outbox", config().outbox_path, "status")
     assert found["discarded"] == {"memory_buffer": 5, "size_policy": 4}
@@ -60,7 +63,7 @@ def test_trouble_is_told(config: MakeConfig) -> None:
         "next_attempt_ms": now + 60_000,
         "paused_because": "the server refuses the API key",
     }
-    outbox.run(uploads.write_state(**trouble))
+    outbox.run(sync_state.write_state(**trouble))
     assert outbox.upload_lock.try_acquire()
     found = call_json("--outbox", config().outbox_path, "status")
     shown = call("--outbox", config().outbox_path, "status").stdout
@@ -95,8 +98,8 @@ def test_no_figure_comes_from_counting_rows(config: MakeConfig, pending: int) ->
         events = [an_event() for _ in range(rows + pending)]
         outbox.run(lambda transaction: [transaction.append(event) for event in events])
         with outbox.reading() as connection:
-            batch = uploads.next_batch(connection, rows, 1 << 30)
-        outbox.run(uploads.settle(batch))
+            batch = batches.next_batch(connection, rows, 1 << 30)
+        outbox.run(settlement.settle(batch))
         taken = 0
 
         def count() -> None:

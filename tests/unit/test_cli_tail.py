@@ -11,8 +11,8 @@ import pytest
 
 from tests.support.cli import an_event, call, fill, start
 from tracker.cli.tail import follow
-from tracker.outbox.listing import Filter
 from tracker.outbox.outbox import Outbox
+from tracker.outbox.queue.browse import Filter
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.cli import an_event, fill, settle
-from tracker.outbox import comparison
-from tracker.outbox.comparison import Comparison, Held
+from tracker.outbox.integrity import compare
+from tracker.outbox.integrity.compare import Comparison, Held
 from tracker.outbox.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def test_many_more_events_here_than_there(
     outbox: Outbox, collector: FakeCollector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The outbox is read in chunks, and nothing is named twice or left out."""
-    monkeypatch.setattr(comparison, "_CHUNK", 2)
+    monkeypatch.setattr(compare, "_CHUNK", 2)
     assert found(outbox, collector) == []
     collector.lose(1, 2, 3, 5, 6, 7)
     assert [seq for seq, _ in found(outbox, collector)] == [1, 2, 3, 5, 6, 7]

@@ -12,7 +12,7 @@ from tests.support.list_backend import Disk, ListBackend
 from tests.support.raising import Struck, calling_at, raising_at
 from tracker.errors import OutboxError, TrackerClosedError
 from tracker.events import make_event
-from tracker.outbox.group_commit import GroupCommit
+from tracker.outbox.store.group_commit import GroupCommit
 
 if TYPE_CHECKING:
     from tracker.events import Event

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 from tests.support.list_backend import Disk, ListBackend
 from tests.support.raising import Struck, at_each_line
 from tracker.events import make_event
-from tracker.outbox.group_commit import GroupCommit
+from tracker.outbox.store.group_commit import GroupCommit
 
 _FILES = ("outbox/group_commit.py", "outbox/leadership.py", "support/list_backend.py")
 _MOST_THREADS = 4

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.unit.test_metrics import NOON_MS, Raw, store
 from tracker.errors import ValidationError
-from tracker.outbox.schema import empty_outbox
+from tracker.outbox.schema.create import empty_outbox
 from tracker.queries.conversations import (
     Conversation,
     find_conversation,

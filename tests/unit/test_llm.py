@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from sqlalchemy import create_engine
 
 from tracker import LLMTracker, LLMUsage, ValidationError
-from tracker.outbox import tables
+from tracker.outbox.schema import tables
 from tracker.queries import usage
 from tracker.testing import RecordingDestination
 from tracker.trackers import llm

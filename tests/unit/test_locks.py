@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tracker.errors import OutboxError
-from tracker.outbox.locks import FileLock
+from tracker.outbox.files.file_lock import FileLock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 HOLDER = """
 import sys
 from pathlib import Path
-from tracker.outbox.locks import FileLock
+from tracker.outbox.files.file_lock import FileLock
 lock = FileLock(Path(sys.argv[1]))
 lock.acquire()
 print("held", flush=True)

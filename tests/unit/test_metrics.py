@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tracker.errors import ValidationError
 from tracker.ids import new_id
-from tracker.outbox.schema import empty_outbox
+from tracker.outbox.schema.create import empty_outbox
 from tracker.queries.metrics import DAY_MS, Metrics, ResponseTime, get_metrics, nearest_rank
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from tracker import (
     OperationsOverview,
     ValidationError,
 )
-from tracker.outbox import tables
+from tracker.outbox.schema import tables
 from tracker.queries import agents
 from tracker.testing import RecordingDestination
 from tracker.trackers import operations

@@ -7,7 +7,7 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from tracker.outbox import pages
+from tracker.outbox.sqlite import file_format
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,6 +40,6 @@ def test_a_log_that_grows_while_it_is_read(tmp_path: Path) -> None:
         first = path.with_name(f"{path.name}-wal").stat().st_size
         connection.execute("INSERT INTO t VALUES (1)")
         log = path.with_name(f"{path.name}-wal").read_bytes()
-    whole = pages.frames(io.BytesIO(log[:first]), pages.USUAL_PAGE_BYTES)
+    whole = file_format.frames(io.BytesIO(log[:first]), file_format.USUAL_PAGE_BYTES)
     assert whole
-    assert pages.frames(GrowingLog(log, first + 10), pages.USUAL_PAGE_BYTES) == whole
+    assert file_format.frames(GrowingLog(log, first + 10), file_format.USUAL_PAGE_BYTES) == whole

@@ -16,8 +16,8 @@ from tests.support.conversations import ROOT
 from tracker import APIConfig, ConfigurationError
 from tracker.collector.store import Store
 from tracker.errors import readable
-from tracker.outbox import schema, tables
-from tracker.outbox.engine import make_engine
+from tracker.outbox.schema import create, tables
+from tracker.outbox.sqlite.engine import make_engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +46,7 @@ def test_an_outbox_is_the_file_at_its_path(
     }
     with make_engine(path, "full", writer=True).connect() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM events").scalar() == 3
-        schema.migrate(connection)
+        create.migrate(connection)
 
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)

@@ -8,8 +8,9 @@ import pytest
 
 from tests.support.cli import fill
 from tracker.events import make_event
-from tracker.outbox import account, dead_letters, uploads
 from tracker.outbox.outbox import Outbox
+from tracker.outbox.queue import batches, dead_letters, settlement
+from tracker.outbox.store import ledger
 from tracker.sync.destination import Delivery, Outcome, Rejection
 from tracker.sync.uploader import Uploader
 from tracker.testing import RecordingDestination
@@ -90,8 +91,8 @@ def test_an_event_that_was_buried_meanwhile_does_not_go_out(
 
     def bury(request: int) -> None:
         if request == 1:
-            letter = uploads.DeadLetter(4, "operator", "not this one")
-            outbox.run(lambda transaction: uploads.bury(transaction.connection, [letter]))
+            letter = settlement.DeadLetter(4, "operator", "not this one")
+            outbox.run(lambda transaction: settlement.bury(transaction.connection, [letter]))
 
     assert drain(outbox, settings, bury) == [1, 2, 3, 5, 6]
 
@@ -101,7 +102,7 @@ def test_an_event_made_pending_again_meanwhile_goes_out_first(
 ) -> None:
     """An operator's retry of an earlier dead letter is not overtaken."""
     with outbox.reading() as connection:
-        first = uploads.next_batch(connection, 1, 10_000).rows[0].event_id
+        first = batches.next_batch(connection, 1, 10_000).rows[0].event_id
 
     def reject_then_retry(request: int) -> Delivery | None:
         if request == 1:
@@ -136,11 +137,11 @@ def test_a_receipt_is_recorded_while_the_next_one_is_awaited(
 
     def look(request: int) -> None:
         with outbox.reading() as connection:
-            after.append(account.read(connection).delivered)
+            after.append(ledger.read(connection).delivered)
 
     def answer(upload: Upload) -> Delivery:
         with outbox.reading() as connection:
-            before.append(account.read(connection).delivered)
+            before.append(ledger.read(connection).delivered)
         if upload.following is not None:
             upload.following()
         look(len(before))
@@ -151,7 +152,7 @@ def test_a_receipt_is_recorded_while_the_next_one_is_awaited(
         pass
     assert (before, after) == ([0, 0, 2], [0, 2, 4])
     with outbox.reading() as connection:
-        assert account.read(connection).delivered == 6
+        assert ledger.read(connection).delivered == 6
 
 
 def test_the_last_batch_holds_no_receipt_up(outbox: Outbox, settings: APIConfig) -> None:
@@ -161,7 +162,7 @@ def test_the_last_batch_holds_no_receipt_up(outbox: Outbox, settings: APIConfig)
 
     def look(_request: int) -> None:
         with outbox.reading() as connection:
-            seen.append(account.read(connection).delivered)
+            seen.append(ledger.read(connection).delivered)
 
     upload(outbox, settings, look)
     assert seen == [0, 2, 4, 6]
@@ -188,25 +189,25 @@ def test_a_receipt_is_recorded_though_no_other_batch_follows(
     else:
         uploader.close()
     with outbox.reading() as connection:
-        assert account.read(connection).delivered == 2
+        assert ledger.read(connection).delivered == 2
 
 
 def test_a_retried_letter_is_not_taken_for_sent_when_another_event_is_discarded(
     outbox: Outbox, settings: APIConfig
 ) -> None:
     """A receipt counts for the events that were sent, not for as many as were sent."""
-    letter = uploads.DeadLetter(2, "operator", "not this one")
-    outbox.run(lambda transaction: uploads.bury(transaction.connection, [letter]))
+    letter = settlement.DeadLetter(2, "operator", "not this one")
+    outbox.run(lambda transaction: settlement.bury(transaction.connection, [letter]))
     with outbox.reading() as connection:
-        under_way = uploads.next_batch(connection, 2, 10_000)
+        under_way = batches.next_batch(connection, 2, 10_000)
     ids = event_ids(outbox)
     outbox.run(dead_letters.retry([ids[1]]))
-    last = uploads.DeadLetter(3, "operator", "nor this one")
-    outbox.run(lambda transaction: uploads.bury(transaction.connection, [last]))
+    last = settlement.DeadLetter(3, "operator", "nor this one")
+    outbox.run(lambda transaction: settlement.bury(transaction.connection, [last]))
     assert [row.seq for row in under_way.rows] == [1, 3]
-    outbox.run(uploads.settle(under_way))
+    outbox.run(settlement.settle(under_way))
     with outbox.reading() as connection:
-        assert [row.seq for row in uploads.next_batch(connection, 9, 10_000).rows] == [2, 4, 5, 6]
+        assert [row.seq for row in batches.next_batch(connection, 9, 10_000).rows] == [2, 4, 5, 6]
 
 
 def event_ids(outbox: Outbox) -> list[str]:

@@ -8,8 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tracker.events import make_event
-from tracker.outbox import tables
-from tracker.outbox.schema import empty_outbox
+from tracker.outbox.schema import tables
+from tracker.outbox.schema.create import empty_outbox
 from tracker.queries.conversations import list_conversations
 
 if TYPE_CHECKING:

@@ -14,15 +14,16 @@ import pytest
 
 from tracker.errors import OutboxError
 from tracker.events import make_event
-from tracker.outbox import dead_letters, integrity, uploads
+from tracker.outbox.integrity import verify
 from tracker.outbox.outbox import Outbox
-from tracker.outbox.uploads import DeadLetter
+from tracker.outbox.queue import dead_letters, settlement
+from tracker.outbox.queue.settlement import DeadLetter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tracker import APIConfig
-    from tracker.outbox.transaction import Transaction
+    from tracker.outbox.store.transaction import Transaction
 
 
 @pytest.fixture
@@ -137,7 +138,7 @@ def test_writers_of_one_file_take_turns(outbox: Outbox, config: Callable[..., AP
         other.close()
     assert contents(outbox) == list(range(100))
     with outbox.snapshot() as connection:
-        report = integrity.verify(connection)
+        report = verify.verify(connection)
     assert (report.problems, report.last_seq) == ((), 100)
 
 
@@ -150,13 +151,13 @@ def test_what_another_process_removed_is_not_numbered_again(
     try:
         other.append(note(2))
         refused = [DeadLetter(2, "invalid_event", "no")]
-        other.run(lambda transaction: uploads.bury(transaction.connection, refused))
+        other.run(lambda transaction: settlement.bury(transaction.connection, refused))
         assert other.run(dead_letters.discard()) == 1
     finally:
         other.close()
     outbox.append(note(3))
     with outbox.snapshot() as connection:
-        report = integrity.verify(connection)
+        report = verify.verify(connection)
     assert (report.problems, report.events, report.last_seq) == ((), 2, 3)
 
 
@@ -178,7 +179,7 @@ def test_order_is_kept_within_each_thread(outbox: Outbox) -> None:
         own = [n for n in stored if n // 1000 == thread_number]
         assert own == sorted(own)
     with outbox.snapshot() as connection:
-        assert integrity.verify(connection).problems == ()
+        assert verify.verify(connection).problems == ()
 
 
 class Alarm:
@@ -263,7 +264,7 @@ def test_interrupted_at_random(outbox: Outbox, alarm: Alarm) -> None:
     assert set(returned) <= set(stored)
     assert len(set(stored)) == len(stored)
     with outbox.snapshot() as connection:
-        assert integrity.verify(connection).problems == ()
+        assert verify.verify(connection).problems == ()
 
 
 def test_a_signal_handler_may_log(outbox: Outbox) -> None:

@@ -10,7 +10,7 @@ from tracker import canonical
 from tracker.audit import lines
 from tracker.audit.lines import Manifest, Seal
 from tracker.events import COMPLIANCE_ERASED
-from tracker.outbox.links import KeyMemory, Links, Problem, Unproven, is_seq
+from tracker.outbox import KeyMemory, Links, Problem, Unproven, is_seq
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

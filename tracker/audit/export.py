@@ -13,7 +13,7 @@ from tracker._version import __version__
 from tracker.audit import lines
 from tracker.audit.lines import Manifest, Seal
 from tracker.errors import ValidationError
-from tracker.outbox import chain_key, integrity, owner
+from tracker.outbox import chain_key, identity, verify
 from tracker.whole_file import whole_file
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class _Export:
     last_chain: str | None = None
 
     def write(self, since_ms: int | None, until_ms: int | None) -> Manifest:
-        whose = owner.read(self.connection)
+        whose = identity.read(self.connection)
         window = (
             _EARLIEST if since_ms is None else since_ms,
             _LATEST if until_ms is None else until_ms,
@@ -81,7 +81,7 @@ class _Export:
             "SELECT min(seq), max(seq) FROM events WHERE timestamp_ms >= ? AND timestamp_ms < ?",
             window,
         ).one()
-        gaps = integrity.read_gaps(self.connection)
+        gaps = verify.read_gaps(self.connection)
         memory = chain_key.read(self.connection)
         head = {
             "format": lines.FORMAT,

@@ -29,7 +29,7 @@ def backup(place: Place, file: Path) -> None:
     is uploaded from it and no application takes it for its outbox. `restore` makes an outbox of it.
     """
     from tracker.outbox import backup as backups
-    from tracker.outbox.transaction import driver_of
+    from tracker.outbox import driver_of
 
     target = existing(place)
     with opened_to_read(target) as outbox, outbox.snapshot() as connection:
@@ -38,9 +38,9 @@ def backup(place: Place, file: Path) -> None:
 
 
 def _contents(connection: Connection) -> str:
-    from tracker.outbox import account
+    from tracker.outbox import ledger
 
-    book = account.read(connection)
+    book = ledger.read(connection)
     return f"{events(book.accepted)}, {book.pending:,} of them pending"
 
 
@@ -58,7 +58,7 @@ def restore(place: Place, file: Path) -> None:
     collector has already it drops, by event id. An outbox that is there is never replaced.
     """
     from tracker.outbox import backup as backups
-    from tracker.outbox.transaction import driver_of
+    from tracker.outbox import driver_of
 
     read_owner(file)  # refuses what is no outbox
     target = find(place)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from tracker.cli.command import Place
     from tracker.cli.context import Target
-    from tracker.outbox.status import OutboxStatus
+    from tracker.outbox import OutboxStatus
 
 OK = "ok"
 WARNING = "warning"
@@ -144,7 +144,7 @@ def _privacy(name: str, path: Path, wanted: int) -> Check:
 
 def _locks(path: Path) -> Check:
     """Check that file locks keep two holders apart here; some network file systems' do not."""
-    from tracker.outbox.locks import FileLock
+    from tracker.outbox import FileLock
 
     trial = path.with_name(f".{path.name}.doctor-{os.getpid()}")
     one, other = FileLock(trial), FileLock(trial)
@@ -196,11 +196,12 @@ def _sqlite_version() -> Check:
 def _outbox(target: Target) -> list[Check]:
     if not target.exists:
         return [Check("outbox", OK, target.absence)]
-    from tracker.outbox import chain_key, status
+    from tracker.outbox import chain_key
+    from tracker.outbox import status as outbox_status
 
     try:
         with opened_to_read(target) as outbox, outbox.snapshot() as connection:
-            found = status.read(connection)
+            found = outbox_status.read(connection)
             said = connection.exec_driver_sql("PRAGMA quick_check(3)").scalars().all()
             remembered = chain_key.read(connection).check
     except OutboxError as error:
@@ -241,7 +242,7 @@ def _beside(target: Target) -> list[Check]:
 
 def _log(path: Path) -> list[Check]:
     """Check that SQLite's log is no larger than it becomes by itself."""
-    from tracker.outbox.log_growth import describe_readers, excess
+    from tracker.outbox import describe_readers, excess
 
     log = excess(path)
     if not log:
@@ -258,7 +259,7 @@ def _log(path: Path) -> list[Check]:
 
 
 def _damaged(path: Path) -> list[Check]:
-    from tracker.outbox.moves import damaged_sets
+    from tracker.outbox import damaged_sets
 
     sets = damaged_sets(path)
     if not sets:
@@ -321,7 +322,7 @@ def _queue(found: OutboxStatus, path: Path, *, running: bool) -> list[Check]:
 
 def _uploader(path: Path) -> Check:
     """Name the process that holds the upload lock, and warn if it is stopped."""
-    from tracker.outbox.lock_holders import is_stopped, upload_lock_holders
+    from tracker.outbox import is_stopped, upload_lock_holders
 
     holders = upload_lock_holders(path.with_name(f"{path.name}.sync-lock"))
     said = "running" + (f", process {', '.join(map(str, holders))}" if holders else "")

@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from tracker.cli.command import Place
-    from tracker.outbox.outbox import Outbox
-    from tracker.outbox.owner import Owner
-    from tracker.outbox.read_only import ReadOnlyOutbox
+    from tracker.outbox import Outbox, Owner, ReadOnlyOutbox
 
 _NO_KEY = "none-needed"
 """Stands in for the API key where nothing is uploaded."""
@@ -156,7 +154,9 @@ def waiting_beside(path: Path) -> list[Waiting]:
     """
     from sqlalchemy.exc import SQLAlchemyError
 
-    from tracker.outbox import account, owner, schema
+    from tracker.outbox import create as creation
+    from tracker.outbox import identity as identities
+    from tracker.outbox import ledger
 
     found = []
     for other in sorted(path.parent.glob("*.sqlite3")):
@@ -164,8 +164,8 @@ def waiting_beside(path: Path) -> list[Waiting]:
             continue
         try:
             with connected(other) as connection:
-                schema.is_current(connection)
-                pending, whose = account.read(connection).pending, owner.read(connection)
+                creation.is_current(connection)
+                pending, whose = ledger.read(connection).pending, identities.read(connection)
         except (SQLAlchemyError, OutboxError, OSError):
             continue
         if pending > 0:
@@ -194,17 +194,19 @@ def read_revision(path: Path) -> str | None:
 def _peek(path: Path) -> tuple[Owner, str | None]:
     from sqlalchemy.exc import SQLAlchemyError
 
-    from tracker.outbox import condition, owner, schema, status
+    from tracker.outbox import create as creation
+    from tracker.outbox import damage, errors, status
+    from tracker.outbox import identity as identities
 
     try:
         with connected(path) as connection:
-            schema.is_current(connection)
-            return owner.read(connection), status.revision(connection)
+            creation.is_current(connection)
+            return identities.read(connection), status.revision(connection)
     except (SQLAlchemyError, OSError, OutboxDamagedError) as error:
-        explained = schema.explain(path, error)
+        explained = errors.explain(path, error)
         if not isinstance(explained, OutboxDamagedError):
             raise explained from error
-        return condition.owner_of_damaged(path), None
+        return damage.owner_of_damaged(path), None
 
 
 def connected(path: Path) -> AbstractContextManager[Connection]:
@@ -213,12 +215,12 @@ def connected(path: Path) -> AbstractContextManager[Connection]:
     Raises:
         OutboxError: if it is not an outbox, on entry at the latest.
     """
-    from tracker.outbox import read_only, schema
-    from tracker.outbox.engine import make_engine
+    from tracker.outbox import create as creation
+    from tracker.outbox import make_engine, read_only
 
     if read_only.is_read_only(path):
         return read_only.connected(path)
-    schema.create_file(path)  # it is there: this refuses folders, links and what is not ours
+    creation.create_file(path)  # it is there: this refuses folders, links and what is not ours
     return make_engine(path, "full", writer=False).connect()
 
 
@@ -229,7 +231,7 @@ def opened_to_read(target: Target) -> Iterator[Outbox | ReadOnlyOutbox]:
     Raises:
         OutboxError: if it cannot be opened.
     """
-    from tracker.outbox.read_only import ReadOnlyOutbox, is_read_only
+    from tracker.outbox import ReadOnlyOutbox, is_read_only
 
     if is_read_only(target.path):
         yield ReadOnlyOutbox(target.path)
@@ -245,7 +247,7 @@ def opened(target: Target) -> Iterator[Outbox]:
     Raises:
         OutboxError: if it cannot be opened.
     """
-    from tracker.outbox.outbox import Outbox
+    from tracker.outbox import Outbox
 
     outbox = Outbox(target.config, check_owner=False)
     try:
@@ -271,9 +273,9 @@ def uploader_runs(path: Path) -> bool:
 
     False, too, where this user may not look at the lock.
     """
-    from tracker.outbox import locks
+    from tracker.outbox import file_lock
 
     try:
-        return locks.is_held(path.with_name(path.name + ".sync-lock"))
+        return file_lock.is_held(path.with_name(path.name + ".sync-lock"))
     except PermissionError:
         return False

@@ -29,7 +29,7 @@ from tracker.cli.output import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from tracker.outbox.listing import StoredEvent
+    from tracker.outbox import StoredEvent
     from tracker.queries.conversations import Conversation
     from tracker.queries.history import HistoryEntry, ToolCall
 
@@ -195,14 +195,14 @@ def conversation(
     if last == (session_id is not None):
         raise click.UsageError("give a SESSION_ID, or --last for the one that began last")
     from tracker.events import CONVERSATION_FAILED
-    from tracker.outbox import listing
+    from tracker.outbox import browse
     from tracker.queries.conversations import find_conversation, newest_first
     from tracker.queries.history import get_conversation_history
 
     with opened_to_read(existing(place)) as outbox, outbox.snapshot() as connection:
         if session_id is None:
             session_id = next((each.session_id for _, each in newest_first(connection)), "")
-        session_id = listing.complete(connection, "session_id", session_id)
+        session_id = browse.complete(connection, "session_id", session_id)
         whole = find_conversation(connection, session_id)
         if whole is None:
             raise click.ClickException(
@@ -210,8 +210,8 @@ def conversation(
                 "delivered, it may have been pruned"
             )
         history = get_conversation_history(connection, session_id, not no_content, limit or None)
-        failures = listing.Filter(session_id=session_id, type=CONVERSATION_FAILED)
-        failure = next(listing.select(connection, failures, 1), None)
+        failures = browse.Filter(session_id=session_id, type=CONVERSATION_FAILED)
+        failure = next(browse.select(connection, failures, 1), None)
     if as_json:
         echo_json({**vars(whole), "history": [_as_dict(entry) for entry in history]})
         return

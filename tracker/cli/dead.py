@@ -15,8 +15,7 @@ from tracker.cli.output import echo_json, events, json_option, moment, print_tab
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tracker.outbox.outbox import Outbox
-    from tracker.outbox.transaction import Transaction
+    from tracker.outbox import Outbox, Transaction
 
 _HEADINGS = ("seq", "refused", "code", "type", "message", "event id")
 
@@ -44,7 +43,7 @@ def dead() -> None:
 @click.pass_obj
 def list_dead(place: Place, limit: int, *, as_json: bool) -> None:
     """List dead letters and what the server said, the newest last."""
-    from tracker.outbox.listing import DEAD, Filter
+    from tracker.outbox import DEAD, Filter
 
     target = find(place)
     letters = read(target, Filter(state=DEAD), limit)
@@ -158,14 +157,14 @@ def _change(
 
 def _resolve(outbox: Outbox, names: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the ids of the dead letters that are named by id or seq, each once, and the rest."""
-    from tracker.outbox import listing
+    from tracker.outbox import browse
 
     event_ids: dict[str, None] = {}
     missing = []
     with outbox.reading() as connection:
         for name in names:
-            event = listing.find(connection, name)
-            if event is None or event.state != listing.DEAD:
+            event = browse.find(connection, name)
+            if event is None or event.state != browse.DEAD:
                 missing.append(name)
             else:
                 event_ids[event.event_id] = None

@@ -45,7 +45,7 @@ def erase(place: Place, user_id: str, reason: str | None, *, yes: bool, as_json:
 
     Asks first; without a terminal to ask on, give --yes.
     """
-    from tracker.outbox import erasure
+    from tracker.outbox import erase as erasing
     from tracker.redaction.redactor import Redactor
 
     target = existing(place)
@@ -60,7 +60,7 @@ def erase(place: Place, user_id: str, reason: str | None, *, yes: bool, as_json:
     said, _ = Redactor(target.config).apply("compliance.erased", said)
     with opened(target) as outbox:
         with outbox.reading() as connection:
-            known = erasure.is_known(connection, user_id)
+            known = erasing.is_known(connection, user_id)
         if not known:
             raise click.ClickException(
                 f"nothing is stored about the user {printable(user_id)} in {target.path}"

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from tracker.outbox.listing import Filter, StoredEvent
+    from tracker.outbox import Filter, StoredEvent
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _HEADINGS = ("seq", "logged", "state", "type", "agent", "session", "event id")
@@ -115,7 +115,7 @@ def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
         since: int | None,
         **kwargs: Any,
     ) -> Any:
-        from tracker.outbox.listing import Filter
+        from tracker.outbox import Filter
 
         wanted = Filter(state, session, agent, event_type, since)
         return command(*args, wanted=wanted, **kwargs)
@@ -172,7 +172,7 @@ def show(place: Place, event_id: str, *, as_json: bool) -> None:
     EVENT_ID is an event's id, or the beginning of one, or its seq, as `tracker-sync list` prints
     them.
     """
-    from tracker.outbox.listing import find as find_event
+    from tracker.outbox import find as find_event
 
     with opened_to_read(existing(place)) as outbox, outbox.reading() as connection:
         event = find_event(connection, event_id)
@@ -201,11 +201,11 @@ def read(target: Target, wanted: Filter, limit: int) -> Iterator[StoredEvent]:
     The outbox is open as long as the events are taken; trouble of whoever takes them, a closed
     pipe say, is not the outbox's.
     """
-    from tracker.outbox import listing
+    from tracker.outbox import browse
 
     if target.exists:
         with opened_to_read(target) as outbox, outbox.snapshot() as connection:
-            yield from listing.select(connection, whole(connection, wanted), limit)
+            yield from browse.select(connection, whole(connection, wanted), limit)
 
 
 def whole(connection: Connection, wanted: Filter) -> Filter:
@@ -214,11 +214,11 @@ def whole(connection: Connection, wanted: Filter) -> Filter:
     Raises:
         AmbiguousError: if several begin so.
     """
-    from tracker.outbox import listing
+    from tracker.outbox import browse
 
     if wanted.session_id is None:
         return wanted
-    return replace(wanted, session_id=listing.complete(connection, "session_id", wanted.session_id))
+    return replace(wanted, session_id=browse.complete(connection, "session_id", wanted.session_id))
 
 
 def as_dict(event: StoredEvent) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from tracker.whole_file import whole_file
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from tracker.outbox.listing import Filter, StoredEvent
+    from tracker.outbox import Filter, StoredEvent
 
     Write = Callable[[Iterable[StoredEvent], IO[bytes]], int]
 
@@ -124,7 +124,7 @@ def _write_jsonl(found: Iterable[StoredEvent], file: IO[bytes]) -> int:
 
 
 def _write_csv(found: Iterable[StoredEvent], file: IO[bytes]) -> int:
-    from tracker.outbox.listing import StoredEvent
+    from tracker.outbox import StoredEvent
 
     count = 0
     lines = io.StringIO()

@@ -13,7 +13,7 @@ from tracker.cli.output import printable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tracker.outbox.links import Problem, Unproven
+    from tracker.outbox import Problem, Unproven
 
 NOT_PROVEN = 3
 """Exit code: nothing speaks against it, but not all could be checked."""

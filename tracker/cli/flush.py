@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tracker.client import Client
-    from tracker.outbox.account import Account
-    from tracker.outbox.outbox import Outbox
-    from tracker.outbox.uploads import SyncState
+    from tracker.outbox import Account, Outbox, SyncState
     from tracker.sync.flush import FlushResult
 
 _BETWEEN_ROUNDS_SECONDS = 0.05
@@ -100,10 +98,10 @@ def _flush(target: Target, timeout: float) -> _Outcome:
 
 
 def _look(outbox: Outbox) -> tuple[Account, SyncState]:
-    from tracker.outbox import account, uploads
+    from tracker.outbox import ledger, sync_state
 
     with outbox.reading() as connection:
-        return account.read(connection), uploads.read_state(connection)
+        return ledger.read(connection), sync_state.read_state(connection)
 
 
 def _upload(

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from tracker.errors import TrackerError
-from tracker.outbox.comparison import Held
-from tracker.outbox.links import is_seq
+from tracker.outbox import Held, is_seq
 from tracker.sync.destination import Delivery
 
 if TYPE_CHECKING:

@@ -93,7 +93,7 @@ def rebind(place: Place) -> None:
     given stays. What is pending is uploaded to the new base URL from then on. Stop the
     applications that use the outbox first: they keep the configuration they started with.
     """
-    from tracker.outbox import owner
+    from tracker.outbox import identity
 
     if place.outbox is None:
         raise click.UsageError("name the file, with --outbox or SDK_OUTBOX_PATH")
@@ -106,7 +106,7 @@ def rebind(place: Place) -> None:
     before = read_owner(target.path)
     client_id, base_url = target.config.client_id, target.config.base_url
     with opened(target) as outbox:
-        outbox.run(owner.rebind(client_id, base_url))
+        outbox.run(identity.rebind(client_id, base_url))
     click.echo(f"was: client {before.client_id}, {before.base_url}")
     click.echo(f"now: client {client_id}, {base_url}")
 

@@ -17,7 +17,7 @@ from tracker.errors import OutboxError
 
 if TYPE_CHECKING:
     from tracker.client import Client
-    from tracker.outbox.account import Account
+    from tracker.outbox import Account
 
 _LOOK_SECONDS = 1.0
 _REPORT_SECONDS = 60.0
@@ -80,7 +80,7 @@ def _stop_on_signals() -> threading.Event:
 
 def _watch(client: Client, stop: threading.Event) -> None:
     """Log what changes until `stop` is set. The worker itself logs trouble."""
-    from tracker.outbox import account
+    from tracker.outbox import ledger
 
     elected: bool | None = None
     reported: Account | None = None
@@ -97,7 +97,7 @@ def _watch(client: Client, stop: threading.Event) -> None:
         report_at = monotonic() + _REPORT_SECONDS
         try:
             with client.outbox.reading() as connection:
-                book = account.read(connection)
+                book = ledger.read(connection)
         except OutboxError as error:  # a sidecar outlasts a full or absent disk
             _logger.error("%s", error)
             continue

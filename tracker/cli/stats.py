@@ -15,7 +15,7 @@ from tracker.cli.output import ago, duration, echo_json, json_option, print_fact
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from tracker.outbox.status import OutboxStatus
+    from tracker.outbox import OutboxStatus
 
 _REASONS = ("memory_buffer", "operator", "size_policy")
 """Why events may have been discarded: named with 0 too, so that an alert can watch each."""

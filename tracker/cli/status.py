@@ -20,7 +20,7 @@ from tracker.cli.output import (
 )
 
 if TYPE_CHECKING:
-    from tracker.outbox.status import OutboxStatus
+    from tracker.outbox import OutboxStatus
 
 
 @click.command(
@@ -130,7 +130,7 @@ def _facts(
 
 def _damaged(target: Target) -> list[str]:
     """Return the damaged files that were moved aside and are still there."""
-    from tracker.outbox.moves import damaged_sets
+    from tracker.outbox import damaged_sets
 
     return [str(path) for path in damaged_sets(target.path)] if target.exists else []
 

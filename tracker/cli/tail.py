@@ -17,9 +17,7 @@ from tracker.clock import sleep
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tracker.outbox.listing import Filter, StoredEvent
-    from tracker.outbox.outbox import Outbox
-    from tracker.outbox.read_only import ReadOnlyOutbox
+    from tracker.outbox import Filter, Outbox, ReadOnlyOutbox, StoredEvent
 
 _PAUSE_SECONDS = 0.25
 _CHUNK = 500
@@ -67,7 +65,7 @@ def tail(
 
     Whatever process logs them. Nothing is locked meanwhile, and no event is left out.
     """
-    from tracker.outbox.listing import Filter
+    from tracker.outbox import Filter
 
     wanted = Filter(session_id=session, agent_id=agent, type=event_type)
     try:
@@ -82,14 +80,14 @@ def follow(
     outbox: Outbox | ReadOnlyOutbox, wanted: Filter, lines: int, *, endless: bool
 ) -> Iterator[StoredEvent]:
     """Yield the newest `lines` events wanted, then each new one; seqs are given in commit order."""
-    from tracker.outbox import listing
+    from tracker.outbox import browse
 
     with outbox.snapshot() as connection:
         wanted = whole(connection, wanted)
         (seen,) = connection.exec_driver_sql("SELECT coalesce(max(seq), 0) FROM events").one()
         if lines:
             # What is logged between the two reads is the first to be followed.
-            for event in listing.select(connection, wanted, lines):
+            for event in browse.select(connection, wanted, lines):
                 seen = max(seen, event.seq)
                 yield event
     condition, bound = wanted.condition()
@@ -98,7 +96,7 @@ def follow(
         with outbox.reading() as connection:
             (newest,) = connection.exec_driver_sql("SELECT max(seq) FROM events").one()
             seqs = connection.exec_driver_sql(query, (seen, *bound)).scalars().all()
-            found = [listing.find(connection, str(seq)) for seq in seqs]
+            found = [browse.find(connection, str(seq)) for seq in seqs]
         yield from (event for event in found if event is not None)  # or pruned meanwhile
         if len(seqs) == _CHUNK:
             seen = seqs[-1]

@@ -19,10 +19,7 @@ if TYPE_CHECKING:
 
     from tracker.audit.check import ExportReport
     from tracker.cli.context import Target
-    from tracker.outbox.integrity import IntegrityReport
-    from tracker.outbox.links import Problem
-    from tracker.outbox.outbox import Outbox
-    from tracker.outbox.read_only import ReadOnlyOutbox
+    from tracker.outbox import IntegrityReport, Outbox, Problem, ReadOnlyOutbox
 
 _MOST_PROBLEMS = 1_000
 
@@ -135,14 +132,14 @@ def _print_export(report: ExportReport) -> None:
 
 
 def _verify_outbox(place: Place, keys: Sequence[bytes], *, against: bool, as_json: bool) -> int:
-    from tracker.outbox import integrity
+    from tracker.outbox import verify as verifying
 
     target = existing(place)
     copied = not target.path.with_name(f"{target.path.name}.lock").exists()
     compared = None
     with opened_to_read(target) as outbox:
         with outbox.snapshot() as connection:
-            report = integrity.verify(connection, keys)
+            report = verifying.verify(connection, keys)
         problems = report.problems
         if against:
             compared, differences = _compare(find(place, uploads=True), outbox)
@@ -163,7 +160,7 @@ def _verify_outbox(place: Place, keys: Sequence[bytes], *, against: bool, as_jso
 def _compare(target: Target, outbox: Outbox | ReadOnlyOutbox) -> tuple[int, tuple[Problem, ...]]:
     """Return how many events the collector holds of this outbox, and what differs."""
     from tracker.cli.held import Collector
-    from tracker.outbox.comparison import Comparison
+    from tracker.outbox import Comparison
     from tracker.sync.http import HTTPDestination
 
     outbox_id = outbox.owner.outbox_id

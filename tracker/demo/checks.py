@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from tracker.outbox.account import Account
-    from tracker.outbox.integrity import IntegrityReport
+    from tracker.outbox import Account, IntegrityReport
 
 _MOST_SHOWN = 3
 

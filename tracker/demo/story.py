@@ -34,8 +34,7 @@ from tracker.demo.processes import (
     DemoError,
 )
 from tracker.errors import TrackerError
-from tracker.outbox import account, integrity, uploads
-from tracker.outbox.outbox import Outbox
+from tracker.outbox import Outbox, ledger, sync_state, verify
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -177,7 +176,7 @@ class _Story:
         """Show what the outbox holds after the kill; check that nothing acknowledged is missing."""
         with self._opened_outbox() as outbox, outbox.snapshot() as connection:
             stored = _read_stored(connection)
-            trouble = uploads.read_state(connection).last_error
+            trouble = sync_state.read_state(connection).last_error
         self._say("What the outbox holds:")
         self._console.print(Padding(_table(stored), (0, 0, 0, 2), expand=False))
         if trouble:
@@ -210,8 +209,8 @@ class _Story:
     def _gather(self, outbox: Outbox) -> Evidence:
         with outbox.snapshot() as connection:
             stored = _read_stored(connection)
-            book = account.read(connection)
-            report = integrity.verify(connection)
+            book = ledger.read(connection)
+            report = verify.verify(connection)
         return Evidence(
             acknowledged=read_record(self._record),
             received=self._collector.events(),
@@ -275,7 +274,7 @@ def _read_stored(connection: Connection) -> list[StoredEvent]:
 
 def _show_progress(progress: Progress, task: Any, outbox: Outbox) -> None:
     with outbox.reading() as connection:
-        book = account.read(connection)
+        book = ledger.read(connection)
     progress.update(task, total=book.accepted, completed=book.delivered)
 
 

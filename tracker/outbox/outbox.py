@@ -12,25 +12,22 @@ from tracker.clock import monotonic, sleep
 from tracker.erasure import ErasureResult, subject_of
 from tracker.errors import OutboxDamagedError, OutboxError
 from tracker.health import Health
-from tracker.outbox import (
-    account,
-    chain_key,
-    continuation,
-    erasure,
-    moves,
-    pages,
-    retention,
-    schema,
-    scrub,
-    status,
-    uploads,
-)
-from tracker.outbox.ballast import Ballast, is_disk_full
-from tracker.outbox.buffer import MemoryBuffer
-from tracker.outbox.file import SNAPSHOT_SECONDS, OutboxFile
-from tracker.outbox.log_growth import LogGrowth
-from tracker.outbox.size import SizeBound
+from tracker.outbox import status
+from tracker.outbox.files import paths, swap
+from tracker.outbox.integrity import chain_key
+from tracker.outbox.maintenance import erase as erasing
+from tracker.outbox.maintenance import retention
+from tracker.outbox.maintenance import scrub as scrub_module
+from tracker.outbox.maintenance.log_growth import LogGrowth
+from tracker.outbox.maintenance.size_limit import SizeBound
+from tracker.outbox.recovery import continuation
+from tracker.outbox.recovery.supervisor import SNAPSHOT_SECONDS, OutboxFile
+from tracker.outbox.sqlite import errors
+from tracker.outbox.sqlite.errors import is_disk_full
 from tracker.outbox.status import OutboxStatus
+from tracker.outbox.store import ledger
+from tracker.outbox.store.ballast import Ballast
+from tracker.outbox.store.memory_buffer import MemoryBuffer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +36,7 @@ if TYPE_CHECKING:
 
     from tracker.config import APIConfig
     from tracker.events import Event
-    from tracker.outbox.transaction import Transaction
+    from tracker.outbox.store.transaction import Transaction
 
 T = TypeVar("T")
 
@@ -237,7 +234,7 @@ class Outbox(OutboxFile):
         def job(transaction: Transaction) -> None:
             # An earlier drain may have been interrupted just after its commit.
             _append_once(events)(transaction)
-            account.discard(transaction.connection, account.BY_BUFFER, lost)
+            ledger.discard(transaction.connection, ledger.BY_BUFFER, lost)
 
         try:
             self._see_to_room(len(events))
@@ -297,9 +294,9 @@ class Outbox(OutboxFile):
         self._rescued.store(self._writer)
         self.drain_buffer()
         with self.snapshot() as connection:
-            found = erasure.find(connection, user_id)
+            found = erasing.find(connection, user_id)
         erased, named_by = 0, []
-        for job in erasure.jobs(found, user_id, said, self._config.max_event_bytes):
+        for job in erasing.jobs(found, user_id, said, self._config.max_event_bytes):
             count, event_id = self.run(job)
             erased += count
             named_by.append(event_id)
@@ -318,7 +315,7 @@ class Outbox(OutboxFile):
 
     def _damaged_sets_hold_more(self) -> bool:
         """Tell whether damaged files lie aside, which no erasure reaches; say so."""
-        sets = moves.damaged_sets(self.path)
+        sets = swap.damaged_sets(self.path)
         if sets:
             log.warning(
                 "what was erased may still be in the damaged files that were kept aside; delete "
@@ -333,11 +330,11 @@ class Outbox(OutboxFile):
         Nobody can write meanwhile. Programs that read an old state are waited for, some seconds.
         """
         with self.reading() as connection:
-            if not scrub.due(connection):
+            if not scrub_module.due(connection):
                 return True
-        end = monotonic() + scrub.PATIENCE_SECONDS
+        end = monotonic() + scrub_module.PATIENCE_SECONDS
         try:
-            while not (done := self._alone(scrub.scrub)):
+            while not (done := self._alone(scrub_module.scrub)):
                 if done is None or monotonic() >= end:
                     log.warning(
                         "traces of erased events stay in the log of the outbox %s until no program "
@@ -345,11 +342,11 @@ class Outbox(OutboxFile):
                         self.path,
                     )
                     return False
-                sleep(scrub.RETRY_SECONDS)
+                sleep(scrub_module.RETRY_SECONDS)
         except (DBAPIError, OSError, OutboxError) as error:
             log.warning(
                 "traces of erased events stay in the outbox's files; it is tried again: %s",
-                schema.explain(self.path, error),
+                errors.explain(self.path, error),
             )
             return False
         return True
@@ -373,9 +370,9 @@ class Outbox(OutboxFile):
             OutboxError: if it cannot be.
         """
         try:
-            return bool(self._alone(scrub.rewrite))
+            return bool(self._alone(scrub_module.rewrite))
         except (DBAPIError, OSError) as error:
-            raise schema.explain(self.path, error) from error
+            raise errors.explain(self.path, error) from error
 
     def prune(self, retention_days: float | None = None) -> int:
         """Remove events delivered long ago, log how many of each type, and return how many.
@@ -414,7 +411,7 @@ class Outbox(OutboxFile):
                 self._log_growth.look()
                 self._look_for_room()
         except OSError as error:  # its folder may be forbidden
-            raise schema.explain(self.path, error) from error
+            raise errors.explain(self.path, error) from error
         return looked
 
     def _look_for_room(self) -> None:
@@ -460,8 +457,8 @@ class Outbox(OutboxFile):
         book, sync = seen.account, seen.sync
         discarded = dict(book.discarded)
         if buffered.lost:
-            overflow = discarded.get(account.BY_BUFFER, 0) + buffered.lost
-            discarded[account.BY_BUFFER] = overflow
+            overflow = discarded.get(ledger.BY_BUFFER, 0) + buffered.lost
+            discarded[ledger.BY_BUFFER] = overflow
         age = None
         if seen.oldest_pending_ms is not None:
             age = max(0.0, time.time() - seen.oldest_pending_ms / 1000)
@@ -479,8 +476,8 @@ class Outbox(OutboxFile):
             last_error_ms=sync.last_error_ms,
             paused_because=sync.paused_because if book.pending else None,
             storage_error=error,
-            log_bytes=pages.log_bytes(self.path),
-            damaged_sets=tuple(moves.damaged_sets(self.path)),
+            log_bytes=paths.log_bytes(self.path),
+            damaged_sets=tuple(swap.damaged_sets(self.path)),
         )
 
     def keep_out(self, work: Callable[[], T], patience: float = SNAPSHOT_SECONDS) -> T | None:
@@ -543,10 +540,8 @@ def _append_once(events: Sequence[Event]) -> Callable[[Transaction], None]:
     """Return the job that stores those of `events` that are not stored yet."""
 
     def job(transaction: Transaction) -> None:
-        connection = transaction.connection
         for event in events:
-            if not uploads.is_stored(connection, event.event_id):
-                transaction.append(event)
+            transaction.append_missing(event)
 
     return job
 

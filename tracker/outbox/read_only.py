@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import SQLAlchemyError
 
 from tracker.errors import OutboxError
-from tracker.outbox import condition, moves, open_files, owner, pages, schema
-from tracker.outbox.engine import make_engine
+from tracker.outbox.files import open_files, paths, swap
+from tracker.outbox.recovery import damage
+from tracker.outbox.schema import create
+from tracker.outbox.sqlite import errors
+from tracker.outbox.sqlite.engine import make_engine
+from tracker.outbox.store import identity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +25,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from tracker.outbox.owner import Owner
+    from tracker.outbox.store.identity import Owner
 
 _SHARED = "mode=ro"
 """With SQLite's own locks, which need the log's index."""
@@ -55,13 +59,13 @@ class ReadOnlyOutbox:
         self.path = path
         self.owner: Owner
         with self.snapshot() as connection:
-            if not schema.is_current(connection):
+            if not create.is_current(connection):
                 raise OutboxError(
                     f"the outbox {path} is one of an older version and cannot be migrated where it "
                     "is: copy it, with its -wal if there is one, to a folder that this user may "
                     "write to, and give that path"
                 )
-            self.owner = owner.read(connection)
+            self.owner = identity.read(connection)
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
@@ -74,7 +78,7 @@ class ReadOnlyOutbox:
             with connected(self.path) as connection:
                 yield connection
         except (SQLAlchemyError, OSError) as error:
-            raise schema.explain(self.path, error) from error
+            raise errors.explain(self.path, error) from error
 
     reading = snapshot
 
@@ -88,11 +92,11 @@ def connected(path: Path) -> Iterator[Connection]:
             not be kept from it.
         SQLAlchemyError, OSError: if SQLite or the system failed.
     """
-    schema.check_file(path)
-    file = moves.identity(path)
+    create.check_file(path)
+    file = swap.file_identity(path)
     if file is None:
         raise OutboxError(f"the outbox {path} was deleted at once")
-    open_files.entered(file, if_first=lambda: condition.check(path))
+    open_files.entered(file, if_first=lambda: damage.check(path))
     try:
         how, before = _way(path), _marks(path)
         with make_engine(path, "full", writer=False, how=how).connect() as connection:
@@ -114,7 +118,7 @@ def _way(path: Path) -> str:
     log, index = path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")
     if log.exists() and index.exists():
         return _SHARED
-    return _UNINDEXED if pages.log_bytes(path) else _UNCHANGING
+    return _UNINDEXED if paths.log_bytes(path) else _UNCHANGING
 
 
 def _marks(path: Path) -> list[tuple[int, int] | None]:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tracker.outbox import account, owner, retention, uploads
-from tracker.outbox.account import Account
-from tracker.outbox.uploads import SyncState
+from tracker.outbox.maintenance import retention
+from tracker.outbox.queue import sync_state
+from tracker.outbox.queue.sync_state import SyncState
+from tracker.outbox.store import identity, ledger
+from tracker.outbox.store.ledger import Account
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sqlalchemy import Connection
 
-    from tracker.outbox.owner import Owner
+    from tracker.outbox.store.identity import Owner
 
 _OLDEST_PENDING = """
 SELECT seq, timestamp_ms FROM events
@@ -51,15 +53,15 @@ def read(connection: Connection) -> OutboxStatus:
     """Return how the outbox stands, all figures of one snapshot and none by counting rows."""
     connection.exec_driver_sql("BEGIN")
     try:
-        book, sync = account.read(connection), uploads.read_state(connection)
+        book, sync = ledger.read(connection), sync_state.read_state(connection)
         oldest = None
         if book.pending:  # otherwise the search would pass over every row
             oldest = connection.exec_driver_sql(_OLDEST_PENDING, (sync.settled_through,)).first()
         return OutboxStatus(
-            owner=owner.read(connection),
+            owner=identity.read(connection),
             account=book,
             sync=sync,
-            last_seq=account.last_seq(connection),
+            last_seq=ledger.last_seq(connection),
             oldest_pending_seq=None if oldest is None else oldest[0],
             oldest_pending_ms=None if oldest is None else oldest[1],
             used_bytes=retention.used_bytes(connection),

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tracker.outbox.integrity import IntegrityReport, verify
-from tracker.outbox.links import Problem, Unproven
+from tracker.outbox import IntegrityReport, Problem, Unproven, verify
 from tracker.queries.conversations import OPEN, Opening, newest_first, standings
 
 if TYPE_CHECKING:

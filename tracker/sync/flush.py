@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tracker.clock import monotonic, sleep
-from tracker.outbox import account, dead_letters, uploads
+from tracker.outbox import batches, dead_letters, ledger, sync_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tracker.outbox.account import Account
-    from tracker.outbox.outbox import Outbox
+    from tracker.outbox import Account, Outbox
     from tracker.sync.worker import Worker
 
 _POLL_SECONDS = 0.02
@@ -56,10 +55,10 @@ class Flush:
         """Return, of one moment, where things stand: last or settled seq, account, dead letters."""
         with self._outbox.reading() as connection:
             connection.exec_driver_sql("BEGIN")
-            last = account.last_seq(connection)
+            last = ledger.last_seq(connection)
             dead = dead_letters.count(connection, last if through is None else through)
-            reached = last if through is None else uploads.settled_through(connection)
-            book = account.read(connection)
+            reached = last if through is None else batches.settled_through(connection)
+            book = ledger.read(connection)
             connection.exec_driver_sql("COMMIT")
         return reached, book, dead
 
@@ -86,7 +85,7 @@ class Flush:
         while not self._settled():
             if patient and self._worker.elected is False and not asked:
                 asked = True
-                self._outbox.run(uploads.request_flush)
+                self._outbox.run(sync_state.request_flush)
             left = _POLL_SECONDS if end is None else end - monotonic()
             if not patient and (
                 self._worker.failures > failures
@@ -109,7 +108,7 @@ class Flush:
             self._target, _, _ = self._look(None)  # what waited in memory has its seqs only now
         self._from_memory = buffered
         with self._outbox.reading() as connection:
-            settled = uploads.settled_through(connection)
+            settled = batches.settled_through(connection)
         return settled >= self._target and not buffered
 
     def result(self) -> FlushResult:

@@ -10,9 +10,7 @@ from tracker import log
 from tracker.clock import monotonic
 from tracker.errors import OutboxError, OutboxFullError
 from tracker.once import Once
-from tracker.outbox import account, uploads
-from tracker.outbox.ballast import is_disk_full
-from tracker.outbox.uploads import Batch, DeadLetter
+from tracker.outbox import DeadLetter, batches, is_disk_full, ledger, settlement, sync_state
 from tracker.sync.destination import Outcome, Upload
 from tracker.sync.rate_limit import TokenBucket
 from tracker.sync.retry import Backoff
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tracker.config import APIConfig
-    from tracker.outbox.outbox import Outbox
+    from tracker.outbox import Batch, Outbox
     from tracker.sync.destination import Delivery, Destination
 
 _FIRST_PRUNE_SECONDS = 60.0
@@ -156,7 +154,7 @@ class Uploader:
             if not batch.more:
                 return None
             with self._outbox.reading() as connection:
-                ahead = uploads.next_batch(
+                ahead = batches.next_batch(
                     connection, self._sizing.max_events, self._sizing.max_bytes, batch.through
                 )
         except OutboxError as error:  # the next step meets it again, where it can be told
@@ -173,21 +171,21 @@ class Uploader:
         if ahead is not None:
             with self._outbox.reading() as connection:
                 before = [each.batch for each in self._received]
-                if uploads.is_next(connection, ahead.batch, before):
+                if batches.is_next(connection, ahead.batch, before):
                     return ahead
         return None
 
     def _next_batch(self) -> Batch:
         with self._outbox.reading() as connection:
-            batch = uploads.next_batch(connection, self._sizing.max_events, self._sizing.max_bytes)
-            astray = not batch.rows and not batch.damaged and account.read(connection).pending > 0
+            batch = batches.next_batch(connection, self._sizing.max_events, self._sizing.max_bytes)
+            astray = not batch.rows and not batch.damaged and ledger.read(connection).pending > 0
         if astray:
             log.error(
                 "the outbox %s counts pending events but has none where they should begin; "
                 "their place is found again from the rows",
                 self._outbox.path,
             )
-            self._outbox.run(uploads.recount)
+            self._outbox.run(settlement.recount)
         if batch.damaged:
             self._set_aside(batch)
         return batch
@@ -201,8 +199,8 @@ class Uploader:
             batch.damaged[0],
         )
         message = "the stored event no longer matches its digest"
-        letters = [DeadLetter(seq, uploads.DAMAGED, message) for seq in batch.damaged]
-        self._outbox.run(uploads.set_aside(batch, letters))
+        letters = [DeadLetter(seq, settlement.DAMAGED, message) for seq in batch.damaged]
+        self._outbox.run(settlement.set_aside(batch, letters))
 
     def _conclude(self, batch: Batch, delivery: Delivery) -> Pause:
         alone = len(batch.rows) == 1
@@ -267,7 +265,7 @@ class Uploader:
     def _record_received(self) -> None:
         """Record what was received; it must not be asked for again because the disk failed."""
         while self._received:
-            self._outbox.run(uploads.settle(*self._received[0]))
+            self._outbox.run(settlement.settle(*self._received[0]))
             del self._received[0]
 
     def _failed(self, delivery: Delivery) -> Pause:
@@ -281,7 +279,7 @@ class Uploader:
             say = log.warning if is_new else log.info
             say("events wait in the outbox, uploading fails and is tried again: %s", delivery.cause)
         now = time.time_ns() // 1_000_000
-        state = uploads.write_state(
+        state = sync_state.write_state(
             last_error=delivery.cause,
             last_error_ms=now,
             next_attempt_ms=now + round(seconds * 1000),

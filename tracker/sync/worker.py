@@ -11,13 +11,13 @@ from tracker import log
 from tracker.clock import monotonic
 from tracker.errors import OutboxError
 from tracker.once import Once
-from tracker.outbox import uploads
+from tracker.outbox import sync_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tracker.config import APIConfig
-    from tracker.outbox.outbox import Outbox
+    from tracker.outbox import Outbox
     from tracker.sync.destination import Destination
     from tracker.sync.made import MadeDestination
     from tracker.sync.uploader import Pause, Uploader
@@ -278,7 +278,7 @@ class Worker:
         """Tell whether another process has asked for a flush since the last look."""
         try:
             with self._outbox.reading() as connection:
-                requests = uploads.read_state(connection).flush_requests
+                requests = sync_state.read_state(connection).flush_requests
         except OutboxError as error:
             self._say_once(str(error), traceback=False)
             return False

@@ -144,7 +144,7 @@ class SecurityTracker(BaseTracker):
         self._check_open()
         key = canonical.key_bytes(self.config.chain_key)
         return self._client.read(
-            partial(queries.sessions.verify, keys=() if key is None else (key,))
+            partial(queries.sessions.verify.verify, keys=() if key is None else (key,))
         )
 
 

@@ -1,0 +1,164 @@
+"""``verify``: is everything stored as it was written, and is nothing missing?"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tracker import canonical
+from tracker.erasure import ERASED
+from tracker.outbox.integrity import chain_key
+from tracker.outbox.integrity.chain import Links, Problem, Unproven
+from tracker.outbox.store import ledger
+from tracker.outbox.store.erasures import Erasures
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from sqlalchemy import Connection
+
+_MOST_PROBLEMS = 1_000
+
+
+@dataclass(frozen=True)
+class IntegrityReport:
+    """What `verify` found. Sound when `problems` is empty; proven when `unproven` is empty too.
+
+    Attributes:
+        events: How many stored events were checked.
+        first_seq: The lowest of them, or None.
+        last_seq: The newest seq ever given.
+        removed: Events removed on purpose (delivered and pruned, or discarded).
+        problems: What does not hold, at most 1,000.
+        unproven: Events that nothing speaks against, but whose links could not be checked: chained
+            under a key that was not given, or without one before a key was in use, or carried over
+            from a damaged outbox whose chain did not prove them.
+    """
+
+    events: int
+    first_seq: int | None
+    last_seq: int
+    removed: int
+    problems: tuple[Problem, ...]
+    unproven: tuple[Unproven, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was found that does not hold."""
+        return not self.problems
+
+    @property
+    def proven(self) -> bool:
+        """Whether everything was checked and holds."""
+        return self.ok and not self.unproven
+
+
+def verify(connection: Connection, keys: Sequence[bytes] = ()) -> IntegrityReport:
+    """Check every digest, the chain, the gaps in seq and the account, in one snapshot.
+
+    Args:
+        connection: To the outbox.
+        keys: The chain keys that are known, as `Links` takes them. Without the key that a chain
+            was made under, only digests, gaps and account are checked.
+    """
+    connection.exec_driver_sql("BEGIN")
+    walk = _Walk(connection, Links(keys, chain_key.read(connection)))
+    found = itertools.chain(walk.problems(), _account_problems(connection))
+    problems = tuple(itertools.islice(found, _MOST_PROBLEMS))
+    report = IntegrityReport(
+        walk.events,
+        walk.first_seq,
+        ledger.last_seq(connection),
+        sum(last - first + 1 for first, (last, _) in walk.gaps.items()),
+        problems,
+        tuple(walk.links.unproven),
+    )
+    connection.exec_driver_sql("ROLLBACK")  # on an error, whoever lent the connection closes it
+    return report
+
+
+def read_gaps(connection: Connection) -> dict[int, tuple[int, str]]:
+    """Return the noted gaps: the first seq of each, its last, and the chain value there."""
+    return {
+        first: (last, chain)
+        for first, last, chain in connection.exec_driver_sql(
+            "SELECT first_seq, last_seq, chain FROM gaps ORDER BY first_seq"
+        )
+        if last >= first  # one edited by hand may end before it begins
+    }
+
+
+class _Walk:
+    """One pass over the events in seq order, with the gaps that were noted on removal."""
+
+    def __init__(self, connection: Connection, links: Links) -> None:
+        self._connection = connection
+        self.links = links
+        self.gaps = read_gaps(connection)
+        self._erasures = Erasures(connection)
+        self.events = 0
+        self.first_seq: int | None = None
+        self._seq = 0
+        self._chain: str | None = canonical.GENESIS
+
+    def problems(self) -> Iterator[Problem]:
+        rows = self._connection.exec_driver_sql(
+            "SELECT seq, event_id, type, timestamp_ms, agent_id, session_id, user_id, data, "
+            "digest, chain FROM events ORDER BY seq"
+        )
+        for seq, *columns, digest, chain in rows:
+            self.events += 1
+            self.first_seq = seq if self.first_seq is None else self.first_seq
+            yield from self._skip_to(seq)
+            if not canonical.matches(digest, *columns):
+                yield from self._changed(seq, columns)
+            if self._chain is not None:
+                yield from self.links.check(seq, columns[0], self._chain, digest, chain)
+            self._seq, self._chain = seq, chain
+        yield from self._skip_to(None)
+        yield from self.links.end()
+
+    def _changed(self, seq: int, columns: list[object]) -> Iterator[Problem]:
+        """Tell erased events, which an erasure event names, from tampering."""
+        event_id, data = columns[0], columns[-1]
+        if data != ERASED:
+            yield Problem(seq, "digest", f"event {event_id} is not what was stored")
+        elif not self._erasures.name(event_id):
+            yield Problem(
+                seq, "erasure", f"event {event_id} says that it was erased, and no erasure names it"
+            )
+
+    def _skip_to(self, seq: int | None) -> Iterator[Problem]:
+        """Pass over removed events up to `seq`; what is missing besides is a problem.
+
+        None stands for the end: what comes after the newest seq that was given.
+        """
+        while self._seq + 1 in self.gaps and self._seq + 1 != seq:
+            self._seq, self._chain = self.gaps[self._seq + 1]
+        expected = ledger.last_seq(self._connection) + 1 if seq is None else seq
+        if self._seq + 1 != expected:
+            first, last = self._seq + 1, expected - 1
+            shown = f"event {first} is" if first == last else f"events {first} to {last} are"
+            yield Problem(first, "gap", f"{shown} missing and were not removed by the tracker")
+            self._chain = None
+
+
+def _account_problems(connection: Connection) -> Iterator[Problem]:
+    book = ledger.read(connection)
+    pending, dead, settled, both = connection.exec_driver_sql(
+        "SELECT coalesce(sum(delivered_at_ms IS NULL AND dead_at_ms IS NULL), 0), "
+        "coalesce(sum(dead_at_ms IS NOT NULL), 0), "
+        "coalesce(sum(delivered_at_ms IS NULL AND dead_at_ms IS NULL AND seq <= "
+        "(SELECT settled_through FROM sync_state)), 0), "
+        "coalesce(sum(delivered_at_ms IS NOT NULL AND dead_at_ms IS NOT NULL), 0) FROM events"
+    ).one()
+    for name, booked, counted in (("pending", book.pending, pending), ("dead", book.dead, dead)):
+        if booked != counted:
+            yield Problem(
+                None, "account", f"{booked} events are booked as {name}, {counted} stand so"
+            )
+    if settled:
+        yield Problem(None, "account", f"{settled} pending events stand where none should be")
+    if both:
+        yield Problem(None, "account", f"{both} events stand both as delivered and as dead")

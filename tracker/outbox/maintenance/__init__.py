@@ -1,0 +1,1 @@
+"""Keeping an outbox small: retention, the bound on its size, erasure."""

@@ -1,0 +1,101 @@
+"""Erasing what is stored about a user: markers in the rows, and events that name them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tracker import canonical
+from tracker.erasure import ERASED, subject_of
+from tracker.errors import ValidationError
+from tracker.events import COMPLIANCE_ERASED, make_event
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from sqlalchemy import Connection
+
+    from tracker.outbox.store.transaction import Transaction
+
+MOST = 200
+"""Events erased, and named by one event, in one transaction: some milliseconds of work."""
+
+_ID_BYTES = len('"01990000-0000-7000-8000-000000000000",')
+
+# An event without a user belongs to the users of its conversation.
+_FIND = """
+SELECT event_id FROM events
+WHERE type != ? AND (user_id = ? OR (user_id IS NULL AND session_id IN (
+          SELECT session_id FROM events WHERE user_id = ?)))
+      AND data != ?
+ORDER BY seq
+"""
+
+
+def is_known(connection: Connection, user_id: str) -> bool:
+    """Return True if any event names the user, erased or not."""
+    query = "SELECT 1 FROM events WHERE user_id = ? LIMIT 1"
+    return connection.exec_driver_sql(query, (user_id,)).first() is not None
+
+
+def find(connection: Connection, user_id: str) -> list[str]:
+    """Return the ids of the stored events about a user that are not erased yet, in order.
+
+    Those that name the user, and those that name none but a conversation in which another event
+    names the user. Reads the whole outbox once; nobody waits for it.
+    """
+    rows = connection.exec_driver_sql(_FIND, (COMPLIANCE_ERASED, user_id, user_id, ERASED))
+    return list(rows.scalars())
+
+
+def jobs(
+    event_ids: Sequence[str], user_id: str, said: Mapping[str, Any], max_bytes: int
+) -> Iterator[Callable[[Transaction], tuple[int, str]]]:
+    """Yield the jobs that erase these events, each with the event that names what it erased.
+
+    Both in one transaction, so that no marker is ever without an event. At least one job: that
+    there was nothing to erase is on record too. A job returns how many it erased, and the id of
+    its event.
+
+    Args:
+        event_ids: What to erase.
+        user_id: Whom it is about.
+        said: Further fields of the erasure events: the reason.
+        max_bytes: Bound on one event.
+
+    Raises:
+        ValidationError: if `said` leaves an event no room to name anything.
+    """
+    fields = {**said, "subject": subject_of(user_id)}
+    bare = make_event(COMPLIANCE_ERASED, {**fields, "event_ids": []}, max_bytes=max_bytes)
+    whole = canonical.envelope(*bare[:-1])
+    most = min(MOST, (max_bytes - len(whole.encode())) // _ID_BYTES)
+    if most < 1:
+        raise ValidationError("reason", "leaves an event no room to name what is erased")
+    for start in range(0, max(1, len(event_ids)), most):
+        yield _job(event_ids[start : start + most], fields, max_bytes)
+
+
+def _job(
+    event_ids: Sequence[str], fields: Mapping[str, Any], max_bytes: int
+) -> Callable[[Transaction], tuple[int, str]]:
+    def job(transaction: Transaction) -> tuple[int, str]:
+        connection = transaction.connection
+        erased = [event_id for event_id in event_ids if _erase(connection, event_id)]
+        event = make_event(COMPLIANCE_ERASED, {**fields, "event_ids": erased}, max_bytes=max_bytes)
+        transaction.append(event)
+        if erased:
+            connection.exec_driver_sql("UPDATE sync_state SET scrub_due = 2")
+        return len(erased), event.event_id
+
+    return job
+
+
+def _erase(connection: Connection, event_id: str) -> bool:
+    """Put the marker in the place of an event's data; False if it was removed meanwhile."""
+    changed = connection.exec_driver_sql(
+        # What the server said of a dead letter may quote it.
+        "UPDATE events SET data = ?, dead_message = CASE WHEN dead_at_ms IS NOT NULL "
+        "THEN 'erased' END WHERE event_id = ? AND data != ?",
+        (ERASED, event_id, ERASED),
+    ).rowcount
+    return bool(changed)

@@ -1,0 +1,272 @@
+"""What leaves the outbox: delivered events past their time, and the size policy's choices.
+
+Everything here works in small jobs of at most `CHUNK` rows, so that no logging call waits long
+behind one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+
+from tracker import log
+from tracker.clock import monotonic
+from tracker.events import COMPLIANCE_ERASED as _ERASURE
+from tracker.events import make_event
+from tracker.once import Once
+from tracker.outbox.store import erasures as named
+from tracker.outbox.store import gaps, ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from sqlalchemy import Connection
+
+    from tracker.outbox.store.transaction import Transaction
+
+T = TypeVar("T")
+
+CHUNK = 200
+_GIVE_BACK_SECONDS = 0.02
+"""How long giving back pages holds the write lock at most."""
+
+EVERY = "*"
+"""The pattern of the types that no other pattern fits."""
+
+RETENTION_APPLIED = "retention.applied"
+"""Type of the event that says what a round removed."""
+
+_DAY_MS = 86_400_000
+_START_OVER_SECONDS = 86_400.0
+_MOST_TYPES = 1_000
+
+
+class RunJob(Protocol):
+    """Type of `Outbox.run`: runs a write job and returns its result."""
+
+    def __call__(self, job: Callable[[Transaction], T]) -> T:
+        """Run `job`."""
+
+
+def governing(patterns: Collection[str], type: str) -> str:
+    """Return the pattern that says how long events of a type stay: the closest that fits.
+
+    A type's own name is closer than any pattern, and a longer pattern closer than a shorter one.
+    """
+    if type in patterns:
+        return type
+    fitting = [each for each in patterns if each.endswith("*") and type.startswith(each[:-1])]
+    return max(fitting, key=len, default=EVERY)
+
+
+class Retention:
+    """Rounds of pruning. Belongs to one outbox; one thread at a time runs a round.
+
+    Events are delivered in the order of seq. So those of one pattern are past their time up to
+    some seq, and that is where the next round begins: it does not read again what is kept long.
+    Once a day a round begins at the start, for the few that were passed by: dead letters that were
+    sent after all.
+
+    Nothing is removed while the wall clock is before the creation of the outbox or the last
+    delivery: it is wrong then, and what it stamps cannot be compared with what is stored.
+
+    Args:
+        days: Days that delivered events stay, by pattern.
+    """
+
+    def __init__(self, days: Mapping[str, float]) -> None:
+        self._logged = Once()
+        self._days = dict(days)
+        self._reached: dict[tuple[str, float], int] = {}
+        self._start_over_at = 0.0
+
+    def round(self, run: RunJob, other_days: float) -> Counter[str]:
+        """Remove what is past its time; return how many of each type.
+
+        Args:
+            run: Runs a write job, `Outbox.run`.
+            other_days: Days for the types that no pattern fits.
+        """
+        if monotonic() >= self._start_over_at:
+            self._start_over_at = monotonic() + _START_OVER_SECONDS
+            self._reached.clear()
+        if run(_clock_is_behind):
+            if self._logged.is_new("clock"):
+                log.warning(
+                    "nothing is pruned: the clock is before the creation of the outbox or the last "
+                    "delivery"
+                )
+            return Counter()
+        self._logged.forget()
+        now_ms = _now_ms()
+        removed: Counter[str] = Counter()
+        days = {EVERY: other_days, **self._days}
+        for pattern in days:
+            key, before_ms = (pattern, days[pattern]), now_ms - int(days[pattern] * _DAY_MS)
+            after, first_passed = self._reached.get(key, 0), None
+            concerns, more = _governed_by(pattern, days), True
+            while more:
+                pruned = run(prune(concerns, before_ms, after))
+                removed.update(pruned.removed)
+                after, more = pruned.after, pruned.more
+                first_passed = pruned.passed if first_passed is None else first_passed
+            self._reached[key] = after if first_passed is None else first_passed - 1
+        return removed
+
+
+def _clock_is_behind(transaction: Transaction) -> bool:
+    last_known_ms = transaction.connection.exec_driver_sql(
+        "SELECT max(identity.created_at_ms, coalesce(sync_state.last_success_ms, 0)) "
+        "FROM identity, sync_state"
+    ).scalar_one()
+    return bool(_now_ms() < last_known_ms)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _governed_by(pattern: str, patterns: Collection[str]) -> Callable[[str], bool]:
+    return cache(lambda type_: governing(patterns, type_) == pattern)
+
+
+class Pruned(NamedTuple):
+    """What a job of pruning did.
+
+    Attributes:
+        removed: How many events of each type it removed.
+        after: The seq to go on after.
+        more: Whether there is anything to go on to: not past the first event that is to be kept.
+        passed: The first seq that was passed by and is to be looked at again, or None.
+    """
+
+    removed: Mapping[str, int]
+    after: int
+    more: bool
+    passed: int | None = None
+
+
+def prune(
+    concerns: Callable[[str], bool], delivered_before_ms: int, after: int = 0
+) -> Callable[[Transaction], Pruned]:
+    """Return the job that removes delivered events among the next `CHUNK` rows past seq `after`.
+
+    Nothing past the first pending event is looked at: what follows is hardly ever delivered. One
+    that was delivered in the future, by a clock that was wrong, counts as delivered now. Erasure
+    events stay as long as anything that they name.
+
+    Args:
+        concerns: Tells by the type whether an event is to be removed.
+        delivered_before_ms: Only those delivered before then.
+        after: Where to begin.
+    """
+
+    def job(transaction: Transaction) -> Pruned:
+        connection = transaction.connection
+        rows = connection.exec_driver_sql(
+            "SELECT seq, chain, type, delivered_at_ms, dead_at_ms FROM events "
+            "WHERE seq > ? ORDER BY seq LIMIT ?",
+            (after, CHUNK),
+        ).all()
+        now = _now_ms()
+        old: list[tuple[int, str, str]] = []
+        reached, more = after, len(rows) == CHUNK
+        early: list[int] = []
+        for seq, chain, type_, delivered_at_ms, dead_at_ms in rows:
+            if delivered_at_ms is None and dead_at_ms is None:
+                more = False
+                break
+            if delivered_at_ms is not None and concerns(type_):
+                if delivered_at_ms < delivered_before_ms:
+                    old.append((seq, chain, type_))
+                elif delivered_at_ms > now:
+                    early.append(seq)
+                else:
+                    more = False
+                    break
+            reached = seq
+        for seq in early:
+            connection.exec_driver_sql(
+                "UPDATE events SET delivered_at_ms = ? WHERE seq = ?", (now, seq)
+            )
+        needed = _remove(connection, old)
+        removed = Counter(type_ for seq, _, type_ in old if seq not in needed)
+        return Pruned(removed, reached, more, min([*early, *needed], default=None))
+
+    return job
+
+
+def _remove(connection: Connection, rows: list[tuple[int, str, str]]) -> set[int]:
+    """Remove events given as (seq, chain, type), but for the erasure events that are needed."""
+    gaps.remove(connection, [(seq, chain) for seq, chain, type_ in rows if type_ != _ERASURE])
+    # Only now: what they name may have been among the others.
+    erasures = [(seq, chain) for seq, chain, type_ in rows if type_ == _ERASURE]
+    needed = named.still_needed(connection, [seq for seq, _ in erasures])
+    gaps.remove(connection, [row for row in erasures if row[0] not in needed])
+    return needed
+
+
+def report(removed: Counter[str]) -> Callable[[Transaction], int]:
+    """Return the job that logs what a round removed."""
+    counts = dict(removed.most_common(_MOST_TYPES))
+    if rest := removed.total() - sum(counts.values()):
+        counts["other"] = rest
+    event = make_event(RETENTION_APPLIED, {"removed": counts})
+    return lambda transaction: transaction.append(event)
+
+
+def free_delivered(after: int) -> Callable[[Transaction], tuple[int, int]]:
+    """Return the job that removes `CHUNK` delivered events past seq `after`, whatever their age.
+
+    Its result: how many were removed, and the seq to go on after, or -1 at the end.
+    """
+
+    def job(transaction: Transaction) -> tuple[int, int]:
+        connection = transaction.connection
+        rows = connection.exec_driver_sql(
+            "SELECT seq, chain, type FROM events WHERE seq > ? AND delivered_at_ms IS NOT NULL "
+            "ORDER BY seq LIMIT ?",
+            (after, CHUNK),
+        ).all()
+        needed = _remove(connection, [(seq, chain, type_) for seq, chain, type_ in rows])
+        return len(rows) - len(needed), rows[-1][0] if len(rows) == CHUNK else -1
+
+    return job
+
+
+def discard_oldest(transaction: Transaction) -> int:
+    """Give up the `CHUNK` oldest pending events, counted under the size policy.
+
+    Erasure events are never given up: the receiver has to hear of them.
+    """
+    connection = transaction.connection
+    rows = connection.exec_driver_sql(
+        "SELECT seq, chain FROM events WHERE seq > (SELECT settled_through FROM sync_state) "
+        "AND delivered_at_ms IS NULL AND dead_at_ms IS NULL AND type != 'compliance.erased' "
+        "ORDER BY seq LIMIT ?",
+        (CHUNK,),
+    ).all()
+    removed = gaps.remove(connection, [(seq, chain) for seq, chain in rows])
+    ledger.discard(connection, ledger.BY_SIZE, removed)
+    return removed
+
+
+def give_back_pages(transaction: Transaction) -> None:
+    """Return some free pages to the file system, so that the file shrinks."""
+    # The pragma frees one page a step, and sqlite3 takes but one step of a statement that returns
+    # no columns, whatever the number of pages asked for.
+    end = monotonic() + _GIVE_BACK_SECONDS  # each may be slow, and calls wait meanwhile
+    for _ in range(CHUNK):
+        if monotonic() >= end:
+            return
+        transaction.connection.exec_driver_sql("PRAGMA incremental_vacuum(1)")
+
+
+def used_bytes(connection: Connection) -> int:
+    """Return the bytes that the outbox's pages use, without those free for reuse."""
+    pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+    free = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
+    size = connection.exec_driver_sql("PRAGMA page_size").scalar_one()
+    return int((pages - free) * size)

@@ -1,0 +1,127 @@
+"""`SizeBound`: keeping an outbox to `max_outbox_bytes`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tracker import log
+from tracker.clock import monotonic
+from tracker.errors import OutboxError, OutboxFullError
+from tracker.outbox.maintenance import log_growth, retention
+
+if TYPE_CHECKING:
+    from tracker.config import APIConfig
+    from tracker.outbox.outbox import Outbox
+
+_CHECK_EVERY = 64
+"""Events between two looks at the outbox's size."""
+_MANY_PAGES = 20_000
+"""Free pages from which on SQLite takes long to give one back: it looks for it in a list of them.
+At 1.3 million, which 5 GB are, it gave back 150 in a second."""
+_FEW_PAGES = 8_192
+"""Pages in use, 32 MB, up to which the file is written anew in place of that; calls wait for it."""
+_SHRINK_SECONDS = 30.0
+"""How long the sync thread shrinks the file at a time, for it does not upload meanwhile."""
+_LOOK_AGAIN_SECONDS = 1.0
+"""How long a full outbox is taken for full without another look."""
+
+
+class SizeBound:
+    """Makes room in an outbox that has grown to its bound, or says that there is none.
+
+    Args:
+        outbox: The outbox, which owns this.
+        config: Its settings; `max_outbox_bytes` and `outbox_full` are used here.
+    """
+
+    def __init__(self, outbox: Outbox, config: APIConfig) -> None:
+        self._outbox = outbox
+        self._most = config.max_outbox_bytes
+        self._refuses = config.outbox_full == "refuse"
+        self._until_check = 0
+        self._full: OutboxFullError | None = None
+        self._look_again_at = 0.0
+
+    def check(self, events: int) -> None:
+        """See that there is room for so many events, looking only now and then.
+
+        Raises:
+            OutboxFullError: if there is none and the policy is to refuse.
+        """
+        if self._most is None:
+            return
+        if self._full and monotonic() < self._look_again_at:
+            raise self._full
+        if self._until_check > 0 and not self._full:
+            self._until_check -= events
+            return
+        self._until_check = _CHECK_EVERY - (events - 1)
+        self._full = None
+        why = self._find_out_why_full()
+        if why is not None:
+            self._look_again_at = monotonic() + _LOOK_AGAIN_SECONDS
+            self._full = OutboxFullError(
+                f"the outbox {self._outbox.path} has reached max_outbox_bytes ({self._most:,}) "
+                + why
+            )
+            raise self._full
+
+    def _find_out_why_full(self) -> str | None:
+        """Make room if there is none; return what fills the outbox if that did not help."""
+        if self._oversized() and not self._make_room():
+            return "with undelivered events only"
+        log = log_growth.excess(self._outbox.path)
+        if log and self._used() + log > (self._most or 0):
+            self._outbox.empty_log()  # its reader may have gone
+            if log_growth.excess(self._outbox.path):
+                return (
+                    f"with {log:,} bytes of write-ahead log, which a program keeps that reads an "
+                    f"old state; {log_growth.describe_readers(self._outbox.path)}"
+                )
+        return None
+
+    def _make_room(self) -> bool:
+        """Remove delivered events, then what the policy gives up; tell whether there is room."""
+        self.free_delivered()
+        while self._oversized():
+            if self._refuses or not self._outbox.run(retention.discard_oldest):
+                return False
+        return True
+
+    def _oversized(self) -> bool:
+        return self._used() > (self._most or 0)
+
+    def _used(self) -> int:
+        with self._outbox.reading() as connection:
+            return retention.used_bytes(connection)
+
+    def free_delivered(self) -> None:
+        """Remove all delivered events that may go, and shrink the file."""
+        removed, after = 0, 0
+        while after >= 0:
+            some, after = self._outbox.run(retention.free_delivered(after))
+            removed += some
+        if removed:
+            self.shrink()
+
+    def shrink(self) -> None:
+        """Return the file's free pages to the file system, as many as can be in some time."""
+        before, end = -1, monotonic() + _SHRINK_SECONDS
+        while monotonic() < end:
+            with self._outbox.reading() as connection:
+                free = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
+                used = connection.exec_driver_sql("PRAGMA page_count").scalar_one() - free
+            if free in (0, before):
+                return
+            if before < 0 and free > _MANY_PAGES and used < _FEW_PAGES and self._rewrite():
+                return
+            before = free
+            self._outbox.run(retention.give_back_pages)
+
+    def _rewrite(self) -> bool:
+        """Write the file anew without its free pages; tell whether that could be done."""
+        try:
+            return self._outbox.rewrite()
+        except OutboxError as error:
+            log.info("the outbox cannot be written anew, and shrinks slowly: %s", error)
+            return False

@@ -1,0 +1,1 @@
+"""What is pending: batches, receipts, dead letters, and lists of events."""

@@ -1,0 +1,154 @@
+"""Reading pending events in batches, as they go over the wire."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tracker import canonical
+from tracker.erasure import ERASED
+from tracker.outbox.store import identity
+from tracker.outbox.store.erasures import Erasures
+from tracker.outbox.store.transaction import driver_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection
+
+
+_STILL_PENDING = "delivered_at_ms IS NULL AND dead_at_ms IS NULL"
+
+_PENDING = """
+SELECT seq, event_id, type, timestamp_ms, agent_id, session_id, user_id, data, digest, chain
+FROM events
+WHERE seq > ? AND delivered_at_ms IS NULL AND dead_at_ms IS NULL
+ORDER BY seq LIMIT ?
+"""
+
+
+class Row(NamedTuple):
+    """One pending event as it goes over the wire."""
+
+    seq: int
+    event_id: str
+    wire: bytes
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pending events in ascending seq, read at one moment.
+
+    Attributes:
+        after: `sync_state.settled_through` when the batch was read.
+        rows: The events to send.
+        size: Bytes of the encoded events, commas included.
+        damaged: seqs of rows whose digest does not match: not to be sent as if whole.
+        more: Whether the bounds cut the batch off, so that more is pending for sure.
+        erasure: seq of the newest event that says that others were erased, or None.
+        outbox_id: The outbox that gave the seqs. Another one may be at its place by the time that
+            the receipt comes.
+    """
+
+    after: int
+    rows: Sequence[Row]
+    size: int
+    damaged: Sequence[int] = ()
+    more: bool = False
+    erasure: int | None = None
+    outbox_id: str = ""
+
+    @property
+    def through(self) -> int:
+        """The last seq of the batch, in whatever state; `after` if it is empty."""
+        return max([self.after, *self.damaged, *(row.seq for row in self.rows[-1:])])
+
+
+def next_batch(
+    connection: Connection, max_events: int, max_bytes: int, after: int | None = None
+) -> Batch:
+    """Return the pending events that come next; at least one, if any is pending.
+
+    The cursor is closed before this returns: none is open while a request is under way. With
+    `after` it is the batch that comes next once all events up to there are settled.
+    """
+    if after is None:
+        after = settled_through(connection)
+    rows: list[Row] = []
+    damaged: list[int] = []
+    size = 0
+    more = False
+    erasure, erasures = _newest_erasure(connection), Erasures(connection)
+    # The driver's own cursor: SQLAlchemy's rows would take twice the time.
+    result = driver_of(connection).execute(_PENDING, (after, max_events))
+    try:
+        for seq, *columns, digest, chain in result:
+            wire = _wire(seq, columns, digest, chain, erasures)
+            if wire is None:
+                damaged.append(seq)
+                continue
+            if rows and size + len(wire) + 1 > max_bytes:
+                more = True
+                break
+            rows.append(Row(seq, columns[0], wire))
+            size += len(wire) + 1
+    finally:
+        result.close()
+    more = more or len(rows) + len(damaged) == max_events
+    outbox_id = identity.read(connection).outbox_id
+    return Batch(after, rows, size, damaged, more, erasure, outbox_id)
+
+
+def is_next(connection: Connection, batch: Batch, received: Sequence[Batch] = ()) -> bool:
+    """Tell whether a batch that was read in advance is what comes next by now.
+
+    Not if the one before it did not arrive, or an operator has made an event pending again,
+    discarded one or sent one to the dead letters meanwhile; nor if any event was erased, or the
+    outbox was begun anew.
+
+    Args:
+        connection: A reader's.
+        batch: The batch.
+        received: Those before it that were received, which the outbox does not know yet.
+    """
+    if identity.read(connection).outbox_id != batch.outbox_id:
+        return False
+    if _newest_erasure(connection) != batch.erasure:
+        return False
+    sent = (row.seq for each in (*received, batch) for row in each.rows)
+    expected = sorted([*sent, *batch.damaged])
+    return pending_between(connection, settled_through(connection) + 1, batch.through) == expected
+
+
+def pending_between(connection: Connection, first: int, last: int) -> list[int]:
+    """Return the seqs of the pending events from `first` to `last`, in order."""
+    query = f"SELECT seq FROM events WHERE seq BETWEEN ? AND ? AND {_STILL_PENDING} ORDER BY seq"  # noqa: S608 - constant text
+    return [seq for (seq,) in driver_of(connection).execute(query, (first, last)).fetchall()]
+
+
+def _newest_erasure(connection: Connection) -> int | None:
+    """Return the seq of the newest event that says that others were erased."""
+    newest: int | None = connection.exec_driver_sql(
+        "SELECT max(seq) FROM events WHERE type = 'compliance.erased'"
+    ).scalar()
+    return newest
+
+
+def _wire(
+    seq: int, columns: Sequence[Any], digest: str, chain: str, erasures: Erasures
+) -> bytes | None:
+    """Return the event's JSON, or None when the row neither matches its digest nor was erased."""
+    try:
+        envelope = canonical.envelope(*columns)
+        intact = canonical.digest(envelope) == digest
+        intact = intact or (columns[-1] == ERASED and erasures.name(columns[0]))
+    except (TypeError, ValueError):
+        return None
+    if not intact:
+        return None
+    return f'{envelope[:-1]},"seq":{seq},"digest":"{digest}","chain":"{chain}"}}'.encode()
+
+
+def settled_through(connection: Connection) -> int:
+    """Return the seq up to which no event is pending."""
+    return int(connection.exec_driver_sql("SELECT settled_through FROM sync_state").scalar_one())

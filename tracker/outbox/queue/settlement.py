@@ -1,0 +1,153 @@
+"""What the sync worker does with the outbox: take the next batch, record the outcome."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from tracker.outbox.queue.batches import Batch, Row, pending_between
+from tracker.outbox.store import identity, ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sqlalchemy import Connection
+
+    from tracker.outbox.store.transaction import Transaction
+
+DAMAGED = "damaged"
+"""Code of a dead letter whose row no longer matches its digest."""
+
+_STILL_PENDING = "delivered_at_ms IS NULL AND dead_at_ms IS NULL"
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """Why one event of a batch will not be sent again."""
+
+    seq: int
+    code: str
+    message: str
+
+
+def settle(batch: Batch, dead: Sequence[DeadLetter] = ()) -> Callable[[Transaction], int]:
+    """Return the job that records that a batch was received: delivered, but for the `dead`.
+
+    The job returns how many events it marked delivered.
+    """
+
+    def job(transaction: Transaction) -> int:
+        connection = transaction.connection
+        if identity.read(connection).outbox_id == batch.outbox_id:
+            here, letters = batch, dead
+        else:
+            here, letters = _find_again(connection, batch, dead)
+        bury(connection, letters)
+        gone = {letter.seq for letter in letters}
+        delivered = _mark_delivered(connection, [r.seq for r in here.rows if r.seq not in gone])
+        ledger.add(connection, ledger.DELIVERED, delivered)
+        _advance(connection, here.through)
+        connection.exec_driver_sql(
+            "UPDATE sync_state SET next_attempt_ms = NULL, paused_because = NULL, "
+            "last_success_ms = CASE WHEN ? THEN ? ELSE last_success_ms END",
+            (delivered > 0, time.time_ns() // 1_000_000),
+        )
+        return delivered
+
+    return job
+
+
+def _find_again(
+    connection: Connection, batch: Batch, dead: Sequence[DeadLetter]
+) -> tuple[Batch, list[DeadLetter]]:
+    """Return batch and dead letters as they stand in the outbox that was begun anew meanwhile."""
+    seqs: dict[int, int] = {}
+    rows: list[Row] = []
+    for row in batch.rows:
+        query = "SELECT seq FROM events WHERE event_id = ?"
+        seq = connection.exec_driver_sql(query, (row.event_id,)).scalar()
+        if seq is not None:
+            seqs[row.seq] = seq
+            rows.append(row._replace(seq=seq))
+    rows.sort(key=lambda row: row.seq)
+    letters = [replace(letter, seq=seqs[letter.seq]) for letter in dead if letter.seq in seqs]
+    return replace(batch, after=0, rows=rows, damaged=()), letters
+
+
+def set_aside(batch: Batch, letters: Sequence[DeadLetter]) -> Callable[[Transaction], None]:
+    """Return the job that makes dead letters of events of a batch that must not be sent.
+
+    In an outbox that was begun anew meanwhile it does nothing: damaged rows did not come over, and
+    their seqs are others' there.
+    """
+
+    def job(transaction: Transaction) -> None:
+        connection = transaction.connection
+        if identity.read(connection).outbox_id == batch.outbox_id:
+            bury(connection, letters)
+            _advance(connection, letters[-1].seq)
+
+    return job
+
+
+def _advance(connection: Connection, through: int) -> None:
+    """Move `settled_through` up to `through`, but not past an event that is pending.
+
+    An operator's retry may have made an earlier event pending while the batch was under way.
+    """
+    connection.exec_driver_sql(
+        "UPDATE sync_state SET settled_through = coalesce("
+        "(SELECT min(seq) - 1 FROM events WHERE seq > settled_through AND seq <= ? "
+        "AND delivered_at_ms IS NULL AND dead_at_ms IS NULL), max(settled_through, ?))",
+        (through, through),
+    )
+
+
+def _mark_delivered(connection: Connection, seqs: Sequence[int]) -> int:
+    if not seqs:
+        return 0
+    now = time.time_ns() // 1_000_000
+    first, last = seqs[0], seqs[-1]
+    # The usual case: the batch is all that is pending in its range.
+    if pending_between(connection, first, last) == list(seqs):
+        changed = connection.exec_driver_sql(
+            f"UPDATE events SET delivered_at_ms = ? WHERE seq BETWEEN ? AND ? AND {_STILL_PENDING}",  # noqa: S608 - constant text
+            (now, first, last),
+        ).rowcount
+        return int(changed)
+    changed = 0
+    for seq in seqs:
+        changed += connection.exec_driver_sql(
+            f"UPDATE events SET delivered_at_ms = ? WHERE seq = ? AND {_STILL_PENDING}",  # noqa: S608 - constant text
+            (now, seq),
+        ).rowcount
+    return changed
+
+
+def bury(connection: Connection, letters: Sequence[DeadLetter]) -> None:
+    """Make pending events dead letters: kept, not sent, and in nobody's way."""
+    now = time.time_ns() // 1_000_000
+    buried = 0
+    for letter in letters:
+        buried += connection.exec_driver_sql(
+            "UPDATE events SET dead_at_ms = ?, dead_code = ?, dead_message = ? "
+            "WHERE seq = ? AND delivered_at_ms IS NULL AND dead_at_ms IS NULL",
+            (now, letter.code, letter.message, letter.seq),
+        ).rowcount
+    ledger.add(connection, ledger.DEAD, buried)
+
+
+def recount(transaction: Transaction) -> int:
+    """Set `settled_through` anew from the rows and return it.
+
+    A safety net, at the cost of a scan: for the day when the count of pending events and the place
+    where they should stand disagree.
+    """
+    connection = transaction.connection
+    first = connection.exec_driver_sql(
+        "SELECT min(seq) FROM events WHERE delivered_at_ms IS NULL AND dead_at_ms IS NULL"
+    ).scalar()
+    settled = ledger.last_seq(connection) if first is None else first - 1
+    connection.exec_driver_sql("UPDATE sync_state SET settled_through = ?", (settled,))
+    return int(settled)

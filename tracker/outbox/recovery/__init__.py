@@ -1,0 +1,1 @@
+"""Damaged, deleted and replaced outboxes: salvage, rescue and a new file."""

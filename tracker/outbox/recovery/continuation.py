@@ -1,0 +1,177 @@
+"""A copy of the outbox that takes its place where its own files cannot be used any more.
+
+Its log or index was deleted or replaced under the connections that write to it: what they hold is
+the outbox, and they must not write another byte of it into the file, which others may have gone on
+with. Or this process lost SQLite's descriptors: then the files are the outbox, and this process
+must not open them again, for SQLite would go through the descriptors that it lost.
+
+Everything here happens under the outbox's write lock. `moves` says how the copy comes to its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import struct
+from typing import TYPE_CHECKING
+
+from tracker.clock import sleep
+from tracker.outbox.files import swap
+from tracker.outbox.sqlite.engine import connect, make_engine
+from tracker.outbox.store import chain_tail
+from tracker.outbox.store.transaction import driver_of
+from tracker.outbox.store.write_connection import SURE_SECONDS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sqlalchemy import Connection
+
+    from tracker.outbox.files.held_files import HeldFiles
+    from tracker.outbox.sqlite.engine import OutboxConnection
+
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_never_closed: list[int] = []
+"""Keeps the numbers (inodes) of files that SQLite believes to have open from being given again."""
+
+
+def copy(connection: sqlite3.Connection, path: Path) -> None:
+    """Copy what a connection sees to a new file, whole and on the disk.
+
+    Raises:
+        sqlite3.Error, OSError: if it cannot be copied, or the copy is not sound.
+    """
+    with contextlib.closing(connect(path.absolute(), "mode=rw")) as target:
+        connection.backup(target)
+    with contextlib.closing(connect(path.absolute(), "mode=rw")) as target:
+        target.execute("PRAGMA journal_mode=WAL").close()
+        found = target.execute("PRAGMA integrity_check(1)").fetchone()
+        if found != ("ok",):
+            raise sqlite3.DatabaseError(f"database disk image is malformed: {found}")
+    for companion in swap.COMPANIONS:
+        path.with_name(path.name + companion).unlink(missing_ok=True)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def from_connection(path: Path, connection: OutboxConnection) -> None:
+    """Make the copy, ready to be put in place, of what a connection to `path` sees.
+
+    Raises:
+        sqlite3.Error, OSError: if that cannot be.
+    """
+    draft = _new_draft(path)
+    copy(connection, draft)
+    _make_ready(path, draft)
+
+
+def from_files(path: Path) -> None:
+    """Make the copy, ready to be put in place, of the files at `path` by reading them.
+
+    Raises:
+        sqlite3.Error, OSError: if that cannot be.
+    """
+    _never_closed.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    draft = _new_draft(path)
+    shutil.copyfile(path, draft)
+    log = path.with_name(f"{path.name}-wal")
+    if log.exists():
+        shutil.copyfile(log, draft.with_name(f"{draft.name}-wal"))
+    with make_engine(draft, "full", writer=True).connect() as connection:
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").close()
+        found = driver_of(connection).execute("PRAGMA integrity_check(1)").fetchone()
+        if found != ("ok",):
+            raise sqlite3.DatabaseError(f"database disk image is malformed: {found}")
+    with draft.open("rb") as file:
+        os.fsync(file.fileno())
+    _make_ready(path, draft)
+
+
+def put_in_place(path: Path) -> None:
+    """Put the copy that is ready where the outbox was.
+
+    Raises:
+        OSError: if that cannot be.
+    """
+    path.unlink()
+    swap.put_copy_in_place(path)
+    sleep(2 * SURE_SECONDS)
+
+
+def goes_on_from(path: Path, outbox_id: str, old: Connection | None) -> bool:
+    """Return True if `path` is the outbox of that id and holds all that the one behind `old` does.
+
+    Without a connection to the old one the id decides: nothing could be rescued anyway.
+    """
+    with make_engine(path, "full", writer=False).connect() as connection:
+        new = driver_of(connection)
+        if new.execute("SELECT outbox_id FROM identity").fetchone() != (outbox_id,):
+            return False
+        if old is None:
+            return True
+        seq, chain = chain_tail.read(driver_of(old))
+        found = new.execute("SELECT chain FROM events WHERE seq = ?", (seq,)).fetchone()
+        if found is not None:
+            return bool(found == (chain,))
+        removed = "SELECT 1 FROM gaps WHERE ? BETWEEN first_seq AND last_seq"
+        return chain_tail.read(new) == (seq, chain) or bool(new.execute(removed, (seq,)).fetchone())
+
+
+def remove_drafts(path: Path) -> None:
+    """Remove copies that a process had begun and left when it died.
+
+    The caller holds the write lock, and the outbox is at its path.
+
+    Raises:
+        OSError: if that cannot be.
+    """
+    for left in (_draft(path), swap.copied(path)):
+        for companion in ("-journal", *swap.COMPANIONS, ""):
+            left.with_name(left.name + companion).unlink(missing_ok=True)
+
+
+def _draft(path: Path) -> Path:
+    return path.with_name(f"{path.name}.continued")
+
+
+def _new_draft(path: Path) -> Path:
+    """Return an empty file for the copy, of the outbox's owner and mode."""
+    draft = _draft(path)
+    for companion in ("", "-journal", *swap.COMPANIONS):
+        draft.with_name(draft.name + companion).unlink(missing_ok=True)
+    status = path.stat()
+    descriptor = os.open(draft, _NEW_FILE, 0o600)
+    try:
+        made = os.fstat(descriptor)
+        if (made.st_uid, made.st_gid) != (status.st_uid, status.st_gid):
+            os.fchown(descriptor, status.st_uid, status.st_gid)
+        os.fchmod(descriptor, status.st_mode & 0o777)
+    finally:
+        os.close(descriptor)
+    return draft
+
+
+def _make_ready(path: Path, draft: Path) -> None:
+    draft.replace(swap.copied(path))
+    swap.sync_folder(path)
+
+
+def belongs(files: HeldFiles) -> bool:
+    """Return True if the index that is open here tells of the log that is open here.
+
+    Where another process has begun a log of its own meanwhile, and the index is shared with it, the
+    index tells of that one: then all of the old log stands in the file.
+    """
+    _, log, index = files.descriptors
+    header = os.pread(index, 48, 0)
+    if len(header) < 48:
+        return False
+    # The index is in the machine's byte order, the log in that of the network.
+    page, frames, *sums = struct.unpack("=14xHI4xII", header[:32])
+    if not frames or os.pread(log, 8, 16) != header[32:40]:
+        return False
+    page = 65536 if page == 1 else page
+    place = 32 + (frames - 1) * (24 + page) + 16
+    return os.pread(log, 8, place) == struct.pack(">II", *sums)

@@ -1,0 +1,111 @@
+"""Whether the file at an outbox's path is one in working order, a damaged one, or none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tracker.errors import NotAnOutboxError, OutboxDamagedError
+from tracker.outbox.files import paths
+from tracker.outbox.files.open_files import ReplacedError
+from tracker.outbox.schema import create, guard, tables
+from tracker.outbox.sqlite import file_format
+from tracker.outbox.store.identity import Owner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tracker.outbox.store.transaction import Transaction
+
+LOCK_MARK = b"The write lock of the tracker outbox beside it. Do not delete it while in use.\n"
+"""Content of the lock file: it says that what lies beside it is an outbox, however damaged."""
+
+
+def is_ours(path: Path) -> bool:
+    """Tell whether a file whose header is damaged was an outbox.
+
+    It was if the lock file beside it carries our mark, if page 1 in the file or its log still has
+    our application id, or if an event that matches its digest is found in it: no other program's
+    file has any of them. Changes nothing.
+    """
+    lock = path.with_name(f"{path.name}.lock")
+    if not lock.is_symlink() and lock.is_file():
+        with lock.open("rb") as file:
+            if file.read(len(LOCK_MARK)) == LOCK_MARK:
+                return True
+    with path.open("rb") as file:
+        if int.from_bytes(file.read(72)[68:], "big") == tables.APPLICATION_ID:
+            return True
+    from tracker.outbox.recovery import salvage  # with all it needs: only where a file is damaged
+
+    with salvage.opened(path) as found:
+        return found.count > 0
+
+
+def owner_of_damaged(path: Path) -> Owner:
+    """Return whose outbox a damaged file was; its id and age are unknown.
+
+    Raises:
+        NotAnOutboxError: if it was none.
+        OutboxDamagedError: if that cannot be read.
+    """
+    from tracker.outbox.recovery import salvage  # with all it needs: only where a file is damaged
+
+    with salvage.opened(path) as found:
+        books = found.books
+    if books.client_id is not None and books.base_url is not None:
+        return Owner("", books.client_id, books.base_url, 0)
+    if is_ours(path):
+        raise ownerless(path)
+    raise NotAnOutboxError(f"{path} is not a SQLite file or no outbox; it was left as it is")
+
+
+def ownerless(path: Path) -> OutboxDamagedError:
+    """Return the error for a damaged outbox of which nobody can tell whose it was."""
+    return OutboxDamagedError(
+        f"the outbox {path} is damaged, and whose it was cannot be read; it was left as it is. "
+        "The next application that opens it salvages what can be read"
+    )
+
+
+def check(path: Path) -> None:
+    """See, before SQLite does, that `path` is an outbox in working order, or empty.
+
+    As `schema.recognise`, not to be called for a file that this process has open.
+
+    Raises:
+        OutboxDamagedError: if it is an outbox whose header or log is damaged.
+        NotAnOutboxError: if it is anything else.
+    """
+    try:
+        create.recognise(path)
+    except NotAnOutboxError as error:
+        if is_ours(path):
+            raise OutboxDamagedError(f"the header of the outbox {path} is damaged") from error
+        raise
+    log_size = paths.log_bytes(path)
+    if not path.stat().st_size and log_size and is_ours(path):  # SQLite would delete the log
+        raise OutboxDamagedError(f"the outbox {path} is gone, and its write-ahead log is not")
+    if path.stat().st_size and log_size and file_format.log_is_cut(path):
+        raise OutboxDamagedError(f"the write-ahead log of the outbox {path} is damaged")
+
+
+def check_in_use(path: Path) -> Callable[[Transaction], None]:
+    """Return the job that sees that bookkeeping, file and log are as they can be.
+
+    File and log must have room for all the pages there should be.
+    """
+
+    def job(transaction: Transaction) -> None:
+        connection = transaction.connection
+        guard.check_values(connection)
+        count = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        size = connection.exec_driver_sql("PRAGMA page_size").scalar_one()
+        try:
+            found = path.stat().st_size + paths.log_bytes(path)
+        except (FileNotFoundError, NotADirectoryError) as error:  # since the write began
+            raise ReplacedError(f"the outbox {path} was deleted or replaced") from error
+        if count * size > found:
+            raise OutboxDamagedError(f"the outbox {path} was cut off")
+
+    return job

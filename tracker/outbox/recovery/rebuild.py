@@ -1,0 +1,220 @@
+"""Beginning an outbox anew where its file is damaged, and keeping the damaged one.
+
+Imported only where that happens. `moves` says how the new one comes to its place.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from tracker import log
+from tracker.clock import sleep
+from tracker.erasure import ERASED
+from tracker.outbox.files import swap
+from tracker.outbox.integrity import chain_key
+from tracker.outbox.maintenance import scrub
+from tracker.outbox.queue import settlement
+from tracker.outbox.recovery import damage, salvage
+from tracker.outbox.schema import create
+from tracker.outbox.sqlite.engine import make_engine
+from tracker.outbox.store import chain_tail, ledger
+from tracker.outbox.store.transaction import Transaction, driver_of
+from tracker.outbox.store.write_connection import SURE_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from sqlalchemy import Connection
+
+    from tracker.outbox.recovery.rows import Row
+    from tracker.outbox.recovery.salvage import Salvage
+
+_CHUNK = 1_000
+
+
+@dataclass
+class Result:
+    """What came over, in numbers of events, and where the old set is.
+
+    Attributes:
+        pending: Events that came over and wait to be sent.
+        delivered: Events that came over and are delivered.
+        dead: Dead letters that came over.
+        lost: Undelivered events that are known to be lost.
+        erased: Those that came over as markers: the old set may hold what was erased.
+        unproven: Those that came over into an outbox with a chain key: all or none. A digest proves
+            that a row is whole, not that this tracker wrote it, so their links say that the key
+            does not vouch for them; the damaged set is the evidence.
+        aside: The damaged set.
+    """
+
+    pending: int = 0
+    delivered: int = 0
+    dead: int = 0
+    lost: int = 0
+    erased: int = 0
+    unproven: int = 0
+    aside: Path | None = None
+
+    def count(self, row: Row) -> None:
+        """Count one that came over."""
+        self.pending += row.pending
+        self.delivered += row.delivered_at_ms is not None
+        self.dead += row.dead_at_ms is not None
+        self.erased += row.event.data == ERASED
+
+
+def begin_anew(
+    path: Path,
+    owner: tuple[str, str] | None,
+    fallback: tuple[str, str] | None,
+    key: bytes | None,
+) -> Result:
+    """Make a new outbox of what `path` still holds, move the damaged set aside, put it there.
+
+    Its chain begins anew, over the rows that came over, and so does the account's entry `stored`:
+    `verify` finds the new outbox whole. That it had a predecessor, and what was lost of that, is
+    told by the account (`account.BY_DAMAGE`) and the damaged set, which is the only evidence of
+    what happened before.
+
+    Args:
+        path: The outbox.
+        owner: Its client id and base URL, where known.
+        fallback: Those to take if the file does not tell.
+        key: The chain key; the new outbox remembers it.
+
+    Raises:
+        OutboxDamagedError: if nobody can tell whose outbox it was.
+        OSError: if a file cannot be read, made or moved. The damaged set is at its path then.
+    """
+    swap.copied(path).unlink(
+        missing_ok=True
+    )  # it was not put there, and the outbox has gone on since
+    with salvage.opened(path) as found:
+        books = found.books
+        if owner is None and books.client_id is not None and books.base_url is not None:
+            owner = books.client_id, books.base_url
+        owner = owner or fallback
+        if owner is None:
+            raise damage.ownerless(path)
+        result = _make(swap.being_made(path), path, found, *owner, key)
+    swap.being_made(path).replace(swap.ready(path))
+    swap.sync_folder(path)
+    result.aside = swap.free_name(path)
+    path.rename(result.aside)
+    swap.finish(path, result.aside)
+    sleep(2 * SURE_SECONDS)
+    return result
+
+
+def _make(
+    path: Path, old: Path, found: Salvage, client_id: str, base_url: str, key: bytes | None
+) -> Result:
+    """Make a whole outbox at `path`, on disk and without a log, of the rows found in `old`."""
+    for leftover in ("", *swap.COMPANIONS, "-journal"):
+        path.with_name(path.name + leftover).unlink(missing_ok=True)
+    create.create_file(path, like=old)
+    engine = make_engine(path, "full", writer=True)
+    create.bring_up_to_date(engine, client_id, base_url)
+    result = Result(lost=found.lost)
+    with engine.connect() as connection:
+        if key is not None:
+            _in_transaction(connection, key, chain_key.remember(key))
+        rows = found.rows()
+        while chunk := list(itertools.islice(rows, _CHUNK)):
+            _in_transaction(connection, key, partial(_append, rows=chunk, result=result))
+        if key is not None:
+            result.unproven = result.pending + result.delivered + result.dead
+        _in_transaction(connection, key, settlement.recount)
+        ledger.discard(connection, ledger.BY_DAMAGE, result.lost)
+        connection.exec_driver_sql(
+            "UPDATE sync_state SET last_success_ms = ?", (found.books.last_success_ms,)
+        )
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return result
+
+
+def _in_transaction(
+    connection: Connection, key: bytes | None, work: Callable[[Transaction], object]
+) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    driver = driver_of(connection)
+    transaction = Transaction(connection, driver, chain_tail.read(driver), key)
+    work(transaction)
+    ledger.note_stored(transaction.connection, transaction.head[0])
+    connection.exec_driver_sql("COMMIT")
+
+
+def carry_over(transaction: Transaction, rows: Iterable[Row]) -> int:
+    """Append rows of another outbox that this one does not hold; return how many.
+
+    They get new places, in their old order, and keep event id, digest, data and state.
+    """
+    result = Result()
+    new = [row for row in rows if not transaction.holds(row.event.event_id)]
+    _append(transaction, new, result)
+    settlement.recount(transaction)
+    return result.pending + result.delivered + result.dead
+
+
+def _append(transaction: Transaction, rows: Iterable[Row], result: Result) -> None:
+    """Append rows in the state that they had, and count them."""
+    settled: list[tuple[int, Row]] = []
+    for row in rows:
+        result.count(row)
+        seq = transaction.append_unproven(row.event)
+        if not row.pending:
+            settled.append((seq, row))
+    connection = transaction.connection
+    _settle(connection, settled)
+    if result.erased:
+        connection.exec_driver_sql("UPDATE sync_state SET scrub_due = ?", (scrub.FILE,))
+
+
+def _settle(connection: Connection, settled: list[tuple[int, Row]]) -> None:
+    """Give rows at their new seqs the state that they had."""
+    for seq, row in settled:
+        connection.exec_driver_sql(
+            "UPDATE events SET delivered_at_ms = ?, dead_at_ms = ?, dead_code = ?, "
+            "dead_message = ? WHERE seq = ?",
+            (row.delivered_at_ms, row.dead_at_ms, row.dead_code, row.dead_message, seq),
+        )
+    delivered = sum(row.delivered_at_ms is not None for _, row in settled)
+    ledger.add(connection, ledger.DELIVERED, delivered)
+    ledger.add(connection, ledger.DEAD, len(settled) - delivered)
+
+
+def say(path: Path, result: Result, reason: object) -> None:
+    """Log what was salvaged and what was not."""
+    log.error(
+        "the outbox %s is damaged (%s). A new one was begun with what could be read: %d pending, "
+        "%d delivered and %d dead events; %d undelivered ones are known to be lost. "
+        "The damaged files were kept: %s",
+        path,
+        reason,
+        result.pending,
+        result.delivered,
+        result.dead,
+        result.lost,
+        result.aside,
+    )
+    if result.unproven:
+        log.warning(
+            "the chain key does not vouch for these %d events; `tracker-sync verify` names them, "
+            "and the damaged files are the evidence of what they were",
+            result.unproven,
+        )
+    if result.erased:
+        log.warning(
+            "%d of these events were erased, and the damaged files %s may hold what they said: "
+            "delete them when nobody needs them any more",
+            result.erased,
+            result.aside,
+        )

@@ -1,0 +1,100 @@
+"""`Rescue`: what an outbox held that was deleted or replaced while it was open here."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from tracker import log
+from tracker.outbox.schema import tables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from sqlalchemy import Connection
+
+    from tracker.outbox.recovery.rows import Row
+    from tracker.outbox.store.group_commit import GroupCommit
+    from tracker.outbox.store.write_connection import WriteConnection
+
+
+class Rescue:
+    """Carries undelivered events from a file that is gone to the one that took its place.
+
+    They wait in memory in between. One thread at a time uses it.
+    """
+
+    def __init__(self) -> None:
+        self._rows: list[Row] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def take(self, path: Path, old: Connection | None) -> None:
+        """Take what is not delivered out of the old file of `path`, and say so."""
+        log.error(
+            "the outbox %s was deleted or replaced while in use; a new one is begun with what was "
+            "not delivered%s",
+            path,
+            "" if old else ", but the old one cannot be read any more",
+        )
+        if old is not None:
+            try:
+                self._rows += undelivered(old)
+            except SQLAlchemyError as error:
+                log.error("what the deleted outbox held cannot be read: %s", error)
+
+    def add(self, connection: Connection) -> None:
+        """Take what is not delivered out of another file that is open.
+
+        Raises:
+            SQLAlchemyError: if it cannot be read.
+        """
+        self._rows += undelivered(connection)
+
+    def store(self, writer: GroupCommit[WriteConnection]) -> None:
+        """Write it into the new file.
+
+        Raises:
+            OutboxError: if that cannot be written; everything waits on.
+        """
+        if self._rows:
+            from tracker.outbox.recovery import rebuild
+
+            rows = list(self._rows)
+            count = writer.run(lambda transaction: rebuild.carry_over(transaction, rows))
+            del self._rows[: len(rows)]
+            if count:
+                log.warning("%d undelivered events came over from the deleted outbox", count)
+
+
+_ALL = f"SELECT {', '.join(tables.events.columns.keys())} FROM events WHERE "  # noqa: S608 - our own names
+_UNDELIVERED = (
+    "delivered_at_ms IS NULL "
+    "AND seq > min((SELECT settled_through FROM sync_state), "
+    "coalesce((SELECT min(seq) FROM events WHERE dead_at_ms IS NOT NULL), 1 << 62) - 1)"
+)
+
+
+def undelivered(connection: Connection) -> list[Row]:
+    """Return what the outbox behind a connection holds that no receipt covers, whole rows only."""
+    # What a salvage needs: only where a file is gone.
+    from tracker.outbox.recovery import rows as salvaged_rows
+    from tracker.outbox.recovery.candidates import FoundRows, Place, is_intact
+
+    def rows(condition: str, *bound: int) -> Iterator[Row]:
+        for values in connection.exec_driver_sql(_ALL + condition, bound):
+            yield salvaged_rows.make_row(values[0], list(values))
+
+    # In memory, where the rows themselves go too: nothing of them may be lost to a full disk.
+    with contextlib.closing(FoundRows(in_memory=True)) as found:
+        for row in rows("type = 'compliance.erased'"):
+            if is_intact(row.event):
+                found.heed(row.event)
+        for row in rows(_UNDELIVERED):
+            found.add(Place(0, 0, row.seq), row.event, delivered=False)
+        found.choose()
+        return [row for place in found.chosen() for row in rows("seq = ?", place.seq)]

@@ -1,0 +1,55 @@
+"""Rows of another outbox, damaged or deleted, as they are carried over."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from tracker.events import Event
+from tracker.outbox.schema import tables
+
+# Every revision of the schema so far has these columns, in this order; a later one adds behind.
+COLUMNS = [column.name for column in tables.events.columns]
+_EVENT_COLUMNS = [COLUMNS.index(name) for name in Event._fields]
+_STATE_COLUMNS = [
+    COLUMNS.index(name) for name in ("delivered_at_ms", "dead_at_ms", "dead_code", "dead_message")
+]
+_CHAIN = COLUMNS.index("chain")
+_LEAST_TIME_MS = 2
+"""0 and 1 take no bytes in a record, so that one flipped bit can make them of a NULL."""
+
+
+class Row(NamedTuple):
+    """One event as an outbox held it, with its seq there, its state, and its chain value."""
+
+    seq: int
+    event: Event
+    delivered_at_ms: int | None
+    dead_at_ms: int | None
+    dead_code: str | None
+    dead_message: str | None
+    chain: object
+
+    @property
+    def pending(self) -> bool:
+        """Whether it waits to be sent."""
+        return self.delivered_at_ms is None and self.dead_at_ms is None
+
+
+def make_row(seq: int, values: list[Any]) -> Row:
+    """Return the row of the values of all columns, which may be of any type."""
+    delivered, dead, code, message = (values[place] for place in _STATE_COLUMNS)
+    was_delivered, is_dead = is_time(delivered), is_time(dead)
+    return Row(
+        seq,
+        Event(*(values[place] for place in _EVENT_COLUMNS)),
+        delivered if was_delivered else None,
+        dead if is_dead and not was_delivered else None,
+        str(code) if is_dead and code is not None else None,
+        str(message) if is_dead and message is not None else None,
+        values[_CHAIN],
+    )
+
+
+def is_time(value: object) -> bool:
+    """Return True if a value can be a time in milliseconds, not a NULL with one flipped bit."""
+    return isinstance(value, int) and value >= _LEAST_TIME_MS

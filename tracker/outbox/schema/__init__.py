@@ -1,0 +1,1 @@
+"""The tables of an outbox: how they are created, migrated and recognised."""

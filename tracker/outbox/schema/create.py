@@ -1,0 +1,344 @@
+"""Create, recognise and migrate an outbox file. The only importer of alembic.
+
+Alembic costs as much to import as SQLAlchemy itself, so a file that is up to date is recognised
+by plain SQL and alembic stays out of the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import stat
+import tempfile
+import threading
+import time
+import uuid
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import create_engine
+
+import tracker
+from tracker import ownership
+from tracker.errors import (
+    NotAnOutboxError,
+    OutboxDamagedError,
+    OutboxError,
+    SchemaVersionError,
+)
+from tracker.outbox.files.open_files import check_links
+from tracker.outbox.schema import guard, tables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from importlib.abc import Traversable
+
+    from alembic.config import Config
+    from sqlalchemy import Connection, Engine
+
+_REVISION = re.compile("[0-9A-Za-z_]{1,32}")
+"""What a revision of the schema may look like, of whatever version: nothing else can be newer."""
+_UNSYNCABLE = (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.EROFS)
+"""What is said of a folder that this user may not open, or of a file system that syncs none."""
+_SIDECARS = ("-wal", "-shm", "-journal")
+"""What SQLite appends to a database's name for its log, the log's index, and a rollback journal."""
+
+_migrating = threading.Lock()
+"""Alembic keeps its context in module globals: one migration at a time in a process."""
+
+
+def create_file(path: Path, like: Path | None = None) -> None:
+    """Make the folder (0700) and an empty file (0600) where there is none.
+
+    Args:
+        path: Where.
+        like: The file whose owner and mode it gets.
+
+    Raises:
+        NotAnOutboxError: if the path is a folder, a link or a special file, or one of SQLite's
+            own files beside it is a link.
+        OutboxError: if the folder or file cannot be made or written, or if the file has a second
+            name or is mounted by itself.
+    """
+    try:
+        ownership.create_folder(path.parent)
+        with contextlib.suppress(FileExistsError):
+            os.close(ownership.create(path, like or path))
+        writable = os.access(path, os.R_OK | os.W_OK)
+    except OSError as error:
+        raise OutboxError(_unwritable(path, error.strerror)) from error
+    check_file(path)
+    if not writable:
+        raise OutboxError(_unwritable(path, "Permission denied"))
+
+
+def check_file(path: Path) -> None:
+    """See that an outbox may be at `path`, by what the folder tells of it.
+
+    Raises:
+        NotAnOutboxError: as `create_file`.
+        OutboxError: if the file cannot be looked at, has a second name, or is mounted by itself.
+    """
+    try:
+        found = path.lstat()
+    except OSError as error:
+        raise OutboxError(f"the outbox {path} cannot be read: {error.strerror}") from error
+    mode = found.st_mode
+    if stat.S_ISDIR(mode):
+        raise NotAnOutboxError(f"{path} is a folder; give the path of a file in it")
+    if stat.S_ISLNK(mode):
+        raise NotAnOutboxError(f"{path} is a symbolic link; give the path of the file itself")
+    if not stat.S_ISREG(mode):
+        raise NotAnOutboxError(f"{path} is not a regular file; give the path of one")
+    check_links(path, found.st_nlink)
+    _check_mount(path)
+    for beside in (path.with_name(path.name + suffix) for suffix in _SIDECARS):
+        if beside.is_symlink():
+            raise NotAnOutboxError(
+                f"{beside} is a symbolic link, and SQLite would write through it; remove it"
+            )
+
+
+def _check_mount(path: Path) -> None:
+    """Refuse a file that is mounted by itself, where the system tells.
+
+    Two containers that share only the file have a log and a lock each.
+
+    Raises:
+        OutboxError: if it is.
+    """
+    try:
+        mounts = Path("/proc/self/mountinfo").read_bytes()
+    except OSError:
+        return
+    real = os.fsencode(path.absolute())
+    for octal in (b"\\", b" ", b"\t", b"\n"):
+        real = real.replace(octal, b"\\%03o" % ord(octal))
+    if any(line.split(b" ", 5)[4:5] == [real] for line in mounts.splitlines()):
+        raise OutboxError(
+            f"the outbox {path} is a mount point: only this one file is shared, and its log and "
+            "lock are not, so that events would be lost. Mount the folder that holds it instead"
+        )
+
+
+def _unwritable(path: Path, reason: str | None) -> str:
+    return (
+        f"the outbox {path} cannot be opened for writing: {reason}. "
+        "Make its folder writable for this user, or set SDK_OUTBOX_PATH"
+    )
+
+
+def recognise(path: Path) -> None:
+    """See from the first bytes of a file that it is an outbox, or empty.
+
+    SQLite is not asked: merely opening another program's database could write its log back. Not
+    to be called for a file that this process has open: closing any descriptor of a file frees all
+    of the process's POSIX locks on it, SQLite's included.
+
+    Raises:
+        NotAnOutboxError: if the file is anything else.
+    """
+    with path.open("rb") as file:
+        header = file.read(100)
+    if header and not header.startswith(b"SQLite format 3\0"):
+        raise NotAnOutboxError(
+            f"{path} is not a SQLite file, or its header is damaged; it was left as it is. "
+            "Set SDK_OUTBOX_PATH to another file, or move this one away"
+        )
+    # Offset 68 of the header: "application ID" (sqlite.org/fileformat.html, section 1.3).
+    if header and int.from_bytes(header[68:72], "big") != tables.APPLICATION_ID:
+        raise NotAnOutboxError(
+            f"{path} is another program's SQLite database; it was left as it is. "
+            "Set SDK_OUTBOX_PATH to another file"
+        )
+
+
+def is_current(connection: Connection) -> bool:
+    """Tell whether the file is an outbox at `tables.HEAD`; False for an empty or older one.
+
+    Raises:
+        SchemaVersionError: if the file's schema is not known to this version.
+        OutboxDamagedError: if its bookkeeping holds what it cannot hold.
+        NotAnOutboxError: if somebody has put something of theirs into its schema.
+    """
+    path = connection.engine.url.database
+    # One that was being made may have no revision yet, after a crash.
+    if not guard.check_revision_table(connection):
+        guard.check(connection, at_head=False)
+        return False
+    revision = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+    if revision == tables.HEAD:
+        guard.check(connection, at_head=True)
+        return True
+    if not _REVISION.fullmatch(str(revision)):
+        guard.check(connection, at_head=True)
+        raise OutboxDamagedError(f"the outbox {path} is damaged: its schema's revision is none")
+    if revision not in known_revisions():
+        raise SchemaVersionError(
+            f"{path} has the schema revision {revision!r}, which tracker {tracker.__version__} "
+            "does not know; it was left as it is. Install the newer agent-tracking-sdk "
+            "that wrote it: pip install --upgrade agent-tracking-sdk"
+        )
+    guard.check(connection, at_head=False)
+    return False
+
+
+def bring_up_to_date(engine: Engine, client_id: str, base_url: str) -> None:
+    """Create the schema in an empty file, or migrate an older one.
+
+    The caller holds the outbox's write lock, so no other process does the same at once.
+
+    Raises:
+        NotAnOutboxError: if what became of an older one is not what tracker makes.
+    """
+    with engine.connect() as connection:
+        if guard.check_revision_table(connection):
+            migrate(connection)
+        else:
+            _create(connection, client_id, base_url)
+        guard.check(connection, at_head=True)
+
+
+def _sync_folders(path: Path) -> None:
+    """Have the names of the outbox and of the folders above it outlast a power cut.
+
+    Which of them are new, and whether whoever made them lived to sync them, is not known here. So
+    all are synced, once in an outbox's life: by the process that makes its schema, before any
+    process can store an event. A folder that this user may not open was not made by this user.
+
+    Raises:
+        OSError: if a folder cannot be synced.
+    """
+    device = path.parent.stat().st_dev
+    for folder in path.absolute().parents:
+        if folder.stat().st_dev != device:  # another file system's: this one was mounted there
+            return
+        try:
+            _sync(folder)
+        except OSError as error:
+            if error.errno not in _UNSYNCABLE:
+                raise
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _create(connection: Connection, client_id: str, base_url: str) -> None:
+    _sync_folders(Path(str(connection.engine.url.database)))
+    # The first page carries the application id from the start, and in the file itself, not in its
+    # log: `recognise` may look at any moment. (BEGIN IMMEDIATE would lose auto_vacuum.)
+    connection.exec_driver_sql("BEGIN")
+    connection.exec_driver_sql("PRAGMA auto_vacuum=INCREMENTAL")
+    connection.exec_driver_sql(f"PRAGMA application_id={tables.APPLICATION_ID}")
+    connection.exec_driver_sql("COMMIT")
+    connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    try:
+        tables.metadata.create_all(connection)
+        for statement in tables.view_statements():
+            connection.exec_driver_sql(statement)
+        _identify(connection, client_id, base_url)
+        connection.execute(tables.sync_state.insert().values(id=1))
+        connection.exec_driver_sql(guard.REVISION_TABLE)
+        connection.exec_driver_sql("INSERT INTO alembic_version VALUES (?)", (tables.HEAD,))
+    except BaseException:
+        connection.exec_driver_sql("ROLLBACK")
+        raise
+    connection.exec_driver_sql("COMMIT")
+
+
+def _identify(connection: Connection, client_id: str, base_url: str) -> None:
+    connection.execute(
+        tables.identity.insert().values(
+            id=1,
+            outbox_id=str(uuid.uuid4()),
+            client_id=client_id,
+            base_url=base_url,
+            created_at_ms=time.time_ns() // 1_000_000,
+        )
+    )
+
+
+@contextlib.contextmanager
+def empty_outbox(client_id: str = "nobody", base_url: str = "") -> Iterator[Connection]:
+    """Lend a connection to an outbox in memory that holds nothing."""
+    engine = create_engine("sqlite://")
+    try:
+        with engine.connect() as connection:
+            tables.metadata.create_all(connection)
+            _identify(connection, client_id, base_url)
+            connection.commit()
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def migrate(connection: Connection) -> None:
+    """Carry an older outbox to `tables.HEAD` in one transaction, rows and all."""
+    from alembic import command
+
+    with _migrating, scripts_folder() as folder:
+        config = _alembic_config(folder)
+        config.attributes["connection"] = connection
+        command.upgrade(config, tables.HEAD)
+
+
+def known_revisions() -> list[str]:
+    """Return the revisions that the migration scripts know, newest first."""
+    from alembic.script import ScriptDirectory
+
+    with _migrating, scripts_folder() as folder:
+        scripts = ScriptDirectory.from_config(_alembic_config(folder))
+        return [script.revision for script in scripts.walk_revisions()]
+
+
+@contextlib.contextmanager
+def scripts_folder() -> Iterator[Path]:
+    """Lend the migration scripts' folder: inside an installed package, beside a checkout's.
+
+    In a zipped application, a copy of it, for alembic can only run files.
+
+    Raises:
+        OutboxError: if they are missing.
+    """
+    package = files("tracker")
+    scripts = package / "_migrations"
+    if not scripts.is_dir() and isinstance(package, Path):
+        checkout = package.parent
+        if (checkout / "pyproject.toml").is_file():
+            scripts = checkout / "migrations"
+    if not scripts.is_dir():
+        raise OutboxError(
+            f"the migration scripts are missing from {package}; reinstall agent-tracking-sdk"
+        )
+    if isinstance(scripts, Path):
+        yield scripts
+        return
+    with tempfile.TemporaryDirectory() as copied:
+        _copy(scripts, Path(copied))
+        yield Path(copied)
+
+
+def _copy(source: Traversable, target: Path) -> None:
+    for item in source.iterdir():
+        if item.is_dir():
+            (target / item.name).mkdir()
+            _copy(item, target / item.name)
+        else:
+            (target / item.name).write_bytes(item.read_bytes())
+
+
+def _alembic_config(folder: Path) -> Config:
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(folder).replace("%", "%%"))
+    return config

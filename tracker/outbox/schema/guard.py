@@ -1,0 +1,220 @@
+"""What somebody may have put into an outbox's schema: found before anything of it can act.
+
+A trigger fires on our inserts and can drop events unseen; a CHECK, a generated column, a conflict
+clause or an index on an expression is evaluated by every statement of ours. So a file is used only
+if all that its schema holds is what some version of tracker makes, and views of other names: SQLite
+evaluates a view only for a statement that names it, and none of ours does.
+
+Where the schema is tracker's own but for one byte, or the values in its bookkeeping are not what it
+holds, that is damage: a salvage reads without SQLite and takes over what digests prove.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from itertools import takewhile
+from typing import TYPE_CHECKING, NamedTuple
+
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from tracker.errors import NotAnOutboxError, OutboxDamagedError
+from tracker.outbox.schema import tables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Connection, MetaData
+
+REVISION_TABLE = (
+    "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, "
+    "CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
+)
+"""The statement that makes alembic's own table."""
+
+# As bytes: damaged text may be no text any more.
+_QUERY = (
+    "SELECT CAST(type AS BLOB), CAST(name AS BLOB), CAST(sql AS BLOB) FROM sqlite_master "
+    "ORDER BY type DESC, name"
+)
+_BLANK = re.compile(r"[\s\"]")
+_FUNCTIONS = ("json_", "pragma_", "sqlite_", "_alembic_")
+"""How names begin that are tables without being in the schema, or come and go in migrations."""
+_TOKEN = re.compile(r"'(?:[^']|'')*'|\w+|[^\w\s\"]")
+
+
+class _Definition(NamedTuple):
+    """A CREATE statement, whatever its white space, its quotes, and the order of its columns."""
+
+    head: tuple[str, ...]
+    columns: tuple[tuple[str, ...], ...] = ()
+    tail: tuple[str, ...] = ()
+
+    def is_part_of(self, other: _Definition) -> bool:
+        """Tell whether `other` is the same, but for columns that it has more."""
+        ends = (self.head, self.tail) == (other.head, other.tail)
+        return ends and set(self.columns) <= set(other.columns)
+
+
+def check_revision_table(connection: Connection) -> bool:
+    """Tell whether the file has a revision, in a table that can be read without harm.
+
+    Raises:
+        NotAnOutboxError: if something else goes by the table's name.
+        OutboxDamagedError: if that is ours but for one byte.
+    """
+    for kind, name, sql in _objects(connection):
+        if name == "alembic_version":
+            _compare(connection, kind, name, sql, older=False)
+            return True
+    return False
+
+
+def check(connection: Connection, *, at_head: bool) -> None:
+    """Return if the schema holds nothing but tracker's own tables, indexes and views.
+
+    Args:
+        connection: To the outbox.
+        at_head: Whether it has the present schema. An older one may lack columns and have other
+            views, which no migration evaluates; it is to be checked again once it is migrated.
+
+    Raises:
+        NotAnOutboxError: naming the first object at fault.
+        OutboxDamagedError: if that is ours but for one byte; or as `check_values`.
+    """
+    for kind, name, sql in _objects(connection):
+        if kind == "table" and name.startswith("sqlite_"):
+            continue  # SQLite's own, as ANALYZE makes them
+        if kind == "index" and sql is None:
+            continue  # comes with a table's own UNIQUE or PRIMARY KEY
+        if kind == "view" and not _is_reserved(name):
+            continue  # an analyst's
+        _compare(connection, kind, name, sql, older=not at_head)
+    if at_head:
+        check_values(connection)
+
+
+def check_values(connection: Connection) -> None:
+    """Return if the bookkeeping of an outbox with the present schema holds what it can hold.
+
+    Raises:
+        OutboxDamagedError: naming a table with values of types that it never has.
+    """
+    for (table,) in connection.exec_driver_sql(_odd_values()):
+        raise OutboxDamagedError(
+            f"the outbox {connection.engine.url.database} is damaged: its table {table!r} holds "
+            "values of the wrong type"
+        )
+
+
+def _is_reserved(name: str) -> bool:
+    """Tell whether a statement of tracker's, or SQLite itself, may mean something by a name."""
+    lower = name.lower()  # as SQLite compares them
+    return lower.startswith(_FUNCTIONS) or lower in {ours for _, ours in _ours(tables.metadata)}
+
+
+@cache
+def _odd_values() -> str:
+    """Return a query for the tables of bookkeeping that hold what SQLite lets anybody put there.
+
+    Rows of `events` are looked at when they are read: their digest tells. So does the chain of
+    `gaps`, which `verify` names.
+    """
+    return " UNION ALL ".join(
+        f"SELECT '{table.name}' WHERE EXISTS (SELECT 1 FROM {table.name} WHERE "  # noqa: S608 - our own names
+        + " OR ".join(
+            f"typeof({column.name}) NOT IN ('{str(column.type).lower()}'"
+            + (", 'null')" if column.nullable else ")")
+            for column in table.columns
+        )
+        + ")"
+        for table in tables.metadata.sorted_tables
+        if table not in (tables.events, tables.gaps)
+    )
+
+
+def _objects(connection: Connection) -> Iterator[tuple[str, str, str | None]]:
+    """Yield kind, name and statement of each object in the schema."""
+    for kind, name, sql in connection.exec_driver_sql(_QUERY).all():
+        statement = None if sql is None else sql.decode(errors="replace")
+        yield kind.decode(errors="replace"), name.decode(errors="replace"), statement
+
+
+def _compare(connection: Connection, kind: str, name: str, sql: str | None, *, older: bool) -> None:
+    wanted, found = _ours(tables.metadata).get((kind, name)), _definition(sql or "")
+    if wanted is not None and (
+        found == wanted or (older and (kind == "view" or found.is_part_of(wanted)))
+    ):
+        return
+    if any(_differ_by_a_byte(sql or "", text) for text in _statements(tables.metadata).values()):
+        raise OutboxDamagedError(
+            f"the outbox {connection.engine.url.database} is damaged in its {kind} {name!r}"
+        )
+    if wanted is None:
+        raise _refusal(connection, f"it has the {kind} {name!r}, which is not tracker's")
+    raise _refusal(connection, f"its {kind} {name!r} is not as tracker makes it")
+
+
+def _differ_by_a_byte(*statements: str) -> bool:
+    """Tell whether two statements differ by one character at most, apart from space and quotes."""
+    one, other = (_BLANK.sub("", statement) for statement in statements)
+    same = sum(1 for _ in takewhile(_equal, zip(one, other, strict=False)))
+    rest = slice(same, None), slice(same + 1, None)
+    return any(one[a] == other[b] for a in rest for b in rest)
+
+
+def _equal(pair: tuple[str, str]) -> bool:
+    return pair[0] == pair[1]
+
+
+def _refusal(connection: Connection, why: str) -> NotAnOutboxError:
+    path = connection.engine.url.database
+    return NotAnOutboxError(
+        f"the outbox at {path} was changed by somebody: {why}. Nothing was written to it. If you "
+        "made the change, undo it with sqlite3; otherwise move the file away, or set "
+        "SDK_OUTBOX_PATH to another"
+    )
+
+
+@cache
+def _ours(metadata: MetaData) -> dict[tuple[str, str], _Definition]:
+    """Return what an outbox at `tables.HEAD` holds, by kind and name."""
+    return {key: _definition(sql) for key, sql in _statements(metadata).items()}
+
+
+@cache
+def _statements(metadata: MetaData) -> dict[tuple[str, str], str]:
+    """Return the statements that make an outbox at `tables.HEAD`, by kind and name."""
+    dialect = sqlite.dialect()
+    made: dict[tuple[str, str], str] = {("table", "alembic_version"): REVISION_TABLE}
+    for table in metadata.sorted_tables:
+        made["table", table.name] = str(CreateTable(table).compile(dialect=dialect))
+        for index in table.indexes:
+            made["index", str(index.name)] = str(CreateIndex(index).compile(dialect=dialect))
+    for name, statement in zip(tables.VIEWS, tables.view_statements(), strict=True):
+        made["view", name] = statement
+    return made
+
+
+def _definition(sql: str) -> _Definition:
+    tokens = _TOKEN.findall(sql)
+    if tokens[1:2] != ["TABLE"] or "(" not in tokens:
+        return _Definition(tuple(tokens))
+    start = tokens.index("(")
+    depth = 0
+    columns: list[list[str]] = [[]]
+    for position, piece in enumerate(tokens[start:], start):
+        depth += (piece == "(") - (piece == ")")
+        if not depth:
+            tail = tokens[position + 1 :]
+            return _Definition(tuple(tokens[:start]), _sorted(columns), tuple(tail))
+        if piece == "," and depth == 1:
+            columns.append([])
+        elif position > start:
+            columns[-1].append(piece)
+    return _Definition(tuple(tokens))
+
+
+def _sorted(columns: list[list[str]]) -> tuple[tuple[str, ...], ...]:
+    return tuple(sorted(tuple(column) for column in columns))

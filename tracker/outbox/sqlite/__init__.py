@@ -1,0 +1,1 @@
+"""What is known of SQLite: connections, the file format, and what its errors mean."""

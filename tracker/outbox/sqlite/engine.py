@@ -1,0 +1,165 @@
+"""The SQLAlchemy engine of an outbox, with SQLite set up as durability and locking ask for."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import sqlite3
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from sqlalchemy import URL, create_engine, event
+from sqlalchemy.pool import NullPool
+
+from tracker.outbox.files import held_files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sqlalchemy import Engine
+
+    from tracker.outbox.files.held_files import Hold
+
+SYNCHRONOUS = {"full": "FULL", "process": "NORMAL"}
+
+BUSY_TIMEOUT_MS = 5_000
+"""How long to wait for other programs that hold SQLite's own locks (ours use a lock file)."""
+
+WAL_PAGES = 1_000
+"""Pages in the write-ahead log at which a commit also checkpoints: about 4 MB."""
+
+_WAL_LIMIT_BYTES = 16 * 1024 * 1024
+
+
+class OutboxConnection(sqlite3.Connection):
+    """A connection that rolls back before it closes.
+
+    sqlite3 puts a close off, with every lock that the transaction holds, until the last cursor is
+    gone; and SQLAlchemy closes on Ctrl-C, when a traceback still holds one.
+
+    Attributes:
+        held: The files it goes through, from `hold` on.
+    """
+
+    held: Hold | None = None
+    _ended = False
+
+    def hold(self, path: Path, *, find: bool) -> None:
+        """Read something, so that SQLite opens the log; hold the files; see `held_files.hold`.
+
+        A copy by ``VACUUM INTO`` has no log until it is written to.
+        """
+        self.execute("SELECT 1 FROM sqlite_master LIMIT 1").close()
+        if self.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+            return
+        self.held = held_files.hold(path, find=find)
+
+    def close(self) -> None:
+        """Close; see `Hold.close`. Once: it may be kept open on purpose."""
+        if self._ended:
+            return
+        self._ended = True
+        held, self.held = self.held, None
+        if held is None:
+            self._close()
+        else:
+            held.close(self, self._close)
+
+    def _close(self) -> None:
+        with contextlib.suppress(sqlite3.Error):  # closed before, or the disk fails
+            self.rollback()
+        super().close()
+
+
+# Damaged text must not raise: it would stop every reader there. Its digest tells that it changed.
+_decode = functools.partial(str, encoding="utf-8", errors="replace")
+
+
+def make_engine(path: Path, durability: str, *, writer: bool, how: str = "mode=rw") -> Engine:
+    """Return an engine without a pool: whoever connects owns the connection.
+
+    Only a writer checkpoints, inside its commits, so always under the outbox's write lock: two
+    checkpoints, or a checkpoint and a WAL reset, never meet (SQLite before 3.51.3 could corrupt
+    the file then: sqlite.org/wal.html, section "The WAL-Reset Bug").
+
+    Args:
+        path: The file, which is there.
+        durability: As `APIConfig.durability`.
+        writer: Whether it is to write.
+        how: As `connect`; see `read_only`.
+    """
+    in_memory = [sqlite3.connect(":memory:", check_same_thread=False)]
+    absolute = path.absolute()
+
+    def create() -> sqlite3.Connection:
+        return in_memory.pop() if in_memory else connect(absolute, how)
+
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)),  # names the file in errors; it is never parsed
+        creator=create,
+        poolclass=NullPool,
+        # A connection rolls back when it closes. SQLAlchemy would do so on one that an interrupted
+        # call has closed, and log the error, for which its thread may have to wait while it leads.
+        pool_reset_on_return=None,
+        isolation_level="AUTOCOMMIT",  # transactions are begun by hand: BEGIN IMMEDIATE
+    )
+
+    @event.listens_for(engine, "connect")
+    def _set_up(connection: Any, _record: object) -> None:
+        connection.text_factory = _decode
+        cursor = connection.cursor()
+        try:
+            if "vfs=unix-none" in how:  # it shares no index of the log with anybody
+                cursor.execute("PRAGMA locking_mode=EXCLUSIVE")
+            for pragma in _pragmas(durability, writer=writer):
+                cursor.execute(f"PRAGMA {pragma}")
+        except UnicodeDecodeError as error:  # SQLite names what is damaged by the damaged name
+            raise sqlite3.DatabaseError("malformed database schema") from error
+        cursor.close()
+
+    # SQLAlchemy makes an engine's first connection under a lock that is not reentrant: a signal
+    # handler that logs meanwhile would wait for itself. So none of the outbox's is the first.
+    engine.connect().close()
+    return engine
+
+
+def connect(path: Path, how: str) -> OutboxConnection:
+    """Return a connection to an existing file, whatever bytes its path is made of.
+
+    Only a URI can tell SQLite not to make a file that is not there. Every byte of the path that
+    could mean something in a URI is percent-encoded, also those that are not UTF-8.
+
+    Args:
+        path: The file, as an absolute path.
+        how: SQLite's URI parameters (sqlite.org/uri.html).
+
+    Raises:
+        sqlite3.Error: if the file cannot be opened.
+    """
+    return sqlite3.connect(
+        f"file://{quote(os.fsencode(path))}?{how}",
+        uri=True,
+        check_same_thread=False,
+        timeout=BUSY_TIMEOUT_MS / 1000,
+        factory=OutboxConnection,
+    )
+
+
+def _pragmas(durability: str, *, writer: bool) -> list[str]:
+    common = [
+        "trusted_schema=OFF",  # SQL hidden in a planted schema may call no risky function
+        "cell_size_check=ON",
+        f"synchronous={SYNCHRONOUS[durability]}",
+        "fullfsync=ON",  # macOS: without it a flush stops at the drive's cache
+        "checkpoint_fullfsync=ON",
+        "temp_store=MEMORY",
+    ]
+    if writer:
+        return [
+            *common,
+            f"wal_autocheckpoint={WAL_PAGES}",
+            f"journal_size_limit={_WAL_LIMIT_BYTES}",
+            "secure_delete=ON",  # overwrite what is removed; `scrub` does the rest
+        ]
+    return [*common, "wal_autocheckpoint=0", "query_only=ON"]

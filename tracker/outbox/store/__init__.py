@@ -1,0 +1,1 @@
+"""Appending to an outbox: group commit, transactions, and the bookkeeping of each."""

@@ -1,0 +1,70 @@
+"""Which events the erasure events name."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from tracker import canonical
+from tracker.erasure import named_events
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy import Connection
+
+# The index of erasure events needs the type spelled out.
+_PREVIOUS = """
+SELECT seq, event_id, type, timestamp_ms, agent_id, session_id, user_id, data, digest FROM events
+WHERE type = 'compliance.erased' AND seq < ? ORDER BY seq DESC LIMIT 1
+"""
+
+
+_BOUND = 500
+"""Values in one query; SQLite before 3.32 binds at most 999."""
+
+
+class Erasures:
+    """The events that the stored erasure events name.
+
+    Reads those from the newest on, and only as far as is asked for: where nothing was erased, it
+    reads nothing. One that does not match its own digest names nothing.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._before = 2**63 - 1
+        self._named: set[str] = set()
+
+    def name(self, event_id: object) -> bool:
+        """Tell whether one of them names the event."""
+        while event_id not in self._named and self._read_another():
+            pass
+        return event_id in self._named
+
+    def _read_another(self) -> bool:
+        row = self._connection.exec_driver_sql(_PREVIOUS, (self._before,)).first()
+        if row is None:
+            return False
+        self._before, *columns, digest = row
+        if canonical.matches(digest, *columns):
+            self._named.update(named_events(columns[-1]))
+        return True
+
+
+def still_needed(connection: Connection, seqs: Iterable[int]) -> set[int]:
+    """Return which of these are erasure events that name anything that is still stored."""
+    return {seq for seq in seqs if _names_stored(connection, seq)}
+
+
+def _names_stored(connection: Connection, seq: int) -> bool:
+    data = connection.exec_driver_sql(
+        "SELECT data FROM events WHERE seq = ? AND type = 'compliance.erased'", (seq,)
+    ).scalar()
+    named = iter(() if data is None else named_events(data))
+    while some := list(islice(named, _BOUND)):
+        marks = ", ".join("?" * len(some))
+        query = f"SELECT 1 FROM events WHERE event_id IN ({marks}) LIMIT 1"  # noqa: S608 - marks only
+        if connection.exec_driver_sql(query, tuple(some)).first() is not None:
+            return True
+    return False

@@ -1,0 +1,100 @@
+"""`Transaction`: the open write transaction, as the jobs that run in it see it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from tracker import canonical
+from tracker.outbox.schema.tables import events as events_table
+from tracker.outbox.store import chain_tail
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from sqlalchemy import Connection
+
+    from tracker.events import Event
+    from tracker.outbox.sqlite.engine import OutboxConnection
+    from tracker.outbox.store.chain_tail import Head
+
+_COLUMNS = (
+    "seq", "event_id", "type", "timestamp_ms", "agent_id", "session_id", "user_id", "data",
+    "digest", "chain",
+)  # fmt: skip
+
+# Written once, in the order of Event's fields: Core's execute() would take twice as long a call.
+INSERT = (
+    f"INSERT INTO events ({', '.join(events_table.c[name].name for name in _COLUMNS)}) "  # noqa: S608 - our own names
+    f"VALUES ({', '.join('?' * len(_COLUMNS))})"
+)
+"""Stores one event: its seq, the fields of `Event`, its chain value."""
+
+
+def driver_of(connection: Connection) -> OutboxConnection:
+    """Return sqlite3's own connection under SQLAlchemy's."""
+    return cast("OutboxConnection", connection.connection.driver_connection)
+
+
+class Transaction:
+    """The open write transaction that a job runs in. Owned by the leading thread.
+
+    Attributes:
+        head: Where the outbox ends, with every event appended so far.
+        changed: Whether it does more than to append events.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        driver: sqlite3.Connection,
+        head: Head,
+        chain_key: bytes | None,
+    ) -> None:
+        self._connection = connection
+        self._driver = driver
+        self._chain_key = chain_key
+        self._rows: list[tuple[Any, ...]] = []
+        self.head = head
+        self.changed = False
+
+    @property
+    def connection(self) -> Connection:
+        """The connection, with every event appended so far in its table."""
+        self.changed = True
+        self.flush()
+        return self._connection
+
+    def append(self, event: Event) -> int:
+        """Give `event` the next place in the outbox and its link of the chain; return its seq."""
+        return self._append(event, chain_tail.after(self.head, event, self._chain_key))
+
+    def append_missing(self, event: Event) -> None:
+        """Append `event` unless it is stored, by a call that was cut off after its commit."""
+        if not self.holds(event.event_id):
+            self.append(event)
+
+    def holds(self, event_id: str) -> bool:
+        """Return True if the event is stored; of those appended here, only if they are flushed."""
+        found = self._driver.execute("SELECT 1 FROM events WHERE event_id = ?", (event_id,))
+        return found.fetchone() is not None
+
+    def append_unproven(self, event: Event) -> int:
+        """Append an event from a damaged or deleted outbox; its link says that it is unproven."""
+        if self._chain_key is None:
+            return self.append(event)
+        seq, chain = self.head
+        chain = canonical.unproven_chain(chain, event.digest, self._chain_key)
+        return self._append(event, (seq + 1, chain))
+
+    def _append(self, event: Event, place: Head) -> int:
+        self.head = place
+        self._rows.append((place[0], *event, place[1]))
+        return place[0]
+
+    def flush(self) -> None:
+        """Insert the rows appended so far."""
+        rows, self._rows = self._rows, []
+        if len(rows) == 1:
+            self._driver.execute(INSERT, rows[0])
+        elif rows:
+            self._driver.executemany(INSERT, rows)
