@@ -175,7 +175,7 @@ def test_a_user_without_a_home_is_told_what_to_set(tmp_path: Path) -> None:
     """A container's user without HOME and without an entry in the user database."""
     program = """
 import os, sys
-import encodings.idna, platformdirs
+import email.utils, encodings.idna, platformdirs
 from tracker import AgentPerformanceTracker, APIConfig, ConfigurationError
 from tracker.cli.main import cli as sync
 from tracker.collector.main import cli as collector

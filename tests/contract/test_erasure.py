@@ -393,10 +393,10 @@ def test_a_reader_that_ends_in_time_is_waited_for(outbox: Outbox) -> None:
 _ERASER = """
 import sys
 from tracker import APIConfig
-from tracker.outbox import erasure
+from tracker.outbox.maintenance import erase
 from tracker.outbox.outbox import Outbox
 
-erasure.MOST = 5
+erase.MOST = 5
 outbox = Outbox(APIConfig(api_key="k", client_id="test-client", outbox_path=sys.argv[1]))
 print("ready", flush=True)
 outbox.erase("u", {})

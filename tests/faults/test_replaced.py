@@ -133,7 +133,7 @@ def damage_indexes(path: Path) -> None:
 LOGGER = """
 import sys
 from tracker import APIConfig, Tracker
-from tracker.outbox import file
+from tracker.outbox.recovery import supervisor as file
 file._LOOK_SECONDS = 0.1
 config = APIConfig(api_key="k", client_id="test-client", outbox_path=sys.argv[1], on_error="raise",
                    base_url="http://127.0.0.1:9")

@@ -131,7 +131,7 @@ def _counted_frames(path: Path, salts: bytes) -> int | None:
     """Return how many frames the log's index counts; None if it is not this log's.
 
     The layout is that of sqlite.org/walformat.html, "The WAL-Index Header". Not to be called for a
-    file that this process has open: see `tracker.outbox.open_files`.
+    file that this process has open: see `tracker.outbox.files.open_files`.
     """
     try:
         header = path.with_name(f"{path.name}-shm").read_bytes()[:48]
