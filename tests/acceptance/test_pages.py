@@ -11,6 +11,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,6 @@ import pytest
 import requests
 from click.testing import CliRunner
 
-from tests.support.collector import CollectorProcess
 from tests.support.conversations import ROOT
 from tests.support.pages import IS_CHECKOUT, Page, pages
 from tracker import Tracker, client
@@ -28,6 +28,8 @@ from tracker.collector.main import cli as tracker_collector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.support.collector import CollectorProcess
 
 PAGES = pages()
 CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
@@ -43,13 +45,6 @@ def with_code(language: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("page", found, ids=[page.name for page in found])
 
 
-@pytest.fixture(scope="module")
-def shared_collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CollectorProcess]:
-    """A collector for all pages; each is a client of its own."""
-    with CollectorProcess(tmp_path_factory.mktemp("collector")) as process:
-        yield process
-
-
 @pytest.fixture
 def shell(
     page: Page,
@@ -58,10 +53,7 @@ def shell(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[CollectorProcess]:
     """A new user's shell: the commands on the path, a collector that runs, a key for it."""
-    client_id = re.sub(r"\W+", "-", page.name)
-    monkeypatch.setenv("SDK_API_KEY", shared_collector.create_key(client_id))
-    monkeypatch.setenv("SDK_CLIENT_ID", client_id)
-    monkeypatch.setenv("SDK_BASE_URL", shared_collector.url)
+    use(shared_collector, monkeypatch)
     monkeypatch.setenv("COLLECTOR_DATABASE_URL", str(tmp_path / "other.sqlite3"))
     commands = tmp_path / "bin"
     commands.mkdir()
@@ -85,6 +77,14 @@ def shell(
         opened.shut(5)
     client._registry.clear()
     logging.getLogger("agent").handlers.clear()
+
+
+def use(collector: CollectorProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set the environment as for a new client of `collector`."""
+    client_id = f"kiosk-{uuid.uuid4()}"
+    monkeypatch.setenv("SDK_API_KEY", collector.create_key(client_id))
+    monkeypatch.setenv("SDK_CLIENT_ID", client_id)
+    monkeypatch.setenv("SDK_BASE_URL", collector.url)
 
 
 def log_something() -> None:
@@ -271,15 +271,13 @@ def test_ci_runs_what_a_test_cannot() -> None:
 
 
 def test_queries_on_the_views_find_something(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, collector: CollectorProcess
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_collector: CollectorProcess
 ) -> None:
     """The queries give rows once something was logged, so their columns mean what is said."""
     if not IS_CHECKOUT:
         pytest.skip("the outbox's page is not here")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SDK_API_KEY", collector.api_key)
-    monkeypatch.setenv("SDK_CLIENT_ID", collector.client_id)
-    monkeypatch.setenv("SDK_BASE_URL", collector.url)
+    use(shared_collector, monkeypatch)
     log_something()
     page = Page(ROOT / "tracker" / "outbox" / "README.md")
     queries = [shlex.split(line)[2] for line in page.lines() if line.startswith("sqlite3")]

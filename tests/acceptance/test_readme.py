@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.conftest import MakeConfig
-    from tests.support.collector import CollectorProcess
+    from tests.support.collector import CollectorClient
 
 README = Page(ROOT / "README.md")
 VARIABLES = {
@@ -57,6 +57,14 @@ def test_the_configuration_table_is_complete() -> None:
         check_default(name, default, fields[name].default)
 
 
+def test_it_says_where_the_outbox_lies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder that it names, on this system, is the one where an outbox is without settings."""
+    monkeypatch.delenv("XDG_DATA_HOME")
+    folder = APIConfig(api_key="-", client_id="-").outbox_path.parent
+    folder = folder.relative_to(os.path.realpath(os.environ["HOME"]))
+    assert f"`~/{folder}/`" in README.section("Operations")
+
+
 def check_default(name: str, said: str, default: object) -> None:
     number = re.match(r"[\d,.]+", said)
     if number and isinstance(default, (int, float)):
@@ -83,7 +91,7 @@ def installed(tmp_path: Path) -> Callable[[str], str]:
 
 
 def test_the_line_for_cron_uploads(
-    collector: CollectorProcess,
+    client: CollectorClient,
     config: MakeConfig,
     tmp_path: Path,
     installed: Callable[[str], str],
@@ -94,15 +102,15 @@ def test_the_line_for_cron_uploads(
     assert found is not None
     outbox = tmp_path / "events.sqlite3"
     (tmp_path / "tracker.env").write_text(
-        f"SDK_API_KEY={collector.api_key}\nSDK_CLIENT_ID={collector.client_id}\n"
-        f"SDK_BASE_URL={collector.url}\nSDK_OUTBOX_PATH={outbox}\n"
+        f"SDK_API_KEY={client.api_key}\nSDK_CLIENT_ID={client.client_id}\n"
+        f"SDK_BASE_URL={client.url}\nSDK_OUTBOX_PATH={outbox}\n"
     )
     offline = RecordingDestination(lambda _: Delivery(Outcome.UNAVAILABLE))
-    settings = config(base_url=collector.url, outbox_path=outbox)
+    settings = config(client_id=client.client_id, base_url=client.url, outbox_path=outbox)
     with Tracker(settings, destination=lambda: offline) as tracker:
         tracker.operations.heartbeat("agent_123")
         tracker.close(timeout=0)
-    assert collector.events() == []
+    assert client.events() == []
     done = subprocess.run(
         ["sh", "-c", installed(found[2])],
         check=False,
@@ -112,7 +120,7 @@ def test_the_line_for_cron_uploads(
         timeout=60,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert [event["type"] for event in collector.events()] == ["agent.heartbeat"]
+    assert [event["type"] for event in client.events()] == ["agent.heartbeat"]
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sqlite3
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.conftest import MakeConfig
+    from tests.support.server import ScriptedServer
 
 pytestmark = pytest.mark.skipif(not IS_CHECKOUT, reason="these pages are not in the wheel")
 
@@ -80,6 +82,17 @@ def log_every_type(tracker: Tracker) -> None:
     tracker.compliance.erase_subject("nobody", reason="asked")
 
 
+def check_digests(events: list[dict[str, Any]]) -> None:
+    """The page's own functions give the digest and the chain of each event."""
+    shown: dict[str, Any] = {}
+    exec(PROTOCOL.code("python")[0], shown)  # noqa: S102 - that is the test
+    chain = "0" * 64
+    for event in events:
+        assert shown["digest"](event) == event["digest"]
+        chain = shown["chain"](chain, event["digest"])
+        assert chain == event["chain"]
+
+
 def log_what_is_gathered(tracker: Tracker) -> None:
     @tracker.performance.observe
     def outer(number: int) -> int:
@@ -110,6 +123,7 @@ def test_every_event_type_is_described_with_its_fields(config: MakeConfig) -> No
         log_every_type(tracker)
         log_what_is_gathered(tracker)
         tracker.flush()
+    check_digests(received.events)
     fields: dict[str, set[str]] = {}
     for event in received.events:
         fields.setdefault(event["type"], set()).update(event["data"])
@@ -141,6 +155,28 @@ def test_optional_fields_are_marked(config: MakeConfig) -> None:
         words = re.findall(r"`(\w+\??)`", described[event["type"]][1].replace("one of", "|"))
         for name in event["data"]:
             assert name in words, f"{event['type']} always has {name}"
+
+
+def test_the_request_is_as_shown(config: MakeConfig, scripted_server: ScriptedServer) -> None:
+    """A batch goes out with the headers and fields that the page shows, and gets its receipt."""
+    [head] = PROTOCOL.code("http")
+    body, receipt = (json.loads(text) for text in PROTOCOL.code("json"))
+    with Tracker(config(base_url=scripted_server.url)) as tracker:
+        tracker.operations.heartbeat("agent")
+        assert tracker.flush().delivered == 1
+    [request] = [each for each in scripted_server.requests if each.method == "POST"]
+    assert head.startswith("POST {base_url}/v1/events\n")
+    for line in head.splitlines()[1:]:
+        name, value = line.lower().split(": ")
+        assert name in request.headers
+        if name.startswith("content-"):
+            assert request.headers[name] == value
+    assert set(request.json) == set(body)
+    assert set(receipt) == {
+        "protocol", "first_event_id", "last_event_id", "accepted", "duplicates", "rejected",
+    }  # fmt: skip
+    described = set(rows(PROTOCOL.section("An event")))
+    assert set(request.events[0]) == described
 
 
 def test_the_tables_and_views_are_described(config: MakeConfig) -> None:
