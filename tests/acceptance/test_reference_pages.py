@@ -179,6 +179,17 @@ def test_the_request_is_as_shown(config: MakeConfig, scripted_server: ScriptedSe
     assert set(request.events[0]) == described
 
 
+def test_the_tests_that_are_named_exist() -> None:
+    """Each promise and each fault names its tests, and they are where the pages say."""
+    promises = Page(ROOT / "tests" / "README.md").section("Promises and their tests")
+    named = re.findall(r"`((?:unit|contract|acceptance|faults)/test_\w+)`", promises)
+    faults = Page(ROOT / "tests" / "faults" / "README.md").section("Faults, tried")
+    named += [f"faults/{name}" for name in re.findall(r"`(test_\w+)`", faults)]
+    assert len(re.findall(r"^\| \d+\. ", promises, re.MULTILINE)) == 10
+    for name in named:
+        assert (ROOT / "tests" / f"{name}.py").exists(), name
+
+
 def test_the_tables_and_views_are_described(config: MakeConfig) -> None:
     """The outbox's page names every table and view, and the very columns of each."""
     settings = config()
