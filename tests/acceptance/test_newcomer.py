@@ -95,7 +95,7 @@ def test_from_an_empty_folder_to_the_first_event(terminals: tuple[Terminal, Term
     for line in before:
         printed = first.type(line)
         if line.startswith("tracker-collector keys create"):
-            [api_key] = re.findall(r"\btrk_\w+", printed)
+            [api_key] = re.findall(r"\btrk_[\w-]+", printed)
     with collector(first, f"{serve} --port {port}"):
         for line in lines_of(environment):
             second.type(line.replace("trk_...", api_key))

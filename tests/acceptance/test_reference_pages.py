@@ -20,7 +20,7 @@ from tracker.collector.settings import Settings
 from tracker.collector.store import Store
 from tracker.events import VOCABULARY
 from tracker.log_handler import LOG_RECORDED
-from tracker.outbox import tables
+from tracker.outbox.schema import tables
 from tracker.testing import RecordingDestination
 from tracker.trackers.observe import FUNCTION_OBSERVED
 
@@ -211,6 +211,17 @@ def test_the_tables_and_views_are_described(config: MakeConfig) -> None:
         assert columns[name] == common - words(what) | words(cell) - {"open", "ended", "failed"}, (
             name
         )
+
+
+@pytest.mark.parametrize(
+    ("page", "heading"),
+    [("tracker/outbox/README.md", "The code"), ("tracker/README.md", "The house")],
+)
+def test_the_packages_are_described(page: str, heading: str) -> None:
+    """A page about code names the very packages that are beside it."""
+    packages = {file.parent.name for file in (ROOT / page).parent.glob("*/__init__.py")}
+    named = {name.strip("/") for name in rows(Page(ROOT / page).section(heading)) if "/" in name}
+    assert named == packages
 
 
 def words(cell: str) -> set[str]:
