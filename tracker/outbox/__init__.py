@@ -29,11 +29,10 @@ if TYPE_CHECKING:
     from tracker.outbox.queue.sync_state import SyncState
     from tracker.outbox.read_only import ReadOnlyOutbox, is_read_only
     from tracker.outbox.recovery import backup, damage
-    from tracker.outbox.schema import create
+    from tracker.outbox.schema import create, errors
     from tracker.outbox.schema.create import empty_outbox
-    from tracker.outbox.sqlite import errors
+    from tracker.outbox.schema.errors import is_disk_full
     from tracker.outbox.sqlite.engine import make_engine
-    from tracker.outbox.sqlite.errors import is_disk_full
     from tracker.outbox.status import OutboxStatus
     from tracker.outbox.store import identity, ledger
     from tracker.outbox.store.identity import Owner
@@ -102,7 +101,7 @@ _MODULES = {
     "damage": "tracker.outbox.recovery.damage",
     "dead_letters": "tracker.outbox.queue.dead_letters",
     "erase": "tracker.outbox.maintenance.erase",
-    "errors": "tracker.outbox.sqlite.errors",
+    "errors": "tracker.outbox.schema.errors",
     "file_lock": "tracker.outbox.files.file_lock",
     "identity": "tracker.outbox.store.identity",
     "ledger": "tracker.outbox.store.ledger",
@@ -140,7 +139,7 @@ _NAMES = {
     "excess": "tracker.outbox.maintenance.log_growth",
     "file_identity": "tracker.outbox.files.swap",
     "find": "tracker.outbox.queue.browse",
-    "is_disk_full": "tracker.outbox.sqlite.errors",
+    "is_disk_full": "tracker.outbox.schema.errors",
     "is_read_only": "tracker.outbox.read_only",
     "is_seq": "tracker.outbox.integrity.chain",
     "is_stopped": "tracker.outbox.files.lock_holders",

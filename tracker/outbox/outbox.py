@@ -22,8 +22,8 @@ from tracker.outbox.maintenance.log_growth import LogGrowth
 from tracker.outbox.maintenance.size_limit import SizeBound
 from tracker.outbox.recovery import continuation
 from tracker.outbox.recovery.supervisor import SNAPSHOT_SECONDS, OutboxFile
-from tracker.outbox.sqlite import errors
-from tracker.outbox.sqlite.errors import is_disk_full
+from tracker.outbox.schema import errors
+from tracker.outbox.schema.errors import is_disk_full
 from tracker.outbox.status import OutboxStatus
 from tracker.outbox.store import ledger
 from tracker.outbox.store.ballast import Ballast

@@ -14,8 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tracker.errors import OutboxError
 from tracker.outbox.files import open_files, paths, swap
 from tracker.outbox.recovery import damage
-from tracker.outbox.schema import create
-from tracker.outbox.sqlite import errors
+from tracker.outbox.schema import create, errors
 from tracker.outbox.sqlite.engine import make_engine
 from tracker.outbox.store import identity
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from tracker import log
 from tracker.clock import monotonic
@@ -10,8 +10,16 @@ from tracker.errors import OutboxError, OutboxFullError
 from tracker.outbox.maintenance import log_growth, retention
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from sqlalchemy import Connection
+
     from tracker.config import APIConfig
-    from tracker.outbox.outbox import Outbox
+    from tracker.outbox.store.transaction import Transaction
+
+T = TypeVar("T")
 
 _CHECK_EVERY = 64
 """Events between two looks at the outbox's size."""
@@ -26,6 +34,24 @@ _LOOK_AGAIN_SECONDS = 1.0
 """How long a full outbox is taken for full without another look."""
 
 
+class Bounded(Protocol):
+    """What is kept to a size: the outbox."""
+
+    path: Path
+
+    def run(self, job: Callable[[Transaction], T]) -> T:
+        """Run `job` in a write transaction."""
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """Lend a connection for a short read."""
+
+    def empty_log(self) -> None:
+        """Cut the write-ahead log off, as far as readers allow."""
+
+    def rewrite(self) -> bool:
+        """Write the file again without its free pages; return False if that cannot be now."""
+
+
 class SizeBound:
     """Makes room in an outbox that has grown to its bound, or says that there is none.
 
@@ -34,7 +60,7 @@ class SizeBound:
         config: Its settings; `max_outbox_bytes` and `outbox_full` are used here.
     """
 
-    def __init__(self, outbox: Outbox, config: APIConfig) -> None:
+    def __init__(self, outbox: Bounded, config: APIConfig) -> None:
         self._outbox = outbox
         self._most = config.max_outbox_bytes
         self._refuses = config.outbox_full == "refuse"

@@ -23,10 +23,9 @@ from tracker.outbox.files.file_lock import FileLock
 from tracker.outbox.files.open_files import LostFilesError, ReplacedError
 from tracker.outbox.recovery import backup, damage
 from tracker.outbox.recovery.rescue import Rescue
-from tracker.outbox.schema import create, guard
-from tracker.outbox.sqlite import errors
+from tracker.outbox.schema import create, errors, guard
+from tracker.outbox.schema.errors import is_disk_full
 from tracker.outbox.sqlite.engine import make_engine
-from tracker.outbox.sqlite.errors import is_disk_full
 from tracker.outbox.store import identity
 from tracker.outbox.store.group_commit import GroupCommit
 from tracker.outbox.store.snapshots import Snapshots

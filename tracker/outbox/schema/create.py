@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import create_engine
 
-import tracker
 from tracker import ownership
+from tracker._version import __version__
 from tracker.errors import (
     NotAnOutboxError,
     OutboxDamagedError,
@@ -178,7 +178,7 @@ def is_current(connection: Connection) -> bool:
         raise OutboxDamagedError(f"the outbox {path} is damaged: its schema's revision is none")
     if revision not in known_revisions():
         raise SchemaVersionError(
-            f"{path} has the schema revision {revision!r}, which tracker {tracker.__version__} "
+            f"{path} has the schema revision {revision!r}, which tracker {__version__} "
             "does not know; it was left as it is. Install the newer agent-tracking-sdk "
             "that wrote it: pip install --upgrade agent-tracking-sdk"
         )

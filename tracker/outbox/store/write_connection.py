@@ -14,7 +14,7 @@ from tracker.clock import monotonic
 from tracker.errors import OutboxError
 from tracker.outbox.files import held_files
 from tracker.outbox.files.open_files import LostFilesError, ReplacedError, check_links
-from tracker.outbox.sqlite import errors
+from tracker.outbox.schema import errors
 from tracker.outbox.store import chain_tail, ledger
 from tracker.outbox.store.transaction import INSERT, Transaction, driver_of
 
