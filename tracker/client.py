@@ -148,7 +148,7 @@ class Client:
             with self.outbox.snapshot() as connection:
                 return query(connection)
         except OutboxDamagedError:
-            self.outbox.look(now=True)
+            self.outbox.maintain(now=True)
         with self.outbox.snapshot() as connection:
             return query(connection)
 
@@ -164,7 +164,7 @@ class Client:
             flush = Flush(self.outbox, self.worker)
             return self._since_the_last(flush, flush.wait(timeout))
         except OutboxDamagedError:
-            self.outbox.look(now=True)
+            self.outbox.maintain(now=True)
         flush = Flush(self.outbox, self.worker)
         return self._since_the_last(flush, flush.wait(timeout))
 
@@ -302,7 +302,7 @@ def _find(path: Path) -> Client | None:
     file = file_identity(path)
     if file is None:
         return None
-    return next((each for each in _registry.values() if each.outbox.file == file), None)
+    return next((each for each in _registry.values() if each.outbox.connections.file == file), None)
 
 
 def _leave_all() -> None:
@@ -352,7 +352,7 @@ def _after_fork_in_parent() -> None:
     log.lock.release()
     try:
         while _paused:
-            _paused.pop().outbox.resume()
+            _paused.pop().outbox.connections.resume()
     finally:
         try:
             while _resting:
@@ -367,7 +367,7 @@ def _after_fork_in_child() -> None:
     _paused.clear()
     _resting.clear()
     for client in _living:
-        client.outbox.close_inherited()
+        client.outbox.connections.close_inherited()
         client.outbox.restart_in_child()
         client.worker.restart_in_child()
         client.sessions.restart_in_child()

@@ -228,7 +228,7 @@ def test_many_events_are_named_by_several(config: MakeConfig) -> None:
 
 def test_events_in_memory_are_erased_too(outbox: Outbox) -> None:
     """They are written out first, whatever kept them there."""
-    outbox._buffer.hold(make_event("test.noted", {"text": words("memory")}, user_id="u"))
+    outbox.intake.buffer.hold(make_event("test.noted", {"text": words("memory")}, user_id="u"))
     assert outbox.erase("u", {}).erased == 1
     assert outbox.buffered == 0
     assert b"<memory>" not in raw(outbox.path)

@@ -62,15 +62,15 @@ def test_a_log_that_grows_beside_a_long_reader_is_said_once_with_the_readers_pro
         outbox.append(make_event("test.noted", {}))
         with reader(outbox.path) as other:
             grow_log(outbox)
-            outbox.look(now=True)
-            outbox.look(now=True)
+            outbox.maintain(now=True)
+            outbox.maintain(now=True)
             said = [each for each in caplog.messages if "write-ahead log" in each]
             assert len(said) == 1
             told = call("--outbox", str(outbox.path), "doctor").stdout
             for each in (said[0], told):
                 assert "fuser" in each if sys.platform != "linux" else f"{other.pid} read" in each
         outbox.empty_log()
-        outbox.look(now=True)
+        outbox.maintain(now=True)
         assert "reads an old state" not in call("--outbox", str(outbox.path), "doctor").stdout
         assert len([each for each in caplog.messages if "write-ahead log" in each]) == 1
 

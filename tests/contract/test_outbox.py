@@ -487,12 +487,12 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("step", ["await_end", "_close_read_connection"])
+@pytest.mark.parametrize("step", ["await_end", "close_reader"])
 def test_an_interrupted_pause_leaves_no_harm(
     outbox: Outbox, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """Ctrl-C while a salvage waits for a long read: what is logged later is stored."""
-    owner = outbox._snapshots if step == "await_end" else outbox
+    owner = outbox.connections._snapshots if step == "await_end" else outbox.connections
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
@@ -523,7 +523,7 @@ def test_a_lock_fails_a_whole_group_at_once(
     fill(outbox, 1)
     attempts: list[Exception] = []
     begun: list[int] = []
-    engine = outbox._write_connection._engine
+    engine = outbox.connections.write_connection._engine
     event.listen(engine, "connect", lambda *_: begun.append(1))
 
     def try_it() -> None:

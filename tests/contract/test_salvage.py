@@ -104,7 +104,7 @@ def test_the_key_does_not_vouch_for_what_is_rescued_from_a_deleted_file(
     with closing(Outbox(settings)) as outbox:
         outbox.append(make_event("test.noted", {"n": ALL + 1}))
         settings.outbox_path.unlink()
-        assert outbox.look(now=True)
+        assert outbox.maintain(now=True)
         outbox.append(make_event("test.noted", {"n": ALL + 2}))
         with outbox.snapshot() as connection:
             report = verify.verify(connection, [KEY.encode()])
@@ -127,7 +127,7 @@ def test_a_disk_that_is_full_puts_a_salvage_off(
 
     with monkeypatch.context() as patch:
         patch.setattr(owner, step, fail)
-        with pytest.raises(OutboxError, match="cannot be begun: database or disk is full"):
+        with pytest.raises(OutboxError, match="cannot be created: database or disk is full"):
             Outbox(settings)
     with closing(Outbox(settings)) as outbox, outbox.snapshot() as connection:
         assert len(data_of(connection)) == ALL

@@ -143,8 +143,8 @@ def held_locks(notes: str) -> None:
     locks: dict[str, Any] = {
         "registry": client._registry_lock,
         "log": log.lock,
-        "buffer": outbox._buffer.lock,
-        "reader": outbox._read_lock,
+        "buffer": outbox.intake.buffer.lock,
+        "reader": outbox.connections._read_lock,
         "sessions": program.client.sessions._lock,
     }
     for number, lock in enumerate(locks.values()):

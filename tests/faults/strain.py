@@ -77,7 +77,7 @@ class Life:
         outbox.run(settlement.settle(batch))
 
     def _look(self, outbox: Outbox) -> None:
-        outbox.look(now=True)
+        outbox.maintain(now=True)
 
     def _read(self, _: Outbox) -> None:
         """Read an old state for a while, as another program does."""

@@ -454,7 +454,7 @@ def test_events_logged_together_survive_damage(config: MakeConfig) -> None:
     outbox = Outbox(config(on_error="raise"))
     outbox.append(an_event(data={"n": 0}))
     outbox.path.unlink()
-    outbox._write_connection._sure_until = 0.0
+    outbox.connections.write_connection._sure_until = 0.0
     outbox.append_all([an_event(data={"n": n}) for n in (1, 2)])
     with outbox.reading() as connection:
         assert ledger.read(connection).pending == 3

@@ -115,7 +115,7 @@ PHASES: dict[str, Callable[[Tracker, APIConfig], object]] = {
     "making another one": lambda _, settings: Outbox(
         replace(settings, outbox_path=settings.outbox_path.with_name("another.sqlite3"))
     ).close(),
-    "looking at the files": lambda tracker, _: outbox_of(tracker).look(now=True),
+    "looking at the files": lambda tracker, _: outbox_of(tracker).maintain(now=True),
 }
 
 

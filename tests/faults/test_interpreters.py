@@ -293,7 +293,7 @@ def test_a_process_stopped_inside_a_write(settings: APIConfig) -> None:
     tracker = AgentPerformanceTracker(settings, destination=RecordingDestination)
     assert isinstance(tracker._client, Client)
     outbox = tracker._client.outbox
-    outbox._write_connection._lock.patience = 0.5
+    outbox.connections.write_connection._lock.patience = 0.5
     began = time.monotonic()
     for number in range(20):
         notes.add(id=tracker.log_user_message("waits", str(number)))

@@ -101,7 +101,7 @@ def test_it_is_noticed_and_nothing_pending_is_lost(
         if not quiet:
             logged.append(tracker.track("thing.happened", {"n": 99}))
         until(lambda: outbox.generation > before)
-        until(lambda: not outbox._rescued)
+        until(lambda: not outbox._supervisor.rescued)
         logged.append(tracker.track("thing.happened", {"n": 100}))
         server.up = True
         assert tracker.flush(20).pending == 0
@@ -211,9 +211,9 @@ def test_a_deleted_lock_file_does_not_split_the_lock(config: MakeConfig, name: s
         other = Outbox(settings)
         other.run(lambda _: None)
         assert name == "lock" or other.upload_lock.try_acquire()  # split: both have it
-        one.look(now=True)
+        one.maintain(now=True)
         one.run(lambda _: None)
-        lock = one.upload_lock if name == "sync-lock" else one._lock
+        lock = one.upload_lock if name == "sync-lock" else one.connections.lock
         assert not lock.is_replaced()
         assert name == "lock" or not one.upload_lock.try_acquire()
     finally:

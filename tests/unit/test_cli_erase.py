@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -58,8 +60,10 @@ def test_an_impossible_user(path: Path, arguments: list[str]) -> None:
 def test_traces_that_are_left_make_it_fail(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The events are erased all the same; exit code 1 says that the files are not clean."""
     monkeypatch.setattr(scrub, "PATIENCE_SECONDS", 0.0)
-    monkeypatch.setattr(scrub, "scrub", lambda _: False)
-    result = call("--outbox", path, "erase", "u", "--yes")
+    with closing(sqlite3.connect(path)) as reader:  # of an old state
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM events").fetchone()
+        result = call("--outbox", path, "erase", "u", "--yes")
     assert result.exit_code == 1
     assert "tracker-sync prune" in result.stderr
     assert call_json("--outbox", path, "show", "1")["data"] == {"erased": True}

@@ -59,7 +59,7 @@ def test_storage_trouble_is_told_and_not_raised(
     settings = config(memory_buffer_events=2)
     with Tracker(settings, destination=RecordingDestination) as tracker:
         with monkeypatch.context() as patch:
-            writer = tracker._client.outbox._writer  # type: ignore[attr-defined]  # a Client
+            writer = tracker._client.outbox.connections.writer  # type: ignore[attr-defined]  # a Client
 
             def fail(*_: object) -> None:
                 raise OutboxError("the disk is broken")
@@ -102,7 +102,7 @@ def test_trouble_that_is_over_is_told_no_more(
             def fail(*_: object) -> None:
                 raise OutboxError("the disk is broken")
 
-            patch.setattr(outbox._writer, "append", fail)
+            patch.setattr(outbox.connections.writer, "append", fail)
             with pytest.raises(OutboxError):
                 outbox.append(make_event("thing.happened", {}))
         assert outbox.health().storage_error == "the disk is broken"

@@ -69,7 +69,7 @@ class Gate:
 
 def queued(outbox: Outbox, count: int) -> None:
     """Wait until so many callers are in the queue, behind the one at work."""
-    while len(outbox._writer._queue) - 1 < count:
+    while len(outbox.connections.writer._queue) - 1 < count:
         threading.Event().wait(0.001)
 
 
@@ -306,7 +306,7 @@ def test_a_pause_waits_for_its_turn(outbox: Outbox) -> None:
         paused.set()
         resume.wait(30)
 
-    pauser = threading.Thread(target=outbox._writer.alone, args=(work,))
+    pauser = threading.Thread(target=outbox.connections.writer.alone, args=(work,))
     early, late = (threading.Thread(target=outbox.append, args=(note(n),)) for n in (1, 2))
     with Gate(outbox):
         early.start()
@@ -333,7 +333,7 @@ def test_a_forked_child_is_not_held_up(outbox: Outbox) -> None:
         entered.set()
         go_on.wait(30)
 
-    leading = threading.Thread(target=outbox._writer.alone, args=(work,))
+    leading = threading.Thread(target=outbox.connections.writer.alone, args=(work,))
     leading.start()
     assert entered.wait(30)
     pid = os.fork()

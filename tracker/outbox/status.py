@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tracker.health import Health
+from tracker.outbox.files import paths, swap
 from tracker.outbox.maintenance import retention
 from tracker.outbox.queue import sync_state
 from tracker.outbox.queue.sync_state import SyncState
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from tracker.outbox.store.identity import Owner
+    from tracker.outbox.store.memory_buffer import MemoryBuffer
 
 _OLDEST_PENDING = """
 SELECT seq, timestamp_ms FROM events
@@ -69,6 +73,44 @@ def read(connection: Connection) -> OutboxStatus:
         )
     finally:
         connection.exec_driver_sql("ROLLBACK")
+
+
+def health(
+    seen: OutboxStatus, buffer: MemoryBuffer, path: Path, durability: str, error: str | None
+) -> Health:
+    """Return how the outbox stands, with what waits in memory.
+
+    Args:
+        seen: What the outbox said when it was last read.
+        buffer: What waits in memory.
+        path: The outbox.
+        durability: The one in force.
+        error: Why the outbox cannot be written or read, or None.
+    """
+    book, sync = seen.account, seen.sync
+    discarded = dict(book.discarded)
+    if buffer.lost:
+        discarded[ledger.BY_BUFFER] = discarded.get(ledger.BY_BUFFER, 0) + buffer.lost
+    age = None
+    if seen.oldest_pending_ms is not None:
+        age = max(0.0, time.time() - seen.oldest_pending_ms / 1000)
+    return Health(
+        durability=durability,
+        pending=book.pending,
+        oldest_pending_age=age,
+        in_memory=len(buffer),
+        accepted=book.accepted + buffer.lost,
+        delivered=book.delivered,
+        dead=book.dead,
+        discarded=discarded,
+        last_success_ms=sync.last_success_ms,
+        last_error=sync.last_error,
+        last_error_ms=sync.last_error_ms,
+        paused_because=sync.paused_because if book.pending else None,
+        storage_error=error,
+        log_bytes=paths.log_bytes(path),
+        damaged_sets=tuple(swap.damaged_sets(path)),
+    )
 
 
 def revision(connection: Connection) -> str | None:

@@ -176,7 +176,7 @@ class Worker:
             from tracker.sync.uploader import Pause  # with requests: only in the thread
 
         try:
-            self._outbox.look()
+            self._outbox.maintain()
             if not self._outbox.upload_lock.try_acquire():
                 self.elected = False
                 self._outbox.drain_buffer()
@@ -249,7 +249,7 @@ class Worker:
     def _write_out_memory(self) -> None:
         """Give events that storage trouble keeps in memory another chance to reach the disk."""
         try:
-            self._outbox.look()
+            self._outbox.maintain()
             self._outbox.drain_buffer()
         except OutboxError as error:
             self._say_once(str(error), traceback=False)
@@ -263,7 +263,7 @@ class Worker:
             try:
                 self._tokens.get(timeout=min(left, _FREE_SECONDS))
             except queue.Empty:
-                self._outbox.free_what_is_over()
+                self._outbox.connections.writer.free_what_is_over()
                 continue
             with contextlib.suppress(queue.Empty):
                 while True:

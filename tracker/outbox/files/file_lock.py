@@ -19,6 +19,7 @@ from tracker.errors import ConfigurationError, OutboxError
 from tracker.frames import is_executing
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
     from types import FrameType
 
@@ -121,6 +122,22 @@ class FileLock:
                 f"`fuser {self.path}` names those that have the lock file open"
             )
         self.held = True
+
+    @contextlib.contextmanager
+    def also_held(self) -> Iterator[None]:
+        """Hold the lock for a while, if it is not held already.
+
+        Raises:
+            OutboxError: as `acquire`.
+        """
+        held = self.held
+        if not held:
+            self.acquire()
+        try:
+            yield
+        finally:
+            if not held:
+                self.release()
 
     def try_acquire(self) -> bool:
         """Take the lock if it is free; return True if it is now held."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from tracker import canonical
 from tracker.erasure import ERASED, subject_of
@@ -11,10 +11,13 @@ from tracker.events import COMPLIANCE_ERASED, make_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from sqlalchemy import Connection
 
     from tracker.outbox.store.transaction import Transaction
+
+T = TypeVar("T")
 
 MOST = 200
 """Events erased, and named by one event, in one transaction: some milliseconds of work."""
@@ -45,6 +48,47 @@ def find(connection: Connection, user_id: str) -> list[str]:
     """
     rows = connection.exec_driver_sql(_FIND, (COMPLIANCE_ERASED, user_id, user_id, ERASED))
     return list(rows.scalars())
+
+
+class Erasable(Protocol):
+    """The outbox, as an erasure needs it."""
+
+    def snapshot(self) -> AbstractContextManager[Connection]:
+        """Lend a connection for a long read."""
+
+    def run(self, job: Callable[[Transaction], T]) -> T:
+        """Run a job in a write transaction."""
+
+
+def erase(
+    outbox: Erasable, user_id: str, said: Mapping[str, Any], max_bytes: int
+) -> tuple[int, list[str]]:
+    """Replace all data about a user by markers, and log events that name what was erased.
+
+    In chunks: logging calls wait for one of them at most. Cut off at any point, what was erased is
+    named; a second call does the rest.
+
+    Args:
+        outbox: The outbox.
+        user_id: The user.
+        said: Further fields of the erasure events: the reason.
+        max_bytes: Bound on one event.
+
+    Returns:
+        How many events were erased, and the ids of the events that name them.
+
+    Raises:
+        OutboxError: if the outbox cannot be read or written.
+        ValidationError: if `said` leaves an event no room.
+    """
+    with outbox.snapshot() as connection:
+        found = find(connection, user_id)
+    erased, named_by = 0, []
+    for job in jobs(found, user_id, said, max_bytes):
+        count, event_id = outbox.run(job)
+        erased += count
+        named_by.append(event_id)
+    return erased, named_by
 
 
 def jobs(

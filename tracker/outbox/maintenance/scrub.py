@@ -2,15 +2,24 @@
 
 ``secure_delete`` overwrites what a row held where it stands. But when SQLite moves rows from page
 to page, as it does when a row grows by its delivery time, copies of them stay in the unused parts
-of pages. So the file is written anew once, by VACUUM, and its log is emptied then.
+of pages. So the file is rewritten once, by VACUUM, and its log is emptied then.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sqlalchemy.exc import DBAPIError
+
+from tracker import log
+from tracker.clock import monotonic, sleep
+from tracker.errors import OutboxError
+from tracker.outbox.schema import errors
+
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+
+    from tracker.outbox.store.connections import Connections
 
 FILE = 2
 """`sync_state.scrub_due` when the file itself may hold old bytes; 1 is the log alone, 0 neither."""
@@ -30,15 +39,49 @@ def due(connection: Connection) -> int:
 
 
 def rewrite(connection: Connection) -> bool:
-    """Write the file anew, and cut it off where nobody reads an old state of it."""
+    """Rewrite the file without its free pages, as far as nobody reads an old state of it."""
     connection.exec_driver_sql("VACUUM")
     connection.exec_driver_sql(f"PRAGMA busy_timeout={_BUSY_MS}")
     connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").close()
     return True
 
 
-def scrub(connection: Connection) -> bool:
-    """Write the file anew and empty its log, as far as is due; tell whether all of it is done.
+def leave_no_trace(connections: Connections) -> bool:
+    """Remove what was erased from the files of an outbox; return True if no trace is left.
+
+    Nobody can write meanwhile. Programs that read an old state are waited for, some seconds.
+    """
+    with connections.reading() as connection:
+        if not due(connection):
+            return True
+    try:
+        if _scrub_in_time(connections):
+            return True
+    except (DBAPIError, OSError, OutboxError) as error:
+        log.warning(
+            "traces of erased events stay in the outbox's files; it is tried again: %s",
+            errors.explain(connections.path, error),
+        )
+        return False
+    log.warning(
+        "traces of erased events stay in the log of the outbox %s until no program "
+        "reads an old state of it; it is tried again",
+        connections.path,
+    )
+    return False
+
+
+def _scrub_in_time(connections: Connections) -> bool:
+    end = monotonic() + PATIENCE_SECONDS
+    while not (done := connections.alone(_scrub)):
+        if done is None or monotonic() >= end:
+            return False
+        sleep(RETRY_SECONDS)
+    return True
+
+
+def _scrub(connection: Connection) -> bool:
+    """Rewrite the file and empty its log, as far as is due; return True if all of it is done.
 
     It is not as long as some program reads an old state: the log holds that for it. To be called
     outside of any transaction, while nobody else can write.

@@ -37,7 +37,9 @@ _LOOK_AGAIN_SECONDS = 1.0
 class Bounded(Protocol):
     """What is kept to a size: the outbox."""
 
-    path: Path
+    @property
+    def path(self) -> Path:
+        """Where the file is."""
 
     def run(self, job: Callable[[Transaction], T]) -> T:
         """Run `job` in a write transaction."""

@@ -69,7 +69,7 @@ class Result:
         self.erased += row.event.data == ERASED
 
 
-def begin_anew(
+def rebuild(
     path: Path,
     owner: tuple[str, str] | None,
     fallback: tuple[str, str] | None,

@@ -10,6 +10,7 @@ from tracker.outbox.store import chain_tail
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Iterable
 
     from sqlalchemy import Connection
 
@@ -64,6 +65,10 @@ class Transaction:
         self.flush()
         return self._connection
 
+    def touch(self) -> None:
+        """Have the commit note in the account where the outbox ends."""
+        self.changed = True
+
     def append(self, event: Event) -> int:
         """Give `event` the next place in the outbox and its link of the chain; return its seq."""
         return self._append(event, chain_tail.after(self.head, event, self._chain_key))
@@ -72,6 +77,11 @@ class Transaction:
         """Append `event` unless it is stored, by a call that was cut off after its commit."""
         if not self.holds(event.event_id):
             self.append(event)
+
+    def append_all_missing(self, events: Iterable[Event]) -> None:
+        """Append those of `events` that are not stored."""
+        for event in events:
+            self.append_missing(event)
 
     def holds(self, event_id: str) -> bool:
         """Return True if the event is stored; of those appended here, only if they are flushed."""

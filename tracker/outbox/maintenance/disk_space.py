@@ -1,0 +1,60 @@
+"""`DiskSpace`: what is done about a full disk, until it has room again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tracker.clock import monotonic
+from tracker.errors import OutboxError
+from tracker.outbox.schema.errors import is_disk_full
+
+if TYPE_CHECKING:
+    from tracker.outbox.maintenance.size_limit import SizeBound
+    from tracker.outbox.store.ballast import Ballast
+    from tracker.outbox.store.connections import Connections
+    from tracker.outbox.store.trouble import StorageTrouble
+
+_LOOK_AGAIN_SECONDS = 1.0
+"""How soon a full disk is looked at again."""
+
+
+class DiskSpace:
+    """Removes what is delivered from a full disk, and lays the ballast once there is room.
+
+    Args:
+        connections: The outbox.
+        ballast: Its ballast.
+        trouble: Whether the disk was full.
+        size_limit: Removes delivered events.
+    """
+
+    def __init__(
+        self, connections: Connections, ballast: Ballast, trouble: StorageTrouble,
+        size_limit: SizeBound,
+    ) -> None:  # fmt: skip
+        self._connections = connections
+        self._ballast = ballast
+        self._trouble = trouble
+        self._size_limit = size_limit
+
+    def look(self) -> None:
+        """Make room if the disk was full, and lay the ballast if it is not there.
+
+        Raises:
+            OutboxError: if the outbox cannot be written, but not for want of room.
+        """
+        if self._trouble.disk_full:
+            self._free()
+        if self._ballast.lay():
+            self._trouble.disk_full = False
+        elif self._trouble.disk_full:
+            self._connections.look_at = monotonic() + _LOOK_AGAIN_SECONDS
+
+    def _free(self) -> None:
+        """Remove what is delivered, and cut the log off, as far as there is room for that."""
+        try:
+            self._size_limit.free_delivered()
+            self._connections.empty_log()
+        except OutboxError as error:
+            if not is_disk_full(error):
+                raise

@@ -1,0 +1,213 @@
+"""`Intake`: the way of an event from a logging call into the outbox, or into memory meanwhile."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from tracker import log
+from tracker.errors import OutboxDamagedError, OutboxError
+from tracker.outbox.store import ledger
+from tracker.outbox.store.memory_buffer import MemoryBuffer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tracker.config import APIConfig
+    from tracker.events import Event
+    from tracker.outbox.store.ballast import Ballast
+    from tracker.outbox.store.connections import Connections
+    from tracker.outbox.store.transaction import Transaction
+    from tracker.outbox.store.trouble import StorageTrouble
+
+
+class Repairs(Protocol):
+    """What replaces a damaged outbox."""
+
+    @property
+    def generation(self) -> int:
+        """How many files were opened."""
+
+    def repair(self, error: OutboxDamagedError, generation: int) -> bool:
+        """Replace the damaged file of `generation`; return False if that cannot be done now."""
+
+
+class Intake:
+    """Stores events; what storage does not take waits in memory, or is an error, by `on_error`.
+
+    Owns the memory buffer, whose lock comes before every other one of the outbox.
+
+    Args:
+        config: Settings: `on_error` and the bounds of the buffer are used here.
+        connections: Where events are stored.
+        supervisor: Replaces the outbox if it is damaged.
+        ballast: Once it is spent, new events stay out of its room.
+        trouble: What could not be stored is noted here.
+        check_size: Raises OutboxFullError if there is no room for so many events.
+
+    Attributes:
+        buffer: The events that wait in memory.
+        on_commit: Called after each append that succeeded.
+    """
+
+    def __init__(
+        self, config: APIConfig, connections: Connections, supervisor: Repairs, ballast: Ballast,
+        trouble: StorageTrouble, check_size: Callable[[int], None],
+    ) -> None:  # fmt: skip
+        self._config = config
+        self._connections = connections
+        self._supervisor = supervisor
+        self._ballast = ballast
+        self._trouble = trouble
+        self._check_size = check_size
+        self.on_commit: Callable[[], None] = _nothing
+        self.restart_in_child()
+
+    def restart_in_child(self) -> None:
+        """Start with an empty buffer: what waits in memory at a fork is the parent's to write."""
+        config = self._config
+        self.buffer = MemoryBuffer(config.memory_buffer_events, config.memory_buffer_bytes)
+
+    def append(self, event: Event) -> None:
+        """Store `event`; on return it is durable, unless storage failed and `on_error` degrades.
+
+        Raises:
+            OutboxError: if it could not be stored and `on_error` is ``"raise"``.
+            TrackerClosedError: if the outbox is closed.
+        """
+        generation = self._supervisor.generation
+        try:
+            if self.buffer.in_use:
+                if not self.buffer.should_retry():
+                    self.buffer.hold(event)
+                    return
+                self.drain()
+            self._check_room(1)
+            self._connections.writer.append(event)
+        except OutboxError as error:
+            self._handle_failure([event], error, generation)
+        else:
+            self._note_stored()
+
+    def append_all(self, events: Sequence[Event]) -> None:
+        """Store `events` in one transaction, all or none of them; otherwise as `append`.
+
+        Raises:
+            OutboxError: if they could not be stored and `on_error` is ``"raise"``.
+            TrackerClosedError: if the outbox is closed.
+        """
+        generation = self._supervisor.generation
+        if self.buffer.in_use and not self.buffer.should_retry():
+            self._hold(events)
+            return
+        try:
+            self.drain()
+            self._check_room(len(events))
+            self._connections.writer.append_all(events)
+        except OutboxError as error:
+            self._handle_failure(events, error, generation)
+        else:
+            self._note_stored()
+
+    def drain(self) -> None:
+        """Write what waits in memory, if anything does.
+
+        Raises:
+            OutboxError: if storage still fails; everything waits on.
+        """
+        if self.buffer.in_use:
+            with self.buffer.lock:  # whoever comes meanwhile waits, and so keeps its order
+                if self.buffer.in_use:
+                    self._drain()
+
+    def _drain(self) -> None:
+        events, lost = self.buffer.held()
+
+        def job(transaction: Transaction) -> None:
+            # An earlier drain may have been interrupted just after its commit.
+            transaction.append_all_missing(events)
+            ledger.discard(transaction.connection, ledger.BY_BUFFER, lost)
+
+        try:
+            self._check_room(len(events))
+            self._connections.writer.run(job)
+        except OutboxError as error:
+            self.note_trouble(error)
+            self.buffer.note_failure(error)
+            raise
+        self._trouble.said = None
+        self.buffer.written(events, lost)
+
+    def drain_at_last(self) -> bool:
+        """Write what waits in memory before a close; log it and return False if that fails."""
+        generation = self._supervisor.generation
+        try:
+            try:
+                self.drain()
+            except OutboxDamagedError as error:  # or another process put a new file at the path
+                if not self._supervisor.repair(error, generation):
+                    raise
+                self.drain()
+        except OutboxError as error:
+            log.error(
+                "%d events that waited in memory are lost, for the outbox cannot be written: %s",
+                len(self.buffer) + self.buffer.lost,
+                error,
+            )
+            return False
+        return True
+
+    def _check_room(self, events: int) -> None:
+        """Keep new events out of the room that uploading and pruning need, on disk and in the file.
+
+        Raises:
+            OutboxError: as long as there is no room.
+        """
+        if self._ballast.spent:
+            path = self._connections.path
+            raise OutboxError(f"the disk is full; the outbox {path} waits for room")
+        self._check_size(events)
+
+    def _handle_failure(self, events: Sequence[Event], error: OutboxError, generation: int) -> None:
+        """Retry in a file that takes the place of a damaged one, or do what `on_error` says."""
+        self.note_trouble(error)
+        if isinstance(error, OutboxDamagedError) and self._retry(events, error, generation):
+            return
+        if self._config.on_error == "raise":
+            raise error
+        self.buffer.note_failure(error)
+        self._hold(events)
+
+    def _retry(self, events: Sequence[Event], error: OutboxDamagedError, generation: int) -> bool:
+        try:
+            if not self._supervisor.repair(error, generation):
+                return False
+            self._connections.writer.run(lambda transaction: transaction.append_all_missing(events))
+        except OutboxError as again:
+            self.note_trouble(again)
+            return False
+        self._trouble.said = None
+        self.on_commit()
+        return True
+
+    def _hold(self, events: Sequence[Event]) -> None:
+        for event in events:
+            self.buffer.hold(event)
+
+    def _note_stored(self) -> None:
+        if self._trouble.said is not None:
+            self.note_success()
+        self.on_commit()
+
+    def note_trouble(self, error: OutboxError) -> None:
+        """Have the sync thread look at once what is the matter, and `health` tell of it."""
+        self._trouble.note(error)
+        self._connections.look_at = 0.0
+
+    def note_success(self) -> None:
+        """Have `health` tell of no trouble, unless events still wait for its end."""
+        if not (self.buffer.in_use or self._ballast.spent):
+            self._trouble.said = None
+
+
+def _nothing() -> None:
+    """Stand in for `on_commit` until a worker listens."""
