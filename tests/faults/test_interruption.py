@@ -14,7 +14,7 @@ import pytest
 
 from tests.faults import interrupted
 from tests.support.conversations import ROOT
-from tests.support.raising import Struck, calling_at, raising_at
+from tests.support.raising import Struck, calling_at, in_a_thread, raising_at
 from tests.support.slow_disk import CANNOT, slow_disk
 from tracker.events import make_event
 from tracker.outbox.integrity import verify
@@ -147,6 +147,7 @@ cut_off = pytest.mark.filterwarnings(
 
 @cut_off
 @pytest.mark.parametrize("call", CALLS)
+@in_a_thread
 def test_a_call_struck_at_any_two_lines_fails_alone(
     struggle: Struggle, config: Callable[..., APIConfig], call: str, full: bool
 ) -> None:
@@ -175,6 +176,7 @@ def test_a_call_struck_at_any_two_lines_fails_alone(
 @cut_off
 @pytest.mark.parametrize("inner", CALLS)
 @pytest.mark.parametrize("call", CALLS)
+@in_a_thread
 def test_a_call_inside_another_at_any_line_is_stored_when_it_returns(
     struggle: Struggle, call: str, inner: str, full: bool
 ) -> None:

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import CodeType, FrameType
 
+P = ParamSpec("P")
+
 
 class Struck(BaseException):
     """Stands for whatever interrupts a call: Ctrl-C, a time limit, a killed greenlet."""
+
+
+def in_a_thread(test: Callable[P, None]) -> Callable[P, None]:
+    """Run a test that uses `raising_at` in a thread of its own.
+
+    CPython goes on taking an exception for the one that is being handled if another strikes at the
+    line of its `except`. In the main thread that would be the context of every exception that later
+    tests raise, and whatever looks for an error's first cause would find it.
+    """
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(test, *args, **kwargs).result()
+
+    return run
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.list_backend import Disk, ListBackend
-from tests.support.raising import Struck, calling_at, raising_at
+from tests.support.raising import Struck, calling_at, in_a_thread, raising_at
 from tracker.errors import OutboxError, TrackerClosedError
 from tracker.events import make_event
 from tracker.outbox.store.group_commit import GroupCommit
@@ -73,6 +73,7 @@ def length(call: str) -> int:
 
 
 @pytest.mark.parametrize("call", CALLS)
+@in_a_thread
 def test_a_call_struck_at_any_line_fails_alone(call: str) -> None:
     """It raises what struck it, or returns and is stored; the next calls work."""
     for line in range(1, length(call) + 1):
@@ -83,6 +84,7 @@ def test_a_call_struck_at_any_line_fails_alone(call: str) -> None:
 
 
 @pytest.mark.parametrize("call", CALLS)
+@in_a_thread
 def test_a_call_struck_twice_at_any_lines_fails_alone(call: str) -> None:
     """The second strike comes at every line of what the first one set off."""
     for first in range(1, length(call) + 1):
@@ -96,6 +98,7 @@ def test_a_call_struck_twice_at_any_lines_fails_alone(call: str) -> None:
 
 
 @pytest.mark.parametrize("call", CALLS)
+@in_a_thread
 def test_a_call_struck_at_every_line_from_one_on_fails_alone(call: str) -> None:
     """A time limit that strikes again and again lets no cleanup run at all."""
     for first in range(1, length(call) + 1):
@@ -107,6 +110,7 @@ def test_a_call_struck_at_every_line_from_one_on_fails_alone(call: str) -> None:
 
 @pytest.mark.parametrize("second_call", CALLS)
 @pytest.mark.parametrize("call", CALLS)
+@in_a_thread
 def test_a_call_inside_another_at_any_line_is_stored_when_it_returns(
     call: str, second_call: str
 ) -> None:
