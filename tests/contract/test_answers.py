@@ -68,6 +68,14 @@ def fill(config: APIConfig, contents: Sequence[str]) -> list[str]:
 
 
 @contextlib.contextmanager
+def uploading(config: APIConfig) -> Iterator[AgentPerformanceTracker]:
+    """A tracker that begins to upload; by itself it would let its process fork for a while."""
+    with AgentPerformanceTracker(config) as tracker:
+        tracker.flush(0)
+        yield tracker
+
+
+@contextlib.contextmanager
 def look(config: APIConfig) -> Iterator[Connection]:
     """Read the outbox beside whoever has it open; closing a plain file would drop its locks."""
     with make_engine(config.outbox_path, "full", writer=False).connect() as connection:
@@ -229,7 +237,7 @@ def test_anything_else_keeps_everything_and_is_tried_again(
     settings = config(base_url=scripted_server.url)
     ids = fill(settings, numbered(3))
     scripted_server.script(otherwise=reply)
-    with AgentPerformanceTracker(settings) as tracker:
+    with uploading(settings) as tracker:
         scripted_server.wait_for(3)
         wait_until(lambda: state_of(settings).paused_because is not None, "a cause in the state")
         held = account_of(settings)
@@ -257,7 +265,7 @@ def test_redirects_are_never_followed(
     fill(settings, ["a"])
     with ScriptedServer() as elsewhere:
         scripted_server.script(otherwise=redirect(status, elsewhere.url + "/v1/events"))
-        with AgentPerformanceTracker(settings) as tracker:
+        with uploading(settings) as tracker:
             scripted_server.wait_for(3)
             tracker.flush(0.1)
             assert elsewhere.connections_made == 0
@@ -342,7 +350,7 @@ def test_a_refused_key_is_retried_slowly_and_shown(
     settings = config(base_url=scripted_server.url, backoff_base=0.001, backoff_cap=0.4)
     fill(settings, numbered(3))
     scripted_server.script(otherwise=only_key("new", status))
-    with AgentPerformanceTracker(settings) as tracker:
+    with uploading(settings) as tracker:
         scripted_server.wait_for(3)
         state = state_of(settings)
         assert account_of(settings) == Account(accepted=3, pending=3)
@@ -361,7 +369,7 @@ def test_a_new_key_in_the_same_process_delivers_everything(
     settings = config(base_url=scripted_server.url, backoff_cap=60)
     ids = fill(settings, numbered(3))
     scripted_server.script(otherwise=only_key("new", headers=headers))
-    with AgentPerformanceTracker(settings) as old:
+    with uploading(settings) as old:
         scripted_server.wait_for(1)
         wait_until(lambda: state_of(settings).paused_because is not None, "the refusal is noted")
         with AgentPerformanceTracker(dataclasses.replace(settings, api_key="new")) as renewed:
@@ -381,6 +389,7 @@ def test_a_new_key_after_a_restart_delivers_everything(
     with AgentPerformanceTracker(settings) as tracker:
         session = tracker.start_conversation("agent")
         tracker.log_user_message(session, "kept")
+        tracker.flush(0)
         scripted_server.wait_for(1)
     with AgentPerformanceTracker(config(base_url=scripted_server.url, api_key="new")) as tracker:
         assert tracker.flush(10).pending == 0
@@ -452,7 +461,7 @@ def test_retry_after_counts_for_at_most_an_hour(
     settings = config(base_url=scripted_server.url)
     fill(settings, ["a"])
     scripted_server.script(otherwise=answer(503, headers=headers))
-    with AgentPerformanceTracker(settings) as tracker:
+    with uploading(settings) as tracker:
         wait_until(lambda: state_of(settings).last_error_ms is not None, "the failure is noted")
         state = state_of(settings)
         before = len(scripted_server.requests)
@@ -471,7 +480,7 @@ def test_a_date_without_the_servers_own_clock_is_held_against_ours(
     settings = config(base_url=scripted_server.url)
     fill(settings, ["a"])
     scripted_server.script(otherwise=answer(503, headers=date_in(100)))
-    with AgentPerformanceTracker(settings) as tracker:
+    with uploading(settings) as tracker:
         wait_until(lambda: state_of(settings).next_attempt_ms is not None, "the failure is noted")
         state = state_of(settings)
         tracker.close(0)
@@ -486,7 +495,7 @@ def test_a_flush_cuts_short_a_pause_that_the_client_chose(
     fill(settings, ["a"])
     # The pause is drawn from 0 to 60 s; a refused key waits for at least 30.
     scripted_server.script(answer(403))
-    with AgentPerformanceTracker(settings) as tracker:
+    with uploading(settings) as tracker:
         wait_until(lambda: state_of(settings).next_attempt_ms is not None, "the failure is noted")
         assert tracker.flush(5).pending == 0
 
@@ -551,6 +560,7 @@ def expect_failure(settings: APIConfig, words: str) -> None:
     """Log while nothing can be delivered; see that it is kept, retried and explained."""
     with AgentPerformanceTracker(settings) as tracker:
         tracker.start_conversation("agent")
+        tracker.flush(0)
         wait_until(lambda: state_of(settings).paused_because is not None, "a cause in the state")
         assert words.lower() in str(state_of(settings).paused_because).lower()
         tracker.close(0)
@@ -880,7 +890,7 @@ def test_a_truncated_key_does_not_slip_through(
     settings = config(base_url=scripted_server.url, api_key=KEY)
     scripted_server.script(otherwise=error(500, "x", "." * 290 + KEY))
     fill(settings, ["a"])
-    with AgentPerformanceTracker(settings) as tracker:
+    with uploading(settings) as tracker:
         wait_until(lambda: state_of(settings).last_error is not None, "the failure is noted")
         tracker.close(0)
     assert KEY[:10] not in str(state_of(settings).last_error)
