@@ -45,6 +45,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="run the fault suite in full")
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Run the fast tests in half as many more workers as there are cores: most wait now and then.
+
+    Not the others, many of which measure time or load the machine by themselves.
+    """
+    if config.option.markexpr != "not slow and not faults":
+        return None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return (cores or 1) * 3 // 2
+
+
 class MakeConfig(Protocol):
     """Type of the `config` fixture."""
 
