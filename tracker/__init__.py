@@ -128,7 +128,7 @@ _LATER = {
     "ResponseTime": "tracker.queries.metrics",
     "UnclosedSession": "tracker.queries.sessions",
 }
-"""Where the names are that are imported on first use: what is awaited and what is read."""
+"""Modules of the names that are imported on first use: async trackers and results of reads."""
 
 
 def __getattr__(name: str) -> object:

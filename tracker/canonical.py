@@ -1,4 +1,4 @@
-"""Canonical JSON as PROTOCOL version 1 defines it: the bytes that digests are made over."""
+"""Canonical JSON as defined by version 1 of the protocol: the bytes that digests are made of."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tracker.forks import Stage, in_child
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-# Cycles cannot reach this encoder: ``validation.check_json`` bounds the depth first.
+# Cycles cannot reach this encoder: ``validation.check_json`` limits the depth first.
 _encoder = json.JSONEncoder(
     ensure_ascii=False,
     allow_nan=False,
@@ -26,9 +26,9 @@ _quoted: Callable[[str], str] = _json.encode_basestring
 
 
 def _make_encode() -> Callable[[Any, int], Iterable[str]]:
-    """Return what encodes a value: the encoder's C part made once, not for each value (x 0.7)."""
+    """Return the encoder's C part, made once and not for each value; that saves 30 %."""
     make = getattr(_json, "c_make_encoder", None)
-    if make is None:  # another Python than CPython
+    if make is None:  # not CPython
         return lambda value, _: (_encoder.encode(value),)
     parts: Callable[[Any, int], Iterable[str]] = make(
         None, _encoder.default, _quoted, None, ":", ",", True, False, False
@@ -43,7 +43,7 @@ try:
 except ImportError:
     try:
         from _sha256 import sha256 as _own_sha256  # type: ignore[import-not-found]  # before
-    except ImportError:  # a Python without its own
+    except ImportError:  # a Python without an implementation of its own
         _own_sha256 = hashlib.sha256
 
 
@@ -61,10 +61,10 @@ def _hmac_sha256(key: bytes, message: bytes) -> bytes:
 
 
 def _hash_without_locks() -> None:
-    """Use Python's own SHA-256 from now on, in a forked child; a call takes 1.06 times the time.
+    """Use Python's own SHA-256 from now on, in a forked child; a call then takes 6 % longer.
 
-    OpenSSL's takes locks. Another thread of the parent may have held one at the fork, at a TLS
-    handshake for one, and in the child nobody frees it: the next call would hang.
+    OpenSSL's takes locks. Another thread of the parent may have held one at the fork, for instance
+    in a TLS handshake, and nothing in the child releases it: the next call would hang.
     """
     global _sha256
     _sha256 = _own_sha256
@@ -73,14 +73,14 @@ def _hash_without_locks() -> None:
 in_child(Stage.HASHES, _hash_without_locks)
 
 GENESIS = "0" * 64
-"""The chain value that stands before an outbox's first event."""
+"""The chain value before the first event of an outbox."""
 
 
 def encode(value: Any) -> str:
     """Return `value` as canonical JSON text.
 
-    Keys sorted by code point, no white space, no escapes beyond those JSON requires, floats in
-    their shortest round-trip form.
+    Keys are sorted by code point; there is no white space and no escape that JSON does not
+    require; floats have their shortest round-trip form.
 
     Raises:
         ValueError: for NaN, Infinity or an integer too long for Python to print.
@@ -93,12 +93,12 @@ def encode(value: Any) -> str:
 def decode(text: str | bytes) -> Any:
     """Return the value of JSON text, canonical or not.
 
-    Whatever it holds can be written as JSON again: a number beyond a float's range, which `json`
-    would turn into infinity, is refused like everything that is no JSON.
+    The value can be written as JSON again: a number beyond the range of a float, which `json`
+    would turn into infinity, is refused like any text that is not JSON.
 
     Raises:
-        ValueError: if it is no such text; also for text of another type, nesting that is too deep,
-            and integers of thousands of digits.
+        ValueError: if it is not JSON, not text, nested too deeply, or has integers of thousands of
+            digits.
     """
     try:
         return json.loads(text, parse_constant=_refuse, parse_float=_finite)
@@ -107,7 +107,7 @@ def decode(text: str | bytes) -> Any:
 
 
 def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _finite(digits: str) -> float:
@@ -128,7 +128,7 @@ def envelope(
 ) -> str:
     """Return an event's canonical JSON without ``seq``, ``digest`` and ``chain``.
 
-    `data` is canonical JSON text already; it is joined in, not decoded and encoded again.
+    `data` must be canonical JSON text; it is inserted as it is, not decoded and encoded again.
     """
     agent = "null" if agent_id is None else _quoted(agent_id)
     session = "null" if session_id is None else _quoted(session_id)
@@ -146,7 +146,7 @@ def digest(envelope: str) -> str:
 
 
 def matches(digest: object, *columns: Any) -> bool:
-    """Tell whether `envelope` of these columns has that digest; a damaged row may hold any type."""
+    """Return True if the envelope of these columns has that digest; they may be of any type."""
     try:
         return _sha256(envelope(*columns).encode()).hexdigest() == digest
     except (TypeError, ValueError):
@@ -156,7 +156,7 @@ def matches(digest: object, *columns: Any) -> bool:
 def chain(previous: str, digest: str, key: bytes | None = None) -> str:
     """Return the chain value after `digest`: SHA-256 over ``previous ‖ digest`` as ASCII hex.
 
-    With a `key`, HMAC-SHA256 under it: nobody without the key can make, or check, such a value.
+    With a `key`, HMAC-SHA256: nobody without the key can compute or check such a value.
     """
     link = (previous + digest).encode("ascii")
     return _sha256(link).hexdigest() if key is None else _hmac_sha256(key, link).hex()
@@ -165,21 +165,22 @@ def chain(previous: str, digest: str, key: bytes | None = None) -> str:
 def unproven_chain(previous: str, digest: str, key: bytes) -> str:
     """Return the chain value after an event that came out of a damaged outbox unproven.
 
-    It says so: the key vouches for where the event stands now, not for what it says.
+    Such a value differs from that of a proven event: the key proves the event's position, not its
+    content.
     """
     link = (previous + digest + "unproven").encode("ascii")
     return hmac.digest(key, link, "sha256").hex()
 
 
 def key_bytes(key: str | bytes | None) -> bytes | None:
-    """Return a chain key as the bytes that it is used as: a text's are UTF-8."""
+    """Return a chain key as bytes; text is encoded as UTF-8."""
     return key.encode() if isinstance(key, str) else key
 
 
 def key_check(key: bytes | None) -> int:
-    """Return a number of 30 bits, not 0, that tells a chain key from others; 0 for none.
+    """Return a number of 30 bits, not 0, that distinguishes a chain key from others; 0 for None.
 
-    It gives nothing away that the chain itself does not: a guess at the key can be tried on either.
+    It reveals no more than the chain itself does: a guess at the key can be tried on either.
     """
     if key is None:
         return 0

@@ -1,4 +1,4 @@
-"""Wires outbox, sync worker and trackers: one `Client` per outbox path in a process."""
+"""`Client`: connects an outbox, its sync worker and its trackers; one per outbox and process."""
 
 from __future__ import annotations
 
@@ -32,43 +32,43 @@ T = TypeVar("T")
 
 
 class Recorder(Protocol):
-    """What a tracker needs: a way to the outbox, and nothing else of it."""
+    """What a tracker needs of a client."""
 
     @property
     def config(self) -> APIConfig:
-        """The settings in force."""
+        """The settings in use."""
 
     @property
     def sessions(self) -> Sessions:
-        """What is known of the conversations."""
+        """The conversations known to this process."""
 
     def record(self, event: Event) -> None:
-        """Store an event; on return it is durable."""
+        """Store an event durably."""
 
     def record_all(self, events: Sequence[Event]) -> None:
-        """Store events in one transaction, all or none; on return they are durable."""
+        """Store events durably in one transaction, all or none."""
 
     def read(self, query: Callable[[Connection], T]) -> T:
-        """Run a query of `tracker.queries` on what is stored here."""
+        """Run a query of `tracker.queries` on the stored events."""
 
     def erase(self, user_id: str, said: Mapping[str, Any]) -> ErasureResult:
-        """Erase what is stored about a user."""
+        """Erase the data stored about a user."""
 
     def flush(self, timeout: float | None) -> FlushResult:
-        """Wait for what is pending."""
+        """Wait until pending events are delivered."""
 
     def health(self) -> Health:
-        """Tell how everything stands."""
+        """Return the state of storage and uploading."""
 
     def release(self, holder: object, timeout: float) -> FlushResult:
-        """End a tracker's share; the last one's end closes the recorder."""
+        """Release a tracker's share; releasing the last one closes the recorder."""
 
 
 class Client:
-    """What all trackers on one outbox path share in this process.
+    """Shared by all trackers on one outbox in this process.
 
-    Owns the outbox and the worker. `_registry` holds the clients, one per path, and
-    `_registry_lock` guards it and every client's holders: the trackers that share it.
+    Owns the outbox and the worker. `_registry` maps paths to clients; `_registry_lock` guards it
+    and the holders of every client, which are the trackers that share it.
     """
 
     def __init__(self, config: APIConfig, destination: Callable[[], Destination] | None) -> None:
@@ -84,7 +84,7 @@ class Client:
         self.worker.start()
 
     def _settled_so_far(self) -> tuple[int, int] | None:
-        """Return how many events are delivered and dead; None if that cannot be read now."""
+        """Return how many events are delivered and dead; None if that cannot be read."""
         try:
             with self.outbox.reading() as connection:
                 book = ledger.read(connection)
@@ -100,14 +100,14 @@ class Client:
     def join(self, config: APIConfig) -> None:
         """Let another tracker share this client.
 
-        A new API key replaces the old one, for a key may be rotated while events are pending.
+        A new API key replaces the old one, since a key may be rotated while events are pending.
 
         Raises:
             ConfigurationError: if another setting differs.
         """
         for item in dataclasses.fields(config):
             mine, others = getattr(self.config, item.name), getattr(config, item.name)
-            # Another path of the same file is no contradiction: see `_find`.
+            # Another path of the same file is allowed: see `_find`.
             if mine != others and item.name not in ("api_key", "outbox_path"):
                 shown = f"={mine!r}; this one says {others!r}" if item.repr else " set otherwise"
                 raise ConfigurationError(
@@ -121,9 +121,9 @@ class Client:
                 self.worker.use(self._http)
 
     def record(self, event: Event) -> None:
-        """Store an event that was made in this call, by `new_id`; see `Outbox.append`.
+        """Store an event whose id was made in this call by `new_id`; see `Outbox.append`.
 
-        So it was seen already that this process is no forked child.
+        `new_id` has already checked whether this process is a forked child.
         """
         self.outbox.append(event)
 
@@ -133,12 +133,12 @@ class Client:
         try:
             self.outbox.append_all(events)
         except OutboxError:
-            # Their calls went on as if they were stored already: what is stored says what is true.
+            # The calls have noted the conversations as if their events were stored: look again.
             self.sessions.forget({event.session_id for event in events})
             raise
 
     def read(self, query: Callable[[Connection], T]) -> T:
-        """Run a query on the outbox, on a connection of its own: it may take its time.
+        """Run a query on a separate connection to the outbox, so that it may be slow.
 
         Raises:
             OutboxError: if the outbox cannot be read.
@@ -153,12 +153,12 @@ class Client:
             return query(connection)
 
     def erase(self, user_id: str, said: Mapping[str, Any]) -> ErasureResult:
-        """Erase what is stored about a user; see `Outbox.erase`."""
+        """Erase the data stored about a user; see `Outbox.erase`."""
         forks.check()
         return self.outbox.erase(user_id, said)
 
     def flush(self, timeout: float | None) -> FlushResult:
-        """Wait until what is pending now is settled; see `Flush`."""
+        """Wait until the events that are pending now are settled; see `Flush`."""
         forks.check()
         try:
             flush = Flush(self.outbox, self.worker)
@@ -169,7 +169,7 @@ class Client:
         return self._since_the_last(flush, flush.wait(timeout))
 
     def _since_the_last(self, flush: Flush, result: FlushResult) -> FlushResult:
-        """Add to a result what was settled before the call and told by no result yet."""
+        """Add the events that were settled before the call and are in no earlier result."""
         before = flush.settled_before
         told = before if self._told is None else self._told
         self._told = (before[0] + result.delivered, before[1] + result.dead)
@@ -180,12 +180,12 @@ class Client:
         )
 
     def health(self) -> Health:
-        """Return how outbox and uploading stand; see `BaseTracker.health`."""
+        """Return the state of storage and uploading; see `BaseTracker.health`."""
         forks.check()
         return self.outbox.health()
 
     def release(self, holder: object, timeout: float) -> FlushResult:
-        """End one tracker's share. The last one uploads for `timeout` seconds and closes."""
+        """Release a tracker's share. The last one uploads for `timeout` seconds and closes."""
         forks.check()
         with _registry_lock:
             if holder not in self.holders:
@@ -197,16 +197,16 @@ class Client:
         return self.shut(timeout) if last else FlushResult()
 
     def shut(self, timeout: float) -> FlushResult:
-        """Upload for at most `timeout` seconds, without waiting for a server that is not there.
+        """Upload for at most `timeout` seconds, or until an attempt fails, and close.
 
-        Storage trouble is logged, not raised: closing must always be possible.
+        Storage errors are logged and not raised: closing must always be possible.
         """
         return self._stop(timeout, then=self._end)
 
     def leave(self) -> None:
-        """Do the same for `exit_timeout` seconds as the interpreter exits, but close nothing.
+        """Upload for `exit_timeout` seconds as the interpreter exits, without closing anything.
 
-        Daemon threads and other exit handlers may log until the process is gone: what they log is
+        Daemon threads and other exit handlers may log until the process ends: their events are
         stored, and uploaded after the next start.
         """
         self._stop(self.config.exit_timeout, then=self.outbox.rest)
@@ -216,19 +216,19 @@ class Client:
             flush = Flush(self.outbox, self.worker)
             return self._since_the_last(flush, flush.wait(timeout, patient=False))
         except OutboxError as error:
-            log.error("while closing: %s", error)
+            log.error("an error occurred while closing: %s", error)
             return FlushResult()
         finally:
             self.worker.stop(then=then)
 
     def _end(self) -> None:
-        """Close the outbox; called when the sync thread, the last to use it, has ended."""
+        """Close the outbox. Called when the sync thread, which uses it last, has ended."""
         self.outbox.close()
         _living.discard(self)
 
 
 class DisabledClient:
-    """Stands in for `Client` when the configuration says ``disabled``: does nothing."""
+    """Does nothing, in place of a `Client`, when the configuration says ``disabled``."""
 
     def __init__(self, config: APIConfig) -> None:
         self.config = config
@@ -241,12 +241,12 @@ class DisabledClient:
         """Drop the events."""
 
     def read(self, query: Callable[[Connection], T]) -> T:
-        """Run a query on an outbox without a row."""
+        """Run a query on an empty outbox."""
         with empty_outbox(self.config.client_id, self.config.base_url) as connection:
             return query(connection)
 
     def erase(self, user_id: str, said: Mapping[str, Any]) -> ErasureResult:
-        """Erase nothing, for nothing is stored."""
+        """Erase nothing, since nothing is stored."""
         return ErasureResult(subject_of(user_id))
 
     def flush(self, timeout: float | None) -> FlushResult:
@@ -254,7 +254,7 @@ class DisabledClient:
         return FlushResult()
 
     def health(self) -> Health:
-        """Say that it is disabled."""
+        """Return that it is disabled."""
         return Health(enabled=False)
 
     def release(self, holder: object, timeout: float) -> FlushResult:
@@ -265,22 +265,23 @@ class DisabledClient:
 _registry: dict[Path, Client] = {}
 _registry_lock = threading.RLock()
 _living: set[Client] = set()
-"""Clients whose outbox is open: those of the registry, and those whose last request holds them."""
+"""Clients whose outbox is open: those in the registry and those that a last request keeps open."""
 
 
 def connect(
     config: APIConfig, holder: object, destination: Callable[[], Destination] | None = None
 ) -> Client | DisabledClient:
-    """Return this process's client for the configuration's outbox, made on first use.
+    """Return this process's client for the configured outbox; it is made on first use.
 
     Args:
         config: Settings.
-        holder: Who shares the client from now on, until `Client.release` or its own end.
-        destination: Makes what takes the uploads; by default HTTP to the configured base URL.
+        holder: The tracker that shares the client from now on, until `Client.release` or until it
+            is collected.
+        destination: Makes the destination of uploads; by default HTTP to the configured base URL.
 
     Raises:
         OutboxError: if the outbox cannot be opened.
-        ConfigurationError: if the configuration contradicts another tracker's on this outbox.
+        ConfigurationError: if the configuration conflicts with another tracker's on this outbox.
     """
     if config.disabled:
         return DisabledClient(config)
@@ -296,7 +297,7 @@ def connect(
 
 
 def _find(path: Path) -> Client | None:
-    """Return the client of the outbox at `path`, by whatever path that was opened first."""
+    """Return the client of the outbox at `path`, even if it was opened by another path."""
     if path in _registry:
         return _registry[path]
     file = file_identity(path)
@@ -306,15 +307,15 @@ def _find(path: Path) -> Client | None:
 
 
 def _leave_all() -> None:
-    """Spend at most each client's `exit_timeout` on uploading; everything is on disk already."""
+    """Upload for at most `exit_timeout` seconds per client; all events are on disk already."""
     with _registry_lock:
         clients = list(_registry.values())
         _registry.clear()
     for client in clients:
         try:
             client.leave()
-        except Exception:  # noqa: BLE001 - the other outboxes' turn must come
-            log.error("an outbox could not be closed at exit; what it holds is safe", exc_info=True)
+        except Exception:  # noqa: BLE001 - the other outboxes must be closed too
+            log.error("an outbox could not be closed at exit; its events are safe", exc_info=True)
 
 
 atexit.register(_leave_all)
@@ -323,8 +324,8 @@ atexit.register(_leave_all)
 # --- fork ---------------------------------------------------------------------------------------
 #
 # SQLite connections, threads, held locks and half-imported modules must not cross a fork. So every
-# client comes to rest before it; in the parent it goes on, and in the child it begins afresh. Where
-# a fork calls no hooks, the child does what it can at its first call: see `tracker.forks`.
+# client is paused before it, continues in the parent and starts again in the child. Where a fork
+# calls no hooks, the child does what it can in its first call: see `tracker.forks`.
 
 _resting: list[Client] = []
 _paused: list[Client] = []
@@ -337,13 +338,13 @@ def _before_fork() -> None:
         try:
             _resting.append(client)
             client.worker.rest_before_fork()
-            if frame is None:  # a fork by C, from a thread that runs no Python
+            if frame is None:  # a fork in C, from a thread that runs no Python
                 client.outbox.close_connections()
                 continue
             if client.outbox.pause(frame):
                 _paused.append(client)
-        except BaseException:  # noqa: BLE001 - raised, it would be printed and the fork go on
-            log.error("an outbox could not be brought to rest before a fork", exc_info=True)
+        except BaseException:  # noqa: BLE001 - if raised, it would be printed and the fork would go on
+            log.error("an outbox could not be paused before a fork", exc_info=True)
 
     log.lock.acquire()
 
@@ -371,7 +372,7 @@ def _after_fork_in_child() -> None:
         client.outbox.restart_in_child()
         client.worker.restart_in_child()
         client.sessions.restart_in_child()
-    _living.intersection_update(_registry.values())  # the others are the parent's to end
+    _living.intersection_update(_registry.values())  # the parent closes the others
 
 
 forks.around(_before_fork, _after_fork_in_parent)

@@ -1,11 +1,11 @@
-"""The clock and the sleep that waits go by: real time, whatever a test has done to `time`.
+"""The clock and the sleep for waiting: real time, even if a test has replaced those of `time`.
 
-Tests of the host freeze clocks: freezegun, for one, puts its own function in the place of
-`time.monotonic` in every module that has it, and a wait until that clock has advanced would never
-end. Under such a clock, what was put off until later would also stay so for years after the test.
-The system's clock is read by another function here, which no such library replaces.
+Tests of the application may freeze clocks: freezegun, for example, replaces `time.monotonic` in
+every module that has imported it. A wait on such a clock would never end, and work scheduled by it
+would not be done for years. So the system clock is read by a function that no such library
+replaces.
 
-The wall clock is another matter: an event has the time that the host sees.
+The wall clock is different: an event gets the time that the application sees.
 """
 
 from __future__ import annotations
@@ -16,5 +16,5 @@ from time import CLOCK_MONOTONIC, clock_gettime, sleep
 __all__ = ["monotonic", "sleep"]
 
 monotonic = partial(clock_gettime, CLOCK_MONOTONIC)
-"""Returns seconds on a clock that is never set; only differences mean anything. No function of
-Python's own: each logging call asks three times."""
+"""Returns seconds of a clock that is never set; only differences are meaningful. Not a Python
+function, for speed: each logging call reads it three times."""

@@ -1,4 +1,4 @@
-"""`APIConfig`: every setting, checked once. The only reader of environment variables."""
+"""`APIConfig`: all settings, checked once. Only this module reads environment variables."""
 
 from __future__ import annotations
 
@@ -24,121 +24,127 @@ DEFAULT_BASE_URL = "http://127.0.0.1:8080"
 PROTOCOL_BATCH_EVENTS = 500
 PROTOCOL_BATCH_BYTES = 4 * 1024 * 1024
 _ENVELOPE_ROOM = 4096
-"""Bytes of a request body kept for what stands around the events."""
+"""Bytes of a request body reserved for everything but the events."""
 _LONG_RETENTION = {"compliance.*": 3_650.0}
 _MOST_DAYS = 36_500.0
 _TYPE_OR_PREFIX = re.compile(r"[\w-]+(\.[\w-]+)*(\.\*)?")
 
 _LONGEST_NAME = 255 - 40
-"""Bytes of the outbox's name: file systems take 255, and the longest name beside it has 40 more."""
+"""Longest file name of an outbox in bytes: file systems allow 255, and files beside it add 40."""
 _LONGEST_PATH = 512 - 40
-"""Bytes of its whole path: SQLite takes 512 (``MAX_PATHNAME`` in its os_unix.c)."""
+"""Longest path of an outbox in bytes: SQLite allows 512 (``MAX_PATHNAME`` in its os_unix.c)."""
 
 _CHAIN_KEY_BYTES = 16
-"""Fewer could be guessed: HMAC's security is that of its key."""
+"""Shortest chain key: a shorter one could be guessed, and HMAC is only as secure as its key."""
 
 _FALSE = ("", "0", "false", "no", "off")
 _TRUE = ("1", "true", "yes", "on")
 _Read = TypeVar("_Read")
 _UNSET: Any = None
-"""Default of the fields that an environment variable may fill in when a config is made."""
+"""Default of the fields that are read from an environment variable when they are not given."""
 
 
 class _AnyPath(Protocol[_Read]):
-    """For type checkers: a field that takes a path of any kind and is read as a `Path`."""
+    """For type checkers: a field that accepts any kind of path and is read as a `Path`."""
 
     def __get__(self, instance: object, owner: type) -> _Read:
-        """Return what was made of it."""
+        """Return the converted value."""
 
     def __set__(self, instance: object, value: str | os.PathLike[str] | _Read) -> None:
-        """Take any path."""
+        """Accept any path."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class APIConfig:
-    """Settings of a tracker. An argument beats the environment, which beats the default.
+    """Settings of a tracker. Arguments take precedence over the environment, then come defaults.
 
-    Frozen: make a changed copy with `dataclasses.replace`. Neither `repr` nor any error shows the
-    API key or the chain key.
+    Instances are frozen; `dataclasses.replace` makes a changed copy. Neither `repr` nor any error
+    shows the API key or the chain key.
 
     Raises:
-        ConfigurationError: if a value is missing or impossible; the message says what is allowed.
+        ConfigurationError: if a value is missing or invalid; the message says what is allowed.
 
     Attributes:
-        api_key: Key the collector knows this client by. ``SDK_API_KEY``. Required, unless
-            `disabled`.
+        api_key: The key that authenticates this client to the collector. ``SDK_API_KEY``.
+            Required unless `disabled`.
         client_id: Name of this device or installation, 1 to 256 printable ASCII characters.
             ``SDK_CLIENT_ID``. Default: a UUID made once and kept beside the outbox.
-        base_url: Where the collector listens; a path prefix is kept, a trailing slash dropped.
+        base_url: URL of the collector, with an optional path prefix; a trailing slash is ignored.
             ``SDK_BASE_URL``. Default ``http://127.0.0.1:8080``.
         outbox_path: The SQLite file. ``SDK_OUTBOX_PATH``. Default: one file per base URL and
             client id in the user's data folder.
-        disabled: Calls validate their arguments and do nothing else. ``SDK_DISABLED=1``.
-            Default False.
-        durability: ``"full"`` (default): a returned call survives power loss. ``"process"``: it
-            survives the death of the process only, and is several times faster.
+        disabled: If True, calls validate their arguments and do nothing else.
+            ``SDK_DISABLED=1``. Default False.
+        durability: ``"full"`` (default): the event of a call that has returned survives power
+            loss. ``"process"``: it survives only the death of the process, but calls are several
+            times faster.
         on_error: What a logging call does when the outbox cannot be written. ``"degrade"``
-            (default): the event waits in a bounded memory buffer until it can. ``"raise"``: the
-            call raises `OutboxError`.
-        allow_insecure_http: Accept plain ``http://`` to a host that is not loopback; the API key
-            then travels in clear. ``SDK_ALLOW_INSECURE_HTTP=1``. Default False.
-        max_event_bytes: Bound on one encoded event, 1,024 to 4,190,208 bytes. Default 1 MiB.
-        batch_max_events: Events in one request, 1 to 500. Default 500.
-        batch_max_bytes: Bytes of one request before compression, at least `max_event_bytes` plus
-            4 KiB, at most 4 MiB. Default 4 MiB.
-        flush_interval: Seconds that new events may wait for company before they are sent, 0 to
-            3,600. Default 0.5.
+            (default): the event is kept in a bounded memory buffer until it can be written.
+            ``"raise"``: the call raises `OutboxError`.
+        allow_insecure_http: Allow plain ``http://`` to a host other than loopback; the API key is
+            then sent unencrypted. ``SDK_ALLOW_INSECURE_HTTP=1``. Default False.
+        max_event_bytes: Maximum size of one encoded event, 1,024 to 4,190,208 bytes.
+            Default 1 MiB.
+        batch_max_events: Maximum number of events in a batch, 1 to 500. Default 500.
+        batch_max_bytes: Maximum size of a batch before compression, at least `max_event_bytes`
+            plus 4 KiB, at most 4 MiB. Default 4 MiB.
+        flush_interval: Seconds to wait for more events before sending a batch, 0 to 3,600.
+            Default 0.5.
         connect_timeout: Seconds to wait for a connection. Default 5.
         read_timeout: Seconds to wait for the next bytes of an answer. Default 30.
-        total_timeout: Seconds that one request may take from first to last byte. Default 60.
-        backoff_base: Seconds that the first pause after a failure may last. Default 1.
-        backoff_cap: Seconds that any pause may last (a server's ``Retry-After`` apart).
-            Default 300.
-        requests_per_minute: Bound on requests in any 60 seconds, 1 to 5,000. Default 5,000.
-        retention_days: Days that delivered events stay in the outbox; 0 removes them at the next
-            round of pruning. Default 7.
-        retention: Days that delivered events of some types stay instead, by type:
+        total_timeout: Maximum duration of one request in seconds. Default 60.
+        backoff_base: Maximum length of the first pause after a failure, in seconds. Default 1.
+        backoff_cap: Maximum length of any pause in seconds, except one that the server asks for
+            with ``Retry-After``. Default 300.
+        requests_per_minute: Maximum number of requests in any 60 seconds, 1 to 5,000.
+            Default 5,000.
+        retention_days: Days that delivered events stay in the outbox; 0 removes them the next
+            time it is pruned. Default 7.
+        retention: Days that delivered events of certain types stay instead, by type:
             ``{"message.logged": 30}``, or by a prefix that ends in ``.*``:
-            ``{"security.*": 365}``; the closest one holds. Erasure events stay as long as any
-            event that they name. Default ``{"compliance.*": 3650}``, which is added unless you
-            name ``"compliance.*"`` yourself.
-        max_outbox_bytes: Bytes that the outbox may use, at least 1 MiB; None (default) for no
-            bound. Delivered events are removed early before `outbox_full` applies.
-        outbox_full: ``"refuse"`` (default): a new event over the bound follows `on_error`.
-            ``"discard_oldest"``: the oldest pending events make room, counted as discarded.
-        memory_buffer_events: Events that wait in memory while storage fails, 0 to 1,000,000.
-            Default 10,000.
-        memory_buffer_bytes: About how many bytes those may take, 0 to 16 GiB. Default 64 MiB.
+            ``{"security.*": 365}``; the most specific one applies. Erasure events stay as long as
+            any event that they name. Default ``{"compliance.*": 3650}``, which is added unless
+            ``"compliance.*"`` is given.
+        max_outbox_bytes: Maximum size of the outbox in bytes, at least 1 MiB; None (default) for
+            no limit. Delivered events are removed early before `outbox_full` applies.
+        outbox_full: ``"refuse"`` (default): a new event over the limit is handled as `on_error`
+            says. ``"discard_oldest"``: the oldest pending events are removed and counted as
+            discarded.
+        memory_buffer_events: Maximum number of events kept in memory while storage fails, 0 to
+            1,000,000. Default 10,000.
+        memory_buffer_bytes: Approximate maximum size of these events in bytes, 0 to 16 GiB.
+            Default 64 MiB.
         exit_timeout: Seconds of uploading at interpreter exit, 0 to 60. Default 2.
-        ca_bundle: File of further CA certificates to trust (PEM), besides the usual ones or those
-            that the environment names in ``REQUESTS_CA_BUNDLE``. ``SDK_CA_BUNDLE``. A relative
-            path counts from the working directory at construction.
-        proxies: Proxies by scheme, as requests understands them. Default: the environment's
-            (``HTTPS_PROXY`` …); a loopback `base_url` never goes through the environment's.
+        ca_bundle: PEM file of CA certificates to trust in addition to the usual ones or those
+            named by ``REQUESTS_CA_BUNDLE``. ``SDK_CA_BUNDLE``. A relative path is resolved when
+            the config is made.
+        proxies: Proxies by scheme, as for requests. Default: those of the environment
+            (``HTTPS_PROXY`` …), which are never used for a loopback `base_url`.
         redaction: What is masked in an event's data before it is stored: ``"secrets"`` (default)
-            masks keys, tokens, private keys, passwords in connection strings, and what stands
-            under or behind a name such as ``password`` or ``api_key``; ``"pii"`` also
-            e-mail addresses, phone numbers, payment cards, IBANs, US social security numbers and
-            IP addresses, with the extra ``agent-tracking-sdk[pii]``; ``"off"`` nothing. Session,
-            agent and user ids are never masked.
-        secret_names: Further names that announce a secret, as in ``["pin", "door_code"]``; see
-            `tracker.redaction.names` for those that do by default. What stands under a name that
-            ends in one of them is masked as ``[secret:pin]``. Default: none.
-        not_secret_names: Names that announce none, though they do by default, as in ``["auth"]``.
+            masks keys, tokens, private keys, passwords in connection strings, and the values of
+            names such as ``password`` or ``api_key``; ``"pii"`` also masks e-mail addresses,
+            phone numbers, payment cards, IBANs, US social security numbers and IP addresses, and
+            needs the extra ``agent-tracking-sdk[pii]``; ``"off"`` masks nothing. Session, agent
+            and user ids are never masked.
+        secret_names: Additional names whose values are secret, such as ``["pin", "door_code"]``;
+            see `tracker.redaction.names` for the default ones. The value of a name that ends in
+            one of them is masked as ``[secret:pin]``. Default: none.
+        not_secret_names: Names to remove from the default ones, such as ``["auth"]``.
             Default: none.
-        redactors: Functions of your own, each called with every string of an event's data, keys
-            included, after the built-in masks; it returns what to store. A mask of the form
-            ``[pii:kind:short]`` (or ``medium``, ``long``) is counted by its kind, any other change
-            as ``custom``. Where one fails, ``[redaction failed]`` is stored. See
-            `tracker.redaction.presidio` for one.
-        capture_content: False stores only sizes in the place of what was said: messages, tool
-            arguments and results, errors, comments, and the values of metadata. Default True.
+        redactors: Functions of your own. Each is called with every string of an event's data,
+            keys included, after the built-in masks, and returns the text to store. A mask of the
+            form ``[pii:kind:short]`` (or ``medium``, ``long``) is counted by its kind, any other
+            change as ``custom``. If a function fails, ``[redaction failed]`` is stored.
+            `tracker.redaction.presidio` has an example.
+        capture_content: If False, messages, tool arguments and results, errors, comments and the
+            values of metadata are replaced by their sizes. Default True.
         report_redactions: Log a ``security.reported`` event for each event in which something was
             masked. Default False.
-        chain_key: Secret of 16 bytes or more, as text (its UTF-8 bytes count; white space at its
-            ends does not) or bytes. ``SDK_CHAIN_KEY``. The hash chain is then an HMAC-SHA256 under
-            it, so that nobody without it can rebuild the chain after an edit. Kept nowhere: keep
-            it yourself, and give the same to every process that logs to the outbox. Default: none.
+        chain_key: Secret of at least 16 bytes, given as bytes or as text (encoded as UTF-8,
+            without white space at the ends). ``SDK_CHAIN_KEY``. The hash chain is then an
+            HMAC-SHA256 with this key, so that nobody without it can recompute the chain after a
+            change. The key is stored nowhere: keep it, and pass it to every process that logs to
+            the outbox. Default: none.
     """
 
     api_key: str = field(default=_UNSET, repr=False, metadata={"variable": "SDK_API_KEY"})
@@ -169,7 +175,7 @@ class APIConfig:
     memory_buffer_bytes: int = 64 * 1024 * 1024
     exit_timeout: float = 2.0
     ca_bundle: _AnyPath[Path | None] = field(default=_UNSET, metadata={"variable": "SDK_CA_BUNDLE"})
-    # A proxy's URL may carry a password: no repr.
+    # No repr: the URL of a proxy may contain a password.
     proxies: Mapping[str, str] | None = field(default=None, hash=False, repr=False)
     redaction: Literal["secrets", "pii", "off"] = "secrets"
     secret_names: Sequence[str] = ()
@@ -182,7 +188,7 @@ class APIConfig:
     )
 
     def __post_init__(self) -> None:
-        """Fill in what was not given, then check every value."""
+        """Fill in missing values, then check all of them."""
         for item in dataclasses.fields(self):
             variable = item.metadata.get("variable")
             if variable and getattr(self, item.name) is None:
@@ -246,7 +252,7 @@ class APIConfig:
             self._set(name, _seconds(name, getattr(self, name), low, high))
 
     def _locate(self) -> None:
-        """Settle the outbox's path and the client id, which may be kept beside it."""
+        """Determine the outbox's path and the client id, which may be stored beside it."""
         given = _check_path(self.outbox_path)
         folder = given.parent if given else default_folder()
         if self.client_id is _UNSET:
@@ -254,7 +260,7 @@ class APIConfig:
             self._set("client_id", made)
         _check_client_id(self.client_id)
         path = given or folder / _file_name(self.base_url, self.client_id)
-        # realpath of the folder only: a link planted at the file itself is refused on opening.
+        # realpath of the folder only: a link in place of the file itself is refused on opening.
         path = Path(os.path.realpath(path.parent)) / path.name
         _check_length(path)
         self._set("outbox_path", path)
@@ -309,7 +315,7 @@ def _seconds(name: str, value: object, low: float, high: float) -> float:
 
 
 def _check_api_key(value: object, disabled: bool) -> str:
-    # No message here may contain the key itself, nor any part of it.
+    # No message here may contain the key or any part of it.
     if value is None and disabled:
         return ""
     if value is None or value == "":
@@ -329,10 +335,11 @@ def _check_api_key(value: object, disabled: bool) -> str:
 
 
 def check_chain_key(name: str, value: object) -> bytes | None:
-    """Return a chain key's bytes; None if there is none.
+    """Return a chain key as bytes; None if there is none.
 
     Raises:
-        ConfigurationError: if it is no text or bytes, or too short. The message never shows it.
+        ConfigurationError: if it is neither text nor bytes, or too short. The message never
+            contains the key.
     """
     if value is None:
         return None
@@ -366,10 +373,10 @@ def _check_base_url(value: object, allow_insecure_http: bool) -> str:
     name = "base_url (SDK_BASE_URL)"
     if not isinstance(value, str):
         raise ConfigurationError(f"{name} is of type {type(value).__name__}; give a str")
-    # Looked for before the URL is taken apart: of a malformed one the error names any part.
+    # Checked before the URL is parsed: the error for a malformed one may show any part of it.
     if "@" in value:  # user:secret@host
         raise ConfigurationError(
-            f"{name} carries credentials (an @); give the key as api_key instead, and write an @ "
+            f"{name} contains credentials (an @); give the key as api_key instead, and write an @ "
             "in a path as %40"
         )
     try:
@@ -391,7 +398,7 @@ def _check_base_url(value: object, allow_insecure_http: bool) -> str:
         )
     if parts.scheme == "http" and not is_loopback(host) and not allow_insecure_http:
         raise ConfigurationError(
-            f"{name} is {value!r}: plain http would send the API key in clear to another host. "
+            f"{name} is {value!r}: plain http would send the API key unencrypted to another host. "
             "Use https://, or set allow_insecure_http=True (SDK_ALLOW_INSECURE_HTTP=1) if the "
             "network is trusted"
         )
@@ -401,7 +408,7 @@ def _check_base_url(value: object, allow_insecure_http: bool) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether `host` names this machine's loopback interface."""
+    """Return True if `host` is this machine's loopback interface."""
     if host == "localhost":
         return True
     try:
@@ -450,7 +457,7 @@ def _check_ca_bundle(value: object) -> Path | None:
     path = os.fspath(value) if isinstance(value, os.PathLike) else value
     if isinstance(path, str):
         path = os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111 - a Path raises
-    # os.path, for it says False where a Path raises: to a NUL or a name that is too long.
+    # os.path returns False where a Path raises: for a NUL or a name that is too long.
     if not isinstance(path, str) or not os.path.isfile(path):  # noqa: PTH113
         raise ConfigurationError(f"{name} is {value!r}; give the path of a PEM file")
     import ssl  # seldom needed here, and slow to load
@@ -485,8 +492,8 @@ def _check_retention(value: object) -> dict[str, float]:
     for pattern in value:
         if not isinstance(pattern, str) or not _TYPE_OR_PREFIX.fullmatch(pattern):
             raise ConfigurationError(
-                f"retention names {pattern!r}; give an event's type, or a prefix of some that ends "
-                "in '.*', as in 'compliance.*'. For all others there is retention_days"
+                f"retention names {pattern!r}; give an event type, or a prefix that ends in '.*', "
+                "as in 'compliance.*'. For all other types there is retention_days"
             )
     return {
         pattern: _seconds(f"retention[{pattern!r}]", days, 0.0, _MOST_DAYS)

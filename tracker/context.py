@@ -1,8 +1,8 @@
-"""The conversation, and the observed call in it, that the running code belongs to.
+"""The current conversation and the current observed call.
 
-They are kept in a `contextvars` variable, so `asyncio` tasks inherit them from the code that made
-the task, and nothing set in one task is seen in another. Threads start with nothing: give them a
-function made by `bind`. `asyncio.to_thread` does that by itself; `loop.run_in_executor`,
+They are kept in a `contextvars` variable: `asyncio` tasks inherit them from the code that creates
+the task, and what is set in one task is not seen in another. New threads have none: pass them a
+function made by `bind`. `asyncio.to_thread` copies the context by itself; `loop.run_in_executor`,
 `threading.Thread` and `concurrent.futures` executors do not::
 
     with tracker.conversation("agent_123"):
@@ -32,25 +32,25 @@ if TYPE_CHECKING:
 
 
 class Conversation(Protocol):
-    """What can be current: `tracker.trackers.conversation.ActiveConversation`."""
+    """The part of `ActiveConversation` that the current conversation needs."""
 
     session_id: str
     agent_id: str
     user_id: str | None
 
     def _time_from(self, when: float) -> None:
-        """Measure response times from a time of the monotonic clock."""
+        """Measure response times from this time of the monotonic clock."""
 
 
 class Call(NamedTuple):
-    """An observed call that is under way."""
+    """An observed call that has not returned yet."""
 
     call_id: str
     depth: int
 
 
 class Scope(NamedTuple):
-    """What the running code belongs to; never changed, only replaced."""
+    """The current conversation and call. Never changed, only replaced."""
 
     conversation: Conversation | None = None
     call: Call | None = None
@@ -61,13 +61,13 @@ _scope: ContextVar[Scope] = ContextVar("tracker_scope", default=_NOTHING)
 
 
 def bind(function: Callable[P, R]) -> Callable[P, R]:
-    """Return `function` with the present context: for threads, which else start with none.
+    """Return a function that runs `function` in the current context, for use in other threads.
 
-    Each call runs in a copy of the context as it is now, other libraries' variables included, so
-    the result may be called many times and by several threads at once.
+    Each call runs in its own copy of the context as it is now, including the variables of other
+    libraries, so the result may be called many times and by several threads at once.
 
-    Generators and coroutines that it makes run in that context to their end, whichever threads or
-    tasks consume them.
+    Generators and coroutines that it returns run in that context until they end, whichever threads
+    or tasks consume them.
 
     Args:
         function: Any function, generator function or coroutine function.
@@ -106,12 +106,12 @@ def _bound(function: Any, context: contextvars.Context) -> Any:
 
 
 def scope() -> Scope:
-    """Return what the running code belongs to."""
+    """Return the current scope."""
     return _scope.get()
 
 
 def enter(new: Scope) -> None:
-    """Let the code that runs from here on belong to `new`."""
+    """Make `new` the current scope."""
     _scope.set(new)
 
 
@@ -143,7 +143,7 @@ def resolve(session_id: object) -> str:
 
 
 def user_spoke(session_id: str, when: float) -> None:
-    """Tell the current conversation, if it is that one, that its user spoke at a monotonic time."""
+    """Note when the user spoke, if `session_id` is the current conversation."""
     conversation = _scope.get().conversation
     if conversation is not None and conversation.session_id == session_id:
         conversation._time_from(when)

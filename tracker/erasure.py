@@ -1,4 +1,4 @@
-"""What an erasure leaves in the place of an event's data, and what is told of it."""
+"""What replaces the data of an erased event, and the result of an erasure."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ ERASED = '{"erased":true}'
 
 @dataclass(frozen=True)
 class ErasureResult:
-    """What `ComplianceTracker.erase_subject` did.
+    """Result of `ComplianceTracker.erase_subject`.
 
     Attributes:
-        subject: SHA-256 of the user id, 64 hex digits: what the ``compliance.erased`` events call
-            the user.
-        erased: How many events had data that is now erased.
+        subject: SHA-256 of the user id as 64 hex digits, which stands for the user in
+            ``compliance.erased`` events.
+        erased: Number of events whose data was erased.
         event_ids: Ids of the ``compliance.erased`` events that name them: one for up to 200
             events, fewer where an event has less room, and one if there was nothing to erase.
-        scrubbed: Whether no trace of the old data is left in the outbox's files. If not, another
+        scrubbed: True if no trace of the old data is left in the outbox's files. If not, another
             program reads an old state of the outbox, or the disk is full; the log says which, and
-            the tracker tries again within an hour of uploading, and at the next erasure. False too
-            while damaged files lie aside (`Health.damaged_sets`): no erasure reaches what they
-            hold; delete them. It does not speak of an old file that a program still reads after a
+            the tracker retries within an hour of uploading and at the next erasure. False also
+            while there are damaged files (`Health.damaged_sets`), which no erasure changes;
+            delete them. It does not speak of an old file that a program still reads after a
             copy took its place: that is gone when the program ends.
     """
 
@@ -38,13 +38,14 @@ class ErasureResult:
 def subject_of(user_id: str) -> str:
     """Return what stands for a user in erasure events: the SHA-256 of the id, in hex.
 
-    Always, for no program can tell a personal id from another, and these events stay for years.
+    Every id is hashed, since a program cannot recognize a personal one, and these events stay for
+    years.
     """
     return hashlib.sha256(user_id.encode()).hexdigest()
 
 
 def named_events(data: str) -> list[str]:
-    """Return the event ids that a ``compliance.erased`` event's data names; none if it is odd."""
+    """Return the event ids in the data of a ``compliance.erased`` event; none if it is invalid."""
     try:
         named = canonical.decode(data)["event_ids"]
     except (ValueError, TypeError, KeyError):

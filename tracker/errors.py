@@ -1,4 +1,4 @@
-"""Every error this package raises on purpose.
+"""The errors that this package raises.
 
 ::
 
@@ -9,27 +9,27 @@
     └── OutboxError                           the outbox file could not be read or written
         ├── OutboxFullError                   the outbox reached ``max_outbox_bytes``
         ├── NotAnOutboxError                  the path holds something else; it is left untouched
-        ├── OutboxDamagedError                its file is damaged or gone, and no new one was begun
+        ├── OutboxDamagedError                its file is damaged or gone and was not replaced
         └── SchemaVersionError                the file was made by a newer tracker; left untouched
 
-Network trouble is not among them: callers never see it. ``tracker-sync status`` does.
+Network failures raise nothing; ``tracker-sync status`` shows them.
 """
 
 from __future__ import annotations
 
 
 def readable(value: object) -> str:
-    r"""Return a value as text that UTF-8 can encode: ``\udce9`` is shown by its escape.
+    r"""Return a value as text that UTF-8 can encode; a surrogate such as ``\udce9`` is escaped.
 
-    Python decodes the bytes of a path or an argument that are not UTF-8 into such surrogates.
+    Python decodes bytes of a path or an argument that are not UTF-8 to such surrogates.
     """
     return str(value).encode(errors="backslashreplace").decode()
 
 
 class TrackerError(Exception):
-    """Base of every error in this package.
+    """Base class of all errors of this package.
 
-    Its message can be encoded, whatever bytes are in the paths that it names.
+    The message can always be encoded as UTF-8, whatever bytes the paths in it contain.
     """
 
     def __init__(self, *args: object) -> None:
@@ -37,15 +37,15 @@ class TrackerError(Exception):
 
 
 class ConfigurationError(TrackerError, ValueError):
-    """A setting is missing, impossible, or contradicts another tracker's on the same outbox."""
+    """A setting is missing, invalid, or conflicts with another tracker on the same outbox."""
 
 
 class ValidationError(TrackerError, ValueError):
     """An argument of a logging call is not allowed. Nothing was stored.
 
     Attributes:
-        argument: Name (or path, as in ``metadata['user'].photo``) of the argument at fault.
-        problem: What is wrong with it and what is allowed: the message without the name.
+        argument: Name of the invalid argument, or a path such as ``metadata['user'].photo``.
+        problem: What is wrong and what is allowed: the message without the argument's name.
     """
 
     def __init__(self, argument: str, problem: str) -> None:
@@ -66,15 +66,15 @@ class OutboxError(TrackerError):
 
 
 class OutboxFullError(OutboxError):
-    """The outbox reached ``max_outbox_bytes`` and its policy is to refuse new events."""
+    """The outbox has reached ``max_outbox_bytes`` and refuses new events."""
 
 
 class NotAnOutboxError(OutboxError):
-    """The path holds a folder, another kind of file or another program's database."""
+    """The path is a folder, another kind of file or another program's database."""
 
 
 class OutboxDamagedError(OutboxError):
-    """The outbox file is damaged, deleted or replaced, and no new one could be begun (yet)."""
+    """The outbox file was damaged, deleted or replaced, and could not be replaced (yet)."""
 
 
 class SchemaVersionError(OutboxError):

@@ -1,4 +1,4 @@
-"""`Event`: what one logging call becomes, encoded and digested before any lock is taken."""
+"""`Event`: the event of a logging call, encoded and hashed before any lock is taken."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ VOCABULARY = frozenset(
         COMPLIANCE_ERASED,
     }
 )
-"""The protocol's types, each with fields of its own; every other dotted name is free."""
+"""The event types of the protocol, whose fields are defined; other dotted names are free."""
 
 MAX_EVENT_BYTES = 1024 * 1024
-"""Default bound on an encoded event: 1 MiB."""
+"""Default maximum size of an encoded event: 1 MiB."""
 
 
 class AgentStatus(str, Enum):
-    """What an agent is doing. Each member equals its word: ``AgentStatus.BUSY == "busy"``."""
+    """Status of an agent. Each member equals its value: ``AgentStatus.BUSY == "busy"``."""
 
     ACTIVE = "active"
     IDLE = "idle"
@@ -71,16 +71,16 @@ class AgentStatus(str, Enum):
 class Event(NamedTuple):
     """One event, ready to be stored.
 
-    A tuple in the order of the outbox's columns, so that storing it copies nothing.
+    The fields are in the order of the outbox's columns, so that storing it copies nothing.
 
     Attributes:
-        event_id: UUIDv7, made when the call was made; receivers deduplicate on it.
-        type: Dotted name from the protocol's vocabulary, or a free one.
-        timestamp_ms: Wall clock of the call, Unix milliseconds.
+        event_id: UUIDv7, made by the call; receivers deduplicate by it.
+        type: A type of the protocol, or another dotted name.
+        timestamp_ms: Wall clock time of the call, Unix milliseconds.
         agent_id: The agent concerned, or None.
         session_id: The conversation concerned, or None.
         user_id: The user concerned, or None.
-        data: The type's own fields as canonical JSON text.
+        data: The fields of the type as canonical JSON text.
         digest: SHA-256 of the event's canonical JSON, 64 hex digits.
     """
 
@@ -103,7 +103,7 @@ def make_event(
     user_id: str | None = None,
     max_bytes: int = MAX_EVENT_BYTES,
 ) -> Event:
-    """Return the event for validated arguments.
+    """Return an event made of validated arguments.
 
     Raises:
         ValidationError: if the event cannot be encoded or exceeds `max_bytes` encoded.
@@ -117,7 +117,7 @@ def make_event(
         digest = canonical.digest(whole)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValidationError(type, f"cannot be encoded as JSON: {error}") from error
-    # A character is at most 4 bytes of UTF-8: only long events need to be counted exactly.
+    # A character has at most 4 bytes in UTF-8: only long events need to be counted exactly.
     if len(whole) * 4 > max_bytes and (size := len(whole.encode())) > max_bytes:
         raise ValidationError(
             _largest(data) or type,

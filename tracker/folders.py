@@ -1,4 +1,4 @@
-"""The user's folder for what this package keeps."""
+"""The user's data folder of this package."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ APPLICATION = "agent-tracking-sdk"
 
 
 def default_folder() -> Path:
-    """Return the user's data folder for outboxes, by the platform's conventions.
+    """Return the user's data folder for outboxes, following the platform's conventions.
 
     Raises:
         ConfigurationError: if this user has none: no HOME, and no entry in the user database.
@@ -21,12 +21,12 @@ def default_folder() -> Path:
     import platformdirs  # only where no path is given
 
     try:
-        # Older versions of platformdirs return the ~ as it is where there is no home.
+        # Older versions of platformdirs return the ~ unchanged if there is no home.
         folder = platformdirs.user_data_path(APPLICATION, appauthor=False).expanduser()
     except (RuntimeError, KeyError) as error:
         raise ConfigurationError(
             f"this user has no home folder to keep the outbox in: {error}. Set SDK_OUTBOX_PATH "
-            "(outbox_path) to a file in a folder that this user may write, or set HOME"
+            "(outbox_path) to a file in a folder that this user can write to, or set HOME"
         ) from None
     if not folder.is_absolute():
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""Generators and coroutines whose every step is run by somebody: in a context, or inside a call."""
+"""Generators and coroutines whose steps are run by another function, for example in a context."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ if TYPE_CHECKING:
 
 
 def is_a(test: Callable[[Any], bool], function: object) -> bool:
-    """Return True if `test` of `inspect` holds for a function, or for an object's ``__call__``."""
+    """Return True if a test of `inspect` is true of a function or of an object's ``__call__``."""
     return test(function) or test(type(function).__call__)
 
 
 def drive(steps: Any, run: Callable[[Callable[[], Any]], Any]) -> Generator[Any, Any, Any]:
-    """Yield what `steps` yields and return what it returns, each step taken by `run`.
+    """Yield what the generator `steps` yields and return what it returns; `run` runs each step.
 
-    What a consumer sends or throws in, GeneratorExit by `close` included, is handed on to `steps`,
-    which decides what to make of it.
+    Whatever a consumer sends or throws, including GeneratorExit by `close`, is passed to `steps`.
     """
     step: Callable[[], Any] = functools.partial(next, steps)
     while True:
@@ -35,14 +34,14 @@ def drive(steps: Any, run: Callable[[Callable[[], Any]], Any]) -> Generator[Any,
             return stop.value
         try:
             step = functools.partial(steps.send, (yield item))
-        except BaseException as error:  # noqa: BLE001 - handed on
+        except BaseException as error:  # noqa: BLE001 - passed on
             step = functools.partial(steps.throw, error)
 
 
 async def drive_async(
     steps: AsyncGenerator[Any, Any], run: Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
 ) -> AsyncGenerator[Any, Any]:
-    """Yield what an async generator yields, each step taken by `run`; otherwise as `drive`."""
+    """Yield what an async generator yields; `run` runs each step. See `drive`."""
     step: Callable[[], Awaitable[Any]] = steps.__anext__
     while True:
         try:
@@ -51,12 +50,12 @@ async def drive_async(
             return
         try:
             step = functools.partial(steps.asend, (yield item))
-        except BaseException as error:  # noqa: BLE001 - handed on
+        except BaseException as error:  # noqa: BLE001 - passed on
             step = functools.partial(steps.athrow, error)
 
 
 class InContext:
-    """An awaitable whose code runs in a context, whatever task awaits it."""
+    """An awaitable whose code runs in a given context, whichever task awaits it."""
 
     def __init__(self, context: Context, awaitable: Awaitable[Any]) -> None:
         self._context = context
@@ -67,11 +66,11 @@ class InContext:
 
 
 class GeneratorFunction:
-    """What stands for a generator function and does something when it is called, not when iterated.
+    """A wrapper of a generator function that runs code when it is called, not when it is iterated.
 
-    A function that returns a generator would do that too, but `inspect.isgeneratorfunction` and
-    `inspect.isasyncgenfunction`, which frameworks ask, would not know it: they take an object that
-    has the attributes of a function for one.
+    A function that returns a generator would do that too, but frameworks would not recognize it
+    with `inspect.isgeneratorfunction` or `inspect.isasyncgenfunction`. These accept an object that
+    has the attributes of a function.
     """
 
     def __init__(self, function: Callable[..., Any], call: Callable[..., Any]) -> None:
@@ -84,7 +83,7 @@ class GeneratorFunction:
         self._call = call
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        """Do what there is to do at the call, and return the generator."""
+        """Run the wrapper's code and return the generator."""
         return self._call(*args, **kwargs)
 
     def __get__(
@@ -93,7 +92,7 @@ class GeneratorFunction:
         return self if instance is None else MethodType(self, instance)
 
     def __reduce__(self) -> str:
-        """Copied and pickled as functions are: by name."""
+        """Copy and pickle by name, as functions are."""
         return str(getattr(self, "__qualname__", self.__name__))
 
     def __repr__(self) -> str:
@@ -113,7 +112,7 @@ def _code(function: Any) -> CodeType:
 
 
 def named(steps: Any, function: Any) -> Any:
-    """Return a generator that goes by the name of `function`, as in tracebacks and warnings."""
+    """Return a generator with the name of `function`, for tracebacks and warnings."""
     steps.__name__ = getattr(function, "__name__", steps.__name__)
     steps.__qualname__ = getattr(function, "__qualname__", steps.__qualname__)
     return steps

@@ -1,4 +1,4 @@
-"""`Health`: how a tracker stands at one moment, for a health endpoint."""
+"""`Health`: the state of a tracker at one moment, for a health endpoint."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Health:
-    """What `BaseTracker.health` found. Times in Unix milliseconds, the rest in events.
+    """Result of `BaseTracker.health`. Times are Unix milliseconds; the other figures count events.
 
     The loss account adds up: `accepted` is `delivered` + `pending` + `dead` + the sum of
-    `discarded`. What waits in memory comes on top, for it is not in the outbox yet.
+    `discarded`. Events in memory are not included, since they are not in the outbox yet.
 
     Attributes:
         enabled: False if the configuration says ``disabled``; everything else is empty then.
-        durability: The one in force, ``"full"`` or ``"process"``; None if disabled.
-        pending: Events that wait to be sent.
-        oldest_pending_age: Seconds since the first of them was logged, by the wall clock and never
-            below 0; None if none is pending.
-        in_memory: Events that wait in memory because the outbox cannot be written: a crash loses
-            them.
-        accepted: Events that logging calls handed over.
-        delivered: Events that a receipt says are stored.
-        dead: Events that the server refused for good.
-        discarded: Events that were given up, by reason: ``operator``, ``size_policy``,
+        durability: The durability in use, ``"full"`` or ``"process"``; None if disabled.
+        pending: Number of pending events.
+        oldest_pending_age: Seconds since the oldest pending event was logged, by the wall clock
+            and never below 0; None if none is pending.
+        in_memory: Number of events kept in memory because the outbox cannot be written; a crash
+            loses them.
+        accepted: Number of events accepted from logging calls.
+        delivered: Number of events that a receipt says are stored.
+        dead: Number of dead letters: events that the server permanently rejected.
+        discarded: Number of discarded events by reason: ``operator``, ``size_policy``,
             ``memory_buffer`` (it overflowed), ``damage`` (could not be salvaged).
-        last_success_ms: When a receipt last came, or None.
-        last_error: Why uploading last failed, or None.
-        last_error_ms: When that was, or None.
-        paused_because: Why uploading waits now, or None.
-        storage_error: Why the outbox could not be written or read when last tried, or None. If it
-            cannot be read now, the figures are those that were last seen.
-        log_bytes: Size of SQLite's write-ahead log. It is large while another program reads an old
-            state of the outbox; see tracker/README.md, "What happens when …".
+        last_success_ms: Time of the last receipt, or None.
+        last_error: Reason of the last failed upload, or None.
+        last_error_ms: Time of the last failed upload, or None.
+        paused_because: Reason why uploading is paused now, or None.
+        storage_error: Reason why the outbox could not be written or read at the last attempt, or
+            None. If it cannot be read now, the figures are the last ones that were read.
+        log_bytes: Size of SQLite's write-ahead log in bytes. It grows while another program reads
+            an old state of the outbox; see tracker/README.md, "What happens when …".
         damaged_sets: Damaged outbox files that were moved aside, oldest first; see
             tracker/README.md, "What happens when …".
     """
@@ -61,5 +61,5 @@ class Health:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing wants looking after: storage works and uploading is not held up."""
+        """Whether storage works and uploading is not paused."""
         return not (self.storage_error or self.in_memory or self.paused_because)

@@ -1,4 +1,4 @@
-"""The client id that a device makes once and keeps over restarts."""
+"""The client id that a device makes once and keeps across restarts."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ FILE_NAME = "client-id"
 
 
 def load_or_create(folder: Path) -> str:
-    """Return the client id kept in `folder`, made on first use.
+    """Return the client id stored in `folder`; it is made on first use.
 
-    Processes that start at the same moment agree on one id: the file appears whole or not at all,
-    and whoever comes second reads the first one's.
+    Processes that start at the same moment agree on one id: the file appears complete or not at
+    all, and the second process reads the id of the first.
 
     Raises:
-        ConfigurationError: if the file can be neither read nor made.
+        ConfigurationError: if the file can be neither read nor created.
     """
     path = folder / FILE_NAME
     try:
@@ -31,15 +31,15 @@ def load_or_create(folder: Path) -> str:
         if not path.exists():
             _create(path)
             log.warning(
-                "no client id is configured: one was made and is kept in %s. An outbox belongs to "
-                "its client id: set SDK_CLIENT_ID now, rather than once events wait",
+                "no client id is configured: one was made and stored in %s. An outbox belongs to "
+                "its client id: set SDK_CLIENT_ID now rather than when events are pending",
                 path,
             )
         kept = path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(
-            f"the client id cannot be kept in {path} ({error}); set SDK_CLIENT_ID, or point "
-            "SDK_OUTBOX_PATH to a folder that this user may write"
+            f"the client id cannot be stored in {path} ({error}); set SDK_CLIENT_ID, or point "
+            "SDK_OUTBOX_PATH to a folder that this user can write to"
         ) from error
     if not kept:
         raise ConfigurationError(f"{path} is empty; delete it, or set SDK_CLIENT_ID")
@@ -47,6 +47,6 @@ def load_or_create(folder: Path) -> str:
 
 
 def _create(path: Path) -> None:
-    # Another process may be first: its id is used then.
+    # If another process is first, its id is used.
     with suppress(FileExistsError), whole_file(path, like=path) as file:
         file.write(f"{uuid.uuid4()}\n".encode())

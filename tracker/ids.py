@@ -9,17 +9,17 @@ import time
 from tracker.forks import Stage, check, in_child
 
 # RFC 9562, section 5.7: 48 bits of Unix milliseconds, 4 of version, 12 of "rand_a",
-# 2 of variant, 62 of "rand_b". Section 6.2, method 1: rand_a serves as a counter.
+# 2 of variant, 62 of "rand_b". Section 6.2, method 1: rand_a is used as a counter.
 _COUNTER_BITS = 12
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
-"""A random hex digit with its upper two bits set to the variant's, binary 10."""
+"""Maps a random hex digit to one whose upper two bits are the variant's, binary 10."""
 
 
 class IdSource:
-    """Makes UUIDv7 ids, each greater than the one before, even when the clock steps back.
+    """Makes UUIDv7 ids, each greater than the one before, even if the clock is set back.
 
-    Owns its lock, which is reentrant so that a signal handler that logs while an id is being
-    made cannot block the thread it interrupted.
+    Owns its lock, which is reentrant: a signal handler may log while the thread that it interrupts
+    is making an id.
     """
 
     def __init__(self) -> None:
@@ -27,12 +27,12 @@ class IdSource:
         self._last = 0  # milliseconds << 12 | counter
 
     def new(self) -> str:
-        """Return the next id in the usual 36-character form."""
-        check()  # first of all: in such a child nobody may ever free the lock
+        """Return the next id in the usual form of 36 characters."""
+        check()  # first, since in a forked child the lock might never be released
         now = (time.time_ns() // 1_000_000) << _COUNTER_BITS
         with self._lock:
             self._last = stamp = max(now, self._last + 1)
-        # Version and variant are put in as digits: by way of uuid.UUID it takes four times as long.
+        # Version and variant are inserted as digits: uuid.UUID would take four times as long.
         time_ = f"{stamp:015x}"
         random = os.urandom(8).hex()
         return (
@@ -45,11 +45,11 @@ _process_ids = IdSource()
 
 
 new_id = _process_ids.new
-"""Returns a UUIDv7 string from this process's one source."""
+"""Returns a new UUIDv7 string; there is one source per process."""
 
 
 def _renew_lock_after_fork() -> None:
-    # Another thread of the parent may have held the lock; nobody would release it here.
+    # Another thread of the parent may have held the lock; nothing would release it here.
     _process_ids._lock = threading.RLock()
 
 

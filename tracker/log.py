@@ -1,10 +1,10 @@
-"""The SDK's own log lines: under the logger ``tracker`` only, and at rest while a process forks.
+"""The log lines of this package, under the logger ``tracker``; none is written during a fork.
 
-A stream that one thread writes to during a fork stays locked in the child for ever, and a child
-that logs to it hangs. So whoever logs here holds `lock`, and a fork waits for it.
+If one thread writes to a stream during a fork, the stream stays locked in the child, and a child
+that logs to it hangs. So `lock` is held while a line is written, and a fork waits for it.
 
-What is said is masked: an error's text may hold anything. A traceback becomes part of the message,
-for a handler would write out the exception as it is.
+Messages are masked, since the text of an error may contain anything. A traceback becomes part of
+the message, since a handler would write the exception without a mask.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from tracker.redaction.lines import clean
 from tracker.redaction.uncut import Uncut
 
 lock = threading.RLock()
-"""Held while a line is written. Taken last of all locks, and reentrant for signal handlers."""
+"""Held while a line is written. It is the last lock to take, and reentrant for signal handlers."""
 
 _logger = logging.getLogger("tracker")
 _logger.addHandler(logging.NullHandler())
 
 
 def info(message: str, *arguments: Any) -> None:
-    """Log what is good to know."""
+    """Log information."""
     _write(logging.INFO, message, *arguments)
 
 
 def warning(message: str, *arguments: Any) -> None:
-    """Log what somebody may have to look after."""
+    """Log a problem that may need attention."""
     _write(logging.WARNING, message, *arguments)
 
 
 def error(message: str, *arguments: Any, exc_info: bool = False) -> None:
-    """Log what went wrong."""
+    """Log an error."""
     _write(logging.ERROR, message, *arguments, exc_info=exc_info)
 
 
@@ -59,7 +59,7 @@ def _write(level: int, message: str, *arguments: Any, exc_info: bool = False) ->
 
 
 def _text(value: object) -> str:
-    # A text that is still to be cut has to stay one.
+    # A text that is still to be truncated keeps its type.
     return value if isinstance(value, Uncut) else readable(value)
 
 

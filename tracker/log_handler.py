@@ -1,17 +1,17 @@
-"""`TrackerHandler`: records of the standard `logging` module as events.
+"""`TrackerHandler`: makes events of the records of the standard `logging` module.
 
 Each record becomes one ``log.recorded`` event with these fields:
 
 =============  ===============================================================================
-``level``      the level's name, as in ``"INFO"``
+``level``      the level's name, such as ``"INFO"``
 ``logger``     the logger's name
-``message``    the message with its arguments in place
-``arguments``  the message's arguments, only if they do not fit into it
+``message``    the message with its arguments inserted
+``arguments``  the message's arguments, only if they cannot be inserted
 ``exception``  the traceback, if the record has one
-``extra``      what else was given as ``extra``, and ids that cannot be ids
+``extra``      the other fields given as ``extra``, and ids that are not valid
 =============  ===============================================================================
 
-`tracker.trackers.capture` says what becomes of values that JSON cannot hold.
+`tracker.trackers.capture` describes how values that JSON cannot represent are stored.
 """
 
 from __future__ import annotations
@@ -36,38 +36,38 @@ LOG_RECORDED = "log.recorded"
 _IDS = ("session_id", "agent_id", "user_id")
 _USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", *_IDS}
 _CALLERS = ("tracker.context", "tracker.trackers.observe", __name__)
-"""The package's modules that call the application's functions, and this one."""
+"""The modules of this package that call functions of the application, and this one."""
 _SYNC_THREAD = "tracker-sync"
 
 _formatter = logging.Formatter()
 
 
 class TrackerHandler(logging.Handler):
-    """Makes events of log records: attach it to any logger, the root included.
+    """Makes events of log records. It can be attached to any logger, including the root.
 
     ::
 
         logging.getLogger("agent").addHandler(TrackerHandler(tracker))
         logging.getLogger("agent").info("…", extra={"session_id": session_id})
 
-    ``extra`` may hold `session_id`, `agent_id` and `user_id`; by default they are those of the
-    current conversation. An agent or user that is not given is the conversation's. An int or UUID
-    counts as its text; what cannot be an id (empty, of another type, more than 256 characters) is
-    kept in the event's ``extra``, and the record is stored as if it had not been given.
+    ``extra`` may contain `session_id`, `agent_id` and `user_id`; by default they are those of the
+    current conversation. If only the session is given, agent and user are those of the
+    conversation. An int or UUID is converted to text; a value that is not a valid id (empty, of
+    another type, longer than 256 characters) is stored in the event's ``extra`` instead.
 
-    It never feeds on itself: records of the logger ``tracker`` and below, those that the SDK
-    causes in other libraries (SQLAlchemy's, urllib3's) and those made while this thread is making
-    an event of another are passed over. With a `logging.handlers.QueueHandler` in between, what
-    SQLAlchemy says cannot be told from your own use of it: keep its level at WARNING then.
+    Records of the logger ``tracker`` and its children, records that this package causes in other
+    libraries (SQLAlchemy, urllib3) and records made while this thread handles another one are
+    ignored. Behind a `logging.handlers.QueueHandler`, SQLAlchemy's records on behalf of this
+    package cannot be distinguished from the application's: keep its level at WARNING then.
 
-    A record whose message and arguments do not fit together is stored with both, and goes to
-    `logging.Handler.handleError` besides. Any other failure goes there too, as is usual: a
-    traceback on stderr, unless `logging.raiseExceptions` is False. That its tracker was closed is
-    said only once. Formatters are not used. Closing the handler does not close the tracker.
+    A record whose arguments cannot be inserted into its message is stored with both and is also
+    passed to `logging.Handler.handleError`. So are all other failures, as usual: it prints a
+    traceback to stderr unless `logging.raiseExceptions` is False. A closed tracker is reported
+    only once. Formatters are not used. Closing the handler does not close the tracker.
 
     Args:
-        tracker: The tracker whose outbox takes the events.
-        level: Records below it are passed over. Default: none are.
+        tracker: The tracker whose outbox stores the events.
+        level: Records below this level are ignored. Default: none are.
     """
 
     def __init__(self, tracker: BaseTracker, level: int | str = logging.NOTSET) -> None:
@@ -77,10 +77,10 @@ class TrackerHandler(logging.Handler):
         self._closed_logged = Once()
 
     def handle(self, record: logging.LogRecord) -> Any:
-        """Make an event of `record`, unless a filter or its origin says no.
+        """Make an event of `record`, unless a filter or its origin excludes it.
 
-        Takes no lock, unlike other handlers: a thread that waits for the outbox with it would
-        block one that logs while it writes to the outbox. The tracker needs none.
+        Unlike other handlers, this takes no lock: a thread that holds it while it waits for the
+        outbox would block a thread that logs while it writes to the outbox.
         """
         if getattr(self._thread, "busy", False) or _is_our_own(record):
             return False
@@ -98,7 +98,7 @@ class TrackerHandler(logging.Handler):
         except TrackerClosedError:
             if self._closed_logged.is_new():
                 self.handleError(record)
-        except Exception:  # noqa: BLE001 - what logging handlers do: a log call must not fail
+        except Exception:  # noqa: BLE001 - a log call must not fail
             self.handleError(record)
         finally:
             self._thread.busy = False
@@ -134,7 +134,7 @@ class TrackerHandler(logging.Handler):
             self._complain(record)
 
     def _complain(self, record: logging.LogRecord) -> None:
-        """Let `handleError` say what is wrong with a record, as other handlers do."""
+        """Pass a record with a faulty message to `handleError`, as other handlers do."""
         try:
             record.getMessage()
         except BaseException as error:
@@ -143,7 +143,7 @@ class TrackerHandler(logging.Handler):
             self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
-        """Say what went wrong as other handlers do, as far as the record lets itself be shown."""
+        """Report an error as other handlers do, even if the record cannot be printed."""
         try:
             super().handleError(record)
         except BaseException as error:
@@ -164,7 +164,7 @@ def _id(given: Any) -> str | None:
 
 
 def _message(record: logging.LogRecord) -> tuple[object, object]:
-    """Return the message, and its arguments if they do not fit into it, or else None."""
+    """Return the message, and its arguments if they cannot be inserted, otherwise None."""
     try:
         return record.getMessage(), None
     except BaseException as error:
@@ -174,8 +174,8 @@ def _message(record: logging.LogRecord) -> tuple[object, object]:
 
 
 def _exception(record: logging.LogRecord, characters: int) -> Any:
-    """Return the traceback, or as much of it as can be had; None if there is none."""
-    given: Any = record.exc_info  # logging does not check what a record is made with
+    """Return the traceback, or as much of it as is available; None if there is none."""
+    given: Any = record.exc_info  # logging does not check its type
     try:
         text: object = record.exc_text
         if text is None and given and (not isinstance(given, tuple) or given[0] is not None):
@@ -192,7 +192,7 @@ def _exception(record: logging.LogRecord, characters: int) -> Any:
 
 
 def _is_our_own(record: logging.LogRecord) -> bool:
-    """Tell whether the SDK made `record`, or caused another library to."""
+    """Return True if this package made `record` or caused another library to make it."""
     if f"{record.name}.".startswith("tracker.") or record.threadName == _SYNC_THREAD:
         return True
     frame = sys._getframe()

@@ -1,7 +1,7 @@
-"""Creating files and folders so that whoever owns what lies beside them can use them.
+"""Creation of files and folders that the owner of the files beside them can use.
 
-Root, or another user of the group, runs a command on a user's outbox: a lock file that became
-root's alone would lock the user's application out. So every file and folder of this package is
+When root or another user of the group runs a command on a user's outbox, a lock file that only
+root can open would lock out the user's application. So all files and folders of this package are
 created here.
 """
 
@@ -20,7 +20,7 @@ _EXISTING = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class _Ownership(NamedTuple):
-    """Whose a new file is to be, and who may use it. An id of -1 stays what the system chose."""
+    """Owner, group and mode of a new file. An id of -1 is not changed."""
 
     uid: int = -1
     gid: int = -1
@@ -28,7 +28,7 @@ class _Ownership(NamedTuple):
 
 
 def _of(path: Path) -> _Ownership:
-    """Return the ownership of the file at `path`; where there is none, what its folder says."""
+    """Return the ownership of the file at `path`, or if there is none, the one for its folder."""
     with contextlib.suppress(FileNotFoundError):
         found = path.lstat()
         if stat.S_ISREG(found.st_mode):
@@ -37,9 +37,9 @@ def _of(path: Path) -> _Ownership:
 
 
 def _in_folder(folder: Path) -> _Ownership:
-    """Return whose a file is to be that follows no other: of root's, the folder's owner's."""
+    """Return the ownership of a new file in a folder: if root creates it, the folder's owner."""
     found = folder.stat()
-    if os.geteuid() != 0 or found.st_mode & stat.S_ISVTX:  # as /tmp, which is everybody's
+    if os.geteuid() != 0 or found.st_mode & stat.S_ISVTX:  # such as /tmp, shared by all
         return _Ownership()
     return _Ownership(found.st_uid, found.st_gid)
 
@@ -48,12 +48,12 @@ def create(path: Path, like: Path | None = None) -> int:
     """Create a file and return its open descriptor.
 
     Args:
-        path: Where.
-        like: The file whose owner and mode it gets. If that is not there, root gives it to the
-            folder's owner. By default it is this user's alone.
+        path: Path of the new file.
+        like: The file whose owner and mode the new one gets. If it does not exist and root creates
+            the new file, its owner is the folder's owner. By default only this user can use it.
 
     Raises:
-        FileExistsError: if there is one already.
+        FileExistsError: if the file exists.
         OSError: if it cannot be created.
     """
     wanted = _Ownership() if like is None else _of(like)
@@ -63,7 +63,7 @@ def create(path: Path, like: Path | None = None) -> int:
 
 
 def open_or_create(path: Path, like: Path) -> int:
-    """Return an open descriptor of the file at `path`, created like the one at `like` if need be.
+    """Return an open descriptor of the file at `path`; create it like `like` if it is missing.
 
     Raises:
         OSError: if it can be neither opened nor created.
@@ -77,9 +77,9 @@ def open_or_create(path: Path, like: Path) -> int:
 
 
 def create_folder(folder: Path) -> None:
-    """Create a folder, and those above it, for its user alone (0700), where there is none.
+    """Create a folder and missing parents, accessible to their user only (0700).
 
-    What root creates belongs to the owner of the folder that was there before.
+    A folder created by root belongs to the owner of its parent.
 
     Raises:
         OSError: if it cannot be created.
@@ -102,16 +102,16 @@ def create_folder(folder: Path) -> None:
 
 
 def _give(descriptor: int, wanted: _Ownership) -> None:
-    """Give an open file its ownership, as far as this user can.
+    """Set the ownership of an open file, as far as this user is allowed to.
 
-    Only root gives a file to another user; a member of the group can still share it with that.
-    Some file systems, as FAT, know of neither: what is there belongs to whoever mounted it.
+    Only root can change the owner; a member of the group can set the group. Some file systems,
+    such as FAT, have neither: all files belong to the user who mounted it.
     """
     found = os.fstat(descriptor)
     uid = wanted.uid if os.geteuid() == 0 else -1
     if (uid, wanted.gid) not in ((-1, -1), (-1, found.st_gid), (found.st_uid, found.st_gid)):
         with contextlib.suppress(OSError):
             os.fchown(descriptor, uid, wanted.gid)
-    if stat.S_IMODE(found.st_mode) != wanted.mode:  # also whatever the umask is
+    if stat.S_IMODE(found.st_mode) != wanted.mode:  # regardless of the umask
         with contextlib.suppress(OSError):
             os.fchmod(descriptor, wanted.mode)

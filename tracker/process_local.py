@@ -1,4 +1,4 @@
-"""`ProcessLocal`: what belongs to one process, and so cannot be copied or pickled."""
+"""`ProcessLocal`: base of objects that belong to one process and cannot be copied or pickled."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class ProcessLocal:
-    """Base of what stands for something shared: a copy of it is itself; pickling is refused."""
+    """Base of objects that stand for a shared resource: copying returns the object itself."""
 
     def __copy__(self) -> Self:
         return self

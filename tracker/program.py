@@ -1,4 +1,4 @@
-"""How the programs of this package begin and end, whatever terminal or pipe they are given."""
+"""Start and end of this package's programs, for any terminal or pipe."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def run(program: Callable[[], None]) -> None:
-    """Run a program of click's; end it in one line where it is interrupted or cannot write.
+    """Run a click program; print one line and exit with 1 if it is interrupted or cannot write.
 
-    Exit code 1 then. Ctrl-C while the interpreter ends just ends it.
+    Ctrl-C during interpreter shutdown just ends it.
     """
     _complete_streams()
     try:
@@ -28,25 +28,25 @@ def run(program: Callable[[], None]) -> None:
         finally:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             sys.stdout.flush()
-    except KeyboardInterrupt:  # before click listens; it says the same
+    except KeyboardInterrupt:  # before click handles it in the same way
         click.echo("\nAborted!", err=True)
         sys.exit(1)
     except OSError as error:
         if not isinstance(error, BrokenPipeError):
             named = f"{error.filename}: " if error.filename else ""
             click.echo(readable(f"Error: {named}{error.strerror or error}"), err=True)
-        # The interpreter would try to write again what could not be, and complain.
+        # The interpreter would try to write the rest again and print an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
 
 
 def _complete_streams() -> None:
-    """See that there are streams and that they take any text."""
+    """Make sure that the standard streams exist and accept any text."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
-        if getattr(sys, name) is None:  # closed by whoever started this, as by `>&-` in a shell
-            os.open(os.devnull, os.O_RDWR)  # has that number now, which no outbox should get
-            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8"))  # noqa: SIM115, PTH123 - to stay
+        if getattr(sys, name) is None:  # closed by the caller, as with `>&-` in a shell
+            os.open(os.devnull, os.O_RDWR)  # takes that number, so that no outbox gets it
+            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8"))  # noqa: SIM115, PTH123 - stays open
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # Whatever a terminal's encoding: an event's text must not end in a traceback.
+            # The text of an event must not fail to print, whatever the terminal's encoding.
             stream.reconfigure(errors="backslashreplace")

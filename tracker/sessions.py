@@ -1,4 +1,4 @@
-"""What this process knows of the conversations it logs to."""
+"""The conversations that this process logs to."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tracker.outbox import Outbox
 
 _MOST = 10_000
-"""Conversations remembered; those not used for longest are looked up in the outbox again."""
+"""Conversations kept in memory; the least recently used ones are looked up in the outbox again."""
 
 _LOOK_UP = """
 SELECT type, agent_id, user_id FROM events
@@ -32,21 +32,21 @@ WHERE session_id = ? AND type IN (?, ?, ?, ?) ORDER BY seq
 
 @dataclass
 class Session:
-    """One conversation: whom it concerns, and whether it is over."""
+    """A conversation: its agent and user, and whether it is over."""
 
     agent_id: str | None = None
     user_id: str | None = None
     known: bool = True
     over: bool = False
     started: float | None = None
-    """On the monotonic clock; None if it was not started by this process."""
+    """Start on the monotonic clock; None if it was not started by this process."""
 
 
 class Sessions:
-    """A bounded memory of conversations, backed by the outbox. Owns its lock; any thread's.
+    """A bounded cache of conversations, backed by the outbox. Owns its lock; thread-safe.
 
-    It fills in agent and user of a message, and warns once when something is logged to a
-    conversation that has ended or was never started. It never refuses anything.
+    It supplies the agent and user of a message, and logs one warning per conversation that is used
+    although it has ended or was never started. It never refuses an event.
     """
 
     def __init__(self, outbox: Outbox | None) -> None:
@@ -56,32 +56,32 @@ class Sessions:
         self._logged = Once(most=_MOST)
 
     def start(self, session_id: str, agent_id: str, user_id: str | None) -> None:
-        """Remember a conversation that starts now."""
+        """Add a conversation that starts now."""
         self._keep(session_id, Session(agent_id, user_id, started=time.monotonic()))
 
     def resume(self, session_id: str) -> Session:
-        """Return a conversation that goes on, opened again if it had ended."""
+        """Return a conversation, marked as open again."""
         session = self.get(session_id)
         session.over = False
         return session
 
     def use(self, session_id: str) -> Session:
-        """Return the conversation, warning once if it is over or unknown."""
+        """Return a conversation; log one warning if it is over or unknown."""
         session = self.get(session_id)
         if (session.over or not session.known) and self._logged.is_new(session_id):
             log.warning(
-                "session %r %s; what is logged to it is stored all the same",
+                "session %r %s; events logged to it are stored anyway",
                 session_id,
                 "has ended" if session.over else "was never started in this outbox",
             )
         return session
 
     def restart_in_child(self) -> None:
-        """Take a new lock in a forked child."""
+        """Replace the lock in a forked child."""
         self._lock = threading.RLock()
 
     def get(self, session_id: str) -> Session:
-        """Return what is known of a conversation."""
+        """Return a conversation."""
         with self._lock:
             session = self._sessions.get(session_id)
             if session is not None:
@@ -92,7 +92,7 @@ class Sessions:
         return session
 
     def forget(self, session_ids: set[str | None]) -> None:
-        """Look these up in the outbox again, when they are next asked for."""
+        """Look these conversations up in the outbox again when they are next used."""
         with self._lock:
             for session_id in session_ids:
                 self._sessions.pop(session_id or "", None)
@@ -113,7 +113,7 @@ class Sessions:
             with self._outbox.reading() as connection:
                 rows = connection.exec_driver_sql(_LOOK_UP, (session_id, *begun, *over)).all()
         except OutboxError:
-            # The append that follows meets the same trouble and deals with it by `on_error`.
+            # The append that follows fails as well and applies `on_error`.
             return Session()
         session = Session(known=bool(rows))
         for type_, agent_id, user_id in rows:

@@ -1,4 +1,4 @@
-"""Fakes for tests of code that logs: no server, no network, the real outbox.
+"""A destination for tests of code that logs: a real outbox, without a server or a network.
 
 ::
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 
 class RecordingDestination:
-    """Takes every upload and keeps its events, as a collector would. Any thread may read it.
+    """Accepts every upload and keeps its events, as a collector would. Any thread may read it.
 
     Attributes:
-        events: What was delivered, in order of arrival, as the protocol's event objects.
+        events: The delivered events in order of arrival, as event objects of the protocol.
         sizes: Number of events of each upload, delivered or not.
-        closed: Whether the sync thread has given it back.
+        closed: Whether the sync thread has closed it.
     """
 
     def __init__(self, answer: Callable[[Upload], Delivery] | None = None) -> None:
-        """Take `answer` to decide on each upload; by default all are delivered."""
+        """Use `answer` to decide on each upload; by default all are delivered."""
         self.events: list[dict[str, Any]] = []
         self.sizes: list[int] = []
         self.closed = False
@@ -42,7 +42,7 @@ class RecordingDestination:
         self._lock = threading.Lock()
 
     def send(self, upload: Upload) -> Delivery:
-        """Keep the events, unless the answer says that they were not delivered."""
+        """Keep the events if the answer says that they were delivered."""
         delivery = self._answer(upload) if self._answer else Delivery(Outcome.DELIVERED)
         with self._lock:
             self.sizes.append(len(upload.events))
@@ -51,5 +51,5 @@ class RecordingDestination:
         return delivery
 
     def close(self) -> None:
-        """Note that no more will come."""
+        """Note that no more uploads will follow."""
         self.closed = True

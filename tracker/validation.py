@@ -17,31 +17,31 @@ from tracker.redaction.uncut import Uncut
 T = TypeVar("T")
 
 MAX_ID_LENGTH = 256
-"""Characters in an agent, session, user or run id."""
+"""Maximum length of an agent, session, user or run id."""
 MAX_DEPTH = 64
-"""Levels of nesting in metadata, arguments, results and details."""
+"""Maximum nesting of metadata, arguments, results and details."""
 MAX_INTEGER = 2**63 - 1
-"""Largest count; what SQLite and most receivers hold in 64 bits."""
+"""Largest count that SQLite and most receivers can store in 64 bits."""
 MAX_MILLISECONDS = 10**12
-"""Longest duration, in milliseconds: some 31 years. Sums of such stay far from a float's bounds."""
+"""Longest duration in milliseconds, some 31 years. Sums stay far from the bounds of a float."""
 MAX_TOKENS = 10**12
-"""Most tokens of one call or message."""
+"""Maximum number of tokens of one call or message."""
 MAX_COST_USD = 10**9
-"""Highest cost of one call, in US dollars."""
+"""Maximum cost of one call in US dollars."""
 MAX_INTEGER_BITS = 14_280
-"""Bits of an integer in metadata and the like: Python reads and prints no more than 4,300 digits
-unless told to, and a receiver may not have been told."""
+"""Maximum bits of an integer in metadata and similar values: by default, Python parses and prints
+integers of at most 4,300 digits."""
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Return True if an exception is there to unwind the program, not to report a fault.
+    """Return True if an exception unwinds the program instead of reporting a fault.
 
-    Those are what Python does not derive from `Exception`, but for two: a panic of an extension
-    written in Rust, which pyo3 derives from `BaseException`, and GeneratorExit, which only a
-    generator's own code has a use for.
+    These are the exceptions that are not derived from `Exception`, with two exceptions: a panic of
+    an extension written in Rust, which pyo3 derives from `BaseException`, and GeneratorExit, which
+    concerns only the code of a generator.
     """
     if isinstance(error, (Exception, GeneratorExit)):
         return False
@@ -68,16 +68,16 @@ def optional(check: Callable[[str, object], T], argument: str, value: object) ->
 
 
 def check_optional_id(argument: str, value: object) -> str | None:
-    """Return None for None, otherwise as `check_id`."""
+    """Return None for None, otherwise the result of `check_id`."""
     return optional(check_id, argument, value)
 
 
 def check_text(argument: str, value: object) -> str:
-    """Return `value` if it is a string that UTF-8 can hold."""
+    """Return `value` if it is a string that can be encoded as UTF-8."""
     if type(value) is not str:
-        if not issubclass(type(value), str):  # not isinstance: it asks the value for its class
+        if not issubclass(type(value), str):  # not isinstance, which reads the value's __class__
             raise ValidationError(argument, f"is {_kind(value)}; give a str")
-        value = str.__str__(value)  # an Enum of str, for one
+        value = str.__str__(value)  # for example of an Enum of str
     if not value.isascii():
         _check_encodable(argument, value)
     return value
@@ -123,10 +123,10 @@ def check_tokens(argument: str, value: object) -> int:
 
 
 def _integer(argument: str, value: Any) -> int:
-    kind = type(value)  # not isinstance, which asks the value for its class
+    kind = type(value)  # not isinstance, which reads the value's __class__
     if kind is bool or not issubclass(kind, int):
         raise ValidationError(argument, f"is {_kind(value)}; give an int, 0 or more")
-    return int.__int__(value)  # of a subclass, without its code
+    return int.__int__(value)  # without running a subclass's code
 
 
 def check_flag(argument: str, value: object) -> bool:
@@ -137,7 +137,7 @@ def check_flag(argument: str, value: object) -> bool:
 
 
 def check_since(argument: str, value: object) -> int | None:
-    """Return a point in time as Unix milliseconds, rounded down; None for None."""
+    """Return a time as Unix milliseconds, rounded down; None for None."""
     if value is None:
         return None
     if not isinstance(value, datetime):
@@ -164,7 +164,7 @@ def check_choice(argument: str, value: object, allowed: tuple[str, ...]) -> str:
 
 
 def check_metadata(argument: str, value: object) -> dict[str, Any]:
-    """Return `value` as a dict if it is a mapping that JSON can hold (see `check_json`)."""
+    """Return `value` as a dict if JSON can represent it (see `check_json`)."""
     if not issubclass(type(value), dict):
         value = _as_dict(argument, value)
     checked: dict[str, Any] = check_json(argument, value)
@@ -172,7 +172,7 @@ def check_metadata(argument: str, value: object) -> dict[str, Any]:
 
 
 def copy_metadata(argument: str, value: object) -> dict[str, Any]:
-    """Return a copy of a mapping that JSON can hold, for what is written later."""
+    """Return a checked copy of a mapping, for data that is written later."""
     return check_metadata(argument, copy_json(argument, check_metadata(argument, value)))
 
 
@@ -182,7 +182,7 @@ def _as_dict(argument: str, value: object) -> dict[Any, Any]:
             return dict.copy(value)  # type: ignore[arg-type]  # it is one
         if isinstance(value, Mapping):
             return dict(value)
-    except BaseException as error:  # the value's own code
+    except BaseException as error:  # raised by the value's own code
         if is_interrupt(error) or isinstance(error, (MemoryError, RecursionError)):
             raise
         raise _unreadable(argument, error) from error
@@ -190,18 +190,18 @@ def _as_dict(argument: str, value: object) -> dict[Any, Any]:
 
 
 def check_json(argument: str, value: object) -> Any:
-    """Return `value` if JSON can hold it and give back an equal value.
+    """Return `value` if JSON can represent it without loss.
 
-    Refused by path: NaN and infinities, integers of thousands of digits, lone surrogates, keys
-    that are not strings, cycles and nesting deeper than 64 levels, and any type besides dict,
-    list, tuple, str, int, float, bool and None. What another thread changes meanwhile is copied
-    first.
+    NaN, infinities, integers of thousands of digits, lone surrogates, keys that are not strings,
+    cycles, more than 64 levels of nesting, and any type besides dict, list, tuple, str, int,
+    float, bool and None are refused, and the error names their path. A value that another thread
+    changes meanwhile is copied first.
     """
     try:
         _walk(argument, value, 0, set())
     except (ValidationError, MemoryError):
         raise
-    except BaseException as error:  # another thread changed it, or it is the value's own code
+    except BaseException as error:  # another thread changed it, or the value's own code raised
         if is_interrupt(error):
             raise
         return copy_json(argument, value)
@@ -209,9 +209,9 @@ def check_json(argument: str, value: object) -> Any:
 
 
 def copy_json(argument: str, value: object) -> Any:
-    """Return a copy of `value`, checked as by `check_json`, that nobody else can change.
+    """Return a private copy of `value`, checked as by `check_json`.
 
-    It is made of plain dicts, lists, strings and numbers, and runs none of the value's own code.
+    It consists of plain dicts, lists, strings and numbers. None of the value's own code is run.
     """
     try:
         copied = _copy(argument, value, set())
@@ -231,14 +231,14 @@ def _copy(argument: str, value: Any, parents: set[int]) -> Any:
         if issubclass(kind, scalar):
             return value if kind in (bool, Uncut) else plain(value)
     if not issubclass(kind, (dict, list, tuple)):
-        return value  # None, or what the check that follows refuses
+        return value  # None, or a value that the following check refuses
     if id(value) in parents:
-        raise ValidationError(argument, "contains itself; JSON cannot hold a cycle")
+        raise ValidationError(argument, "contains itself; JSON cannot represent a cycle")
     if len(parents) >= MAX_DEPTH:
         raise ValidationError(argument, f"is nested more than {MAX_DEPTH} levels deep")
     parents.add(id(value))
     copied: Any
-    if issubclass(kind, dict):  # `dict.copy` is done at once, whatever other threads do
+    if issubclass(kind, dict):  # `dict.copy` is atomic, whatever other threads do
         items = dict.copy(value).items()
         copied = {_copy(argument, k, parents): _copy(argument, v, parents) for k, v in items}
     else:
@@ -253,17 +253,17 @@ _SCALARS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (int, int.__int__),
     (float, float.__float__),
 )
-"""What makes a plain value of one of a subclass, without code of that."""
+"""Converters to a plain value that run no code of a subclass."""
 
 
 class _SubclassError(Exception):
-    """A subclass of a container, of which only a copy is as it seems."""
+    """A subclass of a container, which has to be copied to be checked."""
 
 
 def _unreadable(argument: str, error: BaseException) -> ValidationError:
     return ValidationError(
         argument,
-        f"cannot be read ({type(error).__name__} from its own code, or from another thread that "
+        f"cannot be read ({type(error).__name__}, raised by its own code or because another thread "
         "changes it); give plain dicts, lists, strings and numbers, or a copy",
     )
 
@@ -271,7 +271,7 @@ def _unreadable(argument: str, error: BaseException) -> ValidationError:
 def _walk(path: str, value: Any, depth: int, parents: set[int]) -> None:
     if value is None or value is True or value is False:
         return
-    kind: Any = type(value)  # not isinstance, which asks the value for its class
+    kind: Any = type(value)  # not isinstance, which reads the value's __class__
     if issubclass(kind, int):
         if value.bit_length() > MAX_INTEGER_BITS:
             raise ValidationError(path, "is an integer of more than 4,298 digits; give it as a str")
@@ -293,10 +293,10 @@ def _walk(path: str, value: Any, depth: int, parents: set[int]) -> None:
 
 def _walk_container(path: str, value: Any, depth: int, parents: set[int]) -> None:
     if id(value) in parents:
-        raise ValidationError(path, "contains itself; JSON cannot hold a cycle")
+        raise ValidationError(path, "contains itself; JSON cannot represent a cycle")
     if depth >= MAX_DEPTH:
         raise ValidationError(path, f"is nested more than {MAX_DEPTH} levels deep")
-    if type(value) not in (dict, list, tuple):  # its own methods may say anything, without end
+    if type(value) not in (dict, list, tuple):  # its own methods may return anything
         raise _SubclassError
     parents.add(id(value))
     if type(value) is dict:
@@ -323,7 +323,7 @@ def _check_encodable(path: str, text: str) -> None:
         raise ValidationError(
             path,
             f"has a lone surrogate (U+{ord(text[error.start]):04X}) at index {error.start}; "
-            "UTF-8 cannot hold it",
+            "UTF-8 cannot encode it",
         ) from None
 
 

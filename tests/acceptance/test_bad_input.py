@@ -215,7 +215,12 @@ WRONG: dict[str, tuple[Call, str, str]] = {
         for what, value, path, words in [
             ("a datetime", {"at": WHEN}, "metadata['at']", "datetime is not JSON-serialisable"),
             ("bytes", {"u": {"photo": b""}}, "metadata['u'].photo", "bytes is not JSON-serialisa"),
-            ("a cycle", cycle(), "metadata['self']", "contains itself; JSON cannot hold a cycle"),
+            (
+                "a cycle",
+                cycle(),
+                "metadata['self']",
+                "contains itself; JSON cannot represent",
+            ),
             ("NaN", {"x": [math.nan]}, "metadata['x'][0]", "nan is not JSON-serialisable"),
             ("an int key", {1: 2}, "metadata", "has the key of type int 1; give keys as str"),
             ("a huge int", {"n": 10**5000}, "metadata['n']", "is an integer of more than 4,298"),
@@ -439,7 +444,7 @@ def test_a_default_client_id_that_cannot_be_kept_is_refused(
 ) -> None:
     """The message names the file and both ways out."""
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(ConfigurationError, match=r"client id cannot be kept in .*client-id"):
+    with pytest.raises(ConfigurationError, match=r"client id cannot be stored in .*client-id"):
         APIConfig(api_key="k", outbox_path=tmp_path / "file" / "outbox.sqlite3")
 
 

@@ -458,7 +458,7 @@ def test_a_tool_call_neither_awaited_nor_entered_is_logged(config: MakeConfig) -
             c.tool("search", {"q": "x"}, result=1, duration_ms=2.5)
             logged = await c.tool("find", result=2)
             assert logged.event_id is not None
-            with pytest.raises(ValidationError, match="logged or entered already"):
+            with pytest.raises(ValidationError, match="logged or entered before"):
                 await logged
 
     asyncio.run(main())

@@ -281,9 +281,9 @@ def test_wrong_arguments_raise_at_once(
             c.tool("")
         c.end(2, outcome="first")
         c.end(3)
-    with pytest.raises(ValidationError, match="was left already"):
+    with pytest.raises(ValidationError, match="is over; call end"):
         c.end(4)
-    with pytest.raises(ValidationError, match="was entered already"):
+    with pytest.raises(ValidationError, match="was entered before"):
         c.__enter__()
     assert recorded.types == ["conversation.started", "conversation.ended"]
     ended = recorded.events[-1]["data"]
@@ -301,7 +301,7 @@ def test_a_tool_is_timed(
             clock.now += 0.5
             call.result = {"hits": 2}
             assert recorded.types == ["conversation.started"]
-        with pytest.raises(ValidationError, match="was logged or entered already"), call:
+        with pytest.raises(ValidationError, match="was logged or entered before"), call:
             pass
     tool = recorded.events[1]
     assert tool["event_id"] == call.event_id

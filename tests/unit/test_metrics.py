@@ -337,7 +337,7 @@ def test_moments_are_datetimes_or_milliseconds() -> None:
         ((None, datetime(2026, 11, 1)), "since: has no time zone"),
         ((None, "2026-11-01"), "since: is of type str"),
         ((None, True), "since: is of type bool"),
-        ((None, 2, 1), "until: lies before since"),
+        ((None, 2, 1), "until: is before since"),
         (("",), "agent_id: is empty"),
     ],
 )

@@ -81,7 +81,7 @@ def test_an_unknown_session_is_stored_and_warned_of_once(
     assert warnings(caplog) == [
         (
             "session 'never-started' was never started in this outbox; "
-            "what is logged to it is stored all the same"
+            "events logged to it are stored anyway"
         )
     ]
     assert [row["data"]["content"] for row in stored(tracker.config.outbox_path)] == list("abc")

@@ -94,7 +94,7 @@ def test_the_vocabularys_names_are_not_free(config: MakeConfig, name: str) -> No
     """An event of the tracker's own is logged by its method, which checks its fields."""
     with (
         Tracker(config(disabled=True)) as tracker,
-        pytest.raises(ValidationError, match=f"^type: '{name}' is one of the tracker's own"),
+        pytest.raises(ValidationError, match=f"^type: '{name}' is a type of tracker itself"),
     ):
         tracker.track(name, {})
 

@@ -62,7 +62,7 @@ def test_ids_are_non_empty_strings_of_up_to_256_characters(value: str) -> None:
         (7, "agent_id: is of type int; give a str"),
         (b"a", "agent_id: is of type bytes; give a str"),
         ("a\0b", "agent_id: has a NUL character; many databases cannot store it"),
-        ("ab\udcffc", "agent_id: has a lone surrogate (U+DCFF) at index 2; UTF-8 cannot hold it"),
+        ("ab\udcffc", "agent_id: has a lone surrogate (U+DCFF) at index 2; UTF-8 cannot encode it"),
     ],
 )
 def test_other_ids_are_refused(value: object, words: str) -> None:
@@ -258,13 +258,13 @@ def test_what_json_can_hold_passes(value: dict[str, Any]) -> None:
         ({"a": {b"k": 2}}, "metadata['a']: has the key of type bytes b'k'; give keys as str"),
         (
             {"a": "x\ud800"},
-            "metadata['a']: has a lone surrogate (U+D800) at index 1; UTF-8 cannot hold it",
+            "metadata['a']: has a lone surrogate (U+D800) at index 1; UTF-8 cannot encode it",
         ),
         (
             {"a": {"\ud800": 1}},
             (
                 "a key in metadata['a']: has a lone surrogate (U+D800) at index 0; "
-                "UTF-8 cannot hold it"
+                "UTF-8 cannot encode it"
             ),
         ),
     ],
@@ -305,7 +305,7 @@ def test_cycles_are_refused() -> None:
     ring: dict[str, Any] = {"list": []}
     ring["list"].append(ring)
     assert refusal(validation.check_metadata, "metadata", ring) == (
-        "metadata['list'][0]: contains itself; JSON cannot hold a cycle"
+        "metadata['list'][0]: contains itself; JSON cannot represent a cycle"
     )
 
 

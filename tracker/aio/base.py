@@ -1,4 +1,4 @@
-"""What every async tracker has: a tracker whose calls it awaits, and a lifetime."""
+"""`AsyncBaseTracker`: runs the calls of a tracker in threads, and awaits them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ T = TypeVar("T", bound=BaseTracker)
 
 
 class Awaited(ABC):
-    """Has methods of another object's, awaited: made by `logs`, `reads` and `waits`."""
+    """Base of classes with awaited methods of another object: see `logs`, `reads` and `waits`."""
 
     _calls: Calls
 
@@ -44,7 +44,7 @@ class Awaited(ABC):
 def logs(
     method: Callable[Concatenate[Any, P], R],
 ) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]:
-    """Return `method`, which logs, as one to be awaited: durable when the await ends."""
+    """Return an awaited version of a logging method: the event is durable when the await ends."""
 
     @functools.wraps(method)
     async def awaited(self: Awaited, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -56,7 +56,7 @@ def logs(
 def reads(
     method: Callable[Concatenate[Any, P], R],
 ) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]:
-    """Return `method`, which reads, as one to be awaited: logging goes on meanwhile."""
+    """Return an awaited version of a reading method: logging continues meanwhile."""
 
     @functools.wraps(method)
     async def awaited(self: Awaited, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -68,7 +68,7 @@ def reads(
 def waits(
     method: Callable[Concatenate[Any, P], R],
 ) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]:
-    """Return `method`, which waits for the network, as one to be awaited."""
+    """Return an awaited version of a method that waits for the network."""
 
     @functools.wraps(method)
     async def awaited(self: Awaited, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -78,27 +78,27 @@ def waits(
 
 
 class AsyncBaseTracker(ProcessLocal, Awaited, Generic[T]):
-    """Base of the async trackers. Any number of tasks, event loops and threads may share one.
+    """Base class of the async trackers. Tasks, event loops and threads may share one.
 
-    Each method does what its namesake of the tracker without ``Async`` does, with the same
-    arguments, errors and result, but off the event loop. When the await of a logging call ends, its
-    event is durable. Awaited one after the other, events keep their order; those of
-    `asyncio.gather` are stored in the order in which the calls began, many in one commit.
+    Each method is like the method of the same name of the tracker without ``Async``, with the same
+    arguments, errors and result, but it does not block the event loop. When the await of a logging
+    call ends, its event is durable. Events of calls awaited one after the other keep their order;
+    those of `asyncio.gather` are stored in the order in which the calls began, many in one commit.
 
-    A cancelled await ends at once; what was being logged is stored all the same, and if that
-    fails, the log says so. A cancelled read, `flush` or `close` goes on in its thread.
+    A cancelled await ends at once; the event is stored anyway, and a failure to do so is logged. A
+    cancelled read, `flush` or `close` continues in its thread.
 
-    The outbox is opened, in a thread, by ``async with`` or the first call. The threads are the
-    tracker's own: they end with `close`, hold up nothing at the interpreter's end, which waits only
-    for what is being logged, and are started anew in a forked child.
+    The outbox is opened, in a thread, by ``async with`` or the first call. The tracker owns its
+    threads: they end with `close` and are started again in a forked child. Interpreter shutdown
+    waits only for events that are being logged.
 
     Args:
         config: Settings; by default those of the environment, read now.
-        destination: Makes what takes the uploads, as for trackers without ``Async``.
+        destination: Function that makes a `Destination`, as for trackers without ``Async``.
 
     Raises:
-        ConfigurationError: if a setting is missing or impossible; from ``async with`` and the first
-            call, if the configuration contradicts another tracker's.
+        ConfigurationError: if a setting is missing or invalid; from ``async with`` and the first
+            call, if the configuration conflicts with another tracker's.
         OutboxError: from ``async with`` and the first call, if the outbox cannot be opened.
     """
 
@@ -112,7 +112,7 @@ class AsyncBaseTracker(ProcessLocal, Awaited, Generic[T]):
     ) -> None:
         settings = settings_of(config)
         calls = Calls()
-        # Also a tracker that nobody closed leaves no thread behind.
+        # A tracker that was never closed leaves no thread behind either.
         weakref.finalize(self, calls.stop).atexit = False
         make = partial(self._kind, settings, destination=destination)
         self._prepare(settings, calls, make, end=calls.stop)
@@ -133,14 +133,14 @@ class AsyncBaseTracker(ProcessLocal, Awaited, Generic[T]):
 
     @classmethod
     def _part_of(cls, whole: AsyncBaseTracker[Any], make: Callable[[], T]) -> Self:
-        """Return one that shares the calls, and so the threads, of `whole`, which ends them."""
+        """Return a tracker that shares the calls and threads of `whole`, which ends them."""
         part = cls.__new__(cls)
         part._prepare(whole._settings, whole._calls, make, end=lambda: None)
         return part
 
     @property
     def config(self) -> APIConfig:
-        """The settings in force."""
+        """The settings in use."""
         return self._settings if self._tracker is None else self._tracker.config
 
     def _target(self) -> T:
@@ -161,13 +161,13 @@ class AsyncBaseTracker(ProcessLocal, Awaited, Generic[T]):
     health = reads(BaseTracker.health)
 
     async def close(self, timeout: float = 2.0) -> FlushResult:
-        """Give the outbox back, when the logging calls made before are done; see `Tracker.close`.
+        """Release the outbox once all earlier logging calls are done; see `Tracker.close`.
 
-        Nothing is lost by closing early: what was not uploaded waits in the outbox for the next
-        start. A second call does nothing.
+        Nothing is lost by closing early: pending events stay in the outbox until the next start.
+        A second call does nothing.
 
         Args:
-            timeout: Seconds of uploading at most. Default 2. It ends at once when an attempt fails.
+            timeout: Maximum number of seconds to upload; a failed attempt ends it. Default 2.
         """
         return await self._calls.wait(self._close, timeout)
 

@@ -1,4 +1,4 @@
-"""`Calls`: how an awaited call gets off the event loop, and its outcome back."""
+"""`Calls`: runs awaited calls in threads and returns their results to the event loop."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _GROUP_LIMIT = 512
-"""Calls in one transaction: bounds how long the first of them waits for the last."""
+"""Maximum number of calls in one transaction, which limits how long the first one waits."""
 _READERS = 4
 _WAITERS = 32
 _EXIT_SECONDS = 10.0
-"""How long the interpreter's end waits for calls that nobody waits for any more."""
+"""How long interpreter shutdown waits for calls whose await was cancelled."""
 
 
 class Calls:
-    """Runs calls in threads, in the context of the task that makes them. Any loop's, any thread's.
+    """Runs calls in threads, in the context of the calling task. Thread-safe, for any event loop.
 
-    Owns the threads, in lanes: one that runs logging calls in the order they are made, one that
-    commits what they log, up to 4 for reads, and as many as there are calls of `flush` and `close`
-    under way, up to 32. All of them end by `stop`; a forked child starts its own. Owns also `lock`,
-    under which a tracker is opened.
+    Owns the threads, in lanes: one that runs logging calls in the order in which they are made, one
+    that commits their events, up to 4 for reads, and up to 32 for calls of `flush` and `close`. All
+    of them end with `stop`; a forked child starts its own. Also owns `lock`, which is held while a
+    tracker is opened.
 
-    A call goes on when its ``await`` is cancelled. Its event is stored all the same, and if that
-    fails, the log says so.
+    A call continues when its ``await`` is cancelled. Its event is stored anyway, and a failure to
+    do so is logged.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class Calls:
         _register()
 
     def restart_in_child(self) -> None:
-        """Begin with new lanes; in a forked child, what the parent's had to do is the parent's."""
+        """Start with new lanes; in a forked child, the parent's calls are left to the parent."""
         self.lock = threading.RLock()
         self._logging = Lane("tracker-log", 1)
         self._committing = Lane("tracker-commit", 1)
@@ -70,20 +70,20 @@ class Calls:
         self._prepared: deque[_Call] = deque()
 
     def deferring(self, client: Recorder) -> Recorder:
-        """Return `client`, but so that calls made here commit together what they record."""
+        """Return a client that commits the events of calls made here together."""
         self._store = client.record_all
         return _Deferring(client)
 
     async def log(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run `work` after the logging calls made before; return when what it logs is durable."""
+        """Run `work` after earlier logging calls; return when its events are durable."""
         return await self._run(self._logging, partial(work, *args, **kwargs))
 
     async def read(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run `work`, which may take its time, beside logging calls."""
+        """Run `work`, which may be slow, in parallel to logging calls."""
         return await self._run(self._reading, partial(work, *args, **kwargs))
 
     async def wait(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run `work`, which waits for others, beside all other calls."""
+        """Run `work`, which waits, in parallel to all other calls."""
         return await self._run(self._waiting, partial(work, *args, **kwargs))
 
     async def _run(self, lane: Lane, work: Callable[[], R]) -> R:
@@ -93,11 +93,11 @@ class Calls:
         return result
 
     def _prepare(self, call: _Call) -> None:
-        """Run a call, all but its commit."""
+        """Run a call without committing its events."""
         _at_work.call = call
         try:
             call.result = call.work()
-        except BaseException as error:  # noqa: BLE001 - handed to the task that made the call
+        except BaseException as error:  # noqa: BLE001 - passed to the task that made the call
             call.error = error
         finally:
             _at_work.call = None
@@ -108,39 +108,39 @@ class Calls:
             _settle([call])
 
     def _commit(self) -> None:
-        """Commit what the calls prepared so far have logged, in one transaction."""
+        """Commit the events of the calls prepared so far in one transaction."""
         calls: list[_Call] = []
         while self._prepared and len(calls) < _GROUP_LIMIT:
             calls.append(self._prepared.popleft())
         if not calls:
-            return  # an earlier turn took them along
-        assert self._store is not None  # noqa: S101 - what recorded the events is a `_Deferring`
+            return  # an earlier commit included them
+        assert self._store is not None  # noqa: S101 - the events were recorded by a `_Deferring`
         try:
             self._store([event for call in calls for event in call.events])
-        except Exception as error:  # noqa: BLE001 - handed to the tasks whose events they were
+        except Exception as error:  # noqa: BLE001 - passed to the tasks of the events
             for call in calls:
                 call.error = call.error or error
         _settle(calls)
 
     def drained(self) -> threading.Event:
-        """Return what is set when the logging calls made so far are committed."""
+        """Return an event that is set when all earlier logging calls are committed."""
         done = threading.Event()
         self._logging.submit(lambda: self._committing.submit(done.set))
         return done
 
     def drain_at_exit(self) -> None:
-        """Wait for logging calls whose tasks were cancelled when their loop ended."""
+        """Wait for logging calls whose tasks were cancelled at the end of their loop."""
         if self._logging.busy or self._committing.busy:
             self.drained().wait(_EXIT_SECONDS)
 
     def stop(self) -> None:
-        """Let the threads end when all that they were given is done."""
+        """Let the threads end when all their calls are done."""
         for lane in (self._logging, self._committing, self._reading, self._waiting):
             lane.stop()
 
 
 class _Call:
-    """One call under way: made in a task, run in a lane, settled in the task's loop."""
+    """A call that is made in a task, runs in a lane, and is settled in the task's loop."""
 
     __slots__ = ("error", "events", "future", "loop", "result", "work")
 
@@ -153,7 +153,7 @@ class _Call:
         self.future: asyncio.Future[Any] = self.loop.create_future()
 
     def tell(self) -> None:
-        """Give the outcome to the task. Runs in its loop."""
+        """Pass the result to the task. Runs in its loop."""
         if self.future.cancelled():
             self.tell_nobody()
         elif self.error is not None:
@@ -162,13 +162,13 @@ class _Call:
             self.future.set_result(self.result)
 
     def tell_nobody(self) -> None:
-        """Log what went wrong, if anything, in place of the task that is gone."""
+        """Log the error, if any, since the task is gone."""
         if self.error is not None:
             log.error("a call whose await was cancelled failed: %s", self.error)
 
 
 def _settle(calls: list[_Call]) -> None:
-    """Tell each call's task the outcome, with one wake-up for each loop."""
+    """Pass the results to the tasks, with one wake-up per loop."""
     for loop in {call.loop for call in calls}:
         own = [call for call in calls if call.loop is loop]
         try:
@@ -193,9 +193,9 @@ _at_work = _AtWork()
 
 
 class _Deferring:
-    """Stands between a tracker and its client: what a `Calls` call records is kept for `_commit`.
+    """Wraps a client: events recorded by a call of `Calls` are kept for `_commit`.
 
-    What is recorded outside of any such call, as by a decorator's own code, goes to the client.
+    Events recorded outside of such a call, for instance by a decorator, are passed to the client.
     """
 
     def __init__(self, client: Recorder) -> None:
@@ -249,7 +249,7 @@ def _restart_all() -> None:
 
 @functools.cache
 def _register() -> None:
-    """Have `_drain_all` run before outboxes are closed: of exit handlers, the newest runs first."""
+    """Have `_drain_all` run before outboxes are closed: the newest exit handler runs first."""
     atexit.register(_drain_all)
 
 

@@ -22,26 +22,26 @@ if TYPE_CHECKING:
 
 
 class AsyncConversation(ProcessLocal, Awaited):
-    """A conversation under way, made by `AsyncAgentPerformanceTracker.conversation`.
+    """A conversation made by `AsyncAgentPerformanceTracker.conversation`.
 
-    An ``async with`` block that starts, times, ends and, when an exception escapes, fails the
-    conversation as `ActiveConversation` does, with the same methods. All are awaited but `end`,
-    which writes nothing until the block is left. Inside the block it is the current conversation,
-    in tasks started there too, so that calls of any tracker need no session id;
-    `current_conversation` returns the `ActiveConversation` of the same session.
+    Its ``async with`` block starts, times and ends the conversation, or marks it as failed, like
+    that of `ActiveConversation`, and it has the same methods. All are awaited except `end`, which
+    writes nothing until the block is left. Inside the block, and in tasks started there, it is the
+    current conversation, so calls of any tracker need no session id; `current_conversation`
+    returns the `ActiveConversation` of the same session.
 
     If entering is cancelled, the conversation may have been started, and then stays open.
 
     Attributes:
-        session_id: Its id.
-        agent_id: The agent that converses.
-        user_id: The user it converses with, or None.
+        session_id: The conversation's id.
+        agent_id: The agent.
+        user_id: The user, or None.
 
     Raises:
         ValidationError: from any method and on entering, if an argument is not allowed.
         OutboxError: from any method, on entering and on leaving, if storage failed and
-            `APIConfig.on_error` is "raise". It never takes the place of an exception that escapes.
-        TrackerClosedError: likewise, after the tracker's `close`.
+            `APIConfig.on_error` is "raise". It never replaces an exception that escapes the block.
+        TrackerClosedError: likewise, after the tracker was closed.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class AsyncConversation(ProcessLocal, Awaited):
         duration_ms: float | None = None,
         call_id: str | None = None,
     ) -> AsyncToolCall:
-        """Return a call of a tool: await it to log it at once, or use it as a block to time it.
+        """Return a tool call: await it to log it at once, or use it as a block to time it.
 
         ::
 
@@ -88,9 +88,9 @@ class AsyncConversation(ProcessLocal, Awaited):
 
         Args:
             name: The tool's name.
-            arguments: What it was called with: anything that JSON can hold.
-            result: What it answered: anything that JSON can hold. None is left out.
-            error: What went wrong, if it failed.
+            arguments: The arguments: any value that JSON can represent.
+            result: The result: any value that JSON can represent. None is left out.
+            error: The error, if the call failed.
             duration_ms: Milliseconds it took, 0 or more; a block measures it.
             call_id: The id that the model gave the call.
         """
@@ -109,13 +109,15 @@ class AsyncConversation(ProcessLocal, Awaited):
         user_feedback: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        """Set what leaving the block will record; not awaited. See `ActiveConversation.end`.
+        """Set the values that are recorded when the block is left; see `ActiveConversation.end`.
+
+        This is not awaited.
 
         Args:
-            quality_score: How good it was, from 1.0 to 5.0.
-            outcome: What came of it, in a word of your own, as in ``"resolved"``.
-            user_feedback: What the user said of it.
-            metadata: Anything else that JSON can hold.
+            quality_score: Quality from 1.0 to 5.0.
+            outcome: The outcome, in a word of your choice such as ``"resolved"``.
+            user_feedback: The user's feedback as text.
+            metadata: Additional data that JSON can represent.
 
         Raises:
             ValidationError: if an argument is not allowed, or this is not inside the block.
@@ -126,7 +128,7 @@ class AsyncConversation(ProcessLocal, Awaited):
 
     def _target(self) -> ActiveConversation:
         if self._entered is None:
-            raise ValidationError("conversation", "was not entered yet; use `async with` first")
+            raise ValidationError("conversation", "has not been entered; use `async with` first")
         return self._entered
 
     def _start(self) -> ActiveConversation:
@@ -138,7 +140,7 @@ class AsyncConversation(ProcessLocal, Awaited):
 
     async def __aenter__(self) -> Self:
         if self._entered is not None:
-            raise ValidationError("conversation", "was entered already; make a new one")
+            raise ValidationError("conversation", "was entered before; make a new one")
         self._entered = await self._calls.log(self._start)
         self._entered._become_current()
         return self
@@ -160,15 +162,16 @@ class AsyncConversation(ProcessLocal, Awaited):
 
 
 class AsyncToolCall(BaseToolCall):
-    """One call of a tool, made by `AsyncConversation.tool`.
+    """A tool call made by `AsyncConversation.tool`.
 
-    Awaited, it is logged at once. As an ``async with`` block it is timed on the monotonic clock and
-    logged when the block is left; an exception that escapes is logged as the call's error, and goes
-    on. One that is neither awaited nor entered is logged when the conversation's block is left.
+    If it is awaited, it is logged at once. Used as an ``async with`` block, it measures the
+    duration and is logged when the block is left; an exception that escapes is logged as the
+    call's error and raised again. One that is neither awaited nor entered is logged when the
+    conversation's block is left.
 
     Attributes:
-        result: What the tool answered: anything that JSON can hold. Set it inside the block.
-        error: What went wrong; by default the exception that escapes.
+        result: The result: any value that JSON can represent. Set it inside the block.
+        error: The error; by default the exception that escapes.
         call_id: The id that the model gave the call.
         event_id: The event's id once it is logged, before that None.
     """

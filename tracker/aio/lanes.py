@@ -1,4 +1,4 @@
-"""`Lane`: daemon threads that run what they are given, in order."""
+"""`Lane`: daemon threads that run functions in order."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 class Lane:
-    """Up to `most` threads that run works in the order given; with one, one after the other.
+    """Up to `most` threads that start functions in the given order; a single one runs them in turn.
 
-    Owns its threads, each started when there is more to do than threads, and its lock. They are
-    daemons, so that none holds up the interpreter's end: a `concurrent.futures` executor would be
-    waited for, also when it waits for the network without bound.
+    Owns its lock and its threads, each started when there is more work than threads. They are
+    daemon threads, so that none delays interpreter shutdown, which would wait for a
+    `concurrent.futures` executor even if that waits for the network.
     """
 
     def __init__(self, name: str, most: int) -> None:
@@ -29,11 +29,11 @@ class Lane:
 
     @property
     def busy(self) -> bool:
-        """Whether anything given is not done yet."""
+        """Whether any submitted work is not done."""
         return self._unfinished > 0
 
     def submit(self, work: Callable[[], None]) -> None:
-        """Have `work` run; it must not raise. While the interpreter ends, it may be run here."""
+        """Have `work` run; it must not raise. At interpreter shutdown it may run in this thread."""
         with self._lock:
             self._unfinished += 1
             if self._threads < min(self._unfinished, self._most):
@@ -47,7 +47,7 @@ class Lane:
             self._do(work)
 
     def stop(self) -> None:
-        """Let the threads end after what they were given; what still comes gets one of its own."""
+        """Let the threads end after the submitted work; further work gets a thread of its own."""
         with self._lock:
             self._stopped = True
             self._end_threads()
@@ -61,14 +61,14 @@ class Lane:
         thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         try:
             thread.start()
-        except RuntimeError:  # the interpreter ends, or the system has no thread left
+        except RuntimeError:  # interpreter shutdown, or the system has no thread left
             return
         self._threads += 1
 
     def _run(self) -> None:
         while (work := self._queue.get()) is not None:
             self._do(work)
-            del work  # or it would keep alive what it was about while there is nothing to do
+            del work  # otherwise it would keep objects alive while the thread is idle
 
     def _do(self, work: Callable[[], None]) -> None:
         try:

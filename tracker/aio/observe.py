@@ -1,4 +1,4 @@
-"""`AsyncAgentPerformanceTracker.observe`: calls recorded without blocking the event loop."""
+"""`AsyncAgentPerformanceTracker.observe`: records calls without blocking the event loop."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 
 class AsyncObserver(Observer):
-    """Records the calls of one coroutine function or async generator function, each awaited."""
+    """Records the calls of one coroutine function or async generator function."""
 
     calls: Calls
 
     async def apart(self, record: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run what may write in the tracker's threads; what is observed never fails because of it.
+        """Run code that may write in the tracker's threads; the observed call never fails by it.
 
         Raises:
-            TrackerError: only if the tracker cannot be opened, or was closed before it ever was.
+            TrackerError: only if the tracker cannot be opened, or was closed before it was opened.
         """
         done: list[R] = []
         try:

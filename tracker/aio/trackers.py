@@ -1,4 +1,4 @@
-"""The async trackers: which calls of which tracker are awaited, and how."""
+"""The async trackers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class AsyncAgentPerformanceTracker(AsyncBaseTracker[AgentPerformanceTracker]):
-    """`AgentPerformanceTracker` for `asyncio`: see `AsyncBaseTracker` for what that means.
+    """`AgentPerformanceTracker` for `asyncio`; see `AsyncBaseTracker`.
 
     ::
 
@@ -66,8 +66,9 @@ class AsyncAgentPerformanceTracker(AsyncBaseTracker[AgentPerformanceTracker]):
     ) -> AsyncConversation:
         """Return a conversation to use as an ``async with`` block, whose methods are awaited.
 
-        It starts on entering, with the arguments of `start_conversation`; ends on leaving; and is
-        marked failed if an exception escapes. Inside, calls of the tracker need no session id.
+        Entering the block starts the conversation with the arguments of `start_conversation`.
+        Leaving it ends the conversation, or marks it as failed if an exception escapes. Inside the
+        block, calls of the tracker need no session id.
         """
         return AsyncConversation(
             self._calls, self._target, agent_id, user_id, session_id, run_id, metadata
@@ -98,20 +99,20 @@ class AsyncAgentPerformanceTracker(AsyncBaseTracker[AgentPerformanceTracker]):
         capture_input: bool = True,
         capture_output: bool = True,
     ) -> Any:
-        """Return a decorator that records each call of a function, off the event loop.
+        """Return a decorator that records each call without blocking the event loop.
 
-        For coroutine functions and async generator functions; else as
+        It can decorate coroutine functions and async generator functions, and is otherwise like
         `AgentPerformanceTracker.observe`. If the tracker cannot be opened, calls raise.
 
         Args:
-            function: What to record, where it is used without parentheses.
-            agent_id: The agent whose doing it is; by default the current conversation's.
-            name: What to call the function; by default its qualified name.
+            function: The function, if the decorator is used without parentheses.
+            agent_id: The agent that the calls concern; by default that of the current conversation.
+            name: The name to record; by default the function's qualified name.
             capture_input: Whether arguments are recorded. Default True.
             capture_output: Whether results are recorded. Default True.
 
         Raises:
-            ValidationError: if an argument is not allowed, or what is decorated is of another kind.
+            ValidationError: if an argument is not allowed, or the function is of another kind.
         """
         agent_id = validation.check_optional_id("agent_id", agent_id)
         name = validation.check_optional_id("name", name)
@@ -130,7 +131,7 @@ class AsyncAgentPerformanceTracker(AsyncBaseTracker[AgentPerformanceTracker]):
 
 
 class AsyncAgentOperationsTracker(AsyncBaseTracker[AgentOperationsTracker]):
-    """`AgentOperationsTracker` for `asyncio`: see `AsyncBaseTracker` for what that means."""
+    """`AgentOperationsTracker` for `asyncio`; see `AsyncBaseTracker`."""
 
     _kind = AgentOperationsTracker
 
@@ -146,7 +147,7 @@ class AsyncAgentOperationsTracker(AsyncBaseTracker[AgentOperationsTracker]):
 
 
 class AsyncLLMTracker(AsyncBaseTracker[LLMTracker]):
-    """`LLMTracker` for `asyncio`: see `AsyncBaseTracker` for what that means."""
+    """`LLMTracker` for `asyncio`; see `AsyncBaseTracker`."""
 
     _kind = LLMTracker
 
@@ -156,7 +157,7 @@ class AsyncLLMTracker(AsyncBaseTracker[LLMTracker]):
 
 
 class AsyncSecurityTracker(AsyncBaseTracker[SecurityTracker]):
-    """`SecurityTracker` for `asyncio`: see `AsyncBaseTracker` for what that means."""
+    """`SecurityTracker` for `asyncio`; see `AsyncBaseTracker`."""
 
     _kind = SecurityTracker
 
@@ -168,19 +169,19 @@ class AsyncSecurityTracker(AsyncBaseTracker[SecurityTracker]):
 
 
 class AsyncComplianceTracker(AsyncBaseTracker[ComplianceTracker]):
-    """`ComplianceTracker` for `asyncio`: see `AsyncBaseTracker` for what that means."""
+    """`ComplianceTracker` for `asyncio`; see `AsyncBaseTracker`."""
 
     _kind = ComplianceTracker
 
     record_audit = logs(ComplianceTracker.record_audit)
     acknowledge = logs(ComplianceTracker.acknowledge)
-    erase_subject = reads(ComplianceTracker.erase_subject)  # takes its time
+    erase_subject = reads(ComplianceTracker.erase_subject)  # slow, and not a plain append
 
     export_audit = reads(ComplianceTracker.export_audit)
 
 
 class AsyncTracker(AsyncBaseTracker[Tracker]):
-    """`Tracker` for `asyncio`, all trackers in one: see `AsyncBaseTracker` for what that means.
+    """`Tracker` for `asyncio`: all trackers in one; see `AsyncBaseTracker`.
 
     ::
 
@@ -191,7 +192,7 @@ class AsyncTracker(AsyncBaseTracker[Tracker]):
 
     Args:
         config: Settings; by default those of the environment, read now.
-        destination: Makes what takes the uploads, in place of HTTP to the collector.
+        destination: Function that makes a `Destination` to use in place of HTTP to the collector.
 
     Attributes:
         performance: Conversations, an `AsyncAgentPerformanceTracker`.

@@ -143,7 +143,7 @@ def get_metrics(
     since_ms = conversations.milliseconds("since", since)
     until_ms = conversations.milliseconds("until", until)
     if since_ms is not None and until_ms is not None and since_ms > until_ms:
-        raise ValidationError("until", "lies before since; give a later moment")
+        raise ValidationError("until", "is before since; give a later time")
     window = _Window(connection, events, agent_id, since_ms, until_ms)
     total, days = _Tally(), defaultdict[int, _Tally](_Tally)
     _count_lifecycle(window, total, days)

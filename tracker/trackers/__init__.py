@@ -1,1 +1,1 @@
-"""The trackers: they build events from arguments and hand them to the outbox; no I/O here."""
+"""The trackers: they build events from arguments and pass them to the outbox, without I/O."""

@@ -1,4 +1,4 @@
-"""What a compliance tracker can hand to an auditor: an export that can be checked by itself."""
+"""The export for auditors, which can be verified without the outbox."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class AuditExport(BaseTracker):
-    """Exports what the outbox holds."""
+    """Exports events for an auditor."""
 
     def export_audit(
         self,
@@ -27,24 +27,25 @@ class AuditExport(BaseTracker):
     ) -> Manifest:
         """Write the events logged from `since` until just before `until` to a new file.
 
-        JSON Lines: a head, the events as the collector gets them, and a manifest with counts,
-        first and last chain value and a seal over the file. ``tracker-sync verify --export FILE``
-        checks it without the outbox. The events between the first and the last that are not of
-        that time are there without their content, so that the chain can be followed.
+        The file is in JSON Lines format: a head, the events as sent to the collector, and a
+        manifest with counts, the first and last chain value and a seal over the file.
+        ``tracker-sync verify --export FILE`` checks it without the outbox. Events between the first
+        and the last that are outside the period are included without their content, so that the
+        chain can be followed.
 
-        The file is written whole or not at all, for this user only (mode 0600). With
-        `APIConfig.chain_key` the seal is made under it. Logging goes on meanwhile.
+        The file appears complete or not at all, readable by this user only (mode 0600). The seal
+        uses `APIConfig.chain_key`, if there is one. Logging continues meanwhile.
 
         Args:
-            path: Where to write it; its folder exists, and nothing is there yet.
-            since: The first moment: a datetime with a time zone, or Unix milliseconds. Default:
-                the beginning of what is stored; delivered events leave the outbox after
+            path: The path of the new file, in an existing folder.
+            since: Start of the period: an aware datetime, or Unix milliseconds. By default the
+                first event stored; delivered events leave the outbox after
                 `APIConfig.retention_days`.
-            until: The moment after the last one. Default: now.
+            until: End of the period, which is not included. Default: now.
 
         Returns:
-            The manifest. Note its ``last_chain`` elsewhere: an export that was rewritten as a
-            whole does not end in it.
+            The manifest. Keep its ``last_chain`` elsewhere: an export that was rewritten as a whole
+            has a different one.
 
         Raises:
             ValidationError: if an argument is not allowed or the file cannot be written.
@@ -59,7 +60,7 @@ class AuditExport(BaseTracker):
         milliseconds = queries.conversations.milliseconds
         since_ms, until_ms = milliseconds("since", since), milliseconds("until", until)
         if since_ms is not None and until_ms is not None and since_ms > until_ms:
-            raise ValidationError("until", "lies before since; give a later moment")
+            raise ValidationError("until", "is before since; give a later time")
         return self._client.read(
             partial(
                 export,

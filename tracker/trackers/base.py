@@ -1,4 +1,4 @@
-"""What every tracker has: a configuration, a way to the outbox, and a lifetime."""
+"""`BaseTracker`: the configuration, outbox and lifetime of every tracker."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ _FREE_NAME = re.compile(r"[\w-]+(\.[\w-]+)+")
 
 
 class BaseTracker(ProcessLocal):
-    """Base of the trackers. All methods may be called from any thread.
+    """Base class of the trackers. All methods may be called from any thread.
 
-    Trackers with the same configuration share one outbox and one sync thread in a process; the
-    last one closed stops that thread. After a fork, parent and child both go on logging.
+    Trackers with the same configuration share one outbox and one sync thread in a process; closing
+    the last one stops that thread. After a fork, both parent and child can continue to log.
 
     Args:
         config: Settings; by default those of the environment.
-        destination: Makes what takes the uploads, in place of HTTP to the collector: a
-            `tracker.testing.RecordingDestination` in tests, or one of your own. It is called in
-            the sync thread; the first tracker on an outbox decides.
+        destination: Function that makes a `Destination` to use in place of HTTP to the collector,
+            such as `tracker.testing.RecordingDestination`. It is called in the sync thread; that
+            of the first tracker on an outbox is used.
 
     Raises:
-        ConfigurationError: if a setting is missing or impossible.
+        ConfigurationError: if a setting is missing or invalid.
         OutboxError: if the outbox cannot be opened.
     """
 
@@ -64,7 +64,7 @@ class BaseTracker(ProcessLocal):
 
     @property
     def config(self) -> APIConfig:
-        """The settings in force."""
+        """The settings in use."""
         return self._client.config
 
     def track(
@@ -76,15 +76,15 @@ class BaseTracker(ProcessLocal):
         agent_id: str | None = None,
         user_id: str | None = None,
     ) -> str:
-        """Log an event of a kind of your own and return its id.
+        """Log an event of your own type and return its id.
 
         Args:
-            type: A dotted name, as in ``"cart.abandoned"``: two words or more of letters, digits,
-                ``_`` and ``-``, at most 256 characters, and none of the names that the other
-                methods log, as in ``"message.logged"``.
-            data: The event's fields: a dict that JSON can hold. Default: none.
-            session_id: The conversation it belongs to; by default the current one, if the call is
-                made inside `with tracker.conversation(...)`.
+            type: A dotted name such as ``"cart.abandoned"``: two or more words of letters, digits,
+                ``_`` and ``-``, at most 256 characters, and not a type that another method logs,
+                such as ``"message.logged"``.
+            data: The event's fields: a dict that JSON can represent. Default: none.
+            session_id: The conversation it belongs to; by default the current one, if there is
+                one.
             agent_id: The agent it concerns; by default that of the conversation.
             user_id: The user it concerns; by default that of the conversation.
 
@@ -105,15 +105,15 @@ class BaseTracker(ProcessLocal):
         )
 
     def flush(self, timeout: float | None = 30.0) -> FlushResult:
-        """Upload now and wait until all that is pending at this moment is settled.
+        """Upload now and wait until all events that are pending at this moment are settled.
 
-        Never raises for network trouble: what could not be delivered is still in the outbox.
+        Network failures raise nothing: events that were not delivered are still in the outbox.
 
         Args:
-            timeout: Seconds to wait at most; None waits as long as it takes. Default 30.
+            timeout: Maximum number of seconds to wait; None means no limit. Default 30.
 
         Returns:
-            How many of those events were delivered, are still pending, or were refused for good.
+            How many events were delivered, are still pending, or became dead letters.
 
         Raises:
             TrackerClosedError: after `close`.
@@ -123,10 +123,10 @@ class BaseTracker(ProcessLocal):
         return self._client.flush(timeout)
 
     def health(self) -> Health:
-        """Return how the tracker stands: what is pending, what fails, what was lost.
+        """Return the tracker's state: pending events, failures and losses.
 
-        Cheap enough for a health endpoint: no figure comes from counting rows. Never raises for
-        storage or network trouble; it tells of it.
+        It is cheap enough for a health endpoint, since no rows are counted. Storage and network
+        failures raise nothing; they are part of the result.
 
         Raises:
             TrackerClosedError: after `close`.
@@ -135,13 +135,13 @@ class BaseTracker(ProcessLocal):
         return self._client.health()
 
     def close(self, timeout: float = 2.0) -> FlushResult:
-        """Give the outbox back. The last tracker to do so uploads a little and stops the thread.
+        """Release the outbox. The last tracker to do so uploads for `timeout` and stops the thread.
 
-        Nothing is lost by closing early: what was not uploaded waits in the outbox for the next
-        start. A second call does nothing.
+        Nothing is lost by closing early: pending events stay in the outbox until the next start.
+        A second call does nothing.
 
         Args:
-            timeout: Seconds of uploading at most. Default 2. It ends at once when an attempt fails.
+            timeout: Maximum number of seconds to upload; a failed attempt ends it. Default 2.
         """
         self._closed = True
         return self._client.release(self, timeout)
@@ -172,9 +172,9 @@ class BaseTracker(ProcessLocal):
         user_id: str | None = None,
         nullable: tuple[str, ...] = (),
     ) -> str:
-        """Make the event of validated arguments, store it, and return its id.
+        """Make an event of validated arguments, store it, and return its id.
 
-        Fields of `data` that are None are left out, but for the `nullable` ones.
+        Fields of `data` that are None are left out unless they are `nullable`.
         """
         self._check_open()
         try:
@@ -200,7 +200,7 @@ class BaseTracker(ProcessLocal):
         user_id: str | None,
         nullable: tuple[str, ...],
     ) -> tuple[Event, dict[str, int]]:
-        """Return the event, and what was masked in it by kind."""
+        """Return the event and the number of masks in it by kind."""
         kept = data
         if None in data.values():
             kept = {name: data[name] for name in data if data[name] is not None or name in nullable}
@@ -225,7 +225,7 @@ class BaseTracker(ProcessLocal):
         session_id: str | None,
         user_id: str | None,
     ) -> str:
-        """Record what the SDK gathered itself; its `gathered` fields shrink until it fits."""
+        """Record captured data; the `gathered` fields are shortened until the event fits."""
 
         def record(take: Callable[[object], Any]) -> str:
             kept = {name: take(data[name]) if name in gathered else data[name] for name in data}
@@ -239,12 +239,12 @@ class BaseTracker(ProcessLocal):
             return fitting(record, self.config.max_event_bytes)
 
     def _report_redactions(self, event: Event, masked: dict[str, int]) -> None:
-        """Log that something was masked in an event; that one is stored already, come what may."""
+        """Log that something was masked in an event, which is already stored."""
         named = frozenset(self.config.secret_names)
         kind, severity = redaction_kind(masked, named)
         details = {"event_id": event.event_id, "event_type": event.type, "redactions": masked}
         try:
-            # Not by `_record`: of what is said here nothing needs masking.
+            # Not with `_record`, since nothing here has to be masked.
             report = make_event(
                 SECURITY_REPORTED,
                 {"kind": kind, "severity": severity, "details": details},
@@ -267,9 +267,9 @@ class BaseTracker(ProcessLocal):
         user_id: str | None = None,
         nullable: tuple[str, ...] = (),
     ) -> str:
-        """Record what belongs to a conversation, by default to the current one, if there is one.
+        """Record an event of a conversation, by default of the current one, if there is one.
 
-        Agent and user are those of the conversation, where the caller named none.
+        Agent and user are those of the conversation unless they are given.
         """
         session_id, agent_id, user_id = self._concerning(session_id, agent_id, user_id)
         return self._record(
@@ -284,7 +284,7 @@ class BaseTracker(ProcessLocal):
     def _concerning(
         self, session_id: str | None, agent_id: str | None, user_id: str | None
     ) -> tuple[str | None, str | None, str | None]:
-        """Return session, agent and user of an event, with what the conversation knows of them."""
+        """Return session, agent and user of an event; missing ones are the conversation's."""
         self._check_open()
         current = context.scope().conversation
         if current is not None and session_id in (None, current.session_id):
@@ -304,10 +304,10 @@ class BaseTracker(ProcessLocal):
 
 
 def settings_of(config: object) -> APIConfig:
-    """Return the configuration given or, for None, that of the environment.
+    """Return the given configuration or, for None, that of the environment.
 
     Raises:
-        ConfigurationError: if it is something else, or a setting is missing or impossible.
+        ConfigurationError: if it is not an `APIConfig`, or a setting is missing or invalid.
     """
     if config is None:
         return APIConfig()
@@ -323,7 +323,7 @@ def _check_free_name(value: object) -> str:
     name = validation.check_id("type", value)
     if name in VOCABULARY:
         raise ValidationError(
-            "type", f"{name!r} is one of the tracker's own; call the method that logs it"
+            "type", f"{name!r} is a type of tracker itself; call the method that logs it"
         )
     if not _FREE_NAME.fullmatch(name):
         raise ValidationError("type", f"is {name!r}; give a dotted name, as in 'cart.abandoned'")

@@ -1,20 +1,22 @@
-"""What the SDK gathers by itself, as JSON of a bounded size: any Python value, whatever it is.
+"""Conversion of any Python value to JSON of a bounded size.
 
-For arguments and results of observed calls, results of tool blocks, log records and the texts of
-exceptions. What callers pass to a logging method is not gathered: `tracker.validation` refuses it.
+For the arguments and results of observed calls, results of tool blocks, log records and the texts
+of exceptions. Invalid arguments of a logging method are not converted; `tracker.validation`
+refuses them.
 
-- Scalars that JSON has are kept. Strings that UTF-8 cannot hold have the offending parts escaped.
+- Scalars that JSON has are kept. In strings, characters that UTF-8 cannot encode are escaped.
 - Mappings, dataclasses, attrs classes, pydantic models and named tuples become objects; lists,
-  tuples, sets, frozensets and deques become arrays. Fields that a class leaves out of its ``repr``
+  tuples, sets, frozensets and deques become arrays. Fields that a class excludes from its ``repr``
   are left out.
-- Of bytes the first 200 are kept. Anything else becomes its ``repr()``, at most 1,000 characters.
-- What cannot be read is replaced by a marker, as in ``"[not JSON: Session]"``, and all around it
-  is kept. Iterators, generators, coroutines and files are never consumed.
-- What is cut off is marked with ``…`` and how much there was. Texts are masked before they are cut.
+- The first 200 bytes of bytes are kept. Other values become their ``repr()``, at most 1,000
+  characters.
+- A value that cannot be read is replaced by a marker such as ``"[not JSON: Session]"``; the values
+  around it are kept. Iterators, generators, coroutines and files are never consumed.
+- Truncated values end with ``…`` and their size. Texts are masked before they are truncated.
 
-A value's own code (its ``repr``, its iteration, its attributes) may raise anything. An `Exception`
-is a fault of that value, and it costs only that value. `KeyboardInterrupt`, `SystemExit`,
-cancellation and the like are not the value's: they unwind the program, and pass through.
+A value's own code (its ``repr``, its iteration, its attributes) may raise. An `Exception` only
+loses that value. `KeyboardInterrupt`, `SystemExit`, cancellation and the like unwind the program
+and are not caught.
 """
 
 from __future__ import annotations
@@ -41,33 +43,33 @@ _MAX_KEY = 1_000
 _MAX_BYTES = 200
 _MAX_TYPE_NAME = 100
 _NODE = 4
-"""Characters that a value costs besides its own."""
+"""Characters counted for each value in addition to its own."""
 
 _ARRAYS: tuple[Any, ...] = (list, tuple, set, frozenset, deque)
 _int: Callable[[Any], int] = int.__int__
 _float: Callable[[Any], float] = float.__float__
 _name_of: Callable[[type], str] = type.__dict__["__name__"].__get__
-"""Reads a class's name whatever its metaclass says."""
+"""Returns the name of a class, regardless of its metaclass."""
 
 
 def share(max_event_bytes: int) -> int:
-    """Return how many characters of one field always fit into an event, beside three others.
+    """Return how many characters of one field always fit into an event next to three others.
 
-    A character takes at most 6 bytes, as JSON's escape of a control character.
+    A character takes at most 6 bytes: JSON's escape of a control character.
     """
     return max_event_bytes // 24
 
 
 def capture(value: object, characters: int) -> Any:
-    """Return `value` as JSON can hold it, in about so many characters at most."""
+    """Return `value` converted to JSON values, of about `characters` at most."""
     return Capture(characters).take(value)
 
 
 def fitting(record: Callable[[Callable[[object], Any]], T], max_event_bytes: int) -> T:
-    """Return what `record` returns for the largest bound on its values with which they fit.
+    """Return the result of `record` with values as large as fit into the event.
 
-    `record` is called with a function that makes any value storable. It is called again with
-    smaller bounds as long as it raises `ValidationError`: the event was too large.
+    `record` is called with a function that converts any value. It is called again with smaller
+    limits as long as it raises `ValidationError` because the event is too large.
     """
     room = share(max_event_bytes)
     for characters in (max_event_bytes, room, room // 4, room // 32):
@@ -83,7 +85,7 @@ def _strict(characters: int) -> Callable[[object], Any]:
 
 
 def marker(value: object) -> str:
-    """Return what stands for a value that cannot be stored, as in ``"[not JSON: Session]"``."""
+    """Return the marker of a value that cannot be stored, such as ``"[not JSON: Session]"``."""
     return f"[not JSON: {type_name(value)}]"
 
 
@@ -93,17 +95,17 @@ def type_name(value: object) -> str:
 
 
 def readable(text: str) -> str:
-    """Return `text` with what UTF-8 cannot hold, lone surrogates, escaped."""
+    """Return `text` with lone surrogates, which UTF-8 cannot encode, escaped."""
     return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
 class Capture:
-    """Takes values apart, one after the other, until its characters are used up.
+    """Converts values, one after the other, until its characters are used up.
 
     Args:
-        characters: About how many characters everything that it takes may have.
-        show: Whether what JSON does not have becomes its ``repr()``; else it is replaced by a
-            marker. Default True.
+        characters: Approximate maximum number of characters of all values together.
+        show: If True, values that JSON does not have become their ``repr()``; otherwise they are
+            replaced by a marker. Default True.
     """
 
     def __init__(self, characters: int, *, show: bool = True) -> None:
@@ -117,12 +119,12 @@ class Capture:
         return self._left <= 0
 
     def take(self, value: object) -> Any:
-        """Return `value` as JSON can hold it."""
+        """Return `value` converted to JSON values."""
         self._left -= _NODE
         if value is None or value is True or value is False:
             return value
-        # Never isinstance: it asks the value for its __class__, which proxies and mocks answer
-        # with somebody else's, or with an exception.
+        # Never isinstance, which reads the value's __class__: proxies and mocks return another
+        # object's, or raise.
         kind: Any = type(value)
         if issubclass(kind, str):
             return (
@@ -155,7 +157,7 @@ class Capture:
         return value
 
     def _composed(self, value: Any, kind: type) -> Any:
-        """Return what a value becomes that is not a scalar. Runs the value's own code."""
+        """Return the converted value if it is not a scalar. Runs the value's own code."""
         if id(value) in self._parents:
             return self._text(f"[not JSON: {type_name(value)} that contains itself]")
         if len(self._parents) >= MAX_DEPTH:
@@ -193,7 +195,7 @@ class Capture:
                 rest = "more" if length is None else f"{length - len(kept):,} more"
                 kept[_free(kept, seen, "…")] = rest
                 break
-            name = _free(kept, seen, self._key(key))  # before its value takes all that is left
+            name = _free(kept, seen, self._key(key))  # before its value uses up the characters
             kept[name] = self.take(item)
         return kept
 
@@ -233,12 +235,12 @@ class Capture:
         return text
 
     def _cut(self, text: Uncut) -> str:
-        """Return a text that was to be cut already, to be cut as far as there is room now."""
+        """Return a text that is still to be truncated, now to the characters that are left."""
         return self._text(str.__str__(text), text.most, mark=text.mark)
 
 
 def _free(kept: dict[str, Any], seen: dict[str, int], name: str) -> str:
-    """Return `name`, with a number if it is taken: two keys may become the same text."""
+    """Return `name`, with a number if it is taken, since two keys may have the same text."""
     free = name
     while free in kept:
         seen[name] = number = seen.get(name, 1) + 1
@@ -250,9 +252,9 @@ def _free(kept: dict[str, Any], seen: dict[str, int], name: str) -> str:
 
 
 def _pairs(value: Any, kind: Any, most: int) -> Iterator[tuple[object, object]] | None:
-    """Return the keys and values of what becomes an object, or None."""
+    """Return the keys and values if the value becomes an object, otherwise None."""
     if issubclass(kind, dict):
-        try:  # not its own `items`, which may be somebody else's code
+        try:  # not its own `items`, which a subclass may override
             return iter(list(islice(dict.items(value), most)))
         except RuntimeError:  # another thread changed it meanwhile
             return iter(dict.copy(value).items())
@@ -263,7 +265,7 @@ def _pairs(value: Any, kind: Any, most: int) -> Iterator[tuple[object, object]] 
         return _attributes(value, [name for name, field in fields.items() if _is_shown(field)])
     if (fields := getattr(kind, "__attrs_attrs__", None)) is not None:
         return _attributes(value, [field.name for field in fields if field.repr is not False])
-    if hasattr(kind, "__repr_args__"):  # pydantic's models, of either version
+    if hasattr(kind, "__repr_args__"):  # models of pydantic 1 and 2
         shown: Iterator[tuple[object, object]] = iter(value.__repr_args__())
         return shown
     if issubclass(kind, Mapping):
@@ -299,11 +301,11 @@ def _length(value: Any, kind: type) -> int | None:
 
 
 def _items(value: Any, kind: type, most: int) -> tuple[Iterable[object], int] | None:
-    """Return the first members of what becomes an array, and how many it has; or None."""
+    """Return the first items and their total number if it becomes an array, otherwise None."""
     for known in _ARRAYS:
         if issubclass(kind, known):
             length: int = known.__len__(value)
-            try:  # not its own `__iter__`, which may be somebody else's code
+            try:  # not its own `__iter__`, which a subclass may override
                 return list(islice(known.__iter__(value), most)), length
             except RuntimeError:  # another thread changed it meanwhile
                 return known.copy(value), length

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 class ComplianceTracker(AuditExport):
-    """Logs what has to be shown later, exports it, and erases what has to be forgotten.
+    """Logs audit records, exports them, and erases the data of a user.
 
-    Every logging call is stored in the outbox before it returns, and returns the id of what it
-    stored. Delivered compliance events stay in the outbox for ten years, unless
-    `APIConfig.retention` says otherwise, and keep their words with ``capture_content=False`` too.
+    Every logging call returns the event's id, once the event is stored in the outbox. Delivered
+    compliance events stay in the outbox for ten years unless `APIConfig.retention` says otherwise,
+    and keep their content even with ``capture_content=False``.
 
     Raises:
         ValidationError: from any call, if an argument is not allowed; nothing is stored.
@@ -38,19 +38,19 @@ class ComplianceTracker(AuditExport):
         agent_id: str | None = None,
         user_id: str | None = None,
     ) -> str:
-        """Log that something was done that may have to be accounted for, and return its id.
+        """Log an action for the audit trail and return the event's id.
 
         Args:
-            action: What was done, as in ``"data_exported"``.
-            actor: Who did it: a person's, service's or agent's id, at most 256 characters.
-            policy: The policy it was done under.
-            legal_basis: What allows it, as in ``"consent"`` or ``"GDPR Art. 6(1)(b)"``.
-            scope: The body of rules, as in ``"gdpr"``, ``"hipaa"`` or ``"eu_ai_act"``.
-            details: Anything else that JSON can hold.
+            action: The action, such as ``"data_exported"``.
+            actor: The id of the person, service or agent that acted, at most 256 characters.
+            policy: The policy that applies.
+            legal_basis: The legal basis, such as ``"consent"`` or ``"GDPR Art. 6(1)(b)"``.
+            scope: The body of rules, such as ``"gdpr"``, ``"hipaa"`` or ``"eu_ai_act"``.
+            details: Additional data that JSON can represent.
             session_id: The conversation it concerns; by default the current one.
             agent_id: The agent it concerns; by default that of the conversation.
             user_id: The user it concerns; by default that of the conversation. `erase_subject`
-                erases audit records about a user too.
+                also erases audit records about a user.
         """
         data = {
             "action": validation.check_id("action", action),
@@ -78,13 +78,13 @@ class ComplianceTracker(AuditExport):
         agent_id: str | None = None,
         user_id: str | None = None,
     ) -> str:
-        """Log that somebody acknowledged a policy, and return the event's id.
+        """Log that a person acknowledged a policy, and return the event's id.
 
         Args:
-            policy: The policy, with its version if it has one, as in ``"ai-disclosure-2"``.
-            acknowledged_by: Who did: an id, at most 256 characters.
-            reason: Why, in words.
-            session_id: The conversation it happened in.
+            policy: The policy, with its version if it has one, such as ``"ai-disclosure-2"``.
+            acknowledged_by: The person's id, at most 256 characters.
+            reason: The reason as text.
+            session_id: The conversation in which it happened; by default the current one.
             agent_id: The agent it concerns; by default that of the conversation.
             user_id: The user it concerns; by default that of the conversation.
         """
@@ -102,32 +102,33 @@ class ComplianceTracker(AuditExport):
         )
 
     def erase_subject(self, user_id: str, reason: str | None = None) -> ErasureResult:
-        """Erase what the outbox holds about a user, and have the collector do the same.
+        """Erase the data about a user in the outbox, and have the collector do the same.
 
-        The `data` of every event about the user, pending, delivered or dead, becomes
-        ``{"erased": true}``; ``compliance.erased`` events name those events, and the collector
-        erases them when it receives these. About a user are the events that name the id, and those
-        that name no user but a conversation in which another event names the id. Digests, chain
-        and seq stay as they were, so everything still verifies; so do time, type and ids, the user
-        id included, for the digest is made over them: use pseudonymous user ids.
+        The `data` of every event about the user, whether pending, delivered or dead, is replaced
+        by ``{"erased": true}``. ``compliance.erased`` events name these events, and the collector
+        erases them when it receives them. An event is about a user if it has the user's id, or if
+        it has no user id but belongs to a conversation in which another event has it. Digests,
+        chain and seq do not change, so the outbox still verifies; neither do time, type and ids,
+        including the user id, since the digest covers them: use pseudonymous user ids.
 
-        Events that were pruned here are not named: erase those at the collector. Events that
-        another process keeps in memory because the disk fails are not reached, nor damaged files
-        that were kept aside (`Health.damaged_sets`): delete those; until then `scrubbed` is False.
+        Events that were pruned from the outbox are not named: erase them at the collector. Events
+        that another process keeps in memory because the disk fails are not erased, nor are damaged
+        files that were moved aside (`Health.damaged_sets`): delete those; until then `scrubbed` is
+        False.
 
-        Logging calls wait while the file is written anew at the end: about ten seconds per GB.
+        Logging calls wait while the file is rewritten at the end, about ten seconds per GB.
 
         Args:
-            user_id: The user, as it was given when logging.
-            reason: Why, in words, for the record. Do not name the user in it.
+            user_id: The user's id, as it was logged.
+            reason: The reason as text, for the record. Do not name the user in it.
 
         Returns:
-            How many events were erased, the ids of the events that name them, and whether the old
+            The number of erased events, the ids of the events that name them, and whether the old
             bytes are gone from the outbox's files.
 
         Raises:
             OutboxError: if the outbox cannot be read or written, whatever `APIConfig.on_error`
-                says. What was erased by then is named; call again for the rest.
+                says. The events erased until then are named; call again to erase the rest.
         """
         checked = validation.check_id("user_id", user_id)
         said: dict[str, Any] = {}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tracker.config import APIConfig
 
 UNKNOWN: Any = object()
-"""Default of a tool's result, which may well be None."""
+"""Default of a tool's result, since None is a valid result."""
 
 
 class _Tracker(Protocol):
@@ -112,27 +112,27 @@ def current_conversation() -> ActiveConversation | None:
 
 
 class ActiveConversation(ProcessLocal):
-    """A conversation under way, made by `AgentPerformanceTracker.conversation`.
+    """A conversation made by `AgentPerformanceTracker.conversation`.
 
     Entering the ``with`` (or ``async with``) block starts it. Leaving the block ends it; if an
-    exception escapes, KeyboardInterrupt and cancellation included, it is marked failed with the
-    exception's type and message, and the exception goes on. (GeneratorExit is no failure: it says
-    that the consumer of a generator has had enough.) If it was ended or marked failed by hand
-    inside the block, leaving adds nothing. Inside the block it is the current conversation, so
-    that calls of any `AgentPerformanceTracker` need no session id.
+    exception escapes, including KeyboardInterrupt and cancellation, it is marked as failed with
+    the exception's type and message, and the exception is raised again. (GeneratorExit is not a
+    failure: the consumer of a generator has stopped.) If it was ended or marked as failed inside
+    the block, leaving logs nothing more. Inside the block it is the current conversation, so calls
+    of any `AgentPerformanceTracker` need no session id.
 
-    Its methods may be called from any thread and are durable on return, as the tracker's are.
+    Its methods may be called from any thread. Their events are durable when they return.
 
     Attributes:
-        session_id: Its id.
-        agent_id: The agent that converses.
-        user_id: The user it converses with, or None.
+        session_id: The conversation's id.
+        agent_id: The agent.
+        user_id: The user, or None.
 
     Raises:
         ValidationError: from any method and on entering, if an argument is not allowed.
         OutboxError: from any method, on entering and on leaving, if storage failed and
-            `APIConfig.on_error` is "raise". It never takes the place of an exception that escapes.
-        TrackerClosedError: likewise, after the tracker's `close`.
+            `APIConfig.on_error` is "raise". It never replaces an exception that escapes the block.
+        TrackerClosedError: likewise, after the tracker was closed.
     """
 
     def __init__(
@@ -163,12 +163,12 @@ class ActiveConversation(ProcessLocal):
         tokens_used: int | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> str:
-        """Log what the user said; return the event's id.
+        """Log a message of the user; return the event's id.
 
         Args:
             content: The text.
-            tokens_used: Tokens spent on it, 0 or more.
-            metadata: Anything else that JSON can hold.
+            tokens_used: Tokens used for it, 0 or more.
+            metadata: Additional data that JSON can represent.
         """
         now = time.monotonic()
         event_id = self._tracker.log_user_message(
@@ -186,15 +186,15 @@ class ActiveConversation(ProcessLocal):
         model: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> str:
-        """Log what the agent answered; return the event's id.
+        """Log a message of the agent; return the event's id.
 
         Args:
             content: The text.
-            response_time_ms: Milliseconds it took to answer, 0 or more; by default those since
+            response_time_ms: Milliseconds until the answer, 0 or more; by default measured since
                 the user's last message, or since the start if there was none.
-            tokens_used: Tokens spent on it, 0 or more.
-            model: The model that wrote it.
-            metadata: Anything else that JSON can hold.
+            tokens_used: Tokens used for it, 0 or more.
+            model: The model that generated it.
+            metadata: Additional data that JSON can represent.
         """
         if response_time_ms is None:
             response_time_ms = _since(self._asked)
@@ -208,11 +208,11 @@ class ActiveConversation(ProcessLocal):
         )
 
     def system(self, content: str, *, metadata: Mapping[str, Any] | None = None) -> str:
-        """Log an instruction that the agent works under; return the event's id.
+        """Log a system message, such as an instruction to the agent; return the event's id.
 
         Args:
             content: The text.
-            metadata: Anything else that JSON can hold.
+            metadata: Additional data that JSON can represent.
         """
         return self._tracker.log_system_message(self.session_id, content, metadata=metadata)
 
@@ -239,9 +239,9 @@ class ActiveConversation(ProcessLocal):
 
         Args:
             name: The tool's name.
-            arguments: What it was called with: anything that JSON can hold.
-            result: What it answered: anything that JSON can hold. None is left out.
-            error: What went wrong, if it failed.
+            arguments: The arguments: any value that JSON can represent.
+            result: The result: any value that JSON can represent. None is left out.
+            error: The error, if the call failed.
             duration_ms: Milliseconds it took, 0 or more.
             call_id: The id that the model gave the call.
         """
@@ -256,12 +256,12 @@ class ActiveConversation(ProcessLocal):
     def feedback(
         self, *, score: float | None = None, comment: str | None = None, source: str | None = None
     ) -> str:
-        """Log what somebody thinks of the conversation; return the event's id.
+        """Log feedback on the conversation; return the event's id.
 
         Args:
-            score: Any finite number, on a scale of your own.
-            comment: Words.
-            source: Who says so, as in ``"user"`` or ``"reviewer"``.
+            score: Any finite number, on a scale of your choice.
+            comment: A comment as text.
+            source: The source of the feedback, such as ``"user"`` or ``"reviewer"``.
         """
         return self._tracker.record_feedback(
             self.session_id, score=score, comment=comment, source=source
@@ -275,32 +275,32 @@ class ActiveConversation(ProcessLocal):
         user_feedback: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        """Set what leaving the block will record; what is given replaces what was given before.
+        """Set values to record when the block is left; later calls replace earlier ones.
 
         Args:
-            quality_score: How good it was, from 1.0 to 5.0.
-            outcome: What came of it, in a word of your own, as in ``"resolved"``.
-            user_feedback: What the user said of it.
-            metadata: Anything else that JSON can hold.
+            quality_score: Quality from 1.0 to 5.0.
+            outcome: The outcome, in a word of your choice such as ``"resolved"``.
+            user_feedback: The user's feedback as text.
+            metadata: Additional data that JSON can represent.
 
         Raises:
-            ValidationError: if an argument is not allowed, or the block was left already.
+            ValidationError: if an argument is not allowed, or the block has already been left.
         """
         if self._left:
-            raise ValidationError("conversation", "was left already; call end() inside its block")
-        if metadata is not None:  # what is written later is what it is now
+            raise ValidationError("conversation", "is over; call end() inside its block")
+        if metadata is not None:  # store the present values, even if they change later
             metadata = validation.copy_metadata("metadata", metadata)
         given = self._tracker._check_ending(quality_score, outcome, user_feedback, metadata)
         self._end_with.update({name: value for name, value in given.items() if value is not None})
 
     def _time_from(self, when: float) -> None:
-        """Note that the user spoke, at a time of the monotonic clock: answers are timed from it."""
+        """Measure response times from this time of the monotonic clock."""
         self._asked = when
 
     def _start(self) -> None:
-        """Log the start. ``with`` does that and makes it the current conversation too."""
+        """Log the start."""
         if self._entered:
-            raise ValidationError("conversation", "was entered already; make a new one")
+            raise ValidationError("conversation", "was entered before; make a new one")
         self._tracker.start_conversation(
             self.agent_id, user_id=self.user_id, session_id=self.session_id, **self._start_with
         )
@@ -308,7 +308,7 @@ class ActiveConversation(ProcessLocal):
         self._asked = time.monotonic()
 
     def _finish(self, error: BaseException | None) -> None:
-        """Log the end, or the failure, unless that was done by hand. ``with`` does that too."""
+        """Log the end or the failure, unless the application has done so."""
         self._left = True
         for call in list(self._unlogged):
             with Boundary(self._tracker, f"the call of {call._name!r}"):
@@ -338,17 +338,17 @@ class ActiveConversation(ProcessLocal):
         self._finish(error)
 
     def _become_current(self) -> None:
-        """Let the running code belong to this conversation, until `_step_back`."""
+        """Make this the current conversation, until `_step_back`."""
         scope = context.scope()
         self._outer = current_conversation()
         context.enter(scope._replace(conversation=self))
 
     def _step_back(self) -> None:
-        """Let the running code belong to the conversation around this one, if any."""
+        """Make the enclosing conversation, if any, the current one."""
         self._left = True
         scope = context.scope()
-        # Generators share their caller's context, so blocks need not be left in reverse order, or
-        # in the context where they were entered: a token of `ContextVar.set` would not do.
+        # Generators share their caller's context, so blocks may be left in any order and in another
+        # context than they were entered in: a token of `ContextVar.set` would not work.
         if scope.conversation is self:
             outer = self._outer
             while outer is not None and outer._left:
@@ -372,7 +372,7 @@ class ActiveConversation(ProcessLocal):
 
 
 class BaseToolCall(ProcessLocal):
-    """One call of a tool: what was called, since when, and how it is logged."""
+    """A call of a tool, to be logged once it has ended."""
 
     event_id: str | None = None
     _began: float | None = None
@@ -391,13 +391,13 @@ class BaseToolCall(ProcessLocal):
         self._conversation = conversation
         self._tracker = conversation._tracker
         self._name = validation.check_id("name", name)
-        # The tool may change what it is given; the event says what that was.
+        # The tool may change its arguments; the event has the original ones.
         self._arguments = validation.copy_json("arguments", arguments)
         conversation._unlogged.add(self)
 
     def _begin(self) -> None:
         if self not in self._conversation._unlogged:
-            raise ValidationError("tool", "was logged or entered already; call tool() again")
+            raise ValidationError("tool", "was logged or entered before; call tool() again")
         self._conversation._unlogged.discard(self)
         self._began = time.monotonic()
 
@@ -408,7 +408,7 @@ class BaseToolCall(ProcessLocal):
             try:
                 if error is not None and self.error is None:
                     self.error = error_text(error, with_type=True)
-            finally:  # an interrupt inside the exception's own code does not cost the event
+            finally:  # an interrupt in the exception's own code does not lose the event
                 try:
                     self._record()
                 except ValidationError as trouble:
@@ -416,7 +416,7 @@ class BaseToolCall(ProcessLocal):
                     fitting(self._record, self._tracker.config.max_event_bytes)
 
     def _record(self, take: Callable[[Any], Any] = lambda value: value) -> None:
-        """Log the call, with its values as `take` returns them."""
+        """Log the call with its values converted by `take`."""
         self._conversation._unlogged.discard(self)
         strict = take(marker) is marker
         self.event_id = self._tracker.log_tool_call(
@@ -436,12 +436,12 @@ class BaseToolCall(ProcessLocal):
 class ToolCall(BaseToolCall):
     """One call of a tool, made by `ActiveConversation.tool`.
 
-    As a ``with`` (or ``async with``) block it is timed on the monotonic clock and logged when the
-    block is left. An exception that escapes is logged as the call's error, and goes on.
+    Used as a ``with`` (or ``async with``) block, it measures the duration and is logged when the
+    block is left. An exception that escapes is logged as the call's error and raised again.
 
     Attributes:
-        result: What the tool answered: anything that JSON can hold. Set it inside the block.
-        error: What went wrong; by default the exception that escapes.
+        result: The result: any value that JSON can represent. Set it inside the block.
+        error: The error; by default the exception that escapes.
         call_id: The id that the model gave the call.
         event_id: The event's id once it is logged, before that None.
     """

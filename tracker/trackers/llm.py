@@ -23,12 +23,11 @@ _logged = Once(most=100)
 
 
 class LLMTracker(BaseTracker):
-    """Logs what calls to language models used, and reads back what this outbox holds of it.
+    """Logs the usage of language models, and reads it back from this outbox.
 
-    Every logging call is stored in the outbox before it returns, and returns the event's id. With
-    the extra ``agent-tracking-sdk[cost]`` installed, costs that the caller does not know are
-    computed from the price list that comes with the package ``genai-prices``; never over the
-    network.
+    Every logging call returns the event's id, once the event is stored in the outbox. With the
+    extra ``agent-tracking-sdk[cost]`` installed, missing costs are computed from the price list of
+    the package ``genai-prices``, without network access.
 
     Raises:
         ValidationError: from any call, if an argument is not allowed; nothing is stored.
@@ -53,29 +52,28 @@ class LLMTracker(BaseTracker):
         cost_usd: float | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> str:
-        """Log one call to a model and return the event's id. The total of tokens is filled in.
+        """Log one call to a model and return the event's id. The total of tokens is computed.
 
         Args:
-            provider: Who serves the model, as in ``"openai"``, ``"anthropic"`` or ``"aws"``.
-            model: The model's name, as the provider gives it.
-            prompt_tokens: Tokens sent, 0 or more, those that the provider's cache spared or stored
-                included. Anthropic's ``input_tokens`` leaves both out: add them. A figure smaller
-                than those is taken to leave them out, and they are added to it.
-            completion_tokens: Tokens received, 0 or more, those of its reasoning included.
-            session_id: The conversation it was for; by default the current one, if the call is made
-                inside `with tracker.conversation(...)`.
-            agent_id: The agent that called; by default that of the conversation.
-            latency_ms: Milliseconds until the answer was complete; kept with 2 decimals.
-            time_to_first_token_ms: Milliseconds until it began; kept with 2 decimals.
-            cached_tokens: Of the prompt tokens, those read from the provider's cache
-                (``cache_read_input_tokens`` with Anthropic).
-            cache_write_tokens: Of the prompt tokens, those written to the provider's cache
-                (``cache_creation_input_tokens`` with Anthropic).
-            cost_usd: What it cost in US dollars, 0 or more. By default computed, if the extra
-                ``[cost]`` is installed and knows the model's prices; the event then names the
-                price list's version in ``price_data``. A cost that is not known is left out, never
-                0. The first computation in a process takes some 0.3 s, to load the list.
-            metadata: Anything else.
+            provider: The provider, such as ``"openai"``, ``"anthropic"`` or ``"aws"``.
+            model: The provider's name for the model.
+            prompt_tokens: Tokens sent, 0 or more, including those read from and written to the
+                provider's cache. Anthropic's ``input_tokens`` excludes both: add them. If the
+                figure is smaller than these, they are added to it.
+            completion_tokens: Tokens received, 0 or more, including reasoning tokens.
+            session_id: The conversation it was for; by default the current one, if there is one.
+            agent_id: The agent that made the call; by default that of the conversation.
+            latency_ms: Milliseconds until the answer was complete; rounded to 2 decimals.
+            time_to_first_token_ms: Milliseconds until it started; rounded to 2 decimals.
+            cached_tokens: Prompt tokens read from the provider's cache
+                (``cache_read_input_tokens`` at Anthropic).
+            cache_write_tokens: Prompt tokens written to the provider's cache
+                (``cache_creation_input_tokens`` at Anthropic).
+            cost_usd: Cost in US dollars, 0 or more. By default it is computed if the extra
+                ``[cost]`` is installed and knows the model's prices; ``price_data`` in the event
+                is then the version of the price list. An unknown cost is left out, never 0. The
+                first computation in a process takes some 0.3 s, to load the list.
+            metadata: Additional data.
         """
         prompt_tokens = validation.check_tokens("prompt_tokens", prompt_tokens)
         completion_tokens = validation.check_tokens("completion_tokens", completion_tokens)
@@ -125,15 +123,16 @@ class LLMTracker(BaseTracker):
     ) -> list[LLMUsage]:
         """Return tokens and cost by model, agent, session or day.
 
-        It sums what was logged through this outbox, by any process, and not yet removed: what was
-        delivered longer than `APIConfig.retention_days` ago is gone.
+        It covers the events of all processes that are still in this outbox, which delivered events
+        leave after `APIConfig.retention_days`.
 
         Args:
-            by: ``"model"`` (default), ``"agent"``, ``"session"``, or ``"day"`` for days of UTC.
-            since: Only what was logged then or later: an aware datetime, or Unix milliseconds.
+            by: ``"model"`` (default), ``"agent"``, ``"session"``, or ``"day"`` for UTC days.
+            since: Only events logged at this time or later: an aware datetime, or Unix
+                milliseconds.
 
         Returns:
-            Days in order; models, agents and sessions by most tokens first.
+            Days in order; models, agents and sessions with the most tokens first.
         """
         by_ = validation.check_choice("by", by, queries.usage.BY)
         since_ms = validation.check_since("since", since)
@@ -142,20 +141,20 @@ class LLMTracker(BaseTracker):
 
 
 class _Price(NamedTuple):
-    """US dollars, and the version of the price list that says so."""
+    """A cost in US dollars, and the version of the price list."""
 
     cost_usd: float | None = None
     price_data: str | None = None
 
 
 def _with_cache(prompt: int, cached: int | None, written: int | None) -> int:
-    """Return all tokens sent, also where a provider's figure leaves out those of its cache."""
+    """Return all tokens sent, even if a provider's figure excludes those of its cache."""
     of_cache = (cached or 0) + (written or 0)
     if of_cache <= prompt:
         return prompt
     _say_once(
-        "prompt_tokens is less than the tokens of the cache: those are added to it. Give all "
-        "tokens sent, those of the cache included"
+        "prompt_tokens is less than the tokens of the cache, which are added to it. Give all "
+        "tokens sent, including those of the cache"
     )
     return prompt + of_cache
 
@@ -168,7 +167,7 @@ def _price(
     cached_tokens: int | None,
     cache_write_tokens: int | None,
 ) -> _Price:
-    """Return what a call cost by the price list; nothing where it cannot tell."""
+    """Return the cost of a call according to the price list; none if it is unknown."""
     prices = _price_list()
     if prices is None:
         return _Price()
@@ -183,20 +182,20 @@ def _price(
             model,
             provider_id=provider,
         )
-        # It counts what has no price as free: pictures' and speech's models, and gaps in the list.
+        # The list treats a missing price as free: models for pictures and speech, and gaps in it.
         per_token = found.model_price
         if (prompt_tokens and per_token.input_mtok is None) or (
             completion_tokens and per_token.output_mtok is None
         ):
             return _unknown(provider, model)
         version = f"genai-prices {prices.__version__}"
-        if found.auto_update_timestamp is not None:  # the application lets the list update itself
+        if found.auto_update_timestamp is not None:  # the application enabled updates of the list
             updated = found.auto_update_timestamp.astimezone(timezone.utc)
             version += f", updated {updated:%Y-%m-%dT%H:%M:%SZ}"
         return _Price(float(found.total_price), version)
     except (LookupError, ValueError):  # not in the list
         return _unknown(provider, model)
-    except Exception as error:  # noqa: BLE001 - a fault in a price list must not cost the event
+    except Exception as error:  # noqa: BLE001 - an error in a price list must not lose the event
         _say_once(f"genai-prices failed ({error!r}); events are logged without the cost")
         return _Price()
 
@@ -205,7 +204,7 @@ def _price(
 def _price_list() -> ModuleType | None:
     """Return the module genai_prices; None without the extra ``[cost]``."""
     try:
-        import genai_prices  # slow to load, and not everybody's
+        import genai_prices  # optional, and slow to load
     except ImportError:
         return None
     return genai_prices

@@ -1,29 +1,29 @@
-"""`AgentPerformanceTracker.observe`: calls of functions, recorded when they are over.
+"""`AgentPerformanceTracker.observe`: records calls of functions when they end.
 
-Each becomes one ``function.observed`` event with these fields:
+Each call becomes one ``function.observed`` event with these fields:
 
 ==================  ==========================================================================
-``name``            the function's qualified name, or the one given
-``arguments``       what it was called with, by parameter; without ``self`` and ``cls``
-``result``          what it returned; for generators the list of what they yielded
-``items``           how many items a generator yielded, kept in ``result`` or not
-``error``           what the exception that escaped says
-``error_type``      its type's name
-``duration_ms``     on the monotonic clock; a generator's runs from its first item to its end, its
-                    consumer's time included
-``call_id``         this call's id
-``parent_call_id``  the observed call that it was made in, if any
-``depth``           how many observed calls it was made in: 0 for the outermost
+``name``            the function's qualified name, or the given one
+``arguments``       the arguments by parameter, without ``self`` and ``cls``
+``result``          the returned value; for generators, the list of the yielded items
+``items``           the number of items a generator yielded, including those not in ``result``
+``error``           the message of the exception that escaped
+``error_type``      the name of its type
+``duration_ms``     measured on the monotonic clock; for a generator from the first item to its
+                    end, including the time of its consumer
+``call_id``         the id of this call
+``parent_call_id``  the id of the enclosing observed call, if any
+``depth``           the number of enclosing observed calls: 0 for the outermost
 ==================  ==========================================================================
 
-Fields that do not apply are left out. `tracker.trackers.capture` says what becomes of values that
-JSON cannot hold; what is long is cut off and marked with ``…``, so that a call always fits into an
-event.
+Fields that do not apply are left out. `tracker.trackers.capture` describes how values that JSON
+cannot represent are stored; long values are truncated and marked with ``…``, so that a call always
+fits into an event.
 
-A generator is recorded when it is exhausted, fails, or is closed; one that never began is not. Its
-arguments, its conversation and the call that it belongs to are those of its creation, wherever it
-is consumed.
-A function that only returns a coroutine or generator, without being one, ends when it returns.
+A generator is recorded when it is exhausted, fails, or is closed; one that was never started is
+not. Its arguments, its conversation and its enclosing call are those at its creation, wherever it
+is consumed. A call of a function that returns a coroutine or generator without being one ends when
+it returns.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class _Tracker(Protocol):
 
 
 class Observer:
-    """Records the calls of one function. Holds no state of a call; any thread's.
+    """Records the calls of one function. It has no state of a call and is thread-safe.
 
     Raises:
         ValidationError: if it is given something that is not a function.
@@ -109,11 +109,11 @@ class Observer:
         self._function = function
         try:
             self._signature: inspect.Signature | None = inspect.signature(function)
-        except Exception:  # noqa: BLE001 - some built-in functions have none; a proxy's own code
+        except Exception:  # noqa: BLE001 - some built-in functions have none; a proxy may raise
             self._signature = None
 
     def wrapped(self) -> Any:
-        """Return the function that callers get: of the same kind, with each call recorded."""
+        """Return a function of the same kind that records each call."""
         if is_a(inspect.isasyncgenfunction, self._function):
             return GeneratorFunction(self._function, self._async_generator)
         if is_a(inspect.isgeneratorfunction, self._function):
@@ -123,12 +123,12 @@ class Observer:
         return self._plain()
 
     def arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Return what the function was called with, by parameter."""
+        """Return the arguments of a call by parameter."""
         if self._signature is not None:
             try:
                 named = dict(self._signature.bind(*args, **kwargs).arguments)
             except TypeError:
-                pass  # the call itself will say so
+                pass  # the call itself will raise it
             else:
                 first = next(iter(named), None)
                 if first in ("self", "cls"):
@@ -164,7 +164,7 @@ class Observer:
             try:
                 with call:
                     result = await function(*args, **kwargs)
-            except GeneratorExit as error:  # thrown away half-way: it may await nothing any more
+            except GeneratorExit as error:  # closed before its end: it must not await anything
                 call.over(error=error)
                 raise
             except BaseException as error:
@@ -176,7 +176,7 @@ class Observer:
         return wrapper
 
     async def apart(self, record: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run what may write, of a coroutine or async generator; here at once, as `record` does."""
+        """Run code of a coroutine or async generator that may write; here it runs directly."""
         return record(*args, **kwargs)
 
     def _generator(self, /, *args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
@@ -215,7 +215,7 @@ class Observer:
                     break
                 try:
                     step = functools.partial(inner.asend, (yield item))
-                except BaseException as error:  # noqa: BLE001 - handed on
+                except BaseException as error:  # noqa: BLE001 - passed on
                     step = functools.partial(inner.athrow, error)
         except BaseException as error:
             await self.apart(call.over, error=error)
@@ -224,7 +224,7 @@ class Observer:
 
 
 def on_function(function: Any, wrap: Callable[[Any], Any]) -> Any:
-    """Return what `wrap` makes of a function, inside whatever makes a method of it."""
+    """Return a function or method with its function wrapped by `wrap`."""
     if isinstance(function, (staticmethod, classmethod)):
         return type(function)(wrap(function.__func__))
     if isinstance(function, property):
@@ -238,17 +238,17 @@ def _name_of(function: Any) -> str:
         function = function.func
     try:
         name = str.__str__(function.__qualname__)
-    except Exception:  # noqa: BLE001 - an object without a name, or a proxy's own code
+    except Exception:  # noqa: BLE001 - it may have no name; a proxy may raise
         name = type_name(function)
     return readable(name[: validation.MAX_ID_LENGTH // 2])
 
 
 class Observation:
-    """One call under way. As a ``with`` block it runs the function's code, or one step of it.
+    """One observed call. The function's code, or one step of it, runs in its ``with`` block.
 
-    Only inside the block is the call the current one: a generator's consumer, which runs between
-    its steps in the same context, does not belong to the call. It belongs to where it was made, and
-    records what it was made with; `begin` starts it.
+    Only inside the block is it the current call: the consumer of a generator, which runs between
+    its steps in the same context, is not part of it. Its conversation, enclosing call and arguments
+    are those of its creation; `begin` starts it.
     """
 
     def __init__(self, observer: Observer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -278,7 +278,7 @@ class Observation:
         return capture(given, self._observer.characters)
 
     def begin(self) -> None:
-        """Start the call, and the conversation that it is by itself, if it is one.
+        """Start the call, and its own conversation if it has one.
 
         Raises:
             TrackerError: only if an async tracker cannot be opened.
@@ -301,9 +301,9 @@ class Observation:
         context.enter(self._outer)
 
     def over(self, result: object = None, error: BaseException | None = None) -> None:
-        """Record the call, and end the conversation if it is the call's own.
+        """Record the call, and end its own conversation if it has one.
 
-        Faults go no further; what unwinds the program does, when the call is recorded.
+        Errors are logged and suppressed; exceptions that unwind the program are raised afterwards.
         """
         with self._boundary():
             self._data["duration_ms"] = round((time.monotonic() - self._began) * 1000, 2)
@@ -343,7 +343,7 @@ class Observation:
 
 
 class GeneratorObservation(Observation):
-    """One generator's life, from its creation to its end."""
+    """An observed generator, from its creation to its end."""
 
     def __init__(self, observer: Observer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         super().__init__(observer, args, kwargs)
@@ -366,14 +366,14 @@ class GeneratorObservation(Observation):
         return item
 
     def _yielded(self, item: object) -> None:
-        """Keep an item as it is now, within bounds."""
+        """Keep the present value of an item, within limits."""
         self._count += 1
         if self._observer.capture_output and not self._capture.full:
             with self._boundary():
                 self._kept.append(self._capture.take(item))
 
     def over(self, result: object = None, error: BaseException | None = None) -> None:
-        """Record it. Its consumer may close it early; that is no failure."""
+        """Record the call. A consumer may close it early; that is not a failure."""
         super().over(result, None if isinstance(error, GeneratorExit) else error)
 
     def _output(self, result: object, error: BaseException | None) -> dict[str, Any]:

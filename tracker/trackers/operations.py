@@ -1,4 +1,4 @@
-"""Agents: who they are, what they are doing, and whether they are still there."""
+"""Agents: registration, status, activities and heartbeats."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ if TYPE_CHECKING:
 STATUSES = tuple(status.value for status in AgentStatus)
 
 _MOST = 10_000
-"""Agents whose status is remembered; others' is looked up in the outbox again."""
+"""Agents whose status is kept in memory; that of others is looked up in the outbox."""
 
 
 class AgentOperationsTracker(BaseTracker):
-    """Logs what agents are doing, and reads back what this outbox holds of it.
+    """Logs what agents are doing, and reads it back from this outbox.
 
-    Every logging call is stored in the outbox before it returns, and returns the event's id.
-    Agent ids are non-empty strings of at most 256 characters; metadata is a dict that JSON can
-    hold. Registration, status and heartbeat concern the agent alone: wherever they are logged, they
-    belong to no conversation. Reads see what was logged through this outbox, by any process, and
-    not yet removed: what was delivered longer than `APIConfig.retention_days` ago is gone.
+    Every logging call returns the event's id, once the event is stored in the outbox. Agent ids
+    are non-empty strings of at most 256 characters; metadata is a dict that JSON can represent.
+    Registration, status and heartbeat belong to no conversation, wherever they are logged. Reads
+    cover the events of all processes that are still in this outbox, which delivered events leave
+    after `APIConfig.retention_days`.
 
     Raises:
         ValidationError: from any call, if an argument is not allowed; nothing is stored.
@@ -69,16 +69,16 @@ class AgentOperationsTracker(BaseTracker):
         capabilities: Sequence[str] | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> str:
-        """Log that an agent exists, and what it is; return the event's id.
+        """Log that an agent exists, and describe it; return the event's id.
 
-        Registering again replaces what was registered before. It says nothing of the status.
+        Registering an agent again replaces its description. The status does not change.
 
         Args:
             agent_id: The agent.
-            name: What people call it.
-            version: Its version.
-            capabilities: What it can do: a list of non-empty strings.
-            metadata: Anything else.
+            name: A name for people.
+            version: The agent's version.
+            capabilities: What the agent can do: a list of non-empty strings.
+            metadata: Additional data.
         """
         agent_id = validation.check_id("agent_id", agent_id)
         data = {
@@ -96,22 +96,22 @@ class AgentOperationsTracker(BaseTracker):
         *,
         metadata: Mapping[str, Any] | None = None,
     ) -> str:
-        """Log what an agent is doing from now on and return the event's id.
+        """Log the new status of an agent and return the event's id.
 
-        The previous status is filled in: the one that this process logged last or, if it logged
-        none for this agent, the newest in the outbox.
+        The event includes the previous status: the last one that this process logged or, if it
+        logged none for this agent, the newest in the outbox.
 
         Args:
             agent_id: The agent; it need not be registered.
             status: ``"active"``, ``"idle"``, ``"busy"`` or ``"error"``, or an `AgentStatus`.
-            metadata: Anything else.
+            metadata: Additional data.
         """
         agent_id = validation.check_id("agent_id", agent_id)
         status = AgentStatus(validation.check_choice("status", status, STATUSES))
         metadata = validation.optional(validation.check_metadata, "metadata", metadata)
         self._check_open()
         agent = self._statuses.of(agent_id)
-        with agent.lock:  # two threads' changes of one agent name each other, not both the first
+        with agent.lock:  # the second of two threads has the first one's status as previous
             previous = agent.status or self._look_up(agent_id)
             data = {
                 "status": status.value,
@@ -131,16 +131,15 @@ class AgentOperationsTracker(BaseTracker):
         details: Any = None,
         session_id: str | None = None,
     ) -> str:
-        """Log something that an agent did and return the event's id.
+        """Log an activity of an agent and return the event's id.
 
         Args:
             agent_id: The agent.
-            activity: What it did, in words of your own, as in ``"indexed documents"``; at most
-                256 characters.
-            duration_ms: Milliseconds it took, 0 or more; kept with 2 decimals.
-            details: Anything else that JSON can hold. None is left out.
-            session_id: The conversation it did it in; by default the current one, if the call is
-                made inside `with tracker.conversation(...)`.
+            activity: What it did, such as ``"indexed documents"``; at most 256 characters.
+            duration_ms: Milliseconds it took, 0 or more; rounded to 2 decimals.
+            details: Additional data that JSON can represent. None is left out.
+            session_id: The conversation it belongs to; by default the current one, if there is
+                one.
         """
         agent_id = validation.check_id("agent_id", agent_id)
         data = {
@@ -158,18 +157,18 @@ class AgentOperationsTracker(BaseTracker):
         )
 
     def heartbeat(self, agent_id: str, *, metadata: Mapping[str, Any] | None = None) -> str:
-        """Log that an agent is still there and return the event's id.
+        """Log that an agent is still running and return the event's id.
 
         Args:
             agent_id: The agent.
-            metadata: Anything else.
+            metadata: Additional data.
         """
         agent_id = validation.check_id("agent_id", agent_id)
         data = {"metadata": validation.optional(validation.check_metadata, "metadata", metadata)}
         return self._record(AGENT_HEARTBEAT, data, agent_id=agent_id)
 
     def get_agent_status(self, agent_id: str) -> AgentState | None:
-        """Return an agent's status, and what else is known of it; None for one not heard of.
+        """Return the state of an agent; None if no stored event is about it.
 
         Args:
             agent_id: The agent.
@@ -183,8 +182,9 @@ class AgentOperationsTracker(BaseTracker):
         """Return the agents whose status is ``active``, in the order of their ids.
 
         Args:
-            since: Only those heard of then or later: an aware datetime, or Unix milliseconds. By
-                default all of them, be it years ago: an agent that crashed says so to nobody.
+            since: Only agents with an event at this time or later: an aware datetime, or Unix
+                milliseconds. By default all, even if their last event is years old: an agent that
+                has crashed logs nothing.
         """
         since_ms = validation.check_since("since", since)
         self._check_open()
@@ -200,12 +200,13 @@ class AgentOperationsTracker(BaseTracker):
         limit: int = 50,
         since: datetime | int | None = None,
     ) -> list[AgentActivity]:
-        """Return what agents did last, newest first.
+        """Return the latest activities of agents, newest first.
 
         Args:
-            agent_id: Only this agent's. By default all agents'.
-            limit: How many at most, 1 or more. Default 50.
-            since: Only what was logged then or later: an aware datetime, or Unix milliseconds.
+            agent_id: Only activities of this agent. By default those of all agents.
+            limit: Maximum number of activities, 1 or more. Default 50.
+            since: Only activities logged at this time or later: an aware datetime, or Unix
+                milliseconds.
         """
         agent_id = validation.check_optional_id("agent_id", agent_id)
         since_ms = validation.check_since("since", since)
@@ -217,11 +218,12 @@ class AgentOperationsTracker(BaseTracker):
         )
 
     def get_operations_overview(self, *, since: datetime | int | None = None) -> OperationsOverview:
-        """Return how many agents there are in each status now, and how much was logged.
+        """Return how many agents have each status now, and how much was logged.
 
         Args:
-            since: Count only the activities, status changes and heartbeats logged then or later: an
-                aware datetime, or Unix milliseconds. By default all; agents always are.
+            since: Count only activities, status changes and heartbeats logged at this time or
+                later: an aware datetime, or Unix milliseconds. By default all of them. All agents
+                are always counted.
         """
         since_ms = validation.check_since("since", since)
         self._check_open()
@@ -233,31 +235,31 @@ class AgentOperationsTracker(BaseTracker):
                 lambda connection: queries.agents.last_status(connection, agent_id)
             )
         except OutboxError:
-            # Recording, which follows, meets the same trouble and deals with it by `on_error`.
+            # The append that follows fails as well and applies `on_error`.
             return None
 
 
 @dataclass
 class _Agent:
-    """An agent's status as this process logged it last; `lock` orders its changes."""
+    """The status of an agent that this process logged last; `lock` orders its changes."""
 
     status: AgentStatus | None = None
     lock: threading.RLock = field(default_factory=threading.RLock)
 
 
 class _Memory:
-    """The agents that this process knows on one outbox: bounded, any thread's."""
+    """The agents on one outbox that this process knows. Bounded and thread-safe."""
 
     def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
-        """Begin afresh: for a forked child, where another thread may have held a lock."""
+        """Start again: in a forked child, another thread of the parent may have held a lock."""
         self._agents: OrderedDict[str, _Agent] = OrderedDict()
         self._lock = threading.RLock()
 
     def of(self, agent_id: str) -> _Agent:
-        """Return the agent, as yet without a status if it is new here."""
+        """Return the agent, without a status if it is new here."""
         with self._lock:
             agent = self._agents.setdefault(agent_id, _Agent())
             self._agents.move_to_end(agent_id)
@@ -266,7 +268,7 @@ class _Memory:
         return agent
 
 
-# By client: trackers on one outbox share what they know, or one would name a status long replaced.
+# Per client: trackers on one outbox share the statuses, or one would use a status long replaced.
 _memories: WeakKeyDictionary[object, _Memory] = WeakKeyDictionary()
 
 

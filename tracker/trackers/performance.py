@@ -39,8 +39,8 @@ ROLES = ("user", "agent", "system", "tool")
 class AgentPerformanceTracker(ReadingTracker):
     """Logs conversations between users and agents.
 
-    Every call is stored in the outbox before it returns, and returns the id of what it stored.
-    Ids are non-empty strings of at most 256 characters; metadata is a dict that JSON can hold.
+    Every logging call returns an id, once its event is stored in the outbox. Ids are non-empty
+    strings of at most 256 characters; metadata is a dict that JSON can represent.
     A session id of None, the default, means the current conversation, that of the
     `with tracker.conversation(...)` block around the call: ``log_user_message(content="Hello!")``.
 
@@ -68,8 +68,9 @@ class AgentPerformanceTracker(ReadingTracker):
                 c.agent("Hi there!")  # its response time is measured
                 c.end(quality_score=4.5)
 
-        It starts on entering, with the arguments of `start_conversation`; ends on leaving; and is
-        marked failed if an exception escapes. Inside, calls of the tracker need no session id.
+        Entering the block starts the conversation with the arguments of `start_conversation`.
+        Leaving it ends the conversation, or marks it as failed if an exception escapes. Inside the
+        block, calls of the tracker need no session id.
         """
         return ActiveConversation(self, agent_id, user_id, session_id, run_id, metadata)
 
@@ -108,22 +109,23 @@ class AgentPerformanceTracker(ReadingTracker):
             @tracker.observe(agent_id="agent_123")
             async def answer(question: str) -> str: ...
 
-        For functions, methods (above or below ``@staticmethod``, ``@classmethod`` and
-        ``@property``), coroutine functions, generators and async generators. Each call
-        becomes a ``function.observed`` event of the current conversation when it is over; if
-        `agent_id` is given and none is current, the call is a conversation of its own. Results and
-        exceptions pass through unchanged. Trouble of the tracker's own never reaches the function:
-        it is logged once, under the logger ``tracker``.
+        It can decorate functions, methods (above or below ``@staticmethod``, ``@classmethod`` and
+        ``@property``), coroutine functions, generators and async generators. When a call ends, a
+        ``function.observed`` event is logged to the current conversation; if there is none and
+        `agent_id` is given, the call becomes a conversation. Results and exceptions pass through
+        unchanged. A failure of the tracker never affects the function: it is logged once, under
+        the logger ``tracker``.
 
         Args:
-            function: What to record, where it is used without parentheses.
-            agent_id: The agent whose doing it is; by default the current conversation's.
-            name: What to call the function; by default its qualified name.
+            function: The function, if the decorator is used without parentheses.
+            agent_id: The agent that the calls concern; by default that of the current conversation.
+            name: The name to record; by default the function's qualified name.
             capture_input: Whether arguments are recorded. Default True.
             capture_output: Whether results are recorded. Default True.
 
         Raises:
-            ValidationError: if an argument is not allowed, or what is decorated is no function.
+            ValidationError: if an argument is not allowed, or the decorated object is not a
+                function.
         """
         agent_id = validation.check_optional_id("agent_id", agent_id)
         name = validation.check_optional_id("name", name)
@@ -150,11 +152,11 @@ class AgentPerformanceTracker(ReadingTracker):
         """Start a conversation and return its session id.
 
         Args:
-            agent_id: The agent that converses.
-            user_id: The user it converses with.
-            session_id: An id of your own; by default a new UUIDv7.
+            agent_id: The agent.
+            user_id: The user.
+            session_id: An id of your choice; by default a new UUIDv7.
             run_id: The experiment, deployment or job that the conversation belongs to.
-            metadata: Anything else.
+            metadata: Additional data.
         """
         agent_id = validation.check_id("agent_id", agent_id)
         user_id = validation.check_optional_id("user_id", user_id)
@@ -172,7 +174,7 @@ class AgentPerformanceTracker(ReadingTracker):
     def resume_conversation(
         self, session_id: str, *, metadata: Mapping[str, Any] | None = None
     ) -> str:
-        """Go on with a conversation, ended or not; return the event's id."""
+        """Log that a conversation continues, whether it had ended or not; return the event's id."""
         session_id = validation.check_id("session_id", session_id)
         data = {"metadata": validation.optional(validation.check_metadata, "metadata", metadata)}
         self._check_open()
@@ -203,10 +205,10 @@ class AgentPerformanceTracker(ReadingTracker):
                 means the current conversation, here and in the other methods.
             role: ``"user"``, ``"agent"``, ``"system"`` or ``"tool"``.
             content: The text.
-            response_time_ms: Milliseconds it took to answer, 0 or more; kept with 2 decimals.
-            tokens_used: Tokens spent on it, 0 or more.
-            model: The model that wrote it.
-            metadata: Anything else.
+            response_time_ms: Milliseconds until the answer, 0 or more; rounded to 2 decimals.
+            tokens_used: Tokens used for it, 0 or more.
+            model: The model that generated it.
+            metadata: Additional data.
         """
         return self._log_message(
             session_id, role, content, metadata, tokens_used, response_time_ms, model
@@ -220,7 +222,7 @@ class AgentPerformanceTracker(ReadingTracker):
         tokens_used: int | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> str:
-        """Log what the user said; see `log_message`."""
+        """Log a message of the user; see `log_message`."""
         return self._log_message(session_id, "user", content, metadata, tokens_used)
 
     def log_agent_message(
@@ -233,7 +235,7 @@ class AgentPerformanceTracker(ReadingTracker):
         model: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> str:
-        """Log what the agent answered; see `log_message`."""
+        """Log a message of the agent; see `log_message`."""
         return self._log_message(
             session_id, "agent", content, metadata, tokens_used, response_time_ms, model
         )
@@ -245,7 +247,7 @@ class AgentPerformanceTracker(ReadingTracker):
         *,
         metadata: Mapping[str, Any] | None = None,
     ) -> str:
-        """Log an instruction that the agent works under; see `log_message`."""
+        """Log a system message, such as an instruction to the agent; see `log_message`."""
         return self._log_message(session_id, "system", content, metadata)
 
     def log_tool_call(
@@ -259,15 +261,15 @@ class AgentPerformanceTracker(ReadingTracker):
         duration_ms: float | None = None,
         call_id: str | None = None,
     ) -> str:
-        """Log that the agent called a tool, and what came of it; return the event's id.
+        """Log a tool call with its result or error; return the event's id.
 
         Args:
-            session_id: The conversation.
+            session_id: The conversation; None means the current one.
             name: The tool's name.
-            arguments: What it was called with: anything that JSON can hold.
-            result: What it answered: anything that JSON can hold. None is left out.
-            error: What went wrong, if it failed.
-            duration_ms: Milliseconds it took, 0 or more; kept with 2 decimals.
+            arguments: The arguments: any value that JSON can represent.
+            result: The result: any value that JSON can represent. None is left out.
+            error: The error, if the call failed.
+            duration_ms: Milliseconds it took, 0 or more; rounded to 2 decimals.
             call_id: The id that the model gave the call.
         """
         session_id = context.resolve(session_id)
@@ -279,7 +281,7 @@ class AgentPerformanceTracker(ReadingTracker):
             "name": name,
             "arguments": validation.check_json("arguments", arguments),
             "result": validation.check_json("result", result),
-            # A tool block's own is as it should be, and still to be cut.
+            # The text of a tool block is valid, and is still to be truncated.
             "error": error
             if type(error) is Uncut
             else validation.optional(validation.check_text, "error", error),
@@ -302,11 +304,11 @@ class AgentPerformanceTracker(ReadingTracker):
         """End a conversation and return the event's id.
 
         Args:
-            session_id: The conversation.
-            quality_score: How good it was, from 1.0 to 5.0.
-            outcome: What came of it, in a word of your own, as in ``"resolved"``.
-            user_feedback: What the user said of it.
-            metadata: Anything else.
+            session_id: The conversation; None means the current one.
+            quality_score: Quality from 1.0 to 5.0.
+            outcome: The outcome, in a word of your choice such as ``"resolved"``.
+            user_feedback: The user's feedback as text.
+            metadata: Additional data.
         """
         session_id = context.resolve(session_id)
         data = self._check_ending(quality_score, outcome, user_feedback, metadata)
@@ -326,13 +328,13 @@ class AgentPerformanceTracker(ReadingTracker):
         exception: BaseException | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> str:
-        """Log that a conversation broke off, and why; return the event's id.
+        """Log that a conversation failed, and why; return the event's id.
 
         Args:
-            session_id: The conversation.
-            error_message: What went wrong; by default the exception's own text.
-            exception: The exception that ended it; its type's name is stored.
-            metadata: Anything else.
+            session_id: The conversation; None means the current one.
+            error_message: The reason; by default the exception's message.
+            exception: The exception that ended it; the name of its type is stored.
+            metadata: Additional data.
         """
         session_id = context.resolve(session_id)
         if exception is not None and not issubclass(type(exception), BaseException):
@@ -364,13 +366,13 @@ class AgentPerformanceTracker(ReadingTracker):
         comment: str | None = None,
         source: str | None = None,
     ) -> str:
-        """Log what somebody thinks of a conversation, also after it ended; return the event's id.
+        """Log feedback on a conversation, which may have ended; return the event's id.
 
         Args:
-            session_id: The conversation.
-            score: Any finite number, on a scale of your own.
-            comment: Words.
-            source: Who says so, as in ``"user"`` or ``"reviewer"``.
+            session_id: The conversation; None means the current one.
+            score: Any finite number, on a scale of your choice.
+            comment: A comment as text.
+            source: The source of the feedback, such as ``"user"`` or ``"reviewer"``.
         """
         session_id = context.resolve(session_id)
         data = {
@@ -441,7 +443,7 @@ class AgentPerformanceTracker(ReadingTracker):
     def _record_in(
         self, session_id: str, type: str, data: dict[str, Any], nullable: tuple[str, ...] = ()
     ) -> str:
-        """Record what happened in a conversation, with the agent and user it concerns."""
+        """Record an event of a conversation, with its agent and user."""
         self._check_open()
         session = self._client.sessions.use(session_id)
         return self._record(

@@ -1,4 +1,4 @@
-"""What a tracker can say of the past: history, conversations and metrics, all from this machine."""
+"""Reads of conversations: history, lists and metrics, all from the local outbox."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class ReadingTracker(BaseTracker):
-    """Reads what is stored in the outbox. Nothing is asked of the network.
+    """Reads from the outbox, without network access.
 
-    Delivered events stay in the outbox for `APIConfig.retention_days`; what was pruned is in the
-    collector only.
+    Delivered events stay in the outbox for `APIConfig.retention_days`; later they are only at the
+    collector.
 
     Raises:
         ValidationError: from any of the methods, if an argument is not allowed.
@@ -31,13 +31,13 @@ class ReadingTracker(BaseTracker):
     def get_conversation_history(
         self, session_id: str, include_content: bool = True, limit: int | None = None
     ) -> tuple[HistoryEntry, ...]:
-        """Return a conversation's messages and tool calls, in the order they were logged.
+        """Return a conversation's messages and tool calls in the order in which they were logged.
 
         Args:
-            session_id: The conversation; of one that is not stored, the history is empty.
-            include_content: False leaves out what was said: texts, metadata, and the tools'
-                arguments, results and errors.
-            limit: The newest so many; None for all.
+            session_id: The conversation. The history of an unknown one is empty.
+            include_content: If False, texts, metadata and the arguments, results and errors of
+                tools are left out.
+            limit: Return only so many of the newest entries; None for all.
         """
         self._check_open()
         return self._client.read(
@@ -59,16 +59,16 @@ class ReadingTracker(BaseTracker):
         until: datetime | int | None = None,
         limit: int | None = 50,
     ) -> tuple[Conversation, ...]:
-        """Return the newest `limit` of the conversations wanted, in the order they began.
+        """Return the newest matching conversations, in the order in which they began.
 
         Args:
-            agent_id: Only this agent's.
-            user_id: Only this user's.
-            status: Only those that are ``"open"``, ``"ended"`` or ``"failed"``.
-            since: Only those started then or later: a datetime with a time zone, or Unix
+            agent_id: Only conversations of this agent.
+            user_id: Only conversations of this user.
+            status: Only conversations that are ``"open"``, ``"ended"`` or ``"failed"``.
+            since: Only conversations started at this time or later: an aware datetime, or Unix
                 milliseconds.
-            until: Only those started before then.
-            limit: How many at most; None for all.
+            until: Only conversations started before this time.
+            limit: Maximum number of conversations; None for all.
         """
         self._check_open()
         return self._client.read(
@@ -89,12 +89,12 @@ class ReadingTracker(BaseTracker):
         since: datetime | int | None = None,
         until: datetime | int | None = None,
     ) -> Metrics:
-        """Return the figures of what was logged from `since` until just before `until`.
+        """Return metrics of the events logged from `since` until just before `until`.
 
         Args:
             agent_id: Only events of this agent.
-            since: The first moment: a datetime with a time zone, or Unix milliseconds.
-            until: The moment after the last one.
+            since: Start of the period: an aware datetime, or Unix milliseconds.
+            until: End of the period, which is not included.
         """
         self._check_open()
         return self._client.read(

@@ -1,7 +1,7 @@
-"""The boundary between what the SDK gathers by itself and the application: trouble stays here.
+"""The boundary that keeps failures of this package from the application's own calls.
 
-The application's call goes on with its own result or its own exception; the trouble is said once,
-under the logger ``tracker``.
+The application's call ends with its own result or exception; the failure is logged once, under the
+logger ``tracker``.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def error_text(
 
 
 def say_once(tracker: object, what: str, error: BaseException) -> None:
-    """Log, once per kind of trouble, that `what` was not recorded because of `error`."""
-    # A wrong value is the trouble of one place; a closed tracker or a full disk, that of all.
+    """Log, once per kind of problem, that `what` was not recorded because of `error`."""
+    # An invalid value concerns one place; a closed tracker or a full disk concerns all of them.
     if _is_new(tracker, (type(error), what if isinstance(error, ValidationError) else "")):
         if isinstance(error, TrackerError):
             log.error("%s was not recorded: %s", what, error_text(error))
@@ -50,9 +50,9 @@ def say_once(tracker: object, what: str, error: BaseException) -> None:
 
 
 def say_replaced(tracker: object, what: str, error: ValidationError) -> None:
-    """Log, once per `what`, that values in it were replaced or cut off because of `error`."""
+    """Log, once per `what`, that values in it were replaced or truncated because of `error`."""
     if _is_new(tracker, (type(error), f"replaced {what}")):
-        log.warning("%s was recorded with what can be stored of it: %s", what, error_text(error))
+        log.warning("%s was recorded with values replaced: %s", what, error_text(error))
 
 
 def _is_new(tracker: object, kind: tuple[type, str]) -> bool:
@@ -60,14 +60,14 @@ def _is_new(tracker: object, kind: tuple[type, str]) -> bool:
 
 
 class Boundary:
-    """A ``with`` block in which the SDK works beside a call of the application.
+    """A ``with`` block in which this package records a call of the application.
 
-    Faults inside it are said once and go no further; what unwinds the program passes through.
+    Exceptions inside it are logged once and suppressed, except those that unwind the program.
 
     Args:
-        tracker: Whose trouble it is.
+        tracker: The tracker that records.
         what: What is recorded, for the log.
-        raises: Whether a `TrackerError` goes on to the caller. Default False.
+        raises: Whether a `TrackerError` is raised to the caller. Default False.
     """
 
     def __init__(self, tracker: object, what: str, *, raises: bool = False) -> None:
@@ -76,19 +76,19 @@ class Boundary:
         self._raises = raises
 
     def __enter__(self) -> None:
-        """Nothing needs to be done."""
+        """Do nothing."""
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
         if error is None or validation.is_interrupt(error):
             return False
         if self._raises and isinstance(error, TrackerError):
             return False
-        # Where no stack or memory is left to say so, the application's own outcome matters more.
+        # If no stack or memory is left for a log line, the application's own result matters more.
         with suppress(RecursionError, MemoryError):
             say_once(self._tracker, self._what, error)
         return True
 
 
 def behind(error: BaseException | None, tracker: object, what: str) -> Boundary:
-    """Return a block that records `what`: trouble with it never takes the place of an `error`."""
+    """Return a block that records `what`: its failure never replaces the exception `error`."""
     return Boundary(tracker, what, raises=error is None)

@@ -1,4 +1,4 @@
-"""Security: reports, conversations left open, and whether the outbox is as it was written."""
+"""Security: reports, unclosed conversations, and verification of the outbox."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ KNOWN_KINDS = (
     "tamper_detected",
     "unclosed_sessions",
 )
-"""Kinds with a meaning that receivers may know; any other word or dotted name will do."""
+"""Kinds with a defined meaning; any other word or dotted name is allowed too."""
 
 _KIND = re.compile(r"[A-Za-z][\w-]*(\.[\w-]+)*")
 _MOST_REPORTED = 1_000
 
 
 class SecurityTracker(BaseTracker):
-    """Logs security events and looks after what the outbox holds.
+    """Logs security events, finds unclosed conversations and verifies the outbox.
 
-    Every call is stored in the outbox before it returns, and returns the id of what it stored.
+    Every logging call returns the event's id, once the event is stored in the outbox.
 
     Raises:
         ValidationError: from any call, if an argument is not allowed; nothing is stored.
@@ -61,12 +61,12 @@ class SecurityTracker(BaseTracker):
                 ``"prompt_injection"``, ``"secret_detected"``, ``"tamper_detected"``,
                 ``"unclosed_sessions"``, or a word or dotted name of your own.
             severity: ``"low"``, ``"medium"``, ``"high"`` or ``"critical"``.
-            session_id: The conversation it happened in; by default the current one, if the call is
-                made inside `with tracker.conversation(...)`.
+            session_id: The conversation it happened in; by default the current one, if there is
+                one.
             agent_id: The agent it concerns; by default that of the conversation.
             user_id: The user it concerns; by default that of the conversation.
-            details: Anything else that JSON can hold. Secrets in it are masked as everywhere; it
-                is kept with ``capture_content=False`` too.
+            details: Additional data that JSON can represent. Secrets in it are masked as usual; it
+                is kept even with ``capture_content=False``.
         """
         data = {
             "kind": _check_kind(kind),
@@ -82,17 +82,17 @@ class SecurityTracker(BaseTracker):
         )
 
     def get_unclosed_sessions(self, older_than: timedelta | float = 3600) -> list[UnclosedSession]:
-        """Return the conversations that were started or resumed and then never closed.
+        """Return the conversations that were started or resumed and have not been closed since.
 
-        Those that the outbox still holds: delivered events leave it after
+        Only events that are still in the outbox count; delivered ones leave it after
         `APIConfig.retention_days`.
 
         Args:
-            older_than: A timedelta or seconds, 0 or more: only conversations opened (started or
-                last resumed) at least so long ago. Default one hour.
+            older_than: Minimum age as a timedelta or seconds, 0 or more, since the conversation
+                was started or last resumed. Default one hour.
 
         Returns:
-            They, the longest open first.
+            The conversations, the longest open first.
         """
         seconds = _check_age(older_than)
         self._check_open()
@@ -103,10 +103,10 @@ class SecurityTracker(BaseTracker):
     def report_unclosed_sessions(
         self, older_than: timedelta | float = 3600, *, severity: str = "low"
     ) -> str | None:
-        """Log one event of kind ``unclosed_sessions`` that names them.
+        """Log one event of kind ``unclosed_sessions`` that names the unclosed conversations.
 
-        Its details are ``count`` and ``session_ids``: the longest open ones, at most 1,000 and as
-        many as an event has room for.
+        Its details are ``count`` and ``session_ids``: the longest open ones, at most 1,000 and no
+        more than fit into an event.
 
         Args:
             older_than: As for `get_unclosed_sessions`. Default one hour.
@@ -120,7 +120,7 @@ class SecurityTracker(BaseTracker):
         if not found:
             return None
         ids = _as_fit([session.session_id for session in found], self.config.max_event_bytes // 2)
-        # Not of the current conversation, wherever this is called: it is about others.
+        # Not logged to the current conversation, since it is about others.
         return self._record(
             SECURITY_REPORTED,
             {
@@ -131,15 +131,15 @@ class SecurityTracker(BaseTracker):
         )
 
     def verify_integrity(self) -> IntegrityReport:
-        """Check every stored event's digest, the chain, the gaps in seq, and the loss account.
+        """Check the digests of all stored events, the chain, gaps in seq, and the loss account.
 
-        Reads the whole outbox, in one snapshot; logging goes on meanwhile. The chain is checked
-        under `APIConfig.chain_key`, if there is one.
+        This reads the whole outbox in one snapshot; logging continues meanwhile. The chain is
+        checked with `APIConfig.chain_key`, if there is one.
 
         Returns:
-            What was checked, and each problem: where the chain breaks, which event is not what was
-            stored, and which events are missing. ``ok`` if there is none; ``proven`` if besides
-            all of the chain could be checked.
+            What was checked, and each problem: breaks of the chain, changed events and missing
+            events. ``ok`` is True if there are no problems; ``proven`` is True if, in addition,
+            the whole chain could be checked.
         """
         self._check_open()
         key = canonical.key_bytes(self.config.chain_key)
@@ -168,7 +168,7 @@ def _check_age(value: object) -> float:
 def _as_fit(ids: list[str], room: int) -> list[str]:
     kept = []
     for session_id in ids[:_MOST_REPORTED]:
-        room -= 6 * len(session_id) + 3  # a character takes 6 bytes of JSON at most
+        room -= 6 * len(session_id) + 3  # a character takes at most 6 bytes of JSON
         if room < 0:
             break
         kept.append(session_id)

@@ -31,7 +31,7 @@ class Tracker(BaseTracker):
 
     Args:
         config: Settings; by default those of the environment.
-        destination: Makes what takes the uploads, in place of HTTP to the collector.
+        destination: Function that makes a `Destination` to use in place of HTTP to the collector.
 
     Attributes:
         performance: Conversations, an `AgentPerformanceTracker`.
@@ -41,7 +41,7 @@ class Tracker(BaseTracker):
         compliance: Audit records, acknowledgements, erasure, a `ComplianceTracker`.
 
     Raises:
-        ConfigurationError: if a setting is missing or impossible.
+        ConfigurationError: if a setting is missing or invalid.
         OutboxError: if the outbox cannot be opened.
     """
 
@@ -59,12 +59,12 @@ class Tracker(BaseTracker):
         self.compliance = ComplianceTracker(self.config)
 
     def close(self, timeout: float = 2.0) -> FlushResult:
-        """Close this and every part of it, and give the outbox back; see `BaseTracker.close`.
+        """Close this tracker and all its parts; see `BaseTracker.close`.
 
         Args:
-            timeout: Seconds of uploading at most. Default 2. It ends at once when an attempt fails.
+            timeout: Maximum number of seconds to upload; a failed attempt ends it. Default 2.
         """
         parts = (self.performance, self.operations, self.llm, self.security, self.compliance)
         for part in parts:
-            part.close(timeout=0)  # never the last to go: this tracker still holds the outbox
+            part.close(timeout=0)  # never the last one: this tracker still holds the outbox
         return super().close(timeout)
