@@ -1,1 +1,1 @@
-"""Uploading: pending events go to a destination until a receipt says that they are stored."""
+"""Uploading: pending events are sent until a receipt says that they are stored."""

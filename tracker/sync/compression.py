@@ -1,6 +1,6 @@
-"""`compress`: gzip for request bodies, by ISA-L where the extra ``[fast]`` has brought it.
+"""`compress`: gzip for request bodies, with ISA-L if the extra ``[fast]`` is installed.
 
-`decompress`: for answers, which may come from anywhere, with a bound.
+`decompress`: for answers, which may come from any server, with a size limit.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import zlib
 
 __all__ = ["compress", "decompress"]
 
-# For 500 recorded messages, 430 kB: level 6 takes 7.8 ms of CPU and leaves 85.3 kB.
+# For 500 recorded messages, 430 kB: level 6 takes 7.8 ms of CPU time and produces 85.3 kB.
 _ZLIB_LEVEL = 5  # 6.3 ms, 86.6 kB
 _ISAL_LEVEL = 3  # 1.2 ms, 87.8 kB
 
@@ -20,10 +20,10 @@ def _compress_with_zlib(body: bytes) -> bytes:
 
 
 def decompress(body: bytes, encoding: str, most: int) -> bytes:
-    """Return what `body` unpacks to, or its first `most` bytes.
+    """Return the decompressed `body`, at most its first `most` bytes.
 
-    Answers are asked for as they are, but a proxy may compress all that it passes on. `encoding` is
-    the header Content-Encoding; what is neither gzip nor deflate, or damaged, is returned as it is.
+    Requests ask for uncompressed answers, but a proxy may compress them. `encoding` is the header
+    Content-Encoding; a body that is damaged or neither gzip nor deflate is returned unchanged.
     """
     if encoding.strip().lower() not in ("gzip", "x-gzip", "deflate"):
         return body

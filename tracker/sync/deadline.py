@@ -1,8 +1,8 @@
 """One deadline for a whole HTTP request, from the first byte sent to the last one read.
 
-requests and urllib3 bound each wait for bytes, so a server that drips a byte now and then holds
-them for ever. Here the sockets themselves know the deadline: every read and write waits no longer
-than what is left. It needs no watchdog thread, which could not be started at interpreter exit.
+requests and urllib3 limit each wait for bytes, so a server that sends a byte now and then can keep
+them waiting forever. Here the sockets know the deadline: no read or write waits longer than the
+time that is left. This needs no watchdog thread, which could not be started at interpreter exit.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _deadline = _Deadline()
 
 @contextmanager
 def deadline(seconds: float, meanwhile: Callable[[], None] | None = None) -> Iterator[None]:
-    """Bound everything that this thread does on `bounded` sockets inside the block.
+    """Limit all reads and writes of this thread on `bounded` sockets inside the block.
 
-    `meanwhile` is called before the first read: the request is out, and the server works on it.
+    `meanwhile` is called before the first read, while the server processes the request.
     """
     _deadline.at, _deadline.meanwhile = monotonic() + seconds, meanwhile
     try:
@@ -43,12 +43,12 @@ def deadline(seconds: float, meanwhile: Callable[[], None] | None = None) -> Ite
 
 
 def expired() -> bool:
-    """Tell whether the running request's deadline has passed."""
+    """Return True if the deadline of the current request has passed."""
     return _deadline.at is not None and monotonic() >= _deadline.at
 
 
 class _Bounded:
-    """Mixed into a socket class: no call outlasts the deadline."""
+    """Mixin for a socket class: no call lasts beyond the deadline."""
 
     def recv_into(self, *args: Any) -> int:
         meanwhile, _deadline.meanwhile = _deadline.meanwhile, None
@@ -74,21 +74,21 @@ class _Bounded:
             return
         left = _deadline.at - monotonic()
         if left <= 0:
-            raise TimeoutError("the request's total time is over")
+            raise TimeoutError("the request's total time has passed")
         own: float | None = self.gettimeout()  # type: ignore[attr-defined]  # the socket's
         self.settimeout(left if own is None else min(own, left))  # type: ignore[attr-defined]  # the socket's
 
 
 class _Socket(_Bounded, socket.socket):
-    """A TCP socket that keeps the deadline."""
+    """A TCP socket with a deadline."""
 
 
 class TLSSocket(_Bounded, ssl.SSLSocket):
-    """A TLS socket that keeps the deadline."""
+    """A TLS socket with a deadline."""
 
 
 def bounded(plain: socket.socket) -> socket.socket:
-    """Return a socket that keeps the deadline in the place of `plain`, which is used up."""
+    """Return a socket with a deadline in place of `plain`, which must not be used any more."""
     timeout = plain.gettimeout()
     made = _Socket(plain.family, plain.type, plain.proto, fileno=plain.detach())
     made.settimeout(timeout)

@@ -1,4 +1,4 @@
-"""Waiting until what is pending is settled."""
+"""Waiting until pending events are settled."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ _POLL_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class FlushResult:
-    """What became of the events: of those pending at the call, and of those settled before it.
+    """The state of the events that were pending at the call or settled since the previous flush.
 
     Attributes:
-        delivered: Events that a receipt says are stored, of all processes, since the flush before
-            or since the outbox was opened: those that were uploaded in the background count.
-        pending: Events that still wait; they are safe in the outbox.
-        dead: Events that the server refused for good in that time; see ``tracker-sync dead list``.
+        delivered: Number of events of all processes that a receipt says are stored, since the
+            previous flush or since the outbox was opened, including those uploaded in the
+            background.
+        pending: Number of events that are still pending; they are safe in the outbox.
+        dead: Number of events that became dead letters in that time, since the server permanently
+            rejected them; see ``tracker-sync dead list``.
     """
 
     delivered: int = 0
@@ -34,7 +36,7 @@ class FlushResult:
 
 
 class Flush:
-    """One wait for everything that is pending at the moment of its making. Any thread's."""
+    """A wait for all events that are pending when it is made. Thread-safe."""
 
     def __init__(self, outbox: Outbox, worker: Worker) -> None:
         self._outbox = outbox
@@ -43,16 +45,16 @@ class Flush:
 
     def _begin(self) -> None:
         self._generation = self._outbox.generation
-        self._from_memory = self._outbox.buffered > 0  # asked first: it may be written meanwhile
+        self._from_memory = self._outbox.buffered > 0  # read before they are written
         self._target, self._before, self._dead_before = self._look(None)
 
     @property
     def settled_before(self) -> tuple[int, int]:
-        """How many events were delivered, and how many dead, when this began."""
+        """The numbers of delivered and dead events when this began."""
         return self._before.delivered, self._before.dead
 
     def _look(self, through: int | None) -> tuple[int, Account, int]:
-        """Return, of one moment, where things stand: last or settled seq, account, dead letters."""
+        """Return last or settled seq, account and number of dead letters at one moment."""
         with self._outbox.reading() as connection:
             connection.exec_driver_sql("BEGIN")
             last = ledger.last_seq(connection)
@@ -69,12 +71,12 @@ class Flush:
         patient: bool = True,
         progress: Callable[[FlushResult], None] | None = None,
     ) -> FlushResult:
-        """Upload now; wait until all is settled or `timeout` seconds are over (None: no bound).
+        """Upload now, and wait until all events are settled or the timeout has passed.
 
         Args:
-            timeout: Seconds.
-            patient: False gives up as soon as an attempt fails, or another process has the task.
-            progress: Called now and then with how it stands.
+            timeout: Seconds; None means no limit.
+            patient: If False, give up as soon as an attempt fails or another process uploads.
+            progress: Called repeatedly with the current result.
         """
         end = None if timeout is None else monotonic() + timeout
         failures = self._worker.failures
@@ -102,17 +104,17 @@ class Flush:
 
     def _settled(self) -> bool:
         if self._generation != self._outbox.generation:
-            self._begin()  # damaged or deleted meanwhile: every event has another seq
+            self._begin()  # the outbox was replaced: all events have another seq
         buffered = self._outbox.buffered > 0
         if self._from_memory and not buffered:
-            self._target, _, _ = self._look(None)  # what waited in memory has its seqs only now
+            self._target, _, _ = self._look(None)  # events from memory have got their seqs only now
         self._from_memory = buffered
         with self._outbox.reading() as connection:
             settled = batches.settled_through(connection)
         return settled >= self._target and not buffered
 
     def result(self) -> FlushResult:
-        """Return how it stands for the events of this flush."""
+        """Return the current result for the events of this flush."""
         settled, now, dead_now = self._look(self._target)
         dead = max(0, dead_now - self._dead_before)
         discarded = sum(now.discarded.values()) - sum(self._before.discarded.values())

@@ -1,4 +1,4 @@
-"""PROTOCOL version 1 over HTTP."""
+"""Version 1 of the protocol over HTTP."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tracker.sync.destination import Upload
 
 _FRESH_SECONDS = 1.0
-"""How old a body may be that was made in advance: it says when it is sent."""
+"""Maximum age of a body that was prepared in advance, since it contains the time of sending."""
 _MOST_ANSWER_BYTES = 1024 * 1024
 _OTHER_PROTOCOL = "the server does not speak this protocol"
 _FAILURES = (
@@ -40,25 +40,25 @@ _FAILURES = (
     ValueError,
     TypeError,
 )
-"""ValueError: a proxy's URL that cannot be parsed, or a name that no resolver takes. TypeError: a
-proxy's URL without a host."""
+"""ValueError: a proxy URL that cannot be parsed, or a name that no resolver accepts. TypeError: a
+proxy URL without a host."""
 
 _CONNECTING = (requests.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError)
 _TIMEOUTS = (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)
 
 
 class _Session(requests.Session):
-    """A session that does not even look where a redirect points.
+    """A session that ignores redirects.
 
-    requests otherwise reads a redirect's whole body, however long, and parses its Location.
+    Otherwise, requests reads the whole body of a redirect, however long, and parses its Location.
     """
 
     def get_redirect_target(self, resp: requests.Response) -> None:
-        """Say that there is none."""
+        """Return None: there is no redirect."""
 
 
 class _Ready(NamedTuple):
-    """A batch that is likely to be sent next, its body, and when that was made."""
+    """The batch that is likely to be sent next, its body, and the time when it was encoded."""
 
     upload: Upload
     body: bytes
@@ -68,8 +68,8 @@ class _Ready(NamedTuple):
 class HTTPDestination:
     """Posts batches to ``{base_url}/v1/events``.
 
-    Owns a requests session and with it at most one connection. Redirects are never followed, so
-    the API key goes to `base_url` and nowhere else; ``.netrc`` is not asked for another one.
+    Owns a requests session with at most one connection. Redirects are never followed, so the API
+    key is sent to `base_url` and nowhere else. ``.netrc`` is not read.
     """
 
     def __init__(self, config: APIConfig, outbox_id: str, api_key: str | None = None) -> None:
@@ -88,8 +88,8 @@ class HTTPDestination:
             proxies = {}  # plain http is allowed there because it never leaves the machine
         self._proxies: dict[str, Any] | None = None
         if proxies is not None:
-            # Given to each request, for a session's own would yield to the environment's; a None
-            # keeps the environment's out.
+            # Given to each request, since the environment takes precedence over a session's own;
+            # None disables those of the environment.
             self._proxies = {"http": None, "https": None, "all": None, **proxies}
 
     def _make_session(self) -> requests.Session:
@@ -125,18 +125,18 @@ class HTTPDestination:
         return read_answer(status, answer_headers, answer, upload.event_ids)
 
     def _make_ready(self, following: Callable[[], Upload | None] | None) -> None:
-        """Encode the next batch while the server works on this one."""
+        """Encode the next batch while the server processes this one."""
         upload = following() if following is not None else None
         if upload is not None:
             self._ready = _Ready(upload, self.encode(upload), monotonic())
 
     def encode(self, upload: Upload) -> bytes:
-        """Return the request's body: the events' JSON as stored, joined and compressed."""
+        """Return the request body: the stored JSON of the events, joined and compressed."""
         head = f'{self._head}{time.time_ns() // 1_000_000},"events":['.encode()
         return compress(b"".join((head, b",".join(upload.events), b"]}")))
 
     def ping(self) -> Delivery:
-        """Ask whether the server is there and takes the key; DELIVERED when both hold."""
+        """Return DELIVERED if the server answers and accepts the key."""
         answer = self.read("/v1/ping")
         if isinstance(answer, Delivery):
             return answer
@@ -145,7 +145,7 @@ class HTTPDestination:
         return Delivery(Outcome.UNEXPECTED, _OTHER_PROTOCOL)
 
     def read(self, path: str) -> dict[str, Any] | Delivery:
-        """Return the object that a GET is answered with; what came instead, as a Delivery."""
+        """Return the object that answers a GET request, or a Delivery that describes a failure."""
         answer = self._get(path)
         stale = isinstance(answer, Delivery) and answer.outcome is Outcome.STALE
         return self._get(path) if stale else answer
@@ -182,7 +182,7 @@ class HTTPDestination:
             allow_redirects=False,
             stream=True,
         ) as response:
-            # Undecoded: urllib3 bounds what it reads, or what that unpacks to, but not both.
+            # Undecoded: urllib3 limits either what it reads or what it decompresses, not both.
             packed = response.raw.read(_MOST_ANSWER_BYTES + 1, decode_content=False)
             encoding = response.headers.get("Content-Encoding", "")
             answer = decompress(packed, encoding, _MOST_ANSWER_BYTES + 1)
@@ -202,14 +202,14 @@ class HTTPDestination:
         return Delivery(outcome, self._describe(causes[-1]))
 
     def _describe(self, error: BaseException) -> str:
-        """Say in one line what went wrong."""
+        """Return one line that describes the error."""
         proxies = getproxies() if self._proxies is None else self._proxies
         text = without_passwords(str(error).split("\n")[0], proxies.values())
         return f"no answer from the server: {type(error).__name__}: {one_line(text)}"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and what caused it, from the outermost to the innermost."""
+    """Yield an error and its causes, from the outermost to the innermost."""
     found: object = error
     while isinstance(found, BaseException):
         yield found

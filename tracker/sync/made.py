@@ -1,4 +1,4 @@
-"""A destination that may be missing, or fail as none should: that is an outcome, too."""
+"""A destination whose failures to start or to send are outcomes, not exceptions."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
 
 
 class MadeDestination:
-    """Makes a destination, and remembers why not where that fails: an outcome, not an exception.
+    """Makes a destination and remembers the reason if that fails, to return it as an outcome.
 
-    `prepare` tries again, for what is missing may come back: a file of certificates, say.
+    `prepare` retries, since the cause may disappear: for instance a missing certificate file.
     """
 
     def __init__(self, make: Callable[[], Destination]) -> None:
-        """Take what makes it."""
+        """Use `make` to make the destination."""
         self._make = make
         self._made: Destination | None = None
         self._problem = ""
         self._logged = Once(most=1)
 
     def prepare(self) -> None:
-        """Make the destination, unless it is there."""
+        """Make the destination, unless there is one."""
         if self._made is None:
             try:
                 self._made = self._make()
-            except Exception as error:  # noqa: BLE001 - any may come out of a host's function
-                self._problem = self._tell("the destination cannot be made", error)
+            except Exception as error:  # noqa: BLE001 - the application's function may raise any
+                self._problem = self._describe("the destination cannot be made", error)
 
     def send(self, upload: Upload) -> Delivery:
         """Send one batch, if there is a destination; see `Destination`."""
@@ -42,17 +42,17 @@ class MadeDestination:
             return Delivery(Outcome.UNAVAILABLE, self._problem)
         try:
             return self._made.send(upload)
-        except Exception as error:  # noqa: BLE001 - the host's destination, or a bug: it is told
-            return Delivery(Outcome.UNAVAILABLE, self._tell("the destination failed", error))
+        except Exception as error:  # noqa: BLE001 - raised by the application, or a bug: logged
+            return Delivery(Outcome.UNAVAILABLE, self._describe("the destination failed", error))
 
     def close(self) -> None:
-        """Give connections back."""
+        """Release connections and files."""
         if self._made is not None:
             self._made.close()
 
-    def _tell(self, what: str, error: Exception) -> str:
-        """Return one line; the traceback of what may be a bug is logged, once in a row."""
-        told = f"{what}: {type(error).__name__}: {one_line(error)}"
-        if self._logged.is_new(told) and not isinstance(error, OSError):
-            log.error("%s", told, exc_info=True)
-        return told
+    def _describe(self, what: str, error: Exception) -> str:
+        """Return one line about an error; log its traceback if it may be a bug and is new."""
+        line = f"{what}: {type(error).__name__}: {one_line(error)}"
+        if self._logged.is_new(line) and not isinstance(error, OSError):
+            log.error("%s", line, exc_info=True)
+        return line

@@ -1,4 +1,4 @@
-"""Proxies' URLs and their passwords, which no message may show."""
+"""Proxy URLs, whose passwords no message may show."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _MALFORMED = (
 )
 _DELIMITERS = re.compile(r"[/?#@\\\s]|%(?![0-9A-Fa-f]{2})")
 _SHORTEST = 3
-"""Characters of the shortest password that is looked for by itself."""
+"""Length of the shortest password that is searched for by itself."""
 
 
 def without_passwords(text: str, proxies: Iterable[str | None]) -> str:
-    """Return what a library said of a failure, without the passwords of these proxies.
+    """Return a library's error message without the passwords of these proxies.
 
-    Of a malformed URL libraries show any part, as if it were the host or the port: then what is
-    returned says only that it is malformed.
+    Libraries show any part of a malformed URL, as if it were the host or the port: then the
+    returned message only says that the URL is malformed.
     """
     for url in proxies:
         user_info, at, _ = (url or "").rpartition("@")

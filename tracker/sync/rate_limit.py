@@ -1,13 +1,13 @@
-"""A token bucket for requests. Pure: the caller brings the time."""
+"""A token bucket for requests. It has no clock: the caller passes the time."""
 
 from __future__ import annotations
 
 
 class TokenBucket:
-    """Allows at most `per_minute` requests in any 60 seconds, in bursts of up to a second's worth.
+    """Allows at most `per_minute` requests in any 60 seconds, in bursts of one second's share.
 
-    The burst counts: refilling leaves room for it, so that no window of 60 seconds ever holds
-    more than `per_minute`.
+    The burst is included: tokens are added so slowly that no 60 seconds have more than
+    `per_minute`.
     """
 
     def __init__(self, per_minute: int, now: float) -> None:

@@ -1,4 +1,4 @@
-"""Reading answers: which `Delivery` an HTTP answer stands for. Pure: no I/O."""
+"""Conversion of HTTP answers to `Delivery`, without I/O."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROTOCOL = 1
 
 _COME_BACK = (408, 425, 429)
 _MOST_TEXT = 300
-"""Characters kept of a server's own words."""
+"""Maximum number of characters kept of a server's message."""
 
 
 def read_answer(
@@ -28,10 +28,10 @@ def read_answer(
     body: bytes,
     event_ids: Sequence[str],
 ) -> Delivery:
-    """Return what an answer means for a batch of `event_ids`, by PROTOCOL version 1.
+    """Return what an answer means for a batch of `event_ids`, by version 1 of the protocol.
 
-    `headers` compares names without case. A body that is cut off or not JSON counts as none. Keys
-    and passwords that the server put into its answer are masked.
+    `headers` must ignore the case of names. A body that is truncated or not JSON counts as none.
+    Keys and passwords in the answer are masked.
     """
     if status == 200:
         return _read_receipt(body, event_ids)
@@ -54,10 +54,10 @@ def read_answer(
 
 
 def one_line(words: object) -> str:
-    """Return a server's words fit to be stored and shown: one printable line, not too long.
+    """Return a server's message as one printable line of limited length.
 
-    SQLite can store no lone surrogate, a log should show no escape sequence, and nothing may show
-    the API key, a password or another secret. Those are masked before the line is cut.
+    SQLite cannot store lone surrogates, and a log should not contain escape sequences. The API key,
+    passwords and other secrets are masked before the line is truncated.
     """
     text = "".join(
         letter if letter.isprintable() else " " for letter in str(words)[: _MOST_TEXT + ROOM]
@@ -86,7 +86,7 @@ def _read_receipt(body: bytes, event_ids: Sequence[str]) -> Delivery:
 
 
 def _fault(receipt: dict[str, Any], event_ids: Sequence[str]) -> str | None:
-    """Return what makes a receipt invalid for this batch, or None."""
+    """Return why a receipt is invalid for this batch, or None if it is valid."""
     accepted, duplicates = receipt.get("accepted"), receipt.get("duplicates")
     rejected = receipt.get("rejected")
     if type(receipt.get("protocol")) is not int or receipt["protocol"] != PROTOCOL:
@@ -111,7 +111,7 @@ def _fault(receipt: dict[str, Any], event_ids: Sequence[str]) -> str | None:
 
 
 def _read_error(body: bytes) -> tuple[str, str]:
-    """Return code and message of a protocol error body; empty texts if it is none."""
+    """Return the code and message of an error body; empty texts if it is not one."""
     answer = read_object(body)
     error = answer.get("error") if answer else None
     if not isinstance(error, dict) or not isinstance(error.get("code"), str) or not error["code"]:
@@ -120,7 +120,7 @@ def _read_error(body: bytes) -> tuple[str, str]:
 
 
 def read_object(body: bytes) -> dict[str, Any] | None:
-    """Return the JSON object that a body is; None if it is anything else."""
+    """Return the JSON object in a body; None if it is anything else."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
@@ -131,8 +131,8 @@ def read_object(body: bytes) -> dict[str, Any] | None:
 def _read_retry_after(headers: Mapping[str, str]) -> float | None:
     """Return ``Retry-After`` in seconds, given as a number or as an HTTP date (RFC 9110, 10.2.3).
 
-    A date is held against the answer's own ``Date``, where there is one: a device's clock may be
-    decades off.
+    A date is compared with the answer's ``Date``, if there is one, since a device's clock may be
+    off by decades.
     """
     value = headers.get("retry-after", "").strip()
     if not value:

@@ -1,4 +1,4 @@
-"""When to try again. Pure decisions: no clock, no I/O."""
+"""When to retry. It has no clock and does no I/O."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from tracker.sync.destination import Delivery
 
 MOST_RETRY_AFTER = 3600.0
-"""Seconds: a server that asks for more is not believed."""
+"""Longest pause in seconds that a server can ask for."""
 
 
 class Backoff:
-    """Growing pauses: `base` seconds doubled each time, at most `cap`, with full jitter.
+    """Exponential backoff: `base` seconds, doubled each time up to `cap`, with full jitter.
 
-    Full jitter draws each pause from 0 to its bound, so that many devices that lost the same
-    server do not come back in step.
+    With full jitter, each pause is drawn between 0 and its limit, so that many devices do not
+    return to a server at the same time.
     """
 
     def __init__(
@@ -33,17 +33,17 @@ class Backoff:
         self.reset()
 
     def reset(self) -> None:
-        """Begin again at `base`, after a success."""
+        """Start again at `base`, after a success."""
         self._bounds: Generator[float, None, None] = backoff.expo(
             base=2, factor=self._base, max_value=self._cap
         )
-        next(self._bounds)  # backoff's generators yield nothing first
+        next(self._bounds)  # the first value of backoff's generators is None
 
     def pause_after(self, delivery: Delivery) -> float:
         """Return the seconds to wait after a failed `delivery`."""
         pause = self._jitter(next(self._bounds))
         if delivery.outcome is Outcome.REFUSED:
-            # A person must act; until then one request in a long while is enough.
+            # A person must act; until then a request now and then is enough.
             pause = max(pause, self._cap / 2 + self._jitter(self._cap / 2))
         if delivery.retry_after is not None:
             pause = max(pause, min(delivery.retry_after, MOST_RETRY_AFTER))

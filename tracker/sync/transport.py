@@ -1,4 +1,4 @@
-"""The HTTP transport below requests: its connections, and how their answers begin."""
+"""The HTTP transport of requests: connections with a deadline, and informational answers."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class Exchange:
-    """What happened to the request that is under way.
+    """The state of the current request.
 
     Attributes:
-        connected: A connection was made for it; otherwise one of before is used again.
-        sent: It was given to a connection.
-        heard: Bytes of an answer came.
+        connected: Whether a new connection was made for it; otherwise a kept one is used.
+        sent: Whether it was passed to a connection.
+        heard: Whether bytes of an answer arrived.
     """
 
     connected: bool = False
@@ -34,15 +34,15 @@ class Exchange:
 
 
 class _Answer(http.client.HTTPResponse):
-    """An answer whose informational ones (1xx) are skipped.
+    """An answer that skips informational answers (1xx) before it.
 
-    http.client skips 100 alone, and takes 102 or 103 for the answer itself.
+    http.client skips only 100, and returns 102 or 103 as the answer itself.
     """
 
     exchange: Exchange
 
     def _read_status(self) -> tuple[str, int, str]:
-        # Answers to requests and to a proxy's CONNECT are both read from here on.
+        # Answers to requests and to a proxy's CONNECT are both read here.
         while True:
             self.exchange.heard |= bool(self.fp.peek(1))
             found: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]  # typeshed leaves it out
@@ -52,7 +52,7 @@ class _Answer(http.client.HTTPResponse):
 
 
 class _Connection:
-    """Mixed into a connection of urllib3: its socket keeps the `deadline`."""
+    """Mixin for a connection of urllib3: its socket has the `deadline`."""
 
     exchange: Exchange
 
@@ -66,10 +66,10 @@ class _Connection:
 
 
 class Adapter(requests.adapters.HTTPAdapter):
-    """A transport adapter for requests, for one thread, that keeps at most one connection.
+    """A transport adapter for requests, for one thread, with at most one connection.
 
-    Its sockets keep the running `deadline`. `ca_bundle` names further certificate authorities,
-    trusted besides the usual ones.
+    Its sockets have the current `deadline`. The certificate authorities in `ca_bundle` are trusted
+    in addition to the usual ones.
     """
 
     def __init__(self, ca_bundle: Path | None = None) -> None:
@@ -81,12 +81,12 @@ class Adapter(requests.adapters.HTTPAdapter):
         super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0)
 
     def begin(self) -> None:
-        """Note that another request begins."""
+        """Note that a request begins."""
         self._exchange.connected = self._exchange.sent = self._exchange.heard = False
 
     @property
     def went_stale(self) -> bool:
-        """Whether the request went over a kept connection, and not a byte of an answer came."""
+        """Whether the request used a kept connection that was closed before any answer."""
         seen = self._exchange
         return seen.sent and not (seen.connected or seen.heard)
 
@@ -106,7 +106,7 @@ class Adapter(requests.adapters.HTTPAdapter):
         return manager
 
     def _use_own_connections(self, manager: PoolManager) -> None:
-        """Let `manager` make connections as before, those to a SOCKS proxy too, but ours."""
+        """Let `manager` use our connection classes, derived from its own (SOCKS included)."""
         own = {"exchange": self._exchange}
         answer = type("Answer", (_Answer,), own)
         pools: dict[str, Any] = {}

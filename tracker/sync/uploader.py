@@ -1,4 +1,4 @@
-"""One step of uploading: the next batch, the answer, and what it means for the outbox."""
+"""`Uploader`: sends the next batch and records the answer in the outbox."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 _FIRST_PRUNE_SECONDS = 60.0
 _PRUNE_SECONDS = 3600.0
 _SAY_AGAIN_SECONDS = 3600.0
-"""A connection that comes and goes must not fill the log: each trouble is told once in so long."""
+"""Interval between log lines about the same failure, so that a flaky link does not fill the log."""
 
 
 class Pause(NamedTuple):
-    """How long to wait before the next step.
+    """The pause before the next step.
 
     Attributes:
-        seconds: At most this long.
-        skippable: Whether somebody in a hurry (a flush) may cut it short.
-        idle: Nothing is pending; anything new ends the pause.
+        seconds: Maximum length of the pause.
+        skippable: Whether a flush may end the pause early.
+        idle: Whether no events are pending; a new one ends the pause.
     """
 
     seconds: float
@@ -48,18 +48,17 @@ IDLE = Pause(1.0, idle=True)
 
 
 class _Upcoming(NamedTuple):
-    """A batch, and how it is handed to the destination."""
+    """A batch, and the upload that is passed to the destination."""
 
     batch: Batch
     upload: Upload
 
 
 class _Received(NamedTuple):
-    """A batch that a receipt covers, but for the dead letters, which the outbox does not know yet.
+    """A batch with a receipt that is not recorded in the outbox yet, and its dead letters.
 
-    Where the next batch is at hand it is sent first, and this is recorded while its receipt is
-    awaited. Should the process die in between, the events are sent again, as after any lost
-    receipt.
+    If the next batch is ready, it is sent first, and the receipt is recorded while the next one is
+    awaited. If the process dies in between, the events are sent again, as after any lost receipt.
     """
 
     batch: Batch
@@ -67,11 +66,11 @@ class _Received(NamedTuple):
 
 
 class Uploader:
-    """Sends what is pending, batch by batch, and records what comes of it.
+    """Sends pending events, batch by batch, and records the results.
 
-    Has no thread of its own: the sync worker's calls `step` again and again, and is the only one
-    to use the destination. `failures` counts failed attempts, for whoever watches; `outbox_id` is
-    the one that the destination was made for.
+    It has no thread: that of the sync worker calls `step` repeatedly, and is the only one to use
+    the destination. `failures` counts failed attempts; `outbox_id` is the id of the outbox that
+    the destination was made for.
     """
 
     def __init__(
@@ -95,7 +94,7 @@ class Uploader:
         self._logged = Once(seconds=_SAY_AGAIN_SECONDS, clock=clock)
         self._ahead: _Upcoming | None = None
         self._received: list[_Received] = []
-        self._stale = False  # the last request met a connection that the server had closed
+        self._stale = False  # the last request used a connection that the server had closed
 
     def step(self) -> Pause:
         """Send at most one batch and return how long to wait before the next step.
@@ -107,7 +106,7 @@ class Uploader:
             self._outbox.drain_buffer()
         except OutboxError as error:
             if not (isinstance(error, OutboxFullError) or is_disk_full(error)):
-                raise  # otherwise sending is what makes room
+                raise  # otherwise sending events frees space
         self._prune_if_due()
         upcoming = self._take_ahead()
         if upcoming is None:
@@ -117,7 +116,7 @@ class Uploader:
             return IDLE
         if upcoming.batch.outbox_id != self.outbox_id:
             self._outbox.read_owner()
-            return GO_ON  # begun anew a moment ago; the destination still goes by the old id
+            return GO_ON  # the outbox was replaced; the destination still has the old id
         wait = self._bucket.take(self._clock())
         if wait:
             self._record_received()
@@ -126,11 +125,11 @@ class Uploader:
         return self._conclude(upcoming.batch, delivery)
 
     def close(self) -> None:
-        """Record what was received, and close the destination."""
+        """Record receipts, and close the destination."""
         try:
             self._record_received()
         except OutboxError as error:
-            log.info("a receipt cannot be recorded, its events will be sent again: %s", error)
+            log.info("a receipt cannot be recorded; its events will be sent again: %s", error)
         finally:
             self.destination.close()
 
@@ -144,10 +143,10 @@ class Uploader:
         return _Upcoming(batch, upload)
 
     def _look_ahead(self, batch: Batch) -> Upload | None:
-        """While the receipt of `batch` is awaited: record the last one, read what comes next.
+        """Record the previous receipt and read the next batch, while `batch` awaits its receipt.
 
-        With a server 40 ms away a drain so takes 1.1 times as long as a loop that posts ready-made
-        bodies, and 2.6 times without.
+        With a server 40 ms away, a drain takes 1.1 times as long as a loop that posts prepared
+        bodies; without this, 2.6 times.
         """
         try:
             self._record_received()
@@ -157,8 +156,8 @@ class Uploader:
                 ahead = batches.next_batch(
                     connection, self._sizing.max_events, self._sizing.max_bytes, batch.through
                 )
-        except OutboxError as error:  # the next step meets it again, where it can be told
-            log.info("what comes next could not be made ready in advance: %s", error)
+        except OutboxError as error:  # the next step fails as well and reports it
+            log.info("the next batch could not be prepared in advance: %s", error)
             return None
         if not ahead.rows or ahead.damaged or ahead.outbox_id != batch.outbox_id:
             return None
@@ -166,7 +165,7 @@ class Uploader:
         return self._ahead.upload
 
     def _take_ahead(self) -> _Upcoming | None:
-        """Return what was read in advance, if it is still what comes next."""
+        """Return the batch that was read in advance, if it is still the next one."""
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
             with self._outbox.reading() as connection:
@@ -191,10 +190,10 @@ class Uploader:
         return batch
 
     def _set_aside(self, batch: Batch) -> None:
-        """Make rows that changed on disk dead letters: they must not go out as if whole."""
+        """Make dead letters of rows that changed on disk: they must not be sent as valid events."""
         log.error(
-            "%d events in the outbox no longer match their digests (seq %s …); they are set "
-            "aside as dead letters",
+            "%d events in the outbox no longer match their digests (seq %s …); they are kept as "
+            "dead letters",
             len(batch.damaged),
             batch.damaged[0],
         )
@@ -222,7 +221,7 @@ class Uploader:
             self._stale = True
             self._ahead = None
             self._record_received()
-            return GO_ON  # at once: servers close kept connections as they like
+            return GO_ON  # at once: servers may close kept connections at any time
         if delivery.outcome is Outcome.TIMED_OUT:
             self._sizing.timed_out(batch.size)
         return self._failed(delivery)
@@ -251,8 +250,8 @@ class Uploader:
         self._backoff.reset()
         if letters:
             log.warning(
-                "the server rejected %d events for good (%s: %s); they are kept as dead letters: "
-                "see `tracker-sync dead list`",
+                "the server permanently rejected %d events (%s: %s); they are kept as dead "
+                "letters: see `tracker-sync dead list`",
                 len(letters),
                 letters[0].code,
                 letters[0].message,
@@ -263,7 +262,7 @@ class Uploader:
             say("uploading works again")
 
     def _record_received(self) -> None:
-        """Record what was received; it must not be asked for again because the disk failed."""
+        """Record receipts; those that cannot be recorded are kept for the next attempt."""
         while self._received:
             self._outbox.run(settlement.settle(*self._received[0]))
             del self._received[0]
@@ -272,12 +271,12 @@ class Uploader:
         self.failures += 1
         seconds = self._backoff.pause_after(delivery)
         trouble = f"{delivery.outcome.value} {delivery.code}"
-        if trouble != self._trouble:  # the same trouble is said once, not at every attempt
+        if trouble != self._trouble:  # log a failure once, not at every attempt
             self._trouble = trouble
             is_new = self._logged.is_new(trouble)
             self._trouble_said = self._trouble_said or is_new
             say = log.warning if is_new else log.info
-            say("events wait in the outbox, uploading fails and is tried again: %s", delivery.cause)
+            say("upload failed, will retry; events are kept in the outbox: %s", delivery.cause)
         now = time.time_ns() // 1_000_000
         state = sync_state.write_state(
             last_error=delivery.cause,
@@ -289,9 +288,9 @@ class Uploader:
         try:
             self._record_received()
             self._outbox.run(state)
-        except OutboxError as error:  # the pause is kept all the same
-            log.info("how uploading stands cannot be stored: %s", error)
-        # A refused key is another matter than a busy server: a new one may be tried at once.
+        except OutboxError as error:  # the pause applies anyway
+            log.info("the state of uploading cannot be stored: %s", error)
+        # Unlike a busy server, a refused key does not impose a pause: a new key is tried at once.
         patience = delivery.retry_after is not None and delivery.outcome is not Outcome.REFUSED
         return Pause(seconds, skippable=not patience)
 

@@ -1,4 +1,4 @@
-"""The sync worker: a daemon thread that uploads what is pending in one outbox."""
+"""The sync worker: a daemon thread that uploads the pending events of one outbox."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ if TYPE_CHECKING:
     from tracker.sync.uploader import Pause, Uploader
 
 POLL_SECONDS = 1.0
-"""How often a worker looks for what other processes did: rows, a free upload lock, a flush."""
+"""Interval for checking what other processes did: new rows, a free upload lock, a flush."""
 
 _JOIN_SECONDS = 0.1
 _AT_FIRST_SECONDS = 0.5
 _FREE_SECONDS = 0.5
-"""How often the thread looks for a lock that an interrupted call has left to other processes."""
+"""Interval for releasing a lock that an interrupted call has left held."""
 _PREPARING_SECONDS = 5.0
-"""How long a fork waits for the thread's preparations."""
+"""How long a fork waits for the thread to finish its preparations."""
 
 
 class Worker:
     """Uploads in seq order, one batch in flight, in one process at a time.
 
-    Owns: its thread; the uploader and its destination, made in that thread and used by it alone,
-    under a lock that a fork takes too; and, while it is the elected uploader, the outbox's upload
-    lock. It keeps that lock as long as it runs: when its process ends, however it ends, another
-    one's worker takes over within `POLL_SECONDS`.
+    Owns its thread; the uploader and its destination, which are made and used only in that thread,
+    under a lock that a fork also takes; and, while it is the elected uploader, the outbox's upload
+    lock. It holds that lock as long as it runs: when its process ends in any way, the worker of
+    another process takes over within `POLL_SECONDS`.
 
-    Other threads tell the thread what they want with a few flags and a token in a
-    `queue.SimpleQueue`, whose ``put`` is safe even in a signal handler that interrupts another.
+    Other threads communicate with the thread by a few flags and a token in a `queue.SimpleQueue`,
+    whose ``put`` is safe even in a signal handler that interrupts another ``put``.
 
     Attributes:
-        elected: Whether this process uploads; None until the first try to be.
-        held_until: Until when, on the monotonic clock, nothing may be sent, hurry or not.
+        elected: Whether this process uploads; None until the first attempt to get the lock.
+        held_until: Time on the monotonic clock until which nothing may be sent, even by a flush.
     """
 
     def __init__(
@@ -55,9 +55,9 @@ class Worker:
         self._outbox = outbox
         self._config = config
         self._make_destination = make_destination
-        self._begin_afresh()
+        self._reset()
 
-    def _begin_afresh(self) -> None:
+    def _reset(self) -> None:
         self.elected: bool | None = None
         self.held_until = 0.0
         self._uploader: Uploader | None = None
@@ -69,22 +69,22 @@ class Worker:
         self._tokens: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._stopping = False
         self._then: Callable[[], None] | None = None
-        self._news = False  # something was committed since the last look
-        self._idle = False  # the thread waits for news
-        self._hurry = False  # cut the pause short
-        self._renew = False  # make the destination anew
+        self._news = False  # something was committed since the last check
+        self._idle = False  # the thread waits for new events
+        self._hurry = False  # end the pause early
+        self._renew = False  # replace the destination
         self._flush_requests: int | None = None
         self._logged = Once(most=1)
 
     @property
     def failures(self) -> int:
-        """Failed attempts to upload so far."""
+        """Number of failed attempts to upload so far."""
         return self._uploader.failures if self._uploader else 0
 
     def start(self) -> None:
-        """Start the thread, unless it runs or the interpreter is past starting threads."""
+        """Start the thread, unless it runs or the interpreter cannot start threads any more."""
         if not self._starting.acquire(blocking=False):
-            return  # somebody else is at it, perhaps the very call that this one interrupts
+            return  # another call is doing it, perhaps the one that this call interrupts
         try:
             if self._thread is not None or self._stopping:
                 return
@@ -97,7 +97,7 @@ class Worker:
             self._starting.release()
 
     def wake(self) -> None:
-        """Tell the thread that something was committed. Costs next to nothing."""
+        """Tell the thread that something was committed. This is very cheap."""
         self._news = True
         if self._idle:
             self._tokens.put(None)
@@ -105,19 +105,19 @@ class Worker:
             self.start()
 
     def hurry(self) -> None:
-        """Cut short whatever pause is under way, but for one that the server asked for."""
+        """End the current pause early, unless the server asked for it."""
         self.start()
         self._hurry = True
         self._tokens.put(None)
 
     def use(self, make_destination: Callable[[], Destination]) -> None:
-        """Send to another destination from the next request on, and try at once."""
+        """Use another destination from the next request on, and try it at once."""
         self._make_destination = make_destination
         self._renew = True
         self.hurry()
 
     def stop(self, then: Callable[[], None]) -> None:
-        """End the thread, then call `then`: here, or in the thread if a request still holds it."""
+        """End the thread, then call `then`: here, or in the thread if a request still runs."""
         with self._starting:
             self._stopping = True
             self._then = then
@@ -129,22 +129,22 @@ class Worker:
         thread.join(timeout=_JOIN_SECONDS)
 
     def rest_before_fork(self) -> None:
-        """Wait until the thread has what it needs to upload, and keep it from making it anew.
+        """Wait until the thread is not preparing to upload, and keep it from doing so.
 
-        In the child, a module that was being imported would stay half there for good, and so would
-        a lock of OpenSSL's, which the making of a destination takes. `go_on` ends it.
+        In the child, a module that was being imported would stay incomplete forever, and a lock of
+        OpenSSL, which is taken while a destination is made, would stay locked. `go_on` ends this.
         """
         self._resting = self._preparing.acquire(timeout=_PREPARING_SECONDS)
 
     def go_on(self) -> None:
-        """Go on after a fork, in the parent."""
+        """Continue after a fork, in the parent."""
         if self._resting:
             self._resting = False
             self._preparing.release()
 
     def restart_in_child(self) -> None:
         """Forget the parent's thread in a forked child; a new one starts when it is needed."""
-        self._begin_afresh()
+        self._reset()
 
     def _run(self) -> None:
         try:
@@ -159,11 +159,11 @@ class Worker:
                 self._then()
 
     def _let_the_host_fork(self) -> None:
-        """Do nothing at first, unless somebody is in a hurry.
+        """Do nothing at first, unless a flush waits.
 
         A server that loads the application and then forks its workers without Python's hooks, as
-        uWSGI does, may find this thread asleep, but neither in an import nor waiting for the
-        interpreter's lock: in the workers nobody would end that.
+        uWSGI does, must find this thread asleep, and neither in an import nor waiting for the
+        interpreter's lock: in the workers that would never end.
         """
         end = monotonic() + _AT_FIRST_SECONDS
         while not (self._stopping or self._hurry) and (left := end - monotonic()) > 0:
@@ -171,7 +171,7 @@ class Worker:
         self._hurry = False
 
     def _round(self) -> Pause:
-        """Be elected, then take one step."""
+        """Get the upload lock, then take one step."""
         with self._preparing:
             from tracker.sync.uploader import Pause  # with requests: only in the thread
 
@@ -189,13 +189,13 @@ class Worker:
         except OutboxError as error:
             self._say_once(str(error), traceback=False)
             return Pause(POLL_SECONDS)
-        except Exception as error:  # noqa: BLE001 - the host must not lose its uploader to a bug
+        except Exception as error:  # noqa: BLE001 - a bug must not end the thread
             self._say_once(repr(error), traceback=True)
             return Pause(self._config.backoff_cap)
         return pause
 
     def _prepare(self) -> Uploader:
-        """Return the uploader, with a destination for the outbox as it is now."""
+        """Return the uploader, with a destination for the present outbox."""
         with self._preparing:
             from tracker.sync.made import MadeDestination
             from tracker.sync.uploader import Uploader
@@ -215,7 +215,7 @@ class Worker:
 
     def _say_once(self, trouble: str, *, traceback: bool) -> None:
         if self._logged.is_new(trouble):
-            log.error("the sync thread goes on after trouble: %s", trouble, exc_info=traceback)
+            log.error("the sync thread continues after an error: %s", trouble, exc_info=traceback)
 
     def _wait(self, pause: Pause) -> None:
         if pause.idle:
@@ -232,13 +232,13 @@ class Worker:
         self._hurry = False
 
     def _wait_for_news(self, seconds: float) -> None:
-        """Wait until something is committed here, or it is time to look for others' rows."""
+        """Wait until something is committed here, or until it is time to check for other rows."""
         self._idle = True
         if not self._news and not self._hurry:
             self._sleep(seconds)
         self._idle = False
         if self._news:
-            # Let some company arrive, so that each event does not cost a request.
+            # Wait for more events, so that not each one needs a request.
             end = monotonic() + self._config.flush_interval
             while not (self._stopping or self._hurry) and (left := end - monotonic()) > 0:
                 self._sleep(min(left, POLL_SECONDS))
@@ -247,17 +247,17 @@ class Worker:
         self._hurry = False
 
     def _write_out_memory(self) -> None:
-        """Give events that storage trouble keeps in memory another chance to reach the disk."""
+        """Try again to write events that are kept in memory because storage failed."""
         try:
             self._outbox.maintain()
             self._outbox.drain_buffer()
         except OutboxError as error:
             self._say_once(str(error), traceback=False)
-        except Exception as error:  # noqa: BLE001 - the host must not lose its uploader to a bug
+        except Exception as error:  # noqa: BLE001 - a bug must not end the thread
             self._say_once(repr(error), traceback=True)
 
     def _sleep(self, seconds: float) -> None:
-        """Sleep until a token comes, at most so long; use up all tokens."""
+        """Sleep until a token arrives, at most for `seconds`; use up all tokens."""
         end = monotonic() + seconds
         while (left := end - monotonic()) > 0:
             try:
@@ -275,7 +275,7 @@ class Worker:
         return hurry
 
     def _flush_requested(self) -> bool:
-        """Tell whether another process has asked for a flush since the last look."""
+        """Return True if another process has asked for a flush since the last check."""
         try:
             with self._outbox.reading() as connection:
                 requests = sync_state.read_state(connection).flush_requests
