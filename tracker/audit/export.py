@@ -1,5 +1,7 @@
 """Writing an audit export; `tracker.audit.lines` describes the file."""
 
+# ruff: noqa: S608 - the queries are made of constant text
+
 from __future__ import annotations
 
 import json
@@ -13,7 +15,7 @@ from tracker._version import __version__
 from tracker.audit import lines
 from tracker.audit.lines import Manifest, Seal
 from tracker.errors import ValidationError
-from tracker.outbox import chain_key, identity, verify
+from tracker.outbox import chain_key, identity, tables, verify
 from tracker.whole_file import whole_file
 
 if TYPE_CHECKING:
@@ -21,8 +23,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-_ROWS = """
-SELECT seq, event_id, type, timestamp_ms, agent_id, session_id, user_id, data, digest, chain,
+_ROWS = f"""
+SELECT seq, {tables.EVENT}, digest, chain,
        timestamp_ms >= ? AND timestamp_ms < ?
 FROM events WHERE seq BETWEEN ? AND ? ORDER BY seq
 """

@@ -110,9 +110,10 @@ def _folder(path: Path) -> list[Check]:
                 "make it writable, or set SDK_OUTBOX_PATH",
             )
         ]
+    from tracker.outbox import paths
+
     found = [_privacy("folder", folder, 0o700)]
-    for suffix in ("", "-wal", "-shm", ".lock", ".sync-lock", ".ballast"):
-        file = path.with_name(path.name + suffix)
+    for file in paths.all_of(path):
         if file.exists():
             check = _privacy("files", file, 0o600)
             if check.status != OK:
@@ -322,9 +323,9 @@ def _queue(found: OutboxStatus, path: Path, *, running: bool) -> list[Check]:
 
 def _uploader(path: Path) -> Check:
     """Name the process that holds the upload lock, and warn if it is stopped."""
-    from tracker.outbox import is_stopped, upload_lock_holders
+    from tracker.outbox import is_stopped, paths, upload_lock_holders
 
-    holders = upload_lock_holders(path.with_name(f"{path.name}.sync-lock"))
+    holders = upload_lock_holders(paths.upload_lock(path))
     said = "running" + (f", process {', '.join(map(str, holders))}" if holders else "")
     if any(map(is_stopped, holders)):
         return Check(

@@ -273,9 +273,9 @@ def uploader_runs(path: Path) -> bool:
 
     False, too, where this user may not look at the lock.
     """
-    from tracker.outbox import file_lock
+    from tracker.outbox import file_lock, paths
 
     try:
-        return file_lock.is_held(path.with_name(path.name + ".sync-lock"))
+        return file_lock.is_held(paths.upload_lock(path))
     except PermissionError:
         return False

@@ -132,10 +132,11 @@ def _print_export(report: ExportReport) -> None:
 
 
 def _verify_outbox(place: Place, keys: Sequence[bytes], *, against: bool, as_json: bool) -> int:
+    from tracker.outbox import paths
     from tracker.outbox import verify as verifying
 
     target = existing(place)
-    copied = not target.path.with_name(f"{target.path.name}.lock").exists()
+    copied = not paths.write_lock(target.path).exists()
     compared = None
     with opened_to_read(target) as outbox:
         with outbox.snapshot() as connection:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tracker.outbox import read_only, status
-    from tracker.outbox.files import file_lock
+    from tracker.outbox.files import file_lock, paths
     from tracker.outbox.files.file_lock import FileLock
     from tracker.outbox.files.lock_holders import is_stopped, upload_lock_holders
     from tracker.outbox.files.swap import damaged_sets, file_identity
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tracker.outbox.queue.sync_state import SyncState
     from tracker.outbox.read_only import ReadOnlyOutbox, is_read_only
     from tracker.outbox.recovery import backup, damage
-    from tracker.outbox.schema import create, errors
+    from tracker.outbox.schema import create, errors, tables
     from tracker.outbox.schema.create import empty_outbox
     from tracker.outbox.schema.errors import is_disk_full
     from tracker.outbox.sqlite.engine import make_engine
@@ -84,15 +84,18 @@ __all__ = [
     "is_stopped",
     "ledger",
     "make_engine",
+    "paths",
     "read_only",
     "settlement",
     "status",
     "sync_state",
+    "tables",
     "upload_lock_holders",
     "verify",
 ]
 
 _MODULES = {
+    "tables": "tracker.outbox.schema.tables",
     "backup": "tracker.outbox.recovery.backup",
     "batches": "tracker.outbox.queue.batches",
     "browse": "tracker.outbox.queue.browse",
@@ -104,6 +107,7 @@ _MODULES = {
     "errors": "tracker.outbox.schema.errors",
     "file_lock": "tracker.outbox.files.file_lock",
     "identity": "tracker.outbox.store.identity",
+    "paths": "tracker.outbox.files.paths",
     "ledger": "tracker.outbox.store.ledger",
     "read_only": "tracker.outbox.read_only",
     "settlement": "tracker.outbox.queue.settlement",

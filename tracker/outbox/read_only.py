@@ -37,7 +37,7 @@ _UNINDEXED = "mode=ro&vfs=unix-none"
 
 def is_read_only(path: Path) -> bool:
     """Return True if this user may not write to an outbox, a file beside it, or its folder."""
-    files = [path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm", ".lock")]
+    files = [path, paths.log(path), paths.index(path), paths.write_lock(path)]
     return not os.access(path.parent, os.W_OK | os.X_OK) or not all(
         os.access(file, os.R_OK | os.W_OK) for file in files if file.exists()
     )
@@ -114,7 +114,7 @@ def _way(path: Path) -> str:
 
     Whoever has an outbox open has log and index beside it.
     """
-    log, index = path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")
+    log, index = paths.log(path), paths.index(path)
     if log.exists() and index.exists():
         return _SHARED
     return _UNINDEXED if paths.log_bytes(path) else _UNCHANGING
@@ -123,7 +123,7 @@ def _way(path: Path) -> str:
 def _marks(path: Path) -> list[tuple[int, int] | None]:
     """Return size and time of the outbox and of its log, by which a change shows."""
     marks: list[tuple[int, int] | None] = []
-    for file in (path, path.with_name(f"{path.name}-wal")):
+    for file in (path, paths.log(path)):
         try:
             found = file.stat()
         except FileNotFoundError:

@@ -1,5 +1,7 @@
 """How an outbox stands, for ``tracker-sync status``. Cheap in an outbox of any size."""
 
+# ruff: noqa: S608 - the queries are made of constant text
+
 from __future__ import annotations
 
 import time
@@ -11,6 +13,7 @@ from tracker.outbox.files import paths, swap
 from tracker.outbox.maintenance import retention
 from tracker.outbox.queue import sync_state
 from tracker.outbox.queue.sync_state import SyncState
+from tracker.outbox.schema import tables
 from tracker.outbox.store import identity, ledger
 from tracker.outbox.store.ledger import Account
 
@@ -22,9 +25,9 @@ if TYPE_CHECKING:
     from tracker.outbox.store.identity import Owner
     from tracker.outbox.store.memory_buffer import MemoryBuffer
 
-_OLDEST_PENDING = """
+_OLDEST_PENDING = f"""
 SELECT seq, timestamp_ms FROM events
-WHERE seq > ? AND delivered_at_ms IS NULL AND dead_at_ms IS NULL ORDER BY seq LIMIT 1
+WHERE seq > ? AND {tables.PENDING} ORDER BY seq LIMIT 1
 """
 
 
@@ -122,8 +125,7 @@ def revision(connection: Connection) -> str | None:
 def file_sizes(path: Path) -> dict[str, int]:
     """Return the bytes of the outbox file and of SQLite's files beside it, as far as they exist."""
     sizes = {}
-    for suffix in ("", "-wal", "-shm"):
-        file = path.with_name(path.name + suffix)
+    for file in (path, paths.log(path), paths.index(path)):
         try:
             sizes[file.name] = file.stat().st_size
         except FileNotFoundError:  # SQLite removes the other two when the last user leaves

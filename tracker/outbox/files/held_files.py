@@ -24,13 +24,13 @@ from os import pread
 from typing import TYPE_CHECKING, TypeAlias
 
 from tracker import forks
+from tracker.outbox.files import paths
 from tracker.outbox.files.open_files import LostFilesError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-_COMPANIONS = ("", "-wal", "-shm")
 _USERS = (0x40000002, 510)
 """First byte and number of the bytes of the file by which connections say that they have it open
 (`SHARED_FIRST`, `SHARED_SIZE` in SQLite's os.h)."""
@@ -74,7 +74,7 @@ class HeldFiles:
     """
 
     def __init__(self, path: Path) -> None:
-        self.names = tuple(f"{path}{companion}" for companion in _COMPANIONS)
+        self.names = tuple(f"{path}{companion}" for companion in ("", *paths.COMPANIONS))
         self.shares: set[Hold] = set()
         self.users: set[Hold] = set()
         self.lost = False

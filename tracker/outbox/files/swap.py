@@ -17,11 +17,11 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from tracker.outbox.files import paths
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-COMPANIONS = ("-wal", "-shm")
-"""What follows the outbox's name in those of SQLite's own files beside it."""
 _SET = ".damaged-"
 
 
@@ -33,7 +33,7 @@ def damaged_sets(path: Path) -> list[Path]:
 def beside(path: Path, pattern: str) -> list[Path]:
     """Return the files whose names go on from the outbox's as `pattern`, but for logs and such."""
     found = path.parent.glob(f"{_escaped(path.name)}{pattern}")
-    return sorted(file for file in found if not file.name.endswith(COMPANIONS))
+    return sorted(file for file in found if not file.name.endswith(paths.COMPANIONS))
 
 
 def _escaped(name: str) -> str:
@@ -84,8 +84,8 @@ def is_interrupted(path: Path) -> bool:
 
 def put_copy_in_place(path: Path) -> None:
     """Put the copy where the outbox was, over an empty file that some process may have made."""
-    for companion in COMPANIONS:
-        path.with_name(path.name + companion).unlink(missing_ok=True)
+    for companion in paths.COMPANIONS:
+        paths.beside(path, companion).unlink(missing_ok=True)
     copied(path).rename(path)
     sync_folder(path)
 
@@ -104,25 +104,25 @@ def finish(path: Path, aside: Path) -> None:
 
 
 def _move_companions(path: Path, aside: Path) -> None:
-    for companion in COMPANIONS:
-        left = path.with_name(path.name + companion)
+    for companion in paths.COMPANIONS:
+        left = paths.beside(path, companion)
         if left.exists():
-            left.rename(aside.with_name(aside.name + companion))
+            left.rename(paths.beside(aside, companion))
 
 
 def being_made(path: Path) -> Path:
     """Return where a new outbox is made."""
-    return path.with_name(f"{path.name}.salvage")
+    return paths.beside(path, ".salvage")
 
 
 def ready(path: Path) -> Path:
     """Return where a new outbox is when it is whole."""
-    return path.with_name(f"{path.name}.salvaged")
+    return paths.beside(path, ".salvaged")
 
 
 def copied(path: Path) -> Path:
     """Return where a copy is when it is whole."""
-    return path.with_name(f"{path.name}.copied")
+    return paths.beside(path, ".copied")
 
 
 def free_name(path: Path) -> Path:
@@ -132,7 +132,7 @@ def free_name(path: Path) -> Path:
     while True:
         number += 1
         name = f"{path.name}{_SET}{moment}" + (f"-{number}" if number > 1 else "")
-        if not any(path.with_name(name + end).exists() for end in ("", *COMPANIONS)):
+        if not any(path.with_name(name + end).exists() for end in ("", *paths.COMPANIONS)):
             return path.with_name(name)
 
 

@@ -1,5 +1,7 @@
 """``verify``: is everything stored as it was written, and is nothing missing?"""
 
+# ruff: noqa: S608 - the queries are made of constant text
+
 from __future__ import annotations
 
 import itertools
@@ -10,6 +12,7 @@ from tracker import canonical
 from tracker.erasure import ERASED
 from tracker.outbox.integrity import chain_key
 from tracker.outbox.integrity.chain import Links, Problem, Unproven
+from tracker.outbox.schema import tables
 from tracker.outbox.store import ledger
 from tracker.outbox.store.erasures import Erasures
 
@@ -104,8 +107,7 @@ class _Walk:
 
     def problems(self) -> Iterator[Problem]:
         rows = self._connection.exec_driver_sql(
-            "SELECT seq, event_id, type, timestamp_ms, agent_id, session_id, user_id, data, "
-            "digest, chain FROM events ORDER BY seq"
+            f"SELECT seq, {tables.EVENT}, digest, chain FROM events ORDER BY seq"
         )
         for seq, *columns, digest, chain in rows:
             self.events += 1
@@ -147,9 +149,9 @@ class _Walk:
 def _account_problems(connection: Connection) -> Iterator[Problem]:
     book = ledger.read(connection)
     pending, dead, settled, both = connection.exec_driver_sql(
-        "SELECT coalesce(sum(delivered_at_ms IS NULL AND dead_at_ms IS NULL), 0), "
+        f"SELECT coalesce(sum({tables.PENDING}), 0), "
         "coalesce(sum(dead_at_ms IS NOT NULL), 0), "
-        "coalesce(sum(delivered_at_ms IS NULL AND dead_at_ms IS NULL AND seq <= "
+        f"coalesce(sum({tables.PENDING} AND seq <= "
         "(SELECT settled_through FROM sync_state)), 0), "
         "coalesce(sum(delivered_at_ms IS NOT NULL AND dead_at_ms IS NOT NULL), 0) FROM events"
     ).one()

@@ -4,6 +4,8 @@ Everything here works in small jobs of at most `CHUNK` rows, so that no logging 
 behind one.
 """
 
+# ruff: noqa: S608 - the queries are made of constant text
+
 from __future__ import annotations
 
 import time
@@ -16,6 +18,7 @@ from tracker.clock import monotonic
 from tracker.events import COMPLIANCE_ERASED as _ERASURE
 from tracker.events import make_event
 from tracker.once import Once
+from tracker.outbox.schema import tables
 from tracker.outbox.store import erasures as named
 from tracker.outbox.store import gaps, ledger
 
@@ -244,7 +247,7 @@ def discard_oldest(transaction: Transaction) -> int:
     connection = transaction.connection
     rows = connection.exec_driver_sql(
         "SELECT seq, chain FROM events WHERE seq > (SELECT settled_through FROM sync_state) "
-        "AND delivered_at_ms IS NULL AND dead_at_ms IS NULL AND type != 'compliance.erased' "
+        f"AND {tables.PENDING} AND type != 'compliance.erased' "
         "ORDER BY seq LIMIT ?",
         (CHUNK,),
     ).all()

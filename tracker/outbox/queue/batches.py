@@ -1,5 +1,7 @@
 """Reading pending events in batches, as they go over the wire."""
 
+# ruff: noqa: S608 - the queries are made of constant text
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -7,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracker import canonical
 from tracker.erasure import ERASED
+from tracker.outbox.schema import tables
 from tracker.outbox.store import identity
 from tracker.outbox.store.erasures import Erasures
 from tracker.outbox.store.transaction import driver_of
@@ -17,12 +20,10 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 
-_STILL_PENDING = "delivered_at_ms IS NULL AND dead_at_ms IS NULL"
-
-_PENDING = """
-SELECT seq, event_id, type, timestamp_ms, agent_id, session_id, user_id, data, digest, chain
+_NEXT = f"""
+SELECT seq, {tables.EVENT}, digest, chain
 FROM events
-WHERE seq > ? AND delivered_at_ms IS NULL AND dead_at_ms IS NULL
+WHERE seq > ? AND {tables.PENDING}
 ORDER BY seq LIMIT ?
 """
 
@@ -80,7 +81,7 @@ def next_batch(
     more = False
     erasure, erasures = _newest_erasure(connection), Erasures(connection)
     # The driver's own cursor: SQLAlchemy's rows would take twice the time.
-    result = driver_of(connection).execute(_PENDING, (after, max_events))
+    result = driver_of(connection).execute(_NEXT, (after, max_events))
     try:
         for seq, *columns, digest, chain in result:
             wire = _wire(seq, columns, digest, chain, erasures)
@@ -122,7 +123,7 @@ def is_next(connection: Connection, batch: Batch, received: Sequence[Batch] = ()
 
 def pending_between(connection: Connection, first: int, last: int) -> list[int]:
     """Return the seqs of the pending events from `first` to `last`, in order."""
-    query = f"SELECT seq FROM events WHERE seq BETWEEN ? AND ? AND {_STILL_PENDING} ORDER BY seq"  # noqa: S608 - constant text
+    query = f"SELECT seq FROM events WHERE seq BETWEEN ? AND ? AND {tables.PENDING} ORDER BY seq"
     return [seq for (seq,) in driver_of(connection).execute(query, (first, last)).fetchall()]
 
 

@@ -1,5 +1,7 @@
 """Reading stored events back, for ``tracker-sync list`` and ``show``."""
 
+# ruff: noqa: S608 - the queries are made of constant text
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -8,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from tracker import canonical
 from tracker.erasure import ERASED
 from tracker.errors import TrackerError
+from tracker.outbox.schema import tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,14 +25,12 @@ STATES = (PENDING, DELIVERED, DEAD)
 _CHUNK = 100
 
 _COLUMNS = (
-    "seq, event_id, type, timestamp_ms, agent_id, session_id, user_id, data, digest, chain, "
-    "delivered_at_ms, dead_at_ms, dead_code, dead_message"
+    f"seq, {tables.EVENT}, digest, chain, delivered_at_ms, dead_at_ms, dead_code, dead_message"
 )
 
 _CONDITIONS = {
     # The first half costs nothing and spares the search all that is settled.
-    PENDING: "seq > (SELECT settled_through FROM sync_state) "
-    "AND delivered_at_ms IS NULL AND dead_at_ms IS NULL",
+    PENDING: f"seq > (SELECT settled_through FROM sync_state) AND {tables.PENDING}",
     DELIVERED: "delivered_at_ms IS NOT NULL",
     DEAD: "dead_at_ms IS NOT NULL",
 }
@@ -116,7 +117,7 @@ def select(connection: Connection, wanted: Filter, limit: int = 0) -> Iterator[S
     seq, last = _range(connection, condition, bound, limit)
     while seq <= last:
         rows = connection.exec_driver_sql(
-            f"SELECT {_COLUMNS} FROM events WHERE seq BETWEEN ? AND ? AND {condition} "  # noqa: S608 - constant text
+            f"SELECT {_COLUMNS} FROM events WHERE seq BETWEEN ? AND ? AND {condition} "
             "ORDER BY seq LIMIT ?",
             (seq, last, *bound, _CHUNK),
         ).all()
@@ -131,7 +132,7 @@ def _range(connection: Connection, condition: str, bound: list[Any], limit: int)
     """Return the first and last seq to look at; an empty range if nothing is wanted."""
     if limit:
         query = (
-            f"SELECT min(seq), max(seq) FROM (SELECT seq FROM events WHERE {condition} "  # noqa: S608 - constant text
+            f"SELECT min(seq), max(seq) FROM (SELECT seq FROM events WHERE {condition} "
             "ORDER BY seq DESC LIMIT ?)"
         )
         first, last = connection.exec_driver_sql(query, (*bound, limit)).one()
@@ -159,7 +160,7 @@ def complete(connection: Connection, column: Literal["event_id", "session_id"], 
     found = [
         str(each)
         for each in connection.exec_driver_sql(
-            f"SELECT DISTINCT {column} FROM events WHERE {column} = ? "  # noqa: S608 - our own names
+            f"SELECT DISTINCT {column} FROM events WHERE {column} = ? "
             f"OR ({column} >= ? AND {column} < ?) ORDER BY {column} LIMIT {_SHOWN}",
             (given, given, given + _LAST_CHARACTER),
         ).scalars()
@@ -182,12 +183,12 @@ def find(connection: Connection, name: str) -> StoredEvent | None:
         AmbiguousError: if several ids begin so.
     """
     row = connection.exec_driver_sql(
-        f"SELECT {_COLUMNS} FROM events WHERE event_id = ?",  # noqa: S608 - constant text
+        f"SELECT {_COLUMNS} FROM events WHERE event_id = ?",
         (name,),
     ).first()
     if row is None and name.isascii() and name.isdecimal() and len(name) < 19:
         row = connection.exec_driver_sql(
-            f"SELECT {_COLUMNS} FROM events WHERE seq = ?",  # noqa: S608 - constant text
+            f"SELECT {_COLUMNS} FROM events WHERE seq = ?",
             (int(name),),
         ).first()
     is_seq = name.isdecimal() and len(name) < _SHORTEST_BEGINNING

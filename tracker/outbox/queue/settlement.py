@@ -1,5 +1,7 @@
 """What the sync worker does with the outbox: take the next batch, record the outcome."""
 
+# ruff: noqa: S608 - the queries are made of constant text
+
 from __future__ import annotations
 
 import time
@@ -7,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tracker.outbox.queue.batches import Batch, Row, pending_between
+from tracker.outbox.schema import tables
 from tracker.outbox.store import identity, ledger
 
 if TYPE_CHECKING:
@@ -18,8 +21,6 @@ if TYPE_CHECKING:
 
 DAMAGED = "damaged"
 """Code of a dead letter whose row no longer matches its digest."""
-
-_STILL_PENDING = "delivered_at_ms IS NULL AND dead_at_ms IS NULL"
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def _advance(connection: Connection, through: int) -> None:
     connection.exec_driver_sql(
         "UPDATE sync_state SET settled_through = coalesce("
         "(SELECT min(seq) - 1 FROM events WHERE seq > settled_through AND seq <= ? "
-        "AND delivered_at_ms IS NULL AND dead_at_ms IS NULL), max(settled_through, ?))",
+        f"AND {tables.PENDING}), max(settled_through, ?))",
         (through, through),
     )
 
@@ -112,14 +113,14 @@ def _mark_delivered(connection: Connection, seqs: Sequence[int]) -> int:
     # The usual case: the batch is all that is pending in its range.
     if pending_between(connection, first, last) == list(seqs):
         changed = connection.exec_driver_sql(
-            f"UPDATE events SET delivered_at_ms = ? WHERE seq BETWEEN ? AND ? AND {_STILL_PENDING}",  # noqa: S608 - constant text
+            f"UPDATE events SET delivered_at_ms = ? WHERE seq BETWEEN ? AND ? AND {tables.PENDING}",
             (now, first, last),
         ).rowcount
         return int(changed)
     changed = 0
     for seq in seqs:
         changed += connection.exec_driver_sql(
-            f"UPDATE events SET delivered_at_ms = ? WHERE seq = ? AND {_STILL_PENDING}",  # noqa: S608 - constant text
+            f"UPDATE events SET delivered_at_ms = ? WHERE seq = ? AND {tables.PENDING}",
             (now, seq),
         ).rowcount
     return changed
@@ -132,7 +133,7 @@ def bury(connection: Connection, letters: Sequence[DeadLetter]) -> None:
     for letter in letters:
         buried += connection.exec_driver_sql(
             "UPDATE events SET dead_at_ms = ?, dead_code = ?, dead_message = ? "
-            "WHERE seq = ? AND delivered_at_ms IS NULL AND dead_at_ms IS NULL",
+            f"WHERE seq = ? AND {tables.PENDING}",
             (now, letter.code, letter.message, letter.seq),
         ).rowcount
     ledger.add(connection, ledger.DEAD, buried)
@@ -146,7 +147,7 @@ def recount(transaction: Transaction) -> int:
     """
     connection = transaction.connection
     first = connection.exec_driver_sql(
-        "SELECT min(seq) FROM events WHERE delivered_at_ms IS NULL AND dead_at_ms IS NULL"
+        f"SELECT min(seq) FROM events WHERE {tables.PENDING}"
     ).scalar()
     settled = ledger.last_seq(connection) if first is None else first - 1
     connection.exec_driver_sql("UPDATE sync_state SET settled_through = ?", (settled,))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from tracker import ownership
 from tracker.errors import ConfigurationError, OutboxError
-from tracker.outbox.files import swap
+from tracker.outbox.files import paths, swap
 from tracker.outbox.recovery.continuation import copy
 from tracker.outbox.sqlite.engine import connect
 
@@ -92,7 +92,7 @@ def _copy_to(
     like: Path,
     changes: list[tuple[str, tuple[object, ...]]],
 ) -> None:
-    taken = [path, *(path.with_name(path.name + companion) for companion in swap.COMPANIONS)]
+    taken = [path, *(paths.beside(path, companion) for companion in paths.COMPANIONS)]
     for each in taken:
         if os.path.lexists(each):
             raise OutboxError(f"{each} exists; give another name, or move it away")
@@ -114,6 +114,6 @@ def _copy_to(
         except OSError:  # FAT and some network file systems have no hard links
             draft.rename(path)
     finally:
-        for companion in ("", "-journal", *swap.COMPANIONS):
-            draft.with_name(draft.name + companion).unlink(missing_ok=True)
+        for companion in ("", paths.JOURNAL, *paths.COMPANIONS):
+            paths.beside(draft, companion).unlink(missing_ok=True)
     swap.sync_folder(path)

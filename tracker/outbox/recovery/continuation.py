@@ -18,7 +18,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from tracker.clock import sleep
-from tracker.outbox.files import swap
+from tracker.outbox.files import paths, swap
 from tracker.outbox.sqlite.engine import connect, make_engine
 from tracker.outbox.store import chain_tail
 from tracker.outbox.store.transaction import driver_of
@@ -50,8 +50,8 @@ def copy(connection: sqlite3.Connection, path: Path) -> None:
         found = target.execute("PRAGMA integrity_check(1)").fetchone()
         if found != ("ok",):
             raise sqlite3.DatabaseError(f"database disk image is malformed: {found}")
-    for companion in swap.COMPANIONS:
-        path.with_name(path.name + companion).unlink(missing_ok=True)
+    for companion in paths.COMPANIONS:
+        paths.beside(path, companion).unlink(missing_ok=True)
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
@@ -76,9 +76,9 @@ def from_files(path: Path) -> None:
     _never_closed.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
     draft = _new_draft(path)
     shutil.copyfile(path, draft)
-    log = path.with_name(f"{path.name}-wal")
+    log = paths.log(path)
     if log.exists():
-        shutil.copyfile(log, draft.with_name(f"{draft.name}-wal"))
+        shutil.copyfile(log, paths.log(draft))
     with make_engine(draft, "full", writer=True).connect() as connection:
         connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").close()
         found = driver_of(connection).execute("PRAGMA integrity_check(1)").fetchone()
@@ -128,19 +128,19 @@ def remove_drafts(path: Path) -> None:
         OSError: if that cannot be.
     """
     for left in (_draft(path), swap.copied(path)):
-        for companion in ("-journal", *swap.COMPANIONS, ""):
-            left.with_name(left.name + companion).unlink(missing_ok=True)
+        for companion in (paths.JOURNAL, *paths.COMPANIONS, ""):
+            paths.beside(left, companion).unlink(missing_ok=True)
 
 
 def _draft(path: Path) -> Path:
-    return path.with_name(f"{path.name}.continued")
+    return paths.beside(path, ".continued")
 
 
 def _new_draft(path: Path) -> Path:
     """Return an empty file for the copy, of the outbox's owner and mode."""
     draft = _draft(path)
-    for companion in ("", "-journal", *swap.COMPANIONS):
-        draft.with_name(draft.name + companion).unlink(missing_ok=True)
+    for companion in ("", paths.JOURNAL, *paths.COMPANIONS):
+        paths.beside(draft, companion).unlink(missing_ok=True)
     status = path.stat()
     descriptor = os.open(draft, _NEW_FILE, 0o600)
     try:

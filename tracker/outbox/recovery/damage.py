@@ -28,7 +28,7 @@ def is_ours(path: Path) -> bool:
     our application id, or if an event that matches its digest is found in it: no other program's
     file has any of them. Changes nothing.
     """
-    lock = path.with_name(f"{path.name}.lock")
+    lock = paths.write_lock(path)
     if not lock.is_symlink() and lock.is_file():
         with lock.open("rb") as file:
             if file.read(len(LOCK_MARK)) == LOCK_MARK:

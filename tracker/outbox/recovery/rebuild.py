@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from tracker import log
 from tracker.clock import sleep
 from tracker.erasure import ERASED
-from tracker.outbox.files import swap
+from tracker.outbox.files import paths, swap
 from tracker.outbox.integrity import chain_key
 from tracker.outbox.maintenance import scrub
 from tracker.outbox.queue import settlement
@@ -116,8 +116,8 @@ def _make(
     path: Path, old: Path, found: Salvage, client_id: str, base_url: str, key: bytes | None
 ) -> Result:
     """Make a whole outbox at `path`, on disk and without a log, of the rows found in `old`."""
-    for leftover in ("", *swap.COMPANIONS, "-journal"):
-        path.with_name(path.name + leftover).unlink(missing_ok=True)
+    for leftover in ("", *paths.COMPANIONS, paths.JOURNAL):
+        paths.beside(path, leftover).unlink(missing_ok=True)
     create.create_file(path, like=old)
     engine = make_engine(path, "full", writer=True)
     create.bring_up_to_date(engine, client_id, base_url)

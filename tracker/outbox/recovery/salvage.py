@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tracker import canonical
+from tracker.outbox.files import paths
 from tracker.outbox.recovery.candidates import FoundRows, Place
 from tracker.outbox.recovery.rows import COLUMNS, Row, is_time, make_row
 from tracker.outbox.schema import tables
@@ -92,7 +93,7 @@ def opened(path: Path) -> Iterator[Salvage]:
         file = stack.enter_context(path.open("rb"))
         log: BinaryIO | None = None
         with contextlib.suppress(FileNotFoundError):
-            log = stack.enter_context(path.with_name(f"{path.name}-wal").open("rb"))
+            log = stack.enter_context(paths.log(path).open("rb"))
         # The size in the header may be what is damaged.
         sizes = {USUAL_PAGE_BYTES, page_bytes(file)}
         tries = [_search(Pages(file, log, size), stack) for size in sorted(sizes)]

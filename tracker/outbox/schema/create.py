@@ -29,6 +29,7 @@ from tracker.errors import (
     OutboxError,
     SchemaVersionError,
 )
+from tracker.outbox.files import paths
 from tracker.outbox.files.open_files import check_links
 from tracker.outbox.schema import guard, tables
 
@@ -43,8 +44,6 @@ _REVISION = re.compile("[0-9A-Za-z_]{1,32}")
 """What a revision of the schema may look like, of whatever version: nothing else can be newer."""
 _UNSYNCABLE = (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.EROFS)
 """What is said of a folder that this user may not open, or of a file system that syncs none."""
-_SIDECARS = ("-wal", "-shm", "-journal")
-"""What SQLite appends to a database's name for its log, the log's index, and a rollback journal."""
 
 _migrating = threading.Lock()
 """Alembic keeps its context in module globals: one migration at a time in a process."""
@@ -95,7 +94,7 @@ def check_file(path: Path) -> None:
         raise NotAnOutboxError(f"{path} is not a regular file; give the path of one")
     check_links(path, found.st_nlink)
     _check_mount(path)
-    for beside in (path.with_name(path.name + suffix) for suffix in _SIDECARS):
+    for beside in (paths.beside(path, suffix) for suffix in (*paths.COMPANIONS, paths.JOURNAL)):
         if beside.is_symlink():
             raise NotAnOutboxError(
                 f"{beside} is a symbolic link, and SQLite would write through it; remove it"

@@ -27,6 +27,11 @@ APPLICATION_ID = 0x54524B52  # "TRKR"
 
 metadata = MetaData()
 
+PENDING = "delivered_at_ms IS NULL AND dead_at_ms IS NULL"
+"""True of the rows that wait to be sent."""
+EVENT = "event_id, type, timestamp_ms, agent_id, session_id, user_id, data"
+"""The columns that the digest covers, in the order of the envelope."""
+
 events = Table(
     "events",
     metadata,
@@ -137,7 +142,7 @@ VIEWS = {
     "pending": f"""
         SELECT {_EVENT_COLUMNS}, digest, chain FROM events
         WHERE seq > (SELECT settled_through FROM sync_state)
-          AND delivered_at_ms IS NULL AND dead_at_ms IS NULL""",
+          AND {PENDING}""",
     "delivered": f"""
         SELECT {_EVENT_COLUMNS}, {_utc("delivered_at_ms")} AS delivered_at, delivered_at_ms,
                digest, chain

@@ -13,6 +13,8 @@ import struct
 import sys
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
+from tracker.outbox.files import paths
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -114,7 +116,7 @@ def log_is_cut(path: Path) -> bool:
     and the next one has begun to write over them.
     """
     try:
-        log = path.with_name(f"{path.name}-wal").open("rb")
+        log = paths.log(path).open("rb")
     except FileNotFoundError:
         return False
     with log:
@@ -134,7 +136,7 @@ def _counted_frames(path: Path, salts: bytes) -> int | None:
     file that this process has open: see `tracker.outbox.files.open_files`.
     """
     try:
-        header = path.with_name(f"{path.name}-shm").read_bytes()[:48]
+        header = paths.index(path).read_bytes()[:48]
     except FileNotFoundError:
         return None
     if len(header) < 48 or header[32:40] != salts:

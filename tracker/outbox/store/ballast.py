@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from tracker import log, ownership
 from tracker.clock import monotonic
+from tracker.outbox.files import paths
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +34,7 @@ class Ballast:
 
     def __init__(self, outbox: Path) -> None:
         self._outbox = outbox
-        self.path = outbox.with_name(f"{outbox.name}.ballast")
+        self.path = paths.ballast(outbox)
         self.spent = False
         self._said = False
         self._say_at = 0.0

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tracker.clock import monotonic
 from tracker.errors import OutboxDamagedError, OutboxError, TrackerClosedError
-from tracker.outbox.files import held_files, swap
+from tracker.outbox.files import held_files, paths, swap
 from tracker.outbox.files.file_lock import FileLock
 from tracker.outbox.files.open_files import LostFilesError, ReplacedError
 from tracker.outbox.schema import errors, guard
@@ -73,9 +73,9 @@ class Connections:
         self.file: FileId = None
         self.damage: OutboxDamagedError | None = None
         self.look_at = 0.0
-        self.upload_lock = FileLock(path.with_name(f"{path.name}.sync-lock"), like=path)
+        self.upload_lock = FileLock(paths.upload_lock(path), like=path)
         self._durability = durability
-        lock = FileLock(path.with_name(f"{path.name}.lock"), lock_mark, like=path)
+        lock = FileLock(paths.write_lock(path), lock_mark, like=path)
         self.writer: GroupCommit[WriteConnection] = GroupCommit(
             WriteConnection(self.engine(writer=True), lock, path, chain_key)
         )
