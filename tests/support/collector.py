@@ -184,6 +184,7 @@ class CollectorProcess:
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
         self._spoke = threading.Event()
+        self._wrote = threading.Condition()
         self._stderr: list[str] = []
 
     def __enter__(self) -> Self:
@@ -207,6 +208,11 @@ class CollectorProcess:
     def stderr(self) -> str:
         """What all runs so far wrote to stderr."""
         return "".join(self._stderr)
+
+    def says(self, text: str) -> bool:
+        """Wait until it has written `text` to stderr; return False if it does not."""
+        with self._wrote:
+            return self._wrote.wait_for(lambda: text in self.stderr, timeout=10)
 
     def create_key(self, client_id: str | None) -> str:
         """Make another API key, right in the database; an operator's for None."""
@@ -290,7 +296,9 @@ class CollectorProcess:
         # Read to the end: a full pipe would block the process.
         assert process.stderr is not None
         for line in process.stderr:
-            self._stderr.append(line)
+            with self._wrote:
+                self._stderr.append(line)
+                self._wrote.notify_all()
             if line.startswith("listening on "):
                 self._spoke.set()
         self._spoke.set()
