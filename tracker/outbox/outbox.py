@@ -75,7 +75,12 @@ class Outbox:
         self._ballast = Ballast(config.outbox_path)
         self._size_limit = SizeBound(self, config)
         self.intake = Intake(
-            config, self.connections, self, self._ballast, self._trouble, self._size_limit.check
+            config,
+            self.connections,
+            self,
+            self._ballast,
+            self._trouble,
+            None if config.max_outbox_bytes is None else self._size_limit.check,
         )
         self._log_growth = LogGrowth(config.outbox_path)
         self._disk_space = DiskSpace(

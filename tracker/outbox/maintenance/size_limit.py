@@ -76,8 +76,6 @@ class SizeBound:
         Raises:
             OutboxFullError: if there is none and the policy is to refuse.
         """
-        if self._most is None:
-            return
         if self._full and monotonic() < self._look_again_at:
             raise self._full
         if self._until_check > 0 and not self._full:

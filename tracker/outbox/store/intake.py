@@ -42,7 +42,8 @@ class Intake:
         supervisor: Replaces the outbox if it is damaged.
         ballast: Once it is spent, new events stay out of its room.
         trouble: What could not be stored is noted here.
-        check_size: Raises OutboxFullError if there is no room for so many events.
+        check_size: Raises OutboxFullError if there is no room for so many events; None if the
+            outbox has no bound.
 
     Attributes:
         buffer: The events that wait in memory.
@@ -51,7 +52,7 @@ class Intake:
 
     def __init__(
         self, config: APIConfig, connections: Connections, supervisor: Repairs, ballast: Ballast,
-        trouble: StorageTrouble, check_size: Callable[[int], None],
+        trouble: StorageTrouble, check_size: Callable[[int], None] | None,
     ) -> None:  # fmt: skip
         self._config = config
         self._connections = connections
@@ -76,17 +77,21 @@ class Intake:
         """
         generation = self._supervisor.generation
         try:
-            if self.buffer.in_use:
-                if not self.buffer.should_retry():
-                    self.buffer.hold(event)
+            buffer = self.buffer
+            if buffer.events or buffer.lost:  # `in_use`, without its call
+                if not buffer.should_retry():
+                    buffer.hold(event)
                     return
                 self.drain()
-            self._check_room(1)
+            if self._ballast.spent or self._check_size is not None:
+                self._check_room(1)
             self._connections.writer.append(event)
         except OutboxError as error:
             self._handle_failure([event], error, generation)
         else:
-            self._note_stored()
+            if self._trouble.said is not None:
+                self.note_success()
+            self.on_commit()
 
     def append_all(self, events: Sequence[Event]) -> None:
         """Store `events` in one transaction, all or none of them; otherwise as `append`.
@@ -106,7 +111,9 @@ class Intake:
         except OutboxError as error:
             self._handle_failure(events, error, generation)
         else:
-            self._note_stored()
+            if self._trouble.said is not None:
+                self.note_success()
+            self.on_commit()
 
     def drain(self) -> None:
         """Write what waits in memory, if anything does.
@@ -165,7 +172,8 @@ class Intake:
         if self._ballast.spent:
             path = self._connections.path
             raise OutboxError(f"the disk is full; the outbox {path} waits for room")
-        self._check_size(events)
+        if self._check_size is not None:
+            self._check_size(events)
 
     def _handle_failure(self, events: Sequence[Event], error: OutboxError, generation: int) -> None:
         """Retry in a file that takes the place of a damaged one, or do what `on_error` says."""
@@ -192,11 +200,6 @@ class Intake:
     def _hold(self, events: Sequence[Event]) -> None:
         for event in events:
             self.buffer.hold(event)
-
-    def _note_stored(self) -> None:
-        if self._trouble.said is not None:
-            self.note_success()
-        self.on_commit()
 
     def note_trouble(self, error: OutboxError) -> None:
         """Have the sync thread look at once what is the matter, and `health` tell of it."""

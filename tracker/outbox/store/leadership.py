@@ -124,7 +124,9 @@ class Leadership(Generic[B]):
         A call of this very thread never does: it is suspended until the one that asks is over.
         """
         while True:
-            before = self.newest()
+            before = self._leads.get(max(self._leads))
+            if before is None:  # passed over between the two steps
+                continue
             can_wait = before.firm or not before.is_mine()
             if not before.released and can_wait and not (look and before.is_over()):
                 return None

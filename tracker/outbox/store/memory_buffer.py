@@ -40,19 +40,19 @@ class MemoryBuffer:
         self._most_bytes = most_bytes
         self._bytes = 0
         self.lock = threading.RLock()
-        self._events: deque[Event] = deque()
+        self.events: deque[Event] = deque()
         self.lost = 0
         self._retry_at = 0.0
         self._said_failing = self._said_full = False
         self._say_at = 0.0
 
     def __len__(self) -> int:
-        return len(self._events)
+        return len(self.events)
 
     @property
     def in_use(self) -> bool:
         """Whether anything waits to be written."""
-        return bool(self._events or self.lost)
+        return bool(self.events or self.lost)
 
     def should_retry(self) -> bool:
         """Tell whether it is time to try the disk again: at most once a second."""
@@ -61,9 +61,9 @@ class MemoryBuffer:
     def hold(self, event: Event) -> None:
         """Keep `event`, or count it as lost if there is no room."""
         size = _size(event)
-        if len(self._events) < self._capacity and self._bytes + size <= self._most_bytes:
+        if len(self.events) < self._capacity and self._bytes + size <= self._most_bytes:
             self._bytes += size
-            self._events.append(event)
+            self.events.append(event)
             return
         self.lost += 1
         if not self._said_full:
@@ -71,12 +71,12 @@ class MemoryBuffer:
             log.error(
                 "the outbox cannot be written and the memory buffer is full (%d events): "
                 "further events are lost, and counted",
-                len(self._events),
+                len(self.events),
             )
 
     def held(self) -> tuple[list[Event], int]:
         """Return everything held, in order, and how many events were lost."""
-        return list(self._events), self.lost
+        return list(self.events), self.lost
 
     def written(self, events: Sequence[Event], lost: int) -> None:
         """Forget `events` and the count of `lost` ones, now that they are on disk.
@@ -87,8 +87,8 @@ class MemoryBuffer:
         self.lost -= lost
         for event in events:
             with contextlib.suppress(ValueError):
-                self._events.remove(event)
-        self._bytes = sum(map(_size, list(self._events)))  # whatever was cut off in counting
+                self.events.remove(event)
+        self._bytes = sum(map(_size, list(self.events)))  # whatever was cut off in counting
         if not self.in_use:
             if self._said_failing or self._said_full:
                 log.warning(

@@ -107,8 +107,8 @@ class WriteConnection:
             self._apart -= 1
             head = self._find_head(driver)
         stored = self._insert_at_end(driver, head, event)
-        if stored:
-            self._after_commit()
+        if stored and monotonic() >= self._sure_until:  # `_after_commit`, without its call
+            self._check_files(monotonic())
         self._lock.release()
         return stored
 
