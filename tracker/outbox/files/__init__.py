@@ -1,1 +1,12 @@
 """What lies beside an outbox: its lock files, and which files are open here."""
+
+from __future__ import annotations
+
+from tracker.errors import ConfigurationError
+
+try:
+    import fcntl  # noqa: F401 - seen to be there, before a module of this package needs it
+except ImportError:  # pragma: no cover - Windows
+    raise ConfigurationError(
+        "tracker needs the file locks of a POSIX system (Linux, macOS, BSD)"
+    ) from None

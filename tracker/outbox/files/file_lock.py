@@ -7,72 +7,26 @@ from __future__ import annotations
 
 import _thread
 import contextlib
-import io
+import fcntl
 import os
 import queue
-import sys
 from typing import TYPE_CHECKING
 
 from tracker import ownership
-from tracker.clock import monotonic, sleep
-from tracker.errors import ConfigurationError, OutboxError
-from tracker.frames import is_executing
+from tracker.clock import monotonic
+from tracker.errors import OutboxError
+from tracker.outbox.files.lock_wait import LockFile, LockWait, serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-    from types import FrameType
-
-try:
-    import fcntl
-except ImportError:  # pragma: no cover - Windows
-    raise ConfigurationError(
-        "tracker needs the file locks of a POSIX system (Linux, macOS, BSD)"
-    ) from None
-
 
 PATIENCE_SECONDS = 10.0
 """How long a caller waits for another process: one that is stopped would hold everybody up."""
-_POLL_SECONDS = 0.01
-_SERVED_SECONDS = 0.25
-"""How often a wait looks whether its thread is still at it."""
 
 
-_lost: list[_LockFile] = []
+_lost: list[LockFile] = []
 """Files whose descriptors another part of this process has closed: they must never be closed."""
-
-
-class _LockFile(io.FileIO):
-    """An open lock file.
-
-    As an object, not as a number: a number may name another file once this one is closed. And one
-    that the interpreter closes in a single step when an interrupted call no longer refers to it.
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        super().__init__(descriptor, "r+")
-        self.mark = os.fstat(descriptor)[1:4]
-
-    def discard(self) -> None:
-        """Close it. Processes that inherited it keep it open, and keep the lock if it is held."""
-        with contextlib.suppress(OSError):  # another part of the process closed it
-            self.close()
-
-    def free(self) -> None:
-        """Free the lock, if it is held by this file, also for those that inherited it."""
-        try:  # in half the time of `suppress`
-            fcntl.flock(self, fcntl.LOCK_UN)
-        except (OSError, ValueError):
-            return  # closed, by us or by another part of the process, or there are no locks here
-
-    def is_lost(self) -> bool:
-        """Return True if another part of this process has closed its descriptor."""
-        try:
-            return os.fstat(self.fileno())[1:3] != self.mark[:2]
-        except OSError:
-            return True
-        except ValueError:  # closed by us
-            return False
 
 
 class FileLock:
@@ -100,10 +54,10 @@ class FileLock:
         self._like = like or path
         self._mark = mark
         self.patience = PATIENCE_SECONDS
-        self._file: _LockFile | None = None
-        self._wait: _Wait | None = None
-        self._in_vain: _Wait | None = None
-        self._waits: queue.SimpleQueue[_Wait | None] | None = None
+        self._file: LockFile | None = None
+        self._wait: LockWait | None = None
+        self._in_vain: LockWait | None = None
+        self._waits: queue.SimpleQueue[LockWait | None] | None = None
         self._retired = False
         self.held = False
 
@@ -257,26 +211,26 @@ class FileLock:
             wait.give_up()
         return granted
 
-    def _begin_wait(self) -> _Wait:
-        wait = self._wait = _Wait(self._open_another())
+    def _begin_wait(self) -> LockWait:
+        wait = self._wait = LockWait(self._open_another())
         self._check_retired()
         return wait
 
-    def _ask(self, wait: _Wait) -> bool:
+    def _ask(self, wait: LockWait) -> bool:
         """Hand `wait` to the thread; False if there can be none, for the interpreter ends."""
         if self._waits is None:
-            waits: queue.SimpleQueue[_Wait | None] = queue.SimpleQueue()
+            waits: queue.SimpleQueue[LockWait | None] = queue.SimpleQueue()
             try:
                 # Not `threading.Thread`, whose `start` waits for ever if memory runs out in the
                 # thread's beginning.
-                _thread.start_new_thread(_wait_in_turn, (waits,))
+                _thread.start_new_thread(serve, (waits,))
             except RuntimeError:
                 return False
             self._waits = waits
         self._waits.put(wait)
         return True
 
-    def _open(self) -> _LockFile:
+    def _open(self) -> LockFile:
         self._file = opened = self._open_another()
         self._check_retired()
         return opened
@@ -290,9 +244,9 @@ class FileLock:
     def _no_more(self) -> OutboxError:
         return OutboxError(f"the lock {self.path} was taken over by another call of this thread")
 
-    def _open_another(self) -> _LockFile:
+    def _open_another(self) -> LockFile:
         try:
-            opened = _LockFile(ownership.open_or_create(self.path, like=self._like))
+            opened = LockFile(ownership.open_or_create(self.path, like=self._like))
         except OSError as error:
             raise OutboxError(
                 f"the lock file {self.path} cannot be opened: {error.strerror}"
@@ -329,90 +283,3 @@ def _no_locks(path: Path, error: OSError) -> OutboxError:
         f"the file {path} cannot be locked: {error.strerror}. The outbox has to be on a file "
         "system with file locks, as a local disk is; set SDK_OUTBOX_PATH (outbox_path)"
     )
-
-
-class _Wait:
-    """One wait for a lock, in another thread, so that whoever asked can give up.
-
-    ``flock`` knows no timeout, and whoever asks again and again in place of waiting comes last,
-    which makes the slowest of many processes' calls ten times as slow. Each wait has a file of its
-    own: one lock must not be waited for and freed through the same. It goes to the caller with the
-    lock; after `give_up`, it is freed as soon as the kernel grants it.
-
-    Attributes:
-        file: What the lock will be held by.
-        pending: Whether the kernel may still grant it, though the caller has given up.
-    """
-
-    def __init__(self, file: _LockFile) -> None:
-        self.file = file
-        self._error: OSError | None = None
-        self._answered: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._frame: FrameType | None = None  # of `run`, as long as it is under way
-        self._over = self._given_up = False
-
-    @property
-    def pending(self) -> bool:
-        return self._given_up and self._is_served() and not self._over
-
-    def _is_served(self) -> bool:
-        """Return True if the thread is at it: an exception raised in the thread ends that."""
-        frame = self._frame
-        return frame is not None and is_executing(frame)
-
-    def run(self) -> None:
-        """Wait, and hand the lock over, or free it if nobody wants it any more."""
-        self._frame = sys._getframe()
-        try:
-            if not self._given_up:
-                fcntl.flock(self.file, fcntl.LOCK_EX)
-        except OSError as error:
-            self._error = error
-        self._over = True
-        if self._given_up:  # seen here or, if it comes later, by `give_up`, which then frees it
-            self._free()
-        self._answered.put(None)
-        self._frame = None
-
-    def answer(self, end: float) -> bool | None:
-        """Return True if the lock was granted by then, None if the thread is not at it."""
-        while (left := end - monotonic()) > 0:
-            try:
-                self._answered.get(timeout=min(left, _SERVED_SECONDS))
-            except queue.Empty:
-                if not (self._over or self._is_served()):
-                    return None
-                continue
-            if self._error is not None:
-                raise self._error
-            return not self._given_up
-        return False
-
-    def poll(self, end: float) -> bool:
-        """Do the same without a thread."""
-        while not self._given_up:
-            try:
-                fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if monotonic() >= end:
-                    return False
-                sleep(_POLL_SECONDS)
-            else:
-                return True
-        return False
-
-    def give_up(self) -> None:
-        """Want the lock no more, granted or not. Calling it again is harmless."""
-        self._given_up = True
-        if self._over or not self._is_served():
-            self._free()
-        self._answered.put(None)
-
-    def _free(self) -> None:
-        self.file.free()  # a forked child may have the open file too
-        self.file.discard()
-
-
-def _wait_in_turn(waits: queue.SimpleQueue[_Wait | None]) -> None:
-    while (wait := waits.get()) is not None:
-        wait.run()
