@@ -358,7 +358,7 @@ def test_discard_asks_on_a_terminal(
     fill(config, 2)
     settle(config, 2, dead=[2])
     ended, shown = on_a_terminal(local, "dead", "discard", "2", typed=typed)
-    assert (ended, "for ever?" in shown) == (code, True)
+    assert (ended, "permanently?" in shown) == (code, True)
     assert call_json("--outbox", local["SDK_OUTBOX_PATH"], "status")["dead"] == left
 
 

@@ -63,7 +63,7 @@ def test_all_is_well(path: Path) -> None:
         *["integrity", "chain key", "pending", "dead letters", "uploader", "clock", "server"],
         "key accepted",
     ]
-    assert found["clock"]["message"].endswith("as the server's")
+    assert found["clock"]["message"].endswith("like the server's")
     assert sqlite3.sqlite_version in found["SQLite"]["message"]
 
 

@@ -35,7 +35,7 @@ def test_erase_says_what_it_did(path: Path) -> None:
     assert result.stdout.startswith("2 events erased, named by ")
     assert result.stdout.endswith("\nno trace of the old data is left in the outbox's files\n")
     assert call("--outbox", path, "verify").exit_code == 0
-    assert "of what was erased" in call("--outbox", path, "show", "1").stdout
+    assert "that of the erased data" in call("--outbox", path, "show", "1").stdout
     erasure = call_json("--outbox", path, "show", "4")
     assert erasure["data"]["reason"] == "asked"
     found = call_json("--outbox", path, "erase", "v", "--yes")

@@ -134,7 +134,7 @@ def test_prune_removes_what_is_delivered_and_old(config: MakeConfig) -> None:
     fill(config(), [an_event(data={"content": "x" * 10_000}) for _ in range(100)])
     settle(config(), 98, dead=[98])
     path = config().outbox_path
-    assert call("--outbox", path, "prune").stdout == "0 events removed, 0 B given back\n"
+    assert call("--outbox", path, "prune").stdout == "0 events removed, 0 B freed\n"
     edit(path, "UPDATE events SET delivered_at_ms = delivered_at_ms - 8 * 86400000 WHERE seq < 51")
     found = call_json("--outbox", path, "prune")
     assert found["removed"] == 50

@@ -128,9 +128,7 @@ def test_events_that_wait_in_another_outbox_are_named(config: MakeConfig) -> Non
     path = config().outbox_path
     sends = f"tracker-sync --outbox '{folder / 'other one.sqlite3'}' flush"
     shown = call("--outbox", path, "status").stdout
-    assert f"2 events of client made-up wait in another outbox; to send what is there: {sends}" in (
-        shown
-    )
+    assert f"2 events of client made-up pending in another outbox; to send them: {sends}" in (shown)
     assert shown.count("another outbox") == 1
     (waiting,) = call_json("--outbox", path, "status")["waiting_beside"]
     assert (waiting["client_id"], waiting["pending"]) == ("made-up", 2)

@@ -1,4 +1,4 @@
-"""``tracker-sync agents``: which agents there are, and what they are doing."""
+"""``tracker-sync agents``: the agents and what they are doing."""
 
 from __future__ import annotations
 
@@ -36,11 +36,9 @@ _COLUMNS = (
 @click.option(
     "--status",
     type=click.Choice(["active", "idle", "busy", "error"]),
-    help="Only those that said so last.",
+    help="Only agents whose last status is this.",
 )
-@click.option(
-    "--since", type=Since(), metavar="WHEN", help="Only those heard of since: see `list`."
-)
+@click.option("--since", type=Since(), metavar="WHEN", help="Only agents seen since: see `list`.")
 @json_option
 @csv_option
 @click.pass_obj
@@ -53,12 +51,12 @@ def agents(
     as_json: bool,
     as_csv: bool,
 ) -> None:
-    """List agents: status, when last seen, what they did last.
+    """List agents: status, last activity, and when last seen.
 
-    An agent is heard of by everything that is logged with its id: its registration, status,
-    activities and heartbeats, and its conversations. How long it has had its status, and how long
-    ago it was last seen, stand beside it: one that crashed says so to nobody. Only what is still in
-    the outbox is known here; see `tracker-sync prune`.
+    An agent was last seen when an event with its id was last logged: a registration, status,
+    activity, heartbeat, or event of a conversation. The table shows how long it has had its status
+    and how long ago it was last seen, since an agent that crashes logs nothing. Only events that
+    are still in the outbox count; see `tracker-sync prune`.
     """
     from tracker.queries.agents import last_activities, states
 
@@ -98,7 +96,7 @@ def _described(state: AgentState, did: AgentActivity | None) -> dict[str, Any]:
 
 
 def _age(milliseconds: object) -> str:
-    if not isinstance(milliseconds, int):  # a damaged row holds any type
+    if not isinstance(milliseconds, int):  # a damaged row may have any type
         return "-"
     return duration(max(time.time() - milliseconds / 1000, 0))
 

@@ -1,4 +1,4 @@
-"""``tracker-sync backup`` and ``restore``: a copy of an outbox, and an outbox of a copy."""
+"""``tracker-sync backup`` and ``restore``: copy an outbox, and make an outbox of a copy."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 @click.command(
     cls=Command,
     examples=["tracker-sync backup /mnt/backup/events.sqlite3"],
-    exits={0: "the backup is there, whole", 1: "it is not: no outbox, no room, or a file is there"},
+    exits={0: "the backup is complete", 1: "no backup: no outbox, no space, or the file exists"},
 )
 @click.argument("file", type=click.Path(path_type=Path))
 @click.pass_obj
 def backup(place: Place, file: Path) -> None:
-    """Copy the outbox to FILE while applications go on.
+    """Copy the outbox to FILE while applications use it.
 
-    The copy is one file and says that it is a backup: commands that read work on it, but nothing
-    is uploaded from it and no application takes it for its outbox. `restore` makes an outbox of it.
+    The copy is a single file that is marked as a backup: commands that read work on it, but
+    nothing is uploaded from it and no application logs to it. `restore` makes an outbox of it.
     """
     from tracker.outbox import backup as backups
     from tracker.outbox import driver_of
@@ -47,20 +47,20 @@ def _contents(connection: Connection) -> str:
 @click.command(
     cls=Command,
     examples=["tracker-sync --outbox events.sqlite3 restore /mnt/backup/events.sqlite3"],
-    exits={0: "the outbox is there, whole", 1: "it is not: FILE is no outbox, or one is there"},
+    exits={0: "the outbox is complete", 1: "no outbox: FILE is not an outbox, or one exists"},
 )
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.pass_obj
 def restore(place: Place, file: Path) -> None:
-    """Make an outbox of the backup FILE, under a new outbox id.
+    """Make an outbox of the backup FILE, with a new outbox id.
 
-    What is pending in it is uploaded by the next application or `tracker-sync flush`. What the
-    collector has already it drops, by event id. An outbox that is there is never replaced.
+    Its pending events are uploaded by the next application or by `tracker-sync flush`. The
+    collector drops those that it already has, by event id. An existing outbox is never replaced.
     """
     from tracker.outbox import backup as backups
     from tracker.outbox import driver_of
 
-    read_owner(file)  # refuses what is no outbox
+    read_owner(file)  # refuses a file that is not an outbox
     target = find(place)
     if not target.settled:
         raise click.UsageError("name the outbox to make, with --outbox or SDK_OUTBOX_PATH")

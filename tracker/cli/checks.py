@@ -1,4 +1,4 @@
-"""The checks of ``tracker-sync doctor``. Each returns what it found as lines for the report."""
+"""The checks of ``tracker-sync doctor``. Each returns lines for the report."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _ANSWER_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the report: what was looked at, how it is, and what to do if it is not well."""
+    """One line of the report: name, status, message, and what to do if it is not OK."""
 
     name: str
     status: str
@@ -48,11 +48,11 @@ class Check:
 
 
 def examine(place: Place) -> list[Check]:
-    """Run every check that can be run, and return what they found."""
+    """Run all checks that can be run, and return their results."""
     try:
         target = find(place)
     except ConfigurationError as error:
-        return [Check("configuration", PROBLEM, str(error), "mend it and run this again")]
+        return [Check("configuration", PROBLEM, str(error), "fix it and run this again")]
     except OutboxError as error:
         return [Check("outbox", PROBLEM, str(error), "give another path, or move the file away")]
     config, found = _configuration(target)
@@ -69,7 +69,7 @@ def examine(place: Place) -> list[Check]:
 
 
 def _configuration(target: Target) -> tuple[APIConfig | None, list[Check]]:
-    """Check the settings that an upload would have; return them if there can be one."""
+    """Check the settings for uploads; return them if they are valid."""
     local = target.config
     given: dict[str, Any] = {
         "client_id": local.client_id,
@@ -83,11 +83,11 @@ def _configuration(target: Target) -> tuple[APIConfig | None, list[Check]]:
     try:
         disabled = APIConfig(api_key="-", **given).disabled
     except ConfigurationError as error:
-        return None, [Check("configuration", PROBLEM, str(error), "mend it and run this again")]
+        return None, [Check("configuration", PROBLEM, str(error), "fix it and run this again")]
     if disabled:
-        said = "SDK_DISABLED is set: nothing is logged and nothing uploaded"
+        said = "SDK_DISABLED is set: nothing is logged or uploaded"
         return None, [Check("configuration", WARNING, said, "unset it to log events")]
-    client = f"client {local.client_id}" if target.settled else "client id not made yet"
+    client = f"client {local.client_id}" if target.settled else "no client id was made yet"
     whole = Check("configuration", OK, f"{local.base_url}, {client}")
     try:
         config = APIConfig(**given)
@@ -97,16 +97,16 @@ def _configuration(target: Target) -> tuple[APIConfig | None, list[Check]]:
 
 
 def _folder(path: Path) -> list[Check]:
-    """Check that the outbox's folder and files are this user's, and nobody else's to read."""
+    """Check that only this user can use the outbox's folder and files."""
     folder = path.parent
     if not folder.exists():
-        return [Check("folder", OK, f"{folder} will be made when something is logged")]
+        return [Check("folder", OK, f"{folder} will be created by the first event")]
     if not os.access(folder, os.W_OK | os.X_OK):
         return [
             Check(
                 "folder",
                 PROBLEM,
-                f"{folder} is not writable for this user",
+                f"{folder} is not writable by this user",
                 "make it writable, or set SDK_OUTBOX_PATH",
             )
         ]
@@ -131,20 +131,20 @@ def _privacy(name: str, path: Path, wanted: int) -> Check:
             name,
             WARNING,
             f"{path} belongs to another user (uid {status.st_uid})",
-            "run this as the application's user, so that no file becomes yours",
+            "run this as the application's user, so that all files belong to that user",
         )
     if mode & 0o077:
         return Check(
             name,
             WARNING,
-            f"{path} has mode {mode:04o}: other users may get at the events",
+            f"{path} has mode {mode:04o}: other users can access the events",
             f"chmod {wanted:o} {path}",
         )
     return Check(name, OK, f"{path} has mode {mode:04o}")
 
 
 def _locks(path: Path) -> Check:
-    """Check that file locks keep two holders apart here; some network file systems' do not."""
+    """Check that file locks exclude each other here; on some network file systems they do not."""
     from tracker.outbox import FileLock
 
     trial = path.with_name(f".{path.name}.doctor-{os.getpid()}")
@@ -162,7 +162,7 @@ def _locks(path: Path) -> Check:
     return Check(
         "file lock",
         PROBLEM,
-        "two holders got the same lock",
+        "the same lock was taken twice",
         "put the outbox on a local disk: this file system's locks do not work",
     )
 
@@ -175,7 +175,7 @@ def _disk(path: Path) -> Check:
             "free disk",
             WARNING,
             f"{size(free)} at {folder}",
-            "free some space; `tracker-sync prune --days 0` removes what is delivered",
+            "free some space; `tracker-sync prune --days 0` removes delivered events",
         )
     return Check("free disk", OK, f"{size(free)} at {folder}")
 
@@ -189,7 +189,7 @@ def _sqlite_version() -> Check:
         ""
         if fixed
         else " (has the WAL-reset bug that 3.51.3, 3.50.7 and 3.44.6 fix; the tracker's write "
-        "lock keeps clear of it)"
+        "lock avoids it)"
     )
     return Check("SQLite", OK, f"{sqlite3.sqlite_version}{note}")
 
@@ -209,7 +209,7 @@ def _outbox(target: Target) -> list[Check]:
         return [Check("outbox", PROBLEM, str(error), "keep a copy; then move the file away")]
     checks = []
     if list(said) == ["ok"]:
-        checks.append(Check("integrity", OK, "quick check passed; all of it: tracker-sync verify"))
+        checks.append(Check("integrity", OK, "quick check passed; full check: tracker-sync verify"))
     else:
         checks.append(
             Check(
@@ -229,12 +229,12 @@ def _outbox(target: Target) -> list[Check]:
 
 
 def _beside(target: Target) -> list[Check]:
-    """Name the other outboxes of the folder in which events wait, of a client id of before say."""
+    """Report other outboxes in the folder with pending events, such as of a former client id."""
     return [
         Check(
             "other outbox",
             WARNING,
-            f"{other.pending:,} pending in {other.path}, of client {other.client_id}",
+            f"{other.pending:,} pending in {other.path} of client {other.client_id}",
             f"if no application sends them: {other.command}",
         )
         for other in waiting_beside(target.path)
@@ -242,7 +242,7 @@ def _beside(target: Target) -> list[Check]:
 
 
 def _log(path: Path) -> list[Check]:
-    """Check that SQLite's log is no larger than it becomes by itself."""
+    """Check that SQLite's write-ahead log is not larger than usual."""
     from tracker.outbox import describe_readers, excess
 
     log = excess(path)
@@ -271,8 +271,8 @@ def _damaged(path: Path) -> list[Check]:
             WARNING,
             f"the outbox was damaged; what could be read was salvaged, and the damaged files were "
             f"kept: {', '.join(map(str, sets))}",
-            "check the disk; delete them when nobody needs them any more: they may hold what was "
-            "erased since, and no erasure reaches them",
+            "check the disk; delete the files when they are no longer needed: they may contain "
+            "data that was erased since, and no erasure changes them",
         )
     ]
 
@@ -285,16 +285,16 @@ def _chain_key(config: APIConfig, remembered: int) -> Check:
         return Check(
             "chain key",
             WARNING,
-            "the chain was made under a key, and none is configured here",
-            "set SDK_CHAIN_KEY where the application has it; `tracker-sync verify` needs it too",
+            "the chain has a key, and none is configured here",
+            "set SDK_CHAIN_KEY to that of the application; `tracker-sync verify` needs it too",
         )
     if not remembered:
-        return Check("chain key", OK, "the configured one from the next start of a tracker on")
+        return Check("chain key", OK, "the configured one, from the next start of a tracker")
     return Check(
         "chain key",
         WARNING,
-        "the configured one is not the one that the chain was made under",
-        "set SDK_CHAIN_KEY as the application has it; if it was changed, keep the former one",
+        "the configured key is not that of the chain",
+        "set SDK_CHAIN_KEY to that of the application; if it was changed, keep the former one",
     )
 
 
@@ -322,7 +322,7 @@ def _queue(found: OutboxStatus, path: Path, *, running: bool) -> list[Check]:
 
 
 def _uploader(path: Path) -> Check:
-    """Name the process that holds the upload lock, and warn if it is stopped."""
+    """Report the process that holds the upload lock, and warn if it is stopped."""
     from tracker.outbox import is_stopped, paths, upload_lock_holders
 
     holders = upload_lock_holders(paths.upload_lock(path))
@@ -331,8 +331,8 @@ def _uploader(path: Path) -> Check:
         return Check(
             "uploader",
             WARNING,
-            f"{said}, which is stopped: nothing is uploaded until it goes on or ends",
-            "let it go on (`kill -CONT PID`), or end it: another process then takes over",
+            f"{said}, which is stopped: nothing is uploaded until it continues or ends",
+            "continue it (`kill -CONT PID`), or end it: another process then takes over",
         )
     return Check("uploader", OK, said)
 
@@ -345,19 +345,19 @@ def _owner(target: Target, found: OutboxStatus) -> list[Check]:
         Check(
             "owner",
             PROBLEM,
-            f"the outbox belongs to client {owner.client_id} and sends to {owner.base_url}; the "
-            f"configuration says client {config.client_id} and {config.base_url}",
-            "mend the configuration, or `tracker-sync rebind`",
+            f"the outbox belongs to client {owner.client_id} and {owner.base_url}; the "
+            f"configuration has client {config.client_id} and {config.base_url}",
+            "correct the configuration, or use `tracker-sync rebind`",
         )
     ]
 
 
 def _server_clock(config: APIConfig) -> datetime | None:
-    """Return the time of the server, by the ``Date`` of whatever it answers without a key."""
+    """Return the server's time, from the ``Date`` of any answer to a request without a key."""
     import requests
 
     with requests.Session() as session:
-        # As uploads do: what is on this machine is never asked through a proxy.
+        # As for uploads: no proxy is used for a server on this machine.
         session.trust_env = not is_loopback(urlsplit(config.base_url).hostname or "")
         try:
             with session.get(
@@ -375,7 +375,7 @@ def _server_clock(config: APIConfig) -> datetime | None:
 def _clock(server: datetime | None) -> Check:
     now = time.time()
     shown = moment(int(now * 1000))
-    action = "set the clock (NTP); events keep the time that they were logged with"
+    action = "set the clock (NTP); logged events keep their time"
     if time.gmtime(now).tm_year not in _YEARS:
         return Check("clock", PROBLEM, f"{shown} cannot be right", action)
     if server is None:
@@ -386,11 +386,11 @@ def _clock(server: datetime | None) -> Check:
         return Check(
             "clock", WARNING, f"{shown}, {duration(abs(skew))} {relation} the server's", action
         )
-    return Check("clock", OK, f"{shown}, as the server's")
+    return Check("clock", OK, f"{shown}, like the server's")
 
 
 def _server(target: Target, config: APIConfig) -> list[Check]:
-    """Ask the server whether it is there and takes the key."""
+    """Check that the server answers and accepts the key."""
     from tracker.sync.destination import Outcome
     from tracker.sync.http import HTTPDestination
 
@@ -408,7 +408,7 @@ def _server(target: Target, config: APIConfig) -> list[Check]:
                 "server",
                 PROBLEM,
                 f"{config.base_url}: {answer.cause}",
-                "check SDK_BASE_URL, the network and the server; events wait in the outbox",
+                "check SDK_BASE_URL, the network and the server; events are kept in the outbox",
             )
         ]
     if not target.settled:
@@ -418,7 +418,7 @@ def _server(target: Target, config: APIConfig) -> list[Check]:
                 "key accepted",
                 WARNING,
                 "unknown: no client id was made yet",
-                "set SDK_CLIENT_ID to the one that the key was made for",
+                "set SDK_CLIENT_ID to the client id of the key",
             ),
         ]
     return [

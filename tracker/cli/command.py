@@ -1,4 +1,4 @@
-"""How every command of `tracker-sync` looks: options, help with examples, errors, exit codes."""
+"""Common parts of `tracker-sync` commands: options, help with examples, errors, exit codes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WRONG_USE = 2
 
 @dataclass
 class Place:
-    """Which outbox is meant, as far as the command line or the environment says so."""
+    """The outbox that the command line or the environment names, as far as they do."""
 
     outbox: str | None = None
     base_url: str | None = None
@@ -32,32 +32,32 @@ class Place:
 
 
 class WrongConfiguration(click.ClickException):
-    """Ends the command with one line on stderr; a plain `ClickException` means failure, 1."""
+    """Ends the command with one line on stderr and exit code 2; `ClickException` means 1."""
 
     exit_code = WRONG_USE
 
 
 @contextmanager
 def extra(name: str) -> Iterator[None]:
-    """Say what to install if an import in the block fails.
+    """Report which extra to install if an import in the block fails.
 
     Raises:
-        WrongConfiguration: if what it imports is not installed.
+        WrongConfiguration: if the imported package is not installed.
     """
     try:
         yield
     except ImportError as error:
         raise WrongConfiguration(
-            f"{error}; it comes with an extra: pip install 'agent-tracking-sdk[{name}]'"
+            f"{error}; install the extra: pip install 'agent-tracking-sdk[{name}]'"
         ) from error
 
 
 class Command(click.Command):
-    """A command that takes the common options too, and whose help ends in examples.
+    """A command with the common options, whose help ends with examples.
 
     Args:
-        examples: Command lines that work as they stand.
-        exits: What each exit code means, besides 2 for wrong use.
+        examples: Command lines that work unchanged.
+        exits: Meaning of each exit code; that of 2 is added.
     """
 
     def __init__(
@@ -79,10 +79,10 @@ class Command(click.Command):
 
 
 class Commands(click.Group):
-    """A group whose commands are imported when they are asked for, and whose errors are told.
+    """A group that imports its commands on use, and prints expected errors in one line.
 
     Args:
-        lazy: Where each command is, as ``"module:name"``.
+        lazy: Location of each command, as ``"module:name"``.
     """
 
     def __init__(self, *args: Any, lazy: Mapping[str, str] | None = None, **kwargs: Any) -> None:
@@ -91,11 +91,11 @@ class Commands(click.Group):
         self._lazy = dict(lazy or {})
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands' names, in the order they were given."""
+        """Return the names of the commands in the given order."""
         return [*self._lazy, *(name for name in self.commands if name not in self._lazy)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command, imported now if need be."""
+        """Return a command; import it if necessary."""
         if cmd_name in self._lazy and cmd_name not in self.commands:
             module, name = self._lazy[cmd_name].split(":")
             self.add_command(getattr(importlib.import_module(module), name), cmd_name)
@@ -107,10 +107,10 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command that is meant.
+        """Return the named command.
 
         Raises:
-            UsageError: if there is none of that name; it says which ones are alike.
+            UsageError: if there is none; the message suggests similar names.
         """
         name = args[0]
         if self.get_command(ctx, name) is None and not name.startswith("-"):
@@ -120,10 +120,10 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; turn the errors that are expected into one line each.
+        """Run the command; convert expected errors to one line each.
 
         Raises:
-            ClickException: with exit code 2 for wrong configuration, 1 for trouble with a file.
+            ClickException: with exit code 2 for wrong configuration, 1 for a file error.
         """
         from sqlalchemy.exc import SQLAlchemyError
 
@@ -138,7 +138,7 @@ class Commands(click.Group):
                 "an argument or a setting has bytes that are not UTF-8: "
                 f"{readable(error.object)[:200]}"
             ) from error
-        except SQLAlchemyError as error:  # a row that every outbox has was deleted by hand
+        except SQLAlchemyError as error:  # a row that every outbox has was deleted
             raise click.ClickException(f"the outbox is damaged: {error}") from error
         except BrokenPipeError:  # `tracker-sync list | head`: click ends quietly
             raise
@@ -148,17 +148,17 @@ class Commands(click.Group):
 
 
 def place_options(*, hidden: bool = False) -> list[click.Option]:
-    """Return the options that say which outbox is meant.
+    """Return the options that name the outbox.
 
-    The group takes them, and the environment with them; every command takes them as well, hidden,
-    so that they may stand after its name.
+    The group has them, together with environment variables; every command has them as well,
+    hidden, so that they can be given after its name.
     """
     return [
         _place_option(
             "outbox",
             "PATH",
             "SDK_OUTBOX_PATH",
-            "The outbox file. Default: the one of this base URL and client id in the user's data "
+            "The outbox file. Default: the one for this base URL and client id in the user's data "
             "folder.",
             hidden=hidden,
         ),
@@ -166,22 +166,21 @@ def place_options(*, hidden: bool = False) -> list[click.Option]:
             "base_url",
             "URL",
             "SDK_BASE_URL",
-            "The collector. Default: the one that the given outbox file names.",
+            "The collector. Default: that of the given outbox file.",
             hidden=hidden,
         ),
         _place_option(
             "client_id",
             "ID",
             "SDK_CLIENT_ID",
-            "The client. Default: the one that the given outbox file names, or that is kept "
-            "beside it.",
+            "The client. Default: that of the given outbox file, or the one stored beside it.",
             hidden=hidden,
         ),
         _place_option(
             "ca_bundle",
             "FILE",
             "SDK_CA_BUNDLE",
-            "Further CA certificates to trust when the collector is asked, a PEM file.",
+            "Additional CA certificates to trust, a PEM file.",
             hidden=hidden,
         ),
     ]
@@ -198,7 +197,7 @@ def _place_option(
     return click.Option(
         ["--" + name.replace("_", "-")],
         metavar=metavar,
-        # Read for the group only: on a command it would beat the group's own option.
+        # Read for the group only: on a command it would override the group's option.
         envvar=None if hidden else variable,
         show_envvar=True,
         expose_value=False,

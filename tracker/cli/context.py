@@ -1,4 +1,4 @@
-"""From options to a configuration and an opened outbox."""
+"""From options to a configuration and an open outbox."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
     from tracker.outbox import Outbox, Owner, ReadOnlyOutbox
 
 _NO_KEY = "none-needed"
-"""Stands in for the API key where nothing is uploaded."""
+"""Used in place of the API key if nothing is uploaded."""
 
 _NO_CLIENT = "none-yet"
-"""Stands in for the client id where none was made yet: asking must not make one."""
+"""Used in place of the client id if none was made yet: reading must not make one."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """The outbox that a command is about.
+    """The outbox of a command.
 
     Attributes:
         config: The settings to open it with.
-        exists: Whether the file is there and holds anything.
-        settled: Whether its path is known. It is not as long as no client id was made and none is
-            given, for the file is named after it.
+        exists: Whether the file exists and is not empty.
+        settled: Whether its path is known. It is not if no client id is given and none was made
+            yet, since the file is named after it.
     """
 
     config: APIConfig
@@ -49,12 +49,12 @@ class Target:
 
     @property
     def path(self) -> Path:
-        """Where the outbox is, or would be."""
+        """Path of the outbox, whether it exists or not."""
         return self.config.outbox_path
 
     @property
     def absence(self) -> str:
-        """What to say when there is no outbox."""
+        """The message if there is no outbox."""
         if self.settled:
             said = f"no outbox at {self.path} yet: nothing was logged"
         else:
@@ -62,24 +62,24 @@ class Target:
         others = sorted(self.path.parent.glob("*.sqlite3"))
         if others and self.path.parent == default_folder().resolve():
             names = "".join(f"\n  --outbox {other}" for other in others[:10])
-            said += f" for this client id and base URL. There is, of others:{names}"
+            said += f" for this client id and base URL. There are others:{names}"
         return said
 
 
 def find(place: Place, *, uploads: bool = False, create: bool = False) -> Target:
-    """Return the outbox that is meant. Makes nothing, unless `create`.
+    """Return the named outbox. Nothing is created unless `create` is True.
 
-    An existing file that was named settles client id and base URL too, where they are not given.
+    An existing file that is named also determines client id and base URL if they are not given.
 
     Args:
-        place: What the command line and the environment say.
-        uploads: Whether the command will upload: it needs the API key then, and may not if the
+        place: The values of the command line and the environment.
+        uploads: Whether the command will upload. It then needs the API key, and is refused if the
             tracker is disabled.
-        create: Whether a client id may be made, as the application would.
+        create: Whether a client id may be made, as by the application.
 
     Raises:
-        ConfigurationError: if a setting is missing or impossible.
-        OutboxError: if the file cannot be looked at, or is not an outbox.
+        ConfigurationError: if a setting is missing or invalid.
+        OutboxError: if the file cannot be read, or is not an outbox.
     """
     given: dict[str, Any] = {
         "outbox_path": place.outbox,
@@ -112,12 +112,12 @@ def _placeholder_config(given: dict[str, Any]) -> APIConfig:
 
 
 def _local_config(given: dict[str, Any]) -> APIConfig:
-    """Return settings for a command that stays on this machine: no key, no objection to http."""
+    """Return settings for a command without network access: no API key, and http is allowed."""
     return APIConfig(api_key=_NO_KEY, disabled=False, allow_insecure_http=True, **given)
 
 
 def _holds_anything(path: Path) -> bool:
-    """Tell whether something is at `path`, other than the empty file that an outbox begins as."""
+    """Return True if there is something at `path` other than an empty file."""
     try:
         found = path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -129,12 +129,12 @@ def _holds_anything(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class Waiting:
-    """An outbox beside the one that is meant, in which events wait that nobody may send.
+    """Another outbox in the same folder, with pending events.
 
     Attributes:
         path: The file.
-        client_id: Whose it is.
-        pending: How many events wait.
+        client_id: Its client id.
+        pending: Number of pending events.
     """
 
     path: Path
@@ -143,14 +143,14 @@ class Waiting:
 
     @property
     def command(self) -> str:
-        """What sends them."""
+        """The command that sends them."""
         return f"tracker-sync --outbox {shlex.quote(str(self.path))} flush"
 
 
 def waiting_beside(path: Path) -> list[Waiting]:
-    """Return the other outboxes in the folder of `path` that hold pending events.
+    """Return the other outboxes in the folder of `path` that have pending events.
 
-    Other files, and outboxes that cannot be read, are passed over: they are not what was asked for.
+    Other files and outboxes that cannot be read are ignored.
     """
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -174,7 +174,7 @@ def waiting_beside(path: Path) -> list[Waiting]:
 
 
 def read_owner(path: Path) -> Owner:
-    """Return whose outbox the file is, whatever its schema's revision.
+    """Return the owner of the outbox, whatever its schema revision.
 
     Raises:
         OutboxError: if it cannot be read or is not an outbox.
@@ -183,7 +183,7 @@ def read_owner(path: Path) -> Owner:
 
 
 def read_revision(path: Path) -> str | None:
-    """Return the schema's revision of the file, without migrating it.
+    """Return the schema revision of the file, without migrating it.
 
     Raises:
         OutboxError: if it cannot be read or is not an outbox.
@@ -210,23 +210,23 @@ def _peek(path: Path) -> tuple[Owner, str | None]:
 
 
 def connected(path: Path) -> AbstractContextManager[Connection]:
-    """Return a connection for reading to an existing outbox, whatever its schema's revision.
+    """Return a connection for reading an existing outbox, whatever its schema revision.
 
     Raises:
-        OutboxError: if it is not an outbox, on entry at the latest.
+        OutboxError: if it is not an outbox; raised on entering at the latest.
     """
     from tracker.outbox import create as creation
     from tracker.outbox import make_engine, read_only
 
     if read_only.is_read_only(path):
         return read_only.connected(path)
-    creation.create_file(path)  # it is there: this refuses folders, links and what is not ours
+    creation.create_file(path)  # the file exists: this refuses folders, links and other files
     return make_engine(path, "full", writer=False).connect()
 
 
 @contextmanager
 def opened_to_read(target: Target) -> Iterator[Outbox | ReadOnlyOutbox]:
-    """Lend the outbox as `opened` does; where it cannot be written, without making any file.
+    """Yield the outbox like `opened`, or without creating files if it cannot be written.
 
     Raises:
         OutboxError: if it cannot be opened.
@@ -242,7 +242,7 @@ def opened_to_read(target: Target) -> Iterator[Outbox | ReadOnlyOutbox]:
 
 @contextmanager
 def opened(target: Target) -> Iterator[Outbox]:
-    """Lend the outbox, whoever owns it. The file is migrated if it is an older one.
+    """Yield the outbox, whatever its owner. The file is migrated if it is from an older version.
 
     Raises:
         OutboxError: if it cannot be opened.
@@ -257,10 +257,10 @@ def opened(target: Target) -> Iterator[Outbox]:
 
 
 def existing(place: Place) -> Target:
-    """Return the outbox that is meant, which has to be there.
+    """Return the named outbox, which must exist.
 
     Raises:
-        ClickException: if it is not; exit code 1.
+        ClickException: if it does not; exit code 1.
     """
     target = find(place)
     if not target.exists:
@@ -269,9 +269,9 @@ def existing(place: Place) -> Target:
 
 
 def uploader_runs(path: Path) -> bool:
-    """Return True if some process uploads from this outbox: if its upload lock is taken.
+    """Return True if a process uploads from this outbox, that is if its upload lock is held.
 
-    False, too, where this user may not look at the lock.
+    Also return False if this user is not allowed to check the lock.
     """
     from tracker.outbox import file_lock, paths
 

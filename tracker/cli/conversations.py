@@ -1,4 +1,4 @@
-"""``tracker-sync conversations`` and ``conversation``: who talked, and what was said."""
+"""``tracker-sync conversations`` and ``conversation``: lists and contents of conversations."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _INDENT = "    "
 
 
 def csv_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the flag ``--csv``, as its argument `as_csv`."""
+    """Add the flag ``--csv`` to a command, as its argument `as_csv`."""
     return click.option("--csv", "as_csv", is_flag=True, help="Print CSV, for spreadsheets.")(
         command
     )
@@ -50,14 +50,14 @@ def check_one_format(*, as_json: bool, as_csv: bool) -> None:
     """Refuse two formats at once.
 
     Raises:
-        UsageError: if both are asked for.
+        UsageError: if both are given.
     """
     if as_json and as_csv:
         raise click.UsageError("give --json or --csv, not both")
 
 
 def echo_csv(headings: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Print CSV. What is not there is empty; no cell steers the terminal."""
+    """Print CSV. Missing values are empty; control characters are escaped."""
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
     writer.writerow(headings)
@@ -74,15 +74,15 @@ def echo_csv(headings: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
     ],
     exits={0: "listed, or nothing was logged yet", 1: "the outbox cannot be read"},
 )
-@click.option("--agent", metavar="ID", help="Only this agent's.")
-@click.option("--user", metavar="ID", help="Only this user's.")
+@click.option("--agent", metavar="ID", help="Only those of this agent.")
+@click.option("--user", metavar="ID", help="Only those of this user.")
 @click.option(
     "--status",
     type=click.Choice(["open", "ended", "failed"]),
-    help="Only those that are open, have ended, or have failed.",
+    help="Only those that are open, ended or failed.",
 )
-@click.option("--since", type=Since(), metavar="WHEN", help="Only those begun since: see `list`.")
-@click.option("--until", type=Since(), metavar="WHEN", help="Only those begun before.")
+@click.option("--since", type=Since(), metavar="WHEN", help="Only those started since: see `list`.")
+@click.option("--until", type=Since(), metavar="WHEN", help="Only those started before.")
 @limit_option
 @json_option
 @csv_option
@@ -99,10 +99,10 @@ def conversations(
     as_json: bool,
     as_csv: bool,
 ) -> None:
-    """List conversations, the one that began last at the end.
+    """List conversations, the one that started last at the end.
 
     A conversation failed if a failure was recorded, or if it ended with the outcome "failure",
-    "failed" or "error". Only what is still in the outbox is known here; see `tracker-sync prune`.
+    "failed" or "error". Only events that are still in the outbox count; see `tracker-sync prune`.
     """
     from tracker.queries.conversations import list_conversations
 
@@ -127,7 +127,7 @@ def conversations(
 
 
 def print_conversations(found: Sequence[Conversation], *, as_json: bool, as_csv: bool) -> None:
-    """Print conversations in the format that was asked for."""
+    """Print conversations in the given format."""
     from dataclasses import fields
 
     from tracker.queries.conversations import Conversation
@@ -167,8 +167,8 @@ def _cells(conversation: Conversation) -> tuple[object, ...]:
     exits={0: "shown", 1: "there is no such conversation, or the outbox cannot be read"},
 )
 @click.argument("session_id", required=False)
-@click.option("--last", is_flag=True, help="The conversation that began last.")
-@click.option("--no-content", is_flag=True, help="Leave out what was said.")
+@click.option("--last", is_flag=True, help="The conversation that started last.")
+@click.option("--no-content", is_flag=True, help="Leave out messages, arguments and results.")
 @click.option(
     "--limit",
     type=click.IntRange(min=0, max=2**31),
@@ -187,13 +187,13 @@ def conversation(
     no_content: bool,
     as_json: bool,
 ) -> None:
-    """Show what was said in a conversation, and its tool calls.
+    """Show the messages and tool calls of a conversation.
 
-    SESSION_ID is the conversation's id, as `tracker-sync conversations` prints it, or as much of
-    its beginning as no other has.
+    SESSION_ID is the conversation's id, as printed by `tracker-sync conversations`, or a unique
+    beginning of it.
     """
     if last == (session_id is not None):
-        raise click.UsageError("give a SESSION_ID, or --last for the one that began last")
+        raise click.UsageError("give a SESSION_ID, or --last for the one that started last")
     from tracker.events import CONVERSATION_FAILED
     from tracker.outbox import browse
     from tracker.queries.conversations import find_conversation, newest_first
@@ -257,7 +257,7 @@ def _print_entry(entry: HistoryEntry, *, content: bool) -> None:
         facts.append(f"{entry.tool_call.duration_ms:,.0f} ms")
     role = entry.role or "unknown"
     name = "" if entry.tool_call is None else f" {entry.tool_call.name or 'unknown'}"
-    # click leaves the colours out where stdout is no terminal.
+    # click leaves out colours if stdout is not a terminal.
     click.echo()
     click.secho(printable(role + name), fg=_COLOURS.get(role), bold=True, nl=False)
     click.secho(f"  {printable('  '.join(facts))}", dim=True)
@@ -284,18 +284,18 @@ def _print_failure(event: StoredEvent) -> None:
     try:
         data = canonical.decode(event.data)
         said = [data[name] for name in ("error_type", "error_message") if name in data]
-    except (ValueError, TypeError):  # not JSON, or no object
+    except (ValueError, TypeError):  # not JSON, or not an object
         said = []
     click.echo()
     click.secho("failed", fg="red", bold=True, nl=False)
     click.secho(f"  {moment(event.timestamp_ms)}", dim=True)
-    if said:  # an erased event says nothing any more
+    if said:  # an erased event has no message
         _print_text(": ".join(map(str, said)), fg="red")
 
 
 def _print_text(text: str, **style: Any) -> None:
     lines = printable_lines(text).split("\n")
-    if sys.stdout.isatty():  # a terminal would break words, and forget the indent
+    if sys.stdout.isatty():  # a terminal would break words and lose the indentation
         lines = [part for line in lines for part in _wrapped(line)]
     click.secho("\n".join(f"{_INDENT}{line}".rstrip() for line in lines), **style)
 

@@ -1,4 +1,4 @@
-"""What tables by day have in common: every day, and bars."""
+"""Common parts of tables by day: days without events, and bars."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 _SPARKS = "▁▂▃▄▅▆▇█"
 _BAR_WIDTH = 20
 _MOST_DAYS = 366
-"""Days up to which those without an event are shown too."""
+"""Maximum number of days for which those without events are shown too."""
 
 
 def calendar(days: Collection[date]) -> list[date]:
-    """Return the days in order with all those between, unless they are too many."""
+    """Return the days in order with all days between them, unless there are too many."""
     if not days:
         return []
     first, last = min(days), max(days)
@@ -27,12 +27,12 @@ def calendar(days: Collection[date]) -> list[date]:
 
 
 def bar(value: int, most: int) -> str:
-    """Return a bar as long as `value` is against the largest of them, `most`."""
+    """Return a bar for `value` in proportion to the largest value, `most`."""
     return "█" * round(_BAR_WIDTH * value / most) if most else ""
 
 
 def sparkline(values: Sequence[int]) -> str:
-    """Return a row of bars, one for each value, as high as the value is among them."""
+    """Return a row of bars, one for each value."""
     most = max(values, default=0)
     if not most:
         return _SPARKS[0] * len(values)

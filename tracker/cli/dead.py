@@ -1,4 +1,4 @@
-"""``tracker-sync dead``: what the server refused for good, and what is to become of it."""
+"""``tracker-sync dead``: list, retry or discard dead letters."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _all_option = click.option("--all", "every", is_flag=True, help="All dead letter
 
 @click.group(cls=Commands)
 def dead() -> None:
-    """List, retry or discard what the server refused for good.
+    """List, retry or discard dead letters.
 
-    Such dead letters stay in the outbox until somebody decides. They never hold up the events
-    after them.
+    These are events that the server permanently rejected. They stay in the outbox until you retry
+    or discard them. They never delay the events after them.
     """
 
 
@@ -42,7 +42,7 @@ def dead() -> None:
 @json_option
 @click.pass_obj
 def list_dead(place: Place, limit: int, *, as_json: bool) -> None:
-    """List dead letters and what the server said, the newest last."""
+    """List dead letters and the server's reasons, the newest last."""
     from tracker.outbox import DEAD, Filter
 
     target = find(place)
@@ -70,17 +70,17 @@ def list_dead(place: Place, limit: int, *, as_json: bool) -> None:
         "tracker-sync dead retry 42 43",
         "tracker-sync dead retry --all && tracker-sync flush",
     ],
-    exits={0: "all of them wait to be sent again", 1: "some are not among the dead letters"},
+    exits={0: "all of them are pending again", 1: "some are not dead letters"},
 )
 @_which_argument
 @_all_option
 @json_option
 @click.pass_obj
 def retry(place: Place, event_ids: Sequence[str], *, every: bool, as_json: bool) -> None:
-    """Send dead letters again, when the cause is mended.
+    """Send dead letters again, once the cause is fixed.
 
     EVENT_ID is an event's id or its seq. The events keep their seq; they are sent by the next
-    flush, or by the application that uploads, within seconds.
+    flush, or within seconds by the application that uploads.
     """
     from tracker.outbox import dead_letters
 
@@ -92,21 +92,21 @@ def retry(place: Place, event_ids: Sequence[str], *, every: bool, as_json: bool)
     "discard",
     cls=Command,
     examples=["tracker-sync dead discard 42", "tracker-sync dead discard --all --yes"],
-    exits={0: "all of them are deleted", 1: "some are not among the dead letters, or you said no"},
+    exits={0: "all of them are deleted", 1: "some are not dead letters, or you answered no"},
 )
 @_which_argument
 @_all_option
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @json_option
 @click.pass_obj
 def discard(
     place: Place, event_ids: Sequence[str], *, every: bool, yes: bool, as_json: bool
 ) -> None:
-    """Delete dead letters for ever.
+    """Delete dead letters permanently.
 
-    The loss account counts them as discarded from then on. EVENT_ID is an event's id or its seq.
-    Asks first; without a terminal to ask on, give --yes. Erasure events stay as long as anything
-    that they name is stored.
+    The loss account then counts them as discarded. EVENT_ID is an event's id or its seq. Asks for
+    confirmation; without a terminal, give --yes. Erasure events stay as long as any event that
+    they name is stored.
     """
     from tracker.outbox import dead_letters
 
@@ -115,11 +115,11 @@ def discard(
     if not yes:
         if not sys.stdin.isatty():
             raise click.UsageError(
-                "discarding deletes events for ever, and there is no terminal to ask on: "
-                "give --yes if you mean it"
+                "discarding deletes events permanently, and there is no terminal for a "
+                "confirmation: give --yes if you mean it"
             )
         what = "all dead letters" if every else events(len(event_ids))
-        click.confirm(f"Delete {what} of {target.path} for ever?", abort=True, err=True)
+        click.confirm(f"Delete {what} of {target.path} permanently?", abort=True, err=True)
     _change(target, event_ids, dead_letters.discard, "discarded", as_json=as_json)
 
 
@@ -136,7 +136,7 @@ def _change(
     *,
     as_json: bool,
 ) -> None:
-    """Run a job on the dead letters named, all of them if none is, and tell what it did."""
+    """Run a job on the named dead letters, or on all if none is named, and print the result."""
     changed, missing = 0, list(names)
     if target.exists:
         with opened(target) as outbox:
@@ -151,12 +151,12 @@ def _change(
     else:
         click.echo(f"{events(changed)} {outcome}")
         for name in missing:
-            click.echo(f"not among the dead letters: {printable(name)}", err=True)
+            click.echo(f"not a dead letter: {printable(name)}", err=True)
     click.get_current_context().exit(FAILED if missing else OK)
 
 
 def _resolve(outbox: Outbox, names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the ids of the dead letters that are named by id or seq, each once, and the rest."""
+    """Return the ids of the dead letters named by id or seq, each once, and the other names."""
     from tracker.outbox import browse
 
     event_ids: dict[str, None] = {}

@@ -1,4 +1,4 @@
-"""Help texts are docstrings, which ``python -OO`` drops; here they are found again."""
+"""Help texts are docstrings; under ``python -OO``, which drops them, they are read from source."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def docstring(function: Callable[..., Any] | None) -> str | None:
-    """Return a function's docstring, from its source where the interpreter has dropped it.
+    """Return a function's docstring, read from its source if the interpreter has dropped it.
 
-    None if there is none, or no source either.
+    Return None if there is neither a docstring nor a source.
     """
     if function is None or function.__doc__ or sys.flags.optimize < 2:
         return None if function is None else function.__doc__

@@ -1,4 +1,4 @@
-"""``tracker-sync doctor``: what stands in the way of events, and what to do about it."""
+"""``tracker-sync doctor``: problems with logging or uploading, and what to do about them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 def doctor(place: Place, *, as_json: bool) -> None:
     """Check configuration, files, disk, clock, server and API key.
 
-    One line for each, and what to do where something is not well. Changes nothing.
+    Prints one line for each check, and what to do if there is a problem. Changes nothing.
     """
     from tracker.cli import checks
 

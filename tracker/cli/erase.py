@@ -1,4 +1,4 @@
-"""``tracker-sync erase``: forget a user, here and at the collector."""
+"""``tracker-sync erase``: erase the data of a user, here and at the collector."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ if TYPE_CHECKING:
     ],
     exits={
         0: "erased",
-        1: "nothing is stored about the user, you said no, the outbox cannot be written, or its "
-        "files may still hold old bytes",
+        1: "nothing is stored about the user, you answered no, the outbox cannot be written, or "
+        "its files may still contain old data",
     },
 )
 @click.argument("user_id")
-@click.option("--reason", metavar="TEXT", help="Why, for the record. Do not name the user in it.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--reason", metavar="TEXT", help="The reason. Do not name the user in it.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @json_option
 @click.pass_obj
 def erase(place: Place, user_id: str, reason: str | None, *, yes: bool, as_json: bool) -> None:
-    """Erase all data about a user from the outbox, for ever.
+    """Erase all data about a user from the outbox permanently.
 
-    What events say is replaced by {"erased": true}, whether they were delivered or not; their
-    times, types and ids stay, and so does the user's id. Everything still verifies. A
-    compliance.erased event names what was erased; with the next flush the collector erases the
-    same. What was pruned here has to be erased at the collector.
+    The data of the user's events is replaced by {"erased": true}, whether they were delivered or
+    not. Times, types and ids stay, including the user's id, so the outbox still verifies. A
+    compliance.erased event names the erased events; after the next flush the collector erases them
+    too. Events that were pruned here have to be erased at the collector.
 
-    Asks first; without a terminal to ask on, give --yes.
+    Asks for confirmation; without a terminal, give --yes.
     """
     from tracker.outbox import erase as erasing
     from tracker.redaction.redactor import Redactor
@@ -56,7 +56,9 @@ def erase(place: Place, user_id: str, reason: str | None, *, yes: bool, as_json:
             said = {"reason": validation.check_text("--reason", reason)}
     except ValidationError as error:
         raise click.UsageError(str(error)) from error
-    _confirm(f"Erase all data about user {printable(user_id)} in {target.path} for ever?", yes=yes)
+    _confirm(
+        f"Erase all data about user {printable(user_id)} in {target.path} permanently?", yes=yes
+    )
     said, _ = Redactor(target.config).apply("compliance.erased", said)
     with opened(target) as outbox:
         with outbox.reading() as connection:
@@ -78,7 +80,7 @@ def _confirm(question: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise click.UsageError(
-            "erasing deletes data for ever, and there is no terminal to ask on: "
+            "erasing deletes data permanently, and there is no terminal for a confirmation: "
             "give --yes if you mean it"
         )
     click.confirm(question, abort=True, err=True)
@@ -91,7 +93,7 @@ def _print(result: ErasureResult) -> None:
     else:
         click.echo(
             "traces of the old data are left in the outbox's files: another program reads an old "
-            "state, the disk is full, or damaged files lie aside, which you have to delete (see "
-            "`tracker-sync doctor`). `tracker-sync prune` tries again",
+            "state, the disk is full, or there are damaged files, which you have to delete (see "
+            "`tracker-sync doctor`). `tracker-sync prune` retries",
             err=True,
         )

@@ -1,4 +1,4 @@
-"""``tracker-sync list`` and ``show``: what is stored."""
+"""``tracker-sync list`` and ``show``: the stored events."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ _HEADINGS = ("seq", "logged", "state", "type", "agent", "session", "event id")
 
 
 class Since(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
-    """A moment: a local date and time, one with an offset, or how long ago. Unix milliseconds."""
+    """A time as Unix milliseconds, given as a date and time or as an age."""
 
     name = "since"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int | None:
-        """Read one of ``2026-11-01``, ``2026-11-01T12:00``, ``…+01:00``, ``…Z``, ``2h``, ``7d``."""
+        """Parse ``2026-11-01``, ``2026-11-01T12:00``, ``…+01:00``, ``…Z``, ``2h`` or ``7d``."""
         text = str(value).strip()
         age = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw])", text, re.ASCII)
         try:
@@ -54,27 +54,27 @@ class Since(click.ParamType):  # type: ignore[type-arg]  # not generic before cl
                 back = timedelta(seconds=float(age[1]) * _UNITS[age[2]])
                 then = datetime.now(timezone.utc) - back
             else:
-                # Without an offset it is local time; Python 3.10 does not know the Z.
+                # Without an offset it is local time; Python 3.10 does not accept the Z.
                 then = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text))
             return int(then.timestamp() * 1000)
         except (ValueError, OverflowError, OSError):
             self.fail(
-                f"{text!r} is no moment; give a date as 2026-11-01 or 2026-11-01T12:00, or how "
-                "long ago, as 30m, 2h, 7d",
+                f"{text!r} is not a time; give a date such as 2026-11-01 or 2026-11-01T12:00, or "
+                "an age such as 30m, 2h, 7d",
                 param,
                 ctx,
             )
 
 
 def limit_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the option ``--limit``."""
+    """Add the option ``--limit`` to a command."""
     return click.option(
         "--limit",
         type=click.IntRange(min=0, max=2**31),
         default=50,
         show_default=True,
         metavar="N",
-        help="The newest N of them; 0 for all.",
+        help="Only the newest N; 0 for all.",
     )(command)
 
 
@@ -84,26 +84,30 @@ _FILTERS = (
         type=click.Choice(["pending", "delivered", "dead"]),
         help="Only events in this state.",
     ),
-    click.option("--pending", "state", flag_value="pending", help="Only what waits to be sent."),
-    click.option("--delivered", "state", flag_value="delivered", help="Only what is delivered."),
-    click.option("--dead", "state", flag_value="dead", help="Only what the server refused."),
+    click.option("--pending", "state", flag_value="pending", help="Only pending events."),
+    click.option("--delivered", "state", flag_value="delivered", help="Only delivered events."),
+    click.option("--dead", "state", flag_value="dead", help="Only dead letters."),
     click.option(
-        "--session", metavar="ID", help="Only this conversation; of its id the beginning will do."
+        "--session",
+        metavar="ID",
+        help="Only this conversation; a unique beginning of its id is enough.",
     ),
     click.option("--agent", metavar="ID", help="Only this agent."),
-    click.option("--type", "event_type", metavar="TYPE", help="Only this type, as message.logged."),
+    click.option(
+        "--type", "event_type", metavar="TYPE", help="Only this type, e.g. message.logged."
+    ),
     click.option(
         "--since",
         type=Since(),
         metavar="WHEN",
-        help="Only what was logged since: 2026-11-01, 2026-11-01T12:00 (local time), "
+        help="Only events logged since: 2026-11-01, 2026-11-01T12:00 (local time), "
         "2026-11-01T12:00+01:00, or 30m, 2h, 7d ago.",
     ),
 )
 
 
 def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that say which events are wanted, as its argument `wanted`."""
+    """Add the options that filter events to a command, as its argument `wanted`."""
 
     @functools.wraps(command)
     def with_filter(
@@ -167,10 +171,10 @@ def list_events(place: Place, limit: int, *, wanted: Filter, as_json: bool) -> N
 @json_option
 @click.pass_obj
 def show(place: Place, event_id: str, *, as_json: bool) -> None:
-    """Show one event, its state, and whether it is as stored.
+    """Show one event, its state, and whether it is unchanged.
 
-    EVENT_ID is an event's id, or the beginning of one, or its seq, as `tracker-sync list` prints
-    them.
+    EVENT_ID is an event's id, a unique beginning of it, or its seq, as printed by
+    `tracker-sync list`.
     """
     from tracker.outbox import find as find_event
 
@@ -196,10 +200,10 @@ def show(place: Place, event_id: str, *, as_json: bool) -> None:
 
 
 def read(target: Target, wanted: Filter, limit: int) -> Iterator[StoredEvent]:
-    """Yield the events that are wanted, none if there is no outbox.
+    """Yield the matching events; none if there is no outbox.
 
-    The outbox is open as long as the events are taken; trouble of whoever takes them, a closed
-    pipe say, is not the outbox's.
+    The outbox is open while the events are consumed. An error of the consumer, such as a closed
+    pipe, is not reported as an error of the outbox.
     """
     from tracker.outbox import browse
 
@@ -209,10 +213,10 @@ def read(target: Target, wanted: Filter, limit: int) -> Iterator[StoredEvent]:
 
 
 def whole(connection: Connection, wanted: Filter) -> Filter:
-    """Return a filter whose session id is whole, where the beginning of one was given.
+    """Return a filter with a complete session id, if the beginning of one was given.
 
     Raises:
-        AmbiguousError: if several begin so.
+        AmbiguousError: if several ids have this beginning.
     """
     from tracker.outbox import browse
 
@@ -222,16 +226,16 @@ def whole(connection: Connection, wanted: Filter) -> Filter:
 
 
 def as_dict(event: StoredEvent) -> dict[str, Any]:
-    """Return an event under the protocol's names, and its state."""
+    """Return an event with the protocol's field names, and its state."""
     described: dict[str, Any] = event._asdict()
-    # Of a damaged row, the text as it stands says more than nothing.
+    # For a damaged row, the text as it is says more than nothing.
     with contextlib.suppress(ValueError):
         described["data"] = canonical.decode(event.data)
     return {**described, "state": event.state}
 
 
 def echo_json_array(items: Iterable[dict[str, Any]]) -> None:
-    """Print one JSON array, item by item: there may be more than memory holds."""
+    """Print one JSON array, item by item: there may be more than fits into memory."""
     separator = "["
     for item in items:
         click.echo(f"{separator}\n{to_json(item)}", nl=False)
@@ -240,7 +244,7 @@ def echo_json_array(items: Iterable[dict[str, Any]]) -> None:
 
 
 def _print_events(events: Iterator[StoredEvent], *, endless: bool) -> None:
-    """Print a table; without a limit one page at a time, for a table is laid out as a whole."""
+    """Print a table; without a limit, one table per page, since a table is kept in memory."""
     page = 1_000 if endless else 2**31
     shown = False
     for first in events:
@@ -271,9 +275,9 @@ def _facts(event: StoredEvent) -> list[tuple[str, str]]:
     whole = (
         "matches"
         if event.intact
-        else "of what was erased"
+        else "that of the erased data"
         if event.erased
-        else "DOES NOT MATCH: the event is not what was stored"
+        else "DOES NOT MATCH: the event was changed after it was stored"
     )
     return [
         ("event_id", event.event_id),

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 _SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet"}
 _CHUNK = 500
-"""Events that are encoded at a time."""
+"""Number of events that are encoded at a time."""
 _GROUP_BYTES = 16_000_000
 _GROUP_EVENTS = 50_000
-"""Bounds of a Parquet row group, which is held in memory."""
+"""Limits of a Parquet row group, which is kept in memory."""
 
 _IDS = ("event_id", "type", "agent_id", "session_id", "user_id")
 _TIMES = ("timestamp_ms", "delivered_at_ms", "dead_at_ms")
@@ -44,14 +44,14 @@ _TIMES = ("timestamp_ms", "delivered_at_ms", "dead_at_ms")
         "tracker-sync export --output events.parquet --type message.logged --force",
         "tracker-sync export --pending --format csv | head",
     ],
-    exits={0: "exported", 1: "no outbox, not readable, or the file exists or cannot be written"},
+    exits={0: "exported", 1: "no readable outbox, or the file exists or cannot be written"},
 )
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="The file to make; it appears when it is complete, and only this user may read it. "
+    help="The new file; it appears when it is complete, and only this user can read it. "
     "Default: stdout.",
 )
 @click.option(
@@ -59,7 +59,7 @@ _TIMES = ("timestamp_ms", "delivered_at_ms", "dead_at_ms")
     "--format",
     "format_",
     type=click.Choice(["jsonl", "csv", "parquet"]),
-    help="By default what the file's name ends in, else jsonl.",
+    help="Default: by the suffix of the file, otherwise jsonl.",
 )
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @filter_options
@@ -68,7 +68,7 @@ _TIMES = ("timestamp_ms", "delivered_at_ms", "dead_at_ms")
     type=click.IntRange(min=0, max=2**31),
     default=0,
     metavar="N",
-    help="The newest N of them. Default: 0, for all.",
+    help="Only the newest N. Default: 0, for all.",
 )
 @click.pass_obj
 def export(
@@ -82,13 +82,14 @@ def export(
 ) -> None:
     """Export stored events as JSON Lines, CSV or Parquet.
 
-    In the order of seq, under the names that `list --json` has. In CSV and Parquet, `data` is JSON
-    text. In Parquet, which needs the extra [parquet], times are timestamps in UTC and are called
-    timestamp, delivered_at and dead_at. Events are read a few at a time, however many there are.
+    Events are in the order of seq and have the field names of `list --json`. In CSV and Parquet,
+    `data` is JSON text. In Parquet, which needs the extra [parquet], times are timestamps in UTC
+    named timestamp, delivered_at and dead_at. Events are read a few at a time, so any number can be
+    exported.
     """
     kind = format_ or _SUFFIXES.get(output.suffix.lower() if output else "", "jsonl")
     if output is None and kind == "parquet" and sys.stdout.isatty():
-        raise click.UsageError("Parquet is no text for a terminal; give --output FILE")
+        raise click.UsageError("Parquet cannot be shown on a terminal; give --output FILE")
     found = read(existing(place), wanted, limit)
     write = _WRITERS[kind]
     if output is None:
@@ -109,7 +110,7 @@ def export(
 
 
 def _shown(event: StoredEvent) -> StoredEvent:
-    """Return an event that cannot steer the terminal; a file or pipe gets it as it is."""
+    """Return an event with control characters escaped, for a terminal."""
     columns: dict[str, Any] = event._asdict()
     texts = {name: printable(columns[name]) for name in columns if isinstance(columns[name], str)}
     return event._replace(**{**columns, **texts})
@@ -166,7 +167,7 @@ def _write_parquet(found: Iterable[StoredEvent], file: IO[bytes]) -> int:
 
 
 def _groups(found: Iterable[StoredEvent]) -> Iterator[list[dict[str, Any]]]:
-    """Yield the events' columns, as many at a time as memory should hold."""
+    """Yield the events' columns in groups of limited size."""
     group: list[dict[str, Any]] = []
     size = 0
     for event in found:
@@ -180,7 +181,7 @@ def _groups(found: Iterable[StoredEvent]) -> Iterator[list[dict[str, Any]]]:
 
 
 def _columns(event: StoredEvent) -> dict[str, Any]:
-    """Return an event under Parquet's names. What a damaged row holds becomes text, or nothing."""
+    """Return an event with Parquet's names. Values of a damaged row become text or None."""
     columns: dict[str, Any] = {"state": event.state}
     for name, value in event._asdict().items():
         if name in _TIMES:

@@ -1,4 +1,4 @@
-"""How ``tracker-sync verify`` says what it found, whatever it looked at."""
+"""Output of ``tracker-sync verify``, for outboxes and exports."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
     from tracker.outbox import Problem, Unproven
 
 NOT_PROVEN = 3
-"""Exit code: nothing speaks against it, but not all could be checked."""
+"""Exit code: no problem was found, but not everything could be checked."""
 
 _SHOWN = 100
 
 _ADVICE = {
     "digest": "an event was changed after it was stored, by hand or by a failing disk. `tracker-"
-    "sync show SEQ` shows it; if it was pending, it is set aside as a dead letter, not sent",
+    "sync show SEQ` shows it; if it was pending, it becomes a dead letter and is not sent",
     "erasure": "an event was changed to look erased: no stored compliance.erased event names it. "
-    "Compare with what the collector has, and keep a copy of the file as evidence",
-    "chain": "events were changed, cut out or put in here. Compare with what the collector has "
+    "Compare with the collector, and keep a copy of the file as evidence",
+    "chain": "events were changed, removed or inserted here. Compare with the collector "
     "(tracker-sync verify --against-collector), and keep a copy of the file as evidence. If the "
     "chain key was changed, give the former one with --chain-key-file",
-    "gap": "events were deleted by something else than the tracker. If the collector has their "
-    "seqs, nothing is lost; if not, they are",
-    "account": "the figures of the loss account do not fit the rows: something else than the "
+    "gap": "events were deleted by something other than the tracker. If the collector has their "
+    "seqs, nothing is lost; otherwise they are lost",
+    "account": "the figures of the loss account do not match the rows: something other than the "
     "tracker changed the file",
-    "collector": "one of the two was changed. The collector's copy is out of reach of whoever can "
-    "write this machine's files",
-    "manifest": "the file was edited or cut off after it was exported: ask for it again",
+    "collector": "one of the two was changed. Somebody who can write files on this machine cannot "
+    "change the collector's copy",
+    "manifest": "the file was edited or truncated after it was exported: ask for it again",
 }
 
 
@@ -46,7 +46,7 @@ def exit_code(problems: Sequence[Problem], unproven: Sequence[Unproven]) -> int:
 
 
 def as_dict(problems: Sequence[Problem], unproven: Sequence[Unproven]) -> dict[str, Any]:
-    """Return what was found, for ``--json``."""
+    """Return the findings, for ``--json``."""
     return {
         "ok": not problems,
         "proven": not problems and not unproven,
@@ -56,7 +56,7 @@ def as_dict(problems: Sequence[Problem], unproven: Sequence[Unproven]) -> dict[s
 
 
 def print_findings(problems: Sequence[Problem], unproven: Sequence[Unproven], whole: str) -> None:
-    """Print what was found, and what to do about it; what has no seq concerns the `whole`."""
+    """Print the findings and what to do; those without a seq concern the `whole`."""
     for problem in problems[:_SHOWN]:
         where = whole if problem.seq is None else f"seq {problem.seq}"
         click.echo(f"{where}: {problem.kind}: {printable(problem.message)}")
@@ -72,8 +72,8 @@ def print_findings(problems: Sequence[Problem], unproven: Sequence[Unproven], wh
             click.echo(f"  {kind}: {_ADVICE.get(kind, 'keep a copy of the file')}")
     elif unproven:
         click.echo(
-            "\nsound as far as it could be checked: of the events above, the chain proves nothing. "
-            "The key is taken from SDK_CHAIN_KEY and --chain-key-file"
+            "\nsound as far as it could be checked: for the events above, the chain proves "
+            "nothing. Keys are read from SDK_CHAIN_KEY and --chain-key-file"
         )
     else:
         click.echo("sound")

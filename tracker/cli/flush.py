@@ -1,4 +1,4 @@
-"""``tracker-sync flush``: upload what is pending, and wait for it."""
+"""``tracker-sync flush``: upload pending events, and wait for it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BETWEEN_ROUNDS_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What a flush came to: `delivered` during it, the other figures at its end."""
+    """Result of a flush: events `delivered` during it, and the other figures at its end."""
 
     delivered: int
     pending: int
@@ -49,15 +49,15 @@ class _Outcome:
     default=60,
     show_default=True,
     metavar="SECONDS",
-    help="How long to upload at most.",
+    help="Maximum time to upload.",
 )
 @json_option
 @click.pass_obj
 def flush(place: Place, timeout: float, *, as_json: bool) -> None:
-    """Upload what is pending and wait until it is delivered.
+    """Upload pending events and wait until they are delivered.
 
-    If an application uploads from the same outbox already, this asks it to go on at once and
-    waits. What does not get through stays in the outbox: nothing is lost by a flush that fails.
+    If an application already uploads from the same outbox, this asks it to continue at once, and
+    waits. Events that are not delivered stay in the outbox: a failed flush loses nothing.
     """
     target = find(place, uploads=True)
     outcome = _flush(target, timeout) if target.exists else _Outcome(0, 0, 0, None, None)
@@ -107,9 +107,9 @@ def _look(outbox: Outbox) -> tuple[Account, SyncState]:
 def _upload(
     client: Client, timeout: float, progress: Callable[[FlushResult], None] | None
 ) -> tuple[Account, SyncState]:
-    """Wait until nothing is pending, what applications log meanwhile included, or time is up.
+    """Wait until nothing is pending, including events logged meanwhile, or until the timeout.
 
-    Returns how it stood at that moment: an application may log the next event right after.
+    Return the figures at that moment: an application may log another event right after.
     """
     from tracker.sync.flush import Flush
 
@@ -125,7 +125,7 @@ def _upload(
 
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[FlushResult], None] | None]:
-    """Show a progress bar on stderr, if that is a terminal."""
+    """Show a progress bar on stderr if it is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -144,12 +144,12 @@ def _print(outcome: _Outcome) -> None:
         f"{events(outcome.delivered)} delivered, {outcome.pending:,} pending, {outcome.dead:,} dead"
     )
     if outcome.dead:
-        click.echo("dead letters, which the server refused for good: tracker-sync dead list")
+        click.echo("to see the dead letters: tracker-sync dead list")
     if not outcome.pending:
         return
     if outcome.last_error is not None:
         click.echo(f"last error, {moment(outcome.last_error_ms)}: {printable(outcome.last_error)}")
     click.echo(
-        "what is pending is safe in the outbox. To find out what is wrong: tracker-sync doctor; "
+        "pending events are safe in the outbox. To find the problem, run tracker-sync doctor; "
         "then flush again"
     )

@@ -1,4 +1,4 @@
-"""What the collector holds of an outbox: digests and chain values, page by page."""
+"""The digests and chain values that the collector has of an outbox, page by page."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ if TYPE_CHECKING:
 
 
 class CollectorError(TrackerError):
-    """The collector did not say what it holds."""
+    """The collector did not answer, or not as expected."""
 
 
 class Collector:
-    """Asks a collector what it holds of one outbox. The caller owns the destination."""
+    """Reads what a collector has of one outbox. The caller owns the destination."""
 
     def __init__(self, destination: HTTPDestination, outbox_id: str) -> None:
         self._destination = destination
         self._path = f"/v1/outboxes/{quote(outbox_id, safe='')}/chain"
 
     def after(self, seq: int) -> list[Held]:
-        """Return the next events after `seq`, ascending; nothing at the end.
+        """Return the next events after `seq`, ascending; none at the end.
 
         Raises:
-            CollectorError: if the collector does not answer so.
+            CollectorError: if the collector does not answer, or not as expected.
         """
         answer = self._destination.read(f"{self._path}?after={seq}")
         if isinstance(answer, Delivery):
-            raise CollectorError(f"the collector did not say what it holds: {answer.cause}")
+            raise CollectorError(f"the collector did not answer with its events: {answer.cause}")
         try:
             held = [_held(item) for item in answer["events"]]
         except (KeyError, TypeError) as error:
@@ -46,5 +46,5 @@ class Collector:
 def _held(item: dict[str, Any]) -> Held:
     held = Held(item["seq"], item["event_id"], item["digest"], item["chain"])
     if not is_seq(held.seq) or not all(isinstance(text, str) for text in held[1:]):
-        raise TypeError("a field is of another type")
+        raise TypeError("a field has the wrong type")
     return held

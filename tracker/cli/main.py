@@ -1,4 +1,4 @@
-"""``tracker-sync``: look after an outbox from the command line."""
+"""``tracker-sync``: the command line for an outbox."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _LAZY = {
 
 
 def main() -> None:
-    """Run the command line and exit: 0 well, 1 not, 2 wrong use or configuration."""
+    """Run the command line and exit: 0 success, 1 failure, 2 wrong use or configuration."""
     program.run(lambda: cli(prog_name="tracker-sync"))
 
 
@@ -53,23 +53,22 @@ def main() -> None:
 @click.version_option(__version__, "--version", prog_name="tracker-sync")
 @click.pass_context
 def cli(ctx: click.Context) -> None:
-    """Upload what is pending in an outbox, and look into it.
+    """Upload the pending events of an outbox, and inspect it.
 
-    Without a command: flush, which uploads what is pending and waits for it.
+    Without a command: flush, which uploads pending events and waits for it.
 
     All commands work while an application is using the outbox. Only `flush` and `run` need the
     API key. It is read from the environment variable SDK_API_KEY; there is no option for it,
     because other users of the machine can see the arguments of a command.
 
-    The options below may also stand after the command's name.
+    The options below may also be given after the command's name.
 
     Shell completion, for bash (for zsh with zsh_source) and for fish:
 
         eval "$(_TRACKER_SYNC_COMPLETE=bash_source tracker-sync)"
         _TRACKER_SYNC_COMPLETE=fish_source tracker-sync | source
 
-    Exit codes: 0 all is well, or nothing is left pending; 1 it is not; 2 wrong use or
-    configuration.
+    Exit codes: 0 success, or nothing is pending; 1 failure; 2 wrong use or configuration.
     """
     if ctx.invoked_subcommand is None:
         from tracker.cli.flush import flush

@@ -1,4 +1,4 @@
-"""``tracker-sync prune``, ``migrate``, ``rebind`` and ``path``: care of the outbox file."""
+"""``tracker-sync prune``, ``migrate``, ``rebind`` and ``path``: maintenance of the outbox file."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     "--days",
     type=click.FloatRange(min=0, max=36_500),
     metavar="N",
-    help="Keep what was delivered in the last N days. Default: the configured retention, 7.",
+    help="Keep events delivered in the last N days. Default: the configured retention, 7.",
 )
 @json_option
 @click.pass_obj
 def prune(place: Place, days: float | None, *, as_json: bool) -> None:
     """Remove old delivered events and shrink the file.
 
-    Only what a receipt says is stored elsewhere is removed: never pending events, never dead
-    letters. The uploader does the same every hour. Compliance events stay for ten years; other
-    rules by event type are the application's, and not known here.
+    Only events that a receipt says are stored are removed, never pending events or dead letters.
+    The uploader does the same every hour. Compliance events stay for ten years; the application's
+    other rules by event type are not known here.
     """
     target = find(place)
     removed = given_back = 0
@@ -48,7 +48,7 @@ def prune(place: Place, days: float | None, *, as_json: bool) -> None:
     elif not target.exists:
         click.echo(target.absence)
     else:
-        click.echo(f"{events(removed)} removed, {size(given_back)} given back")
+        click.echo(f"{events(removed)} removed, {size(given_back)} freed")
 
 
 def _file_bytes(connection: Connection) -> int:
@@ -59,13 +59,13 @@ def _file_bytes(connection: Connection) -> int:
 @click.command(
     cls=Command,
     examples=["tracker-sync migrate", "tracker-sync --outbox old.sqlite3 migrate"],
-    exits={0: "up to date", 1: "the outbox is not there, not one, or from a newer version"},
+    exits={0: "up to date", 1: "no outbox, not an outbox, or from a newer version"},
 )
 @click.pass_obj
 def migrate(place: Place) -> None:
-    """Bring an outbox from an older version up to date.
+    """Migrate an outbox of an older version.
 
-    Applications do the same when they open it; this does it ahead of them. Nothing in it is lost.
+    Applications do the same when they open it; this does it in advance. No event is lost.
     """
     target = existing(place)
     before = read_revision(target.path)
@@ -83,15 +83,15 @@ def migrate(place: Place) -> None:
         "tracker-sync --outbox events.sqlite3 rebind --base-url https://collector.example.com",
         "tracker-sync --outbox events.sqlite3 rebind --client-id kiosk-18",
     ],
-    exits={0: "the outbox is the given client's", 1: "there is no such outbox"},
+    exits={0: "the outbox belongs to the given client", 1: "there is no such outbox"},
 )
 @click.pass_obj
 def rebind(place: Place) -> None:
     """Give an outbox to another client id or base URL.
 
-    Takes them from --client-id and --base-url, or SDK_CLIENT_ID and SDK_BASE_URL; what is not
-    given stays. What is pending is uploaded to the new base URL from then on. Stop the
-    applications that use the outbox first: they keep the configuration they started with.
+    They are given by --client-id and --base-url, or SDK_CLIENT_ID and SDK_BASE_URL; if one is not
+    given, it stays. Pending events are then uploaded to the new base URL. First stop the
+    applications that use the outbox: they keep the configuration with which they started.
     """
     from tracker.outbox import identity
 
@@ -99,7 +99,7 @@ def rebind(place: Place) -> None:
         raise click.UsageError("name the file, with --outbox or SDK_OUTBOX_PATH")
     if place.client_id is None and place.base_url is None:
         raise click.UsageError(
-            "say whom to give it to, with --client-id or --base-url (SDK_CLIENT_ID, SDK_BASE_URL)"
+            "give the new owner, with --client-id or --base-url (SDK_CLIENT_ID, SDK_BASE_URL)"
         )
     target = existing(place)
     _check_base_url(place)
@@ -112,10 +112,10 @@ def rebind(place: Place) -> None:
 
 
 def _check_base_url(place: Place) -> None:
-    """Refuse what an upload would refuse later: plain http to another host.
+    """Refuse a base URL that uploads would refuse, such as plain http to another host.
 
     Raises:
-        ConfigurationError: if it is that, or no URL at all.
+        ConfigurationError: if it is not a valid base URL.
     """
     from tracker.config import APIConfig
 
@@ -129,7 +129,7 @@ def _check_base_url(place: Place) -> None:
         "tracker-sync path",
         'sqlite3 -readonly "$(tracker-sync path)" "SELECT * FROM pending"',
     ],
-    exits={0: "printed, whether it exists or not", 1: "it is not settled yet: see stderr"},
+    exits={0: "printed, whether it exists or not", 1: "not known yet: see stderr"},
 )
 @click.pass_obj
 def path(place: Place) -> None:
@@ -138,7 +138,7 @@ def path(place: Place) -> None:
     if not target.settled:
         raise click.ClickException(
             f"the outbox will be in {target.path.parent}, named after the client id, which is "
-            "made when something is logged for the first time; give SDK_CLIENT_ID or "
-            "SDK_OUTBOX_PATH to settle it now"
+            "made when the first event is logged; set SDK_CLIENT_ID or SDK_OUTBOX_PATH to "
+            "determine the path now"
         )
     click.echo(target.path)

@@ -1,4 +1,4 @@
-"""``tracker-sync metrics``: how well the conversations went, in all and per day."""
+"""``tracker-sync metrics``: metrics of the conversations, in total and per day."""
 
 from __future__ import annotations
 
@@ -33,11 +33,9 @@ _DAY_HEADINGS = ("day (UTC)", "conversations", "success", "messages", "tokens", 
     ],
     exits={0: "shown, or nothing was logged yet", 1: "the outbox cannot be read"},
 )
-@click.option("--agent", metavar="ID", help="Only this agent's.")
-@click.option(
-    "--since", type=Since(), metavar="WHEN", help="Only what was logged since: see `list`."
-)
-@click.option("--until", type=Since(), metavar="WHEN", help="Only what was logged before.")
+@click.option("--agent", metavar="ID", help="Only those of this agent.")
+@click.option("--since", type=Since(), metavar="WHEN", help="Only events logged since: see `list`.")
+@click.option("--until", type=Since(), metavar="WHEN", help="Only events logged before.")
 @json_option
 @csv_option
 @click.pass_obj
@@ -50,17 +48,18 @@ def metrics(
     as_json: bool,
     as_csv: bool,
 ) -> None:
-    """Show success, response times, tokens and cost, by day too.
+    """Show success, response times, tokens and cost.
 
-    Success is the share of those ended among those ended or failed; open conversations have no
-    part in it. Percentiles are nearest-rank. The CSV has a line for each day (UTC) on which
-    anything was logged. Only what is still in the outbox is known here; see `tracker-sync prune`.
+    Figures are in total and by day. The success rate is the number of ended conversations divided
+    by that of ended and failed ones; open conversations do not count. Percentiles are nearest-rank.
+    The CSV has a line for each day (UTC) with events. Only events that are still in the outbox
+    count; see `tracker-sync prune`.
     """
     from tracker.queries.metrics import Metrics, get_metrics
 
     check_one_format(as_json=as_json, as_csv=as_csv)
     if since is not None and until is not None and since > until:
-        raise click.UsageError("--until lies before --since")
+        raise click.UsageError("--until is before --since")
     target = find(place)
     found = Metrics(agent_id=agent, since_ms=since, until_ms=until)
     if target.exists:
@@ -87,7 +86,7 @@ def _as_dict(metrics: Metrics) -> dict[str, Any]:
 
 
 def _flat(metrics: Metrics) -> dict[str, object]:
-    """Return the figures of a day with names that a table can have."""
+    """Return the figures of a day with names for a table."""
     described = _as_dict(metrics)
     times, scores = described.pop("response_time"), described.pop("quality_distribution")
     for name in ("agent_id", "since_ms", "until_ms", "outcomes"):
@@ -149,7 +148,7 @@ def _cells(day: Metrics, most: int) -> tuple[object, ...]:
 
 
 def without_holes(days: Sequence[Metrics]) -> list[Metrics]:
-    """Return the days with those between on which nothing was logged, unless they are too many."""
+    """Return the days, including those without events, unless there are too many."""
     by_day = {day.day: day for day in days if day.day is not None}
     return [by_day.get(day) or _nothing_on(day) for day in calendar(by_day)]
 
@@ -175,7 +174,7 @@ def _cost_of_calls(found: Metrics) -> str:
 
 
 def cost(dollars: float | None, unpriced: int) -> str:
-    """Return US dollars as people read them, with a plus sign if `unpriced` calls add to them."""
+    """Return a text for US dollars, with a plus sign if there are `unpriced` calls."""
     if dollars is None:
         return "-"
     return f"${dollars:,.4f}" + ("+" if unpriced else "")

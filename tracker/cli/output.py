@@ -1,4 +1,4 @@
-"""What commands print: tables, figures and times for people, JSON for scripts."""
+"""Output of commands: tables, figures and times for people, JSON for scripts."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 _DAY = 86_400
 _GAP = 2
-"""Columns on a terminal between two columns of a table."""
+"""Number of characters between two columns of a table."""
 _NARROWEST = 4
-"""Columns on a terminal below which a column of a table says nothing."""
+"""Minimum width of a useful column of a table."""
 
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the flag ``--json``, as its argument `as_json`."""
+    """Add the flag ``--json`` to a command, as its argument `as_json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")(command)
 
 
@@ -32,16 +32,16 @@ def echo_json(value: object) -> None:
 
 
 def to_json(value: object, indent: int | None = 2) -> str:
-    """Return `value` as ASCII JSON, indented or in one line; bytes, of a damaged row, become text.
+    """Return `value` as ASCII JSON, indented or in one line; bytes of a damaged row become text.
 
     Raises:
-        ValueError: for NaN and infinity, which no reader of an event lets through.
+        ValueError: for NaN and infinity, which JSON does not have.
     """
     return json.dumps(value, indent=indent, default=repr, allow_nan=False)
 
 
 def printable(value: object) -> str:
-    """Return `value` as one line that cannot steer the terminal: events hold anybody's text."""
+    """Return `value` as one line without control characters, since events may contain any text."""
     text = "" if value is None else str(value)
     if text.isprintable():
         return text
@@ -49,23 +49,23 @@ def printable(value: object) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """Return text of several lines in which nothing but the line ends is a control character."""
+    """Return text of several lines without control characters other than the line ends."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 def moment(milliseconds: object) -> str:
-    """Return Unix milliseconds as local time; what is no time, as it is."""
+    """Return Unix milliseconds as local time; other values unchanged."""
     if milliseconds is None:
         return "never"
     try:
-        return f"{datetime.fromtimestamp(int(milliseconds) // 1000):%Y-%m-%d %H:%M:%S}"  # type: ignore[call-overload]  # a damaged row holds any type
+        return f"{datetime.fromtimestamp(int(milliseconds) // 1000):%Y-%m-%d %H:%M:%S}"  # type: ignore[call-overload]  # a damaged row may have any type
     except (TypeError, ValueError, OverflowError, OSError):
         return printable(milliseconds)
 
 
 def ago(milliseconds: object) -> str:
-    """Return Unix milliseconds as local time and how long that is ago, or ahead."""
-    if not isinstance(milliseconds, int):  # a damaged row holds any type
+    """Return Unix milliseconds as local time, and how long ago or ahead it is."""
+    if not isinstance(milliseconds, int):  # a damaged row may have any type
         return moment(milliseconds)
     seconds = time.time() - milliseconds / 1000
     relation = "ago" if seconds >= 0 else "from now"
@@ -73,7 +73,7 @@ def ago(milliseconds: object) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a length of time in its two largest units."""
+    """Return a duration in its two largest units."""
     whole = int(seconds)
     parts = [
         (whole // _DAY, "d"),
@@ -102,7 +102,7 @@ def events(number: int) -> str:
 
 
 def print_facts(facts: Iterable[tuple[str, str]]) -> None:
-    """Print names and values, one pair a line."""
+    """Print names and values, one pair per line."""
     pairs = list(facts)
     width = max((len(name) for name, _ in pairs), default=0)
     for name, value in pairs:
@@ -117,15 +117,15 @@ def print_table(
     ids: int = 0,
     spare: Sequence[str] = (),
 ) -> None:
-    """Print a table; on a narrow terminal all but the first `fixed` columns are cut short.
+    """Print a table; on a narrow terminal, all but the first `fixed` columns are truncated.
 
     Args:
-        headings: The columns' names.
-        rows: What stands in them.
-        fixed: How many columns, from the left, are never cut.
-        ids: How many columns, from the right, hold ids: they are cut to as much of their beginning
-            as tells them apart, and no further.
-        spare: Columns to leave out, in this order, rather than to cut ids further.
+        headings: The names of the columns.
+        rows: The cells.
+        fixed: Number of columns, from the left, that are never truncated.
+        ids: Number of columns, from the right, with ids, which are truncated only as far as they
+            remain distinguishable.
+        spare: Columns to leave out, in this order, before ids are truncated further.
     """
     cells = [[printable(value) for value in row] for row in rows]
     if sys.stdout.isatty():
@@ -162,14 +162,14 @@ def _print_on_terminal(
     ):
         table.add_column(heading, no_wrap=True, overflow="ellipsis", width=width)
     for row in cells:
-        table.add_row(*map(Text, row))  # as Text: brackets in it are no markup
+        table.add_row(*map(Text, row))  # as Text, so that brackets are not markup
     console.print(table)
 
 
 def _kept(
     columns: Sequence[Sequence[str]], fixed: int, ids: int, spare: Sequence[str], room: int
 ) -> list[int]:
-    """Return the places of the columns for which there is room."""
+    """Return the indexes of the columns for which there is room."""
     from rich.cells import cell_len
 
     least = [max(map(cell_len, column)) for column in columns]
@@ -185,7 +185,7 @@ def _kept(
 
 
 def telling(column: Sequence[str]) -> int:
-    """Return the width that tells a column's ids apart, the sign for what is cut off included."""
+    """Return the width at which a column's ids differ, including the truncation sign."""
     ids = sorted(set(column[1:]))
     shared = [_shared(*pair) for pair in pairwise(ids)]
     longest = max(map(len, ids), default=0)
@@ -193,16 +193,16 @@ def telling(column: Sequence[str]) -> int:
 
 
 def _shared(one: str, other: str) -> int:
-    """Return how many characters two texts begin with alike."""
+    """Return the length of the common beginning of two texts."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def fit(widths: Sequence[int], fixed: int, room: int, least: Sequence[int] = ()) -> list[int]:
-    """Return the widths of columns, all but the first `fixed` cut so that they fit in `room`.
+    """Return the widths of columns, reduced to fit into `room` except for the first `fixed` ones.
 
-    The widest gives way first, down to its `least` width. Where there is too little room for
-    that, lines are cut at the end.
+    The widest is reduced first, down to its `least` width. If that is not enough, the ends of lines
+    are truncated.
     """
     fitting = list(widths)
     while sum(fitting) + _GAP * (len(fitting) - 1) > room:
@@ -218,7 +218,7 @@ def fit(widths: Sequence[int], fixed: int, room: int, least: Sequence[int] = ())
 
 
 def _print_to_program(headings: Sequence[str], cells: list[list[str]]) -> None:
-    """Print the table with nothing cut off, and a hundred times faster than rich does."""
+    """Print the complete table, a hundred times faster than rich does."""
     lines = [list(headings), *cells]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:

@@ -1,4 +1,4 @@
-"""``tracker-sync run``: a process that does nothing but upload."""
+"""``tracker-sync run``: a process that only uploads."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ _logger = logging.getLogger("tracker.cli")
 def run(place: Place) -> None:
     """Upload in the foreground until stopped, as a sidecar.
 
-    Makes the outbox if there is none yet, for the applications that will log to it. Says on
-    stderr what it does. While another process uploads, it stands by and takes over when that one
-    ends. SIGTERM or Ctrl-C ends it in order, a second one at once.
+    Creates the outbox if there is none yet, for the applications that will log to it. Logs to
+    stderr. While another process uploads, it waits and takes over when that one ends. SIGTERM or
+    Ctrl-C ends it in order, a second one at once.
     """
     from tracker.client import Client, connect
 
@@ -79,7 +79,7 @@ def _stop_on_signals() -> threading.Event:
 
 
 def _watch(client: Client, stop: threading.Event) -> None:
-    """Log what changes until `stop` is set. The worker itself logs trouble."""
+    """Log changes until `stop` is set. The worker itself logs errors."""
     from tracker.outbox import ledger
 
     elected: bool | None = None
@@ -98,7 +98,7 @@ def _watch(client: Client, stop: threading.Event) -> None:
         try:
             with client.outbox.reading() as connection:
                 book = ledger.read(connection)
-        except OutboxError as error:  # a sidecar outlasts a full or absent disk
+        except OutboxError as error:  # a sidecar continues when a disk is full or missing
             _logger.error("%s", error)
             continue
         if book != reported:

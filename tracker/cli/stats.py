@@ -1,4 +1,4 @@
-"""``tracker-sync stats``: an outbox's figures, for monitoring."""
+"""``tracker-sync stats``: figures of an outbox for monitoring."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
     from tracker.outbox import OutboxStatus
 
 _REASONS = ("memory_buffer", "operator", "size_policy")
-"""Why events may have been discarded: named with 0 too, so that an alert can watch each."""
+"""Reasons for discarding events: reported even if 0, so that alerts can use each of them."""
 
 
 @dataclass(frozen=True)
 class Stats:
-    """An outbox's figures at one moment. Counters only ever grow in one outbox.
+    """Figures of an outbox at one moment. Counters never decrease in an outbox.
 
     Attributes:
-        client_id: Whose it is; empty if there is none.
-        accepted: Events that logging calls handed over. A counter, as the next two are.
-        delivered: Events that a receipt says are stored.
-        discarded: Events that were given up on purpose, by reason.
-        pending: Events that wait to be sent.
-        dead: Events that the server refused for good, and that are kept.
-        oldest_pending_age_seconds: Since the oldest of the pending was logged; 0 without any.
-        size_bytes: Bytes of the outbox's files.
-        used_bytes: Bytes of the pages in use.
-        last_success_timestamp_seconds: When a receipt last came, Unix seconds; 0 if never.
-        backoff_seconds: Until the next attempt to upload; 0 when there is no pause.
+        client_id: The client id; empty if there is no outbox.
+        accepted: Number of events accepted from logging calls. A counter, like the next two.
+        delivered: Number of events that a receipt says are stored.
+        discarded: Number of discarded events by reason.
+        pending: Number of pending events.
+        dead: Number of dead letters.
+        oldest_pending_age_seconds: Age of the oldest pending event; 0 if there is none.
+        size_bytes: Size of the outbox's files in bytes.
+        used_bytes: Size of the pages in use in bytes.
+        last_success_timestamp_seconds: Time of the last receipt in Unix seconds; 0 if never.
+        backoff_seconds: Time until the next upload attempt; 0 if there is no pause.
         uploader_running: Whether a process uploads from it.
     """
 
@@ -72,10 +72,10 @@ class Stats:
 @json_option
 @click.pass_obj
 def stats(place: Place, *, as_metrics: bool, as_json: bool) -> None:
-    """Show an outbox's figures, for monitoring.
+    """Show figures of an outbox for monitoring.
 
-    Cheap in an outbox of any size. Needs no API key and asks no server. An outbox that is not there
-    yet has 0 for everything.
+    This is cheap for an outbox of any size, and needs neither an API key nor a server. If there is
+    no outbox yet, all figures are 0.
     """
     from tracker.outbox import status
 
@@ -99,10 +99,10 @@ def stats(place: Place, *, as_metrics: bool, as_json: bool) -> None:
 
 
 def figures_of(found: OutboxStatus, size_bytes: int, now: float, *, running: bool) -> Stats:
-    """Return the figures of an outbox that stood so at `now`, Unix seconds."""
+    """Return the figures of an outbox with this status at `now`, Unix seconds."""
     book, sync = found.account, found.sync
     age = backoff = 0.0
-    if isinstance(found.oldest_pending_ms, int):  # a damaged row holds any type
+    if isinstance(found.oldest_pending_ms, int):  # a damaged row may have any type
         age = max(now - found.oldest_pending_ms / 1000, 0.0)
     if book.pending and sync.next_attempt_ms is not None:
         backoff = max(sync.next_attempt_ms / 1000 - now, 0.0)
@@ -123,9 +123,9 @@ def figures_of(found: OutboxStatus, size_bytes: int, now: float, *, running: boo
 
 
 def openmetrics(figures: Stats) -> str:
-    """Return the figures as OpenMetrics text, by Prometheus' naming conventions.
+    """Return the figures as OpenMetrics text, following Prometheus' naming conventions.
 
-    See https://prometheus.io/docs/practices/naming/ for these.
+    See https://prometheus.io/docs/practices/naming/.
     """
     with extra("prometheus"):
         from prometheus_client import CollectorRegistry
@@ -146,7 +146,7 @@ def _families(figures: Stats) -> Iterator[Any]:
 
     labels = [figures.client_id]
     for name, text, value in (
-        ("accepted", "Events that logging calls handed over.", figures.accepted),
+        ("accepted", "Events accepted from logging calls.", figures.accepted),
         ("delivered", "Events that a receipt says are stored.", figures.delivered),
     ):
         counter = CounterMetricFamily(f"tracker_outbox_{name}_events", text, labels=["client_id"])
@@ -154,7 +154,7 @@ def _families(figures: Stats) -> Iterator[Any]:
         yield counter
     discarded = CounterMetricFamily(
         "tracker_outbox_discarded_events",
-        "Events that were given up on purpose.",
+        "Events that were discarded.",
         labels=["client_id", "reason"],
     )
     for reason, events in sorted(figures.discarded.items()):
@@ -167,13 +167,13 @@ def _families(figures: Stats) -> Iterator[Any]:
 
 
 _GAUGES = {
-    "pending_events": "Events that wait to be sent.",
-    "dead_events": "Events that the server refused for good, and that are kept.",
-    "oldest_pending_age_seconds": "Since the oldest pending event was logged; 0 without any.",
+    "pending_events": "Pending events.",
+    "dead_events": "Dead letters: events that the server permanently rejected.",
+    "oldest_pending_age_seconds": "Age of the oldest pending event; 0 if there is none.",
     "size_bytes": "Size of the outbox's files.",
     "used_bytes": "Size of the pages in use.",
-    "last_success_timestamp_seconds": "When a receipt last came, Unix time; 0 if never.",
-    "backoff_seconds": "Until the next attempt to upload; 0 when there is no pause.",
+    "last_success_timestamp_seconds": "Time of the last receipt, Unix time; 0 if never.",
+    "backoff_seconds": "Time until the next upload attempt; 0 if there is no pause.",
     "uploader_running": "Whether a process uploads from the outbox.",
 }
 
@@ -188,7 +188,7 @@ def _facts(figures: Stats) -> list[tuple[str, str]]:
         ("oldest pending", duration(figures.oldest_pending_age_seconds)),
         ("dead", f"{figures.dead:,}"),
         *((f"discarded, {reason}", f"{n:,}") for reason, n in sorted(figures.discarded.items())),
-        ("on disk", f"{size(figures.size_bytes)}, of it in use {size(figures.used_bytes)}"),
+        ("on disk", f"{size(figures.size_bytes)}, {size(figures.used_bytes)} of it in use"),
         ("last success", ago(int(last * 1000) or None)),
         ("next attempt in", duration(figures.backoff_seconds)),
         ("uploader", "running" if figures.uploader_running else "not running"),

@@ -1,4 +1,4 @@
-"""``tracker-sync status``: how an outbox stands."""
+"""``tracker-sync status``: the state of an outbox."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 @json_option
 @click.pass_obj
 def status(place: Place, *, as_json: bool) -> None:
-    """Show what is pending, and how uploading stands.
+    """Show the loss account and the state of uploading.
 
-    The figures of the loss account always add up: accepted is delivered and pending and dead and
-    discarded. Needs no API key and asks no server.
+    The figures of the loss account always add up: accepted = delivered + pending + dead +
+    discarded. This needs neither an API key nor a server.
     """
     from tracker.outbox import status as outbox_status
 
@@ -58,8 +58,8 @@ def status(place: Place, *, as_json: bool) -> None:
     if not as_json:
         for other in waiting_beside(target.path):
             click.echo(
-                f"\n{events(other.pending)} of client {printable(other.client_id)} wait in another "
-                f"outbox; to send what is there: {other.command}"
+                f"\n{events(other.pending)} of client {printable(other.client_id)} pending in "
+                f"another outbox; to send them: {other.command}"
             )
 
 
@@ -115,7 +115,7 @@ def _facts(
     facts += [(f"discarded, {reason}", f"{n:,}") for reason, n in book.discarded.items()]
     facts += [("damaged, kept", path) for path in _damaged(target)]
     facts += [
-        ("on disk", f"{size(sum(files.values()))}, of it in use {size(found.used_bytes)}"),
+        ("on disk", f"{size(sum(files.values()))}, {size(found.used_bytes)} of it in use"),
         ("uploader", _uploader(found, running=running)),
         ("last success", ago(sync.last_success_ms)),
     ]
@@ -129,7 +129,7 @@ def _facts(
 
 
 def _damaged(target: Target) -> list[str]:
-    """Return the damaged files that were moved aside and are still there."""
+    """Return the damaged files that were moved aside and still exist."""
     from tracker.outbox import damaged_sets
 
     return [str(path) for path in damaged_sets(target.path)] if target.exists else []

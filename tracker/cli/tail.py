@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 _PAUSE_SECONDS = 0.25
 _CHUNK = 500
 _WIDTH = 100
-"""Characters of an event's data on a line, where that is no terminal's."""
+"""Number of characters of an event's data on a line, if the output is not a terminal."""
 _NARROWEST = 20
-"""The fewest on a terminal."""
+"""Minimum number of them on a terminal."""
 
 
 @click.command(
@@ -43,13 +43,13 @@ _NARROWEST = 20
     default=10,
     show_default=True,
     metavar="N",
-    help="Begin with the newest N events.",
+    help="Start with the newest N events.",
 )
 @click.option("--session", metavar="ID", help="Only this conversation.")
 @click.option("--agent", metavar="ID", help="Only this agent.")
-@click.option("--type", "event_type", metavar="TYPE", help="Only this type, as message.logged.")
-@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each event.")
-@click.option("--no-follow", is_flag=True, help="End after what is there already.")
+@click.option("--type", "event_type", metavar="TYPE", help="Only this type, e.g. message.logged.")
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON per event.")
+@click.option("--no-follow", is_flag=True, help="End after the existing events.")
 @click.pass_obj
 def tail(
     place: Place,
@@ -63,7 +63,7 @@ def tail(
 ) -> None:
     """Follow events as they are logged, until Ctrl-C.
 
-    Whatever process logs them. Nothing is locked meanwhile, and no event is left out.
+    Events of all processes are shown, and none is left out. Nothing is locked meanwhile.
     """
     from tracker.outbox import Filter
 
@@ -79,14 +79,14 @@ def tail(
 def follow(
     outbox: Outbox | ReadOnlyOutbox, wanted: Filter, lines: int, *, endless: bool
 ) -> Iterator[StoredEvent]:
-    """Yield the newest `lines` events wanted, then each new one; seqs are given in commit order."""
+    """Yield the newest `lines` matching events, then each new one. Seqs are in commit order."""
     from tracker.outbox import browse
 
     with outbox.snapshot() as connection:
         wanted = whole(connection, wanted)
         (seen,) = connection.exec_driver_sql("SELECT coalesce(max(seq), 0) FROM events").one()
         if lines:
-            # What is logged between the two reads is the first to be followed.
+            # Events logged between the two reads are the first to be followed.
             for event in browse.select(connection, wanted, lines):
                 seen = max(seen, event.seq)
                 yield event

@@ -1,4 +1,4 @@
-"""``tracker-sync unclosed``: conversations that nobody ended."""
+"""``tracker-sync unclosed``: conversations that have not ended."""
 
 from __future__ import annotations
 
@@ -26,22 +26,21 @@ if TYPE_CHECKING:
     ],
     exits={0: "listed, or there are none", 1: "the outbox cannot be read"},
 )
-@click.option("--agent", metavar="ID", help="Only this agent's.")
+@click.option("--agent", metavar="ID", help="Only those of this agent.")
 @click.option(
     "--idle",
     type=Since(),
     default="0s",
     metavar="AGE",
-    help="Only those in which nothing was logged for so long: 30m, 2h, 7d. Default: 0s, for all.",
+    help="Only those without an event for this time: 30m, 2h, 7d. Default: 0s, for all.",
 )
 @json_option
 @csv_option
 @click.pass_obj
 def unclosed(place: Place, agent: str | None, idle: int, *, as_json: bool, as_csv: bool) -> None:
-    """List conversations that nobody ended.
+    """List conversations that have neither ended nor failed.
 
-    They were neither ended nor recorded as failed: either they go on, or the application broke off
-    without a word.
+    Either they continue, or the application stopped without ending them.
     """
     from tracker.queries.conversations import OPEN, list_conversations
 
@@ -71,7 +70,7 @@ def _nothing(open_ones: int) -> str:
 
 
 def _is_idle(last_at_ms: object, before_ms: int) -> bool:
-    """Tell whether nothing was logged since `before_ms`; a clock set back is no sign of life."""
-    if not isinstance(last_at_ms, int):  # a damaged row holds any type
+    """Return True if nothing was logged since `before_ms`, or if the last time is in the future."""
+    if not isinstance(last_at_ms, int):  # a damaged row may have any type
         return True
     return last_at_ms <= before_ms or last_at_ms > time.time_ns() // 1_000_000

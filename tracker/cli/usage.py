@@ -1,4 +1,4 @@
-"""``tracker-sync usage``: tokens and cost of the calls to models."""
+"""``tracker-sync usage``: tokens and cost of model calls."""
 
 from __future__ import annotations
 
@@ -44,18 +44,16 @@ _HEADINGS = ("calls", "prompt", "cached", "written", "completion", "total", "cos
 @click.option(
     "--by", type=click.Choice(_BY), default="model", show_default=True, help="What to sum by."
 )
-@click.option(
-    "--since", type=Since(), metavar="WHEN", help="Only what was logged since: see `list`."
-)
+@click.option("--since", type=Since(), metavar="WHEN", help="Only events logged since: see `list`.")
 @json_option
 @csv_option
 @click.pass_obj
 def usage(place: Place, by: str, since: int | None, *, as_json: bool, as_csv: bool) -> None:
     """Show tokens and cost of model calls, by model, agent or day.
 
-    Days are those of UTC, in order; anything else stands by most tokens first. A cost with a plus
-    sign is of only some of the calls: the others' is not known. Only what is still in the outbox is
-    known here; see `tracker-sync prune`.
+    Days are UTC days in order; other groups are sorted by tokens, the most first. A cost with a
+    plus sign covers only some of the calls: that of the others is unknown. Only events that are
+    still in the outbox count; see `tracker-sync prune`.
     """
     from tracker.queries import usage as queries
 

@@ -1,4 +1,4 @@
-"""``tracker-sync verify``: is everything as it was stored, and nothing missing?"""
+"""``tracker-sync verify``: check that stored events are unchanged and none is missing."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ _MOST_PROBLEMS = 1_000
     ],
     exits={
         0: "sound",
-        1: "not sound, not there, or not readable; or the collector did not answer",
-        NOT_PROVEN: "nothing speaks against it, but the chain of some events could not be checked: "
-        "they were chained under a key that is not given, or without one",
+        1: "not sound, missing, or not readable; or the collector did not answer",
+        NOT_PROVEN: "no problem was found, but the chain of some events could not be checked: "
+        "it has a key that is not given, or none",
     },
 )
 @click.option(
     "--against-collector",
     "against",
     is_flag=True,
-    help="Compare with what the collector holds, too. Needs the API key.",
+    help="Also compare with the collector. Needs the API key.",
 )
 @click.option(
     "--export",
     "exported",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Check a file that `export_audit` wrote, and no outbox.",
+    help="Check a file written by `export_audit` instead of an outbox.",
 )
 @click.option(
     "--chain-key-file",
@@ -58,7 +58,7 @@ _MOST_PROBLEMS = 1_000
     type=click.Path(dir_okay=False, path_type=Path),
     multiple=True,
     metavar="FILE",
-    help="A chain key besides SDK_CHAIN_KEY, a former one say. May be given several times.",
+    help="Another chain key besides SDK_CHAIN_KEY, such as a former one. Can be repeated.",
 )
 @json_option
 @click.pass_obj
@@ -72,9 +72,9 @@ def verify(
 ) -> None:
     """Check digests, hash chain, gaps in seq and the loss account.
 
-    Reads the whole outbox, in one snapshot, while the application goes on. Needs no API key. A
-    chain under a chain key is checked with the key in SDK_CHAIN_KEY; without it, all but the chain
-    is checked, and it is said so.
+    Reads the whole outbox in one snapshot while the application continues. Needs no API key. A
+    chain with a chain key is checked with the key in SDK_CHAIN_KEY; without it, everything but the
+    chain is checked, and the output says so.
     """
     if exported is not None and against:
         raise click.UsageError("--export checks a file by itself; leave out --against-collector")
@@ -87,7 +87,7 @@ def verify(
 
 
 def _keys(files: Sequence[Path]) -> tuple[bytes, ...]:
-    """Return the chain keys that the environment and the files hold.
+    """Return the chain keys of the environment and the files.
 
     Raises:
         ConfigurationError: if one is too short.
@@ -99,7 +99,7 @@ def _keys(files: Sequence[Path]) -> tuple[bytes, ...]:
         given.append(("SDK_CHAIN_KEY", variable))
     for file in files:
         content = file.read_bytes()
-        try:  # text as in the variable: white space at the ends does not count
+        try:  # text as in the variable: white space at the ends is ignored
             given.append((f"--chain-key-file {file}", content.decode()))
         except UnicodeDecodeError:
             given.append((f"--chain-key-file {file}", content))
@@ -152,14 +152,14 @@ def _verify_outbox(place: Place, keys: Sequence[bytes], *, against: bool, as_jso
         if copied:
             click.echo(
                 f"no application has used this file here. If it is a copy made without its -wal, "
-                f"what came after seq {report.last_seq:,} is missing"
+                f"the events after seq {report.last_seq:,} are missing"
             )
         print_findings(problems, report.unproven, "outbox")
     return exit_code(problems, report.unproven)
 
 
 def _compare(target: Target, outbox: Outbox | ReadOnlyOutbox) -> tuple[int, tuple[Problem, ...]]:
-    """Return how many events the collector holds of this outbox, and what differs."""
+    """Return how many events the collector has of this outbox, and the differences."""
     from tracker.cli.held import Collector
     from tracker.outbox import Comparison
     from tracker.sync.http import HTTPDestination
@@ -195,4 +195,4 @@ def _print_outbox(report: IntegrityReport, compared: int | None) -> None:
         f"loss account; {events(report.removed)} removed on purpose"
     )
     if compared is not None:
-        click.echo(f"compared with {events(compared)} that the collector holds")
+        click.echo(f"compared with {events(compared)} at the collector")
