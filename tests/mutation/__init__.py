@@ -1,0 +1,1 @@
+"""A mutation check: which small faults in a part of `tracker` its fast tests notice."""
