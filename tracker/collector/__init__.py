@@ -1,5 +1,5 @@
 """`tracker-collector`: the reference receiver of the ingest protocol.
 
-It needs the extra ``agent-tracking-sdk[collector]`` and knows nothing of the outbox or the sync
-worker: what both sides share is the protocol, ``tracker.canonical`` and ``tracker.errors``.
+It needs the extra ``agent-tracking-sdk[collector]`` and imports neither the outbox nor the sync
+worker: both sides share only the protocol, ``tracker.canonical`` and ``tracker.errors``.
 """

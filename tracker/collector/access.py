@@ -1,4 +1,4 @@
-"""Who asks, and whose events that opens: what every route depends on."""
+"""Authentication and authorization, which every route depends on."""
 # No `from __future__ import annotations`: FastAPI reads the annotations at run time.
 
 from collections.abc import Callable
@@ -19,23 +19,23 @@ from tracker.collector.store import Store
 from tracker.collector.tables import MAX_ID_LENGTH
 
 Identifier = Annotated[str, Query(min_length=1, max_length=MAX_ID_LENGTH, pattern=r"^[^\x00]*$")]
-"""An id in a query: what an event could carry."""
+"""An id in a query, with the same limits as in an event."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What the routes work with; stands in ``app.state.parts``.
+    """The objects that the routes use, kept in ``app.state.parts``.
 
     Attributes:
         store: The database.
         keys: The keys in it.
         limiter: Counts each key's batches.
-        settings: The bounds.
-        bodies: Bounds what is received at once.
-        batches: Lets few enough batches be stored at once that all else finds its threads and
-            connections.
+        settings: The limits.
+        bodies: Limits the bodies that are received at the same time.
+        batches: Limits the batches that are stored at the same time, so that threads and
+            connections are left for everything else.
         reads: The same for queries.
-        lookups: The same for looking a key up.
+        lookups: The same for key lookups.
         readiness: Whether a batch would be stored.
     """
 
@@ -50,28 +50,29 @@ class Parts:
     readiness: Readiness
 
     async def read(self, client_id: str, query: Callable[[], Response]) -> Response:
-        """Return what `query` answers a client; it runs in a thread when its turn has come."""
+        """Run a client's `query` in a thread when it is its turn, and return the answer."""
         async with self.reads.passing(client_id):
             return await run_in_threadpool(query)
 
 
 def parts_of(request: Request) -> Parts:
-    """Return what the request's application works with."""
+    """Return the objects of the request's application."""
     parts: Parts = request.app.state.parts
     return parts
 
 
-# For the description of the API only: it lets everybody in.
+# For the description of the API only: it does not authenticate.
 _bearer = HTTPBearer(auto_error=False, description="An API key.")
 _ClientHeader = Annotated[
-    str | None, Header(alias="X-Client-ID", description="The client that a client's key is for.")
+    str | None,
+    Header(alias="X-Client-ID", description="The client of a client's key."),
 ]
 
 
 async def _authenticate(
     request: Request, _: Annotated[object, Depends(_bearer)], x_client_id: _ClientHeader = None
 ) -> ApiKey:
-    """Return the key that a request carries, before any of its body is read."""
+    """Return the key of a request, before its body is read."""
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not key.strip():
         raise invalid_key()
@@ -81,12 +82,12 @@ async def _authenticate(
     if found is None:
         raise invalid_key()
     if not found.operator and _text(x_client_id) != found.client_id:
-        raise client_mismatch("X-Client-ID is not the client that this API key was made for.")
+        raise client_mismatch("X-Client-ID is not the client that this API key belongs to.")
     return found
 
 
 Caller = Annotated[ApiKey, Depends(_authenticate)]
-"""The key that a request came with."""
+"""The key of a request."""
 
 
 async def _client_to_read(
@@ -96,15 +97,15 @@ async def _client_to_read(
         Identifier | None, Query(description="The client whose events an operator reads.")
     ] = None,
 ) -> str:
-    """Return whose events are asked for."""
+    """Return the client whose events are requested."""
     if caller.client_id is not None:
         if client_id not in (None, caller.client_id):
-            raise client_mismatch("client_id is not the client that this API key was made for.")
+            raise client_mismatch("client_id is not the client that this API key belongs to.")
         return caller.client_id
     named = {name for name in (client_id, _text(x_client_id)) if name}
     if not named:
         raise RefusedError(
-            400, "client_required", "This is an operator's key: say whose events, with client_id."
+            400, "client_required", "This is an operator's key: name a client with client_id."
         )
     if len(named) > 1:
         raise client_mismatch("client_id and X-Client-ID name different clients.")
@@ -112,11 +113,11 @@ async def _client_to_read(
 
 
 Client = Annotated[str, Depends(_client_to_read)]
-"""The client whose events are read: the key's own, or the one that an operator names."""
+"""The client whose events are read: that of the key, or the one that an operator names."""
 
 
 async def _client_that_sends(caller: Caller) -> ApiKey:
-    """Return the key of a client; an operator's speaks for none."""
+    """Return the key of a client; an operator's key belongs to none."""
     if caller.operator:
         raise RefusedError(403, "operator_key", "This is an operator's key: it can only read.")
     return caller
@@ -128,7 +129,7 @@ Sender = Annotated[ApiKey, Depends(_client_that_sends)]
 
 async def _operator(caller: Caller) -> ApiKey:
     if not caller.operator:
-        raise RefusedError(403, "operator_only", "Only an operator's key opens this.")
+        raise RefusedError(403, "operator_only", "Only an operator's key is allowed to do this.")
     return caller
 
 
@@ -137,7 +138,7 @@ Operator = Annotated[ApiKey, Depends(_operator)]
 
 
 def _text(header: str | None) -> str | None:
-    """Return a header as the client meant it: UTF-8 if it is that, otherwise Latin-1."""
+    """Return a header decoded as UTF-8 if possible, otherwise as Latin-1."""
     if header is None:
         return None
     try:

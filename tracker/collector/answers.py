@@ -1,4 +1,4 @@
-"""Answers: JSON text, and what becomes of each error."""
+"""Answers as JSON, and the answer to each kind of error."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def json_answer(
     status: int = 200,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """Return `content`, which may hold dataclasses, as JSON.
+    """Return `content`, which may contain dataclasses, as JSON.
 
     Args:
-        content: Anything that JSON can hold.
+        content: Any value that JSON can represent.
         events: Rows to add to an object under the name ``events``.
         status: The HTTP status.
-        headers: Further headers.
+        headers: Additional headers.
     """
-    # ASCII: a rejected event's id may hold a lone surrogate, which only an escape can carry.
+    # ASCII: a rejected event's id may contain a lone surrogate, which has to be escaped.
     text = json.dumps(content, separators=(",", ":"), default=_fields, allow_nan=False)
     if events is not None:
         listed = ",".join(_event_json(row) for row in events)
@@ -50,22 +50,22 @@ def json_answer(
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    """Return a dataclass's fields; `asdict` would copy all that is in them."""
+    """Return the fields of a dataclass; `asdict` would copy their values."""
     return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
 def _event_json(row: Mapping[str, Any]) -> str:
     """Return an event with its ``data`` exactly as stored.
 
-    It is not decoded and encoded again, so no number changes and no depth is too much. The spaces
-    that fill an erased event's row are left out.
+    It is not decoded and encoded again, so no number changes and any depth works. The spaces that
+    pad the row of an erased event are left out.
     """
     others = {name: value for name, value in row.items() if name != "data"}
     return f'{json.dumps(others, separators=(",", ":"))[:-1]},"data":{row["data"].rstrip(" ")}}}'
 
 
 def handle_errors(app: FastAPI) -> None:
-    """Have every error answered with the protocol's error body."""
+    """Answer every error with the protocol's error body."""
     app.add_exception_handler(RefusedError, _answer_refusal)
     app.add_exception_handler(StorageError, _answer_storage_error)
     app.add_exception_handler(ClientDisconnect, _answer_nobody)
@@ -97,12 +97,12 @@ async def _answer_storage_error(_request: Request, error: Exception) -> Response
     assert isinstance(error, StorageError)  # noqa: S101 - as above
     logger.error("storage is unavailable: %s", error)
     message = (
-        "The database is not replicated as it has to be."
+        "The database is not replicated as required."
         if error.not_replicated
         else "The collector's database failed."
     )
     if error.in_doubt:
-        message += " Whether this request was stored is not known: send it again."
+        message += " It is not known whether this request was stored: send it again."
     else:
         message += " Nothing of this request was stored."
     code = "not_replicated" if error.not_replicated else "storage_unavailable"

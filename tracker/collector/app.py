@@ -24,13 +24,13 @@ router = APIRouter(tags=["health"])
 def create_app(store: Store, settings: Settings) -> FastAPI:
     """Return the collector as an ASGI application.
 
-    The caller owns `store` and closes it after the server has stopped. Everything that touches
-    the database or takes time runs in worker threads, never on the event loop.
+    The caller owns `store` and closes it after the server has stopped. Everything that uses the
+    database or takes long runs in worker threads, never on the event loop.
     """
     app = FastAPI(
         title="tracker-collector",
         version=__version__,
-        docs_url=None,  # a page that loads scripts from elsewhere
+        docs_url=None,  # a page that loads external scripts
         redoc_url=None,
         redirect_slashes=False,  # clients never follow a redirect
     )
@@ -67,7 +67,7 @@ async def readiness(request: Request) -> Response:
 
 
 class _AnswerHead:
-    """Has HEAD answered as GET is; the server leaves out the body."""
+    """Answers HEAD like GET; the server leaves out the body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

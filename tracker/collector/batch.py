@@ -1,4 +1,4 @@
-"""From a request body to a `Batch`: what is stored, what is rejected and why."""
+"""Conversion of a request body to a `Batch` of valid and rejected events."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tracker.collector.refusal import RefusedError, client_mismatch, invalid_req
 from tracker.collector.tables import MAX_ID_LENGTH
 
 PROTOCOL = 1
-"""The one version of the protocol this collector speaks."""
+"""The version of the protocol."""
 MAX_EVENTS = 500
-"""Events in one batch."""
+"""Maximum number of events in a batch."""
 _MAX_INTEGER = 2**63 - 1  # a BIGINT column
 
 _NO_NUMBER = "has NaN, Infinity or an integer of too many digits"
@@ -25,7 +25,7 @@ _HEX = re.compile("[0-9a-f]{64}")
 
 
 class ReceivedEvent(NamedTuple):
-    """One valid event as the client sent it; the names are the protocol's.
+    """A valid event as sent by the client, with the protocol's names.
 
     `data` is canonical JSON text.
     """
@@ -43,9 +43,9 @@ class ReceivedEvent(NamedTuple):
 
 
 class Rejection(NamedTuple):
-    """One event that is not stored; all but `seq` is the receipt's ``rejected`` entry.
+    """An event that is not stored; without `seq` it is an entry of ``rejected`` in the receipt.
 
-    `seq` is 0 if the event had none that could be read.
+    `seq` is 0 if the event has no valid one.
     """
 
     event_id: str
@@ -56,16 +56,16 @@ class Rejection(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """One request body, checked.
+    """A checked request body.
 
     Attributes:
-        client_id: Whose events these are.
-        outbox_id: The outbox they come from.
-        sent_at_ms: The client's wall clock when it sent them, Unix milliseconds.
-        events: The valid events, in the order sent.
-        rejected: The others, in the order sent.
-        first_event_id: What the first event sent gave as its id, valid or not.
-        last_event_id: What the last event sent gave as its id, valid or not.
+        client_id: The client of the events.
+        outbox_id: Their outbox.
+        sent_at_ms: The client's wall clock time when it sent them, Unix milliseconds.
+        events: The valid events in the order sent.
+        rejected: The other events in the order sent.
+        first_event_id: The id given by the first event sent, valid or not.
+        last_event_id: The id given by the last event sent, valid or not.
     """
 
     client_id: str
@@ -78,7 +78,7 @@ class Batch:
 
 
 class InvalidEventError(ValueError):
-    """One event cannot be stored; `code` and the message go into the receipt."""
+    """An event cannot be stored; `code` and the message become part of the receipt."""
 
     def __init__(self, field: str, problem: str, code: str = "invalid_event") -> None:
         super().__init__(f"{field}: {problem}")
@@ -86,11 +86,11 @@ class InvalidEventError(ValueError):
 
 
 def parse_batch(body: bytes, client_id: str) -> Batch:
-    """Return the batch in `body`, sent in the name of `client_id`.
+    """Return the batch in `body`, sent by `client_id`.
 
     Raises:
-        RefusedError: 400 if the body is not a batch, 403 if it is another client's, 409 if it
-            speaks another version of the protocol.
+        RefusedError: 400 if the body is not a batch, 403 if it is another client's, 409 if it has
+            another version of the protocol.
     """
     content, odd = _parse_json(body)
     if not isinstance(content, dict):
@@ -117,10 +117,10 @@ def parse_batch(body: bytes, client_id: str) -> Batch:
 
 
 def check_event(sent: object) -> ReceivedEvent:
-    """Return the event in one entry of ``events``; fields the protocol does not name are ignored.
+    """Return the event in one entry of ``events``; unknown fields are ignored.
 
     Raises:
-        InvalidEventError: naming the first field at fault.
+        InvalidEventError: if it is invalid; it names the first invalid field.
     """
     if not isinstance(sent, dict):
         raise InvalidEventError("event", "is not an object")
@@ -160,9 +160,9 @@ def _check_protocol(content: dict[str, Any]) -> None:
         raise invalid_request("protocol is missing.")
     spoken = content["protocol"]
     if isinstance(spoken, bool) or not isinstance(spoken, int) or spoken != PROTOCOL:
-        # Not 400: the events may be good, and a client gives up what a 400 points at.
+        # Not 400: the events may be valid, and a client discards events that a 400 points at.
         raise RefusedError(
-            409, "unsupported_protocol", f"This collector speaks protocol {PROTOCOL} only."
+            409, "unsupported_protocol", f"This collector supports only protocol {PROTOCOL}."
         )
 
 
@@ -257,7 +257,7 @@ def _encode_data(sent: dict[str, Any]) -> str:
     except RecursionError:
         raise InvalidEventError("data", "is nested too deeply") from None
     except ValueError:
-        # Only 1e999 and its like get this far: Python reads them as infinity.
+        # Only numbers such as 1e999 get this far: Python parses them as infinity.
         raise InvalidEventError("data", "has a number that is too large") from None
     _check_encodable("data", text)
     return text
@@ -267,11 +267,11 @@ def _check_encodable(name: str, text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise InvalidEventError(name, "has a lone surrogate, which UTF-8 cannot hold") from None
+        raise InvalidEventError(name, "has a lone surrogate, which UTF-8 cannot encode") from None
 
 
 def _is_erased(data: dict[str, Any]) -> bool:
-    # An erased event keeps the digest of what it once said. `is`: 1 == True.
+    # An erased event keeps the digest of its former data. `is`: 1 == True.
     return len(data) == 1 and data.get("erased") is True
 
 

@@ -1,4 +1,4 @@
-"""`Connection`: uvicorn's HTTP/1.1, with a bound on how long a request may be in coming."""
+"""`Connection`: uvicorn's HTTP/1.1 with a time limit for the start of a request."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     import asyncio
 
 KEEP_ALIVE_SECONDS = 30
-"""How long a connection may lie idle between two requests."""
+"""How long a connection may be idle between two requests."""
 HEAD_SECONDS = 40.0
-"""How long the whole head of a request may take, from the connection or the answer before it."""
+"""How long the head of a request may take, since the connection or the previous answer."""
 
 
 class _Strict(h11.Connection):
-    """Refuses a request whose end two servers in a row could see in different places.
+    """Refuses a request on whose end two servers in a row might not agree.
 
-    h11 lets Transfer-Encoding win over Content-Length (RFC 9112, 6.1 allows that and advises
-    against it); a proxy in front may do otherwise, and take what follows for another request.
+    In h11, Transfer-Encoding takes precedence over Content-Length (RFC 9112, 6.1 allows that and
+    advises against it); a proxy may do otherwise, and treat the rest as another request.
     """
 
     def next_event(self) -> Any:
@@ -32,43 +32,43 @@ class _Strict(h11.Connection):
             if b"transfer-encoding" in names and (
                 b"content-length" in names or event.http_version < b"1.1"
             ):
-                raise h11.RemoteProtocolError("the request has two lengths, or one it cannot have")
+                raise h11.RemoteProtocolError("the request has two lengths, or an invalid one")
         return event
 
 
 class Connection(H11Protocol):
-    """Closes a connection whose next request has not begun in time.
+    """Closes a connection whose next request does not begin in time.
 
-    uvicorn itself waits for ever for the first byte, and for ever again after each: some hundred
-    clients that send their headers a byte at a time would use up every file descriptor.
+    uvicorn itself waits without limit for the first byte and for each following one: some hundred
+    clients that send their headers byte by byte would use up all file descriptors.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.conn.__class__ = _Strict  # made by uvicorn, with its bounds
+        self.conn.__class__ = _Strict  # made by uvicorn, with its limits
         self._too_late: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as H11Protocol has it
-        """Begin to count."""
+        """Start the time limit."""
         super().connection_made(transport)
         if len(self.connections) > most_connections():
-            # One more could leave no descriptor for the database.
+            # One more might leave no descriptor for the database.
             transport.close()
         self._await_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop counting."""
+        """Stop the time limit."""
         self._stop_waiting()
         super().connection_lost(exc)
 
     def handle_events(self) -> None:
-        """Stop counting when a request has begun: its body has a bound of its own."""
+        """Stop the time limit when a request has begun: its body has another one."""
         super().handle_events()
         if self.cycle is not None and not self.cycle.response_complete:
             self._stop_waiting()
 
     def on_response_complete(self) -> None:
-        """Begin to count again, whatever is left of a body that was not read included."""
+        """Start the time limit again, which includes the unread rest of a body."""
         self._await_request()
         super().on_response_complete()
 

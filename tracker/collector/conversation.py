@@ -1,4 +1,4 @@
-"""A conversation as its events tell it."""
+"""Summary of a conversation from its events."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _STATUS_AFTER: dict[str, Status] = {
 
 @dataclass(frozen=True)
 class Conversation:
-    """What one session's events say of it as a whole.
+    """Summary of a session.
 
     Attributes:
         session_id: The session.
-        agent_id: The first agent that any of its events names, or None.
-        user_id: The first user that any of its events names, or None.
-        started_at_ms: When it started, Unix milliseconds; without a ``conversation.started`` the
-            time of the first event held.
-        ended_at_ms: When it last ended or failed, or None while it is open.
-        status: What the last event that starts, resumes, ends or fails it says.
+        agent_id: The first agent that one of its events names, or None.
+        user_id: The first user that one of its events names, or None.
+        started_at_ms: Time of its start, Unix milliseconds; without a ``conversation.started``
+            event, the time of its first event.
+        ended_at_ms: Time when it last ended or failed, or None while it is open.
+        status: Its status after the last event that starts, resumes, ends or fails it.
     """
 
     session_id: str
@@ -41,13 +41,13 @@ class Conversation:
 
 
 TOLD = ("type", "timestamp_ms", "agent_id", "user_id")
-"""What `summarise` has to know of each event, in this order."""
+"""The columns that `summarise` needs of each event, in this order."""
 
 
 def summarise(session_id: str, events: Iterable[Any]) -> Conversation | None:
-    """Return what rows of `TOLD`, one session's in order, say of it; None without any.
+    """Return the summary of one session from rows of `TOLD` in order; None if there are none.
 
-    They are read once, and not kept.
+    The rows are read once and not kept.
     """
     agent_id = user_id = None
     first_ms = started_ms = ended_ms = None

@@ -1,4 +1,4 @@
-"""`Database`: transactions in SQLite or PostgreSQL, and when one of them may be believed."""
+"""`Database`: transactions in SQLite or PostgreSQL, and checks that their commits are durable."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 WRITE_SECONDS = 25.0
-"""How long a write may take, the wait for a standby at its commit included."""
+"""How long a write may take, including the wait for a standby at its commit."""
 READ_SECONDS = 60.0
 """How long a read may take."""
 
@@ -35,8 +35,8 @@ class StorageError(TrackerError):
     """The database could not be read or written.
 
     Attributes:
-        in_doubt: Whether what was to be written may be stored all the same.
-        not_replicated: Whether the reason is that it is not replicated as it has to be.
+        in_doubt: Whether the data may have been stored anyway.
+        not_replicated: Whether the reason is that the database is not replicated as required.
     """
 
     def __init__(
@@ -48,23 +48,23 @@ class StorageError(TrackerError):
 
 
 class Database:
-    """A database, whichever of the two kinds it is.
+    """A database of either kind.
 
-    Any thread may call any method. It owns its engine, hence every connection, and what keeps
-    writers apart: one thread of one process writes an SQLite database at a time (see `FileLock`);
-    in PostgreSQL one transaction at a time writes a client's events, so that their ids become
-    visible in ascending order and a reader by id skips none.
+    Any thread may call any method. It owns its engine with all connections, and the locks of
+    writers: one thread of one process at a time writes to an SQLite database (see `FileLock`); in
+    PostgreSQL one transaction at a time writes a client's events, so that their ids become visible
+    in ascending order and a reader by id misses none.
 
     Args:
-        database: Path of an SQLite file, which is made with mode 0600 (its folder with 0700) if
-            it is absent, or an SQLAlchemy URL.
-        durability: ``local``, ``replicated`` (PostgreSQL only), or None for what the server is set
-            up for.
+        database: Path of an SQLite file, which is created with mode 0600 (its folder with 0700) if
+            it does not exist, or an SQLAlchemy URL.
+        durability: ``local``, ``replicated`` (PostgreSQL only), or None for the one that the server
+            is configured for.
 
     Raises:
-        ConfigurationError: `database` is no path or URL that can be used, its driver is missing, it
-            is not UTF-8, or not set up for `durability`.
-        StorageError: The database cannot be opened.
+        ConfigurationError: if `database` is not a valid path or URL, its driver is missing, it is
+            not UTF-8, or it is not configured for `durability`.
+        StorageError: if the database cannot be opened.
     """
 
     def __init__(self, database: str | Path, durability: Durability | None = None) -> None:
@@ -87,7 +87,7 @@ class Database:
             self._writer = self._engine.execution_options(tracker_writes=True)
             self._reader = self._engine
             if self._file is None:
-                # By default each statement there sees what was committed meanwhile.
+                # By default, each statement there sees the commits before it.
                 self._reader = self._engine.execution_options(isolation_level="REPEATABLE READ")
         try:
             self._open()
@@ -101,7 +101,7 @@ class Database:
                 self._file.hold()
             with self.writing("schema") as connection:
                 bring_up_to_date(connection)
-            self.empty_log()  # one that broke off may have left erased data in it
+            self.empty_log()  # an interrupted attempt may have left erased data in it
             return
         with self.reading() as connection:
             self.warning = self._replication.settle(connection)
@@ -110,11 +110,11 @@ class Database:
 
     @property
     def durability(self) -> Durability:
-        """What a receipt promises."""
+        """What a receipt guarantees."""
         return self._replication.durability
 
     def close(self) -> None:
-        """Close every connection. It can be used again; it opens new ones."""
+        """Close all connections. The database can be used again and opens new ones."""
         self._engine.dispose()
         if self._file is not None:
             with _translated():
@@ -122,13 +122,13 @@ class Database:
 
     @contextlib.contextmanager
     def reading(self, seconds: float = READ_SECONDS) -> Iterator[Connection]:
-        """Lend a connection within one read transaction: one consistent view.
+        """Yield a connection in a read transaction, with a consistent view.
 
         Args:
-            seconds: How long PostgreSQL may take for it.
+            seconds: Time limit in PostgreSQL.
 
         Raises:
-            StorageError: for every trouble with the database, in the block as well.
+            StorageError: for all errors of the database, also in the block.
         """
         with (
             _translated(),
@@ -140,18 +140,18 @@ class Database:
 
     @contextlib.contextmanager
     def writing(self, scope: str, seconds: float = WRITE_SECONDS) -> Iterator[Connection]:
-        """Lend a connection within one write transaction, which is durable when the block ends.
+        """Yield a connection in a write transaction, which is durable when the block ends.
 
-        What is written in the block must be enough to make the server write, or its commit waits
-        for nobody: see `tables.heads`.
+        The block must write something, since otherwise the commit does not wait for standbys: see
+        `tables.heads`.
 
         Args:
             scope: Writers of the same scope exclude each other; in SQLite all writers do.
-            seconds: How long PostgreSQL may take for it.
+            seconds: Time limit in PostgreSQL.
 
         Raises:
-            StorageError: for every trouble with the database, in the block as well. Also when it is
-                not certain that the commit is where it has to be; it is `in_doubt` then.
+            StorageError: for all errors of the database, also in the block. It is `in_doubt` if it
+                is not certain whether the commit is durable as required.
         """
         state = _Doubt()
         with _translated(state):
@@ -172,8 +172,8 @@ class Database:
                     warnings = warnings_of(connection)
                     warnings.clear()
                     state.in_doubt = True
-                # PostgreSQL reports a commit as done though the wait for a standby was cancelled;
-                # a warning is all that it says.
+                # PostgreSQL reports a commit as done even if the wait for a standby was cancelled;
+                # it only adds a warning.
                 if warnings:
                     raise NotReplicatedError(f"the commit came with a warning: {warnings[0]}")
                 self._replication.confirm(connection)
@@ -196,16 +196,16 @@ class Database:
         return self._deadlines.within(driver.fileno(), seconds)
 
     def empty_log(self) -> None:
-        """Empty SQLite's write-ahead log, which still holds what was erased.
+        """Empty SQLite's write-ahead log, which still contains erased data.
 
-        Not while somebody reads an old state, which the log holds for them: then it is tried again
-        with the next batch, and when the database is opened.
+        This does not work while an old state is read, which the log is needed for: then it is
+        retried with the next batch, and when the database is opened.
         """
         if self._file is None:
             return
-        # The batch is stored by now.
+        # The batch is already stored.
         with _translated(_Doubt(in_doubt=True)), self._file.lock:
-            # Not by SQLAlchemy: that begins a transaction, and a checkpoint must not be in one.
+            # Not with SQLAlchemy: it begins a transaction, in which a checkpoint is not possible.
             connection = self._engine.raw_connection()
             try:
                 cursor = connection.cursor()
@@ -214,7 +214,7 @@ class Database:
                 cursor.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
                 self._log_holds_erased = bool(busy)
             except sqlite3.Error as error:
-                # The batch is stored, and its sender has to hear so.
+                # The batch is stored, and its sender must get the receipt.
                 logger.warning("erased data is still in the database's log: %s", error)
                 connection.invalidate()
             finally:
@@ -222,7 +222,7 @@ class Database:
 
 
 class _Doubt:
-    """Whether a commit has been asked for, so that nobody can say that nothing was stored."""
+    """Whether a commit has been requested, so that the data may have been stored."""
 
     def __init__(self, *, in_doubt: bool = False) -> None:
         self.in_doubt = in_doubt
@@ -234,7 +234,7 @@ def _translated(state: _Doubt | None = None) -> Iterator[None]:
     try:
         yield
     except SQLAlchemyError as error:
-        # The driver's own words; SQLAlchemy's add the statement and a link.
+        # The driver's message; SQLAlchemy's adds the statement and a link.
         cause = getattr(error, "orig", None) or error
         text = f"the database failed: {str(cause).strip()}"
         raise StorageError(text, in_doubt=doubt.in_doubt) from error

@@ -1,4 +1,4 @@
-"""`Deadlines`: a bound on how long one connection may be at something."""
+"""`Deadlines`: time limits for the use of a connection."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 class Deadlines:
-    """Cuts a connection whose deadline passes, so that whoever waits at it gets an error.
+    """Shuts down a connection whose deadline passes, so that a thread that waits gets an error.
 
-    PostgreSQL's own time limits do not hold while a commit waits for a standby, nor for a server or
-    a network that says nothing at all. Cutting, unlike cancelling, leaves no commit that is
-    reported as done: the connection's end is all that the waiting side hears.
+    PostgreSQL's own time limits do not apply while a commit waits for a standby, nor if a server or
+    a network does not answer at all. Unlike cancelling, this never reports a commit as done: the
+    waiting thread only sees the end of the connection.
 
-    One thread serves all; it starts with the first deadline and ends with the process. Any thread
-    may call `within`.
+    One thread serves all deadlines; it starts with the first one and ends with the process. Any
+    thread may call `within`.
     """
 
     def __init__(self) -> None:
@@ -32,8 +32,8 @@ class Deadlines:
 
     @contextlib.contextmanager
     def within(self, descriptor: int, seconds: float) -> Iterator[None]:
-        """Cut the socket `descriptor` if the block takes longer than `seconds`."""
-        # A duplicate: the number itself may be closed within the block, and be another's by then.
+        """Shut down the socket `descriptor` if the block takes longer than `seconds`."""
+        # A duplicate: the number itself may be closed and used again within the block.
         own = os.dup(descriptor)
         with self._changed:
             if self._thread is None:
@@ -57,7 +57,7 @@ class Deadlines:
                 for descriptor in [number for number, end in self._ends.items() if end <= now]:
                     del self._ends[descriptor]
                     with (
-                        contextlib.suppress(OSError),  # it has ended by itself
+                        contextlib.suppress(OSError),  # it has already ended
                         socket.socket(fileno=os.dup(descriptor)) as connection,
                     ):
                         connection.shutdown(socket.SHUT_RDWR)

@@ -1,11 +1,11 @@
-"""How many files and connections the process may have open."""
+"""Limits of open files and connections."""
 
 from __future__ import annotations
 
 import resource
 
 _FOR_THE_REST = 128
-"""Descriptors for the database's files, the listening socket and the log."""
+"""Descriptors reserved for the database's files, the listening socket and the log."""
 
 
 def allow_all_files() -> None:
@@ -15,7 +15,7 @@ def allow_all_files() -> None:
 
 
 def most_connections() -> int:
-    """Return how many connections there may be: what the limit leaves, at least half of it."""
+    """Return the maximum number of connections: the rest of the limit, at least half of it."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return 1_000_000

@@ -1,4 +1,4 @@
-"""From what `--database` says to an SQLAlchemy engine for SQLite or PostgreSQL."""
+"""An SQLAlchemy engine for SQLite or PostgreSQL, from the value of `--database`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 _WARNINGS = "tracker_warnings"
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)?://")
-"""What a URL begins with; anything else is a path, wherever it has ``://``."""
+"""The beginning of a URL; any other text is a path, even if it contains ``://``."""
 _CONNECTIONS = 24
-"""Connections at most: more than there are threads that use one, so none waits for another."""
+"""Maximum number of connections: more than threads that use one, so that none has to wait."""
 _NETWORK = {
     "connect_timeout": 5,
-    # A server that vanished must not be waited for as long as TCP would.
+    # TCP alone would wait too long for a server that has disappeared.
     "tcp_user_timeout": 15_000,
     "keepalives_idle": 30,
     "keepalives_interval": 5,
@@ -32,10 +32,10 @@ _NETWORK = {
 
 
 def parse(database: str | Path) -> URL:
-    """Return the URL that a path or URL stands for.
+    """Return the URL for a path or URL.
 
     Raises:
-        ConfigurationError: it stands for none that can be used.
+        ConfigurationError: if it is not valid.
     """
     if isinstance(database, Path) or not _URL.match(database):
         if not str(database):
@@ -44,12 +44,12 @@ def parse(database: str | Path) -> URL:
             path = Path(database).expanduser().absolute()
         except RuntimeError as error:
             raise ConfigurationError(f"the database {database!r} has no folder: {error}") from None
-        # A path is never parsed as a URL: a `#`, `?` or `%` in it would mean something there.
+        # A path is never parsed as a URL, in which `#`, `?` and `%` have a meaning.
         return sqlalchemy.URL.create("sqlite", database=str(path))
     try:
         url = sqlalchemy.make_url(database)
     except (ArgumentError, ValueError) as error:
-        # Without the text itself: it may hold a password.
+        # Without the text itself, which may contain a password.
         raise ConfigurationError("the database is not a valid SQLAlchemy URL") from error
     if url.get_backend_name() not in ("sqlite", "postgresql"):
         raise ConfigurationError(
@@ -65,27 +65,27 @@ def parse(database: str | Path) -> URL:
 
 
 def file_of(url: URL) -> Path:
-    """Return the file that an SQLite URL names.
+    """Return the file of an SQLite URL.
 
     Raises:
-        ConfigurationError: it names none.
+        ConfigurationError: if it has none.
     """
     if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
-        raise ConfigurationError("the database must be a file's path: memory keeps no event")
+        raise ConfigurationError("the database must be the path of a file, not in memory")
     return Path(url.database)
 
 
 def make_engine(url: URL) -> sqlalchemy.Engine:
-    """Return an engine; errors of it never carry parameters, which hold what conversations say.
+    """Return an engine, whose errors never include parameters, which contain conversations.
 
     Raises:
-        ConfigurationError: the driver is missing, or the URL cannot be used.
+        ConfigurationError: if the driver is missing, or the URL cannot be used.
     """
     postgresql = url.get_backend_name() == "postgresql"
     options: dict[str, Any] = {}
     if postgresql:
         named = {name: value for name, value in _NETWORK.items() if name not in url.query}
-        # Not prepared: behind PgBouncer, the next transaction is on another server connection.
+        # No prepared statements: behind PgBouncer, each transaction has another connection.
         options["connect_args"] = {**named, "prepare_threshold": None}
     try:
         engine = sqlalchemy.create_engine(
@@ -109,20 +109,20 @@ def make_engine(url: URL) -> sqlalchemy.Engine:
 
 
 def warnings_of(connection: Connection) -> list[str]:
-    """Return what PostgreSQL has warned of on a connection; the caller may empty the list."""
+    """Return PostgreSQL's warnings on a connection; the caller may empty the list."""
     warnings: list[str] = connection.info.setdefault(_WARNINGS, [])
     return warnings
 
 
 def _connect_postgresql(dialect: Any, record: Any, arguments: Any, parameters: Any) -> Any:
     connection = dialect.connect(*arguments, **parameters)
-    # Asked for here, before SQLAlchemy reads a first text: from SQL_ASCII it would get bytes.
+    # Checked before SQLAlchemy reads any text, since SQL_ASCII would return bytes.
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
         connection.close()
         raise ConfigurationError(
-            f"the database's encoding is {encoding}, which cannot hold every text; make one that is"
-            " UTF-8, as with: createdb --encoding=UTF8 --template=template0 NAME"
+            f"the database's encoding is {encoding}, which cannot store all texts; create one with"
+            " UTF-8, as in: createdb --encoding=UTF8 --template=template0 NAME"
         )
     warnings: list[str] = record.info.setdefault(_WARNINGS, [])
     warnings.clear()
@@ -136,15 +136,15 @@ def _connect_postgresql(dialect: Any, record: Any, arguments: Any, parameters: A
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
-    # Python's own BEGIN comes late and never as IMMEDIATE; _begin_sqlite does it instead.
+    # Python itself begins a transaction late and never IMMEDIATE; _begin_sqlite does it instead.
     connection.isolation_level = None
     try:
         connection.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA secure_delete=ON")  # overwrite what is erased
+        connection.execute("PRAGMA secure_delete=ON")  # overwrite erased data
     except BaseException:
-        connection.close()  # the pool does not know it yet
+        connection.close()  # it is not in the pool yet
         raise
 
 

@@ -1,7 +1,7 @@
-"""What a ``compliance.erased`` event asks of the collector: to erase the events that it names.
+"""Erasure of the events that a ``compliance.erased`` event names.
 
-It reaches every event of the same client, whatever outbox it came from, and never another
-client's: an `event_id` is one event's only within a client.
+It applies to events of the same client in any outbox, and never to those of another client: an
+`event_id` is unique only within a client.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from tracker.collector.batch import ReceivedEvent
 
 _BOUND = 500
-"""Values in one query; SQLite before 3.32 binds at most 999."""
+"""Maximum number of values in one query; SQLite before 3.32 binds at most 999."""
 
 
 def named_in(connection: Connection, client_id: str, received: Sequence[ReceivedEvent]) -> set[str]:
-    """Return the event ids that the erasure events among these name, which are about to be stored.
+    """Return the event ids named by new erasure events among those to be stored.
 
-    Those that are here already have erased. What is sent under the same `event_id` is not stored,
-    so it must not erase either: no event would say so.
+    An erasure event that is already stored has already been applied. Another event with the same
+    `event_id` is not stored and must not erase anything, since no stored event would name it.
     """
     if all(event.type != COMPLIANCE_ERASED for event in received):
         return set()
@@ -51,9 +51,9 @@ def named_in(connection: Connection, client_id: str, received: Sequence[Received
 
 
 def erase(connection: Connection, client_id: str, named: Collection[str]) -> int:
-    """Put the marker in the place of these events' data; return how many events changed.
+    """Replace the data of these events by the marker; return how many events changed.
 
-    Those that are not here yet are noted, for `as_stored`. Erasure events are never erased.
+    Events that have not arrived yet are noted, for `as_stored`. Erasure events are never erased.
     """
     erased = 0
     for some in _portions(named):
@@ -74,13 +74,13 @@ def erase(connection: Connection, client_id: str, named: Collection[str]) -> int
 def as_stored(
     connection: Connection, client_id: str, received: Sequence[ReceivedEvent], named: set[str]
 ) -> Sequence[ReceivedEvent]:
-    """Return events as they are to be stored: without data, if an erasure came before them.
+    """Return events as they are to be stored: without data if they have already been erased.
 
     Args:
         connection: The transaction that stores them.
-        client_id: Whose they are.
+        client_id: Their client.
         received: The events.
-        named: What the erasure events that came with them name.
+        named: The event ids named by erasure events in the same batch.
     """
     gone = set(named)
     notes = select(erased_events.c.event_id).where(erased_events.c.client_id == client_id)
@@ -104,12 +104,12 @@ def _noted(client_id: str, event_ids: list[str]) -> Select[Any]:
 
 
 def _marker(dialect: str) -> ColumnElement[str]:
-    """Return what to store: in SQLite, padded with spaces to the size of what it replaces.
+    """Return the marker, which in SQLite is padded with spaces to the size of the old data.
 
-    SQLite then overwrites the old bytes where they stand. A row that shrinks would have it move
-    others from page to page, and copies of those would stay in the unused parts of pages, where
-    nothing overwrites them when they are erased in their turn. PostgreSQL keeps the old row until
-    VACUUM has reused its place, autovacuum or yours.
+    SQLite then overwrites the old bytes in place. If rows shrank, SQLite would move other rows
+    between pages, and copies of them would stay in the unused parts of pages, where a later erasure
+    would not overwrite them. PostgreSQL keeps the old row until VACUUM or autovacuum has reused its
+    space.
     """
     if dialect != "sqlite":
         return literal(ERASED)

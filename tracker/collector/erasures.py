@@ -1,4 +1,4 @@
-"""What was erased at somebody's request, as ``compliance.erased`` events say."""
+"""The erasures recorded by ``compliance.erased`` events."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Erasure:
-    """One request to erase what was stored of somebody.
+    """A recorded erasure.
 
     Attributes:
-        event_id: Id of the event that asked for it.
-        timestamp_ms: When it was logged, Unix milliseconds.
-        subject: Who was erased, or the SHA-256 of that; None if it does not say.
-        events: How many events it names.
-        reason: Why; None if it does not say.
+        event_id: Id of the erasure event.
+        timestamp_ms: Time when it was logged, Unix milliseconds.
+        subject: The user, or the SHA-256 of the user id; None if it is missing.
+        events: Number of events that it names.
+        reason: The reason; None if it is missing.
     """
 
     event_id: str
@@ -41,7 +41,7 @@ def newest_erasures(
     max_characters: int,
     events: FromClause,
 ) -> tuple[list[Erasure], int | None]:
-    """Return a page of erasures, newest first, and where the next one begins.
+    """Return a page of erasures, newest first, and the start of the next page.
 
     `limit`, `before`, `max_characters` and the second value are those of `newest_page`.
     """

@@ -1,4 +1,4 @@
-"""`Gate` and `Bodies`: how much of one client's work, and of everybody's, is under way at once."""
+"""`Gate` and `Bodies`: limits of concurrent work, per client and in total."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 class Gate:
-    """Lets a few through at once, and of one client fewer, so that it never stops another.
+    """Limits concurrent requests, in total and per client, so that no client blocks another.
 
-    Who has to wait is let in in the order of coming. It belongs to one event loop.
+    Waiting requests are admitted in order of arrival. It belongs to one event loop.
 
     Args:
-        at_once: How many in all.
-        of_one: How many of one client.
-        seconds: How long anybody waits before being told to come again.
+        at_once: Maximum number in total.
+        of_one: Maximum number per client.
+        seconds: Longest wait before a request is refused.
     """
 
     def __init__(self, at_once: int, of_one: int, seconds: float) -> None:
@@ -33,10 +33,10 @@ class Gate:
 
     @contextlib.asynccontextmanager
     async def passing(self, client_id: str) -> AsyncIterator[None]:
-        """Wait for a place and hold it within the block.
+        """Wait for a free place and hold it within the block.
 
         Raises:
-            RefusedError: 503, none became free in time.
+            RefusedError: 503 if none became free in time.
         """
         if self._has_room(client_id):
             self._inside[client_id] += 1
@@ -61,7 +61,7 @@ class Gate:
             raise
         if not turn.done():
             self._waiting.remove(entry)
-            raise busy(f"No turn came within {self._seconds:g} s. Nothing was stored.")
+            raise busy(f"The collector was busy for {self._seconds:g} s. Nothing was stored.")
 
     def _leave(self, client_id: str) -> None:
         self._inside[client_id] -= 1
@@ -79,14 +79,14 @@ class Gate:
 
 
 class Bodies:
-    """Counts requests that have been let in and the bytes of their bodies that are held.
+    """Limits the current requests and the bytes of their bodies in memory.
 
     It belongs to one event loop.
 
     Args:
-        requests_of_one: Requests of one client.
-        bytes_of_one: Bytes of one client's bodies.
-        bytes_in_all: Bytes of everybody's.
+        requests_of_one: Maximum number of requests of one client.
+        bytes_of_one: Maximum number of bytes of one client's bodies.
+        bytes_in_all: Maximum number of bytes of all bodies.
     """
 
     def __init__(self, requests_of_one: int, bytes_of_one: int, bytes_in_all: int) -> None:
@@ -99,13 +99,13 @@ class Bodies:
 
     @contextlib.contextmanager
     def held(self, client_id: str) -> Iterator[Callable[[int], None]]:
-        """Count a request within the block; lend what counts bytes of its body.
+        """Count a request within the block; yield a function that counts bytes of its body.
 
         Raises:
-            RefusedError: 503, too much is held already; for bytes, from what counts them.
+            RefusedError: 503 if there are too many; for bytes, raised by the yielded function.
         """
         if self._requests[client_id] >= self._requests_of_one:
-            raise busy("Too many requests of this client are under way. Nothing was stored.")
+            raise busy("This client has too many requests at once. Nothing was stored.")
         self._requests[client_id] += 1
         mine = 0
 

@@ -1,4 +1,4 @@
-"""Routes that take events in."""
+"""Routes that receive events."""
 # No `from __future__ import annotations`: FastAPI reads the annotations at run time.
 
 import math
@@ -40,7 +40,7 @@ async def receive_events(request: Request, sender: Sender) -> Response:
         raise RefusedError(
             429,
             "rate_limited",
-            f"More than {parts.settings.requests_per_minute:,} requests a minute with this key.",
+            f"More than {parts.settings.requests_per_minute:,} requests per minute with this key.",
             retry_after=max(1, math.ceil(wait)),
         )
     settings, client_id = parts.settings, str(sender.client_id)

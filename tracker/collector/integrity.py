@@ -1,4 +1,4 @@
-"""What an outbox's events prove: nothing is missing, nothing was changed."""
+"""Report on an outbox's events: whether any is missing or was changed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 Chain = Literal["intact", "broken", "unverifiable"]
 MOST_RANGES = 1_000
-"""How many gaps, refused ranges and reused numbers a report lists, of each."""
+"""Maximum number of gaps, of refused ranges and of reused numbers in a report."""
 
 
 class IntegrityRow(NamedTuple):
-    """What a proof of completeness needs of one event."""
+    """The columns of an event that a report needs."""
 
     seq: int
     event_id: str
@@ -26,24 +26,24 @@ class IntegrityRow(NamedTuple):
 
 @dataclass(frozen=True)
 class OutboxReport:
-    """What was received from one outbox.
+    """Report on the events of one outbox.
 
     Attributes:
-        events: Events held.
-        highest_seq: The greatest `seq` among them and what was refused; 0 without any.
-        missing: First and last `seq` of every gap from 1 to `highest_seq`: proof of loss, or
-            events still on their way. The first 1,000 gaps.
-        reused_seqs: Every `seq` that several events have: the outbox lost its latest events to
-            damage and counted on from before. The first 1,000.
-        chain: ``intact`` if every link that could be checked held and there was one. ``broken``
-            if some held and some did not: an event was changed, or one was slipped in.
-            ``unverifiable`` if none held: there was none to check, or all of the chain was made
-            under a chain key, which the collector does not have.
-        chain_breaks_at_seq: The first `seq` whose link did not hold, or None.
-        missing_events: How many are missing, in all gaps.
-        refused: First and last `seq` of every stretch that was refused, with the reasons that
-            ``/v1/rejections`` tells: not lost, but given up. The first 1,000.
-        refused_events: How many were refused, in all.
+        events: Number of events stored.
+        highest_seq: The highest `seq` of stored and refused events; 0 if there are none.
+        missing: First and last `seq` of every gap from 1 to `highest_seq`, up to 1,000 gaps: events
+            that were lost or have not arrived yet.
+        reused_seqs: Every `seq` that several events have, up to 1,000: the outbox lost its latest
+            events to damage and used their numbers again.
+        chain: ``intact`` if all links that could be checked were valid and there was at least one.
+            ``broken`` if only some were valid: an event was changed or inserted. ``unverifiable``
+            if none was valid: there was none to check, or the whole chain has a chain key, which
+            the collector does not have.
+        chain_breaks_at_seq: The first `seq` whose link was not valid, or None.
+        missing_events: Total number of missing events.
+        refused: First and last `seq` of every range of refused events, up to 1,000. They are not
+            lost but were discarded; ``/v1/rejections`` has the reasons.
+        refused_events: Total number of refused events.
     """
 
     events: int = 0
@@ -58,21 +58,21 @@ class OutboxReport:
 
 
 def report(rows: Iterable[IntegrityRow], refused_seqs: Iterable[int] = ()) -> OutboxReport:
-    """Return the report on one outbox's events, given in order of `seq`, read once.
+    """Return the report on one outbox's events, which are read once.
 
-    After a gap the link to the event before it cannot be checked; checking goes on behind it.
-    Where a `seq` was reused, a link holds if it holds to one of the events before it.
+    After a gap, the link to the previous event cannot be checked; checking continues with the next
+    one. If a `seq` was reused, a link to any of its events is valid.
 
     Args:
-        rows: The events.
-        refused_seqs: Every `seq` that was refused, in ascending order.
+        rows: The events in order of `seq`.
+        refused_seqs: The `seq` of every refused event, in ascending order.
     """
     missing, refused = _Ranges(), _Ranges()
     reused: list[int] = []
     events = seq = held = 0
     breaks_at: int | None = None
-    # What the next event may be chained to. Before seq 1 stands the genesis value; an empty
-    # tuple says that the predecessor is not here.
+    # Chain values to which the next event may be linked: the genesis value before seq 1; an empty
+    # tuple if the predecessor is missing.
     before: tuple[str, ...] = ()
     here: tuple[str, ...] = (canonical.GENESIS,)
     for number, row in _together(rows, refused_seqs):
@@ -108,7 +108,7 @@ def report(rows: Iterable[IntegrityRow], refused_seqs: Iterable[int] = ()) -> Ou
 
 
 class _Ranges:
-    """Stretches of numbers in ascending order: the first ones, and how many numbers in all."""
+    """Ranges of numbers in ascending order: the first ranges, and the total count of numbers."""
 
     def __init__(self) -> None:
         self.listed: list[tuple[int, int]] = []
@@ -116,7 +116,7 @@ class _Ranges:
         self._last = 0
 
     def add(self, first: int, last: int) -> None:
-        """Add a stretch; one that continues the last one becomes part of it."""
+        """Add a range; one that continues the last range extends it."""
         if first > last:
             return
         self.total += last - first + 1
@@ -130,7 +130,7 @@ class _Ranges:
 def _together(
     rows: Iterable[IntegrityRow], refused_seqs: Iterable[int]
 ) -> Iterator[tuple[int, IntegrityRow | None]]:
-    """Yield events and refused numbers by number; events first where both have one."""
+    """Yield events and refused numbers in ascending order; events first for the same number."""
     refused = iter(refused_seqs)
     number = next(refused, None)
     for row in rows:

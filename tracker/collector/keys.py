@@ -1,4 +1,4 @@
-"""API keys: made here, shown once, stored as hashes."""
+"""API keys: created here, shown once, stored as hashes."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _FIND_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class ApiKey:
-    """What is known of a key besides the key itself.
+    """Description of a key, without the key itself.
 
     Attributes:
         id: Its number, for ``tracker-collector keys revoke``.
-        client_id: The one client it speaks for; None for an operator's, which reads all clients'
-            events and sends none.
-        label: What the operator calls it, or None.
-        created_at_ms: Unix milliseconds.
-        revoked_at_ms: Unix milliseconds, or None while it is valid.
+        client_id: The client that it belongs to; None for an operator's key, which reads the
+            events of all clients and sends none.
+        label: A label for people, or None.
+        created_at_ms: Time of creation, Unix milliseconds.
+        revoked_at_ms: Time of revocation, Unix milliseconds, or None while it is valid.
     """
 
     id: int
@@ -43,7 +43,7 @@ class ApiKey:
 
     @property
     def operator(self) -> bool:
-        """Whether it is an operator's."""
+        """Whether it is an operator's key."""
         return self.client_id is None
 
 
@@ -57,19 +57,19 @@ class Keys:
         self._store = store
 
     def create(self, client_id: str | None, label: str | None = None) -> tuple[str, ApiKey]:
-        """Make a key; return it, for the only time ever, and its description.
+        """Create a key; return it, which is not possible later, and its description.
 
         Args:
-            client_id: The client it is for; None makes an operator's key.
-            label: What to call it.
+            client_id: Its client; None creates an operator's key.
+            label: A label for people.
 
         Raises:
-            ValueError: `client_id` or `label` is not something the database and HTTP can hold.
+            ValueError: if `client_id` or `label` is not valid in the database and in HTTP.
         """
         if client_id is not None:
             check_client_id(client_id)
         if label is not None and (len(label) > MAX_ID_LENGTH or not label.isprintable()):
-            raise ValueError(f"the label is not a line of at most {MAX_ID_LENGTH} characters")
+            raise ValueError(f"the label is not one line of at most {MAX_ID_LENGTH} characters")
         key = _PREFIX + secrets.token_urlsafe(32)
         values = {
             "client_id": client_id or "",
@@ -89,20 +89,20 @@ class Keys:
         query = select(api_keys).where(api_keys.c.key_hash == wanted)
         with self._store.reading(_FIND_SECONDS) as connection:
             row = connection.execute(query).mappings().first()
-        # The index finds the row by a hash of 256 random bits, so how long it takes says nothing
-        # of the key; the comparison of the whole is made timing-safely all the same.
+        # The index finds the row by a hash of 256 random bits, so the duration reveals nothing
+        # about the key; the comparison is timing-safe anyway.
         if row is None or not hmac.compare_digest(row["key_hash"], wanted):
             return None
         return None if row["revoked_at_ms"] is not None else _describe(row)
 
     def list(self) -> list[ApiKey]:
-        """Return every key's description, revoked ones too, in order of making."""
+        """Return the descriptions of all keys, including revoked ones, in order of creation."""
         with self._store.reading() as connection:
             rows = connection.execute(select(api_keys).order_by(api_keys.c.id)).mappings()
             return [_describe(row) for row in rows]
 
     def revoke(self, key_id: int) -> bool:
-        """Revoke a key from the next request on; return whether there was a valid one to revoke."""
+        """Revoke a key from the next request on; return False if there is no such valid key."""
         statement = (
             update(api_keys)
             .where(api_keys.c.id == key_id, api_keys.c.revoked_at_ms.is_(None))
@@ -113,24 +113,24 @@ class Keys:
 
 
 def hash_key(key: str) -> str:
-    """Return what is stored of a key: its SHA-256 as 64 hex digits.
+    """Return the hash of a key to store: its SHA-256 as 64 hex digits.
 
-    A plain hash suffices: a key is 256 random bits, not a password that could be guessed.
+    A plain hash is sufficient: a key has 256 random bits and, unlike a password, cannot be guessed.
     """
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def check_client_id(client_id: str) -> None:
-    """Return if a header can carry `client_id` unchanged.
+    """Check that a header can contain `client_id` unchanged.
 
     Raises:
-        ValueError: if not.
+        ValueError: if it cannot.
     """
     if not 1 <= len(client_id) <= MAX_ID_LENGTH:
         raise ValueError(f"the client id must have 1 to {MAX_ID_LENGTH} characters")
     if client_id != client_id.strip() or not client_id.isprintable():
         raise ValueError(
-            "the client id must be printable, without spaces around it: it travels in a header"
+            "the client id must be printable, without spaces around it: it is sent in a header"
         )
 
 

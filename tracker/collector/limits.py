@@ -1,4 +1,4 @@
-"""Bounds on what one client can make the collector hold: body, decompression, request rate."""
+"""Limits of what one client can send: body, decompressed body, request rate."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
 _GZIP = 16 + zlib.MAX_WBITS
-# What one step of decompression may produce: large enough to be fast, small beside the bound.
+# Output of one step of decompression: large enough to be fast, small compared to the limit.
 _STEP = 256 * 1024
-# A body of a million empty members would cost far more time than its size shows.
+# A body of a million empty members would take far more time than its size suggests.
 _MAX_MEMBERS = 100
 
 
 def check_content_length(header: str | None, limit: int) -> None:
-    """Refuse a body that announces itself larger than `limit` bytes, before reading any of it.
+    """Refuse a body whose announced size exceeds `limit` bytes, before it is read.
 
     Raises:
         RefusedError: 413 if it is too large, 400 if the header is not a number.
@@ -30,7 +30,7 @@ def check_content_length(header: str | None, limit: int) -> None:
         return
     if not (header.isascii() and header.isdigit()):
         raise invalid_request("Content-Length is not a number.")
-    # Python refuses to read numbers of thousands of digits; none of those is within the limit.
+    # Python does not parse numbers of thousands of digits, which all exceed the limit.
     if len(header) > 20 or int(header) > limit:
         raise too_large(f"The body is larger than {limit:,} bytes.")
 
@@ -38,11 +38,11 @@ def check_content_length(header: str | None, limit: int) -> None:
 async def read_body(
     chunks: AsyncIterator[bytes], limit: int, idle_seconds: float, seconds: float
 ) -> bytes:
-    """Return the whole body, never holding more than `limit` bytes and one chunk of it.
+    """Return the whole body, with at most `limit` bytes and one chunk of it in memory.
 
     Raises:
-        RefusedError: 413 beyond `limit`, 408 if nothing came for `idle_seconds` or it is not whole
-            after `seconds`: whoever drips bytes must not hold a connection for ever.
+        RefusedError: 413 if it exceeds `limit`; 408 if nothing arrived for `idle_seconds` or it is
+            not complete after `seconds`, so that no client can hold a connection forever.
     """
     body = bytearray()
     end = monotonic() + seconds
@@ -58,7 +58,7 @@ async def read_body(
             raise RefusedError(
                 408,
                 "request_timeout",
-                f"No part of the body came for {min(idle_seconds, left):g} s.",
+                f"No part of the body arrived for {min(idle_seconds, left):g} s.",
             ) from None
         body += chunk
         if len(body) > limit:
@@ -69,7 +69,7 @@ def check_encoding(header: str | None) -> str:
     """Return ``gzip`` or ``identity`` for a Content-Encoding header.
 
     Raises:
-        RefusedError: 415 for every other encoding.
+        RefusedError: 415 for any other encoding.
     """
     encoding = (header or "identity").strip().lower()
     if encoding in ("gzip", "x-gzip"):
@@ -82,10 +82,10 @@ def check_encoding(header: str | None) -> str:
 def decode_body(body: bytes, encoding: str, limit: int) -> bytes:
     """Return `body` without its ``gzip`` or ``identity`` encoding, at most `limit` bytes.
 
-    A small body that unpacks to gigabytes costs at most `limit` and one step of memory.
+    A small body that decompresses to gigabytes takes at most `limit` and one step of memory.
 
     Raises:
-        RefusedError: 413 beyond `limit`, 400 for damaged or cut-off gzip.
+        RefusedError: 413 if it exceeds `limit`, 400 for damaged or truncated gzip.
     """
     if encoding == "identity":
         if len(body) > limit:
@@ -101,14 +101,14 @@ def _gunzip(body: bytes, limit: int) -> bytes:
         rest = _unpack_member(rest, decoded, limit)
         if not rest:
             return bytes(decoded)
-    # Not 400, on which a client gives events up.
+    # Not 400, after which a client discards events.
     raise RefusedError(
         415, "unsupported_encoding", f"The gzip body has more than {_MAX_MEMBERS:,} members."
     )
 
 
 def _unpack_member(rest: bytes, decoded: bytearray, limit: int) -> bytes:
-    """Append what the first gzip member of `rest` holds; return what follows it."""
+    """Append the content of the first gzip member of `rest`; return what follows it."""
     member = zlib.decompressobj(_GZIP)
     while not member.eof:
         try:
@@ -117,7 +117,7 @@ def _unpack_member(rest: bytes, decoded: bytearray, limit: int) -> bytes:
             raise invalid_request("The body is not valid gzip.") from error
         rest = member.unconsumed_tail
         if not (piece or rest or member.eof):
-            raise invalid_request("The gzip body is cut off.")
+            raise invalid_request("The gzip body is truncated.")
         decoded += piece
         if len(decoded) > limit:
             raise too_large(f"The body is larger than {limit:,} bytes when decompressed.")
@@ -127,13 +127,13 @@ def _unpack_member(rest: bytes, decoded: bytearray, limit: int) -> bytes:
 class RateLimiter:
     """One token bucket per API key.
 
-    A bucket holds one minute's worth of requests and refills evenly, so a client that was silent
-    may catch up in a burst. Owns its lock; any thread may call it. Buckets exist only for keys
-    that were found valid, so callers cannot make it grow.
+    A bucket holds the requests of one minute and refills evenly, so that a client that was offline
+    can catch up in a burst. Owns its lock; thread-safe. Buckets exist only for valid keys, so
+    callers cannot make their number grow.
 
     Args:
         per_minute: Requests per minute and key, 1 or more.
-        clock: Seconds that never step back.
+        clock: Returns seconds that never go back.
     """
 
     def __init__(self, per_minute: int, clock: Callable[[], float] = monotonic) -> None:
@@ -146,7 +146,7 @@ class RateLimiter:
         self._buckets: dict[int, tuple[float, float]] = {}  # key id -> tokens, time counted
 
     def take(self, key_id: int) -> float:
-        """Take one token; return 0.0, or the seconds until there is one if there is none."""
+        """Take one token and return 0.0, or return the seconds until there is one."""
         with self._lock:
             now = self._clock()
             tokens, counted_at = self._buckets.get(key_id, (self._capacity, now))

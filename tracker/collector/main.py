@@ -1,4 +1,4 @@
-"""``tracker-collector``: serve, and manage API keys."""
+"""``tracker-collector``: run the server and manage API keys."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
 
 _EXTRA_MISSING = "tracker-collector needs the extra: pip install 'agent-tracking-sdk[collector]'"
 _SHUTDOWN_SECONDS = 10
-_BACKLOG = 128  # asyncio tries as many in a row, even while there is no descriptor for one
+_BACKLOG = 128  # asyncio accepts as many in a row, even if there is no descriptor left
 
 
 def main() -> None:
-    """Run the command line and exit: 0 ok, 1 failure, 2 wrong use or the extra is missing."""
+    """Run the command line and exit: 0 success, 1 failure, 2 wrong use or a missing extra."""
     program.run(_main)
 
 
 def _main() -> None:
     try:
-        import fastapi  # noqa: F401 - an optional extra; its absence is told kindly
+        import fastapi  # noqa: F401 - an optional extra; a message says if it is missing
         import uvicorn  # noqa: F401
     except ImportError:
         click.echo(_EXTRA_MISSING, err=True)
@@ -50,7 +50,7 @@ def _main() -> None:
 
 
 class _ServeByDefault(click.Group):
-    """A group that serves when the first argument is no subcommand but an option or nothing."""
+    """A group that runs `serve` if the first argument is not a subcommand."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own = {"--help", "--version"}
@@ -96,7 +96,7 @@ def _default_database() -> str:
     type=click.IntRange(0, 65535),
     default=8080,
     show_default=True,
-    help="Port to listen on; 0 takes a free one.",
+    help="Port to listen on; 0 uses a free one.",
 )
 @_database_option
 @click.option(
@@ -104,14 +104,14 @@ def _default_database() -> str:
     type=click.IntRange(min=1),
     default=Settings.requests_per_minute,
     show_default=True,
-    help="Batches per minute that one API key may send.",
+    help="Maximum number of batches per minute and API key.",
 )
 @click.option(
     "--durability",
     type=click.Choice(["local", "replicated"]),
     default=None,
     show_default="replicated where synchronous_standby_names is set, otherwise local",
-    help="What a receipt promises: that this server has it, or that a synchronous standby has too.",
+    help="What a receipt guarantees: stored on this server, or on a synchronous standby as well.",
 )
 def serve(host: str, port: int, database: str, rate: int, durability: Durability | None) -> None:
     """Listen for batches until SIGTERM or Ctrl+C."""
@@ -123,7 +123,7 @@ def serve(host: str, port: int, database: str, rate: int, durability: Durability
         handlers=[handler],
     )
     allow_all_files()
-    # uvicorn shuts down in order on these and then raises them again: this is the end.
+    # uvicorn shuts down in order after these signals and then raises them again.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     with _listen(host, port) as listener, _opened(database, durability) as store:
@@ -134,21 +134,21 @@ def serve(host: str, port: int, database: str, rate: int, durability: Durability
 
 @cli.group()
 def keys() -> None:
-    """Make, list and revoke the API keys that clients send."""
+    """Create, list and revoke API keys of clients."""
 
 
 @keys.command("create")
-@click.option("--client", "client_id", help="The client that the key is for.")
+@click.option("--client", "client_id", help="The client that the key belongs to.")
 @click.option(
-    "--operator", is_flag=True, help="A key that reads every client's events and sends none."
+    "--operator", is_flag=True, help="A key that reads the events of all clients and sends none."
 )
-@click.option("--label", help="What you want to call the key.")
+@click.option("--label", help="A label for the key.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @_database_option
 def create_key(
     client_id: str | None, operator: bool, label: str | None, as_json: bool, database: str
 ) -> None:
-    """Make a key and print it. It is shown this once; only its hash is stored."""
+    """Create a key and print it. It is shown only once; only its hash is stored."""
     if operator == (client_id is not None):
         raise click.UsageError("give either --client CLIENT_ID or --operator")
     try:
@@ -173,7 +173,7 @@ def create_key(
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
 @_database_option
 def list_keys(as_json: bool, database: str) -> None:
-    """List every key's id, client and dates; never the key."""
+    """List the id, client and dates of all keys, never the keys."""
     with _opened(database) as store:
         found = Keys(store).list()
     if as_json:
@@ -201,7 +201,7 @@ def revoke_key(key_id: int, database: str) -> None:
 
 @contextlib.contextmanager
 def _opened(database: str, durability: Durability | None = None) -> Iterator[Store]:
-    """Lend the store; its errors become one-line messages: wrong use 2, failure 1."""
+    """Yield the store; convert its errors to one-line messages with exit code 2 or 1."""
     try:
         store = Store(database, durability)
     except ConfigurationError as error:
@@ -217,14 +217,14 @@ def _opened(database: str, durability: Durability | None = None) -> Iterator[Sto
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens; the caller owns it."""
+    """Return a listening socket; the caller owns it."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.socket(family, kind, protocol)
         try:
-            # A restart must not wait for the last run's connections to fade away.
+            # A restart must not wait until the connections of the last run have expired.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
             listener.listen()
@@ -253,7 +253,7 @@ def _run(store: Store, settings: Settings, listener: socket.socket, host: str) -
 
     config = uvicorn.Config(
         create_app(store, settings),
-        http=Connection,  # on h11, which comes with uvicorn and bounds the size of headers
+        http=Connection,  # based on h11, which comes with uvicorn and limits the size of headers
         loop="asyncio",
         ws="none",
         lifespan="off",

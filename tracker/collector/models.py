@@ -1,6 +1,6 @@
-"""What requests and answers look like, for the description of the API at ``/openapi.json``.
+"""Models of requests and answers, for the description of the API at ``/openapi.json``.
 
-Answers are written without them: an event's data goes out as it was stored.
+Answers are not made with them, since an event's data is returned as it was stored.
 """
 # No `from __future__ import annotations`: FastAPI reads the annotations at run time.
 
@@ -21,7 +21,7 @@ from tracker.queries.usage import LLMUsage
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with a request, as a word for programs and a sentence for people."""
+    """The problem with a request, as a code for programs and a sentence for people."""
 
     code: str
     message: str
@@ -29,21 +29,21 @@ class Problem:
 
 @dataclass(frozen=True)
 class Refusal:
-    """The body of every answer that is not 200."""
+    """The body of any answer other than 200."""
 
     error: Problem
 
 
 @dataclass(frozen=True)
 class Health:
-    """How the collector is."""
+    """The state of the collector."""
 
     status: Literal["ok", "ready"]
 
 
 @dataclass(frozen=True)
 class Ping:
-    """The protocol that the collector speaks."""
+    """The protocol version of the collector."""
 
     protocol: Literal[1]
 
@@ -59,7 +59,7 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What became of a batch."""
+    """The receipt for a batch."""
 
     protocol: Literal[1]
     first_event_id: str
@@ -71,7 +71,7 @@ class Receipt:
 
 @dataclass(frozen=True)
 class Event:
-    """An event as it was received; `id` counts up in the order of receipt."""
+    """An event as it was received; `id` increases in the order of receipt."""
 
     id: int
     client_id: str
@@ -108,7 +108,7 @@ class Session(Summary):
 
 @dataclass(frozen=True)
 class Outbox(OutboxReport):
-    """What was received from one outbox, and whether it is complete and unchanged."""
+    """The events received from one outbox, and whether they are complete and unchanged."""
 
     outbox_id: str = ""
     client_id: str = ""
@@ -116,9 +116,9 @@ class Outbox(OutboxReport):
 
 @dataclass(frozen=True)
 class Outboxes:
-    """A client's outboxes, in the order of first receipt.
+    """A client's outboxes in the order of first receipt.
 
-    `next` is the `after` of the next page. A page can hold fewer than its limit.
+    `next` is the `after` of the next page. A page may have fewer outboxes than its limit.
     """
 
     outboxes: list[Outbox]
@@ -127,7 +127,7 @@ class Outboxes:
 
 @dataclass(frozen=True)
 class Refused:
-    """An event that was refused; `seq` is 0 and `event_id` empty where it had none."""
+    """A refused event; `seq` is 0 and `event_id` empty if it had none."""
 
     outbox_id: str
     seq: int
@@ -139,7 +139,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class Rejections:
-    """What was refused, the newest first; `next` is the `before` of the next page."""
+    """Refused events, the newest first; `next` is the `before` of the next page."""
 
     rejections: list[Refused]
     next: int | None
@@ -200,7 +200,7 @@ class Agents:
 
 @dataclass(frozen=True)
 class Activities:
-    """What agents did, newest first; `next` is the `before` of the next page."""
+    """Activities of agents, newest first; `next` is the `before` of the next page."""
 
     activities: list[AgentActivity]
     next: int | None
@@ -216,9 +216,9 @@ class Usage:
 
 @dataclass(frozen=True)
 class MetricsPage(Metrics):
-    """The figures in all, and the newest days; `next` is the `until` that gives earlier days.
+    """Total metrics and those of the newest days; `next` is the `until` for earlier days.
 
-    `outcomes` holds the 100 most frequent of all, and of each day.
+    `outcomes` has the 100 most frequent ones, in total and of each day.
     """
 
     next: int | None = None
@@ -235,24 +235,24 @@ class Erasures:
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": Refusal, "description": "The request cannot be understood."},
     401: {"model": Refusal, "description": "The API key is missing, unknown or revoked."},
-    403: {"model": Refusal, "description": "The API key does not open this."},
-    404: {"model": Refusal, "description": "There is no such thing."},
+    403: {"model": Refusal, "description": "The API key is not allowed to do this."},
+    404: {"model": Refusal, "description": "Not found."},
     422: {"model": Refusal, "description": "An argument is not allowed."},
     503: {
         "model": Refusal,
-        "description": "The database fails, or too much is under way.",
+        "description": "The database failed, or the collector is busy.",
     },
 }
-"""What every route that needs a key may be answered with."""
+"""Error answers of all routes that need a key."""
 
 INGEST_ERRORS: dict[int | str, dict[str, Any]] = {
-    408: {"model": Refusal, "description": "The body stopped coming."},
-    409: {"model": Refusal, "description": "The protocol is another one."},
+    408: {"model": Refusal, "description": "The body did not arrive in time."},
+    409: {"model": Refusal, "description": "The protocol version is not supported."},
     413: {"model": Refusal, "description": "The body is too large."},
     415: {"model": Refusal, "description": "The body's encoding is neither gzip nor identity."},
     429: {"model": Refusal, "description": "Too many requests; see Retry-After."},
 }
-"""What a batch may be answered with besides."""
+"""Additional error answers to a batch."""
 
 _ID = {"type": ["string", "null"], "minLength": 1, "maxLength": MAX_ID_LENGTH}
 _UUID = {"type": "string", "format": "uuid"}
@@ -295,4 +295,4 @@ BATCH: dict[str, Any] = {
         },
     }
 }
-"""The body of a batch; the route reads it by itself, within its bounds."""
+"""The body of a batch; the route reads it itself, with limits."""

@@ -1,4 +1,4 @@
-"""JSON with numbers that no event may hold: read all the same, so that one event is refused."""
+"""Parsing of JSON with invalid numbers, so that only the events that contain them are refused."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 
 class NoNumber:
-    """What stands in the place of NaN, of Infinity, and of an integer too long for Python."""
+    """Replaces NaN, Infinity, and an integer too long for Python."""
 
 
 def parse(text: str) -> tuple[Any, bool]:
-    """Return the value of JSON text, and whether a `NoNumber` is in it.
+    """Return the value of JSON text, and whether it contains a `NoNumber`.
 
     Raises:
-        JSONDecodeError: it is no JSON for another reason.
-        RecursionError: it is nested too deeply.
+        JSONDecodeError: if it is not JSON for another reason.
+        RecursionError: if it is nested too deeply.
     """
     found: list[NoNumber] = []
 
@@ -34,13 +34,13 @@ def parse(text: str) -> tuple[Any, bool]:
         value = json.loads(text, parse_constant=no_number)
     except JSONDecodeError:
         raise
-    except ValueError:  # an integer too long; a hook that sees every one takes time
+    except ValueError:  # an integer is too long; a hook for every integer would be slow
         value = json.loads(text, parse_constant=no_number, parse_int=integer)
     return value, bool(found)
 
 
 def holds_none(value: object) -> bool:
-    """Return True if a `NoNumber` is in a value that was parsed."""
+    """Return True if a parsed value contains a `NoNumber`."""
     if isinstance(value, dict):
         return any(map(holds_none, value.values()))
     if isinstance(value, list):

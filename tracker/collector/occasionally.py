@@ -1,4 +1,4 @@
-"""`Occasionally`: a log in which a thousand messages of a kind are not a thousand lines."""
+"""`Occasionally`: a log filter that limits how often the same message is logged."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _MOST_KINDS = 100
 
 
 class Occasionally(logging.Filter):
-    """Lets a message through at once, then the same one at most every ten seconds.
+    """Passes a message at once, then the same message at most every ten seconds.
 
-    The next one that is let through says how many were not. For a handler; any thread may log.
+    The next one that passes says how many did not. For a handler; thread-safe.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Occasionally(logging.Filter):
         self._said: dict[tuple[str, str], tuple[float, int]] = {}  # when, how many since
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether the message is to be written."""
+        """Return True if the message is to be logged."""
         kind = (record.name, record.getMessage())
         with self._lock:
             now = clock.monotonic()

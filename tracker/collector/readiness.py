@@ -1,4 +1,4 @@
-"""`Readiness`: whether a batch would be stored, told within two seconds."""
+"""`Readiness`: whether a batch would be stored, answered within two seconds."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from tracker.collector.store import Store
 
 SECONDS = 2.0
-"""How long anybody waits for the answer."""
+"""How long a request waits for the answer."""
 
 
 class Readiness:
-    """Asks the store, one question at a time, whoever waits for the answer.
+    """Tries the store, once at a time for all waiting requests.
 
     It belongs to one event loop.
     """
@@ -27,10 +27,10 @@ class Readiness:
         self._asking: asyncio.Task[None] | None = None
 
     async def check(self) -> None:
-        """Return if the database takes a batch, or has taken one within the last second.
+        """Check that the database stores a batch, or has stored one within the last second.
 
         Raises:
-            StorageError: it does not, or it has not said so in time.
+            StorageError: if it does not, or not in time.
         """
         if self._store.has_just_stored():
             return
@@ -39,5 +39,5 @@ class Readiness:
         asking = self._asking
         await asyncio.wait({asking}, timeout=SECONDS)
         if not asking.done():
-            raise StorageError(f"the database did not take a trial write within {SECONDS:g} s")
+            raise StorageError(f"the database did not accept a trial write within {SECONDS:g} s")
         asking.result()

@@ -1,4 +1,4 @@
-"""Routes that answer what trackers read of their own outbox, with the same names and figures."""
+"""Routes for what trackers read from their own outbox, with the same names and figures."""
 # No `from __future__ import annotations`: FastAPI reads the annotations at run time.
 
 from collections import Counter
@@ -35,17 +35,17 @@ _MAX_INTEGER = 2**63 - 1
 _MAX_ROWS = 1_000
 _MAX_OUTCOMES = 100
 
-Limit = Annotated[int, Query(ge=1, le=_MAX_ROWS, description="How many at most.")]
+Limit = Annotated[int, Query(ge=1, le=_MAX_ROWS, description="Maximum number of items.")]
 Before = Annotated[
-    int | None, Query(ge=0, le=_MAX_INTEGER, description="`next` of the page before.")
+    int | None, Query(ge=0, le=_MAX_INTEGER, description="`next` of the previous page.")
 ]
 Moment = Annotated[int | None, Query(ge=0, le=_MAX_INTEGER, description="Unix milliseconds.")]
 
 
 class Reader:
-    """Runs queries over the events that a request may read, in a worker thread.
+    """Runs queries on the events that a request may read, in a worker thread.
 
-    Few run at once, so that a long one holds up other readers at most, never a batch.
+    Only a few run at once, so that a long one may delay other readers but never a batch.
     """
 
     def __init__(self, request: Request, client_id: Client) -> None:
@@ -54,7 +54,7 @@ class Reader:
         self.max_characters = self._parts.settings.max_page_bytes
 
     async def answer(self, query: Callable[[Connection, FromClause], object]) -> Response:
-        """Return what `query` finds, given a connection and the client's events, as JSON."""
+        """Call `query` with a connection and the client's events, and return its result as JSON."""
 
         def run() -> Response:
             with self._parts.store.reading() as connection:
@@ -97,7 +97,7 @@ async def list_conversations(
     limit: Limit = 50,
     before: Before = None,
 ) -> Response:
-    """Answer with the newest of the conversations wanted, in the order they began."""
+    """Answer with the newest matching conversations, in the order in which they began."""
     wanted = conversations.Wanted(agent_id, user_id, status, since, until)
 
     def query(connection: Connection, events: FromClause) -> Conversations:
@@ -116,9 +116,9 @@ async def list_agents(
     status: AgentStatus | None = None,
     since: Moment = None,
     limit: Limit = _MAX_ROWS,
-    after: Annotated[str, Query(description="`next` of the page before.")] = "",
+    after: Annotated[str, Query(description="`next` of the previous page.")] = "",
 ) -> Response:
-    """Answer with the agents heard of since then: one of them, those of a status, or all."""
+    """Answer with one agent, the agents with a status, or all agents, seen since a time."""
 
     def query(connection: Connection, events: FromClause) -> Agents:
         found = [
@@ -140,7 +140,7 @@ async def list_activities(
     limit: Limit = 50,
     before: Before = None,
 ) -> Response:
-    """Answer with what agents did last, newest first."""
+    """Answer with the latest activities of agents, newest first."""
 
     def query(connection: Connection, events: FromClause) -> Activities:
         found = agents.newest_activities(
@@ -153,7 +153,7 @@ async def list_activities(
 
 @router.get("/v1/overview", response_model=OperationsOverview)
 async def show_overview(read: Read, since: Moment = None) -> Response:
-    """Answer with how many agents are in each status, and how much was logged since then."""
+    """Answer with the number of agents in each status, and of events logged since a time."""
     return await read.answer(lambda connection, events: agents.overview(connection, since, events))
 
 
@@ -181,9 +181,9 @@ async def show_metrics(
     agent_id: Identifier | None = None,
     since: Moment = None,
     until: Moment = None,
-    limit: Annotated[int, Query(ge=0, le=_MAX_ROWS, description="How many days at most.")] = 366,
+    limit: Annotated[int, Query(ge=0, le=_MAX_ROWS, description="Maximum number of days.")] = 366,
 ) -> Response:
-    """Answer with the figures from `since` until just before `until`, in all and per day."""
+    """Answer with the metrics from `since` until just before `until`, in total and per day."""
 
     def query(connection: Connection, events: FromClause) -> dict[str, Any]:
         found = metrics.get_metrics(connection, agent_id, since, until, events)
@@ -196,14 +196,14 @@ async def show_metrics(
 
 
 def _bounded(found: metrics.Metrics) -> metrics.Metrics:
-    """Return metrics with the most frequent outcomes only: a client can make up any number."""
+    """Return metrics with only the most frequent outcomes: a client can make up any number."""
     outcomes = Counter(found.outcomes).most_common(_MAX_OUTCOMES)
     return replace(found, outcomes=dict(sorted(outcomes)))
 
 
 @router.get("/v1/erasures", response_model=Erasures)
 async def list_erasures(read: Read, limit: Limit = 50, before: Before = None) -> Response:
-    """Answer with what was erased at somebody's request, the newest first."""
+    """Answer with the recorded erasures, the newest first."""
 
     def query(connection: Connection, events: FromClause) -> Erasures:
         return Erasures(*newest_erasures(connection, limit, before, read.max_characters, events))
@@ -215,7 +215,7 @@ async def list_erasures(read: Read, limit: Limit = 50, before: Before = None) ->
 async def list_rejections(
     request: Request, client_id: Client, limit: Limit = 50, before: Before = None
 ) -> Response:
-    """Answer with the events that were refused and are not here by now, the newest first."""
+    """Answer with the refused events that have not been accepted since, the newest first."""
     parts = parts_of(request)
 
     def query() -> Response:
@@ -231,10 +231,10 @@ async def list_clients(
     operator: Operator,
     limit: Limit = _MAX_ROWS,
     after: Annotated[
-        str, Query(pattern=r"^[^\x00]*$", description="`next` of the page before.")
+        str, Query(pattern=r"^[^\x00]*$", description="`next` of the previous page.")
     ] = "",
 ) -> Response:
-    """Answer an operator with the clients that have a key or sent events."""
+    """Answer with the clients that have a key or have sent events; for operators."""
     parts = parts_of(request)
 
     def query() -> Response:

@@ -1,4 +1,4 @@
-"""Routes that hand out events as they were received, and say whether any is missing."""
+"""Routes that return events as they were received, and report whether any is missing."""
 # No `from __future__ import annotations`: FastAPI reads the annotations at run time.
 
 from dataclasses import asdict
@@ -14,13 +14,13 @@ from tracker.collector.refusal import RefusedError
 from tracker.collector.store import ConversationPlace
 
 _MAX_ID = 2**63 - 1
-# Events that are read for one page of outboxes, and ranges that are listed, before it ends early.
+# Limits of events read and of ranges listed for one page of outboxes, after which it ends early.
 _MAX_READ = 1_000_000
 _MAX_LISTED = 50_000
 
 
 class _AnyText(Convertor[str]):
-    """A path's whole rest: Starlette's own ``path`` stops at a newline, session ids do not."""
+    """The whole rest of a path: Starlette's ``path`` stops at a newline, which ids may contain."""
 
     regex = r"[\s\S]*"
 
@@ -44,7 +44,7 @@ async def list_events(
     after: Annotated[int, Query(ge=0, le=_MAX_ID)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
 ) -> Response:
-    """Answer with a page of the client's events in the order they were stored."""
+    """Answer with a page of the client's events in the order in which they were stored."""
     parts = parts_of(request)
 
     def query() -> Response:
@@ -62,16 +62,17 @@ async def show_conversation(
     client_id: Client,
     session_id: str,
     after: Annotated[
-        str | None, Query(pattern=r"^\d{1,18}-\d{1,19}-\d{1,18}$", description="`next` of before.")
+        str | None,
+        Query(pattern=r"^\d{1,18}-\d{1,19}-\d{1,18}$", description="`next` of last page."),
     ] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
 ) -> Response:
-    """Answer with one session: what it is as a whole, and a page of its events."""
+    """Answer with one session: its summary and a page of its events."""
     parts = parts_of(request)
     place = ConversationPlace(*map(int, after.split("-"))) if after else None
 
     def query() -> Response:
-        # A NUL: PostgreSQL cannot even be asked for one.
+        # A NUL is not possible in a query to PostgreSQL.
         whole = None
         if "\0" not in session_id and (place is None or max(place) <= _MAX_ID):
             whole, rows, last = parts.store.conversation(
@@ -90,11 +91,11 @@ async def list_outboxes(
     request: Request,
     client_id: Client,
     after: Annotated[
-        str, Query(pattern=r"^\d{1,18}$", description="`next` of the page before.")
+        str, Query(pattern=r"^\d{1,18}$", description="`next` of the previous page.")
     ] = "0",
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Response:
-    """Answer with what each of the client's outboxes proves to be complete and unchanged."""
+    """Answer with a report on each of the client's outboxes: is it complete and unchanged?"""
     parts = parts_of(request)
 
     def query() -> Response:
@@ -122,7 +123,7 @@ async def show_chain(
     after: Annotated[int, Query(ge=0, le=_MAX_ID)] = 0,
     limit: Annotated[int, Query(ge=2, le=4000)] = 4000,
 ) -> Response:
-    """Answer with digests and chain values of an outbox's next events after a seq, by seq."""
+    """Answer with digests and chain values of an outbox's events after a seq, in order of seq."""
     parts = parts_of(request)
 
     def query() -> Response:

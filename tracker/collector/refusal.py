@@ -1,4 +1,4 @@
-"""`RefusedError`: a request that the collector answers with a protocol error body."""
+"""`RefusedError`: a request that the collector answers with an error body of the protocol."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from tracker.errors import TrackerError
 
 
 class RefusedError(TrackerError):
-    """The collector does not take this request.
+    """The collector refuses a request.
 
     Attributes:
-        status: HTTP status of the answer. The client's reaction hangs on it: 400 makes it search
-            for the one bad event and give that up, every other refusal makes it keep everything.
+        status: HTTP status of the answer, on which the client's reaction depends: after 400 it
+            searches for the invalid event and discards it, after any other status it keeps all.
         code: The protocol's error code.
-        message: One sentence for people; never holds a key or an event's content.
+        message: One sentence for people, without keys or the content of events.
         retry_after: Whole seconds for the ``Retry-After`` header, or None for no header.
     """
 
@@ -29,30 +29,30 @@ class RefusedError(TrackerError):
 
 
 def invalid_request(message: str) -> RefusedError:
-    """Return the 400 for a body that is not a batch."""
+    """Return the error 400 for a body that is not a batch."""
     return RefusedError(400, "invalid_request", message)
 
 
 def invalid_key() -> RefusedError:
-    """Return the 401; it does not tell a missing key from an unknown or revoked one."""
+    """Return the error 401, which is the same for missing, unknown and revoked keys."""
     return RefusedError(401, "invalid_key", "The API key is missing, unknown or revoked.")
 
 
 def client_mismatch(message: str) -> RefusedError:
-    """Return the 403 for a key, header and body that do not name the same client."""
+    """Return the error 403 for a key, header and body that do not name the same client."""
     return RefusedError(403, "client_mismatch", message)
 
 
 def too_large(message: str) -> RefusedError:
-    """Return the 413 that makes the client halve its batch."""
+    """Return the error 413, after which the client halves its batch."""
     return RefusedError(413, "too_large", message)
 
 
 def busy(message: str) -> RefusedError:
-    """Return the 503 for a request that comes when too much is under way."""
+    """Return the error 503 for a request while the collector is busy."""
     return RefusedError(503, "busy", message, retry_after=retry_seconds())
 
 
 def retry_seconds() -> int:
-    """Return when to come again, differently for each: not all at once."""
+    """Return seconds until a retry, drawn at random so that clients do not return together."""
     return random.randint(1, 5)  # noqa: S311 - a spread, not a secret

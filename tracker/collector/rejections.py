@@ -1,4 +1,4 @@
-"""Events that were refused: noted, so that a client's giving them up is not taken for loss."""
+"""Refused events, which are noted so that they do not count as lost when a client drops them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _MAX_MESSAGE = 1_000
 _FETCH_ROWS = 1_000
 FIELDS = ("outbox_id", "seq", "event_id", "code", "message", "rejected_at_ms")
-"""What is told of a rejection."""
+"""The fields of a rejection."""
 
 
 def note(
@@ -28,7 +28,7 @@ def note(
     rejected: tuple[Rejection, ...],
     now_ms: int,
 ) -> None:
-    """Keep what was refused of a batch; what is known already stays as it is."""
+    """Store the rejections of a batch; those that are already stored do not change."""
     sign = "?" if connection.dialect.name == "sqlite" else "%s"
     places = ", ".join([sign] * 7)
     rows = [
@@ -53,9 +53,9 @@ def note(
 def newest(
     connection: Connection, client_id: str, limit: int, before: int | None
 ) -> tuple[list[dict[str, Any]], int | None]:
-    """Return a page of rejections, newest first, and the `before` of the next one.
+    """Return a page of rejections, newest first, and the `before` of the next page.
 
-    Without those whose event is here by now.
+    Rejections whose event has been accepted since are left out.
     """
     column = rejections.c
     query = select(column.id, *(column[name] for name in FIELDS)).where(
@@ -69,7 +69,7 @@ def newest(
 
 
 def refused_seqs(connection: Connection, client_id: str, outbox_id: str) -> Iterator[int]:
-    """Yield every seq of an outbox that was refused, in ascending order, each once."""
+    """Yield the seq of every refused event of an outbox, in ascending order, each once."""
     column = rejections.c
     query: Select[Any] = (
         select(column.seq)
@@ -93,5 +93,5 @@ def _settled() -> Any:
 
 
 def _storable(text: str) -> str:
-    """Return text as either database can hold it."""
+    """Return text that both databases can store."""
     return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")

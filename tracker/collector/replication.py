@@ -1,4 +1,4 @@
-"""What PostgreSQL has to promise before a receipt is given: `Replication`."""
+"""`Replication`: what PostgreSQL has to guarantee before a receipt is given."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 Durability = Literal["local", "replicated"]
-"""What a receipt promises: on this server's disk, or on a synchronous standby's too."""
+"""What a receipt guarantees: stored on this server's disk, or on a synchronous standby too."""
 
 LOCK_SECONDS = 5
 """How long a statement waits for a lock."""
@@ -21,8 +21,8 @@ STATEMENT_SECONDS = 20
 """How long a statement of a write may take."""
 _LOOK_SECONDS = 5.0
 
-# One statement, hence one round trip, for all that a write begins with. `on` is the least that
-# waits for the disk and for the standbys; a server's own `remote_apply` asks for more and stays.
+# One statement, hence one round trip, at the beginning of a write. `on` is the weakest setting that
+# waits for the disk and for the standbys; a server's `remote_apply`, which is stronger, is kept.
 _BEGIN = f"""
 SELECT set_config('synchronous_commit',
            CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply'
@@ -36,8 +36,8 @@ SELECT set_config('synchronous_commit',
        pg_is_in_recovery()
 """
 _NAMES = "SELECT current_setting('synchronous_standby_names')"
-# The view shows everything to the roles pg_monitor and pg_read_all_stats only: to others, `state`
-# and `sync_state` are null, and there is nothing to count.
+# The view shows all columns only to the roles pg_monitor and pg_read_all_stats: for others, `state`
+# and `sync_state` are null and cannot be counted.
 _STANDBYS = """
 SELECT count(*) FILTER (WHERE sync_state IN ('sync', 'quorum')),
        count(*) FILTER (WHERE sync_state IS NULL)
@@ -46,11 +46,11 @@ FROM pg_stat_replication
 
 
 class NotReplicatedError(TrackerError):
-    """The database is not replicated as it has to be, or did not say that a commit was."""
+    """The database is not replicated as required, or did not confirm it for a commit."""
 
 
 class Configured(NamedTuple):
-    """What a server says of itself."""
+    """The relevant settings of a server."""
 
     standby_names: str
     fsync: str
@@ -59,11 +59,11 @@ class Configured(NamedTuple):
 
 
 class Replication:
-    """Sees that what is committed is where it has to be. Any thread may call any method.
+    """Checks that commits are replicated as required. Thread-safe.
 
     Args:
-        durability: What has to hold. None takes what the server is set up for when it is first
-            asked: ``replicated`` where ``synchronous_standby_names`` is set, otherwise ``local``.
+        durability: What is required. None means what the server is configured for when it is first
+            used: ``replicated`` if ``synchronous_standby_names`` is set, otherwise ``local``.
     """
 
     def __init__(self, durability: Durability | None = None) -> None:
@@ -73,14 +73,14 @@ class Replication:
 
     @property
     def durability(self) -> Durability:
-        """What has to hold."""
+        """The required durability."""
         return self._durability or "local"
 
     def begin(self, connection: Connection, scope: str) -> None:
-        """Begin a write: take the scope's lock, and look at what the server is set up for.
+        """Begin a write: take the scope's lock, and check the server's settings.
 
         Raises:
-            NotReplicatedError: it is not replicated as it has to be.
+            NotReplicatedError: if the database is not replicated as required.
         """
         row = connection.exec_driver_sql(_BEGIN, (_lock_number(scope),)).one()
         self._check(Configured(*row[4:]))
@@ -88,10 +88,11 @@ class Replication:
             self._look_at_standbys(connection)
 
     def settle(self, connection: Connection) -> str | None:
-        """Decide at the start what has to hold; return a warning for the operator, or None.
+        """Determine the required durability; return a warning for the operator, or None.
 
         Raises:
-            ConfigurationError: the server is not set up for it; the text says what to set.
+            ConfigurationError: if the server is not configured for it; the message says what to
+                set.
         """
         row = connection.exec_driver_sql(_BEGIN, (_lock_number("durability"),)).one()
         found = Configured(*row[4:])
@@ -113,18 +114,18 @@ class Replication:
         )
 
     def confirm(self, connection: Connection) -> None:
-        """Look once more after a commit: the setting may have changed before it.
+        """Check again after a commit, since the setting may have changed before it.
 
         Raises:
-            NotReplicatedError: it has.
+            NotReplicatedError: if it has changed.
         """
         if self._durability == "replicated" and not connection.exec_driver_sql(_NAMES).scalar():
-            raise NotReplicatedError("synchronous_standby_names has been emptied meanwhile")
+            raise NotReplicatedError("synchronous_standby_names became empty meanwhile")
 
     def _check(self, found: Configured) -> None:
         if found.in_recovery:
             raise NotReplicatedError(
-                "the database is a standby, which takes no writes: connect to the primary, as with"
+                "the database is a standby, which accepts no writes: connect to the primary, as in"
                 " target_session_attrs=read-write in the URL"
             )
         if self._durability != "replicated":
@@ -141,7 +142,7 @@ class Replication:
             )
 
     def _look_at_standbys(self, connection: Connection) -> None:
-        """Refuse early while no synchronous standby is there: a commit would only wait."""
+        """Fail early if no synchronous standby is connected: a commit would only wait."""
         with self._lock:
             now = clock.monotonic()
             if self._looked_at is not None and now - self._looked_at < _LOOK_SECONDS:
@@ -154,6 +155,6 @@ class Replication:
 
 
 def _lock_number(scope: str) -> int:
-    """Return the 64-bit number that PostgreSQL knows a scope's lock by."""
+    """Return the 64-bit number of a scope's lock in PostgreSQL."""
     digest = hashlib.sha256(b"tracker-collector:" + scope.encode()).digest()
     return int.from_bytes(digest[:8], "big", signed=True)

@@ -1,4 +1,4 @@
-"""Bringing a collector's database to the tables as they are now."""
+"""Migration of a collector's database to the present tables."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 
 def bring_up_to_date(connection: Connection) -> None:
-    """Make the tables, columns and indexes that are missing; nothing else is touched.
+    """Create missing tables, columns and indexes; nothing else is changed.
 
-    All of it, or nothing, within the caller's transaction. A version only ever adds, and what it
-    adds to a table has a default: so the version before can still write to the database.
+    This happens within the caller's transaction, completely or not at all. A version only adds
+    things, and added columns have a default, so that the previous version can still write to the
+    database.
     """
     metadata.create_all(connection)
     for table in metadata.sorted_tables:

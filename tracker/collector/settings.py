@@ -1,4 +1,4 @@
-"""`Settings`: the bounds of one running collector."""
+"""`Settings`: the limits of a collector."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ _MIB = 1024 * 1024
 
 @dataclass(frozen=True)
 class Settings:
-    """What one collector allows its clients.
+    """Limits that a collector sets its clients.
 
     Attributes:
         requests_per_minute: Batches per minute and API key; more are answered 429.
-        max_body_bytes: Bytes of a request body as it travels, compressed or not.
-        max_decoded_bytes: Bytes of a request body after decompression. The protocol's batches
-            have at most 4 MiB; the rest is slack.
+        max_body_bytes: Maximum size of a request body as sent, compressed or not.
+        max_decoded_bytes: Maximum size of a request body after decompression. The protocol allows
+            batches of 4 MiB; the rest is tolerance.
         max_page_bytes: Characters of ``data`` after which a page of events, of a history or of
             activities ends early.
-        max_held_bytes: Bytes of bodies that are held at once; half of it of one client's.
-        max_requests: Batches of one client that are under way at once; more are answered 503
-            before their body is read.
-        concurrent_batches: Batches that are stored at once, and of one client: more wait. A client
-            that is alone gains nothing by more than two, since its writes exclude each other:
-            eight threads in one interpreter store fewer events a second than two.
+        max_held_bytes: Maximum number of bytes of all bodies in memory; half of it per client.
+        max_requests: Concurrent batches of one client; more are answered 503 before their body is
+            read.
+        concurrent_batches: Batches that are stored at the same time, in total and per client; more
+            wait. More than two do not help a single client, since its writes exclude each other:
+            eight threads in one interpreter store fewer events per second than two.
         concurrent_reads: The same for queries.
-        concurrent_lookups: Keys that are looked up at once.
-        batch_wait_seconds: Longest wait for a turn to store a batch before it is answered 503.
+        concurrent_lookups: Concurrent key lookups.
+        batch_wait_seconds: Longest wait of a batch before it is answered 503.
         read_wait_seconds: The same for a query.
-        body_idle_seconds: Longest silence within a request body before it is answered 408.
-        body_seconds: Longest time that a whole body may take before it is answered 408.
+        body_idle_seconds: Longest pause within a request body before it is answered 408.
+        body_seconds: Maximum duration of a whole body before it is answered 408.
     """
 
     requests_per_minute: int = 5_000

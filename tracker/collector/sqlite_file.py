@@ -1,4 +1,4 @@
-"""`SQLiteFile`: the collector's file, the lock beside it, and whether both are still in place."""
+"""`SQLiteFile`: the collector's file, its lock, and checks that both are still in place."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ _Identity = tuple[int, int]  # device and inode
 
 
 class MisplacedFileError(OSError):
-    """What is open is not what lies at the path: a commit there would be lost with the process."""
+    """The open file is not the one at the path: its commits would be lost with the process."""
 
 
 class SQLiteFile:
-    """A database file and its write-ahead log, known by device and inode.
+    """A database file and its write-ahead log, identified by device and inode.
 
-    A file that is deleted, moved or replaced while it is open goes on taking commits that nobody
-    finds again. So every commit is followed by `check`, under the write lock, before it is
-    confirmed. Owns the lock and one connection, which holds SQLite's shared lock on the file from
-    beginning to end, so that no other program takes itself for the last one and deletes the log.
+    A file that is deleted, moved or replaced while it is open still accepts commits, which are
+    lost. So every commit is followed by `check`, under the write lock, before it is confirmed.
+    Owns the lock and one connection that always holds SQLite's shared lock on the file, so that no
+    other program closes the last connection and deletes the log.
 
     Args:
-        path: Where it is; it is made with mode 0600, its folder with 0700, if it is absent.
+        path: Path of the file; it is created with mode 0600, its folder with 0700, if missing.
 
     Raises:
-        ConfigurationError: the file has another name too: a hard link.
-        OSError: it cannot be made.
+        ConfigurationError: if the file has another name: a hard link.
+        OSError: if it cannot be created.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         ownership.create_folder(path.parent)
         if not path.exists():
-            # SQLite gives its -wal and -shm files the mode that this file has. A file that exists
-            # is not even opened: closing it again would drop this process's locks on it.
+            # SQLite gives its -wal and -shm files the mode of this file. An existing file is not
+            # opened: closing it again would release this process's locks on it.
             with contextlib.suppress(FileExistsError):  # another process was first
                 os.close(ownership.create(path, like=path))
         found = path.stat()
@@ -66,7 +66,7 @@ class SQLiteFile:
         self._keeper: sqlite3.Connection | None = None
 
     def hold(self) -> None:
-        """Open the file and remember which log belongs to it. Call it under the lock."""
+        """Open the file and note which log belongs to it. Call this under the lock."""
         if self._keeper is not None:
             return
         keeper = sqlite3.connect(
@@ -88,22 +88,22 @@ class SQLiteFile:
         try:
             self.check()
         except MisplacedFileError:
-            # SQLite would now delete, by its name, the log of whatever lies at the path instead.
-            # So the connection stays open until the process ends, whoever lets go of it.
+            # SQLite would now delete, by its name, the log of the file that is at the path instead.
+            # So the connection stays open until the process ends.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(keeper))
         else:
             keeper.close()
 
     def check(self) -> None:
-        """Return if the open file and its log are those at the path.
+        """Check that the open file and its log are those at the path.
 
         Raises:
-            MisplacedFileError: if not.
+            MisplacedFileError: if they are not.
         """
         if self._identify(self.path) != self._identity:
             raise MisplacedFileError(
                 f"{self.path} was deleted, moved or replaced while it was in use: put it back, or"
-                " restart the collector to begin with what is there now"
+                " restart the collector to use the file that is there now"
             )
         if self._log is not None and self._identity_of_log() != self._log:
             raise MisplacedFileError(
@@ -112,13 +112,13 @@ class SQLiteFile:
             )
 
     def carry_over(self) -> bool:
-        """Move what only a deleted log holds into the file; return whether it was deleted.
+        """Move the content of a deleted log to the file; return True if the log was deleted.
 
-        Call it under the lock. Every other connection has to be opened anew afterwards.
+        Call this under the lock. All other connections have to be reopened afterwards.
 
         Raises:
-            MisplacedFileError: the file itself is another, a log that is not ours is in the place,
-                or somebody reads for too long: try again.
+            MisplacedFileError: if the file itself was replaced, another log is in its place, or a
+                read takes too long; then retry.
         """
         try:
             self.check()
@@ -130,17 +130,17 @@ class SQLiteFile:
                 raise
         else:
             return False
-        # RESTART: all of it is in the file, nobody reads the old log, and the next commit begins a
-        # log from the start, in the file at the path.
+        # RESTART: everything is in the file, the old log is no longer read, and the next commit
+        # starts a new log at the path.
         busy, _, _ = self._keeper.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
         if busy:
-            raise MisplacedFileError("the database's log was deleted, and a reader is still at it")
+            raise MisplacedFileError("the database's log was deleted, and is still being read")
         old, self._keeper = self._keeper, None
         self.hold()
         old.close()
         logger.error(
-            "%s-wal was deleted or moved while it was in use; what it held was carried over into"
-            " the database, and nothing is lost",
+            "%s-wal was deleted or moved while it was in use; its content was moved to the"
+            " database, and nothing is lost",
             self.path,
         )
         return True
@@ -160,10 +160,10 @@ class SQLiteFile:
 class FileLock:
     """One writer at a time for an SQLite file: a thread lock, and a file lock for processes.
 
-    Owns the thread lock and, while held, the descriptor of the sidecar file. Every write and
-    every checkpoint (they happen within a write's commit) is done under it, so that the race
-    described on sqlite.org/wal.html as "walresetbug" cannot happen, not even between ``serve``
-    and ``keys create``. The sidecar file is never deleted: that would split the lock in two.
+    Owns the thread lock and, while held, the descriptor of the lock file. All writes and all
+    checkpoints (within the commit of a write) happen under it, so that the race described on
+    sqlite.org/wal.html as "walresetbug" cannot happen, not even between ``serve`` and
+    ``keys create``. The lock file is never deleted: that would split the lock in two.
     """
 
     def __init__(self, database: Path) -> None:
@@ -174,7 +174,7 @@ class FileLock:
 
     def __enter__(self) -> None:
         if not self._thread_lock.acquire(timeout=BUSY_SECONDS):
-            raise TimeoutError(f"no turn to write for {BUSY_SECONDS} s")
+            raise TimeoutError(f"the write lock was not free for {BUSY_SECONDS} s")
         try:
             self._descriptor = ownership.open_or_create(self._path, like=self._database)
             self._lock()
@@ -188,7 +188,7 @@ class FileLock:
             try:
                 return fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                # Another process, which is rare: a stopped one must not stop this one for ever.
+                # Another process, which is rare: a stopped one must not block this one forever.
                 if clock.monotonic() > end:
                     raise TimeoutError(
                         f"another process has held {self._path} locked for {BUSY_SECONDS} s"

@@ -1,4 +1,4 @@
-"""`Store`: what the collector writes into its database and reads from it."""
+"""`Store`: the collector's writes to and reads from its database."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ EVENT_FIELDS = tuple(events.c.keys())
 
 
 class Stored(NamedTuple):
-    """What became of a batch's valid events: `accepted` are new, `duplicates` were here already."""
+    """How many of a batch's valid events are new (`accepted`) or already stored (`duplicates`)."""
 
     accepted: int
     duplicates: int
 
 
 class ConversationPlace(NamedTuple):
-    """An event's place in its session: after which a page ended."""
+    """Position of an event in its session, at the end of a page."""
 
     first_id: int
     seq: int
@@ -47,7 +47,7 @@ class ConversationPlace(NamedTuple):
 
 
 class Store(Database):
-    """Events and rejections in a `Database`, which see."""
+    """Events and rejections in a `Database`."""
 
     def __init__(self, database: str | Path, durability: Durability | None = None) -> None:
         super().__init__(database, durability)
@@ -60,15 +60,15 @@ class Store(Database):
         )
 
     def store_batch(self, batch: Batch, received_at_ms: int) -> Stored:
-        """Store a batch's valid events; what is here already by its `event_id` stays as it is.
+        """Store a batch's valid events; those already stored by `event_id` do not change.
 
-        Events that a ``compliance.erased`` event of the batch names are erased with it, and those
-        that an earlier one named are stored as erased.
+        Events that a ``compliance.erased`` event of the batch names are erased, and those that an
+        earlier one named are stored as erased.
 
-        What was refused of it is noted. Every batch writes, whatever it holds: see `tables.heads`.
+        Its rejections are noted. Every batch writes something: see `tables.heads`.
 
         Raises:
-            StorageError: nothing of the batch was stored, or it is `in_doubt`.
+            StorageError: if nothing of the batch was stored, or that is `in_doubt`.
         """
         accepted = erased = 0
         self._stored_at = None
@@ -91,18 +91,18 @@ class Store(Database):
         return Stored(accepted, len(batch.events) - accepted)
 
     def has_just_stored(self) -> bool:
-        """Return whether the last batch was stored, and that within the last second."""
+        """Return True if the last batch was stored, within the last second."""
         stored_at = self._stored_at
         return stored_at is not None and clock.monotonic() - stored_at < 1.0
 
     def check(self, seconds: float = READ_SECONDS) -> None:
-        """Return if the database takes a batch, by way of one that is taken back.
+        """Check with a trial write that the database would store a batch.
 
         Args:
-            seconds: How long PostgreSQL may take for it.
+            seconds: Time limit in PostgreSQL.
 
         Raises:
-            StorageError: if not.
+            StorageError: if it would not.
         """
         with self.writing("readiness", seconds) as connection:
             connection.execute(select(api_keys.c.id).limit(1)).first()
@@ -110,7 +110,7 @@ class Store(Database):
             connection.exec_driver_sql(self._insert, [_REHEARSED])
             nested.rollback()
             if self.dialect == "postgresql":
-                # So that the commit waits for the standbys, as a batch's does.
+                # So that the commit waits for the standbys, like that of a batch.
                 self._touch(connection, "", "")
 
     def _touch(self, connection: Connection, client_id: str, outbox_id: str) -> None:
@@ -119,19 +119,19 @@ class Store(Database):
     def events_after(
         self, client_id: str, after: int, limit: int, max_page_bytes: int
     ) -> tuple[list[RowMapping], int | None]:
-        """Return a page of a client's events in stored order and where the next page begins.
+        """Return a page of a client's events in stored order, and the start of the next page.
 
         Args:
-            client_id: Whose events.
-            after: Return events with a greater `id` only.
-            limit: Events on the page, 1 or more.
+            client_id: The client.
+            after: Return only events with a greater `id`.
+            limit: Maximum number of events, 1 or more.
             max_page_bytes: End the page early once its ``data`` has so many characters.
 
         Returns:
             The rows, and the last row's id if more follow, otherwise None.
 
         Raises:
-            StorageError: the database could not be read.
+            StorageError: if the database could not be read.
         """
         query = (
             select(events)
@@ -150,12 +150,13 @@ class Store(Database):
         max_page_bytes: int,
         after: ConversationPlace | None = None,
     ) -> tuple[Conversation | None, list[dict[str, Any]], ConversationPlace | None]:
-        """Return a session as a whole, a page of its events, and the `after` of the next page.
+        """Return the summary of a session, a page of its events, and the `after` of the next page.
 
-        Outbox by outbox in order of first receipt, each by `seq`. None without any event.
+        Events are ordered by outbox, in order of first receipt, and `seq`. Return None if there
+        are none.
 
         Raises:
-            StorageError: the database could not be read.
+            StorageError: if the database could not be read.
         """
         mine = (events.c.client_id == client_id, events.c.session_id == session_id)
         first_receipt = func.min(events.c.id).over(partition_by=events.c.outbox_id)
@@ -176,15 +177,15 @@ class Store(Database):
         return whole, [{name: row[name] for name in EVENT_FIELDS} for row in found], last
 
     def outbox_ids(self, client_id: str, after: int, limit: int) -> list[tuple[str, int]]:
-        """Return outboxes of a client and the id of the first event of each, in that order.
+        """Return outboxes of a client with the id of their first event, in the order of these ids.
 
         Args:
-            client_id: Whose.
+            client_id: The client.
             after: Only outboxes whose first event has a greater id.
-            limit: How many at most.
+            limit: Maximum number of outboxes.
 
         Raises:
-            StorageError: the database could not be read.
+            StorageError: if the database could not be read.
         """
         first = func.min(events.c.id)
         query = (
@@ -199,10 +200,10 @@ class Store(Database):
             return [(outbox_id, found) for outbox_id, found in connection.execute(query)]
 
     def outbox_report(self, client_id: str, outbox_id: str) -> OutboxReport:
-        """Return what an outbox's events prove, read one after the other.
+        """Return the report on an outbox's events, which are read one after the other.
 
         Raises:
-            StorageError: the database could not be read.
+            StorageError: if the database could not be read.
         """
         query = (
             select(*(events.c[name] for name in IntegrityRow._fields))
@@ -217,23 +218,23 @@ class Store(Database):
     def rejection_page(
         self, client_id: str, limit: int, before: int | None
     ) -> tuple[list[dict[str, Any]], int | None]:
-        """Return a page of what was refused; see `rejections.newest`.
+        """Return a page of rejections; see `rejections.newest`.
 
         Raises:
-            StorageError: the database could not be read.
+            StorageError: if the database could not be read.
         """
         with self.reading() as connection:
             return rejections.newest(connection, client_id, limit, before)
 
     def client_ids(self, after: str, limit: int) -> list[str]:
-        """Return clients that have a key or sent events, in the database's order of ids.
+        """Return clients that have a key or have sent events, in the database's order of ids.
 
         Args:
-            after: Only ids that come later in that order.
-            limit: How many at most.
+            after: Only ids that are later in that order.
+            limit: Maximum number of clients.
 
         Raises:
-            StorageError: the database could not be read.
+            StorageError: if the database could not be read.
         """
         sent, keyed = (
             select(table.c.client_id).where(table.c.client_id > after)
@@ -247,16 +248,16 @@ class Store(Database):
     def chain_page(
         self, client_id: str, outbox_id: str, after: int, limit: int
     ) -> list[RowMapping]:
-        """Return an outbox's next events after a seq, without their content, by `seq`.
+        """Return an outbox's next events after a seq, without their content, in order of `seq`.
 
         Args:
-            client_id: Whose outbox.
-            outbox_id: Which one.
-            after: Return events with a greater `seq` only.
-            limit: How many at most; but all that share a seq come together.
+            client_id: The client.
+            outbox_id: The outbox.
+            after: Return only events with a greater `seq`.
+            limit: Maximum number of events, exceeded only by events that share the last seq.
 
         Raises:
-            StorageError: the database could not be read.
+            StorageError: if the database could not be read.
         """
         query = (
             select(*(events.c[name] for name in IntegrityRow._fields))
@@ -281,8 +282,8 @@ def _page(
 ) -> tuple[list[RowMapping], bool]:
     """Return the first rows of a query with a column `data`, and whether more follow.
 
-    At most `limit` rows, and so few that the first of them would do for `max_bytes` characters of
-    data. Sizes are asked for first: no row is fetched that is not on the page.
+    There are at most `limit` rows, and no more than are needed for `max_bytes` characters of data.
+    Sizes are read first, so that only rows on the page are fetched.
     """
     sizes = query.with_only_columns(func.length(_data_of(query)), maintain_column_froms=True)
     count, more = extent(connection, sizes, limit, max_bytes)
@@ -294,9 +295,9 @@ def _data_of(query: Select[Any]) -> Any:
 
 
 def _insert_unless_known(dialect: str) -> str:
-    """Return what inserts rows of `_COLUMNS`, but for events that are here already.
+    """Return the statement that inserts rows of `_COLUMNS`, except events already stored.
 
-    As text, for the driver: handing 500 rows over by way of `execute` takes 4 times as long.
+    It is text for the driver: passing 500 rows to SQLAlchemy's `execute` takes 4 times as long.
     """
     places = ", ".join([_sign(dialect)] * len(_COLUMNS))
     return (

@@ -1,4 +1,4 @@
-"""The collector's tables, written so that SQLite and PostgreSQL both take them."""
+"""The collector's tables, for both SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from sqlalchemy import (
 from tracker.queries.source import COLUMNS
 
 MAX_ID_LENGTH = 256
-"""Characters in a client, agent, session or user id and in an event's type."""
+"""Maximum length of a client, agent, session or user id and of an event's type."""
 UUID_LENGTH = 36
 HEX_LENGTH = 64
 
-# SQLite counts up only in a column of exactly the type INTEGER.
+# SQLite increments only a column of exactly the type INTEGER.
 _RowId = BigInteger().with_variant(Integer(), "sqlite")
 
 metadata = MetaData()
@@ -34,7 +34,7 @@ api_keys = Table(
     "api_keys",
     metadata,
     Column("id", _RowId, primary_key=True, autoincrement=True),
-    # Empty for an operator's key, which is no client's.
+    # Empty for an operator's key, which belongs to no client.
     Column("client_id", String(MAX_ID_LENGTH), nullable=False),
     Column("key_hash", String(HEX_LENGTH), nullable=False, unique=True),
     Column("created_at_ms", BigInteger, nullable=False),
@@ -43,7 +43,7 @@ api_keys = Table(
     Column("operator", Boolean, nullable=False, server_default=false()),
     sqlite_autoincrement=True,
 )
-"""SHA-256 hashes of the keys given out; a key itself is stored nowhere."""
+"""SHA-256 hashes of the keys; a key itself is stored nowhere."""
 
 events = Table(
     "events",
@@ -64,14 +64,14 @@ events = Table(
     Column("received_at_ms", BigInteger, nullable=False),
     Column("sent_at_ms", BigInteger, nullable=False),
     UniqueConstraint("client_id", "event_id", name="uq_events_event_id"),
-    # Not unique: after damage an outbox can give a seq to another event.
+    # Not unique: after damage, an outbox may use a seq for another event.
     Index("ix_events_outbox", "client_id", "outbox_id", "seq"),
     Index("ix_events_session", "client_id", "session_id"),
     Index("ix_events_type", "client_id", "type", "timestamp_ms"),
-    # A reader that remembers the highest id it saw must never meet that id again.
+    # A reader that remembers the highest id it has seen must never get that id again.
     sqlite_autoincrement=True,
 )
-"""Every event received, in the order of receipt (`id`); `data` is canonical JSON text."""
+"""All received events in the order of receipt (`id`); `data` is canonical JSON text."""
 
 heads = Table(
     "heads",
@@ -80,11 +80,11 @@ heads = Table(
     Column("outbox_id", String(UUID_LENGTH), primary_key=True),
     Column("version", BigInteger, nullable=False),
 )
-"""One row an outbox, written with every batch, one that holds nothing new included.
+"""One row per outbox, written with every batch, even if it contains nothing new.
 
 PostgreSQL's commit waits for a standby only if the transaction wrote something: without this row,
-the receipt for a batch of duplicates would say nothing of where they are. One outbox more, with
-empty ids, is written to find out whether the database takes writes.
+the receipt for a batch of duplicates would not guarantee that they are replicated. An additional
+row with empty ids is used for trial writes.
 """
 
 rejections = Table(
@@ -93,7 +93,7 @@ rejections = Table(
     Column("id", _RowId, primary_key=True, autoincrement=True),
     Column("client_id", String(MAX_ID_LENGTH), nullable=False),
     Column("outbox_id", String(UUID_LENGTH), nullable=False),
-    # 0 and empty where the event had none that could be read.
+    # 0 and empty if the event had no valid one.
     Column("seq", BigInteger, nullable=False),
     Column("event_id", String(MAX_ID_LENGTH), nullable=False),
     Column("code", String(MAX_ID_LENGTH), nullable=False),
@@ -102,9 +102,9 @@ rejections = Table(
     UniqueConstraint("client_id", "outbox_id", "seq", "event_id", name="uq_rejections_event"),
     sqlite_autoincrement=True,
 )
-"""Events that were refused, without their content: a client gives them up, so they are not lost.
+"""Refused events, without their content: a client discards them, so they are not lost.
 
-One that is accepted later is in ``events`` then, and no longer counts as refused.
+One that is accepted later is in ``events`` and no longer counts as refused.
 """
 
 erased_events = Table(
@@ -113,14 +113,14 @@ erased_events = Table(
     Column("client_id", String(MAX_ID_LENGTH), primary_key=True),
     Column("event_id", String(UUID_LENGTH), primary_key=True),
 )
-"""Events that an erasure named before they arrived; when they do, they are stored as erased."""
+"""Events that an erasure named before they arrived; on arrival they are stored as erased."""
 
 
 def events_of(client_id: str) -> FromClause:
-    """Return one client's events as the queries that trackers share want them.
+    """Return one client's events for the queries shared with trackers.
 
-    They are taken to be logged in the order of receipt: an outbox uploads in the order of `seq`,
-    but for dead letters that were tried again.
+    They are assumed to be logged in the order of receipt: an outbox uploads in the order of `seq`,
+    except for dead letters that are retried.
     """
     columns = [events.c.id.label("position") if name == "position" else events.c[name]
                for name in COLUMNS]  # fmt: skip
