@@ -123,11 +123,11 @@ def test_a_stopped_holder_is_not_waited_for_for_ever(tmp_path: Path) -> None:
         assert says(other) == "held"
         other.send_signal(signal.SIGSTOP)
         lock.patience = 0.1
-        with pytest.raises(OutboxError, match="was not freed within"):
+        with pytest.raises(OutboxError, match="was not released within"):
             lock.acquire()
         lock.patience = 30
         began = time.monotonic()
-        with pytest.raises(OutboxError, match="Let it go on, or end it"):
+        with pytest.raises(OutboxError, match="Let it continue, or end it"):
             lock.acquire()
         assert time.monotonic() - began < 10
         assert not is_held(lock)

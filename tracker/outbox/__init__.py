@@ -1,7 +1,7 @@
-"""The outbox: a SQLite file that holds every event until a receipt says it is stored elsewhere.
+"""The outbox: a SQLite file that keeps every event until a receipt says it is stored elsewhere.
 
-What the rest of the package needs of it is imported from here, and on first use: a process that
-only logs never loads what salvages or verifies.
+The rest of the package imports everything from here. Names are loaded on first use, so a process
+that only logs never loads the modules for salvage and verification.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ _NAMES = {
     "make_engine": "tracker.outbox.sqlite.engine",
     "upload_lock_holders": "tracker.outbox.files.lock_holders",
 }
-"""Where the names are that are imported on first use."""
+"""Where each of these names is defined; they are imported on first use."""
 
 
 def __getattr__(name: str) -> object:

@@ -46,17 +46,18 @@ T = TypeVar("T")
 class Outbox:
     """The durable queue between logging calls and the collector.
 
-    Any thread may call any method. Its parts own, in one process: `Connections` what is open of the
-    file, with its locks; `Intake` the memory buffer, whose lock comes before all others; `Ballast`
-    its file. `Supervisor` replaces the file where it is damaged, deleted or replaced.
+    Any thread may call any method. What its parts own in this process: `Connections` everything
+    that is open on the file, and the locks; `Intake` the memory buffer, whose lock is taken before
+    all others; `Ballast` its file. `Supervisor` replaces a file that was damaged, deleted or
+    replaced.
 
     Args:
-        config: Settings; the path, durability, `on_error` and bounds are used here.
-        check_owner: False opens an outbox that belongs to another client id or base URL too, as
-            operators' commands do.
+        config: Settings; the path, durability, `on_error` and size limits are used here.
+        check_owner: Whether to refuse an outbox of another client id or base URL. The commands
+            for operators pass False.
 
     Raises:
-        OutboxError: or one of its kinds, if the file cannot be opened or is not an outbox.
+        OutboxError: or a subclass, if the file cannot be opened or is not an outbox.
         ConfigurationError: if the outbox belongs to another client id or base URL.
     """
 
@@ -98,12 +99,12 @@ class Outbox:
         self._retention = retention.Retention(self._config.retention)  # seqs start over
 
     def _settle_chain_key(self) -> None:
-        """Note the chain key's check value in the file, so that `verify` knows of the key.
+        """Store a check value of the chain key in the file, so that `verify` knows of the key.
 
-        Events are taken with any key and without: a lost key must not cost any.
+        Events are accepted with any key, and without one: losing a key must not lose events.
 
         Raises:
-            OutboxError: if that cannot be, and `on_error` is ``"raise"``.
+            OutboxError: if it cannot be stored and `on_error` is ``"raise"``.
         """
         with self.reading() as connection:
             remembered = chain_key.read(connection)
@@ -114,37 +115,37 @@ class Outbox:
             except OutboxError as error:
                 if self._config.on_error == "raise":
                     raise
-                log.error("the outbox does not know of its chain key yet: %s", error)
+                log.error("the chain key's check value is not in the outbox yet: %s", error)
 
     # --- what it is -----------------------------------------------------------------------------
 
     @property
     def path(self) -> Path:
-        """Where the file is."""
+        """The path of the file."""
         return self.connections.path
 
     @property
     def owner(self) -> Owner:
-        """Whose outbox it is."""
+        """The outbox's id, and the client id and base URL that its events belong to."""
         return self._supervisor.owner
 
     @property
     def generation(self) -> int:
-        """How many files were opened here; another one may take the place of a damaged one."""
+        """How many files were opened so far; a damaged one is replaced by another."""
         return self._supervisor.generation
 
     @property
     def upload_lock(self) -> FileLock:
-        """Held by the process that uploads."""
+        """The lock that the uploading process holds."""
         return self.connections.upload_lock
 
     def read_owner(self) -> None:
-        """Read again whose outbox it is."""
+        """Read the owner from the file again."""
         self._supervisor.read_owner()
 
     @property
     def on_commit(self) -> Callable[[], None]:
-        """What is called after each commit: it wakes the sync worker."""
+        """The function that is called after each commit: it wakes the sync worker."""
         return self.intake.on_commit
 
     @on_commit.setter
@@ -154,7 +155,7 @@ class Outbox:
     # --- events, reads and jobs -----------------------------------------------------------------
 
     def append(self, event: Event) -> None:
-        """Store `event`; on return it is durable, unless storage failed and `on_error` degrades.
+        """Store `event`. It is durable on return, unless storage failed and `on_error` degrades.
 
         Raises:
             OutboxError: if it could not be stored and `on_error` is ``"raise"``.
@@ -163,7 +164,7 @@ class Outbox:
         self.intake.append(event)
 
     def append_all(self, events: Sequence[Event]) -> None:
-        """Store `events` in one transaction, all or none of them; otherwise as `append`.
+        """Store `events` in one transaction, all or none of them; otherwise like `append`.
 
         Raises:
             OutboxError: if they could not be stored and `on_error` is ``"raise"``.
@@ -172,31 +173,31 @@ class Outbox:
         self.intake.append_all(events)
 
     def drain_buffer(self) -> None:
-        """Write what waits in memory, if anything does.
+        """Write the events in memory to the file, if there are any.
 
         Raises:
-            OutboxError: if storage still fails; everything waits on.
+            OutboxError: if storage still fails; all of them stay in memory.
         """
         self.intake.drain()
 
     @property
     def buffered(self) -> int:
-        """Events that wait in memory because storage fails."""
+        """How many events are in memory because storage fails."""
         return len(self.intake.buffer)
 
     def reading(self) -> AbstractContextManager[Connection]:
-        """Lend the read connection to this thread; see `Connections.reading`."""
+        """Lend this thread the shared read connection; see `Connections.reading`."""
         return self.connections.reading()
 
     def snapshot(self) -> AbstractContextManager[Connection]:
-        """Lend a read connection of the caller's own, for long reads."""
+        """Lend a separate read connection, for long reads."""
         return self.connections.snapshot()
 
     def run(self, job: Callable[[Transaction], T]) -> T:
-        """Run a write job in a transaction of its own or shared with others'.
+        """Run a write job, in a transaction that may be shared with other callers.
 
-        On a full disk it may use the ballast's room, and in a damaged outbox it is run again in the
-        new one that takes its place, where every event has another seq.
+        On a full disk it may use the room that the ballast gives up. In a damaged outbox it is run
+        again in the file that replaces it, where every event has another seq.
 
         Raises:
             OutboxError: if it could not be committed; then nothing of it is stored.
@@ -216,7 +217,7 @@ class Outbox:
         return result
 
     def health(self) -> Health:
-        """Return how the outbox and its uploading stand, from memory where it cannot be read."""
+        """Return the state of the outbox and of uploading; the last known one if reading fails."""
         error = self._trouble.said or self.connections.writing_trouble()
         try:
             with self.reading() as connection:
@@ -229,12 +230,12 @@ class Outbox:
     # --- maintenance ----------------------------------------------------------------------------
 
     def maintain(self, *, now: bool = False) -> bool:
-        """See that the files are the outbox's own and sound; then look for room on a full disk.
+        """Check that the files are still the outbox's and intact; then make room on a full disk.
 
-        For the sync thread to call every second; see `Supervisor.look`.
+        The sync thread calls this every second; see `Supervisor.look`.
 
         Raises:
-            OutboxError: if the outbox cannot be written, or not be repaired.
+            OutboxError: if the outbox cannot be written or repaired.
         """
         try:
             looked = self._supervisor.look(now=now)
@@ -246,14 +247,14 @@ class Outbox:
             if looked:
                 self._log_growth.look()
                 self._disk_space.look()
-        except OSError as error:  # its folder may be forbidden
+        except OSError as error:  # its folder may not be readable
             raise errors.explain(self.path, error) from error
         return looked
 
     def repair(self, error: OutboxDamagedError, generation: int) -> bool:
-        """Replace the damaged file of `generation`; the new one knows of the chain key too.
+        """Replace the damaged file of `generation`, and store the chain key's check value again.
 
-        Returns False if that cannot be done now; see `Supervisor.repair`.
+        Returns False if that is not possible now; see `Supervisor.repair`.
         """
         if not self._supervisor.repair(error, generation):
             return False
@@ -261,18 +262,18 @@ class Outbox:
             try:
                 self._settle_chain_key()
             except OutboxError as trouble:
-                log.error("the new outbox does not know of its chain key yet: %s", trouble)
+                log.error("the chain key's check value is not in the new outbox yet: %s", trouble)
         return True
 
     def erase(self, user_id: str, said: Mapping[str, Any]) -> ErasureResult:
         """Replace all data about a user by markers, and log events that name what was erased.
 
-        Whatever was stored before the call, events in this process's memory included. Calls wait at
-        the end, while the file is rewritten. See `erase.erase`.
+        This covers everything stored before the call, and the events in this process's memory.
+        Other calls wait at the end, while the file is rewritten. See `erase.erase`.
 
         Raises:
             OutboxError: if the outbox cannot be read or written.
-            ValidationError: if `said` leaves an event no room.
+            ValidationError: if `said` is so long that an erasure event has no room for event ids.
             TrackerClosedError: if the outbox is closed.
         """
         self.connections.check_open()
@@ -284,36 +285,37 @@ class Outbox:
         return ErasureResult(subject_of(user_id), erased, tuple(named_by), scrubbed)
 
     def scrub(self) -> bool:
-        """Leave no trace of what was erased in the files; return True if none is left."""
+        """Remove every trace of erased data from the files; return True if none is left."""
         return scrub.leave_no_trace(self.connections)
 
     def _remove_drafts(self) -> bool:
-        """Remove copies that a process which died had begun; return False if one stays."""
+        """Remove copies that a process did not finish before it died; False if one remains."""
         try:
             self.run(lambda _: continuation.remove_drafts(self.path))
         except (OutboxError, OSError) as error:
-            log.warning("a copy of the outbox %s that was left stays: %s", self.path, error)
+            log.warning(
+                "an unfinished copy of the outbox %s cannot be removed: %s", self.path, error
+            )
             return False
         return True
 
     def _damaged_sets_hold_more(self) -> bool:
-        """Return True, and say so, if damaged files lie aside, which no erasure reaches."""
+        """Return True, and log it, if there are damaged files: no erasure reaches them."""
         sets = swap.damaged_sets(self.path)
         if sets:
             log.warning(
-                "what was erased may still be in the damaged files that were kept aside; delete "
-                "them: %s",
+                "erased data may still be in the damaged files that were kept; delete them: %s",
                 ", ".join(map(str, sets)),
             )
         return bool(sets)
 
     def rewrite(self) -> bool:
-        """Rewrite the file, so that it takes no more room than it needs; calls wait meanwhile.
+        """Rewrite the file without its free pages; other calls wait meanwhile.
 
-        Returns False, having done nothing, inside a write of this thread.
+        Returns False, without doing anything, if this thread is inside a write.
 
         Raises:
-            OutboxError: if it cannot be.
+            OutboxError: if the file cannot be rewritten.
         """
         try:
             return bool(self.connections.alone(scrub.rewrite))
@@ -323,81 +325,81 @@ class Outbox:
     def prune(self, retention_days: float | None = None) -> int:
         """Remove events delivered long ago, log how many of each type, and return how many.
 
-        What the last erasure could not scrub is scrubbed too.
+        What the last erasure could not scrub is scrubbed as well.
 
         Args:
-            retention_days: Days to keep what no rule of `APIConfig.retention` says more of; by
-                default the configured ones.
+            retention_days: Days to keep events that no rule of `APIConfig.retention` covers; the
+                configured number by default.
         """
         days = self._config.retention_days if retention_days is None else retention_days
         removed = self._retention.round(self.run, days)
         if removed:
             self._size_limit.shrink()
-        if removed.keys() - {retention.RETENTION_APPLIED}:  # or one report would bring the next
+        if removed.keys() - {retention.RETENTION_APPLIED}:  # or each report would cause another
             self.run(retention.report(removed))
             self.on_commit()
         self.scrub()
         return removed.total()
 
     def empty_log(self) -> None:
-        """Write the log into the file and cut it off, as far as readers allow."""
+        """Checkpoint the write-ahead log and truncate it, as far as readers allow."""
         self.connections.empty_log()
 
     # --- pausing, forking and closing -----------------------------------------------------------
 
     def keep_out(self, work: Callable[[], T], patience: float = SNAPSHOT_SECONDS) -> T | None:
-        """Run `work` while nobody writes or reads; see `Connections.keep_out`."""
-        with self.intake.buffer.lock:  # first, as everywhere: its holder may wait for the writer
+        """Run `work` while nobody else writes or reads; see `Connections.keep_out`."""
+        with self.intake.buffer.lock:  # always taken first: its holder may wait for the writer
             return self.connections.keep_out(work, patience)
 
     def close_connections(self) -> None:
-        """Close every connection; they are opened again when they are needed."""
+        """Close every connection; each is opened again when it is needed."""
         self.keep_out(self.connections.close_all)
 
     def pause(self, frame: FrameType) -> bool:
-        """Keep everybody out for a fork, which the call of `frame` is about to make.
+        """Keep other threads out during a fork, which the call in `frame` is about to make.
 
-        Returns False inside work that keeps everybody out; see `Connections.pause`.
+        Returns False inside work that already keeps them out; see `Connections.pause`.
         """
         if not self.connections.are_in_place():
             try:
                 self.maintain(now=True)
             except OutboxError as error:
-                log.info("the outbox %s could not be looked at before a fork: %s", self.path, error)
+                log.info("the outbox %s could not be checked before a fork: %s", self.path, error)
         return self.connections.pause(frame)
 
     def restart_in_child(self) -> None:
-        """Start over in a forked child. What waits in memory stays the parent's to write."""
+        """Start over in a forked child. The events in memory are left to the parent to write."""
         self.intake.restart_in_child()
         self._supervisor.restart_in_child()
         self.connections.restart_in_child()
 
     def close(self) -> None:
-        """Write out what is in memory, then close connections and lock files, for good."""
+        """Write the events in memory; then close all connections and lock files for good."""
         if not self.connections.closed:
             self._write_out()
             self._shut()
 
     def rest(self) -> None:
-        """Leave the files as `close` does, and stay usable: calls may come until the process ends.
+        """Leave the files as `close` does, but stay usable: calls may come until the process ends.
 
-        They open connections again.
+        Such calls open connections again.
         """
         self._write_out()
         self.close_connections()
 
     def _write_out(self) -> None:
-        """Write what is in memory, and note in the account where the outbox ends."""
+        """Write the events in memory, and record in the ledger where the chain ends."""
         if not self.intake.drain_at_last():
             return
         generation = self.generation
         try:
             if self.connections.write_connection.unanchored:
                 self.connections.writer.run(lambda transaction: transaction.touch())
-        except OutboxDamagedError as error:  # the last chance to save what is not delivered
+        except OutboxDamagedError as error:  # the last chance to save undelivered events
             self.repair(error, generation)
-        except OutboxError as error:  # what is stored is stored; only its end is not noted
-            log.info("where the outbox ends could not be noted: %s", error)
+        except OutboxError as error:  # every event is stored; only the end is not recorded
+            log.info("the end of the chain could not be recorded: %s", error)
 
     def _shut(self) -> None:
         self.connections.close()

@@ -1,6 +1,6 @@
 """`ReadOnlyOutbox`: an outbox that this user may read but not write, as on a read-only mount.
 
-Whoever only reads such an outbox makes no file beside it and changes none.
+Reading such an outbox creates no file beside it and changes none.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from tracker.outbox.store.identity import Owner
 
 _SHARED = "mode=ro"
-"""With SQLite's own locks, which need the log's index."""
+"""With SQLite's own locks, which need the index of the log."""
 _UNCHANGING = "mode=ro&immutable=1"
 """Without locks, log and index (sqlite.org/uri.html)."""
 _UNINDEXED = "mode=ro&vfs=unix-none"
-"""Without locks, and with an index of the log in memory: SQLite can make none beside it
+"""Without locks, and with the index of the log in memory, where SQLite can create none on disk
 (sqlite.org/wal.html, section "Use of WAL Without Shared-Memory")."""
 
 
@@ -44,14 +44,14 @@ def is_read_only(path: Path) -> bool:
 
 
 class ReadOnlyOutbox:
-    """Reads an outbox as `OutboxFile` does, by the same methods.
+    """Reads an outbox through the same methods as `Outbox`.
 
     Args:
         path: The outbox.
 
     Raises:
-        OutboxError: if it cannot be read, is not an outbox, or is one of an older version, which
-            would have to be migrated.
+        OutboxError: if it cannot be read, is not an outbox, or has an older schema and would have
+            to be migrated.
     """
 
     def __init__(self, path: Path) -> None:
@@ -60,9 +60,9 @@ class ReadOnlyOutbox:
         with self.snapshot() as connection:
             if not create.is_current(connection):
                 raise OutboxError(
-                    f"the outbox {path} is one of an older version and cannot be migrated where it "
-                    "is: copy it, with its -wal if there is one, to a folder that this user may "
-                    "write to, and give that path"
+                    f"the outbox {path} has an older schema and cannot be migrated in place: copy "
+                    "it, with its -wal file if there is one, to a folder that this user may write "
+                    "to, and use that path"
                 )
             self.owner = identity.read(connection)
 
@@ -71,7 +71,7 @@ class ReadOnlyOutbox:
         """Lend a connection.
 
         Raises:
-            OutboxError: if SQLite or the system failed.
+            OutboxError: if SQLite or the operating system reports an error.
         """
         try:
             with connected(self.path) as connection:
@@ -87,14 +87,14 @@ def connected(path: Path) -> Iterator[Connection]:
     """Lend a connection to an outbox that this user may only read.
 
     Raises:
-        OutboxError: if it is no outbox, is damaged, or was changed meanwhile by somebody who could
-            not be kept from it.
-        SQLAlchemyError, OSError: if SQLite or the system failed.
+        OutboxError: if it is not an outbox, is damaged, or was changed meanwhile by a process that
+            could not be locked out.
+        SQLAlchemyError, OSError: if SQLite or the operating system reports an error.
     """
     create.check_file(path)
     file = swap.file_identity(path)
     if file is None:
-        raise OutboxError(f"the outbox {path} was deleted at once")
+        raise OutboxError(f"the outbox {path} was deleted while it was being opened")
     open_files.entered(file, if_first=lambda: damage.check(path))
     try:
         how, before = _way(path), _marks(path)
@@ -102,17 +102,17 @@ def connected(path: Path) -> Iterator[Connection]:
             yield connection
         if how != _SHARED and _marks(path) != before:
             raise OutboxError(
-                f"the outbox {path} was changed while it was read, and this user can take no part "
-                "in its locks: what was read may be wrong. Try again"
+                f"the outbox {path} was changed while it was read, and this user cannot use its "
+                "locks: the result may be wrong. Try again"
             )
     finally:
         open_files.left(file)
 
 
 def _way(path: Path) -> str:
-    """Return the URI parameters by which SQLite reads all there is and makes no file.
+    """Return the URI parameters with which SQLite reads everything and creates no file.
 
-    Whoever has an outbox open has log and index beside it.
+    While a process has the outbox open, its log and index are there.
     """
     log, index = paths.log(path), paths.index(path)
     if log.exists() and index.exists():
@@ -121,7 +121,7 @@ def _way(path: Path) -> str:
 
 
 def _marks(path: Path) -> list[tuple[int, int] | None]:
-    """Return size and time of the outbox and of its log, by which a change shows."""
+    """Return size and modification time of the outbox and its log, to detect changes."""
     marks: list[tuple[int, int] | None] = []
     for file in (path, paths.log(path)):
         try:

@@ -1,4 +1,4 @@
-"""How an outbox stands, for ``tracker-sync status``. Cheap in an outbox of any size."""
+"""The state of an outbox, for ``tracker-sync status``. Cheap in an outbox of any size."""
 
 # ruff: noqa: S608 - the queries are made of constant text
 
@@ -33,17 +33,17 @@ WHERE seq > ? AND {tables.PENDING} ORDER BY seq LIMIT 1
 
 @dataclass(frozen=True)
 class OutboxStatus:
-    """How an outbox stood at one moment. Without arguments: an outbox that nobody made yet.
+    """The state of an outbox at one moment. Without arguments: one that does not exist yet.
 
     Attributes:
-        owner: Whose it is, or None if there is none.
-        account: Where every accepted event is.
-        sync: How uploading stands.
-        last_seq: The newest seq ever given.
-        oldest_pending_seq: The first event that waits to be sent, or None.
+        owner: Its id, client id and base URL; None if there is no outbox.
+        account: Where every accepted event is now.
+        sync: The state of uploading.
+        last_seq: The newest seq ever assigned.
+        oldest_pending_seq: The first pending event, or None.
         oldest_pending_ms: When that event was logged, Unix milliseconds, or None.
         used_bytes: Bytes of the pages in use; the files may be larger.
-        revision: The schema's revision, or None.
+        revision: The schema revision, or None.
     """
 
     owner: Owner | None = None
@@ -57,7 +57,7 @@ class OutboxStatus:
 
 
 def read(connection: Connection) -> OutboxStatus:
-    """Return how the outbox stands, all figures of one snapshot and none by counting rows."""
+    """Return the state of the outbox: all figures from one snapshot, none by counting rows."""
     connection.exec_driver_sql("BEGIN")
     try:
         book, sync = ledger.read(connection), sync_state.read_state(connection)
@@ -81,11 +81,11 @@ def read(connection: Connection) -> OutboxStatus:
 def health(
     seen: OutboxStatus, buffer: MemoryBuffer, path: Path, durability: str, error: str | None
 ) -> Health:
-    """Return how the outbox stands, with what waits in memory.
+    """Return the state of the outbox, including the events in memory.
 
     Args:
-        seen: What the outbox said when it was last read.
-        buffer: What waits in memory.
+        seen: The state when the outbox was last read.
+        buffer: The events in memory.
         path: The outbox.
         durability: The one in force.
         error: Why the outbox cannot be written or read, or None.
@@ -117,17 +117,17 @@ def health(
 
 
 def revision(connection: Connection) -> str | None:
-    """Return the schema's revision as the file has it."""
+    """Return the schema revision of the file."""
     found = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
     return None if found is None else str(found)
 
 
 def file_sizes(path: Path) -> dict[str, int]:
-    """Return the bytes of the outbox file and of SQLite's files beside it, as far as they exist."""
+    """Return the sizes of the outbox file and of SQLite's files beside it, if they exist."""
     sizes = {}
     for file in (path, paths.log(path), paths.index(path)):
         try:
             sizes[file.name] = file.stat().st_size
-        except FileNotFoundError:  # SQLite removes the other two when the last user leaves
+        except FileNotFoundError:  # SQLite removes the other two with the last connection
             continue
     return sizes

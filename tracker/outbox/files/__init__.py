@@ -1,4 +1,4 @@
-"""What lies beside an outbox: its lock files, and which files are open here."""
+"""The files of an outbox: their names, locks, and which of them are open in this process."""
 
 from __future__ import annotations
 

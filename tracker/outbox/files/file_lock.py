@@ -1,6 +1,6 @@
-"""Locks between processes: ``flock`` on files that lie beside the outbox.
+"""Locks between processes: ``flock`` on files beside the outbox.
 
-The kernel frees such a lock the moment its owner dies, however it dies.
+The kernel releases such a lock as soon as its holder dies, for whatever reason.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PATIENCE_SECONDS = 10.0
-"""How long a caller waits for another process: one that is stopped would hold everybody up."""
+"""How long to wait for another process: a stopped one must not block everybody."""
 
 
 _lost: list[LockFile] = []
-"""Files whose descriptors another part of this process has closed: they must never be closed."""
+"""Files whose descriptors other code in this process has closed: never to be closed by us."""
 
 
 class FileLock:
-    """An exclusive lock that one holder at a time has, over all processes.
+    """An exclusive lock with one holder at a time, across all processes.
 
-    Owns one open file, opened on first use, and, from the first time that the lock was not
-    free, a thread that waits for it. Not reentrant and not for several threads at once: its user
-    serialises its own threads. A forked child must call `forget`.
+    Owns one open file, opened on first use, and, from the first time that it had to wait, a thread
+    that waits for the lock. It is not reentrant and not for several threads at once: its user
+    serialises its threads. A forked child must call `forget`.
 
-    A call that is interrupted may leave it in any state; `retire` frees it then.
+    An interrupted call may leave it in any state; `retire` releases it then.
 
     Args:
-        path: The file; it is made if it is not there.
-        mark: What an empty file gets for content.
-        like: The file whose owner and mode it gets.
+        path: The lock file, created if it does not exist.
+        mark: Content to write into an empty lock file.
+        like: The file whose owner and mode a new lock file gets.
 
     Attributes:
         patience: Seconds that `acquire` waits at most.
-        held: Whether it was taken and not released, if nobody was interrupted at it.
+        held: Whether it was acquired and not released, if no call on it was interrupted.
     """
 
     def __init__(self, path: Path, mark: bytes = b"", like: Path | None = None) -> None:
@@ -62,24 +62,24 @@ class FileLock:
         self.held = False
 
     def acquire(self) -> None:
-        """Take the lock; wait until it is free. The wait is the kernel's, first come first.
+        """Acquire the lock, waiting until it is free. The kernel serves waiters in order.
 
-        Once it was waited for in vain, later calls do not wait until it has come free.
+        After a wait in vain, later calls do not wait until the lock has become free.
 
         Raises:
-            OutboxError: if it did not come free, or the file cannot be opened.
+            OutboxError: if it did not become free, or the file cannot be opened.
         """
         if not (self._try_now() or self._await()):
             raise OutboxError(
-                f"the lock {self.path} was not freed within {self.patience:g} s: a process "
-                "that uses the outbox is stopped or takes long. Let it go on, or end it; "
-                f"`fuser {self.path}` names those that have the lock file open"
+                f"the lock {self.path} was not released within {self.patience:g} s: a process that "
+                "uses the outbox is stopped or slow. Let it continue, or end it; "
+                f"`fuser {self.path}` lists the processes that have the lock file open"
             )
         self.held = True
 
     @contextlib.contextmanager
     def also_held(self) -> Iterator[None]:
-        """Hold the lock for a while, if it is not held already.
+        """Hold the lock for the block, unless it is held already.
 
         Raises:
             OutboxError: as `acquire`.
@@ -94,7 +94,7 @@ class FileLock:
                 self.release()
 
     def try_acquire(self) -> bool:
-        """Take the lock if it is free; return True if it is now held."""
+        """Acquire the lock if it is free; return True if it is now held."""
         self.held = self._try_now()
         return self.held
 
@@ -112,10 +112,10 @@ class FileLock:
         return True
 
     def is_replaced(self) -> bool:
-        """Return True if the file at the path is another one than is open here, or none.
+        """Return True if the file at the path is not the one that is open here.
 
-        A lock file that was deleted or replaced keeps apart only those who have it open still;
-        its user should `close` it and take the lock once more.
+        A lock file that was deleted or replaced excludes only those who still have it open; its
+        user should `close` it and acquire the lock again.
         """
         file = self._file
         if file is None:
@@ -126,9 +126,9 @@ class FileLock:
             return True
 
     def drop_lost(self) -> None:
-        """Forget a descriptor that another part of this process has closed.
+        """Forget a descriptor that other code in this process has closed.
 
-        Its number may be another file's by now, which is not ours to lock or to close.
+        Its number may belong to another file by now, which we must not lock or close.
         """
         file = self._file
         if file is not None and file.is_lost():
@@ -136,7 +136,7 @@ class FileLock:
             self._file, self.held = None, False
 
     def release(self) -> None:
-        """Free the lock, if held."""
+        """Release the lock, if held."""
         self.held = False
         wait, file = self._wait, self._file
         if wait is not None and wait.file is not file:
@@ -145,18 +145,18 @@ class FileLock:
             file.free()
 
     def close(self) -> None:
-        """Free the lock and close the file. A later `acquire` opens it again."""
+        """Release the lock and close the file. A later `acquire` opens it again."""
         self.drop_lost()
-        self.release()  # closing would not do: a forked child may have the open file too
+        self.release()  # closing is not enough: a forked child may have the open file too
         if self._waits is not None:
             self._waits.put(None)
         self.forget()
 
     def retire(self) -> None:
-        """Free the lock for good, whatever state an interrupted call has left it in.
+        """Release the lock for good, in whatever state an interrupted call has left it.
 
-        A call that is suspended at any line of this class goes on with an `OutboxError`. Calling
-        it again is harmless.
+        A call that is suspended at any line of this class then fails with an `OutboxError`. Calling
+        this again is harmless.
         """
         self._retired = True
         self.drop_lost()
@@ -171,14 +171,14 @@ class FileLock:
             waits.put(None)
 
     def successor(self) -> FileLock:
-        """Return a lock on the same path, to go on with once this one is retired or forgotten."""
+        """Return a lock on the same path, to replace this one once it is retired or forgotten."""
         fresh = FileLock(self.path, self._mark, self._like)
         fresh.patience = self.patience
         fresh._in_vain = self._in_vain
         return fresh
 
     def forget(self) -> None:
-        """Close an inherited file in a forked child, without freeing the parent's lock."""
+        """Close an inherited file in a forked child, without releasing the parent's lock."""
         self.drop_lost()
         file, self._file, self.held = self._file, None, False
         self._wait = self._in_vain = self._waits = None
@@ -186,14 +186,14 @@ class FileLock:
             file.discard()
 
     def _await(self) -> bool:
-        """Wait for the lock and take it; False if it did not come free in time."""
+        """Wait for the lock and acquire it; return False if it did not become free in time."""
         if self._in_vain is not None and self._in_vain.pending:
             return False
         end = monotonic() + self.patience
         wait = self._begin_wait()
         try:
             granted = wait.answer(end) if self._ask(wait) else wait.poll(end)
-            if granted is None:  # the thread is over: something was raised in it
+            if granted is None:  # the thread has ended: an exception was raised in it
                 self._waits = None
                 wait.give_up()
                 wait = self._begin_wait()
@@ -217,12 +217,12 @@ class FileLock:
         return wait
 
     def _ask(self, wait: LockWait) -> bool:
-        """Hand `wait` to the thread; False if there can be none, for the interpreter ends."""
+        """Hand `wait` to the thread; return False if none can start, as at interpreter exit."""
         if self._waits is None:
             waits: queue.SimpleQueue[LockWait | None] = queue.SimpleQueue()
             try:
-                # Not `threading.Thread`, whose `start` waits for ever if memory runs out in the
-                # thread's beginning.
+                # Not `threading.Thread`: its `start` waits forever if memory runs out while the
+                # thread starts.
                 _thread.start_new_thread(serve, (waits,))
             except RuntimeError:
                 return False
@@ -236,13 +236,13 @@ class FileLock:
         return opened
 
     def _check_retired(self) -> None:
-        """See, after a file was noted and before it is locked, that `retire` knew of it."""
+        """Check, after a file was recorded and before it is locked, that `retire` has seen it."""
         if self._retired:
             self.retire()
             raise self._no_more()
 
     def _no_more(self) -> OutboxError:
-        return OutboxError(f"the lock {self.path} was taken over by another call of this thread")
+        return OutboxError(f"another call of this thread took over the lock {self.path}")
 
     def _open_another(self) -> LockFile:
         try:
@@ -252,16 +252,16 @@ class FileLock:
                 f"the lock file {self.path} cannot be opened: {error.strerror}"
             ) from error
         if self._mark and not os.fstat(opened.fileno()).st_size:
-            with contextlib.suppress(OSError):  # a full disk: the lock works without
+            with contextlib.suppress(OSError):  # a full disk: the lock works without the mark
                 os.write(opened.fileno(), self._mark)
         return opened
 
 
 def is_held(path: Path) -> bool:
-    """Return True if some process holds the lock of a lock file. Makes no file.
+    """Return True if some process holds the lock of a lock file. Creates no file.
 
     Raises:
-        OutboxError: if the file system knows no such locks.
+        OutboxError: if the file system has no such locks.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -280,6 +280,6 @@ def is_held(path: Path) -> bool:
 
 def _no_locks(path: Path, error: OSError) -> OutboxError:
     return OutboxError(
-        f"the file {path} cannot be locked: {error.strerror}. The outbox has to be on a file "
-        "system with file locks, as a local disk is; set SDK_OUTBOX_PATH (outbox_path)"
+        f"the file {path} cannot be locked: {error.strerror}. The outbox must be on a file system "
+        "with file locks, such as a local disk; set SDK_OUTBOX_PATH (outbox_path)"
     )

@@ -1,16 +1,16 @@
 """`HeldFiles`: an outbox's file, log and index as this process has them open through SQLite.
 
-SQLite tells other programs by POSIX record locks that a process has a database open. POSIX drops
-all of them as soon as the process closes any descriptor of the file, as it does after a copy or a
-hash of it. Another program that then closes the outbox takes itself for the last user and deletes
-the log that this process goes on writing to; one that opens it cuts off the index under this
-process's mapping.
+SQLite shows other programs that a process has a database open by holding POSIX record locks. POSIX
+drops all of them as soon as the process closes any descriptor of the file, for example after
+copying or hashing it. If another program then closes the outbox, it takes itself for the last user
+and deletes the log that this process is still writing to; if one opens the outbox, it truncates the
+index under this process's mapping.
 
-So the same bytes are locked once more by open file description, where the system can: such a lock
-ends with its own descriptor and conflicts with POSIX locks, this process's included. Before the
-last connection closes it is released, so that SQLite can tidy up, but only if all three files are
-still at their paths. Otherwise it is kept, and SQLite must not write an old log into a file that
-has gone on without it.
+So the same bytes are locked a second time by open file description, where the system supports it:
+such a lock ends with its own descriptor and conflicts with POSIX locks, including those of this
+process. It is released before the last connection closes, so that SQLite can clean up, but only if
+all three files are still at their paths. Otherwise it is kept, and SQLite must not write an old log
+into a file that has moved on without it.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _USERS = (0x40000002, 510)
-"""First byte and number of the bytes of the file by which connections say that they have it open
-(`SHARED_FIRST`, `SHARED_SIZE` in SQLite's os.h)."""
+"""First byte and number of the bytes of the file that a connection locks to show that it has it
+open (`SHARED_FIRST`, `SHARED_SIZE` in SQLite's os.h)."""
 _INDEX_USERS = (128, 1)
-"""The byte of the index by which processes say that they have it mapped (`UNIX_SHM_DMS`)."""
+"""The byte of the index that a process locks to show that it has it mapped (`UNIX_SHM_DMS`)."""
 _BY_DESCRIPTION: int | None = (
     getattr(fcntl, "F_OFD_SETLK", None) if sys.platform.startswith("linux") else None
 )
@@ -47,17 +47,17 @@ _LOG_HEADER_BYTES = 32
 """The header of a write-ahead log (sqlite.org/fileformat2.html, section 4.1)."""
 
 Mark: TypeAlias = tuple[int, int, int]
-"""Inode, device and number of names: which file it is."""
+"""Inode, device and number of names of a file: its identity."""
 
 _held: dict[tuple[int, int], HeldFiles] = {}
-"""By inode and device. No lock guards it: a signal handler that logs in a call that held one could
-wait for a thread that waits for the lock. Each step is one of the interpreter's, and who takes
-something away looks again whether somebody has come meanwhile."""
+"""By inode and device. No lock guards it: a signal handler that logs inside a call that holds the
+lock could wait for a thread that waits for the lock. Each step is atomic in the interpreter, and
+code that removes an entry checks again whether a user was added meanwhile."""
 _never_closed: list[object] = []
 
 
 class HeldFiles:
-    """The three files of an outbox, which the connections of one process share.
+    """The three files of an outbox, shared by the connections of one process.
 
     Owns a descriptor of each. They are opened after SQLite's and closed after them.
 
@@ -69,8 +69,8 @@ class HeldFiles:
         marks: Inode, device and number of names of each.
         key: Inode and device of the file.
         shares: The connections that use them.
-        users: Those, and the ones that are being closed; while there are any, they stay open.
-        lost: Whether this process has lost descriptors of them to somebody else's `close`.
+        users: Those, and the ones that are being closed; the files stay open while there are any.
+        lost: Whether other code in this process has closed descriptors of them.
     """
 
     def __init__(self, path: Path) -> None:
@@ -93,14 +93,14 @@ class HeldFiles:
             raise
 
     def lock(self) -> None:
-        """Say that this process has the outbox open; again before each write, if need be."""
+        """Show that this process has the outbox open; repeated before each write if necessary."""
         if _BY_DESCRIPTION is None:
             fcntl.lockf(self.descriptors[0], fcntl.LOCK_SH | fcntl.LOCK_NB, *reversed(_USERS))
         else:
             self._lock(fcntl.F_RDLCK)
 
     def unlock(self) -> None:
-        """Let SQLite, and other programs, believe that nobody uses the outbox any more."""
+        """Let SQLite and other programs see no more that this process uses the outbox."""
         self._lock(fcntl.F_UNLCK)
 
     def _lock(self, kind: int) -> None:
@@ -112,10 +112,10 @@ class HeldFiles:
             fcntl.fcntl(descriptor, _BY_DESCRIPTION, wanted)
 
     def are_at_path(self, first: int = 3) -> bool:
-        """Return True if all three are at their paths still, and have no other name.
+        """Return True if all three are still at their paths and have no other name.
 
         Args:
-            first: How many to look at: only the file, file and log, or all.
+            first: How many to check: 1 the file only, 2 file and log, 3 all.
         """
         try:
             for name, mark in zip(self.names[:first], self.marks, strict=False):
@@ -126,14 +126,14 @@ class HeldFiles:
             return False
 
     def are_surely_at_path(self) -> bool:
-        """Return True if `are_at_path`, False also where that cannot be seen."""
+        """Return the result of `are_at_path`, or False if that cannot be found out."""
         try:
             return self.are_at_path()
         except OSError:
             return False
 
     def are_lost(self) -> bool:
-        """Return True if another part of this process has closed descriptors that hold locks."""
+        """Return True if other code in this process has closed descriptors that hold locks."""
         if not self.lost:
             self.lost = not (
                 is_open(self.descriptors[0], self.marks[0])
@@ -142,7 +142,7 @@ class HeldFiles:
         return self.lost
 
     def find(self) -> tuple[list[int], list[int], list[int]] | None:
-        """Return this process's other descriptors of the three; None where it cannot be told."""
+        """Return this process's other descriptors of the three; None if they cannot be listed."""
         if _DESCRIPTORS is None:
             return None
         found: tuple[list[int], list[int], list[int]] = ([], [], [])
@@ -157,16 +157,16 @@ class HeldFiles:
         """Close the descriptors, which releases the locks."""
         descriptors, self.descriptors = self.descriptors, []
         for number, descriptor in enumerate(descriptors):
-            # While they are being opened there are no marks, and nobody has had time to close one.
+            # While they are being opened there are no marks yet, and nobody can have closed one.
             if not self.marks or is_open(descriptor, self.marks[number]):
                 os.close(descriptor)
 
 
 class Hold:
-    """One connection's share of `HeldFiles`, and the descriptors that it goes through.
+    """One connection's share of `HeldFiles`, and the descriptors that the connection uses.
 
     Args:
-        files: What it shares.
+        files: The files that it shares.
     """
 
     def __init__(self, files: HeldFiles) -> None:
@@ -178,20 +178,20 @@ class Hold:
         self._log_in_place = False
 
     def look_at(self, found: Sequence[list[int]] | None) -> None:
-        """Look whether the connection's descriptors stay open, which are among `found`."""
+        """Watch whether the connection's descriptors, which are among `found`, stay open."""
         self._candidates = [
             (candidates, mark[:2])
             for candidates, mark in zip(found or (), self.files.marks, strict=False)
         ]
         if self._candidates:
             self._logs = self._candidates[1][0]
-            self._log_path = os.path.realpath(self.files.names[1])  # as the kernel says it
+            self._log_path = os.path.realpath(self.files.names[1])  # as the kernel reports it
 
     def is_open(self) -> bool:
-        """Return True if every descriptor is still one of these files.
+        """Return True if every descriptor still refers to one of these files.
 
         A host that closes descriptors by number, as daemons do when they start, may close SQLite's.
-        The number is soon another file's, and SQLite would write there.
+        The number soon belongs to another file, and SQLite would write there.
         """
         if not self.files.are_lost():
             for candidates, mark in self._candidates:
@@ -205,12 +205,12 @@ class Hold:
         return False
 
     def _see_log_in_place(self) -> bool:
-        """Return True if SQLite's log is surely open, and at its path; False if that is not known.
+        """Return True if SQLite's log is surely open and at its path; False if that is not known.
 
-        By the name that Linux has for what a descriptor is open on, which ends in " (deleted)" or
-        is another one if the log is not at its path any more. Whoever asks for a file's times
-        instead, as `stat` does, has the next write give it new ones on Linux from 6.13 on, and a
-        durable commit then took 45 µs more.
+        Linux shows the name of the file that a descriptor is open on. If the log is no longer at
+        its path, that name ends in " (deleted)" or is another one. `stat` would do too, but from
+        Linux 6.13 on, a write after a query of a file's times has to set new ones, and a durable
+        commit took 45 µs longer.
         """
         self._log_in_place = False
         try:
@@ -221,12 +221,12 @@ class Hold:
         return self._log_in_place
 
     def are_at_path(self) -> bool:
-        """Return True if log and index are at their paths, after a look whether they are open.
+        """Return True if log and index are at their paths; call it after checking they are open.
 
-        The file itself is looked at elsewhere.
+        The file itself is checked elsewhere.
 
         Raises:
-            OSError: if that cannot be seen.
+            OSError: if that cannot be found out.
         """
         files = self.files
         if not self._log_in_place:
@@ -237,9 +237,10 @@ class Hold:
             return False
 
     def seems_open(self) -> bool:
-        """Return, in 1 µs, True if the log is open, which every commit is written to.
+        """Return True, within 1 µs, if the log, to which every commit is written, is open.
 
-        By its header, which has random salts and stays until the log is begun again.
+        It is recognised by its header, which has random salts and stays the same until SQLite
+        starts the log over.
         """
         if not self._logs:
             return self.is_open()
@@ -256,25 +257,25 @@ class Hold:
         return True
 
     def close(self, connection: object, close: Callable[[], None]) -> None:
-        """Close a connection by `close`; never, if that would do harm."""
+        """Close a connection by `close`; never close it if that would do damage."""
         files = self.files
         if not self.is_open():
-            keep_for_ever(connection)  # it would close, or write to, a file of somebody else's
+            keep_for_ever(connection)  # closing would close, or write to, somebody else's file
             return
         files.shares.discard(self)
         if not files.shares:
             if files.are_surely_at_path():
                 files.unlock()
-                if files.shares:  # somebody came meanwhile
+                if files.shares:  # another connection was opened meanwhile
                     files.lock()
             elif _BY_DESCRIPTION is None:
-                keep_for_ever(connection)  # it would write its old log into the file
+                keep_for_ever(connection)  # closing would write its old log into the file
                 return
         close()
         self.leave()
 
     def join(self) -> bool:
-        """Take part in the files; return False if they were given up meanwhile."""
+        """Start sharing the files; return False if they were given up meanwhile."""
         files = self.files
         files.users.add(self)
         if _held.get(files.key) is not files:
@@ -285,7 +286,7 @@ class Hold:
         return True
 
     def leave(self) -> None:
-        """Take part no longer. The last one gives the files up."""
+        """Stop sharing the files. The last share gives them up."""
         files = self.files
         files.shares.discard(self)
         files.users.discard(self)
@@ -297,11 +298,11 @@ def hold(path: Path, *, find: bool) -> Hold:
     """Hold the files of an outbox to which this process has just made a connection.
 
     Args:
-        path: The outbox. The connection has read it, so that SQLite has its log open.
-        find: Whether to find out the connection's descriptors, if it is to stay.
+        path: The outbox. The connection has read from it, so that SQLite has its log open.
+        find: Whether to find out the connection's descriptors, because it is kept open.
 
     Raises:
-        LostFilesError: if what SQLite has open is not what is at the paths.
+        LostFilesError: if SQLite has other files open than those at the paths.
     """
     share = Hold(_find_or_open(path))
     while not share.join():
@@ -318,7 +319,7 @@ def hold(path: Path, *, find: bool) -> Hold:
 
 def _find_or_open(path: Path) -> HeldFiles:
     files = _held.get(_key(path))
-    # It may have been kept, see `_let_go`.
+    # It may have been kept open, see `_let_go`.
     if files is not None and not files.users and not files.lost and not files.are_at_path():
         _give_up(files)
         files = None
@@ -331,9 +332,9 @@ def _find_or_open(path: Path) -> HeldFiles:
 
 
 def check(path: Path) -> None:
-    """See that this process may open a connection to `path`.
+    """Check that this process may open a connection to `path`.
 
-    SQLite shares descriptors between a process's connections to a file: lost once, all are.
+    SQLite shares descriptors between a process's connections to a file: if one is lost, all are.
 
     Raises:
         LostFilesError: if descriptors of that file were lost.
@@ -342,12 +343,12 @@ def check(path: Path) -> None:
         files = _held.get(_key(path))
         if files is not None and files.lost:
             raise LostFilesError(
-                f"descriptors of the outbox {path} were closed by another part of this process"
+                f"other code in this process closed descriptors of the outbox {path}"
             )
 
 
 def of(file: tuple[int, int] | None) -> HeldFiles | None:
-    """Return what is held of the outbox of this device and inode."""
+    """Return the held files of the outbox with this device and inode."""
     return None if file is None else _held.get((file[1], file[0]))
 
 
@@ -357,12 +358,12 @@ def _key(path: Path) -> tuple[int, int]:
 
 
 def mark_of(status: os.stat_result) -> Mark:
-    """Return which file it is."""
+    """Return the identity of a file."""
     return status[1:4]
 
 
 def is_open(descriptor: int, mark: tuple[int, ...]) -> bool:
-    """Return True if the descriptor is open on the file of that inode and device."""
+    """Return True if the descriptor is open on the file with that inode and device."""
     try:
         return mark_of(os.fstat(descriptor))[:2] == mark[:2]
     except OSError:
@@ -370,10 +371,10 @@ def is_open(descriptor: int, mark: tuple[int, ...]) -> bool:
 
 
 def keep_for_ever(connection: object) -> None:
-    """Keep a connection from being closed, also by the interpreter's end.
+    """Keep a connection from ever being closed, even at interpreter exit.
 
-    SQLite's memory of it goes with the process. A reference that nobody gives back is the only
-    thing that the end of the interpreter respects.
+    The memory that SQLite uses for it is freed with the process. Only a reference that is never
+    given back survives interpreter exit.
     """
     import ctypes  # only where a host has closed descriptors
 
@@ -382,9 +383,9 @@ def keep_for_ever(connection: object) -> None:
 
 
 def _let_go(files: HeldFiles) -> None:
-    """Close the descriptors, unless somebody else in this process uses the file.
+    """Close the descriptors, unless other code in this process uses the file.
 
-    That would drop the locks of that one, a second copy of this package for example.
+    Closing them would drop the locks of that code, for example a second copy of this package.
     """
     found = files.find()
     if found is None or not found[0]:
@@ -392,7 +393,7 @@ def _let_go(files: HeldFiles) -> None:
 
 
 def _give_up(files: HeldFiles) -> None:
-    """Close the descriptors, unless somebody has come to use them or gives them up as well."""
+    """Close the descriptors, unless a user was added meanwhile or another call gives them up."""
     if _held.get(files.key) is not files or _held.pop(files.key, None) is not files:
         return
     if files.users:
@@ -402,7 +403,7 @@ def _give_up(files: HeldFiles) -> None:
 
 
 def _forget_after_fork() -> None:
-    """Close the parent's descriptors in a child, which does not release the parent's locks."""
+    """Close the parent's descriptors in a child. This does not release the parent's locks."""
     for files in _held.values():
         if not files.lost:
             files.close()

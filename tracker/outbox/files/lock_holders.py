@@ -1,4 +1,4 @@
-"""Which processes hold a lock on a file. Linux alone tells it, at no cost to the holder."""
+"""Which processes hold a lock on a file. Only Linux shows it, at no cost to the lock holder."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 _LOCKS = Path("/proc/locks")
 _READ_MARKS = range(123, 128)
-"""Bytes of the index by which a connection says that it reads a state of the write-ahead log
-(`WAL_READ_LOCK` in SQLite's wal.c, from `UNIX_SHM_BASE` in its os_unix.c on)."""
+"""Bytes of the index that a connection locks while it reads a state of the write-ahead log
+(`WAL_READ_LOCK` in SQLite's wal.c, counted from `UNIX_SHM_BASE` in its os_unix.c)."""
 
 
 class _Lock(NamedTuple):
@@ -23,12 +23,12 @@ class _Lock(NamedTuple):
 
 
 def upload_lock_holders(path: Path) -> list[int]:
-    """Return the processes that hold a ``flock`` on the file at `path`; [] where nobody tells."""
+    """Return the processes that hold a ``flock`` on the file at `path`; [] if unknown."""
     return sorted({lock.pid for lock in _locks_on(path) if lock.kind == "FLOCK" and lock.pid > 0})
 
 
 def readers(path: Path) -> list[int]:
-    """Return the processes that are reading the outbox at `path`; [] where nobody tells."""
+    """Return the processes that are reading the outbox at `path`; [] if unknown."""
     index = path.with_name(f"{path.name}-shm")
     return sorted({
         lock.pid
@@ -53,8 +53,8 @@ def _locks_on(path: Path) -> Iterator[_Lock]:
     except OSError:
         return
     for line in lines:
-        # Numbers of devices differ from those of `stat` on some file systems: the inode has to do.
-        # A waiter's line has "->" before the kind, and so one field more.
+        # Device numbers differ from those of `stat` on some file systems, so only the inode is
+        # compared. A waiter's line has "->" before the kind, and therefore one field more.
         fields = line.split()
         if len(fields) < 8:
             continue

@@ -18,14 +18,15 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 0.01
 _SERVED_SECONDS = 0.25
-"""How often a wait looks whether its thread is still at it."""
+"""How often a waiting call checks that its helper thread is still waiting for it."""
 
 
 class LockFile(io.FileIO):
     """An open lock file.
 
-    As an object, not as a number: a number may name another file once this one is closed. And one
-    that the interpreter closes in a single step when an interrupted call no longer refers to it.
+    An object rather than a number, because the number may mean another file once this one is
+    closed; and the interpreter closes an object that an interrupted call no longer refers to, in a
+    single step.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -34,18 +35,18 @@ class LockFile(io.FileIO):
 
     def discard(self) -> None:
         """Close it. Processes that inherited it keep it open, and keep the lock if it is held."""
-        with contextlib.suppress(OSError):  # another part of the process closed it
+        with contextlib.suppress(OSError):  # other code in this process closed it
             self.close()
 
     def free(self) -> None:
-        """Free the lock, if it is held by this file, also for those that inherited it."""
-        try:  # in half the time of `suppress`
+        """Release the lock if this file holds it, for processes that inherited the file as well."""
+        try:  # takes half as long as `suppress`
             fcntl.flock(self, fcntl.LOCK_UN)
         except (OSError, ValueError):
-            return  # closed, by us or by another part of the process, or there are no locks here
+            return  # closed, by us or by other code in this process; or there are no locks here
 
     def is_lost(self) -> bool:
-        """Return True if another part of this process has closed its descriptor."""
+        """Return True if other code in this process has closed its descriptor."""
         try:
             return os.fstat(self.fileno())[1:3] != self.mark[:2]
         except OSError:
@@ -55,37 +56,37 @@ class LockFile(io.FileIO):
 
 
 class LockWait:
-    """One wait for a lock, in another thread, so that whoever asked can give up.
+    """One wait for a lock, in another thread, so that the caller can give up.
 
-    ``flock`` knows no timeout, and whoever asks again and again in place of waiting comes last,
-    which makes the slowest of many processes' calls ten times as slow. Each wait has a file of its
-    own: one lock must not be waited for and freed through the same. It goes to the caller with the
-    lock; after `give_up`, it is freed as soon as the kernel grants it.
+    ``flock`` has no timeout, and a caller that polls instead of waiting is served last, which makes
+    the slowest calls of many processes ten times as slow. Each wait has its own file, because one
+    lock must not be waited for and released through the same file. With the lock, the file passes
+    to the caller; after `give_up`, it is released as soon as the kernel grants it.
 
     Attributes:
-        file: What the lock will be held by.
-        pending: Whether the kernel may still grant it, though the caller has given up.
+        file: The file that will hold the lock.
+        pending: Whether the kernel may still grant it after the caller has given up.
     """
 
     def __init__(self, file: LockFile) -> None:
         self.file = file
         self._error: OSError | None = None
         self._answered: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._frame: FrameType | None = None  # of `run`, as long as it is under way
+        self._frame: FrameType | None = None  # of `run`, while it is running
         self._over = self._given_up = False
 
     @property
     def pending(self) -> bool:
-        """Whether the kernel may still grant the lock, though the caller has given up."""
+        """Whether the kernel may still grant the lock after the caller has given up."""
         return self._given_up and self._is_served() and not self._over
 
     def _is_served(self) -> bool:
-        """Return True if the thread is at it: an exception raised in the thread ends that."""
+        """Return True if the thread is still waiting: an exception raised in it would end that."""
         frame = self._frame
         return frame is not None and is_executing(frame)
 
     def run(self) -> None:
-        """Wait, and hand the lock over, or free it if nobody wants it any more."""
+        """Wait; then hand the lock over, or release it if the caller has given up."""
         self._frame = sys._getframe()
         try:
             if not self._given_up:
@@ -93,13 +94,13 @@ class LockWait:
         except OSError as error:
             self._error = error
         self._over = True
-        if self._given_up:  # seen here or, if it comes later, by `give_up`, which then frees it
+        if self._given_up:  # seen here, or else by `give_up`, which then releases it
             self._free()
         self._answered.put(None)
         self._frame = None
 
     def answer(self, end: float) -> bool | None:
-        """Return True if the lock was granted by then, None if the thread is not at it."""
+        """Return True if the lock was granted by `end`, None if the thread does not wait for it."""
         while (left := end - monotonic()) > 0:
             try:
                 self._answered.get(timeout=min(left, _SERVED_SECONDS))
@@ -113,7 +114,7 @@ class LockWait:
         return False
 
     def poll(self, end: float) -> bool:
-        """Do the same without a thread."""
+        """Do the same without a thread, by asking again and again."""
         while not self._given_up:
             try:
                 fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -126,7 +127,7 @@ class LockWait:
         return False
 
     def give_up(self) -> None:
-        """Want the lock no more, granted or not. Calling it again is harmless."""
+        """Stop wanting the lock, granted or not. Calling this again is harmless."""
         self._given_up = True
         if self._over or not self._is_served():
             self._free()
@@ -138,6 +139,6 @@ class LockWait:
 
 
 def serve(waits: queue.SimpleQueue[LockWait | None]) -> None:
-    """Run waits one after the other until None comes: what the thread of a lock does."""
+    """Run waits one after the other until None arrives. This is the work of a lock's thread."""
     while (wait := waits.get()) is not None:
         wait.run()

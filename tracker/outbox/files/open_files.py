@@ -1,7 +1,7 @@
 """Which files this process has open through SQLite.
 
-POSIX frees all locks of a process on a file when the process closes any descriptor of it. So
-nobody may open and close an outbox by other means than SQLite while SQLite has it open here.
+POSIX releases all locks of a process on a file when the process closes any descriptor of it. So
+while SQLite has an outbox open here, no other code may open and close it.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ if TYPE_CHECKING:
 
 _open: Counter[tuple[int, int]] = Counter()
 _lock = threading.RLock()
-"""Guards `_open`, the number of outboxes that are open by device and inode."""
+"""Guards `_open`, which counts the open outboxes by device and inode."""
 
 
 class ReplacedError(OutboxDamagedError):
-    """Another file, or none, is at the outbox's path. Whatever is there needs no salvage for it."""
+    """Another file, or none, is at the outbox's path. The file there needs no salvage."""
 
 
 class LostFilesError(ReplacedError):
-    """Log, index or descriptors of the outbox are gone that is open; its file is at the path."""
+    """Log, index or descriptors of the open outbox are gone; its file is still at the path."""
 
 
 def check_links(path: Path, links: int) -> None:
-    """Refuse a file with more than one name: its users would have a log and a lock each.
+    """Refuse a file with several names: there would be a separate log and lock for each.
 
     Raises:
-        OutboxError: if it has.
+        OutboxError: if it has more than one.
     """
     if links > 1:
         raise OutboxError(
-            f"the outbox {path} has {links} names (hard links). Whoever opens it by another one "
-            "has another log and another lock, and events would be lost. Delete the other names "
-            f"(`find DIRECTORY -samefile {path}` finds them); copy an outbox with "
+            f"the outbox {path} has {links} names (hard links). A program that opens it by another "
+            "name uses another log and another lock, and events would be lost. Delete the other "
+            f"names (`find DIRECTORY -samefile {path}` finds them); to copy an outbox, use "
             "`tracker-sync backup`"
         )
 
 
 def entered(file: tuple[int, int], if_first: Callable[[], None]) -> None:
-    """Count an outbox on `file`, after calling `if_first` if it is the only one."""
+    """Count one more open outbox on `file`; if it is the first, call `if_first` before."""
     with _lock:
         if not _open[file]:
             if_first()
@@ -54,7 +54,7 @@ def entered(file: tuple[int, int], if_first: Callable[[], None]) -> None:
 
 
 def left(file: tuple[int, int]) -> None:
-    """Count an outbox less, now that its last connection is closed."""
+    """Count one open outbox less, after its last connection was closed."""
     with _lock:
         _open[file] -= 1
         if not _open[file]:

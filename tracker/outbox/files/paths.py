@@ -1,4 +1,4 @@
-"""Where the files of an outbox are: what SQLite and the tracker add to its name."""
+"""The paths of an outbox's files: the suffixes that SQLite and the tracker add to its name."""
 
 from __future__ import annotations
 
@@ -8,48 +8,48 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 COMPANIONS = ("-wal", "-shm")
-"""What SQLite adds for the write-ahead log and its index."""
+"""The suffixes of SQLite's write-ahead log and its index."""
 JOURNAL = "-journal"
-"""What SQLite adds for a rollback journal, which an outbox has only while it is being created."""
+"""The suffix of SQLite's rollback journal, which an outbox has only while it is created."""
 
 
 def beside(path: Path, suffix: str) -> Path:
-    """Return the path of the file whose name goes on from that of `path`."""
+    """Return the path of the file whose name is that of `path` with `suffix` added."""
     return path.with_name(path.name + suffix)
 
 
 def log(path: Path) -> Path:
-    """Return where SQLite's write-ahead log is."""
+    """Return the path of SQLite's write-ahead log."""
     return beside(path, "-wal")
 
 
 def index(path: Path) -> Path:
-    """Return where the index of the log is, which processes share as memory."""
+    """Return the path of the log's index, which processes share as memory."""
     return beside(path, "-shm")
 
 
 def write_lock(path: Path) -> Path:
-    """Return where the lock is that a process holds while it writes."""
+    """Return the path of the lock that a process holds while it writes."""
     return beside(path, ".lock")
 
 
 def upload_lock(path: Path) -> Path:
-    """Return where the lock is that the process holds which uploads."""
+    """Return the path of the lock that the uploading process holds."""
     return beside(path, ".sync-lock")
 
 
 def ballast(path: Path) -> Path:
-    """Return where the file is that is given up when the disk is full."""
+    """Return the path of the file that is deleted to make room when the disk is full."""
     return beside(path, ".ballast")
 
 
 def all_of(path: Path) -> list[Path]:
-    """Return the outbox and every file that can be beside it in use, whether or not it is there."""
+    """Return the outbox and every file that may be in use beside it, whether or not it exists."""
     return [path, log(path), index(path), write_lock(path), upload_lock(path), ballast(path)]
 
 
 def log_bytes(path: Path) -> int:
-    """Return the size of the log of `path`, 0 if there is none."""
+    """Return the size of the write-ahead log of `path`, or 0 if there is none."""
     try:
         return log(path).stat().st_size
     except FileNotFoundError:

@@ -1,14 +1,14 @@
-"""The files beside an outbox that take its place or gave it up: their names, and their moves.
+"""Replacing the file of an outbox: the names of the files involved, and how they are moved.
 
-Everything here happens under the outbox's write lock, so in one process at a time; the others find
-another file at the path when the lock is theirs, and open that one.
+Everything here happens under the outbox's write lock, in one process at a time; the others find
+another file at the path when they acquire the lock, and open that one.
 
-What takes the outbox's place, a new one (see `replacement`) or a copy (see `continuation`), is made
-whole under another name first. Only then the old file leaves the path, which tells every writer
-that its own is no longer the one; then go its log and its index, then the new one comes. A crash in
-between leaves the path empty and the new file ready: whoever comes next finishes the move. SQLite
-itself is at ease with it: a connection that closes leaves log and index alone if its file is no
-longer the one at the path (``databaseIsUnmoved`` in its pager).
+The file that replaces the outbox, a new one (see `rebuild`) or a copy (see `continuation`), is
+first completed under another name. Only then is the old file moved away, which shows every writer
+that its file is no longer the current one; then its log and index are moved, and then the new file
+is put in place. A crash in between leaves the path empty and the new file ready: the next process
+finishes the replacement. SQLite can cope with that: a connection that closes leaves log and index
+alone if its file is no longer at the path (``databaseIsUnmoved`` in its pager).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def damaged_sets(path: Path) -> list[Path]:
 
 
 def beside(path: Path, pattern: str) -> list[Path]:
-    """Return the files whose names go on from the outbox's as `pattern`, but for logs and such."""
+    """Return the files named like the outbox with `pattern` added, except logs and indexes."""
     found = path.parent.glob(f"{_escaped(path.name)}{pattern}")
     return sorted(file for file in found if not file.name.endswith(paths.COMPANIONS))
 
@@ -41,7 +41,7 @@ def _escaped(name: str) -> str:
 
 
 def file_identity(path: Path) -> tuple[int, int] | None:
-    """Return which file is at `path`, by device and inode, or None if none is."""
+    """Return device and inode of the file at `path`, or None if there is none."""
     try:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -50,15 +50,15 @@ def file_identity(path: Path) -> tuple[int, int] | None:
 
 
 def was_salvaged(path: Path, file: tuple[int, int] | None) -> bool:
-    """Tell whether `file` is one of the damaged ones aside, so that nothing need be rescued."""
+    """Return True if `file` is one of the damaged files kept: nothing needs to be rescued."""
     return file is not None and file in [file_identity(aside) for aside in damaged_sets(path)]
 
 
 def finish_interrupted(path: Path) -> None:
-    """Put a new outbox or copy (see `continuation`) in its place that is ready, but not there yet.
+    """Put a new outbox or copy (see `continuation`) in place that is complete but not there yet.
 
-    Where the old one is still at the path, it may have been written since, so nothing is taken
-    over: the next salvage makes another.
+    If the old file is still at the path, it may have been written to since, so nothing is done: the
+    next salvage makes a new file.
     """
     if not is_interrupted(path):
         return
@@ -70,9 +70,9 @@ def finish_interrupted(path: Path) -> None:
 
 
 def is_interrupted(path: Path) -> bool:
-    """Tell whether a process died between taking the old file away and putting the new one in.
+    """Return True if a process died between moving the old file away and putting the new one there.
 
-    Another one may have made an empty file there, which it was about to open.
+    Another process, about to open the outbox, may have created an empty file there.
     """
     try:
         if path.stat().st_size:
@@ -83,7 +83,7 @@ def is_interrupted(path: Path) -> bool:
 
 
 def put_copy_in_place(path: Path) -> None:
-    """Put the copy where the outbox was, over an empty file that some process may have made."""
+    """Move the copy to the outbox's path, over an empty file that a process may have created."""
     for companion in paths.COMPANIONS:
         paths.beside(path, companion).unlink(missing_ok=True)
     copied(path).rename(path)
@@ -91,13 +91,13 @@ def put_copy_in_place(path: Path) -> None:
 
 
 def leave_companions(path: Path) -> None:
-    """Move log and index of a file that is gone aside, lest SQLite take them for the new one's."""
+    """Move away log and index of a file that is gone, or SQLite would use them for the new one."""
     if file_identity(path) is None:
         _move_companions(path, free_name(path))
 
 
 def finish(path: Path, aside: Path) -> None:
-    """Put the new outbox that is ready at the path, which the old file has left for `aside`."""
+    """Move the new outbox to the path, after the old file was moved to `aside`."""
     _move_companions(path, aside)
     ready(path).rename(path)
     sync_folder(path)
@@ -111,22 +111,22 @@ def _move_companions(path: Path, aside: Path) -> None:
 
 
 def being_made(path: Path) -> Path:
-    """Return where a new outbox is made."""
+    """Return the path of a new outbox that is not complete yet."""
     return paths.beside(path, ".salvage")
 
 
 def ready(path: Path) -> Path:
-    """Return where a new outbox is when it is whole."""
+    """Return the path of a new outbox that is complete."""
     return paths.beside(path, ".salvaged")
 
 
 def copied(path: Path) -> Path:
-    """Return where a copy is when it is whole."""
+    """Return the path of a copy that is complete."""
     return paths.beside(path, ".copied")
 
 
 def free_name(path: Path) -> Path:
-    """Return a name for the damaged set that no file has, with the time in UTC."""
+    """Return an unused name for the damaged set, with the time in UTC."""
     moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     number = 0
     while True:
@@ -137,10 +137,10 @@ def free_name(path: Path) -> Path:
 
 
 def sync_folder(path: Path) -> None:
-    """Have the names of the outbox's files outlast a power cut.
+    """Sync the folder, so that the names of the outbox's files survive a power cut.
 
     Raises:
-        OSError: if that cannot be.
+        OSError: if that fails.
     """
     descriptor = os.open(path.parent, os.O_RDONLY)
     try:

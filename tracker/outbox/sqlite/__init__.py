@@ -1,1 +1,1 @@
-"""What is known of SQLite: connections, the file format, and what its errors mean."""
+"""What we know about SQLite: how to connect, and its file format."""

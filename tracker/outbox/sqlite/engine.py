@@ -1,4 +1,4 @@
-"""The SQLAlchemy engine of an outbox, with SQLite set up as durability and locking ask for."""
+"""The SQLAlchemy engine of an outbox, with SQLite set up for our durability and locking."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 SYNCHRONOUS = {"full": "FULL", "process": "NORMAL"}
 
 BUSY_TIMEOUT_MS = 5_000
-"""How long to wait for other programs that hold SQLite's own locks (ours use a lock file)."""
+"""How long to wait for programs that hold SQLite's own locks (our writers use a lock file)."""
 
 WAL_PAGES = 1_000
-"""Pages in the write-ahead log at which a commit also checkpoints: about 4 MB."""
+"""Pages in the write-ahead log from which on a commit also checkpoints: about 4 MB."""
 
 _WAL_LIMIT_BYTES = 16 * 1024 * 1024
 
@@ -35,20 +35,20 @@ _WAL_LIMIT_BYTES = 16 * 1024 * 1024
 class OutboxConnection(sqlite3.Connection):
     """A connection that rolls back before it closes.
 
-    sqlite3 puts a close off, with every lock that the transaction holds, until the last cursor is
-    gone; and SQLAlchemy closes on Ctrl-C, when a traceback still holds one.
+    sqlite3 delays a close, and keeps every lock of the transaction, until the last cursor is gone;
+    and SQLAlchemy closes on Ctrl-C, when a traceback still refers to one.
 
     Attributes:
-        held: The files it goes through, from `hold` on.
+        held: The files that it uses, once `hold` was called.
     """
 
     held: Hold | None = None
     _ended = False
 
     def hold(self, path: Path, *, find: bool) -> None:
-        """Read something, so that SQLite opens the log; hold the files; see `held_files.hold`.
+        """Hold the files, after a read that makes SQLite open the log; see `held_files.hold`.
 
-        A copy by ``VACUUM INTO`` has no log until it is written to.
+        A copy made by ``VACUUM INTO`` has no log until it is written to.
         """
         self.execute("SELECT 1 FROM sqlite_master LIMIT 1").close()
         if self.execute("PRAGMA journal_mode").fetchone() != ("wal",):
@@ -56,7 +56,7 @@ class OutboxConnection(sqlite3.Connection):
         self.held = held_files.hold(path, find=find)
 
     def close(self) -> None:
-        """Close; see `Hold.close`. Once: it may be kept open on purpose."""
+        """Close; see `Hold.close`. Only the first call counts: it may be kept open on purpose."""
         if self._ended:
             return
         self._ended = True
@@ -67,27 +67,27 @@ class OutboxConnection(sqlite3.Connection):
             held.close(self, self._close)
 
     def _close(self) -> None:
-        with contextlib.suppress(sqlite3.Error):  # closed before, or the disk fails
+        with contextlib.suppress(sqlite3.Error):  # already closed, or the disk fails
             self.rollback()
         super().close()
 
 
-# Damaged text must not raise: it would stop every reader there. Its digest tells that it changed.
+# Damaged text must not raise: that would stop every reader there. Its digest shows the change.
 _decode = functools.partial(str, encoding="utf-8", errors="replace")
 
 
 def make_engine(path: Path, durability: str, *, writer: bool, how: str = "mode=rw") -> Engine:
-    """Return an engine without a pool: whoever connects owns the connection.
+    """Return an engine without a pool: the caller that connects owns the connection.
 
-    Only a writer checkpoints, inside its commits, so always under the outbox's write lock: two
-    checkpoints, or a checkpoint and a WAL reset, never meet (SQLite before 3.51.3 could corrupt
-    the file then: sqlite.org/wal.html, section "The WAL-Reset Bug").
+    Only a writer checkpoints, as part of its commits, and therefore always under the outbox's write
+    lock: two checkpoints, or a checkpoint and a WAL reset, never overlap (SQLite before 3.51.3
+    could corrupt the file then: sqlite.org/wal.html, section "The WAL-Reset Bug").
 
     Args:
-        path: The file, which is there.
-        durability: As `APIConfig.durability`.
-        writer: Whether it is to write.
-        how: As `connect`; see `read_only`.
+        path: The file, which must exist.
+        durability: As in `APIConfig.durability`.
+        writer: Whether its connections may write.
+        how: As in `connect`; see `read_only`.
     """
     in_memory = [sqlite3.connect(":memory:", check_same_thread=False)]
     absolute = path.absolute()
@@ -99,10 +99,10 @@ def make_engine(path: Path, durability: str, *, writer: bool, how: str = "mode=r
         URL.create("sqlite", database=str(path)),  # names the file in errors; it is never parsed
         creator=create,
         poolclass=NullPool,
-        # A connection rolls back when it closes. SQLAlchemy would do so on one that an interrupted
-        # call has closed, and log the error, for which its thread may have to wait while it leads.
+        # A connection rolls back when it closes. SQLAlchemy would also do so on one that an
+        # interrupted call has closed, and log the error; logging can block a thread that leads.
         pool_reset_on_return=None,
-        isolation_level="AUTOCOMMIT",  # transactions are begun by hand: BEGIN IMMEDIATE
+        isolation_level="AUTOCOMMIT",  # transactions begin explicitly: BEGIN IMMEDIATE
     )
 
     @event.listens_for(engine, "connect")
@@ -110,25 +110,25 @@ def make_engine(path: Path, durability: str, *, writer: bool, how: str = "mode=r
         connection.text_factory = _decode
         cursor = connection.cursor()
         try:
-            if "vfs=unix-none" in how:  # it shares no index of the log with anybody
+            if "vfs=unix-none" in how:  # it shares the index of the log with nobody
                 cursor.execute("PRAGMA locking_mode=EXCLUSIVE")
             for pragma in _pragmas(durability, writer=writer):
                 cursor.execute(f"PRAGMA {pragma}")
-        except UnicodeDecodeError as error:  # SQLite names what is damaged by the damaged name
+        except UnicodeDecodeError as error:  # SQLite's message quotes the damaged name
             raise sqlite3.DatabaseError("malformed database schema") from error
         cursor.close()
 
     # SQLAlchemy makes an engine's first connection under a lock that is not reentrant: a signal
-    # handler that logs meanwhile would wait for itself. So none of the outbox's is the first.
+    # handler that logs meanwhile would wait for itself. So the first one is not to the outbox.
     engine.connect().close()
     return engine
 
 
 def connect(path: Path, how: str) -> OutboxConnection:
-    """Return a connection to an existing file, whatever bytes its path is made of.
+    """Return a connection to an existing file, whatever bytes its path contains.
 
-    Only a URI can tell SQLite not to make a file that is not there. Every byte of the path that
-    could mean something in a URI is percent-encoded, also those that are not UTF-8.
+    Only a URI can tell SQLite not to create a missing file. Every byte of the path that could have
+    a meaning in a URI is percent-encoded, including bytes that are not UTF-8.
 
     Args:
         path: The file, as an absolute path.
@@ -148,7 +148,7 @@ def connect(path: Path, how: str) -> OutboxConnection:
 
 def _pragmas(durability: str, *, writer: bool) -> list[str]:
     common = [
-        "trusted_schema=OFF",  # SQL hidden in a planted schema may call no risky function
+        "trusted_schema=OFF",  # SQL hidden in a manipulated schema cannot call risky functions
         "cell_size_check=ON",
         f"synchronous={SYNCHRONOUS[durability]}",
         "fullfsync=ON",  # macOS: without it a flush stops at the drive's cache
@@ -160,6 +160,6 @@ def _pragmas(durability: str, *, writer: bool) -> list[str]:
             *common,
             f"wal_autocheckpoint={WAL_PAGES}",
             f"journal_size_limit={_WAL_LIMIT_BYTES}",
-            "secure_delete=ON",  # overwrite what is removed; `scrub` does the rest
+            "secure_delete=ON",  # overwrite removed rows; `scrub` does the rest
         ]
     return [*common, "wal_autocheckpoint=0", "query_only=ON"]

@@ -1,8 +1,8 @@
-"""The pages of an outbox as they lie on disk, read without SQLite.
+"""The pages of an outbox as they are on disk, read without SQLite.
 
-SQLite gives up a whole table when one page on the way to it is damaged, and drops everything in a
-write-ahead log behind the first frame whose checksum fails. Whoever salvages wants the rest. The
-formats are those of sqlite.org/fileformat2.html, sections 1.6 (pages), 1.8 (pointer map) and 4
+SQLite gives up a whole table if one page on the way to it is damaged, and drops everything in a
+write-ahead log after the first frame with a wrong checksum. A salvage needs the rest. The formats
+are described on sqlite.org/fileformat2.html, sections 1.6 (pages), 1.8 (pointer map) and 4
 (write-ahead log).
 """
 
@@ -25,7 +25,7 @@ _LEAF = 0x0D
 _FREE = 2  # in the pointer map
 _LOG_HEADER = struct.Struct(">8I")
 _FRAME_HEADER = struct.Struct(">6I")
-_LITTLE, _BIG = 0x377F0682, 0x377F0683  # the log's magic says how its checksums read words
+_LITTLE, _BIG = 0x377F0682, 0x377F0683  # the log's magic: the byte order of its checksums
 
 
 class Frame(NamedTuple):
@@ -34,7 +34,7 @@ class Frame(NamedTuple):
     Attributes:
         page: Its number in the file.
         commits: Whether it ends a transaction.
-        sound: Whether its checksum fits, given that of the frame before.
+        sound: Whether its checksum is right, given that of the frame before.
         offset: Where its page begins in the log.
     """
 
@@ -45,13 +45,13 @@ class Frame(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """One row of some table.
+    """One row of a table.
 
     Attributes:
         rowid: Its rowid.
         record: Its record, as bytes.
-        page: The page that it begins on: its number, or its place in the log as a negative number.
-        at: Where on the page.
+        page: The page on which it begins: its number, or its negative offset in the log.
+        at: Its offset on the page.
     """
 
     rowid: int
@@ -61,7 +61,7 @@ class Cell(NamedTuple):
 
 
 def page_bytes(file: BinaryIO) -> int:
-    """Return the page size that the file's header gives, or the usual one if that cannot be."""
+    """Return the page size in the file's header, or the usual one if that is not a valid size."""
     file.seek(16)
     size = int.from_bytes(file.read(2), "big")
     size = 65536 if size == 1 else size
@@ -69,10 +69,10 @@ def page_bytes(file: BinaryIO) -> int:
 
 
 def frames(log: BinaryIO, size: int) -> list[Frame]:
-    """Return the frames of the log's present generation up to the last commit, sound or not.
+    """Return the frames of the log's current generation up to the last commit, sound or not.
 
-    A frame that is damaged does not end the list, as it does for SQLite: a checksum builds on the
-    one stored before it, so those behind can be checked all the same.
+    Unlike in SQLite, a damaged frame does not end the list: a checksum builds on the one stored
+    before it, so later frames can still be checked.
     """
     log.seek(0)
     header = log.read(_LOG_HEADER.size)
@@ -87,7 +87,7 @@ def frames(log: BinaryIO, size: int) -> list[Frame]:
     for offset in itertools.count(_LOG_HEADER.size, _FRAME_HEADER.size + size):
         head = log.read(_FRAME_HEADER.size)
         page = log.read(size)
-        if len(head) < _FRAME_HEADER.size or len(page) < size:  # both: it may grow between the two
+        if len(head) < _FRAME_HEADER.size or len(page) < size:  # the log may grow in between
             break
         number, pages, *its_salts, first, second = _FRAME_HEADER.unpack(head)
         if its_salts == salts:
@@ -109,11 +109,11 @@ def _checksum(words: tuple[int, ...], start: tuple[int, int]) -> tuple[int, int]
 
 
 def log_is_cut(path: Path) -> bool:
-    """Tell whether the log of `path` goes on behind a damaged frame, which SQLite would not say.
+    """Return True if the log of `path` goes on after a damaged frame; SQLite would not say so.
 
     A log that merely ends in the middle of a transaction, as after a crash, is not cut. Nor is one
-    whose index, kept by processes that live on, ends before: a killed process wrote those frames,
-    and the next one has begun to write over them.
+    whose index, kept by processes that are still alive, ends earlier: a killed process wrote the
+    later frames, and the next writer has begun to overwrite them.
     """
     try:
         log = paths.log(path).open("rb")
@@ -130,10 +130,10 @@ def log_is_cut(path: Path) -> bool:
 
 
 def _counted_frames(path: Path, salts: bytes) -> int | None:
-    """Return how many frames the log's index counts; None if it is not this log's.
+    """Return how many frames the log's index counts; None if it belongs to another log.
 
-    The layout is that of sqlite.org/walformat.html, "The WAL-Index Header". Not to be called for a
-    file that this process has open: see `tracker.outbox.files.open_files`.
+    The layout is described on sqlite.org/walformat.html, "The WAL-Index Header". Must not be called
+    for a file that this process has open: see `tracker.outbox.files.open_files`.
     """
     try:
         header = paths.index(path).read_bytes()[:48]
@@ -145,7 +145,7 @@ def _counted_frames(path: Path, salts: bytes) -> int | None:
 
 
 class Pages:
-    """A file's pages with its log laid over. Uses, and does not own, the two open files.
+    """The pages of a file, overlaid with those in its log. Uses the two open files, owns neither.
 
     Attributes:
         size: Bytes of a page.
@@ -167,9 +167,9 @@ class Pages:
                 self._doubtful.append(frame)
 
     def cells(self) -> Iterator[Cell]:
-        """Yield the rows of all tables on all pages in use; damaged ones may be among them.
+        """Yield the rows of all tables on all pages in use; some may be damaged.
 
-        The pages of frames with a bad checksum come last: what else has the same row goes first.
+        Pages of frames with a wrong checksum come last, after any other copy of the same row.
         """
         for number in range(1, max([self._count, *self._newest]) + 1):
             if not self._is_free(number):
@@ -178,7 +178,7 @@ class Pages:
             yield from self._cells_of(self._logged(frame.offset), frame.page, -frame.offset)
 
     def cell(self, page: int, at: int) -> Cell | None:
-        """Return a cell again that `cells` gave."""
+        """Return a cell that `cells` yielded, read again."""
         if self._last[0] != page:
             self._last = page, self._page(page) if page > 0 else self._logged(-page)
         return self._cell(self._last[1], page, at)
@@ -196,9 +196,9 @@ class Pages:
         return self._log.read(self.size)
 
     def _is_free(self, number: int) -> bool:
-        """Ask the pointer map: what a free page holds was moved or removed."""
+        """Look it up in the pointer map: rows on a free page were moved or removed."""
         covered = self.size // 5 + 1
-        place = (number - 2) % covered  # 0: the page is one of the map itself
+        place = (number - 2) % covered  # 0: the page is part of the map itself
         if number < 3 or place == 0:
             return number == 2
         return self._page(number - place)[(place - 1) * 5 :][:1] == bytes([_FREE])
@@ -229,7 +229,7 @@ class Pages:
         return Cell(rowid - 2**64 if rowid >= 2**63 else rowid, record, place, begins)
 
     def _local(self, length: int) -> int:
-        """Return how many bytes of a record stand on its leaf (section 1.6)."""
+        """Return how many bytes of a record are on its leaf page (section 1.6)."""
         most = self.size - 35
         if length <= most:
             return length
@@ -250,10 +250,10 @@ class Pages:
 
 
 def varint(data: bytes, at: int) -> tuple[int, int]:
-    """Return the integer of up to 9 bytes at `at`, and where the next one is.
+    """Return the integer of up to 9 bytes at `at`, and the offset after it.
 
     Raises:
-        IndexError: if the data end before it does.
+        IndexError: if the data ends before it does.
     """
     value = 0
     for _ in range(8):
