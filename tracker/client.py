@@ -125,7 +125,7 @@ class Client:
 
         `new_id` has already checked whether this process is a forked child.
         """
-        self.outbox.append(event)
+        self.outbox.intake.append(event)
 
     def record_all(self, events: Sequence[Event]) -> None:
         """Store events together; see `Outbox.append_all`."""

@@ -91,8 +91,13 @@ def check_quality_score(argument: str, value: object) -> float:
     return number
 
 
-def check_milliseconds(argument: str, value: object) -> float:
+_NUMBERS = (int, float)
+
+
+def check_milliseconds(argument: str, value: Any) -> float:
     """Return `value` rounded to 2 decimals if it is a number of milliseconds from 0 to 10**12."""
+    if type(value) in _NUMBERS and 0 <= value <= MAX_MILLISECONDS:  # as a rule
+        return round(float(value), 2)
     return round(_amount(argument, value, "milliseconds", MAX_MILLISECONDS), 2)
 
 
@@ -114,8 +119,10 @@ def check_count(argument: str, value: object) -> int:
     return number
 
 
-def check_tokens(argument: str, value: object) -> int:
+def check_tokens(argument: str, value: Any) -> int:
     """Return `value` if it is a number of tokens, an integer from 0 to 10**12."""
+    if type(value) is int and 0 <= value <= MAX_TOKENS:  # as a rule
+        return value
     number = _integer(argument, value)
     if not 0 <= number <= MAX_TOKENS:
         raise ValidationError(argument, f"is out of range; give an int from 0 to {MAX_TOKENS:,}")

@@ -132,7 +132,7 @@ class Outbox:
     @property
     def generation(self) -> int:
         """How many files were opened so far; a damaged one is replaced by another."""
-        return self._supervisor.generation
+        return self.connections.generation
 
     @property
     def upload_lock(self) -> FileLock:

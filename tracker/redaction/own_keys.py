@@ -127,6 +127,15 @@ def know(api_key: str, chain_key: str | bytes | None = None) -> tuple[OwnKey, ..
     return mine
 
 
+def found(mine: tuple[OwnKey, ...], text: str, lowered: str) -> list[OwnKey]:
+    """Return which keys may stand in `text`, given in lower case as well; see `all_known`."""
+    return [
+        each
+        for each in (_newest if _newest[: len(mine)] == mine else all_known(mine))
+        if each.found(text, lowered)
+    ]
+
+
 def all_known(mine: tuple[OwnKey, ...] = ()) -> tuple[OwnKey, ...]:
     """Return `mine` and the newest others of the process, each once."""
     newest = _newest

@@ -11,7 +11,7 @@ from tracker.once import Once
 from tracker.redaction import assigned, secrets
 from tracker.redaction.capture import without_content
 from tracker.redaction.names import KINDS, NUMERIC, Names, is_secret, mask_named
-from tracker.redaction.own_keys import all_known, know
+from tracker.redaction.own_keys import found, know
 from tracker.redaction.rules import MASK, candidates, mask
 from tracker.redaction.uncut import Uncut
 
@@ -77,7 +77,7 @@ class Redactor:
             long = Uncut in map(_type, strings)
             text = "\n".join(strings)
             lowered = text.lower()
-            own = [each for each in all_known(self._own) if each.found(text, lowered)]
+            own = found(self._own, text, lowered)
             labelled = self._candidates(text)
             names = self._names
             if names is not None and not (

@@ -176,7 +176,8 @@ class BaseTracker(ProcessLocal):
 
         Fields of `data` that are None are left out unless they are `nullable`.
         """
-        self._check_open()
+        if self._closed:
+            self._check_open()
         try:
             event, masked = self._make(type, data, agent_id, session_id, user_id, nullable)
         except (ValidationError, MemoryError):
@@ -211,7 +212,7 @@ class BaseTracker(ProcessLocal):
             agent_id=agent_id,
             session_id=session_id,
             user_id=user_id,
-            max_bytes=self.config.max_event_bytes,
+            max_bytes=self._client.config.max_event_bytes,
         )
         return event, masked
 

@@ -444,7 +444,8 @@ class AgentPerformanceTracker(ReadingTracker):
         self, session_id: str, type: str, data: dict[str, Any], nullable: tuple[str, ...] = ()
     ) -> str:
         """Record an event of a conversation, with its agent and user."""
-        self._check_open()
+        if self._closed:
+            self._check_open()
         session = self._client.sessions.use(session_id)
         return self._record(
             type,

@@ -62,7 +62,6 @@ class Supervisor:
 
     Attributes:
         owner: Whose outbox it is.
-        generation: How many files were opened; inodes are used again.
     """
 
     def __init__(
@@ -70,7 +69,6 @@ class Supervisor:
         keep_out: KeepOut, opened: Callable[[], None],
     ) -> None:  # fmt: skip
         self.owner: Owner
-        self.generation = 0
         self.check_owner = check_owner
         self._config = config
         self._path = connections.path
@@ -140,7 +138,7 @@ class Supervisor:
         if self.check_owner:
             self._check_owner()
         self._connections.write_connection.go_on_in(file)
-        self.generation += 1
+        self._connections.generation += 1
         self._opened()
 
     def _check(self) -> None:
@@ -211,7 +209,7 @@ class Supervisor:
         if not now and monotonic() < connections.look_at and connections.are_in_place():
             return False
         connections.look_at = monotonic() + _LOOK_SECONDS
-        generation = self.generation
+        generation = connections.generation
         connections.renew_upload_lock()
         try:
             if connections.damage is not None:
@@ -256,7 +254,7 @@ class Supervisor:
 
     def _repair(self, error: OutboxDamagedError, generation: int) -> bool:
         try:
-            if self.generation == generation:  # otherwise another thread was first
+            if self._connections.generation == generation:  # otherwise another thread was first
                 self._replace(error)
             self._connections.damage = None
         except (OutboxError, ConfigurationError, OSError) as trouble:
@@ -349,7 +347,9 @@ class Supervisor:
         try:
             result = rebuild.rebuild(
                 self._path,
-                (self.owner.client_id, self.owner.base_url) if self.generation else None,
+                (self.owner.client_id, self.owner.base_url)
+                if self._connections.generation
+                else None,
                 (config.client_id, config.base_url) if self.check_owner else None,
                 self._chain_key,
             )
@@ -360,7 +360,7 @@ class Supervisor:
 
     def _rescue_from_old_file(self) -> None:
         """Take what is not delivered out of the old file, which is still open here."""
-        if not self.generation:
+        if not self._connections.generation:
             return  # it never was: it was replaced while it was being opened
         connections = self._connections
         old = connections.write_connection.take_stale() or connections.reader

@@ -63,6 +63,7 @@ class Connections:
         writer: Commits what is written.
         upload_lock: Held by the process that uploads.
         damage: What a reader found that only another file can end; None if nothing.
+        generation: How many files were opened; inodes are used again.
         look_at: When to look at the files next, on the monotonic clock.
     """
 
@@ -73,6 +74,7 @@ class Connections:
         self.file: FileId = None
         self.damage: OutboxDamagedError | None = None
         self.look_at = 0.0
+        self.generation = 0
         self.upload_lock = FileLock(paths.upload_lock(path), like=path)
         self._durability = durability
         lock = FileLock(paths.write_lock(path), lock_mark, like=path)

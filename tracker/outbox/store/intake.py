@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 class Repairs(Protocol):
     """What replaces a damaged outbox."""
 
-    @property
-    def generation(self) -> int:
-        """How many files were opened."""
-
     def repair(self, error: OutboxDamagedError, generation: int) -> bool:
         """Replace the damaged file of `generation`; return False if that cannot be done now."""
 
@@ -75,7 +71,7 @@ class Intake:
             OutboxError: if it could not be stored and `on_error` is ``"raise"``.
             TrackerClosedError: if the outbox is closed.
         """
-        generation = self._supervisor.generation
+        generation = self._connections.generation
         try:
             buffer = self.buffer
             if buffer.events or buffer.lost:  # `in_use`, without its call
@@ -100,7 +96,7 @@ class Intake:
             OutboxError: if they could not be stored and `on_error` is ``"raise"``.
             TrackerClosedError: if the outbox is closed.
         """
-        generation = self._supervisor.generation
+        generation = self._connections.generation
         if self.buffer.in_use and not self.buffer.should_retry():
             self._hold(events)
             return
@@ -146,7 +142,7 @@ class Intake:
 
     def drain_at_last(self) -> bool:
         """Write what waits in memory before a close; log it and return False if that fails."""
-        generation = self._supervisor.generation
+        generation = self._connections.generation
         try:
             try:
                 self.drain()

@@ -127,7 +127,7 @@ class Leadership(Generic[B]):
             before = self._leads.get(max(self._leads))
             if before is None:  # passed over between the two steps
                 continue
-            can_wait = before.firm or not before.is_mine()
+            can_wait = before.firm or before.thread != get_ident()
             if not before.released and can_wait and not (look and before.is_over()):
                 return None
             mine = Lead(before.number + 1, frame, before, before.backend)
