@@ -21,9 +21,6 @@ from tracker.once import Once
 if TYPE_CHECKING:
     from tracker.outbox import Outbox
 
-_MOST = 10_000
-"""Conversations kept in memory; the least recently used ones are looked up in the outbox again."""
-
 _LOOK_UP = """
 SELECT type, agent_id, user_id FROM events
 WHERE session_id = ? AND type IN (?, ?, ?, ?) ORDER BY seq
@@ -47,13 +44,19 @@ class Sessions:
 
     It supplies the agent and user of a message, and logs one warning per conversation that is used
     although it has ended or was never started. It never refuses an event.
+
+    Attributes:
+        most: How many conversations are kept in memory; the least recently used ones are looked up
+            in the outbox again.
     """
+
+    most = 10_000
 
     def __init__(self, outbox: Outbox | None) -> None:
         self._outbox = outbox
         self._sessions: OrderedDict[str, Session] = OrderedDict()
         self._lock = threading.RLock()
-        self._logged = Once(most=_MOST)
+        self._logged = Once(most=self.most)
 
     def start(self, session_id: str, agent_id: str, user_id: str | None) -> None:
         """Add a conversation that starts now."""
@@ -101,7 +104,7 @@ class Sessions:
         with self._lock:
             self._sessions[session_id] = session
             self._sessions.move_to_end(session_id)
-            if len(self._sessions) > _MOST:
+            if len(self._sessions) > self.most:
                 self._sessions.popitem(last=False)
 
     def _look_up(self, session_id: str) -> Session:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 import uuid
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import requests
 
 from tests.support.collector import CollectorClient, CollectorProcess, EventChain
 from tests.support.conversations import all_calls, needs_data
-from tracker import AgentPerformanceTracker, AgentStatus, Tracker, events
+from tracker import AgentPerformanceTracker, AgentStatus, Tracker
 from tracker.queries.metrics import DAY_MS
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def check(answer: Any, local: Any) -> None:
 def log_three_days(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Log something of everything on three days; return a moment in each."""
     clock = SimpleNamespace(now=NOON_MS)
-    monkeypatch.setattr(events, "time", SimpleNamespace(time_ns=lambda: clock.now * 1_000_000))
+    monkeypatch.setattr(time, "time_ns", lambda: clock.now * 1_000_000)
     for day in range(3):
         clock.now = NOON_MS + day * DAY_MS
         log_a_day(tracker, f"d{day}", clock)

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import threading
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,6 @@ import pytest
 from tracker import AgentPerformanceTracker, TrackerClosedError, ValidationError
 from tracker.context import bind
 from tracker.testing import RecordingDestination
-from tracker.trackers import conversation as conversation_module
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -69,7 +69,7 @@ def tracker(recorded: Recorded) -> AgentPerformanceTracker:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(conversation_module, "time", clock)
+    monkeypatch.setattr(time, "monotonic", clock.monotonic)
     return clock
 
 

@@ -22,11 +22,10 @@ from tracker import Tracker, ValidationError
 from tracker.errors import OutboxError
 from tracker.events import make_event
 from tracker.outbox.integrity import verify
-from tracker.outbox.maintenance import scrub
+from tracker.outbox.maintenance import erase, scrub
 from tracker.outbox.outbox import Outbox
 from tracker.outbox.queue import batches, dead_letters, settlement
 from tracker.outbox.queue.settlement import DAMAGED, DeadLetter
-from tracker.outbox.store.transaction import Transaction
 from tracker.sync.destination import Delivery, Outcome
 from tracker.testing import RecordingDestination
 
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import MakeConfig
     from tests.support.collector import CollectorProcess
+    from tracker.outbox.store.transaction import Transaction
     from tracker.sync.destination import Upload
 
 MARKER = {"erased": True}
@@ -435,18 +435,22 @@ def test_a_kill_during_erasure_leaves_no_half_erased_event(outbox: Outbox, chunk
     assert problems(outbox) == []
 
 
-def test_a_failure_between_rows_and_event_undoes_both(
-    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One transaction: nothing is erased without an event that says so."""
-    note(outbox, "a")
+class WithoutRoom:
+    """A transaction in which rows can be changed, but no event appended."""
 
-    def fail(*_: object, **__: object) -> None:
+    def __init__(self, transaction: Transaction) -> None:
+        self.connection = transaction.connection
+
+    def append(self, _: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Transaction, "append", fail)
+
+def test_a_failure_between_rows_and_event_undoes_both(outbox: Outbox) -> None:
+    """One transaction: nothing is erased without an event that says so."""
+    event_id = note(outbox, "a")
+    [job] = erase.jobs([event_id], "u", {}, 1 << 20)
     with pytest.raises(OutboxError):
-        outbox.erase("u", {})
+        outbox.run(lambda transaction: job(WithoutRoom(transaction)))  # type: ignore[arg-type]
     assert stored(outbox.path)[0]["data"] == {"text": "a"}
     assert problems(outbox) == []
 

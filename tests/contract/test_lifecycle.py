@@ -12,6 +12,8 @@ import pytest
 
 from tracker import AgentPerformanceTracker, ConfigurationError, FlushResult, TrackerClosedError
 from tracker.client import Client
+from tracker.outbox.maintenance.size_limit import SizeBound
+from tracker.outbox.store.memory_buffer import MemoryBuffer
 from tracker.sync.destination import Delivery, Outcome, Rejection, Upload
 from tracker.sync.flush import Flush
 from tracker.testing import RecordingDestination
@@ -290,8 +292,8 @@ def test_a_full_outbox_is_emptied_when_the_server_is_back(
     config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reaching `max_outbox_bytes` does not stop the uploads that would make room."""
-    monkeypatch.setattr("tracker.outbox.maintenance.size_limit._LOOK_AGAIN_SECONDS", 0.0)
-    monkeypatch.setattr("tracker.outbox.store.memory_buffer._RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(SizeBound, "look_again_seconds", 0.0)
+    monkeypatch.setattr(MemoryBuffer, "retry_seconds", 0.0)
     up = threading.Event()
 
     def answer(upload: Upload) -> Delivery:

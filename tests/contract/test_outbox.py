@@ -22,10 +22,12 @@ from sqlalchemy import event
 from tracker.errors import OutboxError, OutboxFullError, TrackerClosedError
 from tracker.events import make_event
 from tracker.outbox.integrity import verify
+from tracker.outbox.maintenance.size_limit import SizeBound
 from tracker.outbox.outbox import Outbox
 from tracker.outbox.queue import batches, dead_letters, settlement
 from tracker.outbox.queue.settlement import DeadLetter
 from tracker.outbox.store import ledger
+from tracker.outbox.store.memory_buffer import MemoryBuffer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -218,27 +220,25 @@ def test_a_file_that_is_nearly_empty_is_written_anew(
     outbox: Outbox, monkeypatch: pytest.MonkeyPatch, rewritten: bool
 ) -> None:
     """SQLite takes hours to give millions of pages back one by one: only where there is no room."""
-    monkeypatch.setattr("tracker.outbox.maintenance.size_limit._MANY_PAGES", 50)
+    monkeypatch.setattr(SizeBound, "many_pages", 50)
     fill(outbox, 500, size=1000)
     deliver(outbox)
     fill(outbox, 3)
-    called = []
+    rewrites = []
+    rewrite = outbox.rewrite
 
-    def give_back(_: object) -> None:
-        called.append("page by page")
+    def note() -> bool:
+        if not rewritten:
+            raise OutboxError("no room for it")
+        rewrites.append(rewrite())
+        return rewrites[-1]
 
-    def fail(_: object) -> None:
-        raise OutboxError("no room for it")
-
-    if rewritten:
-        monkeypatch.setattr("tracker.outbox.maintenance.retention.give_back_pages", give_back)
-    else:
-        monkeypatch.setattr("tracker.outbox.maintenance.scrub.rewrite", fail)
+    monkeypatch.setattr(outbox, "rewrite", note)
     before = outbox.path.stat().st_size
     assert outbox.prune(retention_days=-1) == 500
     outbox.empty_log()
     assert outbox.path.stat().st_size < before / 4
-    assert called == []
+    assert rewrites == ([True] if rewritten else [])
     fill(outbox, 2)
     assert problems(outbox) == []
     assert book(outbox).pending == 6, "three, the report, and two"
@@ -248,7 +248,7 @@ def test_size_policy_refuse(
     config: Callable[..., APIConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over the bound new events are refused, delivered ones make room first, none is lost."""
-    monkeypatch.setattr("tracker.outbox.maintenance.size_limit._LOOK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(SizeBound, "look_again_seconds", 0.0)
     outbox = Outbox(config(on_error="raise", max_outbox_bytes=1024 * 1024))
     with pytest.raises(OutboxFullError, match=r"max_outbox_bytes \(1,048,576\)"):
         fill(outbox, 2000, size=1000)
@@ -369,7 +369,7 @@ def test_full_disk_degrades_and_recovers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """By default events wait in memory while the disk is full and are written, in order, after."""
-    monkeypatch.setattr("tracker.outbox.store.memory_buffer._RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(MemoryBuffer, "retry_seconds", 0.0)
     ballast = small_disk / "ballast"
     outbox = Outbox(config(outbox_path=small_disk / "outbox.sqlite3", memory_buffer_events=50))
     fill(outbox, 10)
@@ -483,7 +483,7 @@ def lock_out(path: Path) -> sqlite3.Connection:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tracker.outbox.sqlite.engine.BUSY_TIMEOUT_MS", 50)
-    monkeypatch.setattr("tracker.outbox.store.memory_buffer._RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(MemoryBuffer, "retry_seconds", 0.0)
 
 
 @pytest.mark.usefixtures("impatient")

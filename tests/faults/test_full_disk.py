@@ -14,7 +14,7 @@ import pytest
 from tracker import Tracker, TrackerError
 from tracker.client import Client
 from tracker.outbox.outbox import Outbox
-from tracker.outbox.recovery import supervisor
+from tracker.outbox.recovery.supervisor import Supervisor
 from tracker.outbox.store.ballast import BALLAST_BYTES, Ballast
 from tracker.sync.destination import Delivery, Outcome
 from tracker.testing import RecordingDestination
@@ -67,7 +67,7 @@ def test_uploading_goes_on_and_makes_room(
     tell: Callable[[str], None],
 ) -> None:
     """With not a byte free: receipts are recorded, delivered events go, and logging goes on."""
-    monkeypatch.setattr(supervisor, "_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(Supervisor, "look_seconds", 0.1)
     up = False
     server = RecordingDestination(
         lambda _: Delivery(Outcome.DELIVERED if up else Outcome.UNAVAILABLE)
@@ -143,7 +143,7 @@ def test_a_disk_that_is_full_at_any_moment(
     """
     if not full and phase not in _SHORT:
         pytest.skip("with --full")
-    monkeypatch.setattr(supervisor, "_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(Supervisor, "look_seconds", 0.1)
     server = RecordingDestination()
     settings = config(outbox_path=small_disk / "outbox.sqlite3", durability="full")
     with Tracker(settings, destination=lambda: server) as tracker:

@@ -19,7 +19,7 @@ from tests.migration.test_schema import FIXTURES, restore
 from tests.support import cli
 from tracker import AgentPerformanceTracker, NotAnOutboxError, OutboxError, Tracker, TrackerError
 from tracker.outbox.outbox import Outbox
-from tracker.outbox.recovery import supervisor
+from tracker.outbox.recovery.supervisor import Supervisor
 from tracker.testing import RecordingDestination
 
 if TYPE_CHECKING:
@@ -244,7 +244,7 @@ def test_damaged_bookkeeping_is_salvaged(
     config: MakeConfig, monkeypatch: pytest.MonkeyPatch, script: str, when: str
 ) -> None:
     """The schema is ours, so no code hides in it; the rows prove themselves by their digests."""
-    monkeypatch.setattr(supervisor, "_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(Supervisor, "look_seconds", 0.1)
     settings = config(base_url="http://127.0.0.1:9")
     cli.fill(settings, 3)
     if when == "before it is opened":

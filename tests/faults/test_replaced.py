@@ -14,7 +14,7 @@ import pytest
 from tests.support.cli import ROOT
 from tracker import Tracker
 from tracker.outbox.outbox import Outbox
-from tracker.outbox.recovery import supervisor
+from tracker.outbox.recovery.supervisor import Supervisor
 from tracker.sync.destination import Delivery, Outcome
 from tracker.testing import RecordingDestination
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(Supervisor, "look_seconds", 0.1)
 
 
 class Switch(RecordingDestination):
@@ -133,8 +133,8 @@ def damage_indexes(path: Path) -> None:
 LOGGER = """
 import sys
 from tracker import APIConfig, Tracker
-from tracker.outbox.recovery import supervisor as file
-file._LOOK_SECONDS = 0.1
+from tracker.outbox.recovery.supervisor import Supervisor
+Supervisor.look_seconds = 0.1
 config = APIConfig(api_key="k", client_id="test-client", outbox_path=sys.argv[1], on_error="raise",
                    base_url="http://127.0.0.1:9")
 with Tracker(config) as tracker:

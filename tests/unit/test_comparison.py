@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.cli import an_event, fill, settle
-from tracker.outbox.integrity import compare
 from tracker.outbox.integrity.compare import Comparison, Held
 from tracker.outbox.outbox import Outbox
 
@@ -62,9 +61,11 @@ def collector(outbox: Outbox) -> FakeCollector:
         return FakeCollector([Held(*row) for row in rows])
 
 
-def found(outbox: Outbox, collector: FakeCollector) -> list[tuple[int | None, str]]:
+def found(
+    outbox: Outbox, collector: FakeCollector, chunk: int = 4_000
+) -> list[tuple[int | None, str]]:
     with outbox.snapshot() as connection:
-        problems = list(Comparison(connection, collector.after).problems())
+        problems = list(Comparison(connection, collector.after, chunk).problems())
     assert {problem.kind for problem in problems} <= {"collector", "copy"}
     return [(problem.seq, problem.message) for problem in problems]
 
@@ -170,11 +171,8 @@ def test_what_is_delivered_meanwhile_is_not_missed(
     assert found(outbox, collector) == []
 
 
-def test_many_more_events_here_than_there(
-    outbox: Outbox, collector: FakeCollector, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_more_events_here_than_there(outbox: Outbox, collector: FakeCollector) -> None:
     """The outbox is read in chunks, and nothing is named twice or left out."""
-    monkeypatch.setattr(compare, "_CHUNK", 2)
-    assert found(outbox, collector) == []
+    assert found(outbox, collector, chunk=2) == []
     collector.lose(1, 2, 3, 5, 6, 7)
-    assert [seq for seq, _ in found(outbox, collector)] == [1, 2, 3, 5, 6, 7]
+    assert [seq for seq, _ in found(outbox, collector, chunk=2)] == [1, 2, 3, 5, 6, 7]

@@ -129,15 +129,15 @@ def test_memory_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         for number in range(10_100):
             sessions.start(f"s{number}", "agent", None)
-    assert len(sessions._sessions) == 10_000
-    assert sessions.use("s10099").agent_id == "agent"
+    known = [sessions.use(f"s{number}").agent_id for number in (10_099, 100, 99)]
+    assert known == ["agent", "agent", None]
 
 
 def test_a_conversation_in_use_is_remembered(
     tracker: AgentPerformanceTracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many others begin meanwhile, its duration is known at its end."""
-    monkeypatch.setattr("tracker.sessions._MOST", 20)
+    monkeypatch.setattr(Sessions, "most", 20)
     used, unused = tracker.start_conversation("a"), tracker.start_conversation("a")
     for _ in range(60):
         tracker.log_user_message(used, "still here")

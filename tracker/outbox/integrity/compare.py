@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-_CHUNK = 4_000
 _LOCAL = """
 SELECT seq, event_id, digest, chain,
   delivered_at_ms >= (SELECT created_at_ms FROM identity) FROM events
@@ -47,10 +46,14 @@ class Comparison:
         connection: To the outbox, in no transaction.
         fetch: Returns the collector's next events after a seq, ascending, with all events of the
             last one's seq; nothing at the end.
+        chunk: How many rows of the outbox are read at a time.
     """
 
-    def __init__(self, connection: Connection, fetch: Callable[[int], Sequence[Held]]) -> None:
+    def __init__(
+        self, connection: Connection, fetch: Callable[[int], Sequence[Held]], chunk: int = 4_000
+    ) -> None:
         self._connection = connection
+        self._chunk = chunk
         self._fetch = fetch
         self._gap: tuple[int, int, str] = (0, -1, "")
         self.events = 0
@@ -100,7 +103,7 @@ class Comparison:
     def _local(self, after: int, through: int) -> Iterator[list[_Local]]:
         while rows := [
             _Local(*row)
-            for row in self._connection.exec_driver_sql(_LOCAL, (after, through, _CHUNK))
+            for row in self._connection.exec_driver_sql(_LOCAL, (after, through, self._chunk))
         ]:
             yield rows
             after = rows[-1].seq

@@ -23,15 +23,10 @@ T = TypeVar("T")
 
 _CHECK_EVERY = 64
 """Events between two looks at the outbox's size."""
-_MANY_PAGES = 20_000
-"""Free pages from which on SQLite takes long to give one back: it looks for it in a list of them.
-At 1.3 million, which 5 GB are, it gave back 150 in a second."""
 _FEW_PAGES = 8_192
 """Pages in use, 32 MB, up to which the file is written anew in place of that; calls wait for it."""
 _SHRINK_SECONDS = 30.0
 """How long the sync thread shrinks the file at a time, for it does not upload meanwhile."""
-_LOOK_AGAIN_SECONDS = 1.0
-"""How long a full outbox is taken for full without another look."""
 
 
 class Bounded(Protocol):
@@ -60,7 +55,15 @@ class SizeBound:
     Args:
         outbox: The outbox, which owns this.
         config: Its settings; `max_outbox_bytes` and `outbox_full` are used here.
+
+    Attributes:
+        look_again_seconds: How long a full outbox is taken for full without another look.
+        many_pages: Free pages from which on SQLite takes long to give one back: it looks for it in
+            a list of them. At 1.3 million, which 5 GB are, it gave back 150 in a second.
     """
+
+    look_again_seconds = 1.0
+    many_pages = 20_000
 
     def __init__(self, outbox: Bounded, config: APIConfig) -> None:
         self._outbox = outbox
@@ -85,7 +88,7 @@ class SizeBound:
         self._full = None
         why = self._find_out_why_full()
         if why is not None:
-            self._look_again_at = monotonic() + _LOOK_AGAIN_SECONDS
+            self._look_again_at = monotonic() + self.look_again_seconds
             self._full = OutboxFullError(
                 f"the outbox {self._outbox.path} has reached max_outbox_bytes ({self._most:,}) "
                 + why
@@ -139,7 +142,7 @@ class SizeBound:
                 used = connection.exec_driver_sql("PRAGMA page_count").scalar_one() - free
             if free in (0, before):
                 return
-            if before < 0 and free > _MANY_PAGES and used < _FEW_PAGES and self._rewrite():
+            if before < 0 and free > self.many_pages and used < _FEW_PAGES and self._rewrite():
                 return
             before = free
             self._outbox.run(retention.give_back_pages)

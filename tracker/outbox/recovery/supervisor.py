@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_LOOK_SECONDS = 5.0
-"""How often the sync thread looks whether the file is still the one that is open."""
 _SALVAGE_SECONDS = 60.0
 """The least time between two salvages: a disk that damages all it gets should not be filled."""
 _SALVAGE_AGAIN_SECONDS = 1.0
@@ -62,7 +60,10 @@ class Supervisor:
 
     Attributes:
         owner: Whose outbox it is.
+        look_seconds: How often `look` looks whether the file is still the one that is open.
     """
+
+    look_seconds = 5.0
 
     def __init__(
         self, config: APIConfig, connections: Connections, *, check_owner: bool,
@@ -92,7 +93,8 @@ class Supervisor:
             self._open_or_replace()
         except OSError as error:  # as where its folder may not be looked into
             raise errors.explain(self._path, error) from error
-        self._connections.look_at = monotonic() + _LOOK_SECONDS  # opening it looks at everything
+        # Opening it looks at everything.
+        self._connections.look_at = monotonic() + self.look_seconds
 
     def _open_or_replace(self) -> None:
         before = swap.file_identity(self._path)
@@ -208,7 +210,7 @@ class Supervisor:
         connections = self._connections
         if not now and monotonic() < connections.look_at and connections.are_in_place():
             return False
-        connections.look_at = monotonic() + _LOOK_SECONDS
+        connections.look_at = monotonic() + self.look_seconds
         generation = connections.generation
         connections.renew_upload_lock()
         try:

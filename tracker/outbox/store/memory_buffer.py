@@ -17,11 +17,6 @@ if TYPE_CHECKING:
     from tracker.errors import OutboxError
     from tracker.events import Event
 
-_RETRY_SECONDS = 1.0
-_SAY_AGAIN_SECONDS = 60.0
-"""A disk that fails now and then must not fill the log: that it does is told once in so long."""
-
-
 _ENVELOPE_BYTES = 1_024
 """About what an event takes in memory besides its data: ids, digest, and Python's objects."""
 
@@ -33,7 +28,15 @@ class MemoryBuffer:
     takes no lock, so that a signal handler and a leading writer may do it at any moment. What does
     not fit, by number or by size, is counted in `lost`, and the count goes into the outbox's
     account once that works.
+
+    Attributes:
+        retry_seconds: How long after a failure the disk is not tried again.
+        say_again_seconds: How long after a failure was logged the next one is not: a disk that
+            fails now and then must not fill the log.
     """
+
+    retry_seconds = 1.0
+    say_again_seconds = 60.0
 
     def __init__(self, capacity: int, most_bytes: int) -> None:
         self._capacity = capacity
@@ -100,13 +103,13 @@ class MemoryBuffer:
         """Wait before the next try; say why, the first time, and not again soon after its end."""
         now = monotonic()
         if not self._said_failing and now >= self._say_at:
-            self._said_failing, self._say_at = True, now + _SAY_AGAIN_SECONDS
+            self._said_failing, self._say_at = True, now + self.say_again_seconds
             log.error(
                 "the outbox cannot be written; up to %d events wait in memory until it can: %s",
                 self._capacity,
                 error,
             )
-        self._retry_at = now + _RETRY_SECONDS
+        self._retry_at = now + self.retry_seconds
 
 
 def _size(event: Event) -> int:
