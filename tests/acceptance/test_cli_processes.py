@@ -249,7 +249,9 @@ def test_a_dead_letter_can_be_sent_again(
 
 
 @pytest.mark.slow
-def test_doctor(collector: CollectorProcess, settings: dict[str, str]) -> None:
+def test_doctor_exits_with_1_when_the_key_or_the_server_is_wrong(
+    collector: CollectorProcess, settings: dict[str, str]
+) -> None:
     """All well: 0. A wrong key, or no server: 1, and which line it is."""
     fill(as_config(settings), 1)
 

@@ -127,13 +127,13 @@ def test_the_data_is_what_it_says() -> None:
     assert all("result" in c.expected_data for c in calls if c.method == "log_tool_call")
 
 
-def test_some_conversations(tmp_path: Path) -> None:
+def test_20_conversations_survive_kills_and_outages(tmp_path: Path) -> None:
     """Twenty conversations through kills and outages arrive whole, once and in order."""
     replay_in_bad_weather(tmp_path, conversations=20, kills=3, seed=20)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_all_conversations(tmp_path: Path) -> None:
+def test_200_conversations_survive_kills_and_outages(tmp_path: Path) -> None:
     """All 200 conversations through kills and outages arrive whole, once and in order."""
     replay_in_bad_weather(tmp_path, conversations=200, kills=25, seed=200)

@@ -563,7 +563,7 @@ def test_loops_of_several_threads_share_a_tracker(config: MakeConfig) -> None:
         assert own == [f"{name} {n}" for n in range(50)]
 
 
-def test_closing(config: MakeConfig) -> None:
+def test_closing_stores_what_was_logged_and_refuses_later_calls(config: MakeConfig) -> None:
     """Close stores what was logged before, ends the threads, and later calls are refused."""
 
     async def main() -> None:

@@ -345,7 +345,9 @@ def test_a_tool_neither_entered_nor_given_a_result_is_not_lost(
     assert recorded.events[1]["data"] == {"name": "ping", "arguments": {"host": "x"}}
 
 
-def test_async_blocks(recorded: Recorded, tracker: AgentPerformanceTracker) -> None:
+def test_async_blocks_do_what_plain_ones_do(
+    recorded: Recorded, tracker: AgentPerformanceTracker
+) -> None:
     """`async with` is the same, over tasks, for conversations and tools."""
 
     async def tool(number: int) -> None:
@@ -405,7 +407,7 @@ def test_trouble_on_leaving(config: MakeConfig, caplog: pytest.LogCaptureFixture
     assert said[0].startswith("the call of 't' was not recorded: this AgentPerformanceTracker")
 
 
-def test_disabled(config: MakeConfig) -> None:
+def test_blocks_of_a_disabled_tracker_check_their_arguments(config: MakeConfig) -> None:
     """Blocks work and check their arguments when the tracker is disabled."""
     with AgentPerformanceTracker(config(disabled=True)) as tracker, tracker.conversation("a") as c:
         c.user("x")

@@ -106,7 +106,7 @@ def test_agent_and_user_that_are_given_stay(recorded: Recorded) -> None:
     ]
 
 
-def test_each_task_has_its_own(recorded: Recorded) -> None:
+def test_each_task_has_a_current_conversation_of_its_own(recorded: Recorded) -> None:
     """Two conversations at once in one thread are not mixed up."""
 
     async def converse(number: int) -> str:

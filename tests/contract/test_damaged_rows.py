@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize(("stored", "changed"), [(3, [2]), (3, [3]), (2, [1, 2])])
-def test_they_become_dead_letters_and_the_rest_goes_on(
+def test_damaged_rows_become_dead_letters_and_the_others_are_delivered(
     config: MakeConfig, stored: int, changed: list[int]
 ) -> None:
     """Also where nothing else is pending; what is logged after them is delivered."""

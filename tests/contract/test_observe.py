@@ -57,7 +57,9 @@ def without_ids(call: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in call.items() if name not in hidden}
 
 
-def test_a_function(recorded: Recorded, tracker: AgentPerformanceTracker) -> None:
+def test_an_observed_function_is_recorded_and_looks_the_same(
+    recorded: Recorded, tracker: AgentPerformanceTracker
+) -> None:
     """Name, arguments by parameter, result and duration; the function itself looks the same."""
 
     @tracker.observe(name="add")
@@ -99,7 +101,9 @@ def test_an_exception_passes_through(recorded: Recorded, tracker: AgentPerforman
     ]
 
 
-def test_methods(recorded: Recorded, tracker: AgentPerformanceTracker) -> None:
+def test_an_observed_method_is_recorded_without_self_or_cls(
+    recorded: Recorded, tracker: AgentPerformanceTracker
+) -> None:
     """Of instances and classes, and static ones; neither self nor cls is an argument."""
 
     class Agent:
@@ -127,7 +131,9 @@ def test_methods(recorded: Recorded, tracker: AgentPerformanceTracker) -> None:
     assert recorded.calls[0]["name"].endswith("Agent.answer")
 
 
-def test_a_coroutine(recorded: Recorded, tracker: AgentPerformanceTracker) -> None:
+def test_an_observed_coroutine_stays_one_and_its_awaiting_is_timed(
+    recorded: Recorded, tracker: AgentPerformanceTracker
+) -> None:
     """It stays a coroutine function; its duration is that of the awaiting."""
 
     @tracker.observe(name="wait")
@@ -162,7 +168,9 @@ def test_a_cancelled_coroutine(recorded: Recorded, tracker: AgentPerformanceTrac
     assert recorded.calls[0]["error_type"] == "CancelledError"
 
 
-def test_a_generator(recorded: Recorded, tracker: AgentPerformanceTracker) -> None:
+def test_an_observed_generator_works_as_before_and_its_items_are_recorded(
+    recorded: Recorded, tracker: AgentPerformanceTracker
+) -> None:
     """Items are the output; it takes what is sent and thrown in, and returns, as before."""
 
     @tracker.observe(name="g")

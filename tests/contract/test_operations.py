@@ -110,7 +110,7 @@ def test_the_previous_status_outlives_the_process(
         assert changes(second, destination) == [("busy", "active")]
 
 
-def test_a_forked_child_looks_it_up(
+def test_a_forked_child_looks_an_agents_status_up(
     tracker: AgentOperationsTracker, destination: RecordingDestination
 ) -> None:
     """A child trusts the outbox, not its parent's memory, and not locks held at the fork."""

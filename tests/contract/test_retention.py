@@ -66,7 +66,7 @@ def types(outbox: Outbox) -> list[str]:
     return [type_ for _, type_, _ in stored(outbox) if type_ != retention.RETENTION_APPLIED]
 
 
-def test_each_type_stays_its_own_time(config: MakeConfig) -> None:
+def test_each_type_of_event_is_kept_as_long_as_is_set_for_it(config: MakeConfig) -> None:
     """By its name, else by the longest prefix, else by retention_days; pending ones always."""
     outbox = Outbox(config(retention=RULES))
     log(outbox, DAYS)

@@ -156,7 +156,7 @@ def test_commands_started_meanwhile(settings: APIConfig) -> None:
     check(settings)
 
 
-def test_os_exit(settings: APIConfig, full: bool) -> None:
+def test_what_returned_before_os_exit_is_stored(settings: APIConfig, full: bool) -> None:
     """`os._exit` under other threads' calls loses nothing that returned."""
     rounds = 30 if full else 2
     for _ in range(rounds):
@@ -170,7 +170,7 @@ def test_threads_that_exit(settings: APIConfig) -> None:
     assert check(settings) == 11
 
 
-def test_unhandled_error(settings: APIConfig) -> None:
+def test_a_program_that_ends_by_an_error_can_still_log_it(settings: APIConfig) -> None:
     """A program that ends by an error can still log that, and ends with that error's code."""
     run(settings, "unhandled", code=1)
     assert check(settings) == 2
@@ -199,7 +199,9 @@ def test_signal_handlers_that_log(
     report(f"{check(settings)} events, 0 lost")
 
 
-def test_cancelled_awaits(settings: APIConfig, full: bool, report: Callable[[str], None]) -> None:
+def test_awaits_that_ended_are_stored_and_cancelled_ones_at_most_once(
+    settings: APIConfig, full: bool, report: Callable[[str], None]
+) -> None:
     """Awaits cancelled at random moments: those that ended are stored, the others at most once."""
     calls = 10_000 if full else 400
     run(settings, "cancelled", calls)
@@ -209,7 +211,7 @@ def test_cancelled_awaits(settings: APIConfig, full: bool, report: Callable[[str
     report(f"{calls} awaits, {calls - ended} cancelled, 0 lost")
 
 
-def test_greenlets(settings: APIConfig, full: bool) -> None:
+def test_greenlets_log_as_threads_do(settings: APIConfig, full: bool) -> None:
     """Everything patched by gevent: greenlets log as threads do, and the process ends."""
     if importlib.util.find_spec("gevent") is None:
         pytest.skip("gevent is not installed")

@@ -81,7 +81,7 @@ def cut_in_half(path: Path) -> None:
 @pytest.mark.faults
 @pytest.mark.parametrize("how", [delete, delete_all, move, replace, cut_to_nothing, cut_in_half])
 @pytest.mark.parametrize("quiet", [True, False], ids=["sync thread", "next call"])
-def test_it_is_noticed_and_nothing_pending_is_lost(
+def test_a_replaced_outbox_is_noticed_and_nothing_pending_is_lost(
     config: MakeConfig,
     how: Callable[[Path], None],
     quiet: bool,

@@ -42,7 +42,7 @@ def older(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return url
 
 
-def test_its_keys_and_events_are_as_they_were(older: str) -> None:
+def test_an_upgraded_database_keeps_its_keys_and_events(older: str) -> None:
     """The old key opens what it opened and is no operator's; figures are read by new indexes."""
     store = Store(older)
     key = Keys(store).find("trk_made_up")
@@ -60,7 +60,7 @@ def test_its_keys_and_events_are_as_they_were(older: str) -> None:
     store.close()
 
 
-def test_it_is_then_like_a_new_one(older: str) -> None:
+def test_an_upgraded_database_is_like_a_new_one(older: str) -> None:
     """Every column and index is there, however often and by how many at once it is opened."""
     with ThreadPoolExecutor(4) as pool:
         for store in pool.map(Store, [older] * 4):
@@ -71,7 +71,7 @@ def test_it_is_then_like_a_new_one(older: str) -> None:
     engine.dispose()
 
 
-def test_the_version_before_can_still_write_to_it(older: str) -> None:
+def test_the_version_before_can_still_write_to_an_upgraded_database(older: str) -> None:
     """It makes keys without the new column: a rollback of the program needs none of the data."""
     store = Store(older)
     with store.writing("keys") as connection:

@@ -51,7 +51,7 @@ def test_what_does_not_fit_is_counted(capacity: int) -> None:
     assert buffer.held() == (some[:capacity], 10 - capacity)
 
 
-def test_its_bytes_are_bounded_too() -> None:
+def test_the_memory_buffer_is_bounded_in_bytes_too() -> None:
     """A few large events fill it as well as many small ones; what is written out makes room."""
     buffer = MemoryBuffer(1000, 100_000)
     large = [make_event("t", {"text": "x" * 30_000}) for _ in range(5)]
@@ -63,7 +63,7 @@ def test_its_bytes_are_bounded_too() -> None:
     assert buffer.held() == ([large[3]], 0)
 
 
-def test_it_is_in_use_from_the_first_failure_until_it_is_written_out() -> None:
+def test_a_buffer_is_in_use_while_events_or_a_count_of_lost_ones_wait() -> None:
     """Even with no room at all: then a count of lost events waits to be written."""
     buffer = MemoryBuffer(0, ROOM)
     assert not is_in_use(buffer)

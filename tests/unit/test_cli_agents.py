@@ -80,7 +80,9 @@ def test_json_and_csv_have_everything(path: Path) -> None:
         (["--since", "1h", "--status", "idle"], []),
     ],
 )
-def test_filters(path: Path, options: list[str], agents: list[str]) -> None:
+def test_agents_are_listed_by_id_status_and_time(
+    path: Path, options: list[str], agents: list[str]
+) -> None:
     """By id, status, and when last heard of."""
     found = call_json("--outbox", path, "agents", *options)
     assert [agent["agent_id"] for agent in found] == agents

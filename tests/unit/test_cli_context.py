@@ -62,7 +62,7 @@ def test_without_an_outbox_json_is_still_valid(tmp_path: Path) -> None:
     assert call_json("--outbox", path, "list") == []
 
 
-def test_the_file_says_whose_it_is(config: MakeConfig) -> None:
+def test_client_id_and_base_url_are_read_from_the_outbox(config: MakeConfig) -> None:
     """With only --outbox given, client id and base URL are the file's own."""
     made = config(client_id="kiosk-17", base_url="http://127.0.0.1:9")
     fill(made)

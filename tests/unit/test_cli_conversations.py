@@ -68,13 +68,13 @@ def path(config: MakeConfig) -> Path:
         (["--until", "2h"], ["a", "b", "c"]),
     ],
 )
-def test_filters(path: Path, options: list[str], sessions: list[str]) -> None:
+def test_each_filter_narrows_the_list(path: Path, options: list[str], sessions: list[str]) -> None:
     """Each narrows the list; the one that began last comes last."""
     found = call_json("--outbox", path, "conversations", *options)
     assert [conversation["session_id"] for conversation in found] == sessions
 
 
-def test_the_table(path: Path) -> None:
+def test_the_table_has_a_line_for_each_conversation(path: Path) -> None:
     """A line for each, with its figures."""
     lines = call("--outbox", path, "conversations").stdout.splitlines()
     assert lines[0].split()[:4] == ["began", "status", "messages", "tools"]
@@ -97,7 +97,9 @@ def test_csv_is_read_back(path: Path) -> None:
     ("options", "sessions"),
     [([], ["c", "d"]), (["--idle", "1h"], ["c"]), (["--agent", "agent-2"], [])],
 )
-def test_unclosed(path: Path, options: list[str], sessions: list[str]) -> None:
+def test_unclosed_lists_open_and_idle_conversations(
+    path: Path, options: list[str], sessions: list[str]
+) -> None:
     """Those that are open; with --idle only those in which nothing happens any more."""
     found = call_json("--outbox", path, "unclosed", *options)
     assert [conversation["session_id"] for conversation in found] == sessions
@@ -109,7 +111,7 @@ def test_when_all_are_closed_it_says_so(path: Path) -> None:
     assert (shown.exit_code, shown.stdout) == (0, "all conversations are closed\n")
 
 
-def test_a_transcript(path: Path) -> None:
+def test_a_transcript_has_everything_in_order_and_no_colour_for_a_pipe(path: Path) -> None:
     """Times, tokens, texts and tool calls, in order, without colour for a pipe."""
     shown = call("--outbox", path, "conversation", "a")
     assert shown.exit_code == 0
@@ -169,7 +171,7 @@ def test_a_terminal_gets_colour(path: Path) -> None:
     assert "\x1b[31m    failed: no such order" in shown
 
 
-def test_without_content(path: Path) -> None:
+def test_without_content_a_transcript_says_who_and_when_only(path: Path) -> None:
     """Who, when and how much, but not what."""
     shown = call("--outbox", path, "conversation", "a", "--no-content").stdout
     assert "1,234 tokens" in shown

@@ -26,7 +26,7 @@ def seqs(path: Path, *options: str) -> list[int]:
     return [event["seq"] for event in call_json("--outbox", path, "list", *options)]
 
 
-def test_list(path: Path) -> None:
+def test_dead_letters_are_listed_with_what_the_server_said(path: Path) -> None:
     """What the server said about each."""
     letters = call_json("--outbox", path, "dead", "list")
     assert [(letter["seq"], letter["dead_code"]) for letter in letters] == [
@@ -65,7 +65,7 @@ def test_a_name_given_twice_counts_once(path: Path) -> None:
     assert call("--outbox", path, "verify").exit_code == 0
 
 
-def test_discard(path: Path) -> None:
+def test_a_discarded_dead_letter_is_counted_and_the_outbox_verifies(path: Path) -> None:
     """Gone, counted as the operator's, and the outbox verifies."""
     result = call("--outbox", path, "dead", "discard", "--all", "--yes")
     assert (result.exit_code, result.stdout) == (0, "2 events discarded\n")

@@ -68,7 +68,7 @@ def test_all_is_well(path: Path) -> None:
     assert sqlite3.sqlite_version in found["SQLite"]["message"]
 
 
-def test_it_changes_nothing(path: Path) -> None:
+def test_doctor_changes_no_file(path: Path) -> None:
     """Not one file more than before."""
     before = sorted(path.parent.iterdir())
     examine(path)
@@ -76,7 +76,9 @@ def test_it_changes_nothing(path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "a b"])
-def test_no_key(path: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_a_missing_key_is_a_problem_and_the_rest_is_checked(
+    path: Path, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
     """A problem of its own; everything on this machine is checked all the same."""
     monkeypatch.setenv("SDK_API_KEY", value)
     found = examine(path)
@@ -94,7 +96,7 @@ def test_no_key(path: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None
         ("SDK_DISABLED", "perhaps", "problem", "SDK_DISABLED"),
     ],
 )
-def test_configuration(
+def test_a_wrong_configuration_is_a_problem_in_its_own_words(
     path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, status: str, said: str
 ) -> None:
     """What is wrong with it, in its own words."""
@@ -104,7 +106,9 @@ def test_configuration(
     assert said in found["message"]
 
 
-def test_another_owner(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_outbox_of_another_owner_is_a_problem(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An application with this configuration would be refused: a problem."""
     monkeypatch.setenv("SDK_CLIENT_ID", "somebody-else")
     found = examine(path)["owner"]
@@ -112,7 +116,7 @@ def test_another_owner(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "tracker-sync rebind" in found["action"]
 
 
-def test_permissions(path: Path) -> None:
+def test_what_others_may_read_is_a_warning(path: Path) -> None:
     """What others may read or enter is a warning, with the command against it."""
     path.chmod(0o644)
     path.parent.chmod(0o755)
@@ -130,7 +134,9 @@ def test_locks_that_do_not_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert "local disk" in found["action"]
 
 
-def test_little_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_less_than_100_megabytes_of_free_disk_are_a_warning(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Below 100 MB."""
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=99_000_000))
     found = examine(path)["free disk"]
@@ -152,7 +158,7 @@ def test_little_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ((3, 52, 0), False),
     ],
 )
-def test_sqlites_bug(
+def test_a_sqlite_with_the_wal_reset_bug_is_named(
     path: Path, monkeypatch: pytest.MonkeyPatch, version: tuple[int, int, int], affected: bool
 ) -> None:
     """Named where the version has it; no reason to worry."""
@@ -176,7 +182,9 @@ def test_a_damaged_file(path: Path) -> None:
     assert told["action"]
 
 
-def test_what_waits(path: Path, config: MakeConfig, scripted_server: ScriptedServer) -> None:
+def test_events_that_wait_without_an_uploader_are_a_warning(
+    path: Path, config: MakeConfig, scripted_server: ScriptedServer
+) -> None:
     """Pending events without an uploader, and dead letters, are warnings."""
     made = config(base_url=scripted_server.url)
     fill(made, 4)

@@ -63,7 +63,9 @@ def path(config: MakeConfig) -> Path:
         (["--session", "x' OR '1'='1"], []),
     ],
 )
-def test_filters(path: Path, options: list[str], seqs: list[int]) -> None:
+def test_each_filter_narrows_the_list_and_the_newest_come_last(
+    path: Path, options: list[str], seqs: list[int]
+) -> None:
     """Each alone and together; the newest come last."""
     assert [event["seq"] for event in call_json("--outbox", path, "list", *options)] == seqs
 
@@ -97,7 +99,7 @@ def test_json_has_the_protocols_names(path: Path) -> None:
     )
 
 
-def test_the_table(path: Path) -> None:
+def test_the_table_has_an_uncut_line_for_each_event(path: Path) -> None:
     """One line an event, nothing cut off for a pipe."""
     lines = call("--outbox", path, "list", "--session", "a").stdout.splitlines()
     assert lines[0].split() == ["seq", "logged", "state", "type", "agent", "session", "event", "id"]
@@ -134,7 +136,7 @@ def test_no_cursor_is_open_between_chunks(config: MakeConfig) -> None:
 
 
 @pytest.mark.parametrize("by", ["seq", "event_id"])
-def test_show(path: Path, by: str) -> None:
+def test_show_prints_an_event_by_id_or_seq(path: Path, by: str) -> None:
     """By id or seq: everything there is, and whether it is whole."""
     event = call_json("--outbox", path, "list")[2]
     result = call("--outbox", path, "show", event[by])

@@ -52,7 +52,9 @@ def listed(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def test_json_lines(path: Path, listed: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_json_lines_are_what_list_prints(
+    path: Path, listed: list[dict[str, Any]], tmp_path: Path
+) -> None:
     """To stdout by default, or to a file: a line for each event, as `list --json` has it."""
     shown = call("--outbox", path, "export")
     assert shown.exit_code == 0
@@ -63,7 +65,9 @@ def test_json_lines(path: Path, listed: list[dict[str, Any]], tmp_path: Path) ->
     assert file.read_text() == shown.stdout
 
 
-def test_csv(path: Path, listed: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_csv_keeps_data_as_json_text(
+    path: Path, listed: list[dict[str, Any]], tmp_path: Path
+) -> None:
     """The file's name says so; data is JSON text, and nothing of it is changed."""
     file = tmp_path / "events.CSV"
     assert call("--outbox", path, "export", "-o", file).exit_code == 0
@@ -75,7 +79,9 @@ def test_csv(path: Path, listed: list[dict[str, Any]], tmp_path: Path) -> None:
     ]
 
 
-def test_parquet(path: Path, listed: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_parquet_columns_have_types(
+    path: Path, listed: list[dict[str, Any]], tmp_path: Path
+) -> None:
     """Columns have types: numbers, text, and timestamps in UTC."""
     file = tmp_path / "events.parquet"
     assert call("--outbox", path, "export", "-o", file).exit_code == 0
@@ -183,7 +189,9 @@ def test_a_damaged_row_is_exported_too(path: Path, tmp_path: Path, name: str) ->
         assert "x00" in row["data"]
 
 
-def test_wrong_use(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_without_an_outbox_fails(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No outbox is a failure here: an empty file would be taken for a full account."""
     assert call("--outbox", tmp_path / "none", "export").exit_code == 1
     assert call("--outbox", path, "export", "--format", "xml").exit_code == 2

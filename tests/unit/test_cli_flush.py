@@ -69,7 +69,9 @@ def test_a_refused_key(path: Path, scripted_server: ScriptedServer) -> None:
     assert call_json("--outbox", path, "status")["pending"] == 3
 
 
-def test_json(path: Path, scripted_server: ScriptedServer) -> None:
+def test_json_has_the_figures_and_the_last_error(
+    path: Path, scripted_server: ScriptedServer
+) -> None:
     """The same figures, and the last error while anything is pending."""
     scripted_server.script(otherwise=answer(200, "<html>welcome to the hotel</html>"))
     result = call("--outbox", path, "flush", "--timeout", "0.2", "--json")
@@ -90,7 +92,7 @@ def test_json(path: Path, scripted_server: ScriptedServer) -> None:
 
 
 @pytest.mark.parametrize("command", [[], ["flush"], ["run"]], ids=str)
-def test_wrong_configuration(
+def test_a_wrong_configuration_exits_with_2(
     path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
 ) -> None:
     """Exit code 2: no key, a disabled tracker, somebody else's outbox, plain http."""

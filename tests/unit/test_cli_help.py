@@ -97,7 +97,7 @@ def test_the_help_says_why_there_is_no_option_for_the_key() -> None:
     assert not any("api" in option for p in cli.params for option in p.opts)
 
 
-def test_version() -> None:
+def test_the_version_is_told() -> None:
     """`--version` tells it."""
     assert call("--version").stdout.startswith("tracker-sync, version ")
 

@@ -93,7 +93,9 @@ def test_csv_has_a_line_for_each_day(path: Path) -> None:
         (["--since", "1s"], 0),
     ],
 )
-def test_filters(path: Path, options: list[str], conversations: int) -> None:
+def test_metrics_are_filtered_by_agent_and_time(
+    path: Path, options: list[str], conversations: int
+) -> None:
     """By agent and by time."""
     found = call_json("--outbox", path, "metrics", *options)
     assert found["conversations"] == conversations
@@ -102,7 +104,7 @@ def test_filters(path: Path, options: list[str], conversations: int) -> None:
 @pytest.mark.parametrize(
     "options", [["--json", "--csv"], ["--since", "1h", "--until", "2h"], ["--since", "soon"]]
 )
-def test_wrong_use(path: Path, options: list[str]) -> None:
+def test_wrong_use_exits_with_2(path: Path, options: list[str]) -> None:
     """Exit code 2."""
     assert call("--outbox", path, "metrics", *options).exit_code == 2
 
@@ -118,7 +120,7 @@ def test_without_an_outbox_all_is_nought(tmp_path: Path) -> None:
     assert not none.exists()
 
 
-def test_sparklines() -> None:
+def test_a_sparkline_scales_to_its_highest_figure() -> None:
     """The highest is full, nought is a line, none is nothing."""
     assert sparkline([0, 1, 7]) == "▁▂█"
     assert sparkline([0, 0]) == "▁▁"

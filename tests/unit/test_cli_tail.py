@@ -35,7 +35,7 @@ def seqs(output: str) -> list[int]:
         (["--agent", "other"], [7]),
     ],
 )
-def test_it_begins_with_the_newest(
+def test_tail_begins_with_the_newest_events(
     config: MakeConfig, options: list[str], expected: list[int]
 ) -> None:
     """As many as asked for, of those wanted."""

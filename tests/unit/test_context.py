@@ -124,7 +124,7 @@ def test_bind_keeps_the_function_as_it_is() -> None:
     assert bind(divide).__name__ == "divide"
 
 
-def test_resolve(tracker: AgentPerformanceTracker) -> None:
+def test_no_session_id_means_the_current_conversation(tracker: AgentPerformanceTracker) -> None:
     """A session id given is checked; None is the current conversation's, or an error."""
     assert resolve("given") == "given"
     with tracker.conversation("a", session_id="s"):

@@ -77,7 +77,7 @@ def lock_on(path: Path) -> Iterator[FileLock]:
         lock.close()
 
 
-def test_one_process_at_a_time_holds_it(tmp_path: Path) -> None:
+def test_one_process_at_a_time_holds_the_lock(tmp_path: Path) -> None:
     """While another process holds the lock it cannot be had; afterwards it can."""
     path = tmp_path / "lock"
     with lock_on(path) as lock, holder(path) as other:
@@ -91,7 +91,7 @@ def test_one_process_at_a_time_holds_it(tmp_path: Path) -> None:
         assert lock.try_acquire(), "asking again for what is held is no failure"
 
 
-def test_whoever_waits_gets_it_when_it_is_free(tmp_path: Path) -> None:
+def test_acquire_waits_until_the_holder_lets_go(tmp_path: Path) -> None:
     """`acquire` blocks until the holder lets go."""
     path = tmp_path / "lock"
     with lock_on(path) as lock, holder(path) as other:
@@ -106,7 +106,7 @@ def test_whoever_waits_gets_it_when_it_is_free(tmp_path: Path) -> None:
         assert is_held(lock)
 
 
-def test_a_killed_holder_frees_it_at_once(tmp_path: Path) -> None:
+def test_a_killed_holder_frees_the_lock_at_once(tmp_path: Path) -> None:
     """No lease to wait out: the kernel frees what SIGKILL left behind."""
     path = tmp_path / "lock"
     with lock_on(path) as lock, holder(path) as other:
@@ -239,7 +239,7 @@ def holder_of_nothing(path: Path) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def test_it_can_be_taken_again_after_close(tmp_path: Path) -> None:
+def test_a_closed_lock_can_be_taken_again(tmp_path: Path) -> None:
     """The file is opened anew when it is needed."""
     with lock_on(tmp_path / "lock") as lock, lock_on(tmp_path / "lock") as other:
         lock.acquire()

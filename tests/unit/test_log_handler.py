@@ -52,7 +52,9 @@ def logger(fake: FakeTracker) -> Iterator[logging.Logger]:
     made.setLevel(logging.NOTSET)
 
 
-def test_a_record(fake: FakeTracker, logger: logging.Logger) -> None:
+def test_an_event_has_all_fields_of_its_log_record(
+    fake: FakeTracker, logger: logging.Logger
+) -> None:
     """Level, logger, message with its arguments, ids, and whatever else was given."""
     logger.getChild("x").warning(
         "%d of %s",
@@ -71,7 +73,7 @@ def test_a_record(fake: FakeTracker, logger: logging.Logger) -> None:
     assert fake.ids == [("s", "a", "u")]
 
 
-def test_an_exception(fake: FakeTracker, logger: logging.Logger) -> None:
+def test_a_traceback_has_a_field_of_its_own(fake: FakeTracker, logger: logging.Logger) -> None:
     """Its traceback stands in a field of its own; without one there is no such field."""
     try:
         raise LookupError("here")
@@ -102,7 +104,7 @@ def test_levels_and_filters(fake: FakeTracker, logger: logging.Logger) -> None:
     assert [record["message"] for record in fake.recorded] == ["kept"]
 
 
-def test_its_own_records_are_passed_over(fake: FakeTracker) -> None:
+def test_records_of_trackers_own_loggers_are_passed_over(fake: FakeTracker) -> None:
     """The logger `tracker` and below, from the root too; not one that only begins like it."""
     handler = TrackerHandler(fake)  # type: ignore[arg-type]  # enough of one
     for name in ("tracker", "tracker.cli", "tracker_of_mine", "root"):

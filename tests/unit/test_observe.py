@@ -47,7 +47,7 @@ _JSON = st.recursive(
 
 
 @given(_JSON)
-def test_json_stays_as_it_is(value: Any) -> None:
+def test_a_captured_value_that_is_json_is_kept_whole(value: Any) -> None:
     """What JSON can hold, and is short, is kept whole."""
     assert capture(value, 100_000) == value
 
