@@ -503,7 +503,7 @@ def test_another_programs_database_is_refused_and_untouched(
     content = path.read_bytes()
     message = refused(held, path)
     assert message.startswith("NotAnOutboxError: ")
-    assert "is another program's SQLite database; it was left as it is" in message
+    assert "is another program's SQLite database; it was not changed" in message
     assert path.read_bytes() == content
 
 

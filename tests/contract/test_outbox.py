@@ -593,7 +593,7 @@ def test_closing_says_what_memory_takes_along(
     with closing(lock_out(outbox.path)), caplog.at_level(logging.ERROR, logger="tracker"):
         fill(outbox, 3)
         outbox.close()
-    assert "3 events that waited in memory are lost" in caplog.text
+    assert "3 events in memory are lost" in caplog.text
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc what a descriptor is")

@@ -95,7 +95,7 @@ def test_each_trouble_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     begins, lost, over = [record.getMessage() for record in caplog.records[:3]]
     assert "the disk is full" in begins
     assert "further events are lost" in lost
-    assert "2 events came from memory" in over
+    assert "2 events from memory are stored" in over
 
 
 def test_trouble_that_comes_and_goes_does_not_fill_the_log(

@@ -1,7 +1,7 @@
-"""Create, recognise and migrate an outbox file. The only importer of alembic.
+"""Create, recognise and migrate an outbox file. The only module that imports alembic.
 
-Alembic costs as much to import as SQLAlchemy itself, so a file that is up to date is recognised
-by plain SQL and alembic stays out of the process.
+Importing alembic takes as long as importing SQLAlchemy itself, so an up-to-date file is recognised
+by plain SQL, without loading alembic.
 """
 
 from __future__ import annotations
@@ -41,26 +41,26 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 _REVISION = re.compile("[0-9A-Za-z_]{1,32}")
-"""What a revision of the schema may look like, of whatever version: nothing else can be newer."""
+"""What a schema revision of any version may look like; any other text is damage."""
 _UNSYNCABLE = (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.EROFS)
-"""What is said of a folder that this user may not open, or of a file system that syncs none."""
+"""Errors for a folder that this user may not open, or a file system that does not sync folders."""
 
 _migrating = threading.Lock()
-"""Alembic keeps its context in module globals: one migration at a time in a process."""
+"""Alembic keeps its context in module globals, so a process runs one migration at a time."""
 
 
 def create_file(path: Path, like: Path | None = None) -> None:
-    """Make the folder (0700) and an empty file (0600) where there is none.
+    """Create the folder (0700) and an empty file (0600) if they do not exist.
 
     Args:
-        path: Where.
+        path: The path of the file.
         like: The file whose owner and mode it gets.
 
     Raises:
         NotAnOutboxError: if the path is a folder, a link or a special file, or one of SQLite's
             own files beside it is a link.
-        OutboxError: if the folder or file cannot be made or written, or if the file has a second
-            name or is mounted by itself.
+        OutboxError: if the folder or file cannot be created or written, or if the file has a
+            second name or is mounted by itself.
     """
     try:
         ownership.create_folder(path.parent)
@@ -75,11 +75,11 @@ def create_file(path: Path, like: Path | None = None) -> None:
 
 
 def check_file(path: Path) -> None:
-    """See that an outbox may be at `path`, by what the folder tells of it.
+    """Check, from the folder entry, that there may be an outbox at `path`.
 
     Raises:
         NotAnOutboxError: as `create_file`.
-        OutboxError: if the file cannot be looked at, has a second name, or is mounted by itself.
+        OutboxError: if the file cannot be examined, has a second name, or is mounted by itself.
     """
     try:
         found = path.lstat()
@@ -102,12 +102,12 @@ def check_file(path: Path) -> None:
 
 
 def _check_mount(path: Path) -> None:
-    """Refuse a file that is mounted by itself, where the system tells.
+    """Refuse a file that is mounted by itself, if the system shows its mounts.
 
-    Two containers that share only the file have a log and a lock each.
+    Two containers that share only the file would have a separate log and lock each.
 
     Raises:
-        OutboxError: if it is.
+        OutboxError: if it is mounted by itself.
     """
     try:
         mounts = Path("/proc/self/mountinfo").read_bytes()
@@ -118,8 +118,8 @@ def _check_mount(path: Path) -> None:
         real = real.replace(octal, b"\\%03o" % ord(octal))
     if any(line.split(b" ", 5)[4:5] == [real] for line in mounts.splitlines()):
         raise OutboxError(
-            f"the outbox {path} is a mount point: only this one file is shared, and its log and "
-            "lock are not, so that events would be lost. Mount the folder that holds it instead"
+            f"the outbox {path} is a mount point: only this one file is shared, but not its log "
+            "and lock, so events would be lost. Mount the folder that contains it instead"
         )
 
 
@@ -131,11 +131,11 @@ def _unwritable(path: Path, reason: str | None) -> str:
 
 
 def recognise(path: Path) -> None:
-    """See from the first bytes of a file that it is an outbox, or empty.
+    """Check from the first bytes of a file that it is an outbox, or empty.
 
-    SQLite is not asked: merely opening another program's database could write its log back. Not
-    to be called for a file that this process has open: closing any descriptor of a file frees all
-    of the process's POSIX locks on it, SQLite's included.
+    SQLite is not used for this: merely opening another program's database could write its log
+    back. Must not be called for a file that this process has open: closing any descriptor of a file
+    releases all POSIX locks of the process on it, including SQLite's.
 
     Raises:
         NotAnOutboxError: if the file is anything else.
@@ -144,27 +144,27 @@ def recognise(path: Path) -> None:
         header = file.read(100)
     if header and not header.startswith(b"SQLite format 3\0"):
         raise NotAnOutboxError(
-            f"{path} is not a SQLite file, or its header is damaged; it was left as it is. "
+            f"{path} is not a SQLite file, or its header is damaged; it was not changed. "
             "Set SDK_OUTBOX_PATH to another file, or move this one away"
         )
     # Offset 68 of the header: "application ID" (sqlite.org/fileformat.html, section 1.3).
     if header and int.from_bytes(header[68:72], "big") != tables.APPLICATION_ID:
         raise NotAnOutboxError(
-            f"{path} is another program's SQLite database; it was left as it is. "
+            f"{path} is another program's SQLite database; it was not changed. "
             "Set SDK_OUTBOX_PATH to another file"
         )
 
 
 def is_current(connection: Connection) -> bool:
-    """Tell whether the file is an outbox at `tables.HEAD`; False for an empty or older one.
+    """Return True if the file is an outbox at `tables.HEAD`, False if it is empty or older.
 
     Raises:
-        SchemaVersionError: if the file's schema is not known to this version.
-        OutboxDamagedError: if its bookkeeping holds what it cannot hold.
-        NotAnOutboxError: if somebody has put something of theirs into its schema.
+        SchemaVersionError: if this version does not know the file's schema.
+        OutboxDamagedError: if its bookkeeping has values of the wrong type.
+        NotAnOutboxError: if somebody has added something to its schema.
     """
     path = connection.engine.url.database
-    # One that was being made may have no revision yet, after a crash.
+    # If its creation was interrupted by a crash, it may have no revision yet.
     if not guard.check_revision_table(connection):
         guard.check(connection, at_head=False)
         return False
@@ -174,11 +174,11 @@ def is_current(connection: Connection) -> bool:
         return True
     if not _REVISION.fullmatch(str(revision)):
         guard.check(connection, at_head=True)
-        raise OutboxDamagedError(f"the outbox {path} is damaged: its schema's revision is none")
+        raise OutboxDamagedError(f"the outbox {path} is damaged: its schema revision is not valid")
     if revision not in known_revisions():
         raise SchemaVersionError(
             f"{path} has the schema revision {revision!r}, which tracker {__version__} "
-            "does not know; it was left as it is. Install the newer agent-tracking-sdk "
+            "does not know; it was not changed. Install the newer agent-tracking-sdk "
             "that wrote it: pip install --upgrade agent-tracking-sdk"
         )
     guard.check(connection, at_head=False)
@@ -188,10 +188,10 @@ def is_current(connection: Connection) -> bool:
 def bring_up_to_date(engine: Engine, client_id: str, base_url: str) -> None:
     """Create the schema in an empty file, or migrate an older one.
 
-    The caller holds the outbox's write lock, so no other process does the same at once.
+    The caller holds the outbox's write lock, so no other process does the same at the same time.
 
     Raises:
-        NotAnOutboxError: if what became of an older one is not what tracker makes.
+        NotAnOutboxError: if the schema after a migration is not the one that tracker creates.
     """
     with engine.connect() as connection:
         if guard.check_revision_table(connection):
@@ -202,18 +202,19 @@ def bring_up_to_date(engine: Engine, client_id: str, base_url: str) -> None:
 
 
 def _sync_folders(path: Path) -> None:
-    """Have the names of the outbox and of the folders above it outlast a power cut.
+    """Sync the folders, so that the names of the outbox and of its folders survive a power cut.
 
-    Which of them are new, and whether whoever made them lived to sync them, is not known here. So
-    all are synced, once in an outbox's life: by the process that makes its schema, before any
-    process can store an event. A folder that this user may not open was not made by this user.
+    It is not known which of the folders are new, and whether the process that created one lived
+    long enough to sync it. So all are synced, once in an outbox's life: by the process that creates
+    the schema, before any process can store an event. A folder that this user may not open was not
+    created by this user.
 
     Raises:
         OSError: if a folder cannot be synced.
     """
     device = path.parent.stat().st_dev
     for folder in path.absolute().parents:
-        if folder.stat().st_dev != device:  # another file system's: this one was mounted there
+        if folder.stat().st_dev != device:  # another file system, on which this one is mounted
             return
         try:
             _sync(folder)
@@ -232,8 +233,8 @@ def _sync(folder: Path) -> None:
 
 def _create(connection: Connection, client_id: str, base_url: str) -> None:
     _sync_folders(Path(str(connection.engine.url.database)))
-    # The first page carries the application id from the start, and in the file itself, not in its
-    # log: `recognise` may look at any moment. (BEGIN IMMEDIATE would lose auto_vacuum.)
+    # The first page has the application id from the start, and in the file itself rather than its
+    # log: `recognise` may read it at any moment. (BEGIN IMMEDIATE would lose auto_vacuum.)
     connection.exec_driver_sql("BEGIN")
     connection.exec_driver_sql("PRAGMA auto_vacuum=INCREMENTAL")
     connection.exec_driver_sql(f"PRAGMA application_id={tables.APPLICATION_ID}")
@@ -268,7 +269,7 @@ def _identify(connection: Connection, client_id: str, base_url: str) -> None:
 
 @contextlib.contextmanager
 def empty_outbox(client_id: str = "nobody", base_url: str = "") -> Iterator[Connection]:
-    """Lend a connection to an outbox in memory that holds nothing."""
+    """Lend a connection to an empty outbox in memory."""
     engine = create_engine("sqlite://")
     try:
         with engine.connect() as connection:
@@ -281,7 +282,7 @@ def empty_outbox(client_id: str = "nobody", base_url: str = "") -> Iterator[Conn
 
 
 def migrate(connection: Connection) -> None:
-    """Carry an older outbox to `tables.HEAD` in one transaction, rows and all."""
+    """Migrate an older outbox to `tables.HEAD`, with all rows, in one transaction."""
     from alembic import command
 
     with _migrating, scripts_folder() as folder:
@@ -291,7 +292,7 @@ def migrate(connection: Connection) -> None:
 
 
 def known_revisions() -> list[str]:
-    """Return the revisions that the migration scripts know, newest first."""
+    """Return the revisions of the migration scripts, newest first."""
     from alembic.script import ScriptDirectory
 
     with _migrating, scripts_folder() as folder:
@@ -301,12 +302,12 @@ def known_revisions() -> list[str]:
 
 @contextlib.contextmanager
 def scripts_folder() -> Iterator[Path]:
-    """Lend the migration scripts' folder: inside an installed package, beside a checkout's.
+    """Lend the folder of the migration scripts: inside an installed package, beside a checkout's.
 
-    In a zipped application, a copy of it, for alembic can only run files.
+    In a zipped application it is a temporary copy, because alembic can only run files.
 
     Raises:
-        OutboxError: if they are missing.
+        OutboxError: if the scripts are missing.
     """
     package = files("tracker")
     scripts = package / "_migrations"

@@ -1,4 +1,4 @@
-"""What the errors of SQLite and of the system mean for an outbox."""
+"""What errors of SQLite and of the operating system mean for an outbox."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tracker.outbox.schema import tables
 if TYPE_CHECKING:
     from pathlib import Path
 
-# What SQLite says of a damaged file (SQLITE_NOTADB, SQLITE_CORRUPT). Its error codes would be
-# surer, but Python tells them from 3.11 on only. One of our own tables that is not there was on a
-# lost page; any other name that SQLite does not know is a mistake in a query.
+# SQLite's messages for a damaged file (SQLITE_NOTADB, SQLITE_CORRUPT). Its error codes would be
+# more reliable, but Python provides them only from 3.11 on. If one of our own tables is missing, it
+# was on a lost page; any other name that SQLite does not know is a mistake in a query.
 _DAMAGE = ("file is not a database", "malformed")
 
 
@@ -27,11 +27,11 @@ _FULL = ("disk is full", "No space left on device", "Disk quota exceeded")
 
 
 def explain(path: Path, error: Exception) -> OutboxError:
-    """Return the package's own error for what SQLite or the system said about `path`."""
+    """Return the package's own error for an error of SQLite or the system about `path`."""
     if isinstance(error, OutboxError):
         return error
     cause = getattr(error, "orig", None) or error
-    if isinstance(cause, NoResultFound):  # of a row that every outbox has
+    if isinstance(cause, NoResultFound):  # a row that every outbox has
         return OutboxDamagedError(f"the outbox {path} is damaged: a row is missing")
     if isinstance(cause, sqlite3.DatabaseError) and is_damage(str(cause)):
         return OutboxDamagedError(f"the outbox {path} is damaged: {cause}")
@@ -44,10 +44,10 @@ def is_damage(said: str) -> bool:
 
 
 def is_disk_full(error: Exception) -> bool:
-    """Tell whether storage failed for want of room."""
+    """Return True if storage failed because the disk is full."""
     return any(said in str(error) for said in _FULL)
 
 
 def is_unreadable(error: Exception) -> bool:
-    """Return True if what a connection holds cannot be read, rather than copied."""
+    """Return True if an error is about reading the source, not about writing its copy."""
     return is_damage(str(error)) or "disk I/O error" in str(error)

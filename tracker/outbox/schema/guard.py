@@ -1,12 +1,12 @@
-"""What somebody may have put into an outbox's schema: found before anything of it can act.
+"""Foreign objects in an outbox's schema: found before any of them can take effect.
 
-A trigger fires on our inserts and can drop events unseen; a CHECK, a generated column, a conflict
-clause or an index on an expression is evaluated by every statement of ours. So a file is used only
-if all that its schema holds is what some version of tracker makes, and views of other names: SQLite
-evaluates a view only for a statement that names it, and none of ours does.
+A trigger fires on our inserts and can silently drop events; a CHECK, a generated column, a conflict
+clause or an index on an expression is evaluated by each of our statements. So a file is used only
+if everything in its schema is what some version of tracker creates, or a view with another name:
+SQLite evaluates a view only for a statement that names it, and none of ours does.
 
-Where the schema is tracker's own but for one byte, or the values in its bookkeeping are not what it
-holds, that is damage: a salvage reads without SQLite and takes over what digests prove.
+If the schema differs from tracker's by only one byte, or the bookkeeping has values of the wrong
+type, that counts as damage: a salvage reads without SQLite and keeps what digests prove.
 """
 
 from __future__ import annotations
@@ -31,38 +31,38 @@ REVISION_TABLE = (
     "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, "
     "CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
 )
-"""The statement that makes alembic's own table."""
+"""The statement that creates alembic's own table."""
 
-# As bytes: damaged text may be no text any more.
+# As bytes, because damaged text may not be valid text.
 _QUERY = (
     "SELECT CAST(type AS BLOB), CAST(name AS BLOB), CAST(sql AS BLOB) FROM sqlite_master "
     "ORDER BY type DESC, name"
 )
 _BLANK = re.compile(r"[\s\"]")
 _FUNCTIONS = ("json_", "pragma_", "sqlite_", "_alembic_")
-"""How names begin that are tables without being in the schema, or come and go in migrations."""
+"""Prefixes of names that are tables without being in the schema, or are temporary in migrations."""
 _TOKEN = re.compile(r"'(?:[^']|'')*'|\w+|[^\w\s\"]")
 
 
 class _Definition(NamedTuple):
-    """A CREATE statement, whatever its white space, its quotes, and the order of its columns."""
+    """A CREATE statement, regardless of white space, quotes, and the order of its columns."""
 
     head: tuple[str, ...]
     columns: tuple[tuple[str, ...], ...] = ()
     tail: tuple[str, ...] = ()
 
     def is_part_of(self, other: _Definition) -> bool:
-        """Tell whether `other` is the same, but for columns that it has more."""
+        """Return True if `other` is the same, or differs only by additional columns."""
         ends = (self.head, self.tail) == (other.head, other.tail)
         return ends and set(self.columns) <= set(other.columns)
 
 
 def check_revision_table(connection: Connection) -> bool:
-    """Tell whether the file has a revision, in a table that can be read without harm.
+    """Return True if the file has a revision, in a table that is safe to read.
 
     Raises:
-        NotAnOutboxError: if something else goes by the table's name.
-        OutboxDamagedError: if that is ours but for one byte.
+        NotAnOutboxError: if another object has the name of that table.
+        OutboxDamagedError: if that object differs from ours by only one byte.
     """
     for kind, name, sql in _objects(connection):
         if name == "alembic_version":
@@ -72,22 +72,22 @@ def check_revision_table(connection: Connection) -> bool:
 
 
 def check(connection: Connection, *, at_head: bool) -> None:
-    """Return if the schema holds nothing but tracker's own tables, indexes and views.
+    """Return if the schema contains nothing but tracker's own tables, indexes and views.
 
     Args:
         connection: To the outbox.
-        at_head: Whether it has the present schema. An older one may lack columns and have other
-            views, which no migration evaluates; it is to be checked again once it is migrated.
+        at_head: Whether it has the current schema. An older one may lack columns and have other
+            views, which no migration evaluates; check it again after the migration.
 
     Raises:
-        NotAnOutboxError: naming the first object at fault.
-        OutboxDamagedError: if that is ours but for one byte; or as `check_values`.
+        NotAnOutboxError: naming the first foreign object.
+        OutboxDamagedError: if that object differs from ours by only one byte; or as `check_values`.
     """
     for kind, name, sql in _objects(connection):
         if kind == "table" and name.startswith("sqlite_"):
-            continue  # SQLite's own, as ANALYZE makes them
+            continue  # SQLite's own, such as those that ANALYZE creates
         if kind == "index" and sql is None:
-            continue  # comes with a table's own UNIQUE or PRIMARY KEY
+            continue  # created by a UNIQUE or PRIMARY KEY of the table
         if kind == "view" and not _is_reserved(name):
             continue  # an analyst's
         _compare(connection, kind, name, sql, older=not at_head)
@@ -96,7 +96,7 @@ def check(connection: Connection, *, at_head: bool) -> None:
 
 
 def check_values(connection: Connection) -> None:
-    """Return if the bookkeeping of an outbox with the present schema holds what it can hold.
+    """Return if the bookkeeping of an outbox with the current schema has values of valid types.
 
     Raises:
         OutboxDamagedError: naming a table with values of types that it never has.
@@ -109,17 +109,17 @@ def check_values(connection: Connection) -> None:
 
 
 def _is_reserved(name: str) -> bool:
-    """Tell whether a statement of tracker's, or SQLite itself, may mean something by a name."""
+    """Return True if a statement of tracker's, or SQLite itself, may use a name."""
     lower = name.lower()  # as SQLite compares them
     return lower.startswith(_FUNCTIONS) or lower in {ours for _, ours in _ours(tables.metadata)}
 
 
 @cache
 def _odd_values() -> str:
-    """Return a query for the tables of bookkeeping that hold what SQLite lets anybody put there.
+    """Return a query for the bookkeeping tables that have values of types that we never write.
 
-    Rows of `events` are looked at when they are read: their digest tells. So does the chain of
-    `gaps`, which `verify` names.
+    Rows of `events` are checked when they are read, by their digest, and the chain values of
+    `gaps` by `verify`.
     """
     return " UNION ALL ".join(
         f"SELECT '{table.name}' WHERE EXISTS (SELECT 1 FROM {table.name} WHERE "  # noqa: S608 - our own names
@@ -153,11 +153,11 @@ def _compare(connection: Connection, kind: str, name: str, sql: str | None, *, o
         )
     if wanted is None:
         raise _refusal(connection, f"it has the {kind} {name!r}, which is not tracker's")
-    raise _refusal(connection, f"its {kind} {name!r} is not as tracker makes it")
+    raise _refusal(connection, f"its {kind} {name!r} is not as tracker creates it")
 
 
 def _differ_by_a_byte(*statements: str) -> bool:
-    """Tell whether two statements differ by one character at most, apart from space and quotes."""
+    """Return True if two statements, ignoring space and quotes, differ by at most one character."""
     one, other = (_BLANK.sub("", statement) for statement in statements)
     same = sum(1 for _ in takewhile(_equal, zip(one, other, strict=False)))
     rest = slice(same, None), slice(same + 1, None)
@@ -173,19 +173,19 @@ def _refusal(connection: Connection, why: str) -> NotAnOutboxError:
     return NotAnOutboxError(
         f"the outbox at {path} was changed by somebody: {why}. Nothing was written to it. If you "
         "made the change, undo it with sqlite3; otherwise move the file away, or set "
-        "SDK_OUTBOX_PATH to another"
+        "SDK_OUTBOX_PATH to another file"
     )
 
 
 @cache
 def _ours(metadata: MetaData) -> dict[tuple[str, str], _Definition]:
-    """Return what an outbox at `tables.HEAD` holds, by kind and name."""
+    """Return the definitions in an outbox at `tables.HEAD`, by kind and name."""
     return {key: _definition(sql) for key, sql in _statements(metadata).items()}
 
 
 @cache
 def _statements(metadata: MetaData) -> dict[tuple[str, str], str]:
-    """Return the statements that make an outbox at `tables.HEAD`, by kind and name."""
+    """Return the statements that create an outbox at `tables.HEAD`, by kind and name."""
     dialect = sqlite.dialect()
     made: dict[tuple[str, str], str] = {("table", "alembic_version"): REVISION_TABLE}
     for table in metadata.sorted_tables:

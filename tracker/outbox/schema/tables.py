@@ -1,6 +1,6 @@
-"""The outbox's tables, as SQLAlchemy knows them, and its views, for any SQLite tool.
+"""The outbox's tables, as SQLAlchemy objects, and its views, for any SQLite tool.
 
-This is the schema at `HEAD`. The scripts in ``migrations/`` lead every older file here; a test
+This is the schema at `HEAD`. The scripts in ``migrations/`` bring every older file to it; a test
 compares the two.
 """
 
@@ -23,12 +23,12 @@ HEAD = "0003"
 """Alembic revision of the schema below."""
 
 APPLICATION_ID = 0x54524B52  # "TRKR"
-"""SQLite's ``application_id``: tells an outbox from any other program's database."""
+"""SQLite's ``application_id``: distinguishes an outbox from other programs' databases."""
 
 metadata = MetaData()
 
 PENDING = "delivered_at_ms IS NULL AND dead_at_ms IS NULL"
-"""True of the rows that wait to be sent."""
+"""True for the rows that are pending."""
 EVENT = "event_id, type, timestamp_ms, agent_id, session_id, user_id, data"
 """The columns that the digest covers, in the order of the envelope."""
 
@@ -43,7 +43,7 @@ events = Table(
     Column("agent_id", Text),
     Column("session_id", Text),
     Column("user_id", Text),
-    # The states stand before the long columns, so that scans for them read no overflow pages.
+    # The states come before the long columns, so that scans for them read no overflow pages.
     Column("delivered_at_ms", Integer),
     Column("dead_at_ms", Integer),
     Column("dead_code", Text),
@@ -53,27 +53,27 @@ events = Table(
     Column("data", Text, nullable=False),
 )
 
-# No index tells pending rows: `sync_state.settled_through` does, at no cost to an insert.
+# Pending rows have no index: `sync_state.settled_through` finds them, at no cost to an insert.
 Index(
     "ix_events_session_id",
     events.c.session_id,
     sqlite_where=events.c.session_id.is_not(None),
 )
 Index("ix_events_dead", events.c.seq, sqlite_where=events.c.dead_at_ms.is_not(None))
-# Nearly empty, so it costs an insert nothing: which events were erased is told by these alone.
+# Nearly empty, so it costs an insert nothing: only these rows name erased events.
 Index(
     "ix_events_erasures",
     events.c.seq,
     sqlite_where=events.c.type == text("'compliance.erased'"),
 )
-# In this order: an index that begins with the type is taken for `type = ? ORDER BY seq` and for the
-# messages of one session too, and sorts all events of the type for each chunk that is read.
+# In this order: SQLite would also use an index that begins with the type for `type = ? ORDER BY
+# seq` and for the messages of one session, and sort all events of the type for each chunk read.
 Index("ix_events_timestamp_ms_type", events.c.timestamp_ms, events.c.type)
 
 gaps = Table(
     "gaps",
     metadata,
-    # Each row: events first_seq..last_seq were removed on purpose, and the chain stood at `chain`.
+    # Each row: events first_seq..last_seq were removed on purpose; `chain` is the value at the end.
     Column("first_seq", Integer, primary_key=True),
     Column("last_seq", Integer, nullable=False),
     Column("chain", Text, nullable=False),
@@ -82,7 +82,7 @@ gaps = Table(
 account = Table(
     "account",
     metadata,
-    # Entries: delivered, dead, and discarded.<reason>. Pending is what remains of the last seq.
+    # Entries: delivered, dead, and discarded.<reason>. The rest of the last seq is pending.
     Column("entry", Text, primary_key=True),
     Column("events", Integer, nullable=False),
 )
@@ -99,7 +99,7 @@ sync_state = Table(
     Column("next_attempt_ms", Integer),
     Column("paused_because", Text),
     Column("flush_requests", Integer, nullable=False, server_default=text("0")),
-    # What may still hold bytes of erased events: 2 the file and its log, 1 the log only, 0 neither.
+    # What may still contain erased data: 2 the file and its log, 1 only the log, 0 neither.
     Column("scrub_due", Integer, nullable=False, server_default=text("0")),
 )
 
@@ -127,7 +127,7 @@ _EVENT_COLUMNS = (
 )
 
 _BEGUN = "type IN ('conversation.started', 'conversation.resumed')"
-# As `queries.conversations` has it: a failure stays one until the conversation goes on.
+# As in `queries.conversations`: a conversation that failed stays failed until it continues.
 _FAILED = (
     "type = 'conversation.failed' OR (type = 'conversation.ended' AND CASE WHEN json_valid(data) "
     "THEN lower(json_extract(data, '$.outcome')) IN ('failure', 'failed', 'error') END)"
@@ -186,7 +186,7 @@ VIEWS = {
                         THEN json_extract(data, '$.quality_score') END) AS quality_score
         FROM events WHERE session_id IS NOT NULL GROUP BY session_id""",
 }
-"""Each view's name and query."""
+"""The name and query of each view."""
 
 
 def view_statements() -> list[str]:

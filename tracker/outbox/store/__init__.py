@@ -1,1 +1,1 @@
-"""Appending to an outbox: group commit, transactions, and the bookkeeping of each."""
+"""Appending to an outbox: group commit, transactions, and their bookkeeping."""

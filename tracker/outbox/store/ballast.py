@@ -1,8 +1,8 @@
-"""The ballast: a file that only takes up room, to be given up when the disk is full.
+"""The ballast: a file that only takes up room, and is deleted when the disk is full.
 
-On a full disk SQLite can neither mark events as delivered nor delete any, for its log must grow
-first. The ballast's room is for that, and new events stay out of it: they wait in memory until
-there is room enough to lay it again.
+On a full disk SQLite can neither mark events as delivered nor delete any, because its log has to
+grow first. The ballast's room is for that, and new events are kept out of it: they stay in memory
+until there is enough room to create it again.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BALLAST_BYTES = 1024 * 1024
-"""Enough log for the receipt of a whole batch of usual events, or for a chunk of pruning."""
+"""Enough log for the receipt of a whole batch of ordinary events, or for one chunk of pruning."""
 
 _SAY_AGAIN_SECONDS = 60.0
-"""A disk that is full now and then must not fill the log."""
+"""How long not to repeat the message: a disk that is often full must not fill the log."""
 
 
 class Ballast:
     """Owns the file ``<outbox>.ballast``, which all processes on the outbox share.
 
     Attributes:
-        spent: Whether this process has given it up and could not lay it again since.
+        spent: Whether this process has deleted it and could not create it again since.
     """
 
     def __init__(self, outbox: Path) -> None:
@@ -40,7 +40,7 @@ class Ballast:
         self._say_at = 0.0
 
     def lay(self) -> bool:
-        """Make the file, if it is not there and the disk has room for it twice; tell if it is."""
+        """Create the file if the disk has room for it twice; return True if it exists now."""
         if self.path.exists():
             self.spent = False
             return True
@@ -50,7 +50,7 @@ class Ballast:
             self._write()
         except OSError as error:
             self.path.unlink(missing_ok=True)
-            log.info("no ballast could be laid at %s: %s", self.path, error)
+            log.info("the ballast %s could not be created: %s", self.path, error)
             return False
         if self.spent and self._said:
             log.warning("the disk has room again; events are written to the outbox as before")
@@ -60,24 +60,24 @@ class Ballast:
     def _write(self) -> None:
         descriptor = ownership.create(self.path, like=self._outbox)
         try:
-            # Random, lest a file system that compresses or skips zeros keeps no room at all.
+            # Random, or a file system that compresses or skips zeros would reserve no room at all.
             os.write(descriptor, os.urandom(BALLAST_BYTES))
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
 
     def free(self) -> bool:
-        """Give the room up; tell whether there was any."""
+        """Delete the file to make room; return True if it existed."""
         try:
             self.path.unlink()
-        except OSError:  # not there, or the file system lets nobody change anything
+        except OSError:  # it does not exist, or the file system cannot be changed
             return False
         self.spent = True
         now = monotonic()
         if now >= self._say_at:
             self._said, self._say_at = True, now + _SAY_AGAIN_SECONDS
             log.error(
-                "the disk is full: the ballast of the outbox was given up, so that uploading and "
-                "pruning go on; new events wait in memory until there is room"
+                "the disk is full: the outbox gave up its ballast, so that uploading and pruning "
+                "can go on; new events stay in memory until there is room"
             )
         return True

@@ -1,4 +1,4 @@
-"""Where an outbox ends: the newest seq, and the chain value there."""
+"""The tail of the chain: the newest seq, and the chain value there."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tracker.outbox.store import ledger
 if TYPE_CHECKING:
     from tracker.events import Event
 
-# The newest event may have been removed on purpose; then its place is kept in `gaps`. Not one query
+# The newest event may have been removed on purpose; then `gaps` keeps its place. Not a single query
 # with UNION ALL, which takes four times as long.
 _NEWEST = "SELECT {} FROM events ORDER BY seq DESC LIMIT 1"
 _NEWEST_GAP = "SELECT {} FROM gaps ORDER BY first_seq DESC LIMIT 1"
-# If it was cut off by hand, the account still knows its seq, and the next one leaves a gap.
+# If it was cut off by hand, the ledger still knows its seq, and the next event leaves a gap.
 _STORED = f"SELECT events FROM account WHERE entry = '{ledger.STORED}'"  # noqa: S608 - our own
 
 _READ = (
@@ -24,20 +24,20 @@ _READ = (
 )
 
 LAST_GIVEN = f"max(({_NEWEST.format('seq')}), coalesce(({_NEWEST_GAP.format('last_seq')}), 0))"
-"""SQL for the newest seq of an outbox with at least one event in it; NULL without."""
+"""SQL for the newest seq of an outbox with at least one event in it; NULL if there is none."""
 
 Head: TypeAlias = tuple[int, str]
 """The newest seq and the chain value there."""
 
 BEGINNING: Head = (0, canonical.GENESIS)
-"""The head of an outbox without events."""
+"""The tail of an outbox without events."""
 
 
 def read(driver: sqlite3.Connection) -> Head:
-    """Return where the outbox ends.
+    """Return the tail of the chain.
 
     Raises:
-        sqlite3.DatabaseError: if a seq is no number, as in a damaged file.
+        sqlite3.DatabaseError: if a seq is not a number, as in a damaged file.
     """
     seq, link, gap_seq, gap_link, stored = driver.execute(_READ).fetchone()
     newest: Head = BEGINNING if seq is None else (seq, link)
@@ -50,5 +50,5 @@ def read(driver: sqlite3.Connection) -> Head:
 
 
 def after(head: Head, event: Event, chain_key: bytes | None) -> Head:
-    """Return where the outbox ends once `event` stands after `head`."""
+    """Return the tail of the chain once `event` is stored after `head`."""
     return head[0] + 1, canonical.chain(head[1], event.digest, chain_key)

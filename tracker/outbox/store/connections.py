@@ -1,4 +1,4 @@
-"""`Connections`: what one process has open of one outbox, to write and to read."""
+"""`Connections`: everything that one process has open of one outbox, for writing and reading."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ FileId: TypeAlias = "tuple[int, int] | None"
 SNAPSHOT_SECONDS = 5.0
 """How long a fork or a close waits for long reads to end."""
 _SLOW_SECONDS = 0.9
-"""How long a call may wait to be written before `writing_trouble` names it."""
+"""How long a call may wait to be written before `writing_trouble` reports it."""
 
 _in_use_at_fork: list[Connection] = []
-"""The parent's connections that a child can neither use nor close."""
+"""The parent's connections, which a child can neither use nor close."""
 
 
 class Connections:
@@ -48,23 +48,24 @@ class Connections:
 
     Owns the write side (`GroupCommit` and its `WriteConnection`, with the lock file
     ``<outbox>.lock``), one read connection with its lock, the count of long reads, and the upload
-    lock ``<outbox>.sync-lock``, which the sync worker takes. Who takes more than one lock takes
-    leadership of the writer before the reader's lock.
+    lock ``<outbox>.sync-lock``, which the sync worker takes. A thread that takes more than one
+    lock takes leadership of the writer before the reader's lock.
 
     Args:
         path: The outbox.
         durability: ``"full"`` or ``"process"``.
-        chain_key: Signs the chain, if there is one.
-        lock_mark: What an empty lock file gets for content.
+        chain_key: Signs the chain; None if there is no key.
+        lock_mark: Content to write into an empty lock file.
 
     Attributes:
-        path: Where the outbox is.
-        file: Which file is open, as long as one is.
-        writer: Commits what is written.
-        upload_lock: Held by the process that uploads.
-        damage: What a reader found that only another file can end; None if nothing.
-        generation: How many files were opened; inodes are used again.
-        look_at: When to look at the files next, on the monotonic clock.
+        path: The path of the outbox.
+        file: Device and inode of the open file; None if none is open.
+        writer: Commits all writes.
+        upload_lock: The lock that the uploading process holds.
+        damage: An error that a reader met and that only another file can end; None if there is
+            none.
+        generation: How many files were opened so far; inodes are reused.
+        look_at: When to check the files next, on the monotonic clock.
     """
 
     def __init__(
@@ -91,12 +92,12 @@ class Connections:
         self._snapshots = Snapshots()
 
     def engine(self, *, writer: bool) -> Engine:
-        """Return what makes connections to the file at the path."""
+        """Return an engine that connects to the file at the path."""
         return make_engine(self.path, self._durability, writer=writer)
 
     @property
     def write_connection(self) -> WriteConnection:
-        """The one in use: where a call was interrupted, another one takes its place."""
+        """The one in use; it is replaced after a call was interrupted."""
         return self.writer.backend
 
     @property
@@ -118,10 +119,10 @@ class Connections:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """Lend the read connection to this thread; other readers wait, writers do not.
+        """Lend the read connection to this thread. Other readers wait; writers do not.
 
         Raises:
-            OutboxError: if SQLite or the system failed.
+            OutboxError: if SQLite or the operating system reports an error.
             TrackerClosedError: if the outbox is closed.
         """
         with self._read_lock:
@@ -132,7 +133,7 @@ class Connections:
                 self._check_descriptors(self._read_connection)
                 yield self._read_connection
             except BaseException as error:
-                # Whatever it was, Ctrl-C included, it may have left the connection unusable.
+                # Any exception, Ctrl-C included, may have left the connection unusable.
                 self.close_reader()
                 if isinstance(error, (SQLAlchemyError, sqlite3.Error, OSError)):
                     raise self._explain(error) from error
@@ -142,10 +143,10 @@ class Connections:
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
-        """Lend a read connection of the caller's own, for long reads. A fork waits for its end.
+        """Lend a separate read connection, for long reads. A fork waits for its end.
 
         Raises:
-            OutboxError: if SQLite or the system failed.
+            OutboxError: if SQLite or the operating system reports an error.
             TrackerClosedError: if the outbox is closed.
         """
         self.check_open()
@@ -162,10 +163,10 @@ class Connections:
             self._snapshots.end()
 
     def _connect_reader(self, *, find: bool = False) -> Connection:
-        """Connect; then see that file and log, which SQLite opens by name, were both ours.
+        """Connect; then check that file and log, which SQLite opens by name, were both ours.
 
         Args:
-            find: Whether the connection is to stay, so that its descriptors should be known.
+            find: Whether to find out the connection's descriptors, because it is kept open.
 
         Raises:
             OutboxDamagedError: if another file is at the path.
@@ -190,17 +191,17 @@ class Connections:
         return connection
 
     def _check_descriptors(self, connection: Connection) -> None:
-        """See that no part of this process has closed descriptors of a connection.
+        """Check that no other code in this process has closed descriptors of a connection.
 
         Raises:
-            LostFilesError: if one has.
+            LostFilesError: if it has.
         """
         held = driver_of(connection).held
         if held is not None and not held.is_open():
             held_files.check(self.path)
 
     def _explain(self, error: Exception) -> OutboxError:
-        """Return our own error; where it says that the file is damaged, remember that."""
+        """Return our own error for `error`; if it means damage, remember it."""
         explained = errors.explain(self.path, error)
         if isinstance(explained, OutboxDamagedError):
             self.damage = explained
@@ -208,10 +209,10 @@ class Connections:
         return explained
 
     def _blame_values(self, error: Exception) -> None:
-        """Return unless values of wrong types in damaged bookkeeping can be what stopped a read.
+        """Check whether values of wrong types in damaged bookkeeping have caused `error`.
 
         Raises:
-            OutboxDamagedError: if so.
+            OutboxDamagedError: if they have.
         """
         with contextlib.suppress(SQLAlchemyError), self._connect_reader() as connection:
             try:
@@ -221,7 +222,7 @@ class Connections:
 
     @property
     def reader(self) -> Connection | None:
-        """The read connection, if one is open. For who has kept everybody else out."""
+        """The read connection, if one is open. Only for work that keeps everybody else out."""
         return self._read_connection
 
     def close_reader(self) -> None:
@@ -235,18 +236,18 @@ class Connections:
     def alone(self, work: Callable[[Connection], T]) -> T | None:
         """Run `work` outside of any transaction while nobody writes.
 
-        Returns None, having done nothing, when this thread is inside a write already.
+        Returns None, without doing anything, if this thread is already inside a write.
 
         Raises:
-            ReplacedError: if the file at the path is another one.
+            ReplacedError: if another file is at the path.
         """
         return self.writer.alone(lambda: self.write_connection.alone(work))
 
     def keep_out(self, work: Callable[[], T], patience: float = SNAPSHOT_SECONDS) -> T | None:
         """Run `work` while nobody else writes or reads, and no write connection is open.
 
-        Long reads are waited for, so many seconds. Returns None, having done nothing, inside such
-        work of this very thread.
+        Waits `patience` seconds for long reads. Returns None, without doing anything, inside such
+        work of the same thread.
         """
 
         def without_readers() -> T:
@@ -257,10 +258,10 @@ class Connections:
         return self.writer.alone(without_readers)
 
     def empty_log(self) -> None:
-        """Write the log into the file and cut it off, as far as readers allow.
+        """Checkpoint the write-ahead log and truncate it, as far as readers allow.
 
         Raises:
-            OutboxError: if SQLite or the system failed.
+            OutboxError: if SQLite or the operating system reports an error.
         """
         self.writer.alone(self._empty_log)
 
@@ -278,7 +279,7 @@ class Connections:
             lock.release()
 
     def writing_trouble(self) -> str | None:
-        """Return what keeps a call waiting that came more than a second ago, if one does."""
+        """Return why a call has waited for about a second to be written, or None if none has."""
         since = self.writer.waiting_since()
         if since is None or (waited := monotonic() - since) < _SLOW_SECONDS:
             return None
@@ -290,9 +291,9 @@ class Connections:
     # --- the files ------------------------------------------------------------------------------
 
     def are_in_place(self) -> bool:
-        """Return False if a file of the outbox, or a descriptor, is no longer what is open here.
+        """Return False if a file or descriptor of the outbox is no longer the one opened here.
 
-        In some 10 µs and without the write lock, so only for a first look.
+        Takes about 10 µs and no write lock, so it is only a first check.
         """
         self.upload_lock.drop_lost()
         files = held_files.of(self.file)
@@ -301,14 +302,14 @@ class Connections:
         return not self.lock.is_replaced() and not files.are_lost() and files.are_at_path()
 
     def renew_upload_lock(self) -> None:
-        """Take part in the upload lock that others will take, where its file was replaced."""
+        """Close the upload lock if its file was replaced, so that the new file is used."""
         if self.upload_lock.is_replaced():
             self.upload_lock.close()
 
     # --- closing and forking --------------------------------------------------------------------
 
     def close_all(self) -> None:
-        """Close every connection, inside `keep_out`; they are opened again when they are needed."""
+        """Close every connection, inside `keep_out`; each is opened again when it is needed."""
         self.close_stale()
         self.close_reader()
 
@@ -321,11 +322,11 @@ class Connections:
     def pause(self, frame: FrameType) -> bool:
         """Close every connection and keep everybody out until `resume`, for a fork.
 
-        SQLite's connections must not cross a fork: both processes would believe that they hold
-        the same file locks. Returns False inside work that keeps everybody out.
+        SQLite's connections must not survive a fork: both processes would believe that they hold
+        the same file locks. Returns False inside work that already keeps everybody out.
 
         Args:
-            frame: The call that forks. The pause ends when it goes on, if nobody ends it before.
+            frame: The call that forks. The pause ends when it continues, if not before.
         """
         with self._read_lock:
             self._snapshots.await_end(SNAPSHOT_SECONDS)
@@ -343,11 +344,11 @@ class Connections:
             self.writer.resume()
 
     def close_inherited(self) -> None:
-        """Close, in a child whose fork called no hooks, the connections that it has of its parent.
+        """Close, in a child whose fork called no hooks, the connections inherited from the parent.
 
-        SQLite would believe that this process holds the parent's locks as long as they are open.
-        One that a thread of the parent was using may have a lock of SQLite's inside that nobody
-        frees: it stays open for good.
+        While they are open, SQLite believes that this process holds the parent's locks. A
+        connection that a thread of the parent was using may have an internal lock of SQLite's that
+        nobody releases: it stays open for good.
         """
         lent, self._read_connection = self._read_connection, None
         self._let_go(lent, idle=self._read_lock.acquire(blocking=False))
@@ -363,13 +364,13 @@ class Connections:
             _in_use_at_fork.append(connection)
 
     def restart_in_child(self) -> None:
-        """Start over in a forked child: new locks, connections opened on first use."""
+        """Start over in a forked child, with new locks; connections are opened on first use."""
         self._begin_reading()
         self.writer.restart_in_child(self.write_connection.restart_in_child())
         self.upload_lock.forget()
 
     def close(self) -> None:
-        """Close connections and lock files, for good."""
+        """Close connections and lock files for good."""
         self._closed = True
         self.writer.close(then=lambda: self.write_connection.close_lock())
         self.close_stale()

@@ -1,4 +1,4 @@
-"""Which events the erasure events name."""
+"""Which events the stored erasure events name."""
 
 # ruff: noqa: S608 - the queries are made of constant text
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-# The index of erasure events needs the type spelled out.
+# SQLite uses the index of erasure events only if the type is written out.
 _PREVIOUS = f"""
 SELECT seq, {tables.EVENT}, digest FROM events
 WHERE type = 'compliance.erased' AND seq < ? ORDER BY seq DESC LIMIT 1
@@ -30,8 +30,8 @@ _BOUND = 500
 class Erasures:
     """The events that the stored erasure events name.
 
-    Reads those from the newest on, and only as far as is asked for: where nothing was erased, it
-    reads nothing. One that does not match its own digest names nothing.
+    Reads erasure events from the newest on, and only as many as necessary: if nothing was erased,
+    it reads nothing. An erasure event that does not match its own digest names nothing.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -40,7 +40,7 @@ class Erasures:
         self._named: set[str] = set()
 
     def name(self, event_id: object) -> bool:
-        """Tell whether one of them names the event."""
+        """Return True if an erasure event names the event."""
         while event_id not in self._named and self._read_another():
             pass
         return event_id in self._named
@@ -56,7 +56,7 @@ class Erasures:
 
 
 def still_needed(connection: Connection, seqs: Iterable[int]) -> set[int]:
-    """Return which of these are erasure events that name anything that is still stored."""
+    """Return those of `seqs` that are erasure events and name an event that is still stored."""
     return {seq for seq in seqs if _names_stored(connection, seq)}
 
 

@@ -1,4 +1,4 @@
-"""Removing rows on purpose, in a way that ``verify`` can tell from tampering."""
+"""Removing rows on purpose, so that ``verify`` can distinguish it from tampering."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def remove(connection: Connection, rows: Sequence[tuple[int, str]]) -> int:
     """Delete events given as (seq, chain) in ascending seq; return how many.
 
-    Each gap is noted with the chain value where it ends, so that the row after it still verifies.
+    Each gap is recorded with the chain value at its end, so that the next row still verifies.
     """
     for first, last, chain in _runs(rows):
         connection.exec_driver_sql("DELETE FROM events WHERE seq BETWEEN ? AND ?", (first, last))
@@ -31,7 +31,7 @@ def _runs(rows: Sequence[tuple[int, str]]) -> Iterator[tuple[int, int, str]]:
 
 
 def _note_gap(connection: Connection, first: int, last: int, chain: str) -> None:
-    """Record first..last as removed, joined with the gaps that touch them."""
+    """Record first..last as removed, merged with adjacent gaps."""
     before = connection.exec_driver_sql(
         "SELECT first_seq, last_seq FROM gaps WHERE first_seq < ? ORDER BY first_seq DESC LIMIT 1",
         (first,),

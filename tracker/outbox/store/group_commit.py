@@ -1,4 +1,4 @@
-"""Group commit: every write to the outbox in one order, many callers' in one transaction."""
+"""Group commit: all writes to the outbox in one order, many callers' events in one transaction."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _GROUP_LIMIT = 512
-"""Entries in one transaction: bounds how long the first of them waits for the last."""
+"""Entries in one transaction: limits how long the first of them waits for the last."""
 _LOOK_SECONDS = (0.005, 0.25)
-"""How long a call waits before it looks whether the leader is over, at first and at last."""
+"""How long a call waits before it checks that the leader still runs: at first, and at most."""
 _TRIES = 3
-"""How often calls of its own thread may take over from a job before they are refused."""
+"""How often other calls of the same thread may take over from a job before they are refused."""
 _PATIENCE_SECONDS = 10.0
 """How long a call waits for a suspended one of its own thread that it must not take over from."""
 
 
 class Attempt:
-    """What may have been committed before anybody was told.
+    """A transaction that may have been committed before its callers were told.
 
     Attributes:
-        entries: Whose events it holds.
-        landed: Not empty once they are committed: the backend adds to it in the very step that
-            commits, between which and the commit no exception can fall.
-        result: What a job returned.
+        entries: The calls whose events it contains.
+        landed: Not empty once they are committed: the backend adds to it in the same step that
+            commits, so that no exception can come between the two.
+        result: The result of a job.
     """
 
     __slots__ = ("entries", "landed", "result")
@@ -53,38 +53,38 @@ class Attempt:
 
 
 class Backend(Protocol):
-    """What commits: `WriteConnection`. One call at a time uses it, the one that leads.
+    """What commits: `WriteConnection`. Only one call at a time uses it, the leading one.
 
-    After any exception it is retired, in whatever state it is.
+    After any exception it is retired, whatever state it is in.
     """
 
     def append(self, event: Event) -> bool:
-        """Commit `event` by itself; return False if it takes a transaction."""
+        """Commit `event` alone; return False if that takes a transaction."""
 
     def append_all(self, events: Sequence[Event], attempt: Attempt) -> None:
         """Commit `events` in one transaction; add to `attempt.landed` in the same step."""
 
     def transact(self, job: Callable[[Transaction], object], attempt: Attempt) -> None:
-        """Run `job` in a transaction, note its result, and commit as `append_all`."""
+        """Run `job` in a transaction, record its result, and commit like `append_all`."""
 
     def retire(self, *, suspended: bool, sound: bool) -> Self:
-        """Roll back what is open, free all locks, and return what to go on with.
+        """Roll back what is open, release all locks, and return the backend to go on with.
 
-        If it is `sound`, for what was raised was not its own trouble, that may go on with what is
-        open.
+        If this one is `sound`, because the exception was not its fault, the new one may keep what
+        is open.
 
-        A call that still has the retired one, for it is `suspended`, can do nothing with it but
-        fail. It may be called again, and is where an exception has cut it off.
+        A call that still has the retired backend, because it is `suspended`, can do nothing with it
+        but fail. This may be called again, and is called again after an exception interrupted it.
         """
 
     def close(self) -> None:
         """Close what is open; a later write opens it again."""
 
     def explain(self, error: Exception) -> Exception:
-        """Return what callers should see of an error: another one if it is storage's."""
+        """Return the error that callers should see: our own one if `error` is about storage."""
 
     def is_conflict(self, error: Exception) -> bool:
-        """Return True if some of the events did not fit, which is not the others' fault."""
+        """Return True if some of the events violated a constraint, which concerns them alone."""
 
 
 B = TypeVar("B", bound=Backend)
@@ -93,8 +93,8 @@ B = TypeVar("B", bound=Backend)
 class _Entry:
     """One call in the queue: events, which any leader commits, or a job, which only its call runs.
 
-    `turn` gets a token when the events are committed, or when its call should see whether to lead.
-    The first outcome counts: None for success, or the error.
+    `turn` receives a token when the events are committed, or when its call should try to lead. The
+    first outcome counts: None for success, or the error.
     """
 
     __slots__ = ("events", "frame", "outcome", "since", "thread", "turn")
@@ -108,7 +108,7 @@ class _Entry:
         self.turn: SimpleQueue[None] = SimpleQueue()
 
     def is_abandoned(self) -> bool:
-        """Return True if its call is over: it raised something before it heard of the outcome."""
+        """Return True if its call has ended: it raised something before it knew the outcome."""
         frame = self.frame
         return frame is None or not is_executing(frame)
 
@@ -116,21 +116,21 @@ class _Entry:
 class GroupCommit(Generic[B]):
     """Runs write jobs one at a time, and commits many callers' events together.
 
-    Who finds nobody leading leads: commits all events that are queued, its own included, then
-    wakes the first call that still waits, which leads next unless a newcomer was faster. One
-    fsync so serves all who came meanwhile, and a single thread pays nothing for it.
+    A call that finds nobody leading leads: it commits all queued events, its own included, then
+    wakes the first call that still waits, which leads next unless a new call was faster. So one
+    fsync serves all calls that came in the meantime, and a single thread pays nothing for it.
 
-    Whatever is raised between any two lines here, by a signal handler, by another thread or by the
-    interpreter, costs the call that it hits and no other. Nothing has to be put right for that:
+    An exception raised between any two lines here, by a signal handler, by another thread or by the
+    interpreter, affects the call that it hits and no other. Nothing has to be repaired for that:
 
-    - Who leads is a fact about a call that is under way; see `Leadership`. What a call leaves
-      behind that is over, the next leader retires. Who waits looks for such a call every so often.
-    - A call inside another one of its thread (a signal handler, ``__del__``) does not wait for
-      it, and does not count on it: it takes over, and returns when its own events are committed.
-      The call below finds its backend retired and queues again, unless it was committed before.
-    - Events stay in the queue until their outcome is known, and `Attempt` knows what landed.
+    - Leading is a property of a running call; see `Leadership`. When a call has ended, the next
+      leader retires what it left behind. Waiting calls check regularly for such a call.
+    - A call inside another one of the same thread (a signal handler, ``__del__``) does not wait for
+      it and does not depend on it: it takes over, and returns when its own events are committed.
+      The outer call finds its backend retired and queues again, unless it was committed before.
+    - Events stay in the queue until their outcome is known, and `Attempt` knows what was committed.
 
-    Owns the queue. The backend is used by the leading call only.
+    Owns the queue. Only the leading call uses the backend.
 
     Args:
         backend: Commits.
@@ -146,11 +146,11 @@ class GroupCommit(Generic[B]):
 
     @property
     def backend(self) -> B:
-        """What the leading call works with, or the next one will."""
+        """What the leading call uses, or the next one will."""
         return self._leadership.newest().backend
 
     def waiting_since(self) -> float | None:
-        """Return since when, on the monotonic clock, the first call has waited that is not done."""
+        """Return the monotonic time at which the longest waiting call began, or None."""
         times = [entry.since for entry in list(self._queue) if not entry.outcome]
         lead = self._leadership.newest()
         if not (lead.released or lead.firm or lead.since is None or lead.is_over()):
@@ -170,7 +170,7 @@ class GroupCommit(Generic[B]):
             self.append_all((event,))
 
     def _append_alone(self, event: Event) -> bool:
-        """Commit `event` by itself; False if somebody else leads, or it takes a transaction."""
+        """Commit `event` alone; False if another call leads, or it takes a transaction."""
         lead = self._leadership.take(sys._getframe(), look=False)
         if lead is None:
             return False
@@ -196,7 +196,7 @@ class GroupCommit(Generic[B]):
         return stored
 
     def append_all(self, events: Sequence[Event]) -> None:
-        """Commit `events` in one transaction, all or none of them; otherwise as `append`."""
+        """Commit `events` in one transaction, all or none of them; otherwise like `append`."""
         entry = _Entry(events, sys._getframe())
         try:
             self._queue.append(entry)
@@ -205,7 +205,7 @@ class GroupCommit(Generic[B]):
                 if lead is not None:
                     self._lead(lead, entry)
         finally:
-            if not entry.outcome:  # else who settled it has taken it out, or the next leader does
+            if not entry.outcome:  # otherwise it was removed when settled, or will be by a leader
                 self._drop(entry)
             entry.frame = None
         if entry.outcome[0] is not None:
@@ -214,10 +214,10 @@ class GroupCommit(Generic[B]):
     def run(self, job: Callable[[Transaction], T]) -> T:
         """Run `job` in a write transaction, commit, and return its result.
 
-        Where a call that interrupts this one takes over, the job is run again.
+        If a call that interrupts this one takes over, the job is run again.
 
         Raises:
-            OutboxError: if SQLite or the system failed; then nothing of `job` is stored.
+            OutboxError: if SQLite or the system reports an error; then nothing of `job` is stored.
             TrackerClosedError: if the writer is closed.
         """
         entry = _Entry((), sys._getframe())
@@ -237,7 +237,7 @@ class GroupCommit(Generic[B]):
         self, lead: Lead[B], job: Callable[[Transaction], object], attempt: Attempt, *,
         firm: bool,
     ) -> bool:  # fmt: skip
-        """Run `job` as the leader; return False if somebody took over before it was committed."""
+        """Run `job` as the leader; return False if another call took over before the commit."""
         try:
             lead.firm = firm
             if lead.dirty:
@@ -266,7 +266,7 @@ class GroupCommit(Generic[B]):
     def alone(self, work: Callable[[], T]) -> T | None:
         """Run `work` while nobody writes and the backend is closed.
 
-        Returns None, having done nothing, inside such work of this very thread.
+        Returns None, without doing anything, inside such work of the same thread.
         """
         entry = _Entry((), sys._getframe())
         lead: Lead[B] | None = None
@@ -276,7 +276,7 @@ class GroupCommit(Generic[B]):
                 lead = self._await_lead(entry)
                 lead.firm = True
                 if self._leadership.is_in_force(lead):
-                    break  # and no call of this thread takes over from now on
+                    break  # and from now on no call of this thread takes over
             if lead.dirty:
                 self._take_over(lead)
             if before := self._waiting_before(entry):
@@ -284,7 +284,7 @@ class GroupCommit(Generic[B]):
             lead.backend.close()
             self._drop(entry)
             result = work()
-            lead.backend.close()  # what the work may have opened
+            lead.backend.close()  # `work` may have opened it
         except _InsideError:
             return None
         except BaseException as error:
@@ -298,11 +298,11 @@ class GroupCommit(Generic[B]):
         return result
 
     def hold(self, frame: FrameType) -> bool:
-        """Close the backend and keep everybody out until `resume`, or until `frame` goes on.
+        """Close the backend and keep everybody out until `resume`, or until `frame` continues.
 
-        For a fork, which the call of `frame` is about to make. What this thread still writes before
-        it is let in, and the backend closed once more. Returns False, having done nothing, inside
-        `alone`.
+        For a fork, which the call in `frame` is about to make. Writes of this thread before that
+        are let in, and the backend is closed again after them. Returns False, without doing
+        anything, inside `alone`.
         """
 
         def hold() -> bool:
@@ -312,7 +312,7 @@ class GroupCommit(Generic[B]):
         return bool(self.alone(hold))
 
     def resume(self) -> None:
-        """End a `hold` of this thread; calls that came meanwhile go on."""
+        """End a `hold` of this thread; calls that came meanwhile continue."""
         lead = self._leadership.newest()
         if lead.instruction is not None and lead.is_mine():
             lead.release()
@@ -329,13 +329,13 @@ class GroupCommit(Generic[B]):
         return lead.released or lead.instruction is not None
 
     def restart_in_child(self, backend: B) -> None:
-        """Forget, in a forked child, the parent's threads and queue."""
+        """Forget, in a forked child, the threads and queue of the parent."""
         self._begin_again(backend)
 
     def free_what_is_over(self) -> None:
-        """Retire what a call left behind that is over, if one did: other processes may wait.
+        """Retire what an ended call left behind, if one did: other processes may be waiting.
 
-        Cheap, for a thread that has nothing else to do to call now and then.
+        Cheap enough to be called regularly by an idle thread.
         """
         lead = self._leadership.newest()
         if not lead.released and lead.is_over():
@@ -367,13 +367,13 @@ class GroupCommit(Generic[B]):
         return None
 
     def _await_lead(self, entry: _Entry) -> Lead[B]:
-        """Wait for the lead for a job, which no other call settles."""
+        """Wait for the lead for a job, which only its own call can run."""
         while (lead := self._take_turn(entry)) is None:
             pass
         return lead
 
     def _may_go_first(self, entry: _Entry) -> bool:
-        """Return False for a newcomer behind a job, which no other call would run."""
+        """Return False for a new call behind a job, which no other call would run."""
         try:
             first = self._queue[0]
         except IndexError:
@@ -386,12 +386,12 @@ class GroupCommit(Generic[B]):
         lead = self._leadership.newest()
         if lead.firm and lead.is_mine() and (lead.is_below() or monotonic() > give_up_at):
             raise _InsideError(
-                "this call came while its own thread has the outbox for itself, to repair it or to "
-                "write it anew; call again once that is over"
+                "the outbox cannot take this call now: it came inside work of the same thread that "
+                "repairs or rewrites the outbox; call again when that work has ended"
             )
 
     def _lead(self, lead: Lead[B], entry: _Entry) -> None:
-        """Commit what is queued until `entry` is done, and step down."""
+        """Commit what is queued until `entry` is settled; then step down."""
         try:
             if lead.dirty:
                 self._take_over(lead)
@@ -403,14 +403,14 @@ class GroupCommit(Generic[B]):
         self._step_down(lead)
 
     def _waiting_before(self, own: _Entry) -> list[_Entry]:
-        """Return whose events came before `own` and are not committed yet."""
+        """Return the entries with events that came before `own` and are not committed yet."""
         before = takewhile(lambda entry: entry is not own, list(self._queue))
         return [each for each in before if each.events and not each.outcome]
 
     def _next(self, own: _Entry) -> list[_Entry]:
-        """Return whose events to commit together next; they stay in the queue until settled.
+        """Return the entries to commit together next; they stay in the queue until settled.
 
-        Those of a call that is over, too, if it did not get to withdraw them.
+        This includes events of an ended call that was not able to withdraw them.
         """
         batch = []
         for entry in list(islice(self._queue, _GROUP_LIMIT)):
@@ -423,7 +423,7 @@ class GroupCommit(Generic[B]):
         return batch or [own]
 
     def _commit(self, lead: Lead[B], batch: list[_Entry]) -> None:
-        """Commit the events of `batch` and tell each of its calls the outcome."""
+        """Commit the events of `batch` and give each of its calls the outcome."""
         attempt = Attempt(batch)
         lead.attempt = attempt
         try:
@@ -443,7 +443,7 @@ class GroupCommit(Generic[B]):
             lead.attempt = None
 
     def _settle_failed(self, lead: Lead[B], batch: list[_Entry], error: Exception) -> None:
-        """Tell who failed: the events of one call are not the others' fault; a full disk is."""
+        """Fail only the entry whose events were at fault, or all if storage failed."""
         self._take_over(lead, failed=True)
         if len(batch) > 1 and not self._is_for_all(lead, error):
             for entry in batch:
@@ -455,7 +455,7 @@ class GroupCommit(Generic[B]):
 
     @staticmethod
     def _is_callers_own(lead: Lead[B], error: Exception) -> bool:
-        """Return True for what hit the leading call rather than the work that it did for all."""
+        """Return True if `error` hit the leading call rather than the work that it did for all."""
         if isinstance(error, (RecursionError, MemoryError)):
             return True
         known = isinstance(error, (TrackerError, ValueError, TypeError, OverflowError))
@@ -463,14 +463,14 @@ class GroupCommit(Generic[B]):
 
     @staticmethod
     def _is_for_all(lead: Lead[B], error: Exception) -> bool:
-        """Return True for a full disk, False for what may be the fault of one of many."""
+        """Return True if storage failed, False if the events of one call may be at fault."""
         if lead.backend.is_conflict(error):
             return False
         return isinstance(error, TrackerError) or lead.backend.explain(error) is not error
 
     @staticmethod
     def _is_fence(error: Exception, lead: Lead[B]) -> bool:
-        """Return True for what a retired backend raises, False for what a caller should see."""
+        """Return True for an error of a retired backend, False for one that a caller should see."""
         explained = lead.backend.explain(error)
         return explained is not error or isinstance(error, OutboxError)
 
@@ -480,13 +480,13 @@ class GroupCommit(Generic[B]):
         entry.turn.put(None)
 
     def _drop(self, entry: _Entry) -> None:
-        try:  # in half the time of `suppress`
+        try:  # takes half as long as `suppress`
             self._queue.remove(entry)
         except ValueError:
             return
 
     def _take_over(self, lead: Lead[B], *, failed: bool = False, sound: bool = False) -> None:
-        """Retire what the lead before, or this one, has left; tell of what had landed."""
+        """Retire the backend that this or the previous lead has left; report what it committed."""
         fresh = lead.backend.retire(suspended=lead.suspended, sound=sound)
         attempt = cast("Attempt | None", lead.attempt)
         if attempt is not None and attempt.landed and not failed:
@@ -497,9 +497,9 @@ class GroupCommit(Generic[B]):
         lead.suspended = lead.dirty = False
 
     def _give_up(self, lead: Lead[B], error: BaseException | None) -> bool:
-        """End a lead in which `error` was raised; False if somebody has taken over.
+        """End a lead in which `error` was raised; return False if another call has taken over.
 
-        If this is interrupted too, the next leader finds a call that is over, and does the same.
+        If this is interrupted too, the next leader finds an ended call, and does the same.
         """
         if not self._leadership.is_in_force(lead):
             return False
@@ -511,7 +511,7 @@ class GroupCommit(Generic[B]):
         return True
 
     def _step_down(self, lead: Lead[B]) -> None:
-        """Give up the lead and wake who should lead next, if anybody waits."""
+        """Give up the lead and wake the call that should lead next, if one waits."""
         held = lead.held
         if held is not None and self._leadership.is_in_force(lead):
             lead.backend.close()
@@ -529,4 +529,4 @@ class GroupCommit(Generic[B]):
 
 
 class _InsideError(OutboxError):
-    """A call inside one of its own thread that keeps everybody out."""
+    """A call inside work of its own thread that keeps everybody out."""

@@ -1,4 +1,4 @@
-"""Whose outbox a file is: the client id and base URL that its events belong to."""
+"""The owner of an outbox: the client id and base URL that its events belong to."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 class Owner(NamedTuple):
-    """What is written into an outbox when it is made.
+    """The identity that is written into an outbox when it is created.
 
     Attributes:
-        outbox_id: A UUID made once per file.
-        client_id: The client whose events it holds.
-        base_url: The collector they go to.
-        created_at_ms: When it was made, Unix milliseconds.
+        outbox_id: A UUID, generated once for each file.
+        client_id: The client whose events it contains.
+        base_url: The collector that they are sent to.
+        created_at_ms: When it was created, Unix milliseconds.
     """
 
     outbox_id: str
@@ -29,7 +29,7 @@ class Owner(NamedTuple):
 
 
 def read(connection: Connection) -> Owner:
-    """Return whose outbox this is."""
+    """Return the identity of the outbox."""
     row = connection.exec_driver_sql(
         "SELECT outbox_id, client_id, base_url, created_at_ms FROM identity"
     ).one()
@@ -37,7 +37,7 @@ def read(connection: Connection) -> Owner:
 
 
 def rebind(client_id: str, base_url: str) -> Callable[[Transaction], None]:
-    """Return the job that gives the outbox, and what is pending in it, another owner."""
+    """Return the job that gives the outbox, with everything pending in it, another owner."""
 
     def job(transaction: Transaction) -> None:
         transaction.connection.exec_driver_sql(

@@ -1,4 +1,4 @@
-"""`Intake`: the way of an event from a logging call into the outbox, or into memory meanwhile."""
+"""`Intake`: takes an event from a logging call into the outbox, or into memory meanwhile."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ class Repairs(Protocol):
     """What replaces a damaged outbox."""
 
     def repair(self, error: OutboxDamagedError, generation: int) -> bool:
-        """Replace the damaged file of `generation`; return False if that cannot be done now."""
+        """Replace the damaged file of `generation`; return False if that is not possible now."""
 
 
 class Intake:
-    """Stores events; what storage does not take waits in memory, or is an error, by `on_error`.
+    """Stores events; if storage fails, `on_error` decides whether to keep them in memory or raise.
 
-    Owns the memory buffer, whose lock comes before every other one of the outbox.
+    Owns the memory buffer, whose lock is taken before every other lock of the outbox.
 
     Args:
-        config: Settings: `on_error` and the bounds of the buffer are used here.
+        config: Settings: `on_error` and the limits of the buffer are used here.
         connections: Where events are stored.
         supervisor: Replaces the outbox if it is damaged.
-        ballast: Once it is spent, new events stay out of its room.
-        trouble: What could not be stored is noted here.
-        check_size: Raises OutboxFullError if there is no room for so many events; None if the
-            outbox has no bound.
+        ballast: Once it is spent, new events are kept out of the room that it gave up.
+        trouble: Records what could not be stored.
+        check_size: Raises OutboxFullError if there is no room for the given number of events; None
+            if the outbox has no size limit.
 
     Attributes:
-        buffer: The events that wait in memory.
+        buffer: The events in memory.
         on_commit: Called after each append that succeeded.
     """
 
@@ -60,12 +60,12 @@ class Intake:
         self.restart_in_child()
 
     def restart_in_child(self) -> None:
-        """Start with an empty buffer: what waits in memory at a fork is the parent's to write."""
+        """Start with an empty buffer: the events in memory at a fork are the parent's to write."""
         config = self._config
         self.buffer = MemoryBuffer(config.memory_buffer_events, config.memory_buffer_bytes)
 
     def append(self, event: Event) -> None:
-        """Store `event`; on return it is durable, unless storage failed and `on_error` degrades.
+        """Store `event`. It is durable on return, unless storage failed and `on_error` degrades.
 
         Raises:
             OutboxError: if it could not be stored and `on_error` is ``"raise"``.
@@ -74,7 +74,7 @@ class Intake:
         generation = self._connections.generation
         try:
             buffer = self.buffer
-            if buffer.events or buffer.lost:  # `in_use`, without its call
+            if buffer.events or buffer.lost:  # `in_use`, without the cost of its call
                 if not buffer.should_retry():
                     buffer.hold(event)
                     return
@@ -90,7 +90,7 @@ class Intake:
             self.on_commit()
 
     def append_all(self, events: Sequence[Event]) -> None:
-        """Store `events` in one transaction, all or none of them; otherwise as `append`.
+        """Store `events` in one transaction, all or none of them; otherwise like `append`.
 
         Raises:
             OutboxError: if they could not be stored and `on_error` is ``"raise"``.
@@ -112,13 +112,13 @@ class Intake:
             self.on_commit()
 
     def drain(self) -> None:
-        """Write what waits in memory, if anything does.
+        """Write the events in memory to the outbox, if there are any.
 
         Raises:
-            OutboxError: if storage still fails; everything waits on.
+            OutboxError: if storage still fails; all of them stay in memory.
         """
         if self.buffer.in_use:
-            with self.buffer.lock:  # whoever comes meanwhile waits, and so keeps its order
+            with self.buffer.lock:  # later callers wait here, so that the order is kept
                 if self.buffer.in_use:
                     self._drain()
 
@@ -126,7 +126,7 @@ class Intake:
         events, lost = self.buffer.held()
 
         def job(transaction: Transaction) -> None:
-            # An earlier drain may have been interrupted just after its commit.
+            # An earlier drain may have been interrupted right after its commit.
             transaction.append_all_missing(events)
             ledger.discard(transaction.connection, ledger.BY_BUFFER, lost)
 
@@ -141,7 +141,7 @@ class Intake:
         self.buffer.written(events, lost)
 
     def drain_at_last(self) -> bool:
-        """Write what waits in memory before a close; log it and return False if that fails."""
+        """Write the events in memory before a close; log it and return False if that fails."""
         generation = self._connections.generation
         try:
             try:
@@ -152,7 +152,7 @@ class Intake:
                 self.drain()
         except OutboxError as error:
             log.error(
-                "%d events that waited in memory are lost, for the outbox cannot be written: %s",
+                "%d events in memory are lost, because the outbox cannot be written: %s",
                 len(self.buffer) + self.buffer.lost,
                 error,
             )
@@ -163,7 +163,7 @@ class Intake:
         """Keep new events out of the room that uploading and pruning need, on disk and in the file.
 
         Raises:
-            OutboxError: as long as there is no room.
+            OutboxError: if there is no room.
         """
         if self._ballast.spent:
             path = self._connections.path
@@ -172,7 +172,7 @@ class Intake:
             self._check_size(events)
 
     def _handle_failure(self, events: Sequence[Event], error: OutboxError, generation: int) -> None:
-        """Retry in a file that takes the place of a damaged one, or do what `on_error` says."""
+        """Retry in the file that replaces a damaged one; otherwise apply `on_error`."""
         self.note_trouble(error)
         if isinstance(error, OutboxDamagedError) and self._retry(events, error, generation):
             return
@@ -198,15 +198,15 @@ class Intake:
             self.buffer.hold(event)
 
     def note_trouble(self, error: OutboxError) -> None:
-        """Have the sync thread look at once what is the matter, and `health` tell of it."""
+        """Make the sync thread check the outbox at once, and `health` report the error."""
         self._trouble.note(error)
         self._connections.look_at = 0.0
 
     def note_success(self) -> None:
-        """Have `health` tell of no trouble, unless events still wait for its end."""
+        """Make `health` report no error, unless events are still waiting in memory."""
         if not (self.buffer.in_use or self._ballast.spent):
             self._trouble.said = None
 
 
 def _nothing() -> None:
-    """Stand in for `on_commit` until a worker listens."""
+    """Stand in for `on_commit` until a worker is set."""

@@ -1,4 +1,4 @@
-"""`Leadership`: one leader at a time, whose lead is over when the call is that leads."""
+"""`Leadership`: one leader at a time, whose lead ends when the leading call ends."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ class Lead(Generic[B]):
     Attributes:
         number: The lead with the highest number is the one in force.
         frame: The leading call; None once it has released the lead.
-        thread: The thread of the operating system that the call runs in.
-        backend: What it works with. It may still be that of the lead before, and in any state, as
-            long as `dirty`.
-        attempt: What `backend` may have committed without anybody having been told.
-        dirty: The lead before was not released: its call is over, or suspended below this one.
-        suspended: A call that has been superseded may go on and find `backend`.
-        firm: A call that interrupts this one must not take over.
-        instruction: Where `frame` stands as long as this lead lasts; None: as long as it runs.
+        thread: The identifier of the thread that the call runs in.
+        backend: What it writes with. While `dirty`, it is still that of the lead before, in any
+            state.
+        attempt: What `backend` may have committed before its callers were told.
+        dirty: Whether the lead before was not released: its call has ended, or is suspended below
+            this one.
+        suspended: Whether a superseded call may continue and find `backend`.
+        firm: Whether a call that interrupts this one must not take over.
+        instruction: The instruction at which `frame` stays while this lead lasts; None if the lead
+            lasts as long as the call.
         held: The call for which the lead before was held, to be held again after this one.
-        since: When it began what it is at, on the monotonic clock.
+        since: When its current work began, on the monotonic clock.
     """
 
     __slots__ = (
@@ -57,7 +59,7 @@ class Lead(Generic[B]):
                 self.held = before.frame
 
     def hold_for(self, frame: FrameType) -> None:
-        """Let the lead last beyond this call, for what the call of `frame` is doing now."""
+        """Let the lead outlast this call, while the call in `frame` does its work."""
         self.held = None
         self.since = None
         self.frame = frame
@@ -65,16 +67,16 @@ class Lead(Generic[B]):
         self.firm = False
 
     def release(self) -> None:
-        """Let whoever comes next lead, with a backend that is at rest."""
+        """Let the next call lead, with a backend that is at rest."""
         self.released = True
-        self.frame = None  # which holds this lead, and so would be freed by the collector only
+        self.frame = None  # it refers to this lead; only the garbage collector would free the two
 
     def is_mine(self) -> bool:
-        """Return True if it is of this thread, which so is not executing it: it is suspended."""
+        """Return True if its call is of this thread, and therefore suspended, not executing."""
         return self.thread == get_ident()
 
     def is_over(self) -> bool:
-        """Return True if it was released, or its call is over or has gone on."""
+        """Return True if it was released, or its call has ended or continued."""
         frame = self.frame
         if self.released or frame is None or not is_executing(frame):
             return True
@@ -93,39 +95,40 @@ class Lead(Generic[B]):
 
 
 class Leadership(Generic[B]):
-    """Says who leads. Taking over is one atomic step, and every other step may be the last.
+    """Decides who leads. Taking over is one atomic step, and a call may be interrupted at any step.
 
-    The leads under way are numbered, and the highest leads. Who wants to lead claims the next
-    number, by ``dict.setdefault``. So an exception between any two lines leaves either no claim, or
-    one of a call that is over, which the next call passes over; and a call that was superseded
-    learns it by one look at the numbers.
+    Leads are numbered, and the highest number leads. A call that wants to lead claims the next
+    number by ``dict.setdefault``. So an exception between any two lines leaves either no claim, or
+    the claim of an ended call, which the next call skips; and a call that was superseded finds that
+    out by comparing the numbers.
     """
 
     def __init__(self, backend: B) -> None:
         self._leads: dict[int, Lead[B]] = {0: Lead(0, None, None, backend)}
 
     def newest(self) -> Lead[B]:
-        """Return the lead in force, which may be over."""
+        """Return the lead in force; its call may have ended."""
         while True:
             lead = self._leads.get(max(self._leads))
             if lead is not None:
                 return lead
 
     def is_in_force(self, lead: Lead[B]) -> bool:
-        """Return False if somebody has taken over."""
+        """Return False if another call has taken over."""
         return max(self._leads) == lead.number
 
     def take(self, frame: FrameType, *, look: bool = True) -> Lead[B] | None:
-        """Return a lead for the call of `frame`; None if another call leads.
+        """Return a lead for the call in `frame`; None if another call leads.
 
-        Unless told to `look`, which takes some µs, it takes the word of another thread's call that
-        has not released its lead.
+        With `look`, which takes some µs, it checks whether a call of another thread that has not
+        released its lead has ended; otherwise it assumes that the call still runs.
 
-        A call of this very thread never does: it is suspended until the one that asks is over.
+        It takes over from a call of the same thread, unless that one is `firm`: it is suspended
+        until the call that asks has ended.
         """
         while True:
             before = self._leads.get(max(self._leads))
-            if before is None:  # passed over between the two steps
+            if before is None:  # superseded between the two steps
                 continue
             can_wait = before.firm or before.thread != get_ident()
             if not before.released and can_wait and not (look and before.is_over()):
@@ -138,13 +141,13 @@ class Leadership(Generic[B]):
         leads, number = self._leads, mine.number
         if leads.setdefault(number, mine) is not mine:
             return False
-        # Numbers are taken out only below one that stays. So a number that was free because it was
-        # passed long ago is seen to be too low; and so is ours, if somebody has taken over since.
+        # Numbers are removed only below one that stays. So if a number was free because it was
+        # superseded long ago, it is seen to be too low; so is ours, if a call has taken over since.
         if max(leads) != number:
             leads.pop(number, None)
             return False
         leads.pop(number - 1, None)
-        if len(leads) > 1:  # somebody was interrupted here
+        if len(leads) > 1:  # a call was interrupted here
             for lower in [other for other in list(leads) if other < number]:
                 leads.pop(lower, None)
         return True

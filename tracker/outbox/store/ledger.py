@@ -1,8 +1,8 @@
 """The loss account: accepted = delivered + pending + dead + discarded, at any moment.
 
-Counting rows would take seconds in a large outbox. So each change of an event's state adds to a
-small table in the same transaction, and pending is what remains of the last seq: the sum holds by
-construction, and ``tracker-sync verify`` holds it against the rows.
+Counting rows would take seconds in a large outbox. So each change of an event's state also updates
+a small table in the same transaction, and pending is the rest of the last seq: the sum is correct
+by construction, and ``tracker-sync verify`` compares it with the rows.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 DELIVERED = "delivered"
 DEAD = "dead"
 STORED = "stored"
-"""Entry for the newest seq at the last write that did more than to append: an anchor, without
-which rows at the end could be cut off unseen. With each append it would cost a page more to write
+"""Entry for the newest seq at the last write that did more than append: without this anchor, rows
+at the end could be removed without a trace. Updating it with each append would write one more page
 (1.2 times the time)."""
 DISCARDED = "discarded."
 """Prefix of the entries for discarded events; the reason follows."""
@@ -27,12 +27,12 @@ DISCARDED = "discarded."
 BY_OPERATOR = "operator"
 BY_SIZE = "size_policy"
 BY_BUFFER = "memory_buffer"
-"""Events that overflowed the memory buffer while storage failed; they never had a seq."""
+"""Events that did not fit into the memory buffer while storage failed; they never had a seq."""
 BY_DAMAGE = "damage"
 """Undelivered events that could not be salvaged from the damaged file before this one."""
 
 WITHOUT_SEQ = (BY_BUFFER, BY_DAMAGE)
-"""Reasons of discards that never had a place in this outbox."""
+"""Reasons for discarding events that never had a seq in this outbox."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class Account:
     """Where every event that was ever accepted is now. All figures are numbers of events.
 
     Attributes:
-        accepted: Events that logging calls handed over.
-        delivered: Events that a receipt says are stored.
+        accepted: Events from logging calls.
+        delivered: Events that are stored elsewhere according to a receipt.
         pending: Events that wait to be sent.
-        dead: Events that the server refused for good, kept for the operator.
+        dead: Dead letters: events that the server refused for good, kept for the operator.
         discarded: Events that were given up on purpose, by reason.
     """
 
@@ -55,7 +55,7 @@ class Account:
 
 
 def read(connection: Connection) -> Account:
-    """Return the account as it stands."""
+    """Return the current account."""
     entries = {
         row.entry: row.events
         for row in connection.exec_driver_sql("SELECT entry, events FROM account")
@@ -72,7 +72,7 @@ def read(connection: Connection) -> Account:
 
 
 def add(connection: Connection, entry: str, events: int) -> None:
-    """Add `events` (which may be negative) to an entry, in the caller's transaction."""
+    """Add `events`, which may be negative, to an entry, in the caller's transaction."""
     if events:
         connection.exec_driver_sql(
             "INSERT INTO account (entry, events) VALUES (?, ?) "
@@ -87,7 +87,7 @@ def discard(connection: Connection, reason: str, events: int) -> None:
 
 
 def note_stored(connection: Connection, seq: int) -> None:
-    """Note the newest seq ever given."""
+    """Record the newest seq ever assigned."""
     connection.exec_driver_sql(
         "INSERT INTO account (entry, events) VALUES (?, ?) "
         "ON CONFLICT (entry) DO UPDATE SET events = max(events, excluded.events)",
@@ -96,7 +96,7 @@ def note_stored(connection: Connection, seq: int) -> None:
 
 
 def last_seq(connection: Connection) -> int:
-    """Return the newest seq ever given, 0 in a new outbox."""
+    """Return the newest seq ever assigned, 0 in a new outbox."""
     return int(
         connection.exec_driver_sql(
             "SELECT max(coalesce((SELECT max(seq) FROM events), 0), "

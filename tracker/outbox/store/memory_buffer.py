@@ -1,4 +1,4 @@
-"""Events that wait in memory while the outbox cannot be written."""
+"""Events in memory, while the outbox cannot be written."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     from tracker.events import Event
 
 _ENVELOPE_BYTES = 1_024
-"""About what an event takes in memory besides its data: ids, digest, and Python's objects."""
+"""About how much memory an event takes besides its data: ids, digest, and Python's objects."""
 
 
 class MemoryBuffer:
-    """A bounded queue of events that are not on disk yet; the one place where a crash loses them.
+    """A bounded queue of events that are not on disk yet; the only place where a crash loses them.
 
-    Owns its events, and `lock`, which whoever writes them out holds meanwhile. Holding an event
-    takes no lock, so that a signal handler and a leading writer may do it at any moment. What does
-    not fit, by number or by size, is counted in `lost`, and the count goes into the outbox's
-    account once that works.
+    Owns its events, and `lock`, which is held while they are written to the outbox. Holding an
+    event takes no lock, so that a signal handler and a leading writer may do it at any moment.
+    Events that do not fit, by number or by size, are counted in `lost`, and the count is added to
+    the outbox's account once that is possible.
 
     Attributes:
-        retry_seconds: How long after a failure the disk is not tried again.
-        say_again_seconds: How long after a failure was logged the next one is not: a disk that
-            fails now and then must not fill the log.
+        retry_seconds: How long to wait after a failure before the disk is tried again.
+        say_again_seconds: How long not to log failures after one was logged: a disk that often
+            fails must not fill the log.
     """
 
     retry_seconds = 1.0
@@ -54,11 +54,11 @@ class MemoryBuffer:
 
     @property
     def in_use(self) -> bool:
-        """Whether anything waits to be written."""
+        """Whether events or a count of lost ones wait to be written."""
         return bool(self.events or self.lost)
 
     def should_retry(self) -> bool:
-        """Tell whether it is time to try the disk again: at most once a second."""
+        """Return True if it is time to try the disk again: at most once a second."""
         return monotonic() >= self._retry_at
 
     def hold(self, event: Event) -> None:
@@ -84,28 +84,28 @@ class MemoryBuffer:
     def written(self, events: Sequence[Event], lost: int) -> None:
         """Forget `events` and the count of `lost` ones, now that they are on disk.
 
-        Those that a call inside this one has forgotten already are passed over; what an
-        interruption keeps is written once more, and found to be stored.
+        Events that a call inside this one has already removed are skipped; if an interruption
+        leaves some, they are written once more, and found to be stored already.
         """
         self.lost -= lost
         for event in events:
             with contextlib.suppress(ValueError):
                 self.events.remove(event)
-        self._bytes = sum(map(_size, list(self.events)))  # whatever was cut off in counting
+        self._bytes = sum(map(_size, list(self.events)))  # even if counting was interrupted
         if not self.in_use:
             if self._said_failing or self._said_full:
                 log.warning(
-                    "the outbox can be written again; %d events came from memory", len(events)
+                    "the outbox can be written again; %d events from memory are stored", len(events)
                 )
             self._said_failing = self._said_full = False
 
     def note_failure(self, error: OutboxError) -> None:
-        """Wait before the next try; say why, the first time, and not again soon after its end."""
+        """Wait before the next try; log the first failure, and later ones not too often."""
         now = monotonic()
         if not self._said_failing and now >= self._say_at:
             self._said_failing, self._say_at = True, now + self.say_again_seconds
             log.error(
-                "the outbox cannot be written; up to %d events wait in memory until it can: %s",
+                "the outbox cannot be written; up to %d events are kept in memory until it can: %s",
                 self._capacity,
                 error,
             )
@@ -113,5 +113,5 @@ class MemoryBuffer:
 
 
 def _size(event: Event) -> int:
-    """Return about how many bytes an event takes in memory."""
+    """Return about how much memory an event takes, in bytes."""
     return _ENVELOPE_BYTES + getsizeof(event.data)

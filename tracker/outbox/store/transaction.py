@@ -1,4 +1,4 @@
-"""`Transaction`: the open write transaction, as the jobs that run in it see it."""
+"""`Transaction`: the open write transaction, as jobs use it."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _COLUMNS = (
     "digest", "chain",
 )  # fmt: skip
 
-# Written once, in the order of Event's fields: Core's execute() would take twice as long a call.
+# Built once, in the order of Event's fields: Core's execute() would make a call take twice as long.
 INSERT = (
     f"INSERT INTO events ({', '.join(events_table.c[name].name for name in _COLUMNS)}) "  # noqa: S608 - our own names
     f"VALUES ({', '.join('?' * len(_COLUMNS))})"
 )
-"""Stores one event: its seq, the fields of `Event`, its chain value."""
+"""Stores one event: its seq, the fields of `Event`, and its chain value."""
 
 
 def driver_of(connection: Connection) -> OutboxConnection:
@@ -37,11 +37,11 @@ def driver_of(connection: Connection) -> OutboxConnection:
 
 
 class Transaction:
-    """The open write transaction that a job runs in. Owned by the leading thread.
+    """The open write transaction that a job runs in. Used by the leading thread only.
 
     Attributes:
-        head: Where the outbox ends, with every event appended so far.
-        changed: Whether it does more than to append events.
+        head: The tail of the chain, with every event appended so far.
+        changed: Whether it does more than append events.
     """
 
     def __init__(
@@ -60,36 +60,36 @@ class Transaction:
 
     @property
     def connection(self) -> Connection:
-        """The connection, with every event appended so far in its table."""
+        """The connection, after inserting every event appended so far."""
         self.changed = True
         self.flush()
         return self._connection
 
     def touch(self) -> None:
-        """Have the commit note in the account where the outbox ends."""
+        """Make the commit record the tail of the chain in the account."""
         self.changed = True
 
     def append(self, event: Event) -> int:
-        """Give `event` the next place in the outbox and its link of the chain; return its seq."""
+        """Give `event` the next seq and its link in the chain; return the seq."""
         return self._append(event, chain_tail.after(self.head, event, self._chain_key))
 
     def append_missing(self, event: Event) -> None:
-        """Append `event` unless it is stored, by a call that was cut off after its commit."""
+        """Append `event` unless it is stored already, by a call interrupted after its commit."""
         if not self.holds(event.event_id):
             self.append(event)
 
     def append_all_missing(self, events: Iterable[Event]) -> None:
-        """Append those of `events` that are not stored."""
+        """Append those of `events` that are not stored yet."""
         for event in events:
             self.append_missing(event)
 
     def holds(self, event_id: str) -> bool:
-        """Return True if the event is stored; of those appended here, only if they are flushed."""
+        """Return True if the event is stored; events appended here count only once flushed."""
         found = self._driver.execute("SELECT 1 FROM events WHERE event_id = ?", (event_id,))
         return found.fetchone() is not None
 
     def append_unproven(self, event: Event) -> int:
-        """Append an event from a damaged or deleted outbox; its link says that it is unproven."""
+        """Append an event from a damaged or deleted outbox, with a link that marks it unproven."""
         if self._chain_key is None:
             return self.append(event)
         seq, chain = self.head

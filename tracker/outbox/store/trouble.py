@@ -1,4 +1,4 @@
-"""`StorageTrouble`: why the outbox could not be written when that was last tried."""
+"""`StorageTrouble`: why the last attempt to write to the outbox failed."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 class StorageTrouble:
-    """What `health` tells of storage, and whether there is a full disk to deal with.
+    """What `health` reports about storage, and whether the disk was full.
 
     Attributes:
-        said: The error's text; None if the last write succeeded.
+        said: The text of the error; None if the last write succeeded.
         disk_full: Whether the disk was full, until there is room again.
     """
 
@@ -23,6 +23,6 @@ class StorageTrouble:
         self.disk_full = False
 
     def note(self, error: OutboxError) -> None:
-        """Note a write that failed."""
+        """Record a write that failed."""
         self.said = str(error)
         self.disk_full = self.disk_full or is_disk_full(error)

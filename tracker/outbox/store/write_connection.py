@@ -1,4 +1,4 @@
-"""`WriteConnection`: what writes to the outbox, under its cross-process write lock."""
+"""`WriteConnection`: writes to the outbox, under its write lock between processes."""
 
 from __future__ import annotations
 
@@ -34,35 +34,35 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-# Fails unless the outbox still ends at the second value given: an event without an id is refused.
+# Fails unless the outbox still ends at the second value: an event without an id violates NOT NULL.
 _INSERT_AT_END = INSERT.replace("(?, ?,", f"(?, CASE WHEN {chain_tail.LAST_GIVEN} = ? THEN ? END,")
 
 _STACK_FRAMES = 80
-"""More than SQLAlchemy takes to open a connection or to close one."""
+"""More stack frames than SQLAlchemy needs to open or close a connection."""
 _LAST_SEQ = 2**63 - 1 - 2**20
-"""Where numbers end: SQLite's largest, less more than one transaction can give."""
+"""The end of the numbers: SQLite's largest, minus more than one transaction can use."""
 _APART = 32
-"""Appends that look where the outbox ends once another process was seen to write there."""
+"""Appends that read the tail of the chain again after another process was found to write."""
 SURE_SECONDS = 0.001
-"""How long the files at the paths are taken for the same without a look, which costs some 10 µs.
-Who replaces the outbox holds the write lock for longer, so nobody writes to one that is gone."""
+"""How long the files at the paths are assumed to be unchanged; a check costs about 10 µs. A process
+that replaces the outbox holds the write lock longer, so nobody writes to a file that is gone."""
 
 
 class WriteConnection:
     """Writes to the outbox: one event by itself, or jobs in one transaction.
 
-    Owns the connection, and takes the cross-process write lock from before BEGIN until after
-    COMMIT. One thread at a time uses it, the one that leads `GroupCommit`.
+    Owns the connection, and holds the write lock between processes from before BEGIN until after
+    COMMIT. Only one thread at a time uses it, the one that leads `GroupCommit`.
 
     Args:
         engine: Makes the connection.
-        lock: The cross-process write lock.
+        lock: The write lock between processes.
         path: The outbox.
-        chain_key: Signs the chain, if there is one.
+        chain_key: Signs the chain; None if there is no key.
 
     Attributes:
         file: Device and inode of the outbox; writes to any other file at the path are refused.
-            None: do not look.
+            None turns that check off.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class WriteConnection:
         self._retired = False
 
     def go_on_in(self, file: tuple[int, int]) -> None:
-        """Write to the file of this device and inode, of which nothing is known yet."""
+        """Write to the file with this device and inode, of which nothing is known yet."""
         self.file = file
         self._sure_until = 0.0
         self._head = None
@@ -93,10 +93,10 @@ class WriteConnection:
     # --- writing --------------------------------------------------------------------------------
 
     def append(self, event: Event) -> bool:
-        """Commit `event` by a single statement; return False if it takes a transaction.
+        """Commit `event` by a single statement; return False if that takes a transaction.
 
-        The usual case of one caller, who so needs no BEGIN and COMMIT (the write lock makes them
-        unnecessary) and no look at the newest row: 1.2 times raw sqlite3 instead of 1.8.
+        This is the usual case, a single caller. It needs no BEGIN and COMMIT, because of the write
+        lock, and no read of the newest row: 1.2 times the time of plain sqlite3 instead of 1.8.
         """
         held, head = self._connection, self._head
         if held is None or head is None:
@@ -107,13 +107,13 @@ class WriteConnection:
             self._apart -= 1
             head = self._find_head(driver)
         stored = self._insert_at_end(driver, head, event)
-        if stored and monotonic() >= self._sure_until:  # `_after_commit`, without its call
+        if stored and monotonic() >= self._sure_until:  # `_after_commit`, inlined
             self._check_files(monotonic())
         self._lock.release()
         return stored
 
     def _insert_at_end(self, driver: sqlite3.Connection, head: Head, event: Event) -> bool:
-        """Insert `event`; return False if somebody wrote since the outbox ended at `head`."""
+        """Insert `event`; return False if another process wrote since `head` was read."""
         seq, chain = following = chain_tail.after(head, event, self._chain_key)
         try:
             driver.execute(_INSERT_AT_END, (seq, head[0], *event, chain))
@@ -133,9 +133,9 @@ class WriteConnection:
         self.transact(append, attempt)
 
     def transact(self, job: Callable[[Transaction], object], attempt: Attempt) -> None:
-        """Run `job` in a transaction and commit it; see `Backend` about `attempt`.
+        """Run `job` in a transaction and commit it; `Backend` describes `attempt`.
 
-        After an exception it is in any state, and to be retired.
+        After an exception this connection may be in any state, and must be retired.
         """
         self._acquire()
         connection, driver = self._connect()
@@ -146,26 +146,27 @@ class WriteConnection:
         if transaction.changed:
             ledger.note_stored(connection, transaction.head[0])
             self._anchored = transaction.head[0]
-        # In one step for the interpreter: nothing can be raised between the two.
+        # A single step for the interpreter: no exception can be raised between the two calls.
         attempt.landed.extend(map(driver.execute, ("COMMIT",)))
         self._head = transaction.head
         self._after_commit()
         self._lock.release()
 
     def retire(self, *, suspended: bool, sound: bool = False) -> WriteConnection:
-        """Roll back what is open, free the lock, and return the connection to go on with.
+        """Roll back what is open, release the lock, and return the connection to go on with.
 
-        From then on, whoever still has this one can write nothing with it. A connection that a
+        From then on, a call that still has this one can write nothing with it. A connection that a
         `suspended` call uses is not closed but made to refuse every statement that writes: it may
-        be inside SQLite at this moment, where the interpreter collects garbage. One that is `sound`
-        is handed on: to open another takes a deep stack, which a runaway recursion has not left.
+        be inside SQLite at this moment, if the interpreter is collecting garbage. One that is
+        `sound` is handed on: opening another takes a deep stack, for which a runaway recursion has
+        left no room.
         """
         if self._connection is not None:
             _need_stack()
         self._retired = True
         held, reused = self._connection, False
         if held is not None:
-            with contextlib.suppress(sqlite3.Error):  # closed before, or the disk fails
+            with contextlib.suppress(sqlite3.Error):  # already closed, or the disk fails
                 held[1].rollback()
                 reused = sound and not suspended
                 if suspended:
@@ -175,17 +176,17 @@ class WriteConnection:
         if reused:
             fresh._connection, fresh._held = held, self._held
         elif held is not None and not suspended:
-            with contextlib.suppress(sqlite3.Error, SQLAlchemyError):  # closed before
+            with contextlib.suppress(sqlite3.Error, SQLAlchemyError):  # already closed
                 self._end(*held)
         self._connection = None
         fresh.file, fresh._stale = self.file, self._stale
         return fresh
 
     def _acquire(self) -> None:
-        """Take the write lock and see that what is about to be written to is the outbox.
+        """Take the write lock and check that the file about to be written is the outbox.
 
         Raises:
-            OutboxError: if not; nothing was written.
+            OutboxError: if it is not; nothing was written.
         """
         held = self._held
         now = monotonic()
@@ -200,23 +201,23 @@ class WriteConnection:
             held.files.lock()
 
     def _check_files(self, now: float) -> None:
-        """See, under the write lock, that the files at the paths are ours; if not, set ours apart.
+        """Check, under the write lock, that our files are at the paths; if not, set ours aside.
 
         Raises:
-            ReplacedError: if the outbox's file is another one, or there is none; a LostFilesError
-                if its log or index is.
+            ReplacedError: if another file, or none, is at the outbox's path; a LostFilesError if
+                that is so for its log or index.
             OutboxError: if the file has a second name.
         """
         while self._lock.is_replaced():
             log.warning(
-                "the lock file %s was deleted or replaced; it is made again", self._lock.path
+                "the lock file %s was deleted or replaced; it is created again", self._lock.path
             )
             self._lock.close()
             self._lock.acquire()
         held = self._held
         if held is not None and not held.is_open():
             raise LostFilesError(
-                f"descriptors of the outbox {self._path} were closed by another part of the process"
+                f"other code in this process closed descriptors of the outbox {self._path}"
             )
         if self.file is not None:
             links = self._find_links()
@@ -228,10 +229,10 @@ class WriteConnection:
         self._sure_until = now + SURE_SECONDS
 
     def _find_links(self) -> int:
-        """Return how many names the outbox's file has, which is at its path.
+        """Return how many names the outbox's file, which must be at its path, has.
 
         Raises:
-            ReplacedError: if another one is, or none.
+            ReplacedError: if another file, or none, is at the path.
         """
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             found = os.stat(self._path_text)  # noqa: PTH116 - half the time of Path.stat
@@ -245,10 +246,10 @@ class WriteConnection:
         self._held = self._head = None
 
     def _after_commit(self) -> None:
-        """See once more, before callers are told of a commit that took long.
+        """Check the files again after a slow commit, before callers learn of it.
 
         Raises:
-            OutboxError: as `_check_files`. What was committed is in the files set apart.
+            OutboxError: as `_check_files`. The commit went to the files that were set aside.
         """
         now = monotonic()
         if now >= self._sure_until:
@@ -258,19 +259,19 @@ class WriteConnection:
 
     @property
     def lock(self) -> FileLock:
-        """The cross-process write lock."""
+        """The write lock between processes."""
         return self._lock
 
     @property
     def unanchored(self) -> bool:
-        """Whether events were appended of which the account does not know."""
+        """Whether events were appended that the account does not cover yet."""
         return self._head is not None and self._head[0] > self._anchored
 
     def alone(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` outside of any transaction, on a connection of its own; while writers pause.
+        """Run `work` outside of any transaction, on a separate connection, while writers pause.
 
         Raises:
-            ReplacedError: if the file at the path is another one.
+            ReplacedError: if another file is at the path.
         """
         try:
             self._acquire()
@@ -291,10 +292,10 @@ class WriteConnection:
         return None if held is None else held[0]
 
     def close(self) -> None:
-        """Close the connection, if open, under the write lock: closing may checkpoint.
+        """Close the connection, if open, under the write lock, because closing may checkpoint.
 
-        Where another process does not give that up, without: SQLite checkpoints then only if no
-        other connection is left. A later write opens it again.
+        If another process does not release that lock, close without it: SQLite then checkpoints
+        only if no other connection is left. A later write opens the connection again.
         """
         if self._connection is None:
             return
@@ -310,7 +311,7 @@ class WriteConnection:
             self._lock.release()
 
     def _end(self, connection: Connection, driver: OutboxConnection) -> None:
-        """Close a connection, or set it apart if its log is not at the path: it may be the last."""
+        """Close a connection, or set it aside if its log is gone: it may be the last one to it."""
         held, self._held = self._held, None
         if held is not None and held.is_open() and not held.files.are_surely_at_path():
             driver.rollback()
@@ -322,7 +323,7 @@ class WriteConnection:
         connection.close()
 
     def close_lock(self) -> None:
-        """Close the lock file, for good."""
+        """Close the lock file for good."""
         self._lock.close()
 
     def inherited(self) -> list[Connection]:
@@ -332,15 +333,15 @@ class WriteConnection:
         return held
 
     def restart_in_child(self) -> WriteConnection:
-        """Return what a forked child goes on with; the parent's connections are not its own."""
+        """Return the connection for a forked child, which must not use the parent's."""
         self._lock.forget()
         fresh = WriteConnection(self._engine, self._lock.successor(), self._path, self._chain_key)
         fresh.file = self.file
         return fresh
 
     def explain(self, error: Exception) -> Exception:
-        """Return what callers should see of an error: storage's as one of our own."""
-        # The system's own have a number; a handler's TimeoutError is not storage's trouble.
+        """Return the error that callers should see: our own one if `error` is about storage."""
+        # Errors of the system have a number; a TimeoutError of a handler is not about storage.
         of_system = isinstance(error, OSError) and error.errno is not None
         if of_system or isinstance(error, (DBAPIError, sqlite3.Error)):
             return errors.explain(self._path, error)
@@ -348,29 +349,29 @@ class WriteConnection:
 
     @staticmethod
     def is_conflict(error: Exception) -> bool:
-        """Return True if the rows of one job did not fit, which is not the others' fault."""
+        """Return True if rows of one job violated a constraint, which concerns that job alone."""
         return isinstance(error, sqlite3.IntegrityError) or isinstance(
             getattr(error, "orig", None), sqlite3.IntegrityError
         )
 
     def _find_head(self, driver: sqlite3.Connection) -> Head:
-        """Return where the outbox ends; no seq that this process gave is given again.
+        """Return the tail of the chain; no seq that this process assigned is assigned again.
 
-        Where the newest rows were cut off by hand, that leaves a gap, which `verify` shows. Another
-        file begins anew: with the connection, `_head` is forgotten.
+        If the newest rows were removed by hand, that leaves a gap, which `verify` reports. Another
+        file starts from its own tail: `_head` is dropped together with the connection.
         """
         seq, chain = chain_tail.read(driver)
         if seq >= _LAST_SEQ:
-            raise sqlite3.DatabaseError("somebody gave away its last seq: no event has a place")
+            raise sqlite3.DatabaseError("the last seq is in use: there is none for another event")
         if not (isinstance(chain, str) and chain.isascii()):
-            chain = canonical.GENESIS  # damaged: a break that `verify` names, not one for callers
+            chain = canonical.GENESIS  # damaged: `verify` reports the break, callers see no error
         return max(seq, self._head[0] if self._head else 0), chain
 
     def _connect(self) -> tuple[Connection, OutboxConnection]:
-        """Return the connection and sqlite3's own under it.
+        """Return the connection and sqlite3's own below it.
 
-        BEGIN and COMMIT go to the latter: SQLAlchemy would drop it on Ctrl-C, and whether the
-        commit landed would not be known.
+        BEGIN and COMMIT go to the latter: SQLAlchemy would drop it on Ctrl-C, and it would not be
+        known whether the commit succeeded.
         """
         held = self._connection
         if held is None:
@@ -395,10 +396,10 @@ class WriteConnection:
 
 
 def _need_stack(frames: int = _STACK_FRAMES) -> None:
-    """Raise RecursionError here, if that is to come, rather than inside SQLAlchemy.
+    """Raise RecursionError here, if it is about to happen, rather than inside SQLAlchemy.
 
-    A connection that it cannot finish opening or closing there is garbage, and its finalizer makes
-    another one, which cannot be finished either, without end.
+    A connection that SQLAlchemy cannot finish opening or closing becomes garbage, and its finalizer
+    makes another one, which cannot be finished either, without end.
     """
     if frames:
         _need_stack(frames - 1)
