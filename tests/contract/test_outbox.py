@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from sqlalchemy import event
 
 from tracker.errors import OutboxError, OutboxFullError, TrackerClosedError
-from tracker.events import make_event
+from tracker.events import Event, make_event
 from tracker.outbox.integrity import verify
 from tracker.outbox.maintenance.size_limit import SizeBound
 from tracker.outbox.outbox import Outbox
@@ -242,6 +242,32 @@ def test_a_file_that_is_nearly_empty_is_written_anew(
     fill(outbox, 2)
     assert problems(outbox) == []
     assert book(outbox).pending == 6, "three, the report, and two"
+
+
+def test_a_receipt_that_comes_after_the_outbox_was_replaced_counts_by_event_id(
+    outbox: Outbox, config: Callable[..., APIConfig]
+) -> None:
+    """The rows that came over have other numbers there, and some did not come at all."""
+    for number in range(4):
+        outbox.append(make_event("test.noted", {"n": number}))
+    with outbox.reading() as connection:
+        sent = batches.next_batch(connection, 500, 1 << 22)
+        rows = connection.exec_driver_sql("SELECT * FROM events ORDER BY seq").mappings().all()
+    replacement = Outbox(config(outbox_path=outbox.path.with_name("replacement.sqlite3")))
+    replacement.append(make_event("test.noted", {"n": "new"}))
+    for row in (rows[3], rows[1], rows[2]):
+        fields = {name: row[name] for name in Event._fields}
+        replacement.append(Event(**fields))
+    replacement.run(
+        settlement.settle(sent, [DeadLetter(2, "odd", "the second"), DeadLetter(1, "odd", "")])
+    )
+    with replacement.reading() as connection:
+        left = connection.exec_driver_sql("SELECT seq FROM pending ORDER BY seq").scalars().all()
+        dead = connection.exec_driver_sql("SELECT event_id, message FROM dead_letters").all()
+    assert left == [1]
+    assert dead == [(rows[1]["event_id"], "the second")]
+    assert book(replacement) == ledger.Account(4, delivered=2, pending=1, dead=1)
+    replacement.close()
 
 
 def test_size_policy_refuse(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import pytest
 
 from tests.support.list_backend import Disk, ListBackend
 from tests.support.raising import Struck, calling_at, in_a_thread, raising_at
+from tracker.clock import monotonic
 from tracker.errors import OutboxError, TrackerClosedError
 from tracker.events import make_event
 from tracker.outbox.store.group_commit import GroupCommit
@@ -138,6 +140,47 @@ def test_a_call_inside_another_at_any_line_is_stored_when_it_returns(
             story.one()
         assert inner == [True], line
         story.check()
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_call_leaves_nothing_for_the_garbage_collector(call: str) -> None:
+    """What it keeps of its caller, whose variables may be large, is let go of at its end."""
+    story = Story(call)
+    story.one()
+    gc.collect()
+    gc.disable()
+    try:
+        story.one()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+
+
+def test_how_long_the_first_call_has_waited_is_known() -> None:
+    """Until it is stored, whoever comes after it; then nobody waits."""
+    begun, may_go_on = threading.Event(), threading.Event()
+
+    def step(name: str) -> None:
+        if name == "begun":
+            begun.set()
+            assert may_go_on.wait(10)
+
+    writer = GroupCommit(ListBackend(Disk(), step))
+    assert writer.waiting_since() is None
+    before = monotonic()
+    calls = [threading.Thread(target=writer.append, args=[note(n)], daemon=True) for n in range(2)]
+    calls[0].start()
+    assert begun.wait(10)
+    after = monotonic()
+    calls[1].start()
+    calls[1].join(0.05)
+    since = writer.waiting_since()
+    assert since is not None
+    assert before <= since <= after
+    may_go_on.set()
+    for call in calls:
+        call.join(10)
+    assert writer.waiting_since() is None
 
 
 def test_a_closed_writer_says_so() -> None:
