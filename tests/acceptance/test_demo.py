@@ -181,7 +181,9 @@ def test_a_process_that_dies_is_quoted(tmp_path: Path) -> None:
     """When the agent ends by itself, the error has its exit code and stderr."""
     with Children(tmp_path) as children:
         agent = children.start("agent", "tracker.demo.agent")
-        with pytest.raises(DemoError, match=r"agent ended by itself with exit code 2(.|\n)*--outb"):
+        with pytest.raises(
+            DemoError, match=r"agent ended unexpectedly with exit code 2(.|\n)*--outb"
+        ):
             agent.line()
 
 
@@ -358,7 +360,7 @@ def discarded(good: Evidence) -> Evidence:
         (two_outboxes, {"reports"}),
         (outbox_damaged, {"sound"}),
         (outbox_cut, {"sound"}),
-        (one_pending, {"waits"}),
+        (one_pending, {"is pending"}),
         (wrongly_booked, {"account"}),
         (refused, {"account"}),
         (discarded, {"account"}),
@@ -372,7 +374,7 @@ def test_damage_is_found(damage: Callable[[Evidence], Evidence], failing: set[st
     assert len(failed) == len(failing)
 
 
-WORDS = ("once", "order", "contents", "reports", "sound", "waits", "account")
+WORDS = ("once", "order", "contents", "reports", "sound", "is pending", "account")
 """One word of each check's claim."""
 
 
@@ -382,7 +384,7 @@ def test_a_call_cut_off_by_the_kill_is_no_failure() -> None:
     evidence = dataclasses.replace(good, acknowledged=good.acknowledged[:-1])
     once: Check = checks.check_all(evidence)[0]
     assert once.held
-    assert once.figures == "4 of 4; and 1 whose call was cut off"
+    assert once.figures == "4 of 4; and 1 whose call was killed"
 
 
 def test_what_the_kill_lost_is_found() -> None:

@@ -80,7 +80,7 @@ def test_nothing_is_overwritten(config: MakeConfig, tmp_path: Path) -> None:
     path.write_text("precious")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     for taken in (path, tmp_path / "link"):
-        with pytest.raises(ValidationError, match="where something is already; give the path of a"):
+        with pytest.raises(ValidationError, match="which exists; give the path of a"):
             export(config(), taken)
     assert path.read_text() == "precious"
     assert not (tmp_path / "nowhere").exists()
@@ -270,7 +270,7 @@ def test_a_file_cut_off_is_found(exported: Lines, data: st.DataObject) -> None:
     report = checked(whole[:length], *keys)
     assert not report.ok
     if length > len(lines[0]):
-        assert "without a manifest: it was cut off" in report.problems[-1].message
+        assert "without a manifest: it was truncated" in report.problems[-1].message
 
 
 ODD: tuple[Any, ...] = (
@@ -353,7 +353,7 @@ def test_the_command_checks_a_file_by_itself(
     settings.outbox_path.unlink()
     result = call("verify", "--export", path)
     assert result.exit_code == 3
-    assert "seq 1 to 3: not proven: sealed under a chain key that was not given" in result.stdout
+    assert "seq 1 to 3: not proven: sealed with a chain key that was not given" in result.stdout
     monkeypatch.setenv("SDK_CHAIN_KEY", KEY.decode())
     result = call("verify", "--export", path)
     assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "sound")

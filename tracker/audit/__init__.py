@@ -1,1 +1,1 @@
-"""Audit exports: files of events that can be checked without the outbox that they came from."""
+"""Audit exports: files of events that can be verified without their outbox."""

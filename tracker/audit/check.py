@@ -1,4 +1,4 @@
-"""Checking an audit export without the outbox; `tracker.audit.lines` describes the file."""
+"""Verification of an audit export; `tracker.audit.lines` describes the file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _MOST_PROBLEMS = 1_000
 _LONGEST_LINE = 64 * 1024 * 1024
-"""Bytes; an event has at most 4 MiB."""
+"""Maximum length of a line in bytes; an event has at most 4 MiB."""
 _ERASED = {"erased": True}
 _PLACE = {"seq", "digest", "chain"}
 _ENVELOPE = ("event_id", "type", "timestamp_ms", "agent_id", "session_id", "user_id")
@@ -25,13 +25,13 @@ _ENVELOPE = ("event_id", "type", "timestamp_ms", "agent_id", "session_id", "user
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What the check of an export found.
+    """Result of the verification of an export.
 
     Attributes:
-        events: Events in the file.
+        events: Number of events in the file.
         manifest: The file's manifest, or None if it has none.
-        problems: What does not hold, at most 1,000; each message names the line.
-        unproven: Events that nothing speaks against, but that could not be checked wholly.
+        problems: Problems found, at most 1,000; each message names the line.
+        unproven: Events without a problem that could not be checked completely.
     """
 
     events: int
@@ -41,12 +41,12 @@ class ExportReport:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was found that does not hold."""
+        """Whether no problem was found."""
         return not self.problems
 
     @property
     def proven(self) -> bool:
-        """Whether everything was checked and holds."""
+        """Whether everything was checked and no problem was found."""
         return self.ok and not self.unproven
 
 
@@ -54,8 +54,8 @@ def check(file: IO[bytes], keys: Sequence[bytes] = ()) -> ExportReport:
     """Check an export line by line: digests, chain, counts and seal.
 
     Args:
-        file: The export, read from where it stands to its end.
-        keys: The chain keys that are known.
+        file: The export, read from its current position to the end.
+        keys: The known chain keys.
     """
     walk = _Walk(keys)
     problems = tuple(itertools.islice(walk.problems(file), _MOST_PROBLEMS))
@@ -82,13 +82,13 @@ class _Walk:
         self.unproven: list[Unproven] = []
 
     def problems(self, file: IO[bytes]) -> Iterator[Problem]:
-        """Yield what does not hold, in the order of the lines."""
+        """Yield problems in the order of the lines."""
         closing: dict[str, Any] | None = None
         for self._number, raw in enumerate(_read(file), 1):
             line = _decode(raw)
             if self._number == 1:
                 if not self._begin(line):
-                    yield Problem(None, "manifest", "line 1: this is no audit export of a tracker")
+                    yield Problem(None, "manifest", "line 1: this is not an audit export")
                     return
             elif closing is not None:
                 yield self._problem(None, "manifest", "something follows the manifest")
@@ -106,12 +106,12 @@ class _Walk:
             yield Problem(
                 self._seq,
                 "manifest",
-                f"the file ends after line {self._number} without a manifest: it was cut off",
+                f"the file ends after line {self._number} without a manifest: it was truncated",
             )
         else:
             yield from self._close(closing)
         self.unproven += (
-            Unproven(seq, seq, "erased; the event that says so is not in the file")
+            Unproven(seq, seq, "erased; the erasure event is not in the file")
             for seq in self._erased.values()
         )
 
@@ -140,7 +140,7 @@ class _Walk:
             self._removed += last - first + 1
             self._seq, self._chain = last, line.get("chain")
         else:
-            yield self._problem(self._seq, "manifest", "this is no line of an audit export")
+            yield self._problem(self._seq, "manifest", "this is not a line of an audit export")
 
     def _take_event(self, line: dict[str, Any]) -> Iterator[Problem]:
         seq, digest, chain = line["seq"], line.get("digest"), line.get("chain")
@@ -149,21 +149,21 @@ class _Walk:
         if "event_id" in line:
             self.events += 1
             if not self._is_whole(line):
-                yield self._problem(seq, "digest", f"event {name} is not what was stored")
+                yield self._problem(seq, "digest", f"event {name} was changed after it was stored")
         elif "damaged" in line:
             self.events += 1
             yield self._problem(seq, "digest", "the event was damaged when it was exported")
         else:
             self._others += 1
             if set(line) != _PLACE:
-                yield self._problem(seq, "manifest", "this is no line of an audit export")
+                yield self._problem(seq, "manifest", "this is not a line of an audit export")
         if self._chain is not None:
             yield from self._links.check(seq, name, self._chain, digest, chain)
         self._first = self._first or (seq, chain)
         self._seq, self._chain = seq, chain
 
     def _step_to(self, seq: int) -> Iterator[Problem]:
-        """See that `seq` comes next."""
+        """Check that `seq` is the next one."""
         expected = seq if self._seq is None else self._seq + 1
         if seq == expected:
             return
@@ -176,7 +176,7 @@ class _Walk:
         yield self._problem(expected, "gap", f"{shown} missing before this line")
 
     def _is_whole(self, line: dict[str, Any]) -> bool:
-        """Tell whether an event matches its digest, or is erased; note who was erased by it."""
+        """Return True if an event matches its digest or is erased; note the events it erases."""
         try:
             data = line["data"]
             columns = {name: line[name] for name in _ENVELOPE}
@@ -196,14 +196,14 @@ class _Walk:
         return whole
 
     def _close(self, closing: dict[str, Any]) -> Iterator[Problem]:
-        """Hold the manifest against what was read, and its seal against the lines."""
+        """Compare the manifest with the events, and its seal with the lines."""
         seal = closing.pop("seal", None)
         if set(closing) != {field.name for field in fields(Manifest)}:
-            yield self._problem(None, "manifest", "the manifest has not the fields of version 1")
+            yield self._problem(None, "manifest", "the manifest has other fields than version 1")
             return
         for field in fields(Manifest):
             if not _is_of_type(closing[field.name], str(field.type)):
-                said = f"the manifest's {field.name} is no {field.type}"
+                said = f"the manifest's {field.name} is not of type {field.type}"
                 yield self._problem(None, "manifest", said)
                 return
         self.manifest = Manifest(**closing)
@@ -229,14 +229,14 @@ class _Walk:
         fitting = [own for own in self._seals if own.key_check == made_under]
         first, last = closing["first_seq"] or 0, closing["last_seq"] or 0
         if not fitting:
-            reason = "sealed under a chain key that was not given"
+            reason = "sealed with a chain key that was not given"
             self.unproven.append(Unproven(first, last, reason))
         elif fitting[0].close(closing) != seal:
             yield self._problem(
                 None,
                 "manifest",
-                "the seal does not fit: the file is not what was written. Where no other problem "
-                "is named, the head, the manifest or the layout of a line was changed",
+                "the seal does not match: the file was changed after it was written. If there is "
+                "no other problem, the head, the manifest or the format of a line was changed",
             )
         elif self._keys and not made_under:
             self.unproven.append(Unproven(first, last, "sealed without a key"))
@@ -251,7 +251,7 @@ def _read(file: IO[bytes]) -> Iterator[bytes]:
 
 
 def _decode(raw: bytes) -> dict[str, Any] | None:
-    """Return a whole line's object; None if it is anything else."""
+    """Return the object in a line; None if it is anything else."""
     try:
         line = canonical.decode(raw) if raw.endswith(b"\n") else None
     except ValueError:
@@ -270,7 +270,7 @@ def _is_integer(value: object) -> bool:
 
 
 def _is_of_type(value: object, type: str) -> bool:
-    """Return True if a manifest's value is of a type as `Manifest` names it."""
+    """Return True if a value is of a type, given as in the annotations of `Manifest`."""
     wanted = type.removesuffix(" | None")
     if value is None:
         return wanted != type

@@ -41,8 +41,7 @@ def export(
     """Write the events logged from `since_ms` until just before `until_ms`, in one snapshot.
 
     Raises:
-        ValidationError: if something is at `path` already, or the file cannot be written; then
-            nothing new is there.
+        ValidationError: if `path` exists, or the file cannot be written; then no file is created.
     """
     connection.exec_driver_sql("BEGIN")
     try:
@@ -50,19 +49,19 @@ def export(
             manifest = _Export(connection, file, Seal(key)).write(since_ms, until_ms)
     except FileExistsError:
         raise ValidationError(
-            "path", f"is {str(path)!r}, where something is already; give the path of a new file"
+            "path", f"is {str(path)!r}, which exists; give the path of a new file"
         ) from None
     except OSError as error:
         raise ValidationError(
             "path", f"is {str(path)!r}, which cannot be written: {error.strerror}"
         ) from error
-    connection.exec_driver_sql("ROLLBACK")  # on an error, whoever lent the connection closes it
+    connection.exec_driver_sql("ROLLBACK")  # after an error, the caller closes the connection
     return manifest
 
 
 @dataclass
 class _Export:
-    """One export under way."""
+    """An export that is being written."""
 
     connection: Connection
     file: IO[bytes]

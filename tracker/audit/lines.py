@@ -4,18 +4,18 @@
 line       fields
 =========  =====================================================================================
 head       ``format``, ``version``, ``outbox_id``, ``chain_before`` (the chain value before the
-           first event, null if it is not known), ``chain_key_check`` (tells which chain key the
-           outbox last used; 0 for none), ``keyed_from_start`` (whether it always had one)
+           first event, null if it is unknown), ``chain_key_check`` (identifies the chain key that
+           the outbox last used; 0 for none), ``keyed_from_start`` (whether it always had one)
 event      all fields that the protocol sends
-other      ``seq``, ``digest``, ``chain``: an event between the first and the last that was not
-           asked for. Its content is left out, and the chain can be followed all the same
-damaged    the same, and ``damaged``: a row that was no event any more, as text
+other      ``seq``, ``digest``, ``chain``: an event between the first and the last that is outside
+           the period. Its content is left out, but the chain can be followed
+damaged    the same, and ``damaged``: a damaged row as text
 removed    ``removed`` (first and last seq), ``chain``: events that the tracker had pruned
 manifest   ``manifest``: the fields of `Manifest`, ``seal`` among them
 =========  =====================================================================================
 
 The seal is the SHA-256 over all lines before the manifest and the manifest's other fields as
-canonical JSON; with a chain key the HMAC-SHA256 under it.
+canonical JSON; with a chain key, the HMAC-SHA256 with it.
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an audit export holds: its last line.
+    """The last line of an audit export, which summarizes it.
 
     Attributes:
-        sdk_version: Version of the tracker that wrote it.
-        exported_at_ms: When, Unix milliseconds.
-        outbox_id: The outbox that it came from.
-        client_id: The client whose outbox that is.
-        since_ms: Only events logged then or later were asked for, Unix milliseconds; None for all.
-        until_ms: Only events logged before then; None for all.
-        events: Events in the file.
-        others: Events between them that were not asked for: only digest and chain are there.
-        removed: Events between them that the tracker had removed after delivery, or discarded.
+        sdk_version: Version of the package that wrote it.
+        exported_at_ms: Time of the export, Unix milliseconds.
+        outbox_id: The outbox.
+        client_id: The client of the outbox.
+        since_ms: Start of the period, Unix milliseconds; None if it has none.
+        until_ms: End of the period, which is not included; None if it has none.
+        events: Number of events in the file.
+        others: Number of events between them outside the period, with only digest and chain.
+        removed: Number of events between them that the tracker had pruned or discarded.
         first_seq: seq of the first event, or None if there is none.
         last_seq: seq of the last event.
         first_chain: Chain value of the first event.
-        last_chain: Chain value of the last event. Note it elsewhere: whoever has it can tell
-            whether the file was rewritten as a whole.
-        seal_key_check: Tells which chain key the seal was made under; 0 for none.
+        last_chain: Chain value of the last event. Keep it elsewhere: it shows whether the file was
+            rewritten as a whole.
+        seal_key_check: Identifies the chain key of the seal; 0 for none.
     """
 
     sdk_version: str
@@ -78,7 +78,7 @@ class Manifest:
 
 
 class Seal:
-    """The digest over an export's lines, under a key if there is one."""
+    """The digest of an export's lines, with a key if there is one."""
 
     def __init__(self, key: bytes | None) -> None:
         self.key_check = canonical.key_check(key)
@@ -87,11 +87,11 @@ class Seal:
         )
 
     def add(self, line: bytes) -> None:
-        """Take in a line, its end included."""
+        """Add a line, including its end."""
         self._hash.update(line)
 
     def close(self, fields: dict[str, Any]) -> str:
-        """Take in the manifest's fields and return the seal."""
+        """Add the manifest's fields and return the seal."""
         self._hash.update(canonical.encode(fields).encode())
         return self._hash.hexdigest()
 

@@ -1,1 +1,1 @@
-"""``tracker-sync demo``: a whole run with real processes, and the checks on what arrived."""
+"""``tracker-sync demo``: a complete run with real processes, and checks of the result."""

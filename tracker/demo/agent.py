@@ -1,8 +1,8 @@
-"""The agent process of ``tracker-sync demo``: an airline's help desk, made up from first to last.
+"""The agent process of ``tracker-sync demo``: a fictitious help desk of an airline.
 
-It uses nothing but the package's public interface. After each call has returned, it writes what
-the call returned to a plain file that the tracker knows nothing of: the record that the demo
-holds the collector's events against.
+It uses only the public interface of the package. After each call has returned, it writes the result
+to a plain file that is independent of the tracker: the record with which the demo compares the
+collector's events.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 AGENT = "airline-help"
 ROUNDS = 10
-"""How often the first run goes through `TALKS` before the talk in which it is killed."""
+"""How often the first run plays `TALKS` before the conversation in which it is killed."""
 
 _THINKING_SECONDS = 0.002
 _FLUSH_SECONDS = 30
@@ -36,7 +36,7 @@ _MODEL = "made-up-small-1"
 
 @dataclass(frozen=True)
 class Line:
-    """A message from one side; `response_time_ms` and `tokens` are the agent's."""
+    """A message; `response_time_ms` and `tokens` are given for those of the agent."""
 
     role: str
     content: str
@@ -46,7 +46,7 @@ class Line:
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A tool that the agent called, and what it answered."""
+    """A tool call of the agent, with its result."""
 
     name: str
     arguments: dict[str, Any]
@@ -56,7 +56,7 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class Talk:
-    """A conversation: a topic, what is said and done, and how good it was."""
+    """A conversation: topic, messages and tool calls, and quality."""
 
     topic: str
     steps: tuple[Line | ToolCall, ...]
@@ -134,13 +134,13 @@ LAST_TALK = Talk(
     ),
     4.8,
 )
-"""What the first run is killed in. It never gets beyond: the booking system does not answer."""
+"""The conversation in which the first run is killed. It stops there: no booking system answers."""
 
 KILL_AFTER_STEP = 3
-"""Step of `LAST_TALK` after which the demo sends SIGKILL; it strikes in one of the next ones."""
+"""Step of `LAST_TALK` after which the demo sends SIGKILL, which arrives in one of the next ones."""
 
 CONVERSATIONS = ROUNDS * len(TALKS) + 1
-"""How many conversations the first run starts."""
+"""Number of conversations that the first run starts."""
 
 _REST_OF_LAST_TALK = (
     Line("system", "The agent was restarted in mid-conversation and goes on."),
@@ -151,11 +151,11 @@ _REST_OF_LAST_TALK = (
 
 
 class Agent:
-    """Plays talks; owns the tracker and the descriptor of the record while it is entered.
+    """Plays conversations; owns the tracker and the descriptor of the record inside its block.
 
     Args:
         config: The tracker's settings.
-        record: The file that gets a line for each call that returned.
+        record: The file to which a line is written for each call that returned.
     """
 
     def __init__(self, config: APIConfig, record: Path) -> None:
@@ -187,7 +187,7 @@ class Agent:
         return session
 
     def go_on(self, session: str) -> None:
-        """Log the rest of the conversation that the first run was killed in."""
+        """Log the rest of the conversation in which the first run was killed."""
         self._acknowledged("resume_conversation", self._tracker.resume_conversation(session))
         for said in _REST_OF_LAST_TALK:
             self._log(session, said)
@@ -199,7 +199,7 @@ class Agent:
         self._acknowledged("end_conversation", ended)
 
     def flush(self) -> FlushResult:
-        """Wait until everything is at the collector."""
+        """Wait until all events are delivered."""
         return self._tracker.flush(timeout=_FLUSH_SECONDS)
 
     def _log(self, session: str, said: Line | ToolCall) -> None:
@@ -224,13 +224,13 @@ class Agent:
         self._acknowledged("log_message", event)
 
     def _acknowledged(self, call: str, returned: str) -> None:
-        # One write without any buffer: when the next call begins, the line is out of this process.
+        # One unbuffered write: the line has left this process when the next call begins.
         line = json.dumps({"call": call, "returned": returned}) + "\n"
         os.write(self._record, line.encode())
 
 
 def _tell(what: dict[str, Any]) -> None:
-    """Tell the demo how far this process is."""
+    """Report the progress of this process to the demo."""
     click.echo(json.dumps(what))
 
 
@@ -239,9 +239,9 @@ def _tell(what: dict[str, Any]) -> None:
 @click.option("--base-url", required=True)
 @click.option("--client", required=True)
 @click.option("--record", type=click.Path(path_type=Path), required=True)
-@click.option("--resume", help="Session id of the conversation to go on with.")
+@click.option("--resume", help="Session id of the conversation to continue.")
 def main(outbox: Path, base_url: str, client: str, record: Path, resume: str | None) -> None:
-    """Be the agent of ``tracker-sync demo``. The API key comes from SDK_API_KEY."""
+    """Run the agent of ``tracker-sync demo``. The API key is read from SDK_API_KEY."""
     config = APIConfig(
         client_id=client,
         base_url=base_url,
@@ -256,9 +256,9 @@ def main(outbox: Path, base_url: str, client: str, record: Path, resume: str | N
             for number in range(1, CONVERSATIONS):
                 agent.play(number, TALKS[number % len(TALKS)])
             agent.begin(CONVERSATIONS, LAST_TALK)
-            # The booking system is asked, and does not answer: here at the latest comes SIGKILL.
+            # The booking system does not answer: SIGKILL arrives here at the latest.
             time.sleep(_NEVER_SECONDS)
-            sys.exit(f"nobody has killed this process within {_NEVER_SECONDS} s")
+            sys.exit(f"this process was not killed within {_NEVER_SECONDS} s")
         agent.go_on(resume)
         agent.play(CONVERSATIONS + 1, TALKS[0])
         _tell({"flushed": asdict(agent.flush())})

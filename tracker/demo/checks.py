@@ -1,4 +1,4 @@
-"""What ``tracker-sync demo`` holds against what: pure functions from evidence to a verdict."""
+"""The checks of ``tracker-sync demo``: pure functions from evidence to a result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MOST_SHOWN = 3
 
 
 class Check(NamedTuple):
-    """Something that must hold, whether it did, and the figures to it."""
+    """A claim, whether it holds, and figures about it."""
 
     claim: str
     held: bool
@@ -29,19 +29,19 @@ class Check(NamedTuple):
 
 
 class Acknowledged(NamedTuple):
-    """A logging call that returned, and what it returned."""
+    """A logging call that returned, and its result."""
 
     call: str
     returned: str
 
     @property
     def key(self) -> tuple[str, str]:
-        """What finds its event: ``start_conversation`` returns a session id, others an event id."""
+        """Key of its event: ``start_conversation`` returns a session id, others an event id."""
         return ("session" if self.call == "start_conversation" else "event", self.returned)
 
 
 class StoredEvent(NamedTuple):
-    """An event as the outbox has it."""
+    """An event in the outbox."""
 
     seq: int
     event_id: str
@@ -52,22 +52,22 @@ class StoredEvent(NamedTuple):
 
     @property
     def keys(self) -> tuple[tuple[str, str], ...]:
-        """Every `Acknowledged.key` that means this event."""
+        """Every `Acknowledged.key` of this event."""
         return _keys(self.event_id, self.type, self.session_id)
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that the checks look at, after everything was synced.
+    """The evidence for the checks, after all events were delivered.
 
     Attributes:
-        acknowledged: The agent's own record, in order.
+        acknowledged: The agent's record, in order.
         received: The collector's events, in order of arrival.
         reports: The collector's reports on outboxes.
         stored: The outbox's events, by seq.
-        outbox_id: The outbox's own id.
+        outbox_id: The outbox's id.
         account: The outbox's loss account.
-        integrity: What the outbox's own verification found.
+        integrity: Result of the outbox's verification.
     """
 
     acknowledged: Sequence[Acknowledged]
@@ -80,10 +80,10 @@ class Evidence:
 
 
 def read_record(path: Path) -> list[Acknowledged]:
-    """Return what the agent noted.
+    """Return the agent's record.
 
-    SIGKILL may tear the last line: then the call returned, but nobody was told. The torn line is
-    cut off, so that the next run of the agent begins a new one.
+    SIGKILL may leave an incomplete last line: the call had returned, but was not acknowledged. That
+    line is removed, so that the next run of the agent begins a new one.
     """
     whole, _, torn = path.read_bytes().rpartition(b"\n")
     if torn:
@@ -104,7 +104,7 @@ def kept(acknowledged: Sequence[Acknowledged], stored: Iterable[StoredEvent]) ->
 
 
 def check_all(evidence: Evidence) -> list[Check]:
-    """Return the verdicts on what must hold after everything was synced."""
+    """Return the results of all checks after all events were delivered."""
     return [
         arrived_once(evidence.acknowledged, evidence.received),
         in_order(evidence.acknowledged, evidence.received),
@@ -119,10 +119,10 @@ def check_all(evidence: Evidence) -> list[Check]:
 def arrived_once(
     acknowledged: Sequence[Acknowledged], received: Sequence[Mapping[str, Any]]
 ) -> Check:
-    """Check that the collector has each acknowledged event, none twice, and none made up.
+    """Check that the collector has each acknowledged event, once, and no others.
 
-    One may be there that was not acknowledged: it was on disk when SIGKILL came, and its call had
-    not returned yet, or not been noted. The agent has one thread and is killed once.
+    There may be one that was not acknowledged: it was on disk when SIGKILL arrived, and its call
+    had not returned or was not noted yet. The agent has one thread and is killed once.
     """
     found = Counter(key for event in received for key in _received_keys(event))
     missing = [entry for entry in acknowledged if not found[entry.key]]
@@ -133,13 +133,13 @@ def arrived_once(
     if twice:
         figures += f"; {twice} arrived more than once"
     if others:
-        figures += f"; and {others} whose call was cut off" if others == 1 else f"; {others} others"
+        figures += f"; and {others} whose call was killed" if others == 1 else f"; {others} others"
     held = bool(acknowledged) and not missing and not twice and others <= 1
     return Check("every acknowledged event arrived exactly once", held, figures)
 
 
 def in_order(acknowledged: Sequence[Acknowledged], received: Sequence[Mapping[str, Any]]) -> Check:
-    """Check that seq, arrival and acknowledgement all have the same order."""
+    """Check that seq, arrival and acknowledgement have the same order."""
     seqs = [event["seq"] for event in received]
     seq_of = {key: event["seq"] for event in received for key in _received_keys(event)}
     by_record = [seq_of[entry.key] for entry in acknowledged if entry.key in seq_of]
@@ -151,15 +151,15 @@ def in_order(acknowledged: Sequence[Acknowledged], received: Sequence[Mapping[st
 
 
 def same_contents(received: Sequence[Mapping[str, Any]], stored: Sequence[StoredEvent]) -> Check:
-    """Check that the collector's events are the outbox's, by digests made anew of what arrived."""
+    """Check that the collector's events are those of the outbox, by recomputed digests."""
     here = {event.event_id: event.digest for event in stored}
     there = {event["event_id"]: _digest(event) for event in received}
     different = {name for name in here.keys() | there.keys() if here.get(name) != there.get(name)}
     different |= {e["event_id"] for e in received if e["digest"] != there[e["event_id"]]}
-    figures = f"{len(there)} digests, made anew of what arrived"
+    figures = f"{len(there)} digests, recomputed from the received events"
     if different:
         figures = f"{len(different)} differ, among them {_some(different)}"
-    return Check("their contents are what the outbox holds", bool(here) and not different, figures)
+    return Check("their contents are those in the outbox", bool(here) and not different, figures)
 
 
 def nothing_missing(reports: Sequence[Mapping[str, Any]], outbox_id: str, stored: int) -> Check:
@@ -185,21 +185,23 @@ def nothing_missing(reports: Sequence[Mapping[str, Any]], outbox_id: str, stored
 
 
 def sound(integrity: IntegrityReport) -> Check:
-    """Check that the outbox's own verification found nothing."""
+    """Check that the outbox's verification found no problem."""
     held = integrity.ok and integrity.events == integrity.last_seq > 0
     figures = f"{integrity.events} events verified"
     if integrity.problems:
         figures += f"; {integrity.problems[0].message}"
-    return Check("the outbox's own digests, chain and seqs are sound", held, figures)
+    return Check("the outbox's digests, chain and seqs are sound", held, figures)
 
 
 def nothing_pending(account: Account) -> Check:
-    """Check that nothing waits."""
-    return Check("nothing waits in the outbox", account.pending == 0, f"{account.pending} pending")
+    """Check that nothing is pending."""
+    return Check(
+        "nothing is pending in the outbox", account.pending == 0, f"{account.pending} pending"
+    )
 
 
 def adds_up(account: Account, stored: Sequence[StoredEvent]) -> Check:
-    """Check the loss account against the outbox's rows, and that it books no loss."""
+    """Check that the loss account matches the outbox's rows and has no loss."""
     rows = Counter(event.state for event in stored)
     discarded = sum(account.discarded.values())
     held = (
@@ -236,7 +238,7 @@ def _digest(event: Mapping[str, Any]) -> str:
 
 
 def _first_descent(seqs: Sequence[int]) -> tuple[int, int] | None:
-    """Return the first two neighbours that do not ascend."""
+    """Return the first two neighbours that are not in ascending order."""
     pairs = itertools.pairwise(seqs)
     return next(((before, after) for before, after in pairs if after <= before), None)
 

@@ -1,4 +1,4 @@
-"""``tracker-sync demo``: the main job in a few seconds, with real processes."""
+"""``tracker-sync demo``: shows the main promise in a few seconds, with real processes."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import sys
 import click
 
 _EXTRA_MISSING = (
-    "tracker-sync demo starts a collector, and that needs the extra: "
+    "tracker-sync demo starts a collector, which needs an extra: "
     "pip install 'agent-tracking-sdk[collector]'"
 )
 
 
 @click.command()
-@click.option("--keep", is_flag=True, help="Keep the data, to look for yourself.")
+@click.option("--keep", is_flag=True, help="Keep the data for inspection.")
 def demo(keep: bool) -> None:
     """Show with real processes that no acknowledged event is lost.
 
     An agent logs conversations while its collector is down, and is killed with SIGKILL in the
-    middle of one. Then both come back, and what arrived is held against what was acknowledged.
-    All of it happens on this machine, in a temporary folder. Exit code: 0 if every check held,
-    1 if not, 2 if the extra [collector] is missing.
+    middle of one. Then both are restarted, and the received events are compared with the
+    acknowledged ones. All of this happens on this machine, in a temporary folder. Exit codes: 0 if
+    all checks hold, 1 if not, 2 if the extra [collector] is missing.
     """
     if any(importlib.util.find_spec(name) is None for name in ("fastapi", "uvicorn")):
         click.echo(_EXTRA_MISSING, err=True)
         sys.exit(2)
-    # Only now: tracker-sync's other commands need not wait for rich and requests.
+    # Imported here, so that other commands of tracker-sync do not load rich and requests.
     from tracker.demo.story import run
 
     sys.exit(run(keep=keep))

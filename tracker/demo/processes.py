@@ -1,4 +1,4 @@
-"""The processes of ``tracker-sync demo``: started with an environment of their own, never left."""
+"""The processes of ``tracker-sync demo``, with their own environment; none is left running."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 DEADLINE_SECONDS = 30
-"""The longest that the demo waits for any one thing."""
+"""The longest wait of the demo for any single event."""
 
 DATABASE = "collector.sqlite3"
 """The collector's database, in the demo's folder."""
@@ -36,7 +36,7 @@ _PORTS = range(15_000, 32_000)
 
 _KEPT_VARIABLES = (
     # Enough to find Python, the package and a temporary folder. No SDK_* or COLLECTOR_*, no
-    # proxies, no certificates: what the user has set up for real work must not matter here.
+    # proxies, no certificates: the user's own settings must not have any effect here.
     "HOME",
     "LANG",
     "LC_ALL",
@@ -53,14 +53,14 @@ _KEPT_VARIABLES = (
 
 
 class DemoError(TrackerError):
-    """The demo could not go on; the message says why."""
+    """The demo cannot continue; the message says why."""
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody uses.
+    """Return a free TCP port of 127.0.0.1.
 
-    It is below the range that outgoing connections get theirs from, so that it most likely stays
-    free while the collector is down.
+    It is below the range of ports for outgoing connections, so that it most likely stays free while
+    the collector is down.
     """
     for port in random.SystemRandom().sample(_PORTS, 100):
         with socket.socket() as probe, suppress(OSError):
@@ -73,11 +73,11 @@ class Child:
     """A running process of this project. Owns it, its pipe, and the thread that reads the pipe.
 
     Args:
-        name: What messages call it; also its log's name.
-        folder: Where its log goes, and its working directory.
-        module: What ``python -m`` runs.
+        name: Its name in messages and of its log.
+        folder: Folder of its log, and its working directory.
+        module: The module for ``python -m``.
         arguments: Its arguments.
-        variables: What it gets in the environment besides the bare necessities.
+        variables: Additional environment variables.
     """
 
     def __init__(
@@ -92,16 +92,16 @@ class Child:
         self._log = folder / f"{name.replace(' ', '-')}.log"
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - this very Python, our own module
+            self._process = subprocess.Popen(  # noqa: S603 - this Python, our own module
                 [sys.executable, "-m", module, *arguments],
-                # Not the user's folder: `-m` would import whatever lies there.
+                # Not the user's folder: `-m` would import modules from there.
                 cwd=folder,
                 env={**_environment(), **variables},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 encoding="utf-8",
-                start_new_session=True,  # Ctrl-C is for the demo, which then ends its children
+                start_new_session=True,  # Ctrl-C goes to the demo, which then ends its children
             )
         self._reader = threading.Thread(
             target=self._read, name=f"demo-{self._log.stem}", daemon=True
@@ -117,19 +117,19 @@ class Child:
         """Return the next line that the process writes to stdout.
 
         Raises:
-            DemoError: if it ends, or nothing comes in time.
+            DemoError: if it ends, or writes nothing in time.
         """
         try:
             line = self._lines.get(timeout=DEADLINE_SECONDS)
         except queue.Empty:
-            raise DemoError(f"the {self._name} says nothing for {DEADLINE_SECONDS} s") from None
+            raise DemoError(f"the {self._name} wrote nothing for {DEADLINE_SECONDS} s") from None
         if line is None:
             self.wait()
             raise self.ended()
         return line
 
     def rest(self) -> list[str]:
-        """Return the lines that were not taken yet, up to the last; for a process that ended."""
+        """Return all remaining lines of a process that has ended."""
         lines: list[str] = []
         while (line := self._lines.get(timeout=DEADLINE_SECONDS)) is not None:
             lines.append(line)
@@ -141,11 +141,11 @@ class Child:
         return self._process.poll() is None
 
     def ended(self) -> DemoError:
-        """Return the error that says how the process ended by itself, in its own words."""
+        """Return the error for a process that ended unexpectedly, with its output."""
         said = self._log.read_text(encoding="utf-8", errors="replace").strip() or "(nothing)"
         code = self._process.returncode
         return DemoError(
-            f"the {self._name} ended by itself with exit code {code}; its stderr:\n{said}"
+            f"the {self._name} ended unexpectedly with exit code {code}; its stderr:\n{said}"
         )
 
     def wait(self) -> int:
@@ -157,7 +157,7 @@ class Child:
         try:
             return self._process.wait(DEADLINE_SECONDS)
         except subprocess.TimeoutExpired:
-            raise DemoError(f"the {self._name} does not end") from None
+            raise DemoError(f"the {self._name} did not end") from None
 
     def kill(self) -> int:
         """Send SIGKILL, and return the exit code."""
@@ -165,7 +165,7 @@ class Child:
         return self.wait()
 
     def stop(self) -> None:
-        """End the process in order, by force if need be; do nothing if it has ended."""
+        """End the process, if necessary with SIGKILL; do nothing if it has ended."""
         self._process.terminate()
         try:
             self._process.wait(DEADLINE_SECONDS)
@@ -174,7 +174,7 @@ class Child:
             self._process.wait()
 
     def dispose(self) -> None:
-        """Give back the pipe and the thread of a process that ended."""
+        """Release the pipe and the thread of a process that has ended."""
         self._reader.join()
         if self._process.stdout is not None:
             self._process.stdout.close()
@@ -187,7 +187,7 @@ class Child:
 
 
 class Children:
-    """All processes of a demo. On leaving the block none of them runs any more."""
+    """All processes of a demo. When the block is left, none of them is running."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -210,7 +210,7 @@ class Children:
 
 
 class Collector:
-    """The demo's collector: started and stopped at will, always on one port and one database."""
+    """The demo's collector, which can be restarted with the same port and database."""
 
     def __init__(self, children: Children, folder: Path, client_id: str) -> None:
         self.database = folder / DATABASE
@@ -225,14 +225,14 @@ class Collector:
 
     @property
     def url(self) -> str:
-        """Where it listens when it is up."""
+        """Its URL while it is running."""
         return f"http://127.0.0.1:{self._port}"
 
     def start(self) -> None:
-        """Start it, and return when it knows the key.
+        """Start it, and return when it accepts the key.
 
         Raises:
-            DemoError: if it does not come up.
+            DemoError: if it does not start.
         """
         process = self._process = self._run("serve", "--host", "127.0.0.1", "--port", self._port)
         end = time.monotonic() + DEADLINE_SECONDS
@@ -243,16 +243,16 @@ class Collector:
                 self._get("/v1/ping")
                 return
             time.sleep(_POLL_SECONDS)
-        raise DemoError(f"the collector is not up after {DEADLINE_SECONDS} s")
+        raise DemoError(f"the collector did not start within {DEADLINE_SECONDS} s")
 
     def stop(self) -> None:
-        """Take it down."""
-        self._session.close()  # a connection that is kept alive would die with the process
+        """Stop it."""
+        self._session.close()  # a kept-alive connection would end with the process
         if self._process is not None:
             self._process.stop()
 
     def events(self) -> list[dict[str, Any]]:
-        """Return all events in the order they were stored."""
+        """Return all events in the order in which they were stored."""
         found: list[dict[str, Any]] = []
         after: int | None = 0
         while after is not None:
@@ -279,7 +279,7 @@ class Collector:
     def _get(self, path: str) -> Any:
         answer = self._session.get(self.url + path, timeout=_HTTP_SECONDS, allow_redirects=False)
         if answer.status_code != 200:
-            raise DemoError(f"{self.url}{path} answers {answer.status_code}: {answer.text[:200]}")
+            raise DemoError(f"{self.url}{path} answered {answer.status_code}: {answer.text[:200]}")
         return answer.json()
 
 
@@ -290,7 +290,7 @@ def _environment() -> dict[str, str]:
     ]
     root = Path(tracker.__file__).absolute().parents[1]
     if root.name not in ("site-packages", "dist-packages"):
-        paths.insert(0, str(root))  # run from a checkout, which the children would not find
+        paths.insert(0, str(root))  # for a checkout, which the children would not find
     if paths:
         kept["PYTHONPATH"] = os.pathsep.join(paths)
     return {**kept, "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}

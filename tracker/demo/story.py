@@ -1,4 +1,4 @@
-"""The story that ``tracker-sync demo`` tells, step by step, and its verdict."""
+"""The steps of ``tracker-sync demo`` and its result."""
 
 from __future__ import annotations
 
@@ -62,23 +62,23 @@ def run(*, keep: bool) -> int:
             with Children(folder) as children:
                 held = _Story(console, folder, children).tell()
         except (TrackerError, requests.RequestException, OSError) as error:
-            console.print(Text(f"\nThe demo broke off: {error}", "bold red"), soft_wrap=True)
+            console.print(Text(f"\nThe demo failed: {error}", "bold red"), soft_wrap=True)
             held = False
         _show_paths(console, folder, keep)
     return 0 if held else 1
 
 
 def _show_paths(console: Console, folder: Path, keep: bool) -> None:
-    """Say where everything is, and how to look for oneself."""
+    """Print the paths of the files, and how to inspect them."""
     if not keep:
-        console.print(Text("The data is deleted now. To look for yourself, keep it:"))
+        console.print(Text("The data is deleted now. To inspect it, keep it:"))
         console.print(Text("  tracker-sync demo --keep", "cyan"), soft_wrap=True)
         return
     outbox = folder / _OUTBOX
     for line in (
-        "The data is kept. Look for yourself:",
+        "The data is kept. Inspect it:",
         f"  outbox                                  {outbox}",
-        f"  the agent's own record                  {folder / _RECORD}",
+        f"  the agent's record                      {folder / _RECORD}",
         f"  collector's database                    {folder / DATABASE}",
     ):
         console.print(Text(line), soft_wrap=True)
@@ -99,7 +99,7 @@ def _folder(keep: bool) -> Iterator[Path]:
 
 @contextmanager
 def _orderly_end() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the block as Ctrl-C does: by way of its `finally`s."""
+    """Let SIGTERM and SIGHUP end the block like Ctrl-C, so that `finally` blocks run."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers
         return
@@ -113,7 +113,7 @@ def _orderly_end() -> Iterator[None]:
 
 
 class _Story:
-    """One run: its folder, its processes, and what it says."""
+    """One run: its folder, its processes and its output."""
 
     def __init__(self, console: Console, folder: Path, children: Children) -> None:
         self._console = console
@@ -124,7 +124,7 @@ class _Story:
         self._step = 0
 
     def tell(self) -> bool:
-        """Tell the story; return whether every check held."""
+        """Run all steps; return True if all checks hold."""
         self._open_and_close_collector()
         session = self._kill_agent()
         safe = self._show_outbox()
@@ -133,7 +133,7 @@ class _Story:
         with self._opened_outbox() as outbox:
             self._sync(session, outbox)
             evidence = self._gather(outbox)
-        self._say("Was anything lost? What arrived, held against the agent's own record:")
+        self._say("Was anything lost? The received events, compared with the agent's record:")
         checks = [safe, *self._show_checks(check_all(evidence))]
         self._collector.stop()
         failed = sum(not check.held for check in checks)
@@ -147,13 +147,13 @@ class _Story:
         self._collector.start()
         self._collector.stop()
         self._say(
-            f"A collector came up at {self._collector.url} and made an API key. It is down now."
+            f"A collector was started at {self._collector.url} and made an API key. It is down now."
         )
 
     def _kill_agent(self) -> str:
         """Let the agent log, kill it in mid-conversation, and return that conversation's id."""
         agent = self._start_agent("agent")
-        self._say(f"An agent (pid {agent.pid}) logs conversations; nobody listens.")
+        self._say(f"An agent (pid {agent.pid}) logs conversations; no collector runs.")
         place = {"conversation": CONVERSATIONS, "step": KILL_AFTER_STEP}
         while json.loads(agent.line()) != place:
             pass
@@ -173,11 +173,11 @@ class _Story:
         return started[-1]
 
     def _show_outbox(self) -> Check:
-        """Show what the outbox holds after the kill; check that nothing acknowledged is missing."""
+        """Show the outbox after the kill; check that no acknowledged event is missing."""
         with self._opened_outbox() as outbox, outbox.snapshot() as connection:
             stored = _read_stored(connection)
             trouble = sync_state.read_state(connection).last_error
-        self._say("What the outbox holds:")
+        self._say("The outbox contains:")
         self._console.print(Padding(_table(stored), (0, 0, 0, 2), expand=False))
         if trouble:
             self._print(f"   Why nothing was delivered: {trouble}")
@@ -186,7 +186,7 @@ class _Story:
         return check
 
     def _sync(self, session: str, outbox: Outbox) -> None:
-        """Restart the agent, which goes on where it was killed, and watch it upload."""
+        """Restart the agent, which continues where it was killed, and watch it upload."""
         agent = self._start_agent("restarted agent", "--resume", session)
         self._say(
             f"The agent was restarted (pid {agent.pid}): it resumes that conversation, syncs."
@@ -230,13 +230,13 @@ class _Story:
             *("--client", _CLIENT),
             *("--record", str(self._record)),
             *arguments,
-            # By the environment: other users of this machine can read arguments.
+            # In the environment, since other users of this machine can read arguments.
             SDK_API_KEY=self._collector.api_key,
         )
 
     @contextmanager
     def _opened_outbox(self) -> Iterator[Outbox]:
-        """Lend the outbox for reading. No worker is started, so nothing is sent from here."""
+        """Yield the outbox for reading. No worker is started, so nothing is sent from here."""
         config = APIConfig(
             api_key=self._collector.api_key,
             client_id=_CLIENT,

@@ -1,7 +1,7 @@
-"""What can be said of the past: SQL over the events of an outbox, or of a collector.
+"""Queries of the events of an outbox or a collector, in SQL.
 
-The modules are imported on first use, for whoever only logs needs none of them: that takes a
-process that imports `tracker` a third less time beyond SQLAlchemy's.
+The modules are imported on first use, since logging needs none of them: without SQLAlchemy's share,
+importing `tracker` takes a third less time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the agents do: their state, their activity, and a view of all of them."""
+"""Queries about agents: their state, their activities, and an overview."""
 
 from __future__ import annotations
 
@@ -25,17 +25,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AgentState:
-    """An agent, as its events in this outbox tell.
+    """The state of an agent, from its events in this outbox.
 
     Attributes:
         agent_id: The agent.
-        name: Its name, as last registered; None if it gave none.
-        version: Its version, as last registered; None if it gave none.
-        status: What it said last that it was doing; None if it never did.
-        previous_status: What it was doing before; None if that is not known.
-        status_at_ms: When it said so, Unix milliseconds.
-        last_seen_ms: When it was last heard of: when anything that names it was last logged, Unix
-            milliseconds.
+        name: The name last registered, or None.
+        version: The version last registered, or None.
+        status: The last status, or None.
+        previous_status: The status before it, or None.
+        status_at_ms: Time of the last status, Unix milliseconds.
+        last_seen_ms: Time when an event of the agent was last logged, Unix milliseconds.
     """
 
     agent_id: str
@@ -49,16 +48,16 @@ class AgentState:
 
 @dataclass(frozen=True)
 class AgentActivity:
-    """Something that an agent did.
+    """An activity of an agent.
 
     Attributes:
         event_id: The event's id.
         agent_id: The agent.
-        session_id: The conversation it did it in; None if it named none.
-        timestamp_ms: When it was logged, Unix milliseconds.
-        activity: What it did.
-        duration_ms: Milliseconds it took; None if that was not said.
-        details: Anything else that was logged with it; None if nothing was.
+        session_id: The conversation that it belongs to, or None.
+        timestamp_ms: Time when it was logged, Unix milliseconds.
+        activity: What the agent did.
+        duration_ms: Milliseconds it took, or None.
+        details: Additional data, or None.
     """
 
     event_id: str
@@ -72,19 +71,20 @@ class AgentActivity:
 
 @dataclass(frozen=True)
 class OperationsOverview:
-    """All agents at a glance.
+    """Overview of all agents.
 
     Attributes:
-        agents: Agents heard of; the five counts that follow add up to it.
-        active: Of these, those whose status is ``active``.
-        idle: Those whose status is ``idle``.
-        busy: Those whose status is ``busy``.
-        error: Those whose status is ``error``.
-        without_status: Those that never said.
-        activities: Activities logged.
-        status_changes: Status changes logged.
-        heartbeats: Heartbeats logged.
-        last_seen_ms: When any of them was last heard of, Unix milliseconds; None without agents.
+        agents: Number of agents; the sum of the following five counts.
+        active: Number of agents whose status is ``active``.
+        idle: Number of agents whose status is ``idle``.
+        busy: Number of agents whose status is ``busy``.
+        error: Number of agents whose status is ``error``.
+        without_status: Number of agents without a status.
+        activities: Number of activities logged.
+        status_changes: Number of status changes logged.
+        heartbeats: Number of heartbeats logged.
+        last_seen_ms: Time when an event of any agent was last logged, Unix milliseconds; None if
+            there are no agents.
     """
 
     agents: int
@@ -105,7 +105,7 @@ _TYPES = (AGENT_REGISTERED, AGENT_STATUS_CHANGED, AGENT_ACTIVITY, AGENT_HEARTBEA
 def last_status(
     connection: Connection, agent_id: str, events: FromClause = EVENTS
 ) -> AgentStatus | None:
-    """Return what an agent said last that it was doing."""
+    """Return the last status of an agent."""
     event = events.c
     query = (
         select(event.data)
@@ -123,11 +123,11 @@ def states(
     since_ms: int | None = None,
     events: FromClause = EVENTS,
 ) -> list[AgentState]:
-    """Return the agents heard of since then, in the order of their ids; or one of them."""
+    """Return the agents with an event since `since_ms`, in the order of their ids, or one agent."""
     rows = connection.execute(_states(agent_id, since_ms, events)).all()
     found = (
         _state(*row) for row in rows if isinstance(row[0], str)
-    )  # a damaged row holds any type
+    )  # a damaged row may have any type
     return sorted(found, key=lambda agent: agent.agent_id)
 
 
@@ -177,7 +177,7 @@ def recent_activity(
 def last_activities(
     connection: Connection, events: FromClause = EVENTS
 ) -> dict[str, AgentActivity]:
-    """Return what each agent did last, by its id."""
+    """Return the last activity of each agent, by its id."""
     event = events.c
     newest = (
         select(func.max(event.position))
@@ -204,12 +204,12 @@ def newest_activities(
     max_characters: int | None = None,
     events: FromClause = EVENTS,
 ) -> tuple[list[AgentActivity], int | None]:
-    """Return a page of activities, newest first, and where the next one begins.
+    """Return a page of activities, newest first, and the start of the next page.
 
     `limit`, `before`, `max_characters` and the second value are those of `newest_page`.
     """
     event = events.c
-    # An erased activity says no longer what was done.
+    # An erased activity has no text any more.
     query = select(
         *(event.event_id, event.agent_id, event.session_id, event.timestamp_ms, event.data)
     ).where(event.type == AGENT_ACTIVITY, text_field(events, "activity").is_not(None))
@@ -224,7 +224,7 @@ def newest_activities(
 def overview(
     connection: Connection, since_ms: int | None, events: FromClause = EVENTS
 ) -> OperationsOverview:
-    """Return the state of all agents now, and how much was logged since then."""
+    """Return the overview of all agents now, and of the events logged since `since_ms`."""
     agents = states(connection, events=events)
     of_status = Counter(agent.status for agent in agents)
     counted = connection.execute(
@@ -282,7 +282,7 @@ def _state(
 
 
 def _fields(data: str | None) -> dict[str, Any]:
-    """Return an event's own fields; none of them if the row is damaged."""
+    """Return the fields of an event; none if the row is damaged."""
     try:
         fields = canonical.decode(data or "{}")
     except ValueError:
@@ -291,12 +291,12 @@ def _fields(data: str | None) -> dict[str, Any]:
 
 
 def _name(value: object) -> str | None:
-    """Return a name as `text_field` would; None for what is no text."""
+    """Return a name like `text_field`; None if it is not text."""
     return value[:MAX_TEXT].replace("\0", "\ufffd") if isinstance(value, str) else None
 
 
 def _status(word: object) -> AgentStatus | None:
-    """Return the status; None for none, and for one that only a newer version knows."""
+    """Return the status; None if there is none or it is unknown to this version."""
     try:
         return AgentStatus(word)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Conversations as wholes: whose they are, how they stand, what was in them."""
+"""Queries about whole conversations: agent, user, status and figures."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FAILED = "failed"
 STATUSES = (OPEN, ENDED, FAILED)
 
 FAILURE_OUTCOMES = frozenset({"failure", "failed", "error"})
-"""Outcomes, in any case, by which a conversation that ended counts as failed."""
+"""Outcomes, in upper or lower case, with which an ended conversation counts as failed."""
 
 _OPENING = (CONVERSATION_STARTED, CONVERSATION_RESUMED)
 LIFECYCLE = (*_OPENING, CONVERSATION_ENDED, CONVERSATION_FAILED)
@@ -44,34 +44,33 @@ LIFECYCLE = (*_OPENING, CONVERSATION_ENDED, CONVERSATION_FAILED)
 LLM_USED = "llm.used"
 
 _OF_CONVERSATIONS = (*LIFECYCLE, MESSAGE_LOGGED, TOOL_CALLED)
-"""Types that make a conversation of a session; others may name any session."""
+"""Types whose events make a session a conversation; others may name any session."""
 
 _CHUNK = 200
-"""Conversations read at once; SQLite before 3.32 binds at most 999 values."""
+"""Maximum number of conversations per query; SQLite before 3.32 binds at most 999 values."""
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """One conversation, as it stands.
+    """The state of a conversation.
 
     Attributes:
         session_id: Its id.
-        agent_id: The agent, as far as it is known.
-        user_id: The user, as far as it is known.
+        agent_id: The agent, or None if it is unknown.
+        user_id: The user, or None if it is unknown.
         status: ``"open"``, ``"ended"`` or ``"failed"``, since it was last started or resumed. It
             failed if a failure was recorded, or if it ended with the outcome ``"failure"``,
             ``"failed"`` or ``"error"``.
-        outcome: What came of it, as `end_conversation` was told last.
-        quality_score: The score that `end_conversation` was given last.
-        started_at_ms: When its first event that is stored here was logged, Unix milliseconds.
-        last_at_ms: When its newest event was logged.
-        messages: How many messages were logged.
-        tool_calls: How many tool calls were logged.
-        tokens_used: Sum of its messages' `tokens_used`.
-        cost_usd: US dollars of those of its model calls whose cost is known; None if none is.
+        outcome: The outcome last passed to `end_conversation`.
+        quality_score: The score last passed to `end_conversation`.
+        started_at_ms: Time of its first event stored here, Unix milliseconds.
+        last_at_ms: Time of its newest event, Unix milliseconds.
+        messages: Number of messages logged.
+        tool_calls: Number of tool calls logged.
+        tokens_used: Sum of the `tokens_used` of its messages.
+        cost_usd: Cost in US dollars of its model calls, as far as known; None if none is known.
             Only calls that name the session belong to it.
-        unpriced: How many of its model calls have a cost that is not known, and so not in
-            `cost_usd`.
+        unpriced: Number of its model calls whose cost is unknown and not in `cost_usd`.
     """
 
     session_id: str
@@ -90,10 +89,10 @@ class Conversation:
 
 
 def milliseconds(argument: str, moment: datetime | int | None) -> int | None:
-    """Return a moment as Unix milliseconds; None for None.
+    """Return a time as Unix milliseconds; None for None.
 
     Raises:
-        ValidationError: if it is neither an int nor a datetime with a time zone.
+        ValidationError: if it is neither an int nor an aware datetime.
     """
     if moment is None or (isinstance(moment, int) and not isinstance(moment, bool)):
         return moment
@@ -106,22 +105,22 @@ def milliseconds(argument: str, moment: datetime | int | None) -> int | None:
             argument, "has no time zone; give one, as in datetime.now(timezone.utc)"
         )
     since_epoch = moment - datetime(1970, 1, 1, tzinfo=timezone.utc)
-    # In whole numbers: timestamp() would be a float that lies beside some milliseconds.
+    # With integers: the float of timestamp() would be inexact for some milliseconds.
     return (since_epoch.days * 86_400 + since_epoch.seconds) * 1000 + (
         since_epoch.microseconds // 1000
     )
 
 
 def text(value: object) -> str | None:
-    """Return what was found in a field if it is text, otherwise None."""
+    """Return the value of a field if it is text, otherwise None."""
     return value if isinstance(value, str) else None
 
 
 def next_status(status: str, type: str, outcome: object) -> str:
-    """Return how a conversation stands after an event of that type.
+    """Return the status of a conversation after an event of that type.
 
-    A failure stays one, also when the conversation is then ended in order; starting or resuming
-    it opens it again.
+    A failed conversation stays failed, even if it is then ended; starting or resuming it opens it
+    again.
     """
     if type in _OPENING:
         return OPEN
@@ -133,20 +132,20 @@ def next_status(status: str, type: str, outcome: object) -> str:
 
 
 def is_failure(outcome: object) -> bool:
-    """Tell whether a conversation with that outcome counts as failed."""
+    """Return True if a conversation with that outcome counts as failed."""
     return isinstance(outcome, str) and outcome.casefold() in FAILURE_OUTCOMES
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which conversations are wanted; None wants all.
+    """A filter of conversations; None matches all.
 
     Attributes:
         agent_id: The agent.
         user_id: The user.
         status: One of `STATUSES`.
-        since_ms: Started then or later, Unix milliseconds.
-        until_ms: Started before then.
+        since_ms: Earliest start, Unix milliseconds.
+        until_ms: Latest start, which is not included.
     """
 
     agent_id: str | None = None
@@ -156,7 +155,7 @@ class Wanted:
     until_ms: int | None = None
 
     def matches(self, conversation: Conversation) -> bool:
-        """Tell whether a conversation is one of those wanted."""
+        """Return True if a conversation matches."""
         mine = (self.agent_id, self.user_id, self.status)
         its = (conversation.agent_id, conversation.user_id, conversation.status)
         if any(want is not None and want != has for want, has in zip(mine, its, strict=True)):
@@ -182,20 +181,21 @@ def list_conversations(
     limit: int | None = 50,
     events: FromClause = EVENTS,
 ) -> tuple[Conversation, ...]:
-    """Return the newest `limit` of the conversations wanted, in the order they began.
+    """Return the newest matching conversations, in the order in which they began.
 
-    Conversations without a stored start count too: those begun elsewhere, or whose oldest events
-    were pruned.
+    Conversations without a stored start are included: those started elsewhere, or whose oldest
+    events were pruned.
 
     Args:
         connection: A connection to the database.
-        agent_id: Only this agent's.
-        user_id: Only this user's.
-        status: Only those that are ``"open"``, ``"ended"`` or ``"failed"``.
-        since: Only those started then or later: a datetime with a time zone, or Unix milliseconds.
-        until: Only those started before then.
-        limit: How many at most; None for all.
-        events: Where they are.
+        agent_id: Only conversations of this agent.
+        user_id: Only conversations of this user.
+        status: Only conversations that are ``"open"``, ``"ended"`` or ``"failed"``.
+        since: Only conversations started at this time or later: an aware datetime, or Unix
+            milliseconds.
+        until: Only conversations started before this time.
+        limit: Maximum number of conversations; None for all.
+        events: The table of events.
 
     Raises:
         ValidationError: if an argument is not allowed.
@@ -216,7 +216,7 @@ def list_conversations(
 
 
 class Page(NamedTuple):
-    """Conversations, the one that began last first, and where the next page begins."""
+    """Conversations, the one that began last first, and the start of the next page."""
 
     conversations: list[Conversation]
     next: int | None
@@ -229,17 +229,18 @@ def conversation_page(
     before: int | None = None,
     events: FromClause = EVENTS,
 ) -> Page:
-    """Return the newest `limit` of the conversations wanted.
+    """Return a page of the newest matching conversations.
 
     Args:
         connection: A connection to the database.
-        wanted: Which.
-        limit: How many at most; None for all.
-        before: The `next` of the page before this one; None for the first.
-        events: Where they are.
+        wanted: The filter.
+        limit: Maximum number of conversations; None for all.
+        before: The `next` of the previous page; None for the first page.
+        events: The table of events.
 
     Returns:
-        The page; its `next` is None if nothing is left to look at. What is left need not match.
+        The page; its `next` is None if no conversations are left. Those that are left may not
+        match.
     """
     found: list[Conversation] = []
     last = None
@@ -258,11 +259,11 @@ def newest_first(
     before: int | None = None,
     events: FromClause = EVENTS,
 ) -> Iterator[tuple[int, Conversation]]:
-    """Yield all conversations, or those of a status, the one that began last first.
+    """Yield all conversations, or those with a status, the one that began last first.
 
-    Each comes with its first event's position. No cursor is open meanwhile.
+    Each has the position of its first event. No cursor is open meanwhile.
     """
-    # Answered by the index of session ids alone: the rows are not read.
+    # Answered from the index of session ids alone, without reading the rows.
     first = func.min(events.c.position)
     query = (
         select(first, events.c.session_id)
@@ -284,7 +285,7 @@ def newest_first(
 
 
 class Opening(NamedTuple):
-    """The event that opened a conversation, its last start or resumption, as the row has it."""
+    """The event that last started or resumed a conversation."""
 
     position: int
     timestamp_ms: int
@@ -293,7 +294,7 @@ class Opening(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """How a session stands, and what opened it last; None if nothing that is stored did."""
+    """The status of a session, and the event that opened it last; None if it is not stored."""
 
     status: str = OPEN
     opening: Opening | None = None
@@ -303,14 +304,14 @@ _UNKNOWN = Standing()
 
 
 def standings(connection: Connection, events: FromClause = EVENTS) -> dict[str, Standing]:
-    """Return how each session stands in which anything began or ended; few rows tell."""
+    """Return the standing of each session that was started, resumed or closed; reads few rows."""
     column, outcome = events.c, text_field(events, "outcome")
     rows = connection.execute(
         select(
             *(column.session_id, column.type, case((column.type == CONVERSATION_ENDED, outcome))),
             *(column.position, column.timestamp_ms, column.agent_id, column.user_id),
         )
-        .where(column.timestamp_ms >= -(2**63))  # any; so that its index is taken
+        .where(column.timestamp_ms >= -(2**63))  # always true; makes SQLite use its index
         .where(column.type.in_(LIFECYCLE), column.session_id.is_not(None))
         .order_by(column.position)
     ).all()
@@ -323,7 +324,7 @@ def standings(connection: Connection, events: FromClause = EVENTS) -> dict[str, 
 
 
 def chunks(sessions: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Yield the sessions, as many at a time as one query can name."""
+    """Yield the sessions in chunks that fit into one query."""
     for start in range(0, len(sessions), _CHUNK):
         yield sessions[start : start + _CHUNK]
 
@@ -331,7 +332,7 @@ def chunks(sessions: Sequence[T]) -> Iterator[Sequence[T]]:
 def find_conversation(
     connection: Connection, session_id: str, events: FromClause = EVENTS
 ) -> Conversation | None:
-    """Return one conversation; None if nothing of it is stored."""
+    """Return one conversation; None if none of its events is stored."""
     return _read(connection, [session_id], events).get(session_id)
 
 
@@ -365,7 +366,7 @@ def _read(
 
 
 def _summary(session_id: str, events: Sequence[Any]) -> Conversation:
-    """Fold a session's events, in order, into what is known of it."""
+    """Return the state of a session from its events in order."""
     status = OPEN
     agent_id = user_id = outcome = quality_score = None
     counts = dict.fromkeys((MESSAGE_LOGGED, TOOL_CALLED), 0)

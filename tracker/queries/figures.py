@@ -1,7 +1,7 @@
-"""Figures as events hold them: within what the logging calls accept, or left out.
+"""Figures of events, limited to the values that logging calls accept.
 
-A stored event may be damaged, of an older version or of another maker. A figure that no logging
-call accepts counts as not given, so that no sum leaves the range of a number.
+A stored event may be damaged, from an older version or from another client. A figure that no
+logging call accepts is ignored, so that no sum exceeds the range of a number.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ BOUNDS: dict[str, tuple[int, int]] = {
         (0, MAX_TOKENS),
     ),
 }
-"""The least and the greatest value of each field that holds a figure."""
+"""The minimum and maximum of each numeric field."""
 
 
 def figure(field: str, value: object) -> float | int | None:
-    """Return what was found in a field if it is a number within its bounds, otherwise None."""
+    """Return the value of a field if it is a number within its limits, otherwise None."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     least, most = BOUNDS[field]
-    return value if least <= value <= most else None  # NaN is within no bounds
+    return value if least <= value <= most else None  # NaN is never within limits
 
 
 def tokens(field: str, value: object) -> int | None:
-    """Return what was found in a field if it is a number of tokens, otherwise None."""
+    """Return the value of a field if it is a number of tokens, otherwise None."""
     found = figure(field, value)
     return None if found is None else int(found)
 
 
 def known_sum(costs: Iterable[float | None]) -> tuple[float | None, int]:
-    """Return the sum of the costs that are known, None without any, and how many are not known."""
+    """Return the sum of the known costs, None if there are none, and the number of unknown ones."""
     every = list(costs)
     known = [cost for cost in every if cost is not None]
     return math.fsum(known) if known else None, len(every) - len(known)

@@ -1,4 +1,4 @@
-"""What was said in a conversation, and which tools were called."""
+"""The messages and tool calls of a conversation."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A call of a tool within a conversation.
+    """A tool call of a conversation.
 
     Attributes:
         name: The tool's name.
-        arguments: What it was called with.
-        result: What it answered.
-        error: What went wrong, if it failed.
+        arguments: The arguments.
+        result: The result.
+        error: The error, if it failed.
         duration_ms: Milliseconds it took.
         call_id: The id that the model gave the call.
     """
@@ -40,21 +40,21 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class HistoryEntry:
-    """One message or tool call of a conversation. What was not logged is None.
+    """A message or tool call of a conversation. Values that were not logged are None.
 
     Attributes:
-        seq: Its place in the outbox.
+        seq: Its position in the outbox.
         event_id: Its id.
         type: ``"message.logged"`` or ``"tool.called"``.
-        timestamp_ms: When it was logged, Unix milliseconds.
+        timestamp_ms: Time when it was logged, Unix milliseconds.
         role: ``"user"``, ``"agent"``, ``"system"`` or ``"tool"``; ``"tool"`` for a tool call.
         content: The message's text; None for a tool call.
-        response_time_ms: Milliseconds it took to answer.
-        tokens_used: Tokens spent on it.
-        model: The model that wrote it.
-        metadata: Anything else that was logged with it.
+        response_time_ms: Milliseconds until the answer.
+        tokens_used: Tokens used for it.
+        model: The model that generated it.
+        metadata: Additional data.
         tool_call: The call, for a tool call.
-        erased: Whether its data was erased at somebody's request.
+        erased: Whether its data was erased.
     """
 
     seq: int
@@ -78,15 +78,15 @@ def get_conversation_history(
     limit: int | None = None,
     events: FromClause = EVENTS,
 ) -> tuple[HistoryEntry, ...]:
-    """Return a conversation's messages and tool calls, in the order they were logged.
+    """Return a conversation's messages and tool calls in the order in which they were logged.
 
     Args:
         connection: A connection to the database.
-        session_id: The conversation; of one that is not stored, the history is empty.
-        include_content: False leaves out what was said: texts, metadata, and the tools' arguments,
-            results and errors.
-        limit: The newest so many; None for all.
-        events: Where they are.
+        session_id: The conversation. The history of an unknown one is empty.
+        include_content: If False, texts, metadata and the arguments, results and errors of tools
+            are left out.
+        limit: Return only so many of the newest entries; None for all.
+        events: The table of events.
 
     Raises:
         ValidationError: if an argument is not allowed.
@@ -108,7 +108,7 @@ def newest_entries(
     max_characters: int | None = None,
     events: FromClause = EVENTS,
 ) -> tuple[list[HistoryEntry], int | None]:
-    """Return a page of a conversation's history, newest first, and where the next one begins.
+    """Return a page of a conversation's history, newest first, and the start of the next page.
 
     `limit`, `before`, `max_characters` and the second value are those of `newest_page`.
     """
@@ -158,7 +158,7 @@ def _tool_call(data: dict[str, Any], *, include_content: bool) -> ToolCall:
 
 
 def _decode(stored: str) -> dict[str, Any]:
-    """Return an event's data; nothing, if the row is damaged."""
+    """Return an event's data; an empty dict if the row is damaged."""
     try:
         data = canonical.decode(stored)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Figures over all conversations in a window of time, in all and per day."""
+"""Metrics of all conversations in a period, in total and per day."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 DAY_MS = 86_400_000
 
-# Times that a clock can show: 1970 to 9999. A damaged row's may lie outside, or be no number at
-# all: the comparison with both bounds leaves such rows out.
+# Valid times: 1970 to 9999. That of a damaged row may be outside, or not a number: the comparison
+# with both limits excludes such rows.
 _FIRST_MS = 0
 _LAST_MS = 253_402_300_799_999
 
@@ -37,14 +37,14 @@ _FETCH_ROWS = 1_000
 
 @dataclass(frozen=True)
 class ResponseTime:
-    """How long agents took to answer, in milliseconds; None where nothing was measured.
+    """Response times of agents in milliseconds; None if nothing was measured.
 
     Percentiles are nearest-rank: the smallest measured value that at least so many percent of
     the measured values do not exceed. So each is a value that was logged.
 
     Attributes:
-        count: How many messages carry a response time.
-        mean_ms: Their mean.
+        count: Number of messages with a response time.
+        mean_ms: The mean.
         p50_ms: The median.
         p95_ms: The 95th percentile.
         p99_ms: The 99th percentile.
@@ -59,35 +59,34 @@ class ResponseTime:
 
 @dataclass(frozen=True)
 class Metrics:
-    """Figures over the events of a window of time, and nothing outside it.
+    """Metrics of the events in a period.
 
     Attributes:
-        agent_id: Whose events; None for all.
-        since_ms: The window's start, Unix milliseconds; None for the beginning.
-        until_ms: The window's end, itself outside; None for none.
-        conversations: Conversations of which anything was logged in the window: a start, a
-            resumption, an end, a failure, a message or a tool call. The sum of the three that
-            follow.
-        ended: Those that ended well, by the window's end.
-        failed: Failed sessions: a failure was recorded, or they ended with the outcome
-            ``"failure"``, ``"failed"`` or ``"error"``. A resumption gives them another chance.
-        open: The others.
-        success_rate: ``ended / (ended + failed)``, from 0.0 to 1.0; None if nothing is over. Open
-            conversations and quality scores have no part in it.
-        outcomes: How often each outcome was given to `end_conversation`.
-        messages: Messages logged.
-        tool_calls: Tool calls logged.
-        tokens_used: Sum of the messages' `tokens_used`.
+        agent_id: The agent; None for all agents.
+        since_ms: Start of the period, Unix milliseconds; None if it has none.
+        until_ms: End of the period, which is not included; None if it has none.
+        conversations: Number of conversations with a start, resumption, end, failure, message or
+            tool call in the period. The sum of the following three.
+        ended: Number of conversations that ended successfully by the end of the period.
+        failed: Number of failed conversations: a failure was recorded, or they ended with the
+            outcome ``"failure"``, ``"failed"`` or ``"error"``, and were not resumed.
+        open: Number of the other conversations.
+        success_rate: ``ended / (ended + failed)``, from 0.0 to 1.0; None if both are 0. Open
+            conversations and quality scores do not count.
+        outcomes: Number of ends by outcome.
+        messages: Number of messages.
+        tool_calls: Number of tool calls.
+        tokens_used: Sum of the `tokens_used` of messages.
         response_time: Response times of messages.
-        quality_count: How many ends carry a quality score.
-        quality_mean: The scores' mean; None if there is none.
-        quality_distribution: How many scores lie nearest to 1, 2, 3, 4 and 5; halves count up.
-        llm_calls: Model calls logged.
-        llm_tokens: Sum of the model calls' `total_tokens`; apart from `tokens_used`, because both
-            may be logged of the same answer.
-        cost_usd: US dollars of the model calls whose cost is known; None if none is.
-        unpriced: Number of model calls whose cost is not known, and so not in `cost_usd`.
-        days: The same figures for each day (UTC) on which anything was logged, in order.
+        quality_count: Number of ends with a quality score.
+        quality_mean: Mean quality score; None if there is none.
+        quality_distribution: Number of scores nearest to 1, 2, 3, 4 and 5; halves are rounded up.
+        llm_calls: Number of model calls.
+        llm_tokens: Sum of the `total_tokens` of model calls, separate from `tokens_used` because
+            both may be logged for the same answer.
+        cost_usd: Cost in US dollars of model calls, as far as known; None if none is known.
+        unpriced: Number of model calls whose cost is unknown and not in `cost_usd`.
+        days: The same metrics for each UTC day with events, in order.
     """
 
     agent_id: str | None = None
@@ -114,7 +113,7 @@ class Metrics:
 
     @property
     def day(self) -> date | None:
-        """The day (UTC) on which the window begins; None if it has no beginning."""
+        """The UTC day on which the period begins; None if it has no start."""
         if self.since_ms is None:
             return None
         return datetime.fromtimestamp(self.since_ms // 1000, timezone.utc).date()
@@ -127,14 +126,14 @@ def get_metrics(
     until: datetime | int | None = None,
     events: FromClause = EVENTS,
 ) -> Metrics:
-    """Return the figures of what was logged from `since` until just before `until`.
+    """Return metrics of the events logged from `since` until just before `until`.
 
     Args:
         connection: A connection to the database.
         agent_id: Only events of this agent.
-        since: The first moment: a datetime with a time zone, or Unix milliseconds.
-        until: The moment after the last one.
-        events: Where they are.
+        since: Start of the period: an aware datetime, or Unix milliseconds.
+        until: End of the period, which is not included.
+        events: The table of events.
 
     Raises:
         ValidationError: if an argument is not allowed.
@@ -160,7 +159,7 @@ def get_metrics(
 
 @dataclass(frozen=True)
 class _Window:
-    """What is looked at."""
+    """The events to read."""
 
     connection: Connection
     events: FromClause
@@ -170,11 +169,11 @@ class _Window:
 
     @property
     def day(self) -> ColumnElement[int]:
-        """The day that an event was logged on, counted from 1970."""
+        """The day on which an event was logged, counted from 1970."""
         return self.events.c.timestamp_ms // DAY_MS
 
     def number(self, field: str) -> ColumnElement[Any]:
-        """A field that holds a number."""
+        """A numeric field."""
         return number_field(self.events, field)
 
     def select(
@@ -184,10 +183,10 @@ class _Window:
         order: ColumnElement[Any] | None = None,
         group: Sequence[ColumnElement[Any]] = (),
     ) -> Iterable[Any]:
-        """Return columns of the window's events of some types, found by the index of times."""
+        """Return columns of the period's events of some types, found by the index of times."""
         first = _FIRST_MS if self.since_ms is None else self.since_ms
         last = _LAST_MS if self.until_ms is None else self.until_ms - 1
-        # Far-off moments are brought to where the database can hold them.
+        # Distant times are limited to values that the database can store.
         first, last = min(max(first, _FIRST_MS), _LAST_MS + 1), max(min(last, _LAST_MS), -1)
         event = self.events.c
         query = select(*columns).where(
@@ -199,11 +198,11 @@ class _Window:
             query = query.order_by(order)
         if group:
             query = query.group_by(*group)
-        # A million rows are not held at once.
+        # There may be too many rows for memory.
         return self.connection.execute(query, execution_options={"yield_per": _FETCH_ROWS})
 
     def part(self, day: int) -> tuple[int, int]:
-        """Return the bounds of a day within the window."""
+        """Return the limits of a day within the period."""
         start, end = day * DAY_MS, (day + 1) * DAY_MS
         return (
             start if self.since_ms is None else max(start, self.since_ms),
@@ -213,7 +212,7 @@ class _Window:
 
 @dataclass
 class _Tally:
-    """What was counted so far, of a day or in all."""
+    """Counts of a day or in total."""
 
     statuses: dict[Any, str] = field(default_factory=dict)
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -233,7 +232,7 @@ class _Tally:
         until_ms: int | None,
         days: tuple[Metrics, ...] = (),
     ) -> Metrics:
-        """Return the figures."""
+        """Return the metrics."""
         status = Counter(self.statuses.values())
         cost_usd, unpriced = known_sum(self.costs)
         over = status[ENDED] + status[FAILED]
@@ -335,8 +334,8 @@ def _response_time(values: list[float]) -> ResponseTime:
 
 
 def nearest_rank(ordered: Sequence[float], percent: int) -> float:
-    """Return the nearest-rank percentile of values in ascending order, at least one."""
-    rank = -(-percent * len(ordered) // 100)  # rounded up, in whole numbers
+    """Return the nearest-rank percentile of at least one value, in ascending order."""
+    rank = -(-percent * len(ordered) // 100)  # rounded up, with integers
     return ordered[max(rank, 1) - 1]
 
 

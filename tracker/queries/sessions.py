@@ -1,4 +1,4 @@
-"""What the security tracker asks of the outbox: conversations left open, and its integrity."""
+"""Queries of the security tracker: unclosed conversations."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class UnclosedSession:
 
     Attributes:
         session_id: The conversation.
-        agent_id: The agent that converses, or None if it is not known.
-        user_id: The user it converses with, or None.
-        opened_at_ms: When it was started or last resumed, Unix milliseconds; where neither is
-            stored, when its first event was logged.
-        last_event_ms: When its newest event was logged, Unix milliseconds.
+        agent_id: The agent, or None if it is unknown.
+        user_id: The user, or None.
+        opened_at_ms: Time of its start or last resumption, Unix milliseconds; if neither is
+            stored, that of its first event.
+        last_event_ms: Time of its newest event, Unix milliseconds.
     """
 
     session_id: str
@@ -35,7 +35,7 @@ class UnclosedSession:
 
 
 def unclosed(connection: Connection, opened_before_ms: int) -> list[UnclosedSession]:
-    """Return the conversations opened at that time or before and still open, oldest first."""
+    """Return the open conversations that were opened at that time or before, oldest first."""
     opened = {session_id: found.opening for session_id, found in standings(connection).items()}
     found = []
     for position, whole in newest_first(connection, OPEN):
@@ -58,4 +58,4 @@ def unclosed(connection: Connection, opened_before_ms: int) -> list[UnclosedSess
 
 def _is_before(opening: Opening, before_ms: int) -> bool:
     opened: object = opening.timestamp_ms
-    return isinstance(opened, int) and opened <= before_ms  # a damaged row holds any type
+    return isinstance(opened, int) and opened <= before_ms  # a damaged row may have any type

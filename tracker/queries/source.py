@@ -1,7 +1,7 @@
-"""Where queries find events, and how they look into an event's data: SQLite or PostgreSQL.
+"""The table of events for queries, and access to fields of ``data`` in SQLite or PostgreSQL.
 
-The one place of the queries that knows what the two databases spell differently. Every query takes
-``events``: by default the outbox's table, in the collector one client's part of its own.
+Only this module knows the differences between the two databases. Every query takes ``events``: by
+default the outbox's table; in the collector, one client's part of its table.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 EVENTS: FromClause = Table(
     "events",
     MetaData(),
-    # Unique, and ascending in the order of logging. In an outbox that is `seq`, under the name
-    # that SQLite gives it; where several outboxes meet, `seq` alone is neither.
+    # Unique, and ascending in the order of logging. In an outbox this is `seq`, by the name that
+    # SQLite gives it; with several outboxes, `seq` alone is neither.
     Column("rowid", BigInteger, key="position", primary_key=True),
     Column("seq", BigInteger),
     Column("event_id", Text),
@@ -44,10 +44,10 @@ EVENTS: FromClause = Table(
 """An outbox's events."""
 
 COLUMNS = tuple(EVENTS.c.keys())
-"""What `events` must have, whatever it is."""
+"""The columns that `events` must have."""
 
 MAX_TEXT = 1_000
-"""Characters of a name, model or outcome that answers hold; longer ones are cut."""
+"""Maximum length of a name, model or outcome in answers; longer ones are truncated."""
 
 _FETCH_SIZES = 1_000
 
@@ -60,18 +60,18 @@ def newest_page(
     before: int | None = None,
     max_characters: int | None = None,
 ) -> tuple[list[tuple[Any, ...]], int | None]:
-    """Return a query's newest rows, newest first, and where the next page begins.
+    """Return a page of a query's rows, newest first, and the start of the next page.
 
     Args:
         connection: A connection to the database.
-        events: Where the rows are.
-        query: What to select of them; `data` comes last.
-        limit: Rows on the page; None for all.
-        before: Only rows of a lesser position: the second value that the page before came with.
-        max_characters: End the page early once its `data` has so many; None for no bound.
+        events: The table of events.
+        query: The columns to select; `data` must be the last one.
+        limit: Maximum number of rows; None for all.
+        before: Only rows with a lower position: the second value of the previous page.
+        max_characters: End the page early once its `data` has so many; None for no limit.
 
     Returns:
-        The rows, and the last one's position if more follow, otherwise None.
+        The rows, and the position of the last one if more follow, otherwise None.
     """
     query = query.add_columns(events.c.position).order_by(events.c.position.desc())
     if before is not None:
@@ -91,9 +91,9 @@ def newest_page(
 def extent(
     connection: Connection, sizes: Select[Any], limit: int | None, max_characters: int
 ) -> tuple[int, bool]:
-    """Return how many rows a page has, given a query for their sizes, and whether more follow.
+    """Return the number of rows on a page, given a query for their sizes, and whether more follow.
 
-    So a row that is not on the page, of megabytes perhaps, is never fetched. A page has at least
+    So rows that are not on the page, which may be large, are never fetched. A page has at least
     one row, if there is any, and ends with the one that fills it.
     """
     count = size = 0
@@ -109,7 +109,7 @@ def extent(
 
 
 class _Field(FunctionElement[Any]):
-    """One field of `data`: NULL if it is not there, of another kind, or the row is damaged."""
+    """A field of `data`: NULL if it is missing, of another type, or the row is damaged."""
 
     inherit_cache = True
 
@@ -118,8 +118,8 @@ class _Field(FunctionElement[Any]):
         super().__init__(events.c.data, literal_column(f"'{field}'"))
 
 
-class text_field(_Field):  # noqa: N801 - used as SQL's functions are
-    """A field that holds text: its first `MAX_TEXT` characters, U+FFFD in the place of U+0000."""
+class text_field(_Field):  # noqa: N801 - used like a function of SQL
+    """A text field: its first `MAX_TEXT` characters, with U+FFFD in place of U+0000."""
 
     name = "text_field"
     type = Text()
@@ -127,7 +127,7 @@ class text_field(_Field):  # noqa: N801 - used as SQL's functions are
 
 
 class number_field(_Field):  # noqa: N801
-    """A field that holds a number."""
+    """A numeric field."""
 
     name = "number_field"
     type = Float()
@@ -135,7 +135,7 @@ class number_field(_Field):  # noqa: N801
 
 
 class _Half(FunctionElement[int]):
-    """A part of a column of integers: the two add up to it, once the upper is shifted back."""
+    """Half of an integer column; the sum of both is the column, once the upper is shifted back."""
 
     type = BigInteger()
     inherit_cache = True
@@ -169,7 +169,7 @@ def _number_for_sqlite(element: _Field, compiler: SQLCompiler, **options: Any) -
 
 
 def _of_types(data: str, name: str, types: str, value: str) -> str:
-    # json_extract alone would hand out true as 1, and text in the place of a number.
+    # json_extract alone would return true as 1, and text in place of a number.
     return (
         f"CASE WHEN json_valid({data}) THEN "
         f"CASE WHEN json_type({data}, '$.' || {name}) IN ({types}) THEN {value} END END"
@@ -186,7 +186,7 @@ def _text_for_postgresql(element: _Field, compiler: SQLCompiler, **options: Any)
 @compiles(number_field, "postgresql")
 def _number_for_postgresql(element: _Field, compiler: SQLCompiler, **options: Any) -> str:
     value, name = _json(element, compiler, options)
-    # The pattern sees the JSON itself, in which text has quotes. Of any length: so no float.
+    # The pattern matches the JSON itself, in which text has quotes. Of any length, hence no float.
     return f"CAST(substring(CAST({value} -> {name} AS text) FROM '^[-0-9][-+.0-9eE]*$') AS numeric)"
 
 
@@ -217,11 +217,11 @@ def _json(element: _Field, compiler: SQLCompiler, options: dict[str, Any]) -> tu
 
 
 def _without_nul(data: str, find: str) -> str:
-    r"""Return the SQL for an event's data with U+FFFD in the place of U+0000.
+    r"""Return the SQL for an event's data with U+FFFD in place of U+0000.
 
-    PostgreSQL's text cannot hold U+0000, so its JSON functions fail on one, and the answers of both
-    databases have to be the same. A backslash that is itself escaped, as in ``\\u0000``, is no
-    escape's beginning: so escaped ones are written as another escape first.
+    PostgreSQL's text cannot contain U+0000, so its JSON functions fail on it, and the answers of
+    both databases must be the same. A backslash that is itself escaped, as in ``\\u0000``, does not
+    begin an escape: so escaped ones are first replaced by another escape.
     """
     plain = rf"replace(replace({data}, '\\', '\u005c'), '\u0000', '\ufffd')"
     return rf"CASE WHEN {find}({data}, '\u0000') > 0 THEN {plain} ELSE {data} END"

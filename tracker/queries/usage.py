@@ -1,4 +1,4 @@
-"""What the models cost: tokens and dollars of the stored ``llm.used`` events."""
+"""Tokens and cost of model calls, from the stored ``llm.used`` events."""
 
 from __future__ import annotations
 
@@ -19,20 +19,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LLMUsage:
-    """What a model, an agent, a session or a day used.
+    """Usage of a model, an agent, a session or a day.
 
     Attributes:
         key: The model's name, the agent's or session's id, or the UTC day as ``"2026-11-23"``;
-            None for the calls that named none.
-        calls: Number of calls to a model.
-        prompt_tokens: Tokens sent, those from the provider's cache included.
+            None for calls without one.
+        calls: Number of model calls.
+        prompt_tokens: Tokens sent, including those from the provider's cache.
         completion_tokens: Tokens received.
-        total_tokens: Both.
-        cached_tokens: Of the prompt tokens, those from the provider's cache, as far as reported.
-        cost_usd: US dollars of the calls whose cost is known; None if none is.
-        unpriced: Number of calls whose cost is not known, and so not in `cost_usd`.
-        cache_write_tokens: Of the prompt tokens, those written to the provider's cache, as far as
-            reported.
+        total_tokens: The sum of both.
+        cached_tokens: Prompt tokens read from the provider's cache, as far as reported.
+        cost_usd: Cost in US dollars, as far as known; None if none is known.
+        unpriced: Number of calls whose cost is unknown and not in `cost_usd`.
+        cache_write_tokens: Prompt tokens written to the provider's cache, as far as reported.
     """
 
     key: str | None
@@ -47,7 +46,7 @@ class LLMUsage:
 
 
 BY = ("model", "agent", "session", "day")
-"""What usage can be summed by."""
+"""The groups by which usage can be summed."""
 
 _COUNTS = (
     "prompt_tokens",
@@ -61,7 +60,7 @@ _COUNTS = (
 def usage(
     connection: Connection, by: str, since_ms: int | None, events: FromClause = EVENTS
 ) -> list[LLMUsage]:
-    """Return the usage by one of `BY`: days in order, anything else by most tokens first."""
+    """Return the usage by one of `BY`: days in order, others with the most tokens first."""
     found = [_usage(by, *row) for row in connection.execute(_query(by, since_ms, events)).all()]
     if by == "day":
         return sorted(found, key=lambda one: one.key or "")
@@ -77,7 +76,7 @@ def _query(by: str, since_ms: int | None, events: FromClause) -> Select[Any]:
         .where(events.c.type == LLM_USED, events.c.timestamp_ms >= (since_ms or 0))
         .subquery()
     )
-    # SQLite gives up on a sum beyond 64 bits; its halves cannot get there.
+    # SQLite fails for a sum beyond 64 bits, which sums of halves cannot reach.
     halves = [
         func.sum(half)
         for name in _COUNTS
@@ -86,14 +85,14 @@ def _query(by: str, since_ms: int | None, events: FromClause) -> Select[Any]:
     costs = (func.sum(called.c.cost_usd), func.count(called.c.cost_usd))
     return (
         select(called.c.key, func.count(), *costs, *halves)
-        # An erased event has no figures left, and a damaged one none to trust.
+        # An erased event has no figures, and those of a damaged one are not reliable.
         .where(called.c.total_tokens.is_not(None))
         .group_by(called.c.key)
     )
 
 
 def _within(events: FromClause, name: str) -> ColumnElement[Any]:
-    """Return a figure within its bounds, as `figures.figure` does."""
+    """Return a figure within its limits, like `figures.figure`."""
     value = number_field(events, name)
     least, most = BOUNDS[name]
     return case((value.between(literal_column(f"{least}"), literal_column(f"{most}")), value))
@@ -121,7 +120,7 @@ def _usage(
 
 
 def _date(day: int) -> str | None:
-    """Return a day counted from 1970 as text; None beyond the year 9999."""
+    """Return a day counted from 1970 as text; None after the year 9999."""
     try:
         return (date(1970, 1, 1) + timedelta(days=day)).isoformat()
     except OverflowError:

@@ -1,10 +1,10 @@
 """Masks secrets and personal data in an event's data, before anything reaches the disk.
 
-`rules` says what a rule is, `secrets` and `personal` hold the rules; `names` knows the names that
-announce a secret, and `assigned` finds them in texts; `own_keys` knows the SDK's own keys; `uncut`
-has texts cut after they are masked; `capture` puts sizes in the place of content. `redactor`
-applies all of it to an event's data, and `lines` to what the SDK says of itself. No I/O here.
+`rules` defines rules, and `secrets` and `personal` contain them. `names` recognizes names of
+secrets, and `assigned` finds such names in texts. `own_keys` finds the package's own keys. `uncut`
+truncates texts after they are masked. `capture` replaces content by sizes. `redactor` applies all
+of this to an event's data, and `lines` to log lines and the status. There is no I/O here.
 
-Only `data` is masked: a session's, agent's or user's id is what finds an event again and is left
-alone, so it must not be a secret or an e-mail address.
+Only `data` is masked: session, agent and user ids are needed to find events and are not changed,
+so they must not be secrets or e-mail addresses.
 """

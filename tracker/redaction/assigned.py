@@ -1,7 +1,7 @@
-"""Secrets that a name gives away within a text: ``password: x``, ``?api_key=x``, ``--token x``.
+"""Secrets that follow a name in a text: ``password: x``, ``?api_key=x``, ``--token x``.
 
-`Names` decides whether a name says so; what follows it must then look like a secret: a template, a
-type, a variable and the next word of a sentence do not.
+`Names` decides whether a name is that of a secret. The text after it must look like a secret: a
+template, a type, a variable and the next word of a sentence do not.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ _REFERENCE = re.compile(
     r"|this|kwargs|params|data|form|secrets|vars|var|local|module|each|app)\.[A-Za-z_]"
     r"|[A-Za-z_][\w.]*[(\[]"
 )
-"""A variable, or a call: code, not a value."""
+"""A variable or a call: code, not a value."""
 _LINKS = ("http://", "https://")
 _WORD = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*[.!?:]?")
 _NEXT_WORD = re.compile(r"[ \t]+\w")
@@ -83,7 +83,7 @@ _HIDDEN = "\0"
 _MASKED = re.compile(SCHEMES + _HIDDEN)
 _LONG = 256
 _SAID = NUMERIC | {"api_key", "api_token", "access_token", "auth_token"}
-"""Kinds that a sentence may tell without a sign: ``the password is x``."""
+"""Kinds that a sentence may reveal without a sign: ``the password is x``."""
 _SENTENCE = re.compile(
     r"(?<!\w)(?<!\w[.-])(?P<name>[A-Za-z][\w.\-]{0,40})[ \t]{1,4}(?:is:?[ \t]{1,4})?[\"'`]?"
     r"(?P<value>(?=[^\s\d]{0,64}\d)(?=[^\sA-Za-z]{0,64}[A-Za-z])[^\s/()<>\"'`,;:]{6,256})(?=[\s\"'`.,;!?]|$)"
@@ -92,9 +92,9 @@ _HEADER_ONLY = ("authorization", "cookie")
 
 
 def hide(text: str, names: Names, counts: dict[str, int]) -> str:
-    """Return `text` with masks for what names in it give away, and count them by kind."""
+    """Return `text` with masks for the secrets that follow names, and count them by kind."""
     for find in _FINDERS:
-        # Masks that stand there already are neither names nor values.
+        # Existing masks are neither names nor values.
         seen = MASK.sub(lambda mask: _HIDDEN * len(mask[0]), text) if "[" in text else text
         pieces, end = [], 0
         for kind, start, stop in find(seen, names):
@@ -128,12 +128,12 @@ def _assignments(text: str, names: Names) -> Found:
         ):
             yield kind, start, stop
             end = stop
-        elif len(said) > _LONG:  # not to be looked at again, name by name
+        elif len(said) > _LONG:  # not to be searched again, name by name
             end = stop
 
 
 def _of_two_words(match: re.Match[str], text: str, names: Names) -> str | None:
-    """Return the kind of a name with a space in it, as in "API key: x"."""
+    """Return the kind of a name that contains a space, as in "API key: x"."""
     if match["name"].lower() not in _SECOND_WORDS:
         return None
     previous = _PREVIOUS.search(text, max(0, match.start() - 41), match.start())
@@ -143,7 +143,7 @@ def _of_two_words(match: re.Match[str], text: str, names: Names) -> str | None:
 def _stands_for_itself(
     kind: str, said: str, match: re.Match[str], text: str, stop: int, names: Names
 ) -> bool:
-    """Return True if a value without quotes is a secret, not code or the word of a sentence."""
+    """Return True if a value without quotes is a secret, not code or a word of a sentence."""
     if _REFERENCE.match(said) or names[said] is not None or said.startswith(_LINKS):
         return False
     if match["sign"] == "=" and not match["gap"]:
@@ -193,7 +193,7 @@ def _headers(text: str, names: Names) -> Found:
 
 
 def _is_key(match: re.Match[str]) -> bool:
-    """Tell an authorization from a sentence: one word, or pairs, behind the scheme."""
+    """Return True if one word, or pairs, follow the scheme, as in an authorization header."""
     key, more = match["key"], match["more"].strip(" ,")
     if more and "=" not in more:
         return False

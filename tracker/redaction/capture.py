@@ -1,4 +1,4 @@
-"""With ``capture_content=False``: sizes and counts in the place of what was said."""
+"""With ``capture_content=False``: replacement of content by sizes and counts."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ TEXTS = frozenset({
 })  # fmt: skip
 """Fields of an event that are replaced as a whole."""
 MAPPINGS = frozenset({"metadata", "details"})
-"""Fields of which the keys stay and every value is replaced."""
+"""Fields whose keys are kept and whose values are replaced."""
 KEPT = ("security.", "compliance.")
-"""Events that are written as evidence: they keep what they say."""
+"""Types of events that are evidence: they keep their content."""
 
 
 def size(value: object) -> object:
-    """Return what can be said of a value without saying it; None, True and False say little."""
+    """Return the size of a value; None, True and False are returned unchanged."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -34,16 +34,16 @@ def size(value: object) -> object:
 
 
 def without_content(type: str, data: dict[str, Any], original: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `data` with the sizes that its content has in `original`."""
+    """Return `data` with its content replaced by the sizes of `original`."""
     if type.startswith(KEPT):
         return data
-    if type not in VOCABULARY:  # a free event: all of it may be content, but for the names
+    if type not in VOCABULARY:  # another type: everything but the names may be content
         return dict(zip(data, map(size, original.values()), strict=True))
     return {name: _reduced(name, value, original[name]) for name, value in data.items()}
 
 
 def _reduced(name: str, value: object, original: object) -> object:
     if name in MAPPINGS and isinstance(value, dict) and isinstance(original, dict):
-        # The keys come masked; they stand in the order of the originals.
+        # The keys are masked, in the order of the original ones.
         return dict(zip(value, map(size, original.values()), strict=True))
     return size(original) if name in TEXTS or name in MAPPINGS else value

@@ -1,4 +1,4 @@
-"""`clean`: what the SDK says of itself, in log lines and in `status`, without secrets."""
+"""`clean`: removes secrets from log lines and from the output of `status`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tracker.redaction.rules import candidates, mask
 from tracker.redaction.uncut import Uncut
 
 _USER_INFO = re.compile(r"(?<=://)[^\s\"'<>\\]{0,2048}@")
-"""Up to the last at sign: in a malformed URL a password may hold anything."""
+"""Up to the last at sign: in a malformed URL, a password may contain anything."""
 _names = Names()
 
 
 def clean(text: str) -> str:
-    """Return `text` without the SDK's own keys, secrets that a rule knows, and users in URLs."""
+    """Return `text` without the package's own keys, secrets found by rules, and users in URLs."""
     counts: dict[str, int] = {}
     masked = str.__str__(text)
     for key in all_known():

@@ -1,8 +1,9 @@
-"""Names that say that a secret follows: ``password``, ``OPENAI_API_KEY``, ``X-Auth-Token``.
+"""Names of secrets: ``password``, ``OPENAI_API_KEY``, ``X-Auth-Token``.
 
-A name is compared word by word: case and separators do not count, and camel case is words too. It
-says so when it ends in one of `ENDINGS`, numbers and words such as ``confirmation`` apart. So
-``user.password2`` does and ``password_policy``, ``token_count`` or ``secretary`` do not.
+Names are compared word by word, ignoring case and separators; camel case is split into words. A
+name is that of a secret if it ends in one of `ENDINGS`, apart from numbers and words such as
+``confirmation``. So ``user.password2`` is one, and ``password_policy``, ``token_count`` and
+``secretary`` are not.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ ENDINGS = (
     "session_token", "auth_token", "csrf_token", "csrf", "xsrf", "jwt", "authorization", "auth",
     "cookie", "credential", "creds",
 )  # fmt: skip
-"""What the names of secrets end in, by default."""
+"""The default endings of names of secrets."""
 _PLURALS = (
     "password", "passphrase", "secret", "api_key", "api_token", "private_key", "access_key",
     "access_token", "refresh_token", "session_token", "auth_token", "cookie", "credential",
@@ -38,7 +39,7 @@ _IN_A_WORD = {
     "clientsecret": "client_secret", "authtoken": "auth_token", "accesstoken": "access_token",
     "refreshtoken": "refresh_token", "sessiontoken": "session_token", "idtoken": "id_token",
 }  # fmt: skip
-"""No other word ends in these: they may also end a longer one, as in ``PGPASSWORD``."""
+"""Endings that may also be part of a longer word, as in ``PGPASSWORD``: no other word has them."""
 _LOGINS = (
     r"(?:db|smtp|imap|ftp|user|admin|root|mysql|pg|postgres|redis|proxy|mail|email|http|login|ssh"
     r"|sudo|become|basic)"
@@ -52,19 +53,19 @@ _HARMLESS = re.compile(
     r"|end|special|cancel|cancellation|first|last|per|sync|max|min|input|output|prompt|completion"
     r"|unexpected|expected|invalid)_token$"
 )
-"""Tokens that open nothing: places in a list, and the pieces that language models read."""
+"""Tokens that are not secret: positions in a list, and the units that language models read."""
 _WORDS = re.compile(r"(?<=[a-z0-9ñ])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _SEPARATORS = re.compile(r"[\W_]+")
 _LONGEST_NAME = 128
 _MOST_NAMES = 4096
-"""Names that are remembered; a program uses few of them."""
+"""Maximum number of cached names; a program uses few of them."""
 _ANCHORS = ("pass", "pw", "secret", "token", "key", "auth", "cook", "cred", "jwt", "srf", "-u")
-"""What stands wherever a name does that announces a secret, or a command with one."""
+"""Texts of which one occurs in every name of a secret and in every command with a secret."""
 
 NUMERIC = frozenset({"password", "passwd", "pwd", "passphrase", "passcode"})
-"""Kinds of which a number is a secret as well; under another name it counts something."""
+"""Kinds for which a number is also secret; with another name, a number is a count."""
 KINDS = frozenset(ENDINGS)
-"""What is counted, and stands in the mask: the ending that was found."""
+"""The kind to count and to use in the mask: the ending that was found."""
 
 
 def words(name: str) -> str:
@@ -73,11 +74,11 @@ def words(name: str) -> str:
 
 
 class Names(dict[str, "str | None"]):
-    """The kind of secret that a name announces, or None; worked out once a name. Any thread's.
+    """Maps a name to its kind of secret, or None; computed once per name. Thread-safe.
 
     Args:
-        more: Further endings.
-        but: Endings and whole names that say nothing.
+        more: Additional endings.
+        but: Endings and whole names that are not secret.
     """
 
     def __init__(self, more: Iterable[str] = (), but: Iterable[str] = ()) -> None:
@@ -93,7 +94,7 @@ class Names(dict[str, "str | None"]):
             rf"(?:(?:^|_)(?P<end>{'|'.join(map(re.escape, ends))}|{_LOGINS}_pass)"
             rf"|(?P<inner>{'|'.join(_IN_A_WORD)})){_AFTER}$"
         )
-        # Of a name of several words the first is in the text, however they are separated.
+        # The first of several words is in the text, however they are separated.
         firsts = (each.partition("_")[0] for each in own)
         self.anchors = tuple(dict.fromkeys((*_ANCHORS, *firsts)))
 
@@ -116,7 +117,7 @@ class Names(dict[str, "str | None"]):
         return self._kinds.get(found["end"], "password")
 
     def may_hold(self, lowered: str) -> bool:
-        """Return True if a name that announces a secret may stand in a lower-case text."""
+        """Return True if a lower-case text may contain the name of a secret."""
         for anchor in self.anchors:
             if anchor in lowered:
                 return True
@@ -136,14 +137,14 @@ _TEMPLATE = re.compile(
     r"|[*xX.•]{1,64}|\[[^\]]{0,64}\]|\(.{0,64}|\$\(.{0,64}|!\w{1,64}|(?i:your)[ _-].{0,64}"
 )
 SCHEMES = r"(?i:(?:bearer|basic|token|digest|apikey|key|negotiate)[ ])?"
-"""What may stand before a secret that is masked already."""
+"""Text that may precede a secret that is already masked."""
 _MASKED = re.compile(SCHEMES + r"\[secret:[^\[\]]{1,80}\]")
 _PATH = re.compile(r"[/~.][\w/.~+-]*")
 _FEW_DIGITS = 6
 
 
 def is_secret(kind: str, text: str) -> bool:
-    """Return False for what stands where a secret would: a template, stars, ``none``, a mask."""
+    """Return False for a placeholder of a secret: a template, stars, ``none``, a mask."""
     value = text.strip()
     if not value or value.lower() in _NO_SECRET or _TEMPLATE.fullmatch(value):
         return False
@@ -157,5 +158,5 @@ def is_secret(kind: str, text: str) -> bool:
 
 
 def mask_named(kind: str) -> str:
-    """Return what takes the place of a secret that its name gave away."""
+    """Return the mask of a secret that was found by its name."""
     return f"[secret:{kind}]"

@@ -1,8 +1,8 @@
-"""The SDK's own keys, looked for in every form that they may come back in.
+"""The package's own keys, which are masked in every form in which they may appear.
 
-That is: as they are, in hexadecimal, percent-encoded, escaped as in JSON, Python or HTML, and in
-base64 of any text around them, as HTTP's basic authentication makes it of ``user:key``. A key of
-fewer than 8 characters could be any word and is not looked for.
+These are: plain, hexadecimal, percent-encoded, escaped as in JSON, Python or HTML, and in base64 of
+any text that contains them, as in HTTP's basic authentication with ``user:key``. A key of fewer
+than 8 characters could be any word and is not searched for.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from functools import cached_property
 from tracker.redaction.rules import mask_of
 
 SHORTEST_KEY = 8
-"""Bytes of the shortest key that is looked for."""
+"""Length in bytes of the shortest key that is searched for."""
 _NEWEST = 4
-"""How many keys of other trackers of the process are looked for besides one's own."""
+"""Maximum number of keys of other trackers in the process that are also searched for."""
 _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_=")
 _ESCAPES = ("%", "\\", "&")
 
 
 class OwnKey:
-    """One key, and the texts that give it away. Any thread may use it."""
+    """A key, and the texts that reveal it. Thread-safe."""
 
     def __init__(self, kind: str, key: bytes) -> None:
         self.kind = kind
@@ -44,7 +44,7 @@ class OwnKey:
         )
 
     def found(self, text: str, lowered: str) -> bool:
-        """Return True if the key may stand in `text`, given in lower case as well."""
+        """Return True if `text`, also given in lower case, may contain the key."""
         for each in self._lowered:
             if each in lowered:
                 return True
@@ -73,7 +73,7 @@ class OwnKey:
             ]
         pieces, end = [], 0
         for start, stop, encoded in sorted(spans):
-            if encoded:  # the letters beside it hold the key's first and last bits
+            if encoded:  # the letters next to it contain the key's first and last bits
                 while start > end and text[start - 1] in _BASE64:
                     start -= 1
                 while stop < len(text) and text[stop] in _BASE64:
@@ -86,7 +86,7 @@ class OwnKey:
 
 
 def _cores(key: bytes) -> list[str]:
-    """Return what base64 makes of the key whatever stands around it: three ways, two alphabets."""
+    """Return the base64 forms of the key inside any text: three offsets, two alphabets."""
     cores = []
     for before in range(3):
         encoded = base64.b64encode(bytes(before) + key + bytes(3))
@@ -98,7 +98,7 @@ def _cores(key: bytes) -> list[str]:
 def _any_form(letter: str) -> str:
     """Return a pattern for a character, escaped in any usual way or not."""
     code = "".join(f"[{digit}{digit.upper()}]" for digit in f"{ord(letter):02x}")
-    # The backslash first: a key may have some itself.
+    # The backslash first, since a key may contain backslashes.
     forms = [
         rf"\\{{1,4}}(?:u00{code}|x{code}|{re.escape(letter)})",
         f"%(?:25){{0,2}}{code}",
@@ -115,7 +115,7 @@ _newest: tuple[OwnKey, ...] = ()
 
 
 def know(api_key: str, chain_key: str | bytes | None = None) -> tuple[OwnKey, ...]:
-    """Return the keys to look for, and look for them in log lines from now on."""
+    """Return the keys to search for; from now on they are also searched for in log lines."""
     global _newest
     chain = chain_key.encode() if isinstance(chain_key, str) else chain_key
     given = (("tracker_key", api_key.encode()), ("chain_key", chain or b""))
@@ -139,6 +139,6 @@ def found(mine: tuple[OwnKey, ...], text: str, lowered: str) -> list[OwnKey]:
 def all_known(mine: tuple[OwnKey, ...] = ()) -> tuple[OwnKey, ...]:
     """Return `mine` and the newest others of the process, each once."""
     newest = _newest
-    if newest[: len(mine)] == mine:  # as a rule: this is the newest tracker
+    if newest[: len(mine)] == mine:  # the usual case: this is the newest tracker
         return newest
     return (*(each for each in mine if each not in newest), *newest)

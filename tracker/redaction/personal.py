@@ -1,7 +1,7 @@
-"""Rules for personal data; imported only with ``redaction="pii"``, for it needs the extra.
+"""Rules for personal data; imported only with ``redaction="pii"``, since it needs the extra.
 
-What a pattern finds is checked by python-stdnum, phonenumbers or `ipaddress`, so that an order
-number is not taken for a payment card.
+Matches of a pattern are checked by python-stdnum, phonenumbers or `ipaddress`, so that an order
+number is not mistaken for a payment card.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _CARD_NUMBER = re.compile(
     r"4\d{12}(?:\d{3}(?:\d{3})?)?|5[1-5]\d{14}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}"
     r"|3[47]\d{13}|3(?:0[0-5]|[689]\d)\d{11}|35\d{14}|6(?:011|5\d\d|4[4-9]\d|2\d\d)\d{12,15}"
 )
-"""The networks' prefixes, and the lengths that each of them uses."""
+"""Prefixes of card networks, and the lengths of their numbers."""
 _IBAN_BOUNDARY = r"(?![A-Za-z0-9])"
 
 
@@ -57,8 +57,8 @@ def _anything(_: str) -> bool:
 
 
 def _iban_pattern() -> str:
-    """Return one alternative per length that an IBAN can have, longest first."""
-    # Each length on its own: a word that follows must not be swallowed with the number.
+    """Return one alternative per possible length of an IBAN, longest first."""
+    # Each length separately, so that a word after the number is not part of the match.
     bodies = []
     for length in range(34, 14, -1):
         groups, odd = divmod(length - 4, 4)
@@ -75,7 +75,7 @@ _EMAIL = Rule(
     _anything,
 )
 _IBAN = Rule("iban", re.compile(_iban_pattern()), _is_iban)
-# In one piece or as cards print it: an expiry date may follow.
+# Without spaces or as printed on cards; an expiry date may follow.
 _CARD = Rule(
     "payment_card",
     re.compile(
@@ -95,7 +95,7 @@ _IPV6 = Rule(
     re.compile(r"(?<![\w:.])(?P<secret>(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{1,4})(?![\w:])"),
     _is_public_address,
 )
-# With a country code, or as North America writes them; digits alone say nothing.
+# With a country code, or in North American form; plain digits could be anything.
 _PHONE = Rule(
     "phone",
     re.compile(
@@ -110,4 +110,4 @@ GATES = (
     Gate("", (_IBAN, _CARD, _SSN, _IPV4, _PHONE), re.compile(r"\d(?:[ ().-]{0,2}\d){3}")),
     Gate(":", (_IPV6,), re.compile(r"[0-9A-Fa-f]::?[0-9A-Fa-f]{1,4}")),
 )
-"""The rules for personal data, behind what quickly tells that they cannot hold."""
+"""The rules for personal data, with triggers that quickly exclude most texts."""

@@ -1,6 +1,6 @@
-"""`PresidioRedactor`: what Microsoft Presidio finds, masked as the tracker masks.
+"""`PresidioRedactor`: masks what Microsoft Presidio finds.
 
-Imported only by whoever uses it, for it needs the extra ``agent-tracking-sdk[presidio]``.
+This package never imports it, since it needs the extra ``agent-tracking-sdk[presidio]``.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ try:
     from presidio_anonymizer.entities import OperatorConfig
 except ImportError as error:
     raise ImportError(
-        f"{error}; Presidio comes with an extra: pip install 'agent-tracking-sdk[presidio]'"
+        f"{error}; install the extra: pip install 'agent-tracking-sdk[presidio]'"
     ) from error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 DEFAULT_SCORE = 0.5
-"""Presidio gives a pattern that may be anything a score below, unless words around it speak for it;
-what a check digit confirms has 1.0."""
+"""Presidio scores ambiguous patterns below this, unless words around them confirm them; a valid
+check digit has a score of 1.0."""
 
 
 class PresidioRedactor:
@@ -38,20 +38,20 @@ class PresidioRedactor:
         config = APIConfig(redactors=[PresidioRedactor()])
 
     ``EMAIL_ADDRESS`` becomes ``[pii:email_address:medium]``, and the event counts it by that kind.
-    Masks that stand in a text already are left alone.
+    Existing masks in a text are not changed.
 
-    It runs for every string of every event, in the thread that logs: about a millisecond for a
-    short text and 17 for one of 860 characters with all patterns, a fifth of it with two kinds of
-    `entities`, and much longer with a language model.
+    It runs for every string of every event, in the thread that logs. With all patterns, it takes
+    about a millisecond for a short text and 17 for one of 860 characters; with two kinds of
+    `entities`, a fifth of that; and much longer with a language model.
 
     Args:
         analyzer: A `presidio_analyzer.AnalyzerEngine` of your own, with a language model for names
-            and places, or recognisers of your own. By default Presidio's recognisers by pattern for
-            English, without a model; nothing is downloaded, and the network is not used.
-        language: The language that the analyzer is asked for. Default ``"en"``.
-        entities: What to look for, by Presidio's names, as in ``["EMAIL_ADDRESS", "US_SSN"]``. By
-            default all that the analyzer knows: dates and URLs too.
-        score_threshold: What Presidio is less sure of is left, from 0 to 1. Default 0.5.
+            and places, or with your own recognizers. By default, Presidio's pattern recognizers for
+            English without a model; nothing is downloaded, and the network is not used.
+        language: The language passed to the analyzer. Default ``"en"``.
+        entities: The entities to find, by Presidio's names, such as ``["EMAIL_ADDRESS",
+            "US_SSN"]``. By default all that the analyzer knows, including dates and URLs.
+        score_threshold: Findings with a lower score, from 0 to 1, are ignored. Default 0.5.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class PresidioRedactor:
         ]
         if not found:
             return text
-        # Presidio's own rules decide between findings that overlap.
+        # Presidio's own rules resolve overlapping findings.
         operators = {result.entity_type: _masking(result.entity_type) for result in found}
         clean: str = self._anonymizer.anonymize(text, found, operators).text
         return clean
@@ -91,20 +91,20 @@ def _masking(entity_type: str) -> OperatorConfig:
 
 
 def _by_patterns(language: str) -> AnalyzerEngine:
-    """Return an analyzer that knows patterns and check digits only."""
+    """Return an analyzer that uses only patterns and check digits."""
     registry = RecognizerRegistry(supported_languages=[language])
     registry.load_predefined_recognizers(languages=[language])
-    registry.remove_recognizer("SpacyRecognizer")  # it reads what a model says
+    registry.remove_recognizer("SpacyRecognizer")  # it needs a model
     registry.remove_recognizer("EmailRecognizer")
     registry.add_recognizer(_EmailRecognizer(supported_language=language))
     engine = NoOpNlpEngine([{"lang_code": language, "model_name": "none"}])
     return AnalyzerEngine(registry, engine, supported_languages=[language])
 
 
-# Presidio's own asks the network for the list of domains at its first use.
+# Presidio's own downloads the list of domains on first use.
 _domains = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None)
 
 
-class _EmailRecognizer(EmailRecognizer):  # type: ignore[misc]  # of no type where Presidio is absent
+class _EmailRecognizer(EmailRecognizer):  # type: ignore[misc]  # untyped if Presidio is not installed
     def validate_result(self, pattern_text: str) -> Any:
         return _domains(pattern_text).fqdn != ""

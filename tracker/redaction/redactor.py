@@ -1,4 +1,4 @@
-"""`Redactor`: what becomes of an event's data before it is encoded."""
+"""`Redactor`: masks an event's data before it is encoded."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ if TYPE_CHECKING:
     from tracker.redaction.rules import Gate, Rule
 
 CHOSEN = frozenset({"role", "severity", "status", "previous_status"})
-"""Fields of the tracker's own events that hold one of a few words: never masked."""
+"""Fields of the tracker's own events with one of a few values, which are never masked."""
 FAILED = "[redaction failed]"
-"""Stands for a string that a redactor of the user's could not deal with."""
+"""Replaces a string for which one of the user's redactors failed."""
 CUSTOM = "custom"
-"""What is counted when a redactor of the user's changed a string and put no mask of ours there."""
+"""The kind counted if one of the user's redactors changed a string without a mask of our form."""
 CUSTOM_FAILED = "redaction_failed"
-"""What is counted when one failed."""
+"""The kind counted if one of them failed."""
 SECRETS = KINDS | {rule.kind for gate in secrets.GATES for rule in gate.rules}
-"""Kinds of secrets, the user's own apart; others, but for the two above, are of personal data."""
-_type = type  # the name is an argument's here
+"""Kinds of secrets except the user's own; other kinds, except the two above, are personal data."""
+_type = type  # `type` is the name of an argument here
 _SCHEMA_TYPES = ("string", "integer", "number", "boolean", "object", "array", "null")
 _NAME_AND_VALUE = (("name", "value"), ("key", "value"), ("header", "value"), ("Name", "Value"),
                    ("Key", "Value"))  # fmt: skip
 SHORTEST = 6
-"""Characters of the shortest thing that any rule finds."""
+"""Length of the shortest text that any rule finds."""
 
 
 class Redactor:
-    """Masks strings and keys wherever they stand in an event's data. Any thread may use it.
+    """Masks strings and keys anywhere in an event's data. Thread-safe.
 
     Args:
-        config: Settings: `redaction`, `redactors` and `capture_content` are used here.
+        config: Settings, of which `redaction`, `redactors` and `capture_content` are used here.
     """
 
     def __init__(self, config: APIConfig) -> None:
@@ -52,23 +52,25 @@ class Redactor:
         if config.redaction != "off":
             self._labels.append(("secret", secrets.GATES))
         if config.redaction == "pii":
-            from tracker.redaction import personal  # the extra: only where it is asked for
+            from tracker.redaction import (
+                personal,
+            )  # needs the extra
 
             self._labels.append(("pii", personal.GATES))
         self._custom = tuple(config.redactors)
         self._capture = config.capture_content
         self._failures_logged = Once()
-        # Whatever `redaction` says: the README promises that the key is stored nowhere.
+        # Regardless of `redaction`, since the README promises that the key is stored nowhere.
         self._own = know(config.api_key, config.chain_key)
         self._names: Names | None = None
         if config.redaction != "off":
             self._names = Names(config.secret_names, config.not_secret_names)
 
     def apply(self, type: str, data: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
-        """Return the data to store, and what was masked in it, counted by kind.
+        """Return the data to store, and the number of masks in it by kind.
 
-        What is to be cut (see `cut`) is cut when it is masked. The data given is never changed; it
-        is returned as it is when there is nothing to do.
+        Texts to be truncated (see `cut`) are truncated after they are masked. The given data is
+        never changed; it is returned if there is nothing to do.
         """
         counts: dict[str, int] = {}
         clean = data
@@ -91,7 +93,7 @@ class Redactor:
         if not self._capture:
             clean = without_content(type, clean, data)
         if counts:
-            # A free event may have a field of that name already.
+            # An event of another type may have a field of that name.
             name = "redactions" if "redactions" not in clean else "tracker.redactions"
             clean = {**clean, name: dict(sorted(counts.items()))}
         return clean, counts
@@ -104,11 +106,11 @@ class Redactor:
         return labelled
 
     def _complain(self, index: int, error: Exception | None) -> None:
-        """Say once per redactor that it failed; never what it said, for that may hold the text."""
+        """Log once per redactor that it failed, without its message, which may contain the text."""
         if self._failures_logged.is_new(index):
             what = "returned no text" if error is None else f"raised {type(error).__name__}"
             log.error(
-                "redactor %d of APIConfig.redactors %s; what it fails on is stored as %r",
+                "redactor %d of APIConfig.redactors %s; texts for which it fails are stored as %r",
                 index,
                 what,
                 FAILED,
@@ -118,9 +120,9 @@ class Redactor:
 def redaction_kind(
     counts: Mapping[str, int], named: frozenset[str] = frozenset()
 ) -> tuple[str, str]:
-    """Return the kind and the severity of the report on what was masked in an event.
+    """Return the kind and the severity of the report on the masks in an event.
 
-    `named` has the kinds of secrets that the user's own names announce.
+    `named` contains the user's own names of secrets.
     """
     if counts.keys() & (SECRETS | named):
         return "secret_detected", "high"
@@ -130,7 +132,7 @@ def redaction_kind(
 
 
 class _Labelled(NamedTuple):
-    """Rules that may hold in an event, and what their masks begin with."""
+    """Rules that may match in an event, and the beginning of their masks."""
 
     label: str
     rules: tuple[Rule, ...]
@@ -161,7 +163,7 @@ class _Walk:
         self._complain = complain
 
     def data(self, data: dict[str, Any], *, own_names: bool) -> dict[str, Any]:
-        """Return an event's data, masked; its fields' names too, unless they are the tracker's."""
+        """Return an event's masked data; names of fields are masked unless they are our own."""
         if own_names:
             return {
                 name: value if name in CHOSEN else self._below(name, value)
@@ -170,18 +172,18 @@ class _Walk:
         return self._mapping(data)
 
     def _member(self, key: str, value: object) -> object:
-        """Return the value that stands under `key`, masked."""
+        """Return the masked value of `key`."""
         kind = None if self._names is None else self._names[key]
         return self._below(key, value) if kind is None else self._secret(kind, key, value)
 
     def _below(self, key: str, value: object) -> object:
-        """Return the value under a `key` that does not say that it is a secret, masked."""
+        """Return the masked value of a `key` that is not the name of a secret."""
         if not isinstance(value, str):
             return self._value(value)
         return self._text(self._by_key(key, value))
 
     def _by_key(self, key: str, value: str) -> str:
-        """Return a text with masks for what the key is the context of."""
+        """Return a text with masks by rules that need its key."""
         for label, rules in self._keyed:
             said = "".join((key, "=", value))
             if (clean := mask(rules, label, said, self._counts)) is not said:
@@ -189,7 +191,7 @@ class _Walk:
         return value
 
     def _secret(self, kind: str, key: str, value: object) -> object:
-        """Return what is left of a secret that its name announced: keys, flags, None."""
+        """Return the masked value of a name of a secret: keys, flags and None are kept."""
         if isinstance(value, str):
             masked = self._masked(str.__str__(self._by_key(key, value)))
             if not is_secret(kind, masked):
@@ -200,7 +202,7 @@ class _Walk:
             self._count(kind)
             return mask_named(kind)
         if isinstance(value, dict):
-            if value.get("type") in _SCHEMA_TYPES:  # it says what a secret has to look like
+            if value.get("type") in _SCHEMA_TYPES:  # a schema that describes a secret
                 return self._mapping(value)
             return self._mapping(value, kind)
         if isinstance(value, (list, tuple)):
@@ -232,25 +234,25 @@ class _Walk:
         return masked
 
     def _mapping(self, value: dict[str, Any], kind: str | None = None) -> dict[str, Any]:
-        """Return a mapping, masked; of a `kind` of secret, whatever its keys say."""
+        """Return a masked mapping; with a `kind` of secret, all values are masked."""
         masked: dict[str, Any] = {}
         told = self._told(value)
         for key, item in value.items():
             clean = name = self._text(key)
             number = 1
-            while name in masked:  # two keys may become the same mask
+            while name in masked:  # two keys may have the same mask
                 number += 1
                 name = f"{clean} ({number})"
             if key in told or kind is not None:
                 masked[name] = self._secret(told.get(key) or kind or "", key, item)
-            elif key == "token" and "logprob" in value:  # a language model's
+            elif key == "token" and "logprob" in value:  # of a language model
                 masked[name] = self._value(item)
             else:
                 masked[name] = self._member(key, item)
         return masked
 
     def _told(self, value: dict[str, Any]) -> dict[str, str]:
-        """Return the keys of secrets that other members name: ``{"name": …, "value": …}``."""
+        """Return the keys of secrets named by other members: ``{"name": …, "value": …}``."""
         names = self._names
         if names is not None:
             for key, other in _NAME_AND_VALUE:
@@ -283,18 +285,18 @@ class _Walk:
         try:
             clean = redactor(str.__str__(text))
             if isinstance(clean, str):
-                clean.encode()  # what UTF-8 cannot hold could not be stored
+                clean.encode()  # text that UTF-8 cannot encode cannot be stored
                 if clean != text:
                     self._count_changes(text, clean)
                 return clean
-            self._complain(index, None)  # type: ignore[unreachable]  # a redactor may be wrong
-        except Exception as error:  # noqa: BLE001 - the user's code: it must not lose the event
+            self._complain(index, None)  # type: ignore[unreachable]  # a redactor may return anything
+        except Exception as error:  # noqa: BLE001 - an error in the user's code must not lose the event
             self._complain(index, error)
         self._count(CUSTOM_FAILED)
         return FAILED
 
     def _count_changes(self, text: str, clean: str) -> None:
-        """Count what a redactor did: its masks for personal data by kind, anything else as one."""
+        """Count the changes of a redactor: masks for personal data by kind, others as one."""
         put = _personal(clean) - _personal(text)
         for kind in put.elements():
             self._count(kind)
@@ -306,14 +308,14 @@ class _Walk:
 
 
 def _personal(text: str) -> Counter[str]:
-    """Return the masks for personal data in a text by kind."""
+    """Return the number of masks for personal data in a text by kind."""
     return Counter(found["kind"] for found in MASK.finditer(text) if found["label"] == "pii")
 
 
 def _texts(type: str, data: Mapping[str, Any]) -> tuple[list[str], list[str], list[str]]:
-    """Return the texts of an event's data, and of these the keys and the values.
+    """Return all texts of an event's data, then only the keys, then only the values.
 
-    In the first list a key has a ``=`` behind it, as rules know it, and stands before its value.
+    In the first list, a key ends with ``=``, as expected by rules, and precedes its value.
     """
     texts: list[str] = []
     keys: list[str] = []
@@ -333,7 +335,7 @@ def _texts(type: str, data: Mapping[str, Any]) -> tuple[list[str], list[str], li
 
 
 def _may_announce(names: Names, keys: list[str], values: list[str]) -> bool:
-    """Return True if a key announces a secret, or a name in a text may."""
+    """Return True if a key is the name of a secret, or a text may contain one."""
     for key in keys:
         if names[key] is not None:
             return True
@@ -341,7 +343,7 @@ def _may_announce(names: Names, keys: list[str], values: list[str]) -> bool:
 
 
 def _has_sign(text: str) -> bool:
-    """Return True if more than one word stands in a text."""
+    """Return True if a text has more than one word."""
     return " " in text or "=" in text or ":" in text or "<" in text or "%" in text
 
 
@@ -350,7 +352,7 @@ def _is_pair(item: object) -> bool:
 
 
 def _like(value: str, clean: str) -> str:
-    """Return a text that has become `clean`, to be cut as `value` was to be."""
+    """Return `clean`, to be truncated like `value`."""
     if type(value) is not Uncut:
         return clean
     uncut = Uncut(clean)

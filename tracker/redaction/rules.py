@@ -1,8 +1,8 @@
-"""`Rule`: one kind of thing to mask, and how to tell at no cost that it is not there.
+"""`Rule`: one kind of text to mask, with cheap tests that it is absent.
 
-A mask is ``[label:kind:length]``, as in ``[secret:openai_key:medium]``: what it was, and how long,
-roughly, so that a whole key can be told from a few characters of one. Fewer than 16 characters are
-``short``, 64 or more are ``long``, and what is between is ``medium``.
+A mask is ``[label:kind:length]``, such as ``[secret:openai_key:medium]``. The length tells a whole
+key from a few characters of one: fewer than 16 characters are ``short``, 64 or more are ``long``,
+and others are ``medium``.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ class Rule(NamedTuple):
     """One kind of secret or of personal data.
 
     Attributes:
-        kind: Its name, as in ``openai_key``.
-        pattern: Finds it; what the group ``secret`` holds is masked, the rest of the match stays.
-            Bounded, and without two ways to match the same text: linear in the text's length.
-        check: What a pattern cannot say, asked of what would be masked.
-        anchors: Texts of which one occurs wherever the pattern matches; an empty one always does.
-        context: Words of which one, in any case, must stand somewhere in the event.
-        keyed: Also holds for a value under a key, as ``{"secret_key": "…"}``.
+        kind: Its name, such as ``openai_key``.
+        pattern: Finds it; the group ``secret`` is masked, the rest of the match is kept. It is
+            bounded and has no two ways to match the same text, so it takes linear time.
+        check: An additional test of the text to mask.
+        anchors: Texts of which one occurs in every match; an empty one always does.
+        context: Words of which one, in upper or lower case, must occur in the event.
+        keyed: Whether it also applies to a value under a key, as in ``{"secret_key": "…"}``.
     """
 
     kind: str
@@ -36,12 +36,12 @@ class Rule(NamedTuple):
 
 
 class Gate(NamedTuple):
-    """Rules that need not be looked at unless `trigger` is among the capitals, digits and signs."""
+    """Rules that can match only if `trigger` is among the text's capitals, digits and signs."""
 
     trigger: str
     rules: tuple[Rule, ...]
     pattern: re.Pattern[str] | None = None
-    """What the text must hold besides, where the trigger alone is common."""
+    """Another text that must occur, if the trigger alone is common."""
 
 
 MASK = re.compile(
@@ -49,14 +49,14 @@ MASK = re.compile(
 )
 """A mask, as `mask_of` makes it, or `tracker.redaction.names.mask_named`."""
 _MEDIUM, _LONG = 16, 64
-"""Characters from which on a mask says ``medium`` and ``long``."""
+"""Lengths from which a mask says ``medium`` and ``long``."""
 
-# What prose is made of; what remains of it is short, and quickly searched for many triggers.
+# The characters of prose. The rest of a text is short, and quickly searched for many triggers.
 _PROSE = b"abcdefghijklmnopqrstuvwxyz \t\r\n.,;!?'\"()" + bytes(range(128, 256))
 
 
 def candidates(gates: Iterable[Gate], text: str) -> list[Rule]:
-    """Return the rules that might hold somewhere in `text`, in their order; mostly none."""
+    """Return the rules that may match in `text`, in their order; usually none."""
     # Loops, not generators: this runs for every event.
     found: list[Rule] = []
     # The capitals, digits and signs of the text.
@@ -80,13 +80,13 @@ def _holds(rule: Rule, text: str) -> bool:
 
 
 def mask_of(label: str, kind: str, text: str) -> str:
-    """Return what takes the place of `text`."""
+    """Return the mask of `text`."""
     length = "short" if len(text) < _MEDIUM else "medium" if len(text) < _LONG else "long"
     return f"[{label}:{kind}:{length}]"
 
 
 def mask(rules: Collection[Rule], label: str, text: str, counts: dict[str, int]) -> str:
-    """Return `text` with masks for what the rules find, and count it by kind."""
+    """Return `text` with masks for the matches of the rules, and count them by kind."""
     for rule in rules:
         text = _mask_one(rule, label, text, counts)
     return text

@@ -1,7 +1,7 @@
 """Rules for secrets: keys of well-known providers, tokens, private keys, passwords in URLs.
 
-The formats are the providers' own, as their documentation or their keys show them; the tests'
-corpus names a source for each.
+The formats are those of the providers, from their documentation or their keys; the corpus of the
+tests names a source for each.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ _END = r"(?![A-Za-z0-9])"
 
 
 def _key(kind: str, pattern: str, *anchors: str, context: tuple[str, ...] = ()) -> Rule:
-    """Return the rule for keys that are told by their prefix."""
+    """Return the rule for keys that have a prefix."""
     return Rule(
         kind, re.compile(f"{_START}(?P<secret>{pattern}){_END}"), _is_random, anchors, context
     )
 
 
 def _is_random(text: str) -> bool:
-    """Tell a key from a word or a placeholder of the same form."""
+    """Return True for a key, False for a word or a placeholder of the same form."""
     tail = text[-20:]
     long = len(text) >= 32 and tail.isalnum()  # no word has so many letters
     return (long or _classes(tail) > 1) and _is_real(text)
 
 
 def _is_mixed(text: str) -> bool:
-    """Tell a key from a name with underscores: letters of both cases, and digits."""
+    """Return True for letters of both cases and digits, as in a key but not in most names."""
     return _classes(text) == 3 and _is_real(text)
 
 
@@ -57,12 +57,12 @@ def _classes(text: str) -> int:
 
 
 def _is_real(text: str) -> bool:
-    """Tell a key whose form says enough from a placeholder."""
+    """Return True for a key of an unmistakable form, False for a placeholder."""
     return not set(text[-16:].lower()) <= _FILLING and not _PLACEHOLDER.search(text)
 
 
 def _is_token(text: str) -> bool:
-    """Tell what follows ``Bearer`` from prose: a digit, or many letters of both cases."""
+    """Return True for a token after ``Bearer``: a digit, or many letters of both cases."""
     if not _is_real(text):
         return False
     if any(letter.isdigit() for letter in text):
@@ -71,7 +71,7 @@ def _is_token(text: str) -> bool:
 
 
 def _is_jwt(text: str) -> bool:
-    """Tell a JWT by its first segment: a JSON object that names an algorithm."""
+    """Return True if the first segment is a JSON object that names an algorithm, as in a JWT."""
     header = text.partition(".")[0]
     try:
         decoded = json.loads(base64.urlsafe_b64decode(header + "=" * (-len(header) % 4)))
@@ -81,7 +81,7 @@ def _is_jwt(text: str) -> bool:
 
 
 def _is_basic(text: str) -> bool:
-    """Tell the credentials of HTTP's basic authentication: base64 of ``user:password``."""
+    """Return True for base64 of ``user:password``, as in HTTP's basic authentication."""
     try:
         decoded = base64.b64decode(text, validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
@@ -90,12 +90,12 @@ def _is_basic(text: str) -> bool:
 
 
 def _is_key_material(text: str) -> bool:
-    """Tell a key block with something in it from the mention of one."""
+    """Return True for a key block with content, not the mention of one."""
     return re.search(r"[A-Za-z0-9+/]{24}", text) is not None
 
 
 def _is_password(text: str) -> bool:
-    """Tell a password from the template or the stars that stand for one."""
+    """Return True for a password, False for a template or stars in its place."""
     return not _TEMPLATE.fullmatch(text) and not _PLACEHOLDER.search(text)
 
 
@@ -214,8 +214,8 @@ _AZURE_KEY = Rule(
 
 
 def _scheme(word: str, kind: str, value: str, check: Callable[[str], bool]) -> Rule:
-    """Return the rule for what follows an authorization scheme's name."""
-    # A pattern that begins with plain letters is searched for several times faster.
+    """Return the rule for credentials after the name of an authorization scheme."""
+    # The search for a pattern that begins with plain letters is several times faster.
     tail = word[1:]
     return Rule(
         kind,
@@ -249,12 +249,12 @@ _WEBHOOKS = (
         ("/api/webhooks/",),
     ),
 )
-# Only the password: whom it opens which door for is what a reader needs.
+# Only the password is masked: the user and the host are useful to a reader.
 _URL_PASSWORD = Rule(
     "connection_password",
     re.compile(
         r"(?<=[A-Za-z0-9])://[^\s:@/\"'`<>]{0,256}:"
-        # With a slash in it, which should be percent-encoded, a port apart.
+        # With a slash, which should be percent-encoded, unless it follows a port.
         r"(?P<secret>[^\s/\"'`<>]{1,256}|(?!\d{1,5}[/?#])[^\s\"'`<>]{1,256}?)"
         r"@(?=[A-Za-z0-9\[._-])"
     ),
@@ -296,9 +296,9 @@ GATES = (
     Gate("K", (_AZURE_KEY,)),
     Gate("://", (*_WEBHOOKS, _URL_PASSWORD)),
     Gate("=", (_DSN_PASSWORD,)),
-    # Last: what is told already keeps its own kind.
+    # Last, so that more specific kinds take precedence.
     Gate("", (_BEARER, _BASIC)),
     Gate("BEARER", (_BEARER_CAPITALS,)),
     Gate("BASIC", (_BASIC_CAPITALS,)),
 )
-"""The secrets' rules, behind what quickly tells that they cannot hold."""
+"""The rules for secrets, with triggers that quickly exclude most texts."""

@@ -1,21 +1,21 @@
-"""`cut`: the one way to cut what may hold a secret: it is masked first.
+"""`cut`: truncates texts that may contain a secret, after they are masked.
 
-Cut first, a secret that straddles the end would leave a part that no rule knows any more. So `cut`
-only says how much is wanted; `Redactor.apply`, which every event passes, masks and then cuts.
+If a text were truncated first, part of a secret at the end would remain, which no rule recognizes.
+So `cut` only notes the limit; `Redactor.apply`, which all events pass, masks and then truncates.
 """
 
 from __future__ import annotations
 
 ROOM = 128 * 1024
-"""Characters behind the cut that are masked too: longer than any secret, and a bound on time."""
+"""Characters after the limit that are also masked: more than any secret has, but not too many."""
 
 
 class Uncut(str):
-    """A text of which less is to be kept; made by `cut`.
+    """A text that is to be truncated; made by `cut`.
 
     Attributes:
-        most: Characters to keep.
-        mark: What stands where the text was cut.
+        most: Maximum number of characters to keep.
+        mark: The text at the end of a truncated text.
     """
 
     __slots__ = ("mark", "most")
@@ -24,19 +24,19 @@ class Uncut(str):
     mark: str
 
     def kept(self, masked: str) -> str:
-        """Return what is kept of this text, which has become `masked`."""
+        """Return the part to keep of `masked`, which is this text with masks."""
         kept = masked[: self.most]
         opening = max(kept.rfind("[secret:"), kept.rfind("[pii:"))
         if opening >= 0 and "]" not in kept[opening:]:
-            kept = kept[:opening]  # no part of a mask
+            kept = kept[:opening]  # do not split a mask
         return kept + self.mark
 
 
 def cut(text: str, most: int, *, mark: str | None = None) -> str:
-    """Return `text`; if it is longer than `most` characters, as one that will be cut there.
+    """Return `text`; if it is longer than `most` characters, mark it to be truncated.
 
-    Where it is cut stands `mark`, by default how many characters it had. Lone surrogates are
-    escaped, so that UTF-8 can hold it.
+    A truncated text ends with `mark`, by default its number of characters. Lone surrogates are
+    escaped, so that UTF-8 can encode it.
     """
     kept = text[: most + ROOM]
     if not kept.isascii():
@@ -50,5 +50,5 @@ def cut(text: str, most: int, *, mark: str | None = None) -> str:
 
 
 def cut_length(text: str) -> int:
-    """Return about how many characters will be kept of a text."""
+    """Return the approximate number of characters that will be kept of a text."""
     return text.most + len(text.mark) if type(text) is Uncut else str.__len__(text)
