@@ -2,7 +2,7 @@
 
 `os.fork` calls Python's hooks; a fork by the program around the interpreter, such as uWSGI's into
 its workers, may call none. So every entry point calls `check`, which notices that the process is a
-child that has not started anew.
+child that has not been restarted.
 """
 
 from __future__ import annotations

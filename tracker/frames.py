@@ -1,4 +1,4 @@
-"""Facts about calls under way, and the threads of the system that they run in."""
+"""Calls that have not returned, and the threads of the operating system that run them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def _own_get_ident() -> Callable[[], int]:
-    """Return what names the thread of the operating system; gevent puts a greenlet's id there."""
+    """Return the function for the id of the system's thread; gevent replaces it by another."""
     from _thread import get_ident
 
     if isinstance(get_ident, types.BuiltinFunctionType):
@@ -26,9 +26,9 @@ get_ident = _own_get_ident()
 
 
 def is_executing(frame: FrameType) -> bool:
-    """Return True if the call of `frame` is under way, suspended included; False once it is over.
+    """Return True if the call of `frame` has not returned, even if it is suspended.
 
-    Only a call that is over lets its frame be cleared, which frees nothing but its local variables.
+    A frame can only be cleared when its call is over; that releases only its local variables.
     """
     try:
         frame.clear()

@@ -363,7 +363,7 @@ def test_the_command_checks_a_file_by_itself(
     result = call("verify", "--export", path)
     assert result.exit_code == 1
     assert "seq 1: digest: line 2: event" in result.stdout
-    assert "file: manifest: line 5: the seal does not fit" in result.stdout
+    assert "file: manifest: line 5: the seal does not match" in result.stdout
 
 
 def test_the_command_says_what_it_cannot_do(tmp_path: Path) -> None:
