@@ -61,14 +61,14 @@ def test_what_either_side_lost(delivered: APIConfig, collector: CollectorProcess
         connection.execute("UPDATE sync_state SET settled_through = 4")
     assert verify(delivered).exit_code == 0
     result = verify(delivered, "--against-collector")
-    assert (result.exit_code, "seq 5: collector: the collector holds" in result.stdout) == (1, True)
+    assert (result.exit_code, "seq 5: collector: the collector has" in result.stdout) == (1, True)
     collector.stop()
     with closing(sqlite3.connect(collector.database, isolation_level=None)) as connection:
         connection.execute("DELETE FROM events WHERE seq IN (3, 5)")
     collector.start()
     result = verify(delivered, "--against-collector")
     assert (result.exit_code, "seq 3: collector: event" in result.stdout) == (1, True)
-    assert "and the collector does not hold it" in result.stdout
+    assert "but the collector does not have it" in result.stdout
 
 
 @pytest.mark.slow  # starts a collector

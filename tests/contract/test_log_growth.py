@@ -89,7 +89,7 @@ def test_a_log_that_another_program_keeps_counts_into_the_size_of_the_outbox(
     with closing(Outbox(settings)) as outbox:
         outbox.append(make_event("test.noted", {}))
         with reader(outbox.path):
-            with pytest.raises(OutboxFullError, match="write-ahead log, which a program keeps"):
+            with pytest.raises(OutboxFullError, match="write-ahead log, which SQLite keeps"):
                 fill(outbox)
             with outbox.snapshot() as connection:
                 assert ledger.read(connection).discarded == {}

@@ -90,7 +90,7 @@ def test_an_outbox_robbed_of_its_rows(config: MakeConfig, command: str) -> None:
     result = call("--outbox", config().outbox_path, *command.split())
     told_in_report = command == "doctor"
     assert (result.exit_code, result.stderr.count("\n")) == (1, 0 if told_in_report else 1)
-    assert "is damaged, and whose it was cannot be read" in result.output
+    assert "is damaged, and its owner cannot be read" in result.output
     assert isinstance(result.exception, SystemExit)
 
 

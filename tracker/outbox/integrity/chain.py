@@ -1,4 +1,4 @@
-"""Which links of a hash chain hold, and which cannot be checked for lack of their key."""
+"""Which links of a hash chain hold, and which cannot be checked because their key is missing."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _PROBLEMS = {
     _FAILS: ("does not follow from the one before", "do not follow from those before"),
     _WITHOUT_KEY: ("was chained without the key in use", "were chained without the key in use"),
 }
-"""What is said of one event, and of several."""
+"""The wording for one event, and for several."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that does not hold.
+    """One thing that is wrong.
 
     Attributes:
-        seq: Where, or None for the outbox as a whole.
+        seq: The event, or None if the problem concerns the outbox as a whole.
         kind: ``"digest"``, ``"chain"``, ``"gap"`` or ``"account"``; ``"collector"`` or ``"copy"``
-            when compared with it; ``"manifest"`` in an exported file.
-        message: What is wrong, for people.
+            from a comparison with the collector; ``"manifest"`` in an exported file.
+        message: A description for people.
     """
 
     seq: int | None
@@ -42,12 +42,12 @@ class Problem:
 
 @dataclass(frozen=True)
 class Unproven:
-    """Events that nothing speaks against, but whose place in the chain was not proven.
+    """Events without a problem whose place in the chain was not proven.
 
     Attributes:
         first_seq: The first of them.
         last_seq: The last of them.
-        reason: Why, for people.
+        reason: Why not, for people.
     """
 
     first_seq: int
@@ -56,15 +56,15 @@ class Unproven:
 
 
 def is_seq(value: object) -> TypeGuard[int]:
-    """Return True if a value from outside can be an event's seq: SQLite's integers have 64 bits."""
+    """Return True if a value from outside is a valid seq: SQLite's integers have 64 bits."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**63
 
 
 class KeyMemory(NamedTuple):
-    """What an outbox remembers of chain keys.
+    """What an outbox remembers about chain keys.
 
     Attributes:
-        check: `canonical.key_check` of the key that the chain was last made under; 0 for none.
+        check: `canonical.key_check` of the key that was last in use; 0 for none.
         from_start: Whether there was a key from the first event on.
     """
 
@@ -73,16 +73,17 @@ class KeyMemory(NamedTuple):
 
 
 class Links:
-    """Checks links in seq order and joins neighbours of the same outcome.
+    """Checks links in seq order and groups consecutive events with the same outcome.
 
-    A chain may have been begun without a key, so each link is tried under the keys, and then
-    without. One without a key, where a key was in use before, is a problem: whoever has the key
-    makes no such link.
+    A chain may have begun without a key, so each link is tried with the keys, and then without one.
+    A link without a key after links with one is a problem: a process that has the key makes no such
+    link.
 
     Args:
-        keys: The chain keys that are known: the present one, and perhaps former ones.
-        memory: What the outbox remembers. Where its key is none of the `keys`, a link that does
-            not hold may be of that key; where there was a key from the start, none is without.
+        keys: The known chain keys: the current one, and perhaps former ones.
+        memory: What the outbox remembers. If its key is not among the `keys`, a link that does not
+            hold may have been made with that key; if there was a key from the start, no link may be
+            without one.
 
     Attributes:
         unproven: The events whose links could not be checked, in order.
@@ -93,13 +94,13 @@ class Links:
         self._other_key = memory.check not in (0, *map(canonical.key_check, self._keys))
         self._keyed = memory.from_start
         self._outcome = _HOLDS
-        self._run: list[tuple[int, str]] = []  # its first event and, if it is longer, its last
+        self._run: list[tuple[int, str]] = []  # its first event and, if there are more, its last
         self.unproven: list[Unproven] = []
 
     def check(
         self, seq: int, event_id: str, previous: Any, digest: Any, chain: Any
     ) -> Iterator[Problem]:
-        """Check an event's link to the chain value before it. A damaged row may hold any type."""
+        """Check an event's link to the chain value before it. Values may be of any type."""
         outcome = self._judge(previous, digest, chain)
         if outcome != self._outcome or (self._run and self._run[-1][0] + 1 != seq):
             yield from self.end()
@@ -107,7 +108,7 @@ class Links:
         self._run = [*self._run[:1], (seq, event_id)]
 
     def end(self) -> Iterator[Problem]:
-        """Say what there is to say of the last neighbours of the same outcome."""
+        """Report the last group of events with the same outcome."""
         run, self._run = self._run, []
         if not run:
             return
@@ -121,7 +122,7 @@ class Links:
         elif self._outcome == _BEFORE_KEY:
             self.unproven.append(Unproven(first, last, "chained without a key"))
         elif self._outcome == _SALVAGED:
-            reason = "came out of a damaged outbox, whose chain did not prove them"
+            reason = "carried over from a damaged outbox, whose chain did not prove them"
             self.unproven.append(Unproven(first, last, reason))
         elif self._outcome == _OTHER_KEY:
             given = "another key than the one given" if self._keys else "a key, and none is given"

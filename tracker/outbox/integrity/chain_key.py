@@ -1,7 +1,7 @@
-"""Which key the chain is made under, as the outbox remembers it: a number that tells keys apart.
+"""Which key the chain is made with, as the outbox remembers it: a number that identifies the key.
 
-It stands in SQLite's ``user_version``, which belongs to the application: in the file's header, so
-that an outbox of any revision has it. The key itself is stored nowhere.
+It is stored in SQLite's ``user_version``, which is free for applications to use: part of the file's
+header, so that outboxes of all revisions have it. The key itself is stored nowhere.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _FROM_START = 1 << 30
 
 
 def read(connection: Connection) -> KeyMemory:
-    """Return what is remembered of chain keys."""
+    """Return what the outbox remembers about chain keys."""
     number = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
     return KeyMemory(number & ~_FROM_START, bool(number & _FROM_START))
 
 
 def remember(key: bytes) -> Callable[[Transaction], None]:
-    """Return the job that notes the key that the chain is made under from now on."""
+    """Return the job that records the key that the chain is made with from now on."""
     check = canonical.key_check(key)
 
     def job(transaction: Transaction) -> None:
@@ -44,19 +44,19 @@ def remember(key: bytes) -> Callable[[Transaction], None]:
 
 
 def warn(path: Path, key: bytes | None, remembered: KeyMemory) -> None:
-    """Log that an outbox is opened with another key than before, if it is."""
+    """Log a warning if an outbox is opened with another key than before."""
     if remembered.check in (0, canonical.key_check(key)):
         return
     if key is None:
         log.warning(
-            "the chain of the outbox %s was made under a chain key, and none is configured: events "
-            "are stored all the same, but `tracker-sync verify` will report those of this process. "
-            "Set SDK_CHAIN_KEY",
+            "the chain of the outbox %s was made with a chain key, but none is configured: events "
+            "are stored, but `tracker-sync verify` will report those of this process. Set "
+            "SDK_CHAIN_KEY",
             path,
         )
     else:
         log.warning(
-            "the chain of the outbox %s goes on under another chain key than before; keep the "
+            "the chain of the outbox %s continues with another chain key than before; keep the "
             "former one for `tracker-sync verify --chain-key-file`",
             path,
         )

@@ -1,4 +1,4 @@
-"""Holding the outbox against what the collector has of it."""
+"""Comparing the outbox with what the collector has of it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _END = 2**63 - 1
 
 
 class Held(NamedTuple):
-    """What the collector knows of one event."""
+    """What the collector knows about one event."""
 
     seq: int
     event_id: str
@@ -37,15 +37,15 @@ class _Local(NamedTuple):
 
 
 class Comparison:
-    """One comparison, page by page in seq order: in memory are a page and a chunk of rows.
+    """One comparison, page by page in seq order. It keeps a page and a chunk of rows in memory.
 
-    The application goes on meanwhile, so what the collector has is always asked for before the
-    outbox is read; and what seems to be missing there, once more after.
+    The application continues meanwhile, so the collector is always asked before the outbox is
+    read, and asked again about events that seem to be missing there.
 
     Args:
-        connection: To the outbox, in no transaction.
-        fetch: Returns the collector's next events after a seq, ascending, with all events of the
-            last one's seq; nothing at the end.
+        connection: To the outbox, outside of any transaction.
+        fetch: Returns the collector's next events after a seq, in ascending order, including all
+            events with the last seq; nothing at the end.
         chunk: How many rows of the outbox are read at a time.
     """
 
@@ -57,18 +57,18 @@ class Comparison:
         self._fetch = fetch
         self._gap: tuple[int, int, str] = (0, -1, "")
         self.events = 0
-        """Events of the collector compared so far."""
+        """How many of the collector's events were compared so far."""
 
     def problems(self) -> Iterator[Problem]:
-        """Yield each event that one side has otherwise than the other, or not at all.
+        """Yield a problem for each event that one side has in another form or not at all.
 
-        Pending events and dead letters may be absent at the collector, removed ones here. So may
-        events delivered before this outbox was begun, in place of a damaged one: the collector
-        has them under that one's id.
+        Pending events and dead letters may be missing at the collector, removed events may be
+        missing here. So may events that were delivered before this outbox replaced a damaged one:
+        the collector has them under that one's id.
 
-        Where a copy of the outbox's file has sent events too, the collector holds other events
-        under seqs of this one. Their kind is ``copy``. Whoever can change the file could make that
-        look so, too: both are named.
+        If a copy of the outbox's file has sent events as well, the collector has other events under
+        seqs of this outbox. Their kind is ``copy``. Somebody who changes the file could cause the
+        same, so the message names both causes.
         """
         after = 0
         while page := self._fetch(after):
@@ -92,7 +92,7 @@ class Comparison:
                 elif row.delivered:
                     absent.append(row)
             for row in self._still_absent(absent):
-                said = f"event {row.event_id} was delivered, and the collector does not hold it"
+                said = f"event {row.event_id} was delivered, but the collector does not have it"
                 yield Problem(row.seq, "collector", said)
         for held in theirs.values():
             if held.seq in here:
@@ -109,7 +109,7 @@ class Comparison:
             after = rows[-1].seq
 
     def _still_absent(self, rows: list[_Local]) -> Iterator[_Local]:
-        """Yield those that the collector does not hold when it is asked again."""
+        """Yield those rows that the collector still does not have when it is asked again."""
         while rows:
             page = self._fetch(rows[0].seq - 1)
             known = {(held.seq, held.event_id) for held in page}
@@ -118,7 +118,7 @@ class Comparison:
             rows = [row for row in rows if row.seq > end]
 
     def _check_removed(self, held: Held) -> Iterator[Problem]:
-        """Check an event that is not here: the tracker must have noted that it removed it."""
+        """Check an event that is not here: the tracker must have recorded its removal."""
         if not self._gap[0] <= held.seq <= self._gap[1]:
             found = self._connection.exec_driver_sql(
                 "SELECT first_seq, last_seq, chain FROM gaps WHERE first_seq <= ? "
@@ -130,13 +130,13 @@ class Comparison:
         if first <= held.seq <= last:
             if held.seq == last and held.chain != chain:
                 said = (
-                    f"the chain after the removed event {held.event_id} is another at the collector"
+                    f"the collector has another chain value after the removed event {held.event_id}"
                 )
                 yield Problem(held.seq, "collector", said)
         else:
             said = (
-                f"the collector holds event {held.event_id}, and the outbox does not, or not any "
-                "more: it was removed here, or a copy of the outbox's file has sent it"
+                f"the collector has event {held.event_id}, but the outbox does not, or no longer: "
+                "it was removed here, or a copy of the outbox's file has sent it"
             )
             yield Problem(held.seq, "collector", said)
 
@@ -145,9 +145,9 @@ def _of_a_copy(held: Held) -> Problem:
     return Problem(
         held.seq,
         "copy",
-        f"the collector holds event {held.event_id} under this number, and the outbox another: a "
-        "copy of the outbox's file has sent it, or it was replaced here. Make copies by "
-        "`tracker-sync backup`, and outboxes of them by `tracker-sync restore`",
+        f"the collector has event {held.event_id} under this seq, and the outbox has another one: "
+        "a copy of the outbox's file has sent it, or it was replaced here. Make copies with "
+        "`tracker-sync backup`, and new outboxes from them with `tracker-sync restore`",
     )
 
 

@@ -26,17 +26,17 @@ _MOST_PROBLEMS = 1_000
 
 @dataclass(frozen=True)
 class IntegrityReport:
-    """What `verify` found. Sound when `problems` is empty; proven when `unproven` is empty too.
+    """The result of `verify`. Sound if `problems` is empty; proven if `unproven` is empty too.
 
     Attributes:
         events: How many stored events were checked.
-        first_seq: The lowest of them, or None.
-        last_seq: The newest seq ever given.
+        first_seq: The lowest seq among them, or None.
+        last_seq: The newest seq ever assigned.
         removed: Events removed on purpose (delivered and pruned, or discarded).
-        problems: What does not hold, at most 1,000.
-        unproven: Events that nothing speaks against, but whose links could not be checked: chained
-            under a key that was not given, or without one before a key was in use, or carried over
-            from a damaged outbox whose chain did not prove them.
+        problems: What is wrong, at most 1,000 problems.
+        unproven: Events without a problem whose links could not be checked: chained with a key that
+            was not given, or without a key before one was in use, or carried over from a damaged
+            outbox whose chain did not prove them.
     """
 
     events: int
@@ -48,12 +48,12 @@ class IntegrityReport:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was found that does not hold."""
+        """Whether no problem was found."""
         return not self.problems
 
     @property
     def proven(self) -> bool:
-        """Whether everything was checked and holds."""
+        """Whether everything was checked and is right."""
         return self.ok and not self.unproven
 
 
@@ -62,8 +62,8 @@ def verify(connection: Connection, keys: Sequence[bytes] = ()) -> IntegrityRepor
 
     Args:
         connection: To the outbox.
-        keys: The chain keys that are known, as `Links` takes them. Without the key that a chain
-            was made under, only digests, gaps and account are checked.
+        keys: The known chain keys, as for `Links`. Without the key that a chain was made with,
+            only digests, gaps and account are checked.
     """
     connection.exec_driver_sql("BEGIN")
     walk = _Walk(connection, Links(keys, chain_key.read(connection)))
@@ -77,23 +77,23 @@ def verify(connection: Connection, keys: Sequence[bytes] = ()) -> IntegrityRepor
         problems,
         tuple(walk.links.unproven),
     )
-    connection.exec_driver_sql("ROLLBACK")  # on an error, whoever lent the connection closes it
+    connection.exec_driver_sql("ROLLBACK")  # after an error, the connection's owner closes it
     return report
 
 
 def read_gaps(connection: Connection) -> dict[int, tuple[int, str]]:
-    """Return the noted gaps: the first seq of each, its last, and the chain value there."""
+    """Return the recorded gaps: the first seq of each, with its last seq and chain value."""
     return {
         first: (last, chain)
         for first, last, chain in connection.exec_driver_sql(
             "SELECT first_seq, last_seq, chain FROM gaps ORDER BY first_seq"
         )
-        if last >= first  # one edited by hand may end before it begins
+        if last >= first  # one that was edited by hand may end before it begins
     }
 
 
 class _Walk:
-    """One pass over the events in seq order, with the gaps that were noted on removal."""
+    """One pass over the events in seq order, together with the recorded gaps."""
 
     def __init__(self, connection: Connection, links: Links) -> None:
         self._connection = connection
@@ -122,19 +122,19 @@ class _Walk:
         yield from self.links.end()
 
     def _changed(self, seq: int, columns: list[object]) -> Iterator[Problem]:
-        """Tell erased events, which an erasure event names, from tampering."""
+        """Distinguish erased events, which an erasure event names, from tampering."""
         event_id, data = columns[0], columns[-1]
         if data != ERASED:
             yield Problem(seq, "digest", f"event {event_id} is not what was stored")
         elif not self._erasures.name(event_id):
             yield Problem(
-                seq, "erasure", f"event {event_id} says that it was erased, and no erasure names it"
+                seq, "erasure", f"event {event_id} is marked as erased, but no erasure names it"
             )
 
     def _skip_to(self, seq: int | None) -> Iterator[Problem]:
-        """Pass over removed events up to `seq`; what is missing besides is a problem.
+        """Skip removed events up to `seq`; any other missing event is a problem.
 
-        None stands for the end: what comes after the newest seq that was given.
+        None stands for the end, after the newest seq that was assigned.
         """
         while self._seq + 1 in self.gaps and self._seq + 1 != seq:
             self._seq, self._chain = self.gaps[self._seq + 1]
@@ -158,9 +158,9 @@ def _account_problems(connection: Connection) -> Iterator[Problem]:
     for name, booked, counted in (("pending", book.pending, pending), ("dead", book.dead, dead)):
         if booked != counted:
             yield Problem(
-                None, "account", f"{booked} events are booked as {name}, {counted} stand so"
+                None, "account", f"the account has {booked} events as {name}, but {counted} are"
             )
     if settled:
-        yield Problem(None, "account", f"{settled} pending events stand where none should be")
+        yield Problem(None, "account", f"{settled} pending events are where none should be")
     if both:
-        yield Problem(None, "account", f"{both} events stand both as delivered and as dead")
+        yield Problem(None, "account", f"{both} events are marked both as delivered and as dead")

@@ -1,1 +1,1 @@
-"""Keeping an outbox small: retention, the bound on its size, erasure."""
+"""Keeping an outbox small: retention, the size limit, and erasure."""

@@ -1,4 +1,4 @@
-"""`DiskSpace`: what is done about a full disk, until it has room again."""
+"""`DiskSpace`: what is done about a full disk, until there is room again."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from tracker.outbox.store.trouble import StorageTrouble
 
 _LOOK_AGAIN_SECONDS = 1.0
-"""How soon a full disk is looked at again."""
+"""How soon a full disk is checked again."""
 
 
 class DiskSpace:
-    """Removes what is delivered from a full disk, and lays the ballast once there is room.
+    """Removes delivered events from a full disk, and creates the ballast when there is room.
 
     Args:
         connections: The outbox.
         ballast: Its ballast.
-        trouble: Whether the disk was full.
+        trouble: Records whether the disk was full.
         size_limit: Removes delivered events.
     """
 
@@ -38,10 +38,10 @@ class DiskSpace:
         self._size_limit = size_limit
 
     def look(self) -> None:
-        """Make room if the disk was full, and lay the ballast if it is not there.
+        """Make room if the disk was full, and create the ballast if it does not exist.
 
         Raises:
-            OutboxError: if the outbox cannot be written, but not for want of room.
+            OutboxError: if the outbox cannot be written, for a reason other than a full disk.
         """
         if self._trouble.disk_full:
             self._free()
@@ -51,7 +51,7 @@ class DiskSpace:
             self._connections.look_at = monotonic() + _LOOK_AGAIN_SECONDS
 
     def _free(self) -> None:
-        """Remove what is delivered, and cut the log off, as far as there is room for that."""
+        """Remove delivered events and truncate the log, as far as there is room for that."""
         try:
             self._size_limit.free_delivered()
             self._connections.empty_log()

@@ -1,4 +1,4 @@
-"""Erasing what is stored about a user: markers in the rows, and events that name them."""
+"""Erasing a user's data: markers replace it, and events name the erased events."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ def is_known(connection: Connection, user_id: str) -> bool:
 def find(connection: Connection, user_id: str) -> list[str]:
     """Return the ids of the stored events about a user that are not erased yet, in order.
 
-    Those that name the user, and those that name none but a conversation in which another event
-    names the user. Reads the whole outbox once; nobody waits for it.
+    These are the events that name the user, and those that name no user but a conversation in which
+    another event names the user. Reads the whole outbox once, without making anybody wait.
     """
     rows = connection.exec_driver_sql(_FIND, (COMPLIANCE_ERASED, user_id, user_id, ERASED))
     return list(rows.scalars())
 
 
 class Erasable(Protocol):
-    """The outbox, as an erasure needs it."""
+    """The parts of an outbox that an erasure needs."""
 
     def snapshot(self) -> AbstractContextManager[Connection]:
         """Lend a connection for a long read."""
@@ -65,21 +65,21 @@ def erase(
 ) -> tuple[int, list[str]]:
     """Replace all data about a user by markers, and log events that name what was erased.
 
-    In chunks: logging calls wait for one of them at most. Cut off at any point, what was erased is
-    named; a second call does the rest.
+    It works in chunks, so a logging call waits for one of them at most. If it is interrupted, what
+    was erased by then is named; a second call does the rest.
 
     Args:
         outbox: The outbox.
         user_id: The user.
-        said: Further fields of the erasure events: the reason.
-        max_bytes: Bound on one event.
+        said: Further fields of the erasure events, such as the reason.
+        max_bytes: The size limit for one event.
 
     Returns:
         How many events were erased, and the ids of the events that name them.
 
     Raises:
         OutboxError: if the outbox cannot be read or written.
-        ValidationError: if `said` leaves an event no room.
+        ValidationError: if `said` is so long that an erasure event has no room for event ids.
     """
     with outbox.snapshot() as connection:
         found = find(connection, user_id)
@@ -94,20 +94,20 @@ def erase(
 def jobs(
     event_ids: Sequence[str], user_id: str, said: Mapping[str, Any], max_bytes: int
 ) -> Iterator[Callable[[Transaction], tuple[int, str]]]:
-    """Yield the jobs that erase these events, each with the event that names what it erased.
+    """Yield the jobs that erase these events, each with an event that names what it erased.
 
-    Both in one transaction, so that no marker is ever without an event. At least one job: that
-    there was nothing to erase is on record too. A job returns how many it erased, and the id of
-    its event.
+    Both happen in one transaction, so that no marker is ever without such an event. There is at
+    least one job: it is also recorded if there was nothing to erase. A job returns how many events
+    it erased, and the id of its event.
 
     Args:
-        event_ids: What to erase.
-        user_id: Whom it is about.
-        said: Further fields of the erasure events: the reason.
-        max_bytes: Bound on one event.
+        event_ids: The events to erase.
+        user_id: The user that they are about.
+        said: Further fields of the erasure events, such as the reason.
+        max_bytes: The size limit for one event.
 
     Raises:
-        ValidationError: if `said` leaves an event no room to name anything.
+        ValidationError: if `said` is so long that an erasure event has no room for event ids.
     """
     fields = {**said, "subject": subject_of(user_id)}
     bare = make_event(COMPLIANCE_ERASED, {**fields, "event_ids": []}, max_bytes=max_bytes)
@@ -135,9 +135,9 @@ def _job(
 
 
 def _erase(connection: Connection, event_id: str) -> bool:
-    """Put the marker in the place of an event's data; False if it was removed meanwhile."""
+    """Replace an event's data by the marker; return False if the event was removed meanwhile."""
     changed = connection.exec_driver_sql(
-        # What the server said of a dead letter may quote it.
+        # The server's message about a dead letter may quote its data.
         "UPDATE events SET data = ?, dead_message = CASE WHEN dead_at_ms IS NOT NULL "
         "THEN 'erased' END WHERE event_id = ? AND data != ?",
         (ERASED, event_id, ERASED),

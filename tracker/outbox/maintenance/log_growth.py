@@ -12,26 +12,26 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LARGE_LOG_BYTES = 24 * 1024 * 1024
-"""A log of this size has not been started over for long: usually that happens at 4 MB."""
+"""A log of this size was not started over for a long time: usually that happens at 4 MB."""
 
 
 def excess(path: Path) -> int:
-    """Return the bytes of the log of `path` if it is large, and 0 if it is as small as usual."""
+    """Return the size of the log of `path` in bytes if it is large, otherwise 0."""
     size = paths.log_bytes(path)
     return size if size >= LARGE_LOG_BYTES else 0
 
 
 def describe_readers(path: Path) -> str:
-    """Return who reads the outbox now, as far as the system tells, for a message to operators."""
+    """Return which processes read the outbox now, as far as known, for a message to operators."""
     others = [pid for pid in lock_holders.readers(path) if pid != os.getpid()]
     if not others:
-        return f"`fuser {path}` names the processes that have it open"
+        return f"`fuser {path}` lists the processes that have it open"
     named = ", ".join(map(str, others))
     return f"process {named} reads it" if len(others) == 1 else f"processes {named} read it"
 
 
 class LogGrowth:
-    """Says once, each time that the log has become large, who keeps it from starting over.
+    """Warns, once each time that the log becomes large, which readers keep it from being reset.
 
     SQLite appends to the log until no program reads an older state; then it starts the log over.
 
@@ -44,16 +44,16 @@ class LogGrowth:
         self._warned = False
 
     def look(self) -> None:
-        """Look at the size of the log. Cheap enough for every few seconds.
+        """Check the size of the log. Cheap enough to be called every few seconds.
 
         Raises:
-            OSError: if its folder may not be looked into.
+            OSError: if its folder cannot be read.
         """
         size = excess(self._path)
         if size and not self._warned:
             log.warning(
                 "the write-ahead log of the outbox %s has %d MB and grows until a program that "
-                "reads an old state of it ends its read; %s",
+                "reads an old state of it finishes; %s",
                 self._path,
                 size // 1_000_000,
                 describe_readers(self._path),

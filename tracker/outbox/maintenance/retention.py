@@ -1,7 +1,7 @@
-"""What leaves the outbox: delivered events past their time, and the size policy's choices.
+"""What is removed from the outbox: delivered events after their time, and by the size policy.
 
-Everything here works in small jobs of at most `CHUNK` rows, so that no logging call waits long
-behind one.
+Everything here works in small jobs of at most `CHUNK` rows, so that no logging call waits long for
+one.
 """
 
 # ruff: noqa: S608 - the queries are made of constant text
@@ -33,13 +33,13 @@ T = TypeVar("T")
 
 CHUNK = 200
 _GIVE_BACK_SECONDS = 0.02
-"""How long giving back pages holds the write lock at most."""
+"""How long a job that returns pages may hold the write lock."""
 
 EVERY = "*"
-"""The pattern of the types that no other pattern fits."""
+"""The pattern for types that match no other pattern."""
 
 RETENTION_APPLIED = "retention.applied"
-"""Type of the event that says what a round removed."""
+"""Type of the event that reports what a round removed."""
 
 _DAY_MS = 86_400_000
 _START_OVER_SECONDS = 86_400.0
@@ -54,9 +54,9 @@ class RunJob(Protocol):
 
 
 def governing(patterns: Collection[str], type: str) -> str:
-    """Return the pattern that says how long events of a type stay: the closest that fits.
+    """Return the pattern that decides how long events of a type are kept: the closest match.
 
-    A type's own name is closer than any pattern, and a longer pattern closer than a shorter one.
+    A type's own name is closer than any pattern, and a longer pattern is closer than a shorter one.
     """
     if type in patterns:
         return type
@@ -65,18 +65,18 @@ def governing(patterns: Collection[str], type: str) -> str:
 
 
 class Retention:
-    """Rounds of pruning. Belongs to one outbox; one thread at a time runs a round.
+    """Rounds of pruning. Belongs to one outbox; only one thread at a time runs a round.
 
-    Events are delivered in the order of seq. So those of one pattern are past their time up to
-    some seq, and that is where the next round begins: it does not read again what is kept long.
-    Once a day a round begins at the start, for the few that were passed by: dead letters that were
-    sent after all.
+    Events are delivered in the order of seq, so the events of one pattern are past their time up to
+    some seq, and the next round begins there: it does not read again what is kept longer. Once a
+    day a round begins at the start, for the few events that were skipped: dead letters that were
+    sent later.
 
-    Nothing is removed while the wall clock is before the creation of the outbox or the last
-    delivery: it is wrong then, and what it stamps cannot be compared with what is stored.
+    Nothing is removed while the wall clock shows a time before the creation of the outbox or the
+    last delivery: then it is wrong, and its times cannot be compared with those stored.
 
     Args:
-        days: Days that delivered events stay, by pattern.
+        days: Days to keep delivered events, by pattern.
     """
 
     def __init__(self, days: Mapping[str, float]) -> None:
@@ -86,11 +86,11 @@ class Retention:
         self._start_over_at = 0.0
 
     def round(self, run: RunJob, other_days: float) -> Counter[str]:
-        """Remove what is past its time; return how many of each type.
+        """Remove the events that are past their time; return how many of each type.
 
         Args:
             run: Runs a write job, `Outbox.run`.
-            other_days: Days for the types that no pattern fits.
+            other_days: Days to keep types that match no pattern.
         """
         if monotonic() >= self._start_over_at:
             self._start_over_at = monotonic() + _START_OVER_SECONDS
@@ -98,8 +98,8 @@ class Retention:
         if run(_clock_is_behind):
             if self._logged.is_new("clock"):
                 log.warning(
-                    "nothing is pruned: the clock is before the creation of the outbox or the last "
-                    "delivery"
+                    "nothing is pruned: the clock shows a time before the creation of the outbox "
+                    "or the last delivery"
                 )
             return Counter()
         self._logged.forget()
@@ -136,13 +136,13 @@ def _governed_by(pattern: str, patterns: Collection[str]) -> Callable[[str], boo
 
 
 class Pruned(NamedTuple):
-    """What a job of pruning did.
+    """What a pruning job did.
 
     Attributes:
         removed: How many events of each type it removed.
-        after: The seq to go on after.
-        more: Whether there is anything to go on to: not past the first event that is to be kept.
-        passed: The first seq that was passed by and is to be looked at again, or None.
+        after: The seq after which the next job continues.
+        more: Whether there is anything left to prune, before the first event that is to be kept.
+        passed: The first seq that was skipped and has to be checked again, or None.
     """
 
     removed: Mapping[str, int]
@@ -154,16 +154,16 @@ class Pruned(NamedTuple):
 def prune(
     concerns: Callable[[str], bool], delivered_before_ms: int, after: int = 0
 ) -> Callable[[Transaction], Pruned]:
-    """Return the job that removes delivered events among the next `CHUNK` rows past seq `after`.
+    """Return the job that removes delivered events among the next `CHUNK` rows after seq `after`.
 
-    Nothing past the first pending event is looked at: what follows is hardly ever delivered. One
-    that was delivered in the future, by a clock that was wrong, counts as delivered now. Erasure
-    events stay as long as anything that they name.
+    Nothing after the first pending event is checked, because hardly any of it is delivered. An
+    event with a delivery time in the future, from a clock that was wrong, counts as delivered now.
+    Erasure events are kept as long as any event that they name.
 
     Args:
-        concerns: Tells by the type whether an event is to be removed.
-        delivered_before_ms: Only those delivered before then.
-        after: Where to begin.
+        concerns: Returns True for the types to remove.
+        delivered_before_ms: Remove only events delivered before then.
+        after: The seq after which to begin.
     """
 
     def job(transaction: Transaction) -> Pruned:
@@ -202,9 +202,9 @@ def prune(
 
 
 def _remove(connection: Connection, rows: list[tuple[int, str, str]]) -> set[int]:
-    """Remove events given as (seq, chain, type), but for the erasure events that are needed."""
+    """Remove events given as (seq, chain, type), except for erasure events that are needed."""
     gaps.remove(connection, [(seq, chain) for seq, chain, type_ in rows if type_ != _ERASURE])
-    # Only now: what they name may have been among the others.
+    # Only now, because the events that they name may have been among the others.
     erasures = [(seq, chain) for seq, chain, type_ in rows if type_ == _ERASURE]
     needed = named.still_needed(connection, [seq for seq, _ in erasures])
     gaps.remove(connection, [row for row in erasures if row[0] not in needed])
@@ -221,9 +221,9 @@ def report(removed: Counter[str]) -> Callable[[Transaction], int]:
 
 
 def free_delivered(after: int) -> Callable[[Transaction], tuple[int, int]]:
-    """Return the job that removes `CHUNK` delivered events past seq `after`, whatever their age.
+    """Return the job that removes `CHUNK` delivered events after seq `after`, whatever their age.
 
-    Its result: how many were removed, and the seq to go on after, or -1 at the end.
+    The job returns how many it removed, and the seq after which to continue, or -1 at the end.
     """
 
     def job(transaction: Transaction) -> tuple[int, int]:
@@ -240,9 +240,9 @@ def free_delivered(after: int) -> Callable[[Transaction], tuple[int, int]]:
 
 
 def discard_oldest(transaction: Transaction) -> int:
-    """Give up the `CHUNK` oldest pending events, counted under the size policy.
+    """Give up the `CHUNK` oldest pending events, and count them under the size policy.
 
-    Erasure events are never given up: the receiver has to hear of them.
+    Erasure events are never given up: the receiver has to learn of them.
     """
     connection = transaction.connection
     rows = connection.exec_driver_sql(
@@ -258,9 +258,9 @@ def discard_oldest(transaction: Transaction) -> int:
 
 def give_back_pages(transaction: Transaction) -> None:
     """Return some free pages to the file system, so that the file shrinks."""
-    # The pragma frees one page a step, and sqlite3 takes but one step of a statement that returns
-    # no columns, whatever the number of pages asked for.
-    end = monotonic() + _GIVE_BACK_SECONDS  # each may be slow, and calls wait meanwhile
+    # The pragma frees one page a step, and sqlite3 takes only one step of a statement that returns
+    # no columns, however many pages were asked for.
+    end = monotonic() + _GIVE_BACK_SECONDS  # each step may be slow, and calls wait meanwhile
     for _ in range(CHUNK):
         if monotonic() >= end:
             return
@@ -268,7 +268,7 @@ def give_back_pages(transaction: Transaction) -> None:
 
 
 def used_bytes(connection: Connection) -> int:
-    """Return the bytes that the outbox's pages use, without those free for reuse."""
+    """Return how many bytes the outbox's pages use, without those free for reuse."""
     pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
     free = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
     size = connection.exec_driver_sql("PRAGMA page_size").scalar_one()

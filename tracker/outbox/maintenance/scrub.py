@@ -1,8 +1,8 @@
-"""Leaving no trace of erased data in the outbox's files.
+"""Removing all traces of erased data from the outbox's files.
 
-``secure_delete`` overwrites what a row held where it stands. But when SQLite moves rows from page
-to page, as it does when a row grows by its delivery time, copies of them stay in the unused parts
-of pages. So the file is rewritten once, by VACUUM, and its log is emptied then.
+``secure_delete`` overwrites the old content of a row in place. But when SQLite moves rows from page
+to page, as it does when a row grows by its delivery time, copies of them remain in the unused parts
+of pages. So the file is rewritten once, by VACUUM, and then its log is emptied.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tracker.outbox.store.connections import Connections
 
 FILE = 2
-"""`sync_state.scrub_due` when the file itself may hold old bytes; 1 is the log alone, 0 neither."""
+"""`sync_state.scrub_due` if the file itself may contain old data; 1 is only the log, 0 neither."""
 
 PATIENCE_SECONDS = 5.0
 """How long an erasure waits for programs that read an old state of the outbox."""
@@ -30,16 +30,16 @@ PATIENCE_SECONDS = 5.0
 RETRY_SECONDS = 0.1
 
 _BUSY_MS = 50
-"""How long one try to empty the log waits for such programs; nobody can write meanwhile."""
+"""How long one attempt to empty the log waits for such programs; nobody can write meanwhile."""
 
 
 def due(connection: Connection) -> int:
-    """Return what may still hold old bytes, as `sync_state.scrub_due` has it."""
+    """Return what may still contain old data: the value of `sync_state.scrub_due`."""
     return int(connection.exec_driver_sql("SELECT scrub_due FROM sync_state").scalar_one())
 
 
 def rewrite(connection: Connection) -> bool:
-    """Rewrite the file without its free pages, as far as nobody reads an old state of it."""
+    """Rewrite the file without its free pages, as far as no program reads an old state of it."""
     connection.exec_driver_sql("VACUUM")
     connection.exec_driver_sql(f"PRAGMA busy_timeout={_BUSY_MS}")
     connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").close()
@@ -47,9 +47,9 @@ def rewrite(connection: Connection) -> bool:
 
 
 def leave_no_trace(connections: Connections) -> bool:
-    """Remove what was erased from the files of an outbox; return True if no trace is left.
+    """Remove all erased data from the files of an outbox; return True if no trace is left.
 
-    Nobody can write meanwhile. Programs that read an old state are waited for, some seconds.
+    Nobody can write meanwhile. It waits some seconds for programs that read an old state.
     """
     with connections.reading() as connection:
         if not due(connection):
@@ -59,13 +59,13 @@ def leave_no_trace(connections: Connections) -> bool:
             return True
     except (DBAPIError, OSError, OutboxError) as error:
         log.warning(
-            "traces of erased events stay in the outbox's files; it is tried again: %s",
+            "traces of erased events are still in the outbox's files; removing them is retried: %s",
             errors.explain(connections.path, error),
         )
         return False
     log.warning(
-        "traces of erased events stay in the log of the outbox %s until no program "
-        "reads an old state of it; it is tried again",
+        "traces of erased events are still in the log of the outbox %s, as long as a program "
+        "reads an old state of it; removing them is retried",
         connections.path,
     )
     return False
@@ -83,11 +83,11 @@ def _scrub_in_time(connections: Connections) -> bool:
 def _scrub(connection: Connection) -> bool:
     """Rewrite the file and empty its log, as far as is due; return True if all of it is done.
 
-    It is not as long as some program reads an old state: the log holds that for it. To be called
+    Returns False while some program reads an old state, which the log holds for it. To be called
     outside of any transaction, while nobody else can write.
     """
     if due(connection) == FILE:
-        # A copy of the outbox in memory could be more than the machine has.
+        # In memory, the copy of the outbox could take more than the machine has.
         connection.exec_driver_sql("PRAGMA temp_store=FILE")
         connection.exec_driver_sql("VACUUM")
         connection.exec_driver_sql("UPDATE sync_state SET scrub_due = 1")

@@ -1,4 +1,4 @@
-"""`SizeBound`: keeping an outbox to `max_outbox_bytes`."""
+"""`SizeBound`: keeps an outbox within `max_outbox_bytes`."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _CHECK_EVERY = 64
-"""Events between two looks at the outbox's size."""
+"""Events between two checks of the outbox's size."""
 _FEW_PAGES = 8_192
-"""Pages in use, 32 MB, up to which the file is written anew in place of that; calls wait for it."""
+"""Pages in use, 32 MB, up to which the file is rewritten instead; calls wait for that."""
 _SHRINK_SECONDS = 30.0
-"""How long the sync thread shrinks the file at a time, for it does not upload meanwhile."""
+"""How long the sync thread shrinks the file at a time, because it does not upload meanwhile."""
 
 
 class Bounded(Protocol):
-    """What is kept to a size: the outbox."""
+    """The parts of an outbox that its size limit needs."""
 
     @property
     def path(self) -> Path:
-        """Where the file is."""
+        """The path of the file."""
 
     def run(self, job: Callable[[Transaction], T]) -> T:
         """Run `job` in a write transaction."""
@@ -43,23 +43,23 @@ class Bounded(Protocol):
         """Lend a connection for a short read."""
 
     def empty_log(self) -> None:
-        """Cut the write-ahead log off, as far as readers allow."""
+        """Truncate the write-ahead log, as far as readers allow."""
 
     def rewrite(self) -> bool:
-        """Write the file again without its free pages; return False if that cannot be now."""
+        """Rewrite the file without its free pages; return False if that is not possible now."""
 
 
 class SizeBound:
-    """Makes room in an outbox that has grown to its bound, or says that there is none.
+    """Makes room in an outbox that has reached its size limit, or reports that there is none.
 
     Args:
         outbox: The outbox, which owns this.
         config: Its settings; `max_outbox_bytes` and `outbox_full` are used here.
 
     Attributes:
-        look_again_seconds: How long a full outbox is taken for full without another look.
-        many_pages: Free pages from which on SQLite takes long to give one back: it looks for it in
-            a list of them. At 1.3 million, which 5 GB are, it gave back 150 in a second.
+        look_again_seconds: How long a full outbox is assumed to be full without another check.
+        many_pages: Free pages from which on SQLite takes long to return one, because it searches a
+            list of them. With 1.3 million, which are 5 GB, it returned 150 in a second.
     """
 
     look_again_seconds = 1.0
@@ -74,7 +74,7 @@ class SizeBound:
         self._look_again_at = 0.0
 
     def check(self, events: int) -> None:
-        """See that there is room for so many events, looking only now and then.
+        """Check that there is room for the given number of events; reads the size only sometimes.
 
         Raises:
             OutboxFullError: if there is none and the policy is to refuse.
@@ -96,21 +96,21 @@ class SizeBound:
             raise self._full
 
     def _find_out_why_full(self) -> str | None:
-        """Make room if there is none; return what fills the outbox if that did not help."""
+        """Make room if necessary; return what fills the outbox if that was not enough."""
         if self._oversized() and not self._make_room():
             return "with undelivered events only"
         log = log_growth.excess(self._outbox.path)
         if log and self._used() + log > (self._most or 0):
-            self._outbox.empty_log()  # its reader may have gone
+            self._outbox.empty_log()  # its reader may have finished
             if log_growth.excess(self._outbox.path):
                 return (
-                    f"with {log:,} bytes of write-ahead log, which a program keeps that reads an "
-                    f"old state; {log_growth.describe_readers(self._outbox.path)}"
+                    f"with {log:,} bytes of write-ahead log, which SQLite keeps for a program that "
+                    f"reads an old state; {log_growth.describe_readers(self._outbox.path)}"
                 )
         return None
 
     def _make_room(self) -> bool:
-        """Remove delivered events, then what the policy gives up; tell whether there is room."""
+        """Remove delivered events, then apply the policy; return True if there is room now."""
         self.free_delivered()
         while self._oversized():
             if self._refuses or not self._outbox.run(retention.discard_oldest):
@@ -125,7 +125,7 @@ class SizeBound:
             return retention.used_bytes(connection)
 
     def free_delivered(self) -> None:
-        """Remove all delivered events that may go, and shrink the file."""
+        """Remove all delivered events that may be removed, and shrink the file."""
         removed, after = 0, 0
         while after >= 0:
             some, after = self._outbox.run(retention.free_delivered(after))
@@ -134,7 +134,7 @@ class SizeBound:
             self.shrink()
 
     def shrink(self) -> None:
-        """Return the file's free pages to the file system, as many as can be in some time."""
+        """Return the file's free pages to the file system, as many as possible in limited time."""
         before, end = -1, monotonic() + _SHRINK_SECONDS
         while monotonic() < end:
             with self._outbox.reading() as connection:
@@ -148,9 +148,9 @@ class SizeBound:
             self._outbox.run(retention.give_back_pages)
 
     def _rewrite(self) -> bool:
-        """Write the file anew without its free pages; tell whether that could be done."""
+        """Rewrite the file without its free pages; return True if that succeeded."""
         try:
             return self._outbox.rewrite()
         except OutboxError as error:
-            log.info("the outbox cannot be written anew, and shrinks slowly: %s", error)
+            log.info("the outbox cannot be rewritten, and shrinks slowly: %s", error)
             return False

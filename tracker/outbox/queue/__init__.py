@@ -1,1 +1,1 @@
-"""What is pending: batches, receipts, dead letters, and lists of events."""
+"""The queue of events: batches, receipts, dead letters, and lists."""

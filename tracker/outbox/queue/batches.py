@@ -1,4 +1,4 @@
-"""Reading pending events in batches, as they go over the wire."""
+"""Reading pending events in batches, in the form in which they are sent."""
 
 # ruff: noqa: S608 - the queries are made of constant text
 
@@ -29,7 +29,7 @@ ORDER BY seq LIMIT ?
 
 
 class Row(NamedTuple):
-    """One pending event as it goes over the wire."""
+    """One pending event in the form in which it is sent."""
 
     seq: int
     event_id: str
@@ -38,17 +38,17 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """Pending events in ascending seq, read at one moment.
+    """Pending events in ascending order of seq, read at one moment.
 
     Attributes:
         after: `sync_state.settled_through` when the batch was read.
         rows: The events to send.
         size: Bytes of the encoded events, commas included.
-        damaged: seqs of rows whose digest does not match: not to be sent as if whole.
-        more: Whether the bounds cut the batch off, so that more is pending for sure.
-        erasure: seq of the newest event that says that others were erased, or None.
-        outbox_id: The outbox that gave the seqs. Another one may be at its place by the time that
-            the receipt comes.
+        damaged: The seqs of rows that do not match their digest: they must not be sent.
+        more: Whether a limit ended the batch, so that more events are certainly pending.
+        erasure: The seq of the newest erasure event, or None.
+        outbox_id: The outbox that the seqs belong to. Another one may have replaced it by the time
+            that the receipt comes.
     """
 
     after: int
@@ -61,17 +61,17 @@ class Batch:
 
     @property
     def through(self) -> int:
-        """The last seq of the batch, in whatever state; `after` if it is empty."""
+        """The last seq of the batch, damaged rows included; `after` if it is empty."""
         return max([self.after, *self.damaged, *(row.seq for row in self.rows[-1:])])
 
 
 def next_batch(
     connection: Connection, max_events: int, max_bytes: int, after: int | None = None
 ) -> Batch:
-    """Return the pending events that come next; at least one, if any is pending.
+    """Return the next pending events; at least one, if any is pending.
 
     The cursor is closed before this returns: none is open while a request is under way. With
-    `after` it is the batch that comes next once all events up to there are settled.
+    `after`, return the batch that is next once all events up to there are settled.
     """
     if after is None:
         after = settled_through(connection)
@@ -80,7 +80,7 @@ def next_batch(
     size = 0
     more = False
     erasure, erasures = _newest_erasure(connection), Erasures(connection)
-    # The driver's own cursor: SQLAlchemy's rows would take twice the time.
+    # The driver's own cursor: SQLAlchemy's rows would take twice as long.
     result = driver_of(connection).execute(_NEXT, (after, max_events))
     try:
         for seq, *columns, digest, chain in result:
@@ -101,16 +101,16 @@ def next_batch(
 
 
 def is_next(connection: Connection, batch: Batch, received: Sequence[Batch] = ()) -> bool:
-    """Tell whether a batch that was read in advance is what comes next by now.
+    """Return True if a batch that was read in advance is still the next one to send.
 
-    Not if the one before it did not arrive, or an operator has made an event pending again,
-    discarded one or sent one to the dead letters meanwhile; nor if any event was erased, or the
-    outbox was begun anew.
+    It is not if the batch before it did not arrive, or if an operator has made an event pending
+    again, discarded one or made one a dead letter meanwhile; nor if any event was erased, or the
+    outbox was replaced.
 
     Args:
-        connection: A reader's.
+        connection: A read connection.
         batch: The batch.
-        received: Those before it that were received, which the outbox does not know yet.
+        received: Earlier batches that were received, which the outbox does not know yet.
     """
     if identity.read(connection).outbox_id != batch.outbox_id:
         return False
@@ -128,7 +128,7 @@ def pending_between(connection: Connection, first: int, last: int) -> list[int]:
 
 
 def _newest_erasure(connection: Connection) -> int | None:
-    """Return the seq of the newest event that says that others were erased."""
+    """Return the seq of the newest erasure event, or None."""
     newest: int | None = connection.exec_driver_sql(
         "SELECT max(seq) FROM events WHERE type = 'compliance.erased'"
     ).scalar()
@@ -138,7 +138,7 @@ def _newest_erasure(connection: Connection) -> int | None:
 def _wire(
     seq: int, columns: Sequence[Any], digest: str, chain: str, erasures: Erasures
 ) -> bytes | None:
-    """Return the event's JSON, or None when the row neither matches its digest nor was erased."""
+    """Return the event's JSON, or None if the row neither matches its digest nor was erased."""
     try:
         envelope = canonical.envelope(*columns)
         intact = canonical.digest(envelope) == digest

@@ -1,4 +1,4 @@
-"""Reading stored events back, for ``tracker-sync list`` and ``show``."""
+"""Reading stored events, for ``tracker-sync list`` and ``show``."""
 
 # ruff: noqa: S608 - the queries are made of constant text
 
@@ -29,7 +29,7 @@ _COLUMNS = (
 )
 
 _CONDITIONS = {
-    # The first half costs nothing and spares the search all that is settled.
+    # The first half costs nothing and lets the search skip everything that is settled.
     PENDING: f"seq > (SELECT settled_through FROM sync_state) AND {tables.PENDING}",
     DELIVERED: "delivered_at_ms IS NOT NULL",
     DEAD: "dead_at_ms IS NOT NULL",
@@ -37,7 +37,7 @@ _CONDITIONS = {
 
 
 class StoredEvent(NamedTuple):
-    """One row of the outbox. A damaged file may hold values of any type in it."""
+    """One row of the outbox. In a damaged file, its values may be of any type."""
 
     seq: int
     event_id: str
@@ -68,20 +68,20 @@ class StoredEvent(NamedTuple):
 
     @property
     def erased(self) -> bool:
-        """Whether its data was erased; only `integrity.verify` tells whether rightly so."""
+        """Whether its data looks erased; only `integrity.verify` checks it against the erasures."""
         return self.data == ERASED and not self.intact
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Which events are wanted; None wants all.
+    """Which events to select; None selects all.
 
     Attributes:
         state: One of `STATES`.
         session_id: The conversation.
         agent_id: The agent.
-        type: The event's type, in full.
-        since_ms: Logged then or later, Unix milliseconds.
+        type: The full type of the event.
+        since_ms: Only events logged then or later, Unix milliseconds.
     """
 
     state: str | None = None
@@ -91,7 +91,7 @@ class Filter:
     since_ms: int | None = None
 
     def condition(self) -> tuple[str, list[Any]]:
-        """Return the SQL condition and the values that are bound in it."""
+        """Return the SQL condition and the values to bind in it."""
         parts = [] if self.state is None else [_CONDITIONS[self.state]]
         bound: list[Any] = []
         for comparison, value in (
@@ -107,11 +107,11 @@ class Filter:
 
 
 def select(connection: Connection, wanted: Filter, limit: int = 0) -> Iterator[StoredEvent]:
-    """Yield the newest `limit` events of those wanted, oldest first; all of them for 0.
+    """Yield the newest `limit` of the selected events, oldest first; all of them for 0.
 
-    Reads in chunks and keeps no cursor open between them: however slowly the events are taken,
-    the application's write-ahead log can be reset meanwhile. What is logged after the start is
-    not among them.
+    Reads in chunks and keeps no cursor open between them: however slowly the caller consumes the
+    events, the application's write-ahead log can be reset meanwhile. Events logged after the start
+    are not included.
     """
     condition, bound = wanted.condition()
     seq, last = _range(connection, condition, bound, limit)
@@ -129,7 +129,7 @@ def select(connection: Connection, wanted: Filter, limit: int = 0) -> Iterator[S
 
 
 def _range(connection: Connection, condition: str, bound: list[Any], limit: int) -> tuple[int, int]:
-    """Return the first and last seq to look at; an empty range if nothing is wanted."""
+    """Return the first and last seq to read; an empty range if no event is selected."""
     if limit:
         query = (
             f"SELECT min(seq), max(seq) FROM (SELECT seq FROM events WHERE {condition} "
@@ -144,18 +144,18 @@ def _range(connection: Connection, condition: str, bound: list[Any], limit: int)
 _LAST_CHARACTER = "\U0010ffff"
 _SHOWN = 3
 _SHORTEST_BEGINNING = 8
-"""Digits that can be the beginning of an event's id; fewer are a seq."""
+"""Fewer digits than these are a seq; more can be the beginning of an event id."""
 
 
 class AmbiguousError(TrackerError):
-    """What was given for an id begins several."""
+    """The given text is the beginning of several ids."""
 
 
 def complete(connection: Connection, column: Literal["event_id", "session_id"], given: str) -> str:
-    """Return the stored id that is `given` or, if only one does, begins with it; else `given`.
+    """Return the stored id that equals `given` or, if unique, begins with it; otherwise `given`.
 
     Raises:
-        AmbiguousError: if several begin with it.
+        AmbiguousError: if several ids begin with it.
     """
     found = [
         str(each)
@@ -170,17 +170,17 @@ def complete(connection: Connection, column: Literal["event_id", "session_id"], 
     if len(found) == 1:
         return found[0]
     raise AmbiguousError(
-        f"{given!r} begins several ids, as {', '.join(found)}; give more of the one that is meant"
+        f"several ids begin with {given!r}, such as {', '.join(found)}; give more of the id"
     )
 
 
 def find(connection: Connection, name: str) -> StoredEvent | None:
-    """Return the event with the id or, given digits, the seq `name`; None if there is none.
+    """Return the event whose id or, if it is a number, seq is `name`; None if there is none.
 
-    Of an id the beginning will do.
+    The beginning of an id is enough if it is unique.
 
     Raises:
-        AmbiguousError: if several ids begin so.
+        AmbiguousError: if several ids begin with it.
     """
     row = connection.exec_driver_sql(
         f"SELECT {_COLUMNS} FROM events WHERE event_id = ?",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def retry(event_ids: Sequence[str] | None = None) -> Callable[[Transaction], int]:
-    """Return the job that makes dead letters pending again, all or those named."""
+    """Return the job that makes dead letters pending again: all of them, or those named."""
 
     def job(transaction: Transaction) -> int:
         connection = transaction.connection
@@ -37,10 +37,10 @@ def retry(event_ids: Sequence[str] | None = None) -> Callable[[Transaction], int
 
 
 def discard(event_ids: Sequence[str] | None = None) -> Callable[[Transaction], int]:
-    """Return the job that deletes dead letters, all or those named, and counts them.
+    """Return the job that deletes dead letters, all or those named, and counts them as discarded.
 
-    Erasure events stay as long as anything is stored that they name: without them, an erased
-    event could not be told from a changed one.
+    Erasure events are kept as long as an event that they name is stored: without them, an erased
+    event could not be distinguished from a changed one.
     """
 
     def job(transaction: Transaction) -> int:
@@ -56,7 +56,7 @@ def discard(event_ids: Sequence[str] | None = None) -> Callable[[Transaction], i
 
 
 def count(connection: Connection, through: int) -> int:
-    """Return how many events up to seq `through` are dead."""
+    """Return how many dead letters there are up to seq `through`."""
     return int(
         connection.exec_driver_sql(
             "SELECT count(*) FROM events WHERE dead_at_ms IS NOT NULL AND seq <= ?", (through,)

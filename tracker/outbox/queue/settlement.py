@@ -1,4 +1,4 @@
-"""What the sync worker does with the outbox: take the next batch, record the outcome."""
+"""Recording what became of a batch: delivered, or dead letters."""
 
 # ruff: noqa: S608 - the queries are made of constant text
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tracker.outbox.store.transaction import Transaction
 
 DAMAGED = "damaged"
-"""Code of a dead letter whose row no longer matches its digest."""
+"""Code of a dead letter whose row does not match its digest."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class DeadLetter:
 
 
 def settle(batch: Batch, dead: Sequence[DeadLetter] = ()) -> Callable[[Transaction], int]:
-    """Return the job that records that a batch was received: delivered, but for the `dead`.
+    """Return the job that records the receipt of a batch: delivered, except for the `dead`.
 
-    The job returns how many events it marked delivered.
+    The job returns how many events it marked as delivered.
     """
 
     def job(transaction: Transaction) -> int:
@@ -62,7 +62,7 @@ def settle(batch: Batch, dead: Sequence[DeadLetter] = ()) -> Callable[[Transacti
 def _find_again(
     connection: Connection, batch: Batch, dead: Sequence[DeadLetter]
 ) -> tuple[Batch, list[DeadLetter]]:
-    """Return batch and dead letters as they stand in the outbox that was begun anew meanwhile."""
+    """Return batch and dead letters with the seqs of the outbox that replaced the batch's one."""
     seqs: dict[int, int] = {}
     rows: list[Row] = []
     for row in batch.rows:
@@ -77,10 +77,10 @@ def _find_again(
 
 
 def set_aside(batch: Batch, letters: Sequence[DeadLetter]) -> Callable[[Transaction], None]:
-    """Return the job that makes dead letters of events of a batch that must not be sent.
+    """Return the job that makes dead letters of events in a batch that must not be sent.
 
-    In an outbox that was begun anew meanwhile it does nothing: damaged rows did not come over, and
-    their seqs are others' there.
+    If the outbox was replaced meanwhile, it does nothing: damaged rows were not carried over, and
+    their seqs belong to other events now.
     """
 
     def job(transaction: Transaction) -> None:
@@ -93,7 +93,7 @@ def set_aside(batch: Batch, letters: Sequence[DeadLetter]) -> Callable[[Transact
 
 
 def _advance(connection: Connection, through: int) -> None:
-    """Move `settled_through` up to `through`, but not past an event that is pending.
+    """Move `settled_through` up to `through`, but not past a pending event.
 
     An operator's retry may have made an earlier event pending while the batch was under way.
     """
@@ -127,7 +127,7 @@ def _mark_delivered(connection: Connection, seqs: Sequence[int]) -> int:
 
 
 def bury(connection: Connection, letters: Sequence[DeadLetter]) -> None:
-    """Make pending events dead letters: kept, not sent, and in nobody's way."""
+    """Make dead letters of pending events: they are kept, not sent, and hold up no other event."""
     now = time.time_ns() // 1_000_000
     buried = 0
     for letter in letters:
@@ -140,10 +140,10 @@ def bury(connection: Connection, letters: Sequence[DeadLetter]) -> None:
 
 
 def recount(transaction: Transaction) -> int:
-    """Set `settled_through` anew from the rows and return it.
+    """Compute `settled_through` from the rows, store it, and return it.
 
-    A safety net, at the cost of a scan: for the day when the count of pending events and the place
-    where they should stand disagree.
+    A safety net that costs a scan, in case the number of pending events and the place where they
+    should be ever disagree.
     """
     connection = transaction.connection
     first = connection.exec_driver_sql(

@@ -1,4 +1,4 @@
-"""How uploading stands, as the outbox keeps it."""
+"""The state of uploading, as stored in the outbox."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SyncState:
-    """How uploading stands, as stored for ``tracker-sync status``. Times in Unix milliseconds."""
+    """The state of uploading, for ``tracker-sync status``. Times are Unix milliseconds."""
 
     settled_through: int = 0
     last_success_ms: int | None = None
@@ -27,7 +27,7 @@ class SyncState:
 
 
 def read_state(connection: Connection) -> SyncState:
-    """Return how uploading stands."""
+    """Return the state of uploading."""
     row = connection.exec_driver_sql(
         "SELECT settled_through, last_success_ms, last_error, last_error_ms, next_attempt_ms, "
         "paused_because, flush_requests FROM sync_state"
@@ -49,7 +49,7 @@ def write_state(**columns: Any) -> Callable[[Transaction], None]:
 
 
 def request_flush(transaction: Transaction) -> None:
-    """Ask the uploading process, whichever it is, to try now instead of pausing."""
+    """Ask the uploading process, whichever it is, to try now instead of waiting."""
     transaction.connection.exec_driver_sql(
         "UPDATE sync_state SET flush_requests = flush_requests + 1"
     )

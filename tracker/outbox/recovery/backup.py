@@ -1,8 +1,8 @@
-"""Backups: a copy of an outbox that says that it is one, and an outbox made of a copy.
+"""Backups: a copy of an outbox that is marked as one, and a new outbox restored from it.
 
-A copy that took itself for the original would upload the same events under the same outbox id, and
-go on with other events under the same seqs. So a backup neither uploads nor takes events, and what
-is restored from one has another outbox id.
+A copy that passed for the original would upload the same events under the same outbox id, and then
+assign the same seqs to other events. So a backup neither uploads nor accepts events, and an outbox
+restored from one has another outbox id.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 _ENTRY = "backup"
-"""Entry of the account by which a backup says when it was made, in Unix milliseconds."""
+"""Account entry by which a backup records when it was made, in Unix milliseconds."""
 
 
 def made_at_ms(connection: Connection) -> int | None:
-    """Return when the outbox was copied from another as a backup; None if it is none."""
+    """Return when the outbox was copied from another as a backup; None if it is not a backup."""
     found: int | None = connection.exec_driver_sql(
         "SELECT events FROM account WHERE entry = ?", (_ENTRY,)
     ).scalar()
@@ -38,27 +38,27 @@ def made_at_ms(connection: Connection) -> int | None:
 
 
 def refuse(connection: Connection, path: Path) -> None:
-    """Refuse a backup where an outbox is needed that takes and uploads events.
+    """Refuse a backup where an outbox is needed that accepts and uploads events.
 
     Raises:
         ConfigurationError: if the outbox is a backup.
     """
     if made_at_ms(connection) is not None:
         raise ConfigurationError(
-            f"{path} is a backup: it takes no events and uploads none. "
-            f"`tracker-sync --outbox NEW restore {path}` makes an outbox of it"
+            f"{path} is a backup: it accepts no events and uploads none. "
+            f"`tracker-sync --outbox NEW restore {path}` makes an outbox from it"
         )
 
 
 def make(connection: sqlite3.Connection, path: Path, like: Path) -> None:
-    """Copy the outbox that a connection sees to a new file at `path`.
+    """Copy the outbox that a connection reads to a new file at `path`.
 
-    Applications may write meanwhile. The copy appears whole or not at all, and has the owner and
+    Applications may write meanwhile. The copy appears complete or not at all, and has the owner and
     mode of `like`.
 
     Raises:
         OutboxError: if there is a file at `path` already.
-        sqlite3.Error, OSError: if it cannot be made.
+        sqlite3.Error, OSError: if the copy cannot be made.
     """
     _copy_to(
         connection,
@@ -69,7 +69,7 @@ def make(connection: sqlite3.Connection, path: Path, like: Path) -> None:
 
 
 def restore(connection: sqlite3.Connection, path: Path) -> None:
-    """Make an outbox at `path`, under an id of its own, of the backup that a connection sees.
+    """Make an outbox at `path`, with a new outbox id, from the backup that a connection reads.
 
     Raises:
         OutboxError: if there is a file at `path` already.
@@ -108,7 +108,7 @@ def _copy_to(
         with draft.open("rb") as file:
             os.fsync(file.fileno())
         try:
-            os.link(draft, path)  # unlike a rename, this never replaces what came there meanwhile
+            os.link(draft, path)  # unlike a rename, this never replaces a file created meanwhile
         except FileExistsError:
             raise OutboxError(f"{path} exists; give another name, or move it away") from None
         except OSError:  # FAT and some network file systems have no hard links

@@ -1,9 +1,9 @@
 """`FoundRows`: which of the rows found in a damaged outbox are the events that were logged.
 
-A damaged outbox may hold more rows than the memory has room for. What is kept of each is where it
-was found, its seq and its event id, in a temporary database of SQLite's, which goes to the disk
-where it grows (about 100 bytes a row), if there is a place for temporary files; the rows themselves
-are read again when their turn comes.
+A damaged outbox may have more rows than fit into memory. For each row, its place, its seq and its
+event id are kept in a temporary SQLite database, which is written to the disk as it grows (about
+100 bytes a row), if there is a place for temporary files; the rows themselves are read again when
+they are needed.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ CREATE TABLE named (event_id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE gaps (first_seq INTEGER PRIMARY KEY, last_seq INTEGER);
 """
 
-# An event that an erasure names is carried over without its data or not at all: an old page may
-# still hold them. Nor is one that is marked so, though what named it is lost.
+# An event that an erasure names is carried over without its data or not at all, because an old page
+# may still have the data. A row that is marked as erased is not carried over either if the event
+# that named it is lost.
 _CHOOSE = """
 CREATE INDEX found_ids ON found (event_id);
 CREATE INDEX found_seqs ON found (seq);
@@ -41,7 +42,7 @@ INSERT INTO chosen SELECT seq, min(number) FROM found
     GROUP BY event_id;
 """
 
-# One whose neighbour is nowhere may have its seq from a damaged byte.
+# A seq without a neighbour may come from a damaged byte.
 _LAST = """
 WITH ends (seq) AS (SELECT 0 UNION SELECT seq FROM chosen UNION SELECT last_seq FROM gaps)
 SELECT coalesce((SELECT max(seq) FROM ends WHERE seq - 1 IN ends), (SELECT max(seq) FROM ends))
@@ -57,26 +58,26 @@ class Place(NamedTuple):
 
 
 def is_intact(event: Event) -> bool:
-    """Tell whether the event matches its digest."""
+    """Return True if the event matches its digest."""
     *columns, digest = event
     return canonical.matches(digest, *columns)
 
 
 class FoundRows:
-    """The rows found, in the order of preference: of two with the same event, the first counts.
+    """The rows found, in order of preference: of two rows with the same event, the first counts.
 
-    Owns a temporary database. `add` all rows, `choose`, then ask. All of it raises `sqlite3.Error`
-    where the disk is full.
+    Owns a temporary database. `add` all rows, call `choose`, then query. All methods raise
+    `sqlite3.Error` if the disk is full.
 
     Args:
-        in_memory: Take no room on the disk.
+        in_memory: Whether to use no disk space.
     """
 
     def __init__(self, *, in_memory: bool = False) -> None:
         if not in_memory:
             try:
                 tempfile.gettempdir()
-            except FileNotFoundError:  # as in a container that may write its data folder alone
+            except FileNotFoundError:  # as in a container that may write to its data folder only
                 in_memory = True
         self._db = sqlite3.connect(":memory:" if in_memory else "", isolation_level=None)
         self._db.execute("PRAGMA journal_mode=OFF")
@@ -88,7 +89,7 @@ class FoundRows:
         self._db.close()
 
     def add(self, place: Place, event: Event, *, delivered: bool) -> None:
-        """Note a row, whose values may be of any type."""
+        """Record a row, whose values may be of any type."""
         intact = is_intact(event)
         self._db.execute(
             "INSERT INTO found (page, at, seq, event_id, intact, erased, delivered) "
@@ -105,17 +106,17 @@ class FoundRows:
             self.heed(event)
 
     def heed(self, event: Event) -> None:
-        """Note what an intact event says was erased, if it is one that does."""
+        """Record which events an intact event names as erased, if it is an erasure event."""
         if event.type == COMPLIANCE_ERASED:
             names = [(name,) for name in named_events(event.data)]
             self._db.executemany("INSERT OR IGNORE INTO named VALUES (?)", names)
 
     def add_gap(self, first: int, last: int) -> None:
-        """Note that events were removed on purpose."""
+        """Record that events were removed on purpose."""
         self._db.execute("INSERT OR IGNORE INTO gaps VALUES (?, ?)", (first, last))
 
     def choose(self) -> None:
-        """Choose the whole rows: intact, or erased by an event that names them; each event once."""
+        """Choose the whole rows: intact, or erased and named by an erasure; each event once."""
         self._db.executescript(_CHOOSE)
 
     def chosen(self) -> Iterator[Place]:
@@ -127,11 +128,11 @@ class FoundRows:
         yield from map(Place._make, rows)
 
     def count(self) -> int:
-        """Return how many events there are."""
+        """Return how many events were chosen."""
         return self._number("SELECT count(*) FROM chosen")
 
     def undelivered(self) -> int:
-        """Return how many of them no receipt covers."""
+        """Return how many of them are not delivered."""
         return self._number(
             "SELECT count(*) FROM chosen JOIN found USING (number) WHERE NOT delivered"
         )
@@ -150,7 +151,7 @@ class FoundRows:
         )
 
     def last_seq(self) -> int:
-        """Return the newest seq that is known of."""
+        """Return the newest seq that is known."""
         return self._number(_LAST)
 
     def _number(self, query: str) -> int:

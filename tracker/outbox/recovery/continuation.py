@@ -1,11 +1,12 @@
-"""A copy of the outbox that takes its place where its own files cannot be used any more.
+"""A copy of the outbox that replaces it when its own files cannot be used any more.
 
-Its log or index was deleted or replaced under the connections that write to it: what they hold is
-the outbox, and they must not write another byte of it into the file, which others may have gone on
-with. Or this process lost SQLite's descriptors: then the files are the outbox, and this process
-must not open them again, for SQLite would go through the descriptors that it lost.
+Perhaps its log or index was deleted or replaced under the connections that write to it: then what
+these connections see is the outbox, and they must not write another byte of it into the file, which
+others may have continued with. Or this process lost SQLite's descriptors: then the files are the
+outbox, and this process must not open them again, because SQLite would use the lost descriptors.
 
-Everything here happens under the outbox's write lock. `moves` says how the copy comes to its place.
+Everything here happens under the outbox's write lock. `files.swap` describes how the copy is put in
+place.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ if TYPE_CHECKING:
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _never_closed: list[int] = []
-"""Keeps the numbers (inodes) of files that SQLite believes to have open from being given again."""
+"""Keeps the inodes of files that SQLite believes to be open from being reused."""
 
 
 def copy(connection: sqlite3.Connection, path: Path) -> None:
-    """Copy what a connection sees to a new file, whole and on the disk.
+    """Copy everything that a connection sees to a new file, synced to disk.
 
     Raises:
         sqlite3.Error, OSError: if it cannot be copied, or the copy is not sound.
@@ -57,10 +58,10 @@ def copy(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def from_connection(path: Path, connection: OutboxConnection) -> None:
-    """Make the copy, ready to be put in place, of what a connection to `path` sees.
+    """Make the copy, ready to be put in place, from what a connection to `path` sees.
 
     Raises:
-        sqlite3.Error, OSError: if that cannot be.
+        sqlite3.Error, OSError: if that fails.
     """
     draft = _new_draft(path)
     copy(connection, draft)
@@ -68,10 +69,10 @@ def from_connection(path: Path, connection: OutboxConnection) -> None:
 
 
 def from_files(path: Path) -> None:
-    """Make the copy, ready to be put in place, of the files at `path` by reading them.
+    """Make the copy, ready to be put in place, by reading the files at `path`.
 
     Raises:
-        sqlite3.Error, OSError: if that cannot be.
+        sqlite3.Error, OSError: if that fails.
     """
     _never_closed.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
     draft = _new_draft(path)
@@ -90,10 +91,10 @@ def from_files(path: Path) -> None:
 
 
 def put_in_place(path: Path) -> None:
-    """Put the copy that is ready where the outbox was.
+    """Replace the outbox by the copy that is ready.
 
     Raises:
-        OSError: if that cannot be.
+        OSError: if that fails.
     """
     path.unlink()
     swap.put_copy_in_place(path)
@@ -101,9 +102,9 @@ def put_in_place(path: Path) -> None:
 
 
 def goes_on_from(path: Path, outbox_id: str, old: Connection | None) -> bool:
-    """Return True if `path` is the outbox of that id and holds all that the one behind `old` does.
+    """Return True if `path` is the outbox with that id and has everything that `old` sees.
 
-    Without a connection to the old one the id decides: nothing could be rescued anyway.
+    Without a connection to the old file the id decides, as nothing could be rescued anyway.
     """
     with make_engine(path, "full", writer=False).connect() as connection:
         new = driver_of(connection)
@@ -120,12 +121,12 @@ def goes_on_from(path: Path, outbox_id: str, old: Connection | None) -> bool:
 
 
 def remove_drafts(path: Path) -> None:
-    """Remove copies that a process had begun and left when it died.
+    """Remove copies that a process left unfinished when it died.
 
     The caller holds the write lock, and the outbox is at its path.
 
     Raises:
-        OSError: if that cannot be.
+        OSError: if that fails.
     """
     for left in (_draft(path), swap.copied(path)):
         for companion in (paths.JOURNAL, *paths.COMPANIONS, ""):
@@ -137,7 +138,7 @@ def _draft(path: Path) -> Path:
 
 
 def _new_draft(path: Path) -> Path:
-    """Return an empty file for the copy, of the outbox's owner and mode."""
+    """Return an empty file for the copy, with the outbox's owner and mode."""
     draft = _draft(path)
     for companion in ("", paths.JOURNAL, *paths.COMPANIONS):
         paths.beside(draft, companion).unlink(missing_ok=True)
@@ -159,16 +160,16 @@ def _make_ready(path: Path, draft: Path) -> None:
 
 
 def belongs(files: HeldFiles) -> bool:
-    """Return True if the index that is open here tells of the log that is open here.
+    """Return True if the index that is open here describes the log that is open here.
 
-    Where another process has begun a log of its own meanwhile, and the index is shared with it, the
-    index tells of that one: then all of the old log stands in the file.
+    If another process has started its own log meanwhile, and shares the index, the index describes
+    that one: then everything in the old log is in the file already.
     """
     _, log, index = files.descriptors
     header = os.pread(index, 48, 0)
     if len(header) < 48:
         return False
-    # The index is in the machine's byte order, the log in that of the network.
+    # The index has the machine's byte order, the log is big-endian.
     page, frames, *sums = struct.unpack("=14xHI4xII", header[:32])
     if not frames or os.pread(log, 8, 16) != header[32:40]:
         return False

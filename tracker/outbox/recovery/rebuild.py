@@ -1,6 +1,6 @@
-"""Beginning an outbox anew where its file is damaged, and keeping the damaged one.
+"""Replacing a damaged outbox by a new one made from its rows, and keeping the damaged files.
 
-Imported only where that happens. `moves` says how the new one comes to its place.
+Imported only when that happens. `files.swap` describes how the new one is put in place.
 """
 
 from __future__ import annotations
@@ -39,18 +39,19 @@ _CHUNK = 1_000
 
 @dataclass
 class Result:
-    """What came over, in numbers of events, and where the old set is.
+    """How many events were carried over, and where the damaged files are.
 
     Attributes:
-        pending: Events that came over and wait to be sent.
-        delivered: Events that came over and are delivered.
-        dead: Dead letters that came over.
+        pending: Pending events that were carried over.
+        delivered: Delivered events that were carried over.
+        dead: Dead letters that were carried over.
         lost: Undelivered events that are known to be lost.
-        erased: Those that came over as markers: the old set may hold what was erased.
-        unproven: Those that came over into an outbox with a chain key: all or none. A digest proves
-            that a row is whole, not that this tracker wrote it, so their links say that the key
-            does not vouch for them; the damaged set is the evidence.
-        aside: The damaged set.
+        erased: Events that were carried over as markers: the damaged files may still have what was
+            erased.
+        unproven: Events that were carried over into an outbox with a chain key: all or none. A
+            digest proves that a row is whole, not that this tracker wrote it, so their links say
+            that the key does not vouch for them; the damaged files are the evidence.
+        aside: The damaged set of files.
     """
 
     pending: int = 0
@@ -62,7 +63,7 @@ class Result:
     aside: Path | None = None
 
     def count(self, row: Row) -> None:
-        """Count one that came over."""
+        """Count one event that was carried over."""
         self.pending += row.pending
         self.delivered += row.delivered_at_ms is not None
         self.dead += row.dead_at_ms is not None
@@ -75,26 +76,27 @@ def rebuild(
     fallback: tuple[str, str] | None,
     key: bytes | None,
 ) -> Result:
-    """Make a new outbox of what `path` still holds, move the damaged set aside, put it there.
+    """Make a new outbox from what `path` still contains, move the damaged files away, replace them.
 
-    Its chain begins anew, over the rows that came over, and so does the account's entry `stored`:
-    `verify` finds the new outbox whole. That it had a predecessor, and what was lost of that, is
-    told by the account (`account.BY_DAMAGE`) and the damaged set, which is the only evidence of
-    what happened before.
+    Its chain starts over with the rows that were carried over, and so does the account's entry
+    `stored`: `verify` finds the new outbox whole. The account (`ledger.BY_DAMAGE`) shows that it
+    had a predecessor, and what was lost with that; the damaged files are the only evidence of what
+    happened before.
 
     Args:
         path: The outbox.
-        owner: Its client id and base URL, where known.
-        fallback: Those to take if the file does not tell.
+        owner: Its client id and base URL, if known.
+        fallback: The ones to use if the file does not tell.
         key: The chain key; the new outbox remembers it.
 
     Raises:
-        OutboxDamagedError: if nobody can tell whose outbox it was.
-        OSError: if a file cannot be read, made or moved. The damaged set is at its path then.
+        OutboxDamagedError: if the owner of the outbox cannot be found out.
+        OSError: if a file cannot be read, created or moved. The damaged files are at their paths
+            then.
     """
     swap.copied(path).unlink(
         missing_ok=True
-    )  # it was not put there, and the outbox has gone on since
+    )  # a copy that was not put in place; the outbox has continued since
     with salvage.opened(path) as found:
         books = found.books
         if owner is None and books.client_id is not None and books.base_url is not None:
@@ -115,7 +117,7 @@ def rebuild(
 def _make(
     path: Path, old: Path, found: Salvage, client_id: str, base_url: str, key: bytes | None
 ) -> Result:
-    """Make a whole outbox at `path`, on disk and without a log, of the rows found in `old`."""
+    """Make a complete outbox at `path`, on disk and without a log, from the rows found in `old`."""
     for leftover in ("", *paths.COMPANIONS, paths.JOURNAL):
         paths.beside(path, leftover).unlink(missing_ok=True)
     create.create_file(path, like=old)
@@ -153,9 +155,9 @@ def _in_transaction(
 
 
 def carry_over(transaction: Transaction, rows: Iterable[Row]) -> int:
-    """Append rows of another outbox that this one does not hold; return how many.
+    """Append rows of another outbox that this one does not have; return how many.
 
-    They get new places, in their old order, and keep event id, digest, data and state.
+    They get new seqs, in their old order, and keep event id, digest, data and state.
     """
     result = Result()
     new = [row for row in rows if not transaction.holds(row.event.event_id)]
@@ -165,7 +167,7 @@ def carry_over(transaction: Transaction, rows: Iterable[Row]) -> int:
 
 
 def _append(transaction: Transaction, rows: Iterable[Row], result: Result) -> None:
-    """Append rows in the state that they had, and count them."""
+    """Append rows in their old state, and count them."""
     settled: list[tuple[int, Row]] = []
     for row in rows:
         result.count(row)
@@ -179,7 +181,7 @@ def _append(transaction: Transaction, rows: Iterable[Row], result: Result) -> No
 
 
 def _settle(connection: Connection, settled: list[tuple[int, Row]]) -> None:
-    """Give rows at their new seqs the state that they had."""
+    """Give rows, at their new seqs, their old state."""
     for seq, row in settled:
         connection.exec_driver_sql(
             "UPDATE events SET delivered_at_ms = ?, dead_at_ms = ?, dead_code = ?, "
@@ -192,10 +194,10 @@ def _settle(connection: Connection, settled: list[tuple[int, Row]]) -> None:
 
 
 def say(path: Path, result: Result, reason: object) -> None:
-    """Log what was salvaged and what was not."""
+    """Log what was salvaged and what was lost."""
     log.error(
-        "the outbox %s is damaged (%s). A new one was begun with what could be read: %d pending, "
-        "%d delivered and %d dead events; %d undelivered ones are known to be lost. "
+        "the outbox %s is damaged (%s). A new one was made from what could be read: %d pending, "
+        "%d delivered and %d dead events; %d undelivered events are known to be lost. "
         "The damaged files were kept: %s",
         path,
         reason,
@@ -207,13 +209,13 @@ def say(path: Path, result: Result, reason: object) -> None:
     )
     if result.unproven:
         log.warning(
-            "the chain key does not vouch for these %d events; `tracker-sync verify` names them, "
+            "the chain key does not vouch for these %d events; `tracker-sync verify` lists them, "
             "and the damaged files are the evidence of what they were",
             result.unproven,
         )
     if result.erased:
         log.warning(
-            "%d of these events were erased, and the damaged files %s may hold what they said: "
+            "%d of these events were erased, and the damaged files %s may still have their data: "
             "delete them when nobody needs them any more",
             result.erased,
             result.aside,

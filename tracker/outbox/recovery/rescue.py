@@ -1,4 +1,4 @@
-"""`Rescue`: what an outbox held that was deleted or replaced while it was open here."""
+"""`Rescue`: saves the events of an outbox that was deleted or replaced while it was open here."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 class Rescue:
-    """Carries undelivered events from a file that is gone to the one that took its place.
+    """Carries undelivered events from a file that is gone to the one that replaced it.
 
-    They wait in memory in between. One thread at a time uses it.
+    They are in memory in between. Only one thread at a time uses it.
     """
 
     def __init__(self) -> None:
@@ -34,10 +34,10 @@ class Rescue:
         return len(self._rows)
 
     def take(self, path: Path, old: Connection | None) -> None:
-        """Take what is not delivered out of the old file of `path`, and say so."""
+        """Take the undelivered events from the old file of `path`, and log it."""
         log.error(
-            "the outbox %s was deleted or replaced while in use; a new one is begun with what was "
-            "not delivered%s",
+            "the outbox %s was deleted or replaced while in use; a new one is started with the "
+            "undelivered events%s",
             path,
             "" if old else ", but the old one cannot be read any more",
         )
@@ -45,10 +45,10 @@ class Rescue:
             try:
                 self._rows += undelivered(old)
             except SQLAlchemyError as error:
-                log.error("what the deleted outbox held cannot be read: %s", error)
+                log.error("the events of the deleted outbox cannot be read: %s", error)
 
     def add(self, connection: Connection) -> None:
-        """Take what is not delivered out of another file that is open.
+        """Take the undelivered events from another file that is open.
 
         Raises:
             SQLAlchemyError: if it cannot be read.
@@ -56,10 +56,10 @@ class Rescue:
         self._rows += undelivered(connection)
 
     def store(self, writer: GroupCommit[WriteConnection]) -> None:
-        """Write it into the new file.
+        """Write them into the new file.
 
         Raises:
-            OutboxError: if that cannot be written; everything waits on.
+            OutboxError: if they cannot be written; all of them stay in memory.
         """
         if self._rows:
             from tracker.outbox.recovery import rebuild
@@ -68,7 +68,9 @@ class Rescue:
             count = writer.run(lambda transaction: rebuild.carry_over(transaction, rows))
             del self._rows[: len(rows)]
             if count:
-                log.warning("%d undelivered events came over from the deleted outbox", count)
+                log.warning(
+                    "%d undelivered events were carried over from the deleted outbox", count
+                )
 
 
 _ALL = f"SELECT {', '.join(tables.events.columns.keys())} FROM events WHERE "  # noqa: S608 - our own names
@@ -80,8 +82,8 @@ _UNDELIVERED = (
 
 
 def undelivered(connection: Connection) -> list[Row]:
-    """Return what the outbox behind a connection holds that no receipt covers, whole rows only."""
-    # What a salvage needs: only where a file is gone.
+    """Return the undelivered events that a connection sees, whole rows only."""
+    # The modules of a salvage: needed only if a file is gone.
     from tracker.outbox.recovery import rows as salvaged_rows
     from tracker.outbox.recovery.candidates import FoundRows, Place, is_intact
 
@@ -89,7 +91,7 @@ def undelivered(connection: Connection) -> list[Row]:
         for values in connection.exec_driver_sql(_ALL + condition, bound):
             yield salvaged_rows.make_row(values[0], list(values))
 
-    # In memory, where the rows themselves go too: nothing of them may be lost to a full disk.
+    # In memory, like the rows themselves: none of them may be lost because the disk is full.
     with contextlib.closing(FoundRows(in_memory=True)) as found:
         for row in rows("type = 'compliance.erased'"):
             if is_intact(row.event):

@@ -1,4 +1,4 @@
-"""Rows of another outbox, damaged or deleted, as they are carried over."""
+"""Rows of another outbox, damaged or deleted, in the form in which they are carried over."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from tracker.events import Event
 from tracker.outbox.schema import tables
 
-# Every revision of the schema so far has these columns, in this order; a later one adds behind.
+# Every revision of the schema so far has these columns, in this order; later ones are added after.
 COLUMNS = [column.name for column in tables.events.columns]
 _EVENT_COLUMNS = [COLUMNS.index(name) for name in Event._fields]
 _STATE_COLUMNS = [
@@ -15,11 +15,11 @@ _STATE_COLUMNS = [
 ]
 _CHAIN = COLUMNS.index("chain")
 _LEAST_TIME_MS = 2
-"""0 and 1 take no bytes in a record, so that one flipped bit can make them of a NULL."""
+"""0 and 1 take no bytes in a record, so one flipped bit can turn a NULL into either of them."""
 
 
 class Row(NamedTuple):
-    """One event as an outbox held it, with its seq there, its state, and its chain value."""
+    """One event as an outbox had it, with its seq there, its state, and its chain value."""
 
     seq: int
     event: Event
@@ -31,12 +31,12 @@ class Row(NamedTuple):
 
     @property
     def pending(self) -> bool:
-        """Whether it waits to be sent."""
+        """Whether it is pending."""
         return self.delivered_at_ms is None and self.dead_at_ms is None
 
 
 def make_row(seq: int, values: list[Any]) -> Row:
-    """Return the row of the values of all columns, which may be of any type."""
+    """Return the row with these values of all columns, which may be of any type."""
     delivered, dead, code, message = (values[place] for place in _STATE_COLUMNS)
     was_delivered, is_dead = is_time(delivered), is_time(dead)
     return Row(

@@ -1,9 +1,9 @@
-"""What can still be read of a damaged outbox: every row that its digest says is whole.
+"""Everything that can still be read from a damaged outbox: rows that are whole by their digest.
 
-The digest makes carving safe: whatever bytes turn up, a row that matches its SHA-256 is the event
-that was logged. Its seq and its state are not part of the digest. A state that is not plausible
-counts as pending, for an event that is sent twice arrives once, and one that is never sent not at
-all.
+The digest makes that safe: whatever bytes are found, a row that matches its SHA-256 is the event
+that was logged. Its seq and its state are not part of the digest. A row with an implausible state
+counts as pending, because an event that is sent twice is stored once, but one that is never sent is
+lost.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _INTEGER_BYTES = (0, 1, 2, 3, 4, 6, 8)
 
 @dataclass
 class Books:
-    """What the bookkeeping of a damaged outbox still tells.
+    """What the bookkeeping of a damaged outbox still shows.
 
     Attributes:
         account: The entries of the account.
-        client_id: Whose outbox it was, or None if that cannot be read.
-        base_url: Where its events went, or None.
-        last_success_ms: When a receipt last came, or None.
+        client_id: The client id of its owner, or None if that cannot be read.
+        base_url: The collector that its events were sent to, or None.
+        last_success_ms: When the last receipt came, or None.
     """
 
     account: dict[str, int] = field(default_factory=dict)
@@ -49,13 +49,13 @@ class Books:
 
 
 class Salvage:
-    """What a damaged outbox still holds.
+    """What a damaged outbox still contains.
 
     Attributes:
         books: Its bookkeeping.
         count: How many whole rows there are, each event once.
         broken: How many rows were found that do not match their digests.
-        lost: Undelivered events that are known to have been there and are not among the rows.
+        lost: How many undelivered events are known to have existed but are not among the rows.
     """
 
     def __init__(self, pages: Pages, found: FoundRows, books: Books) -> None:
@@ -81,10 +81,10 @@ class Salvage:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[Salvage]:
-    """Lend what the outbox at `path` and its log still hold. Changes neither.
+    """Lend what the outbox at `path` and its log still contain. Changes neither.
 
-    The caller holds the write lock, so that nobody changes them meanwhile. Bounded in memory, but
-    for what is proportional to the log.
+    The caller holds the write lock, so that nobody changes them meanwhile. It uses little memory,
+    except for a part that is proportional to the log.
 
     Raises:
         OSError: if the file cannot be read at all.
@@ -94,7 +94,7 @@ def opened(path: Path) -> Iterator[Salvage]:
         log: BinaryIO | None = None
         with contextlib.suppress(FileNotFoundError):
             log = stack.enter_context(paths.log(path).open("rb"))
-        # The size in the header may be what is damaged.
+        # The page size in the header may be damaged itself.
         sizes = {USUAL_PAGE_BYTES, page_bytes(file)}
         tries = [_search(Pages(file, log, size), stack) for size in sorted(sizes)]
         yield max(tries, key=lambda found: found.count)
@@ -125,7 +125,7 @@ def _search(pages: Pages, stack: contextlib.ExitStack) -> Salvage:
 
 
 def _lost(found: FoundRows, books: dict[str, int]) -> int:
-    """Return how many undelivered events are missing, as far as the books can be read.
+    """Return how many undelivered events are missing, as far as the bookkeeping can be read.
 
     Without the account, every missing row that was not removed on purpose counts.
     """
@@ -150,7 +150,7 @@ def _are(values: list[Any], *types: type) -> bool:
 
 
 def _values(record: bytes) -> list[Any] | None:
-    """Return a record's values (sqlite.org/fileformat2.html, section 2.1), or None if it is not."""
+    """Return the values of a record (sqlite.org/fileformat2.html, section 2.1); None if invalid."""
     try:
         end, at = varint(record, 0)
         kinds = []

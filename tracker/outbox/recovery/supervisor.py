@@ -1,4 +1,4 @@
-"""`Supervisor`: opens an outbox, sees that its files stay its own, and replaces what is damaged."""
+"""`Supervisor`: opens an outbox, watches over its files, and replaces them if they are damaged."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tracker.outbox.store.identity import Owner
 
     class KeepOut(Protocol):
-        """What keeps everybody else out of the outbox."""
+        """Keeps everybody else out of the outbox."""
 
         def __call__(self, work: Callable[[], T]) -> T | None:
             """Run `work` while nobody else writes or reads; see `Connections.keep_out`."""
@@ -40,27 +40,28 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _SALVAGE_SECONDS = 60.0
-"""The least time between two salvages: a disk that damages all it gets should not be filled."""
+"""Minimum time between two salvages: a disk that damages everything should not be filled."""
 _SALVAGE_AGAIN_SECONDS = 1.0
-"""The same after a salvage that failed."""
+"""Minimum time after a salvage that failed."""
 
 
 class Supervisor:
-    """Opens the file at an outbox's path, and another one where it is damaged, gone or replaced.
+    """Opens the file at an outbox's path, and replaces it if it is damaged, deleted or replaced.
 
-    Uses the connections under their locks; owns nothing but what it has rescued, in memory, from a
-    file that is gone. Whoever runs `repair` or `look` has no lock of the outbox.
+    Uses the connections under their locks; owns nothing except the events, in memory, that it has
+    rescued from a file that is gone. A caller of `repair` or `look` must hold no lock of the
+    outbox.
 
     Args:
         config: Settings: path, owner and chain key are used here.
         connections: The connections to the outbox.
-        check_owner: False opens an outbox of another client id or base URL too.
+        check_owner: Whether to refuse an outbox of another client id or base URL.
         keep_out: Runs work while nobody else writes or reads; see `Connections.keep_out`.
-        opened: Called after each file that was opened, within `keep_out`.
+        opened: Called within `keep_out` after a file was opened.
 
     Attributes:
-        owner: Whose outbox it is.
-        look_seconds: How often `look` looks whether the file is still the one that is open.
+        owner: The outbox's id, and the client id and base URL that its events belong to.
+        look_seconds: How often `look` checks that the file is still the one that is open.
     """
 
     look_seconds = 5.0
@@ -83,17 +84,17 @@ class Supervisor:
     # --- opening --------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Open the file at the path, or another one in its place if it is damaged.
+        """Open the file at the path, or one that replaces it if it is damaged.
 
         Raises:
-            OutboxError: or one of its kinds, if that cannot be.
+            OutboxError: or a subclass, if that fails.
             ConfigurationError: if it belongs to another client id or base URL.
         """
         try:
             self._open_or_replace()
-        except OSError as error:  # as where its folder may not be looked into
+        except OSError as error:  # for example, its folder cannot be read
             raise errors.explain(self._path, error) from error
-        # Opening it looks at everything.
+        # Opening it checks everything.
         self._connections.look_at = monotonic() + self.look_seconds
 
     def _open_or_replace(self) -> None:
@@ -106,7 +107,7 @@ class Supervisor:
         except OutboxError as error:
             if before in (None, swap.file_identity(self._path)):
                 raise
-            # Another process exchanged the file at that moment. It does not while we have the lock.
+            # Another process replaced the file just then. It cannot while we hold the lock.
             self._replace(ReplacedError(str(error)))
 
     def _finish_interrupted_swap(self) -> None:
@@ -119,17 +120,19 @@ class Supervisor:
                 lock.release()
 
     def _open(self) -> None:
-        """Open the file at the path: see that it is an outbox, create or migrate it if need be.
+        """Open the file at the path: check that it is an outbox, create or migrate it if necessary.
 
         Raises:
-            OutboxError: or one of its kinds, if that cannot be.
+            OutboxError: or a subclass, if that fails.
             ConfigurationError: if it belongs to another client id or base URL.
         """
         try:
             create.create_file(self._path)
             file = swap.file_identity(self._path)
             if file is None:
-                raise ReplacedError(f"the outbox {self._path} was deleted at once")
+                raise ReplacedError(
+                    f"the outbox {self._path} was deleted while it was being opened"
+                )
             open_files.entered(file, if_first=self._check)
             self.leave_file()
             self._connections.file = file
@@ -144,10 +147,10 @@ class Supervisor:
         self._opened()
 
     def _check(self) -> None:
-        """See that the file is an outbox in working order.
+        """Check that the file is a sound outbox.
 
-        A sound log may look damaged while another process starts it over. So what looks so is
-        looked at again under the write lock, when nobody writes.
+        A sound log may look damaged while another process starts it over. So a log that looks
+        damaged is checked again under the write lock, when nobody writes.
         """
         try:
             damage.check(self._path)
@@ -156,7 +159,7 @@ class Supervisor:
                 damage.check(self._path)
 
     def _prepare(self) -> None:
-        """Create or migrate the file if it needs it."""
+        """Create or migrate the file if necessary."""
         if self._is_current():
             return
         with self._connections.lock.also_held():
@@ -169,10 +172,11 @@ class Supervisor:
             return create.is_current(connection)
 
     def read_owner(self) -> None:
-        """Read whose outbox it is.
+        """Read the owner from the file.
 
         Raises:
-            OutboxError: if it cannot be read, or is a copy that was made as a backup.
+            OutboxError: if it cannot be read.
+            ConfigurationError: if the file is a backup.
         """
         with self._connections.reading() as connection:
             self.owner = identity.read(connection)
@@ -191,7 +195,7 @@ class Supervisor:
             )
 
     def leave_file(self) -> None:
-        """Have no file open any more, as far as this process counts them."""
+        """Stop counting the file as open in this process."""
         file, self._connections.file = self._connections.file, None
         if file is not None:
             open_files.left(file)
@@ -199,13 +203,13 @@ class Supervisor:
     # --- looking --------------------------------------------------------------------------------
 
     def look(self, *, now: bool = False) -> bool:
-        """See whether file and locks are still those that are open; repair what is not.
+        """Check that file and locks are still those that are open; repair them if they are not.
 
-        For the sync thread to call every second: it does something every few seconds, or at once
-        after trouble. Returns True if it looked, and found or made all to be well.
+        The sync thread calls this every second. It does something every few seconds, or at once
+        after an error. Returns True if it checked, and everything is or was made right.
 
         Raises:
-            OutboxError: if the outbox cannot be written, or not be repaired.
+            OutboxError: if the outbox cannot be written or repaired.
         """
         connections = self._connections
         if not now and monotonic() < connections.look_at and connections.are_in_place():
@@ -221,7 +225,7 @@ class Supervisor:
             if not self.repair(error, generation):
                 raise
         except OutboxError as error:
-            # Old connections should not be what prolongs it; on a full disk there may be no new.
+            # Old connections should not prolong the trouble; on a full disk, new ones may fail.
             if not is_disk_full(error):
                 self._keep_out(connections.close_all)
             raise
@@ -229,25 +233,25 @@ class Supervisor:
         return True
 
     def store_rescued(self) -> None:
-        """Write what was rescued from a file that is gone into the one in use, if anything was.
+        """Write events that were rescued from a file that is gone into the current one.
 
         Raises:
-            OutboxError: if that cannot be written; everything waits on.
+            OutboxError: if they cannot be written; all of them stay in memory.
         """
         self._rescue.store(self._connections.writer)
 
     @property
     def rescued(self) -> int:
-        """Events that wait in memory to be written into the file in use."""
+        """How many rescued events in memory wait to be written into the current file."""
         return len(self._rescue)
 
     # --- replacing ------------------------------------------------------------------------------
 
     def repair(self, error: OutboxDamagedError, generation: int) -> bool:
-        """Replace the file of `generation`, which is damaged, or open what took its place.
+        """Replace the file of `generation`, which is damaged, or open the one that replaced it.
 
-        Returns False if it cannot be done now: it was done a moment ago, it failed, or this thread
-        is inside a write.
+        Returns False if that is not possible now: it was done a moment ago, it failed, or this
+        thread is inside a write.
         """
         if not self._keep_out(lambda: self._repair(error, generation)):
             return False
@@ -269,7 +273,7 @@ class Supervisor:
         """Replace the damaged file, or open the one at the path if it is another one.
 
         Raises:
-            OutboxError: if there cannot be a new one, or not again so soon.
+            OutboxError: if no new one can be made, or not again so soon.
         """
         lock = self._connections.lock
         if lock.is_replaced():
@@ -289,17 +293,17 @@ class Supervisor:
                 self._rescue_from_old_file()
                 swap.leave_companions(self._path)
             self._connections.close_reader()
-            self._open()  # under the lock, or it might be replaced again meanwhile
+            self._open()  # under the lock, so that nobody replaces it again meanwhile
         finally:
             lock.release()
 
     def _continue_in_copy(self, files: HeldFiles, error: OutboxDamagedError) -> None:
-        """Go on where log, index or descriptors were lost; see `continuation`.
+        """Continue after log, index or descriptors were lost; see `continuation`.
 
         Raises:
-            OutboxError: if a copy cannot be made. Connections stay as they are.
+            OutboxError: if a copy cannot be made. The connections are not changed.
         """
-        from tracker.outbox.recovery import continuation  # only where files were lost
+        from tracker.outbox.recovery import continuation  # only if files were lost
 
         connections = self._connections
         old = connections.write_connection.stale or connections.reader
@@ -321,25 +325,25 @@ class Supervisor:
                 self._rescue_newcomers()
             continuation.put_in_place(self._path)
         log.error(
-            "%s while in use. The outbox goes on with all that was stored%s",
+            "%s while in use. The outbox continues with everything that was stored%s",
             error,
             ", in a copy" if copied else "",
         )
 
     def _rescue_newcomers(self) -> None:
-        """Take what other processes stored in the file after its log was lost, with another log."""
+        """Take the events that other processes stored, with another log, after ours was lost."""
         with contextlib.suppress(SQLAlchemyError, sqlite3.Error, OSError):
             engine = self._connections.engine(writer=False)
             with engine.connect() as connection:
                 self._rescue.add(connection)
 
     def _salvage(self, error: OutboxDamagedError) -> None:
-        """Put a new outbox in the place of a damaged one, with every row that can still be read.
+        """Replace a damaged outbox by a new one with every row that can still be read.
 
         Raises:
-            OutboxError: if that cannot be, or was done a moment ago.
+            OutboxError: if that fails, or was done a moment ago.
         """
-        from tracker.outbox.recovery import rebuild  # with all it needs: only where it is damaged
+        from tracker.outbox.recovery import rebuild  # with its imports: only if it is damaged
 
         self._connections.close_reader()
         if monotonic() < self._salvage_at:
@@ -361,9 +365,9 @@ class Supervisor:
         rebuild.say(self._path, result, error)
 
     def _rescue_from_old_file(self) -> None:
-        """Take what is not delivered out of the old file, which is still open here."""
+        """Take the undelivered events from the old file, which is still open here."""
         if not self._connections.generation:
-            return  # it never was: it was replaced while it was being opened
+            return  # it was never open: it was replaced while it was being opened
         connections = self._connections
         old = connections.write_connection.take_stale() or connections.reader
         files = held_files.of(connections.file)
@@ -375,15 +379,15 @@ class Supervisor:
             old.close()
 
     def _is_continued(self, old: Connection | None) -> bool:
-        """Return True if a copy took the place of the file that was open here."""
-        from tracker.outbox.recovery import continuation  # only where a file was replaced
+        """Return True if a copy replaced the file that was open here."""
+        from tracker.outbox.recovery import continuation  # only if a file was replaced
 
         try:
             return continuation.goes_on_from(self._path, self.owner.outbox_id, old)
         except (SQLAlchemyError, sqlite3.Error, OSError) as error:
-            log.info("what took the outbox's place cannot be read: %s", error)
+            log.info("the file that replaced the outbox cannot be read: %s", error)
             return False
 
     def restart_in_child(self) -> None:
-        """Forget, in a forked child, what is the parent's to write."""
+        """Forget, in a forked child, the events that the parent has to write."""
         self._rescue = Rescue()
