@@ -66,13 +66,22 @@ class Mutant:
 def mutants(file: str, source: str) -> list[Mutant]:
     """Return all mutants of a module, in the order of its source."""
     digest = hashlib.sha256(source.encode()).hexdigest()[:12]
+    lines = source.encode().splitlines(keepends=True)
     found = []
     for node, kind, after in _changes(ast.parse(source)):
-        before = ast.get_source_segment(source, node)
-        assert before is not None
+        before = _segment(lines, node)
         if after != before:
             found.append(Mutant(file, node.lineno, node.col_offset, kind, before, after, digest))
     return sorted(found, key=lambda one: (one.line, one.column, one.kind))
+
+
+def _segment(lines: list[bytes], node: ast.expr | ast.stmt) -> str:
+    """Return the source of a node; `ast.get_source_segment` splits all of it at each call."""
+    assert node.end_lineno is not None
+    own = lines[node.lineno - 1 : node.end_lineno]
+    own[-1] = own[-1][: node.end_col_offset]
+    own[0] = own[0][node.col_offset :]
+    return b"".join(own).decode()
 
 
 _Change = tuple[ast.expr | ast.stmt, str, str]

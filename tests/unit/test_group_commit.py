@@ -156,6 +156,16 @@ def test_a_call_leaves_nothing_for_the_garbage_collector(call: str) -> None:
         gc.enable()
 
 
+@pytest.mark.parametrize("call", CALLS)
+def test_calls_that_end_well_hand_their_backend_on(call: str) -> None:
+    """To the same thread and to others: opening another one for each call takes long."""
+    story = Story(call)
+    backend = story.writer.backend
+    story.one()
+    story.check()
+    assert story.writer.backend is backend
+
+
 def test_how_long_the_first_call_has_waited_is_known() -> None:
     """Until it is stored, whoever comes after it; then nobody waits."""
     begun, may_go_on = threading.Event(), threading.Event()

@@ -47,10 +47,10 @@ def test_a_module_is_changed_in_each_place_that_runs(source: str, expected: set[
 @in_a_checkout
 def test_every_mutant_of_the_core_is_a_program() -> None:
     """In as many lines up to the change, and with tests that are there."""
-    for file in files(["tracker/outbox/store", "tracker/outbox/queue", "tracker/sync"]):
+    for file in ["tracker/outbox/store/gaps.py", "tracker/outbox/queue/batches.py"]:
         assert all((ROOT / test).exists() for test in fast_tests_of(file)), file
         source = (ROOT / file).read_text("utf-8")
-        for mutant in draw([file], seed=1, count=3):
+        for mutant in draw([file], seed=1, count=20):
             text = mutant.apply(source)
             ast.parse(text)
             line = mutant.line - 1
@@ -60,5 +60,5 @@ def test_every_mutant_of_the_core_is_a_program() -> None:
 @in_a_checkout
 def test_the_same_seed_draws_the_same_mutants() -> None:
     """So that a run can go on where it was ended."""
-    modules = files(["tracker/sync"])
+    modules = files(["tracker/sync/sizing.py", "tracker/outbox/schema"])
     assert draw(modules, 1, 20) == draw(modules, 1, 20) != draw(modules, 2, 20)

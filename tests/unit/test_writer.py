@@ -128,6 +128,15 @@ def test_one_callers_fault_is_not_the_others(outbox: Outbox) -> None:
     assert "no such table" in str(error)
 
 
+def test_the_account_covers_an_appended_event_from_the_next_change_on(outbox: Outbox) -> None:
+    """It is then not written again for that event when the outbox is closed."""
+    outbox.append(make_event("test.noted", {"n": 1}))
+    covered = [not outbox.connections.write_connection.unanchored]
+    outbox.run(lambda transaction: transaction.touch())
+    covered.append(not outbox.connections.write_connection.unanchored)
+    assert covered == [False, True]
+
+
 def test_writers_of_one_file_take_turns(outbox: Outbox, config: Callable[..., APIConfig]) -> None:
     """Where another process wrote meanwhile, seq and chain go on from there, without a gap."""
     other = Outbox(config(on_error="raise"))
