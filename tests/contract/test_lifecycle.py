@@ -292,7 +292,7 @@ def test_a_full_outbox_is_emptied_when_the_server_is_back(
     config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reaching `max_outbox_bytes` does not stop the uploads that would make room."""
-    monkeypatch.setattr(SizeBound, "look_again_seconds", 0.0)
+    monkeypatch.setattr(SizeBound, "check_again_seconds", 0.0)
     monkeypatch.setattr(MemoryBuffer, "retry_seconds", 0.0)
     up = threading.Event()
 

@@ -274,7 +274,7 @@ def test_size_policy_refuse(
     config: Callable[..., APIConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over the bound new events are refused, delivered ones make room first, none is lost."""
-    monkeypatch.setattr(SizeBound, "look_again_seconds", 0.0)
+    monkeypatch.setattr(SizeBound, "check_again_seconds", 0.0)
     outbox = Outbox(config(on_error="raise", max_outbox_bytes=1024 * 1024))
     with pytest.raises(OutboxFullError, match=r"max_outbox_bytes \(1,048,576\)"):
         fill(outbox, 2000, size=1000)

@@ -67,7 +67,7 @@ def test_uploading_goes_on_and_makes_room(
     tell: Callable[[str], None],
 ) -> None:
     """With not a byte free: receipts are recorded, delivered events go, and logging goes on."""
-    monkeypatch.setattr(Supervisor, "look_seconds", 0.1)
+    monkeypatch.setattr(Supervisor, "check_seconds", 0.1)
     up = False
     server = RecordingDestination(
         lambda _: Delivery(Outcome.DELIVERED if up else Outcome.UNAVAILABLE)
@@ -143,7 +143,7 @@ def test_a_disk_that_is_full_at_any_moment(
     """
     if not full and phase not in _SHORT:
         pytest.skip("with --full")
-    monkeypatch.setattr(Supervisor, "look_seconds", 0.1)
+    monkeypatch.setattr(Supervisor, "check_seconds", 0.1)
     server = RecordingDestination()
     settings = config(outbox_path=small_disk / "outbox.sqlite3", durability="full")
     with Tracker(settings, destination=lambda: server) as tracker:
@@ -179,13 +179,13 @@ def test_the_ballast_is_laid_given_up_and_laid_again(
 ) -> None:
     """Never on a disk that has not room for it twice; and it is all there, not a hole."""
     ballast = Ballast(small_disk / "outbox")
-    assert ballast.lay()
+    assert ballast.create()
     assert ballast.path.stat().st_blocks * 512 >= BALLAST_BYTES
     assert ballast.path.stat().st_mode & 0o777 == 0o600
     hog = fill_up(small_disk)
     assert ballast.free()
-    assert not ballast.lay()
+    assert not ballast.create()
     assert not ballast.free()
     hog.unlink()
-    assert ballast.lay()
+    assert ballast.create()
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]

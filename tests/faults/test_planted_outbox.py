@@ -244,7 +244,7 @@ def test_damaged_bookkeeping_is_salvaged(
     config: MakeConfig, monkeypatch: pytest.MonkeyPatch, script: str, when: str
 ) -> None:
     """The schema is ours, so no code hides in it; the rows prove themselves by their digests."""
-    monkeypatch.setattr(Supervisor, "look_seconds", 0.1)
+    monkeypatch.setattr(Supervisor, "check_seconds", 0.1)
     settings = config(base_url="http://127.0.0.1:9")
     cli.fill(settings, 3)
     if when == "before it is opened":

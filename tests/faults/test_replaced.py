@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Supervisor, "look_seconds", 0.1)
+    monkeypatch.setattr(Supervisor, "check_seconds", 0.1)
 
 
 class Switch(RecordingDestination):
@@ -134,7 +134,7 @@ LOGGER = """
 import sys
 from tracker import APIConfig, Tracker
 from tracker.outbox.recovery.supervisor import Supervisor
-Supervisor.look_seconds = 0.1
+Supervisor.check_seconds = 0.1
 config = APIConfig(api_key="k", client_id="test-client", outbox_path=sys.argv[1], on_error="raise",
                    base_url="http://127.0.0.1:9")
 with Tracker(config) as tracker:

@@ -92,7 +92,7 @@ def test_an_event_that_was_buried_meanwhile_does_not_go_out(
     def bury(request: int) -> None:
         if request == 1:
             letter = settlement.DeadLetter(4, "operator", "not this one")
-            outbox.run(lambda transaction: settlement.bury(transaction.connection, [letter]))
+            outbox.run(lambda transaction: settlement.mark_dead(transaction.connection, [letter]))
 
     assert drain(outbox, settings, bury) == [1, 2, 3, 5, 6]
 
@@ -197,13 +197,13 @@ def test_a_retried_letter_is_not_taken_for_sent_when_another_event_is_discarded(
 ) -> None:
     """A receipt counts for the events that were sent, not for as many as were sent."""
     letter = settlement.DeadLetter(2, "operator", "not this one")
-    outbox.run(lambda transaction: settlement.bury(transaction.connection, [letter]))
+    outbox.run(lambda transaction: settlement.mark_dead(transaction.connection, [letter]))
     with outbox.reading() as connection:
         under_way = batches.next_batch(connection, 2, 10_000)
     ids = event_ids(outbox)
     outbox.run(dead_letters.retry([ids[1]]))
     last = settlement.DeadLetter(3, "operator", "nor this one")
-    outbox.run(lambda transaction: settlement.bury(transaction.connection, [last]))
+    outbox.run(lambda transaction: settlement.mark_dead(transaction.connection, [last]))
     assert [row.seq for row in under_way.rows] == [1, 3]
     outbox.run(settlement.settle(under_way))
     with outbox.reading() as connection:

@@ -160,7 +160,7 @@ def test_what_another_process_removed_is_not_numbered_again(
     try:
         other.append(note(2))
         refused = [DeadLetter(2, "invalid_event", "no")]
-        other.run(lambda transaction: settlement.bury(transaction.connection, refused))
+        other.run(lambda transaction: settlement.mark_dead(transaction.connection, refused))
         assert other.run(dead_letters.discard()) == 1
     finally:
         other.close()

@@ -68,7 +68,7 @@ def handle_errors(app: FastAPI) -> None:
     """Answer every error with the protocol's error body."""
     app.add_exception_handler(RefusedError, _answer_refusal)
     app.add_exception_handler(StorageError, _answer_storage_error)
-    app.add_exception_handler(ClientDisconnect, _answer_nobody)
+    app.add_exception_handler(ClientDisconnect, _answer_disconnect)
     app.add_exception_handler(HTTPException, _answer_framework_error)
     app.add_exception_handler(RequestValidationError, _answer_bad_query)
     app.add_exception_handler(ValidationError, _answer_bad_argument)
@@ -109,7 +109,7 @@ async def _answer_storage_error(_request: Request, error: Exception) -> Response
     return _error(503, code, message, {"Retry-After": str(retry_seconds())})
 
 
-async def _answer_nobody(_request: Request, _error_: Exception) -> Response:
+async def _answer_disconnect(_request: Request, _error_: Exception) -> Response:
     return _error(400, "client_disconnected", "The connection ended within the body.")
 
 

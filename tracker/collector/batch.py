@@ -18,7 +18,7 @@ MAX_EVENTS = 500
 """Maximum number of events in a batch."""
 _MAX_INTEGER = 2**63 - 1  # a BIGINT column
 
-_NO_NUMBER = "has NaN, Infinity or an integer of too many digits"
+_BAD_NUMBER = "has NaN, Infinity or an integer of too many digits"
 
 _UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _HEX = re.compile("[0-9a-f]{64}")
@@ -95,8 +95,8 @@ def parse_batch(body: bytes, client_id: str) -> Batch:
     content, odd = _parse_json(body)
     if not isinstance(content, dict):
         raise invalid_request("The body is not a JSON object.")
-    if odd and numbers.holds_none({**content, "events": None}):
-        raise invalid_request(f"The body is not JSON: it {_NO_NUMBER}.")
+    if odd and numbers.contains_bad_number({**content, "events": None}):
+        raise invalid_request(f"The body is not JSON: it {_BAD_NUMBER}.")
     _check_protocol(content)
     _check_client(content, client_id)
     outbox_id = content.get("outbox_id")
@@ -186,8 +186,8 @@ def _sort_out(
 
 def _event_or_rejection(entry: object, odd: bool) -> ReceivedEvent | Rejection:
     try:
-        if odd and numbers.holds_none(entry):
-            raise InvalidEventError("event", _NO_NUMBER)
+        if odd and numbers.contains_bad_number(entry):
+            raise InvalidEventError("event", _BAD_NUMBER)
         return check_event(entry)
     except InvalidEventError as error:
         return Rejection(_sent_id(entry), error.code, str(error), _sent_seq(entry))

@@ -46,7 +46,7 @@ class Connection(H11Protocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.conn.__class__ = _Strict  # made by uvicorn, with its limits
-        self._too_late: asyncio.TimerHandle | None = None
+        self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as H11Protocol has it
         """Start the time limit."""
@@ -74,9 +74,9 @@ class Connection(H11Protocol):
 
     def _await_request(self) -> None:
         self._stop_waiting()
-        self._too_late = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+        self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
 
     def _stop_waiting(self) -> None:
-        if self._too_late is not None:
-            self._too_late.cancel()
-            self._too_late = None
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None

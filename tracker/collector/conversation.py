@@ -40,14 +40,14 @@ class Conversation:
     status: Status
 
 
-TOLD = ("type", "timestamp_ms", "agent_id", "user_id")
+SUMMARY_FIELDS = ("type", "timestamp_ms", "agent_id", "user_id")
 """The columns that `summarise` needs of each event, in this order."""
 
 
 def summarise(session_id: str, events: Iterable[Any]) -> Conversation | None:
-    """Return the summary of one session from rows of `TOLD` in order; None if there are none.
+    """Return the summary of one session from its rows in order; None if there are none.
 
-    The rows are read once and not kept.
+    The rows have the columns `SUMMARY_FIELDS`. They are read once and not kept.
     """
     agent_id = user_id = None
     first_ms = started_ms = ended_ms = None

@@ -157,7 +157,7 @@ class Database:
         with _translated(state):
             if self._file is not None:
                 with self._file.lock:
-                    self._begin_again(self._file)
+                    self._prepare_file(self._file)
                     with self._committing(state) as connection:
                         yield connection
                     self._file.check()
@@ -184,7 +184,7 @@ class Database:
             yield connection
             state.in_doubt = True
 
-    def _begin_again(self, file: SQLiteFile) -> None:
+    def _prepare_file(self, file: SQLiteFile) -> None:
         file.hold()
         if file.carry_over():
             self._engine.dispose()

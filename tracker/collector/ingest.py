@@ -54,7 +54,7 @@ async def receive_events(request: Request, sender: Sender) -> Response:
             settings.body_seconds,
         )
         async with parts.batches.passing(client_id):
-            receipt = await run_in_threadpool(_take_in, parts, body, encoding, client_id)
+            receipt = await run_in_threadpool(_store_body, parts, body, encoding, client_id)
     return json_answer(receipt)
 
 
@@ -66,7 +66,7 @@ async def _counted(
         yield chunk
 
 
-def _take_in(parts: Parts, body: bytes, encoding: str, client_id: str) -> dict[str, Any]:
+def _store_body(parts: Parts, body: bytes, encoding: str, client_id: str) -> dict[str, Any]:
     decoded = decode_body(body, encoding, parts.settings.max_decoded_bytes)
     batch = parse_batch(decoded, client_id)
     stored = parts.store.store_batch(batch, time.time_ns() // 1_000_000)

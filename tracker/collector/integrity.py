@@ -75,7 +75,7 @@ def report(rows: Iterable[IntegrityRow], refused_seqs: Iterable[int] = ()) -> Ou
     # tuple if the predecessor is missing.
     before: tuple[str, ...] = ()
     here: tuple[str, ...] = (canonical.GENESIS,)
-    for number, row in _together(rows, refused_seqs):
+    for number, row in _merge(rows, refused_seqs):
         if row is None:
             if number != seq:
                 missing.add(seq + 1, number - 1)
@@ -127,7 +127,7 @@ class _Ranges:
         self._last = last
 
 
-def _together(
+def _merge(
     rows: Iterable[IntegrityRow], refused_seqs: Iterable[int]
 ) -> Iterator[tuple[int, IntegrityRow | None]]:
     """Yield events and refused numbers in ascending order; events first for the same number."""

@@ -7,42 +7,42 @@ from json import JSONDecodeError
 from typing import Any
 
 
-class NoNumber:
+class BadNumber:
     """Replaces NaN, Infinity, and an integer too long for Python."""
 
 
 def parse(text: str) -> tuple[Any, bool]:
-    """Return the value of JSON text, and whether it contains a `NoNumber`.
+    """Return the value of JSON text, and whether it contains a `BadNumber`.
 
     Raises:
         JSONDecodeError: if it is not JSON for another reason.
         RecursionError: if it is nested too deeply.
     """
-    found: list[NoNumber] = []
+    found: list[BadNumber] = []
 
-    def no_number(_: str) -> NoNumber:
-        found.append(NoNumber())
+    def bad_number(_: str) -> BadNumber:
+        found.append(BadNumber())
         return found[-1]
 
-    def integer(digits: str) -> int | NoNumber:
+    def integer(digits: str) -> int | BadNumber:
         try:
             return int(digits)
         except ValueError:
-            return no_number(digits)
+            return bad_number(digits)
 
     try:
-        value = json.loads(text, parse_constant=no_number)
+        value = json.loads(text, parse_constant=bad_number)
     except JSONDecodeError:
         raise
     except ValueError:  # an integer is too long; a hook for every integer would be slow
-        value = json.loads(text, parse_constant=no_number, parse_int=integer)
+        value = json.loads(text, parse_constant=bad_number, parse_int=integer)
     return value, bool(found)
 
 
-def holds_none(value: object) -> bool:
-    """Return True if a parsed value contains a `NoNumber`."""
+def contains_bad_number(value: object) -> bool:
+    """Return True if a parsed value contains a `BadNumber`."""
     if isinstance(value, dict):
-        return any(map(holds_none, value.values()))
+        return any(map(contains_bad_number, value.values()))
     if isinstance(value, list):
-        return any(map(holds_none, value))
-    return isinstance(value, NoNumber)
+        return any(map(contains_bad_number, value))
+    return isinstance(value, BadNumber)

@@ -19,7 +19,7 @@ LOCK_SECONDS = 5
 """How long a statement waits for a lock."""
 STATEMENT_SECONDS = 20
 """How long a statement of a write may take."""
-_LOOK_SECONDS = 5.0
+_CHECK_SECONDS = 5.0
 
 # One statement, hence one round trip, at the beginning of a write. `on` is the weakest setting that
 # waits for the disk and for the standbys; a server's `remote_apply`, which is stronger, is kept.
@@ -68,7 +68,7 @@ class Replication:
 
     def __init__(self, durability: Durability | None = None) -> None:
         self._durability = durability
-        self._looked_at: float | None = None
+        self._checked_at: float | None = None
         self._lock = threading.Lock()
 
     @property
@@ -85,7 +85,7 @@ class Replication:
         row = connection.exec_driver_sql(_BEGIN, (_lock_number(scope),)).one()
         self._check(Configured(*row[4:]))
         if self._durability == "replicated":
-            self._look_at_standbys(connection)
+            self._check_standbys(connection)
 
     def settle(self, connection: Connection) -> str | None:
         """Determine the required durability; return a warning for the operator, or None.
@@ -141,17 +141,17 @@ class Replication:
                 " --durability local"
             )
 
-    def _look_at_standbys(self, connection: Connection) -> None:
+    def _check_standbys(self, connection: Connection) -> None:
         """Fail early if no synchronous standby is connected: a commit would only wait."""
         with self._lock:
             now = clock.monotonic()
-            if self._looked_at is not None and now - self._looked_at < _LOOK_SECONDS:
+            if self._checked_at is not None and now - self._checked_at < _CHECK_SECONDS:
                 return
             synchronous, hidden = connection.exec_driver_sql(_STANDBYS).one()
             if not synchronous and not hidden:
-                self._looked_at = None
+                self._checked_at = None
                 raise NotReplicatedError("no synchronous standby is connected to the database")
-            self._looked_at = now
+            self._checked_at = now
 
 
 def _lock_number(scope: str) -> int:

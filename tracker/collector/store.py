@@ -9,7 +9,7 @@ from sqlalchemy import func, select, tuple_, union
 from tracker import clock
 from tracker.collector import erasure, rejections
 from tracker.collector.batch import ReceivedEvent
-from tracker.collector.conversation import TOLD, Conversation, summarise
+from tracker.collector.conversation import SUMMARY_FIELDS, Conversation, summarise
 from tracker.collector.database import READ_SECONDS, Database
 from tracker.collector.integrity import IntegrityRow, OutboxReport, report
 from tracker.collector.tables import api_keys, events
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _FETCH_SMALL_ROWS = 1_000
 _COLUMNS = ("client_id", "outbox_id", "sent_at_ms", "received_at_ms", *ReceivedEvent._fields)
-_REHEARSED = ("", "", 0, 0, 0, "", "", 0, None, None, None, "{}", "", "")
+_TRIAL_ROW = ("", "", 0, 0, 0, "", "", 0, None, None, None, "{}", "", "")
 
 
 EVENT_FIELDS = tuple(events.c.keys())
@@ -107,7 +107,7 @@ class Store(Database):
         with self.writing("readiness", seconds) as connection:
             connection.execute(select(api_keys.c.id).limit(1)).first()
             nested = connection.begin_nested()
-            connection.exec_driver_sql(self._insert, [_REHEARSED])
+            connection.exec_driver_sql(self._insert, [_TRIAL_ROW])
             nested.rollback()
             if self.dialect == "postgresql":
                 # So that the commit waits for the standbys, like that of a batch.
@@ -162,12 +162,12 @@ class Store(Database):
         first_receipt = func.min(events.c.id).over(partition_by=events.c.outbox_id)
         ordered = select(events, first_receipt.label("first_id")).where(*mine).subquery()
         place = (ordered.c.first_id, ordered.c.seq, ordered.c.id)
-        told = select(*(ordered.c[name] for name in TOLD)).order_by(*place)
+        summary_rows = select(*(ordered.c[name] for name in SUMMARY_FIELDS)).order_by(*place)
         query = select(*(ordered.c[name] for name in EVENT_FIELDS), ordered.c.first_id)
         if after is not None:
             query = query.where(tuple_(*place) > after)
         with self.reading() as connection:
-            streamed = told.execution_options(yield_per=_FETCH_SMALL_ROWS)
+            streamed = summary_rows.execution_options(yield_per=_FETCH_SMALL_ROWS)
             with connection.execute(streamed) as result:
                 whole = summarise(session_id, result)
             found, more = _page(connection, query.order_by(*place), limit, max_page_bytes)

@@ -232,24 +232,24 @@ class Outbox:
     def maintain(self, *, now: bool = False) -> bool:
         """Check that the files are still the outbox's and intact; then make room on a full disk.
 
-        The sync thread calls this every second; see `Supervisor.look`.
+        The sync thread calls this every second; see `Supervisor.check_files`.
 
         Raises:
             OutboxError: if the outbox cannot be written or repaired.
         """
         try:
-            looked = self._supervisor.look(now=now)
+            checked = self._supervisor.check_files(now=now)
         except OutboxError as error:
             if not (is_disk_full(error) and self._ballast.free()):
                 raise
-            looked = self._supervisor.look(now=True)
+            checked = self._supervisor.check_files(now=True)
         try:
-            if looked:
-                self._log_growth.look()
-                self._disk_space.look()
+            if checked:
+                self._log_growth.check()
+                self._disk_space.maintain()
         except OSError as error:  # its folder may not be readable
             raise errors.explain(self.path, error) from error
-        return looked
+        return checked
 
     def repair(self, error: OutboxDamagedError, generation: int) -> bool:
         """Replace the damaged file of `generation`, and store the chain key's check value again.
@@ -390,7 +390,7 @@ class Outbox:
 
     def _write_out(self) -> None:
         """Write the events in memory, and record in the ledger where the chain ends."""
-        if not self.intake.drain_at_last():
+        if not self.intake.drain_before_close():
             return
         generation = self.generation
         try:
@@ -403,4 +403,4 @@ class Outbox:
 
     def _shut(self) -> None:
         self.connections.close()
-        self._supervisor.leave_file()
+        self._supervisor.release_file()

@@ -95,7 +95,7 @@ def connected(path: Path) -> Iterator[Connection]:
     file = swap.file_identity(path)
     if file is None:
         raise OutboxError(f"the outbox {path} was deleted while it was being opened")
-    open_files.entered(file, if_first=lambda: damage.check(path))
+    open_files.count_opened(file, if_first=lambda: damage.check(path))
     try:
         how, before = _way(path), _marks(path)
         with make_engine(path, "full", writer=False, how=how).connect() as connection:
@@ -106,7 +106,7 @@ def connected(path: Path) -> Iterator[Connection]:
                 "locks: the result may be wrong. Try again"
             )
     finally:
-        open_files.left(file)
+        open_files.count_closed(file)
 
 
 def _way(path: Path) -> str:

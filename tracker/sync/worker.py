@@ -263,7 +263,7 @@ class Worker:
             try:
                 self._tokens.get(timeout=min(left, _FREE_SECONDS))
             except queue.Empty:
-                self._outbox.connections.writer.free_what_is_over()
+                self._outbox.connections.writer.retire_ended_call()
                 continue
             with contextlib.suppress(queue.Empty):
                 while True:

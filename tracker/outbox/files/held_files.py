@@ -177,7 +177,7 @@ class Hold:
         self._log_path: str | None = None
         self._log_in_place = False
 
-    def look_at(self, found: Sequence[list[int]] | None) -> None:
+    def watch_descriptors(self, found: Sequence[list[int]] | None) -> None:
         """Watch whether the connection's descriptors, which are among `found`, stay open."""
         self._candidates = [
             (candidates, mark[:2])
@@ -260,7 +260,7 @@ class Hold:
         """Close a connection by `close`; never close it if that would do damage."""
         files = self.files
         if not self.is_open():
-            keep_for_ever(connection)  # closing would close, or write to, somebody else's file
+            keep_forever(connection)  # closing would close, or write to, somebody else's file
             return
         files.shares.discard(self)
         if not files.shares:
@@ -269,7 +269,7 @@ class Hold:
                 if files.shares:  # another connection was opened meanwhile
                     files.lock()
             elif _BY_DESCRIPTION is None:
-                keep_for_ever(connection)  # closing would write its old log into the file
+                keep_forever(connection)  # closing would write its old log into the file
                 return
         close()
         self.leave()
@@ -313,7 +313,7 @@ def hold(path: Path, *, find: bool) -> Hold:
         share.leave()
         raise LostFilesError(f"the log of the outbox {path} was deleted or replaced")
     if find:
-        share.look_at(found)
+        share.watch_descriptors(found)
     return share
 
 
@@ -370,7 +370,7 @@ def is_open(descriptor: int, mark: tuple[int, ...]) -> bool:
         return False
 
 
-def keep_for_ever(connection: object) -> None:
+def keep_forever(connection: object) -> None:
     """Keep a connection from ever being closed, even at interpreter exit.
 
     The memory that SQLite uses for it is freed with the process. Only a reference that is never

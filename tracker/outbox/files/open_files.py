@@ -45,7 +45,7 @@ def check_links(path: Path, links: int) -> None:
         )
 
 
-def entered(file: tuple[int, int], if_first: Callable[[], None]) -> None:
+def count_opened(file: tuple[int, int], if_first: Callable[[], None]) -> None:
     """Count one more open outbox on `file`; if it is the first, call `if_first` before."""
     with _lock:
         if not _open[file]:
@@ -53,7 +53,7 @@ def entered(file: tuple[int, int], if_first: Callable[[], None]) -> None:
         _open[file] += 1
 
 
-def left(file: tuple[int, int]) -> None:
+def count_closed(file: tuple[int, int]) -> None:
     """Count one open outbox less, after its last connection was closed."""
     with _lock:
         _open[file] -= 1

@@ -110,7 +110,7 @@ def _move_companions(path: Path, aside: Path) -> None:
             left.rename(paths.beside(aside, companion))
 
 
-def being_made(path: Path) -> Path:
+def unfinished(path: Path) -> Path:
     """Return the path of a new outbox that is not complete yet."""
     return paths.beside(path, ".salvage")
 

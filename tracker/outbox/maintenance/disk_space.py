@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tracker.outbox.store.connections import Connections
     from tracker.outbox.store.trouble import StorageTrouble
 
-_LOOK_AGAIN_SECONDS = 1.0
+_CHECK_AGAIN_SECONDS = 1.0
 """How soon a full disk is checked again."""
 
 
@@ -37,7 +37,7 @@ class DiskSpace:
         self._trouble = trouble
         self._size_limit = size_limit
 
-    def look(self) -> None:
+    def maintain(self) -> None:
         """Make room if the disk was full, and create the ballast if it does not exist.
 
         Raises:
@@ -45,10 +45,10 @@ class DiskSpace:
         """
         if self._trouble.disk_full:
             self._free()
-        if self._ballast.lay():
+        if self._ballast.create():
             self._trouble.disk_full = False
         elif self._trouble.disk_full:
-            self._connections.look_at = monotonic() + _LOOK_AGAIN_SECONDS
+            self._connections.next_check_at = monotonic() + _CHECK_AGAIN_SECONDS
 
     def _free(self) -> None:
         """Remove delivered events and truncate the log, as far as there is room for that."""

@@ -43,7 +43,7 @@ class LogGrowth:
         self._path = path
         self._warned = False
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Check the size of the log. Cheap enough to be called every few seconds.
 
         Raises:

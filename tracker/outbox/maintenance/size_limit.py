@@ -57,12 +57,12 @@ class SizeBound:
         config: Its settings; `max_outbox_bytes` and `outbox_full` are used here.
 
     Attributes:
-        look_again_seconds: How long a full outbox is assumed to be full without another check.
+        check_again_seconds: How long a full outbox is assumed to be full without another check.
         many_pages: Free pages from which on SQLite takes long to return one, because it searches a
             list of them. With 1.3 million, which are 5 GB, it returned 150 in a second.
     """
 
-    look_again_seconds = 1.0
+    check_again_seconds = 1.0
     many_pages = 20_000
 
     def __init__(self, outbox: Bounded, config: APIConfig) -> None:
@@ -71,7 +71,7 @@ class SizeBound:
         self._refuses = config.outbox_full == "refuse"
         self._until_check = 0
         self._full: OutboxFullError | None = None
-        self._look_again_at = 0.0
+        self._check_again_at = 0.0
 
     def check(self, events: int) -> None:
         """Check that there is room for the given number of events; reads the size only sometimes.
@@ -79,7 +79,7 @@ class SizeBound:
         Raises:
             OutboxFullError: if there is none and the policy is to refuse.
         """
-        if self._full and monotonic() < self._look_again_at:
+        if self._full and monotonic() < self._check_again_at:
             raise self._full
         if self._until_check > 0 and not self._full:
             self._until_check -= events
@@ -88,7 +88,7 @@ class SizeBound:
         self._full = None
         why = self._find_out_why_full()
         if why is not None:
-            self._look_again_at = monotonic() + self.look_again_seconds
+            self._check_again_at = monotonic() + self.check_again_seconds
             self._full = OutboxFullError(
                 f"the outbox {self._outbox.path} has reached max_outbox_bytes ({self._most:,}) "
                 + why

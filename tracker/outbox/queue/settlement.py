@@ -43,8 +43,8 @@ def settle(batch: Batch, dead: Sequence[DeadLetter] = ()) -> Callable[[Transacti
         if identity.read(connection).outbox_id == batch.outbox_id:
             here, letters = batch, dead
         else:
-            here, letters = _find_again(connection, batch, dead)
-        bury(connection, letters)
+            here, letters = _find_in_new_outbox(connection, batch, dead)
+        mark_dead(connection, letters)
         gone = {letter.seq for letter in letters}
         delivered = _mark_delivered(connection, [r.seq for r in here.rows if r.seq not in gone])
         ledger.add(connection, ledger.DELIVERED, delivered)
@@ -59,7 +59,7 @@ def settle(batch: Batch, dead: Sequence[DeadLetter] = ()) -> Callable[[Transacti
     return job
 
 
-def _find_again(
+def _find_in_new_outbox(
     connection: Connection, batch: Batch, dead: Sequence[DeadLetter]
 ) -> tuple[Batch, list[DeadLetter]]:
     """Return batch and dead letters with the seqs of the outbox that replaced the batch's one."""
@@ -86,7 +86,7 @@ def set_aside(batch: Batch, letters: Sequence[DeadLetter]) -> Callable[[Transact
     def job(transaction: Transaction) -> None:
         connection = transaction.connection
         if identity.read(connection).outbox_id == batch.outbox_id:
-            bury(connection, letters)
+            mark_dead(connection, letters)
             _advance(connection, letters[-1].seq)
 
     return job
@@ -126,7 +126,7 @@ def _mark_delivered(connection: Connection, seqs: Sequence[int]) -> int:
     return changed
 
 
-def bury(connection: Connection, letters: Sequence[DeadLetter]) -> None:
+def mark_dead(connection: Connection, letters: Sequence[DeadLetter]) -> None:
     """Make dead letters of pending events: they are kept, not sent, and hold up no other event."""
     now = time.time_ns() // 1_000_000
     buried = 0

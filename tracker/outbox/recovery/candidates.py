@@ -103,9 +103,9 @@ class FoundRows:
             ),
         )
         if intact:
-            self.heed(event)
+            self.note_erasures(event)
 
-    def heed(self, event: Event) -> None:
+    def note_erasures(self, event: Event) -> None:
         """Record which events an intact event names as erased, if it is an erasure event."""
         if event.type == COMPLIANCE_ERASED:
             names = [(name,) for name in named_events(event.data)]

@@ -104,8 +104,8 @@ def rebuild(
         owner = owner or fallback
         if owner is None:
             raise damage.ownerless(path)
-        result = _make(swap.being_made(path), path, found, *owner, key)
-    swap.being_made(path).replace(swap.ready(path))
+        result = _make(swap.unfinished(path), path, found, *owner, key)
+    swap.unfinished(path).replace(swap.ready(path))
     swap.sync_folder(path)
     result.aside = swap.free_name(path)
     path.rename(result.aside)
@@ -193,7 +193,7 @@ def _settle(connection: Connection, settled: list[tuple[int, Row]]) -> None:
     ledger.add(connection, ledger.DEAD, len(settled) - delivered)
 
 
-def say(path: Path, result: Result, reason: object) -> None:
+def log_result(path: Path, result: Result, reason: object) -> None:
     """Log what was salvaged and what was lost."""
     log.error(
         "the outbox %s is damaged (%s). A new one was made from what could be read: %d pending, "

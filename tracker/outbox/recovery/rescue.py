@@ -95,7 +95,7 @@ def undelivered(connection: Connection) -> list[Row]:
     with contextlib.closing(FoundRows(in_memory=True)) as found:
         for row in rows("type = 'compliance.erased'"):
             if is_intact(row.event):
-                found.heed(row.event)
+                found.note_erasures(row.event)
         for row in rows(_UNDELIVERED):
             found.add(Place(0, 0, row.seq), row.event, delivered=False)
         found.choose()

@@ -49,7 +49,7 @@ class Supervisor:
     """Opens the file at an outbox's path, and replaces it if it is damaged, deleted or replaced.
 
     Uses the connections under their locks; owns nothing except the events, in memory, that it has
-    rescued from a file that is gone. A caller of `repair` or `look` must hold no lock of the
+    rescued from a file that is gone. A caller of `repair` or `check_files` must hold no lock of the
     outbox.
 
     Args:
@@ -61,10 +61,10 @@ class Supervisor:
 
     Attributes:
         owner: The outbox's id, and the client id and base URL that its events belong to.
-        look_seconds: How often `look` checks that the file is still the one that is open.
+        check_seconds: How often `check_files` checks that the file is still the one that is open.
     """
 
-    look_seconds = 5.0
+    check_seconds = 5.0
 
     def __init__(
         self, config: APIConfig, connections: Connections, *, check_owner: bool,
@@ -95,7 +95,7 @@ class Supervisor:
         except OSError as error:  # for example, its folder cannot be read
             raise errors.explain(self._path, error) from error
         # Opening it checks everything.
-        self._connections.look_at = monotonic() + self.look_seconds
+        self._connections.next_check_at = monotonic() + self.check_seconds
 
     def _open_or_replace(self) -> None:
         before = swap.file_identity(self._path)
@@ -133,8 +133,8 @@ class Supervisor:
                 raise ReplacedError(
                     f"the outbox {self._path} was deleted while it was being opened"
                 )
-            open_files.entered(file, if_first=self._check)
-            self.leave_file()
+            open_files.count_opened(file, if_first=self._check)
+            self.release_file()
             self._connections.file = file
             self._prepare()
             self.read_owner()
@@ -142,7 +142,7 @@ class Supervisor:
             raise errors.explain(self._path, error) from error
         if self.check_owner:
             self._check_owner()
-        self._connections.write_connection.go_on_in(file)
+        self._connections.write_connection.use_file(file)
         self._connections.generation += 1
         self._opened()
 
@@ -194,15 +194,15 @@ class Supervisor:
                 "`tracker-sync rebind`"
             )
 
-    def leave_file(self) -> None:
+    def release_file(self) -> None:
         """Stop counting the file as open in this process."""
         file, self._connections.file = self._connections.file, None
         if file is not None:
-            open_files.left(file)
+            open_files.count_closed(file)
 
     # --- looking --------------------------------------------------------------------------------
 
-    def look(self, *, now: bool = False) -> bool:
+    def check_files(self, *, now: bool = False) -> bool:
         """Check that file and locks are still those that are open; repair them if they are not.
 
         The sync thread calls this every second. It does something every few seconds, or at once
@@ -212,9 +212,9 @@ class Supervisor:
             OutboxError: if the outbox cannot be written or repaired.
         """
         connections = self._connections
-        if not now and monotonic() < connections.look_at and connections.are_in_place():
+        if not now and monotonic() < connections.next_check_at and connections.are_in_place():
             return False
-        connections.look_at = monotonic() + self.look_seconds
+        connections.next_check_at = monotonic() + self.check_seconds
         generation = connections.generation
         connections.renew_upload_lock()
         try:
@@ -362,7 +362,7 @@ class Supervisor:
         except (SQLAlchemyError, sqlite3.Error, OSError) as trouble:
             self._salvage_at = monotonic() + _SALVAGE_AGAIN_SECONDS
             raise OutboxError(f"{error}; a new one cannot be created: {trouble}") from trouble
-        rebuild.say(self._path, result, error)
+        rebuild.log_result(self._path, result, error)
 
     def _rescue_from_old_file(self) -> None:
         """Take the undelivered events from the old file, which is still open here."""

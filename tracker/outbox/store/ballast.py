@@ -39,7 +39,7 @@ class Ballast:
         self._said = False
         self._say_at = 0.0
 
-    def lay(self) -> bool:
+    def create(self) -> bool:
         """Create the file if the disk has room for it twice; return True if it exists now."""
         if self.path.exists():
             self.spent = False

@@ -65,7 +65,7 @@ class Connections:
         damage: An error that a reader met and that only another file can end; None if there is
             none.
         generation: How many files were opened so far; inodes are reused.
-        look_at: When to check the files next, on the monotonic clock.
+        next_check_at: When to check the files next, on the monotonic clock.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Connections:
         self.path = path
         self.file: FileId = None
         self.damage: OutboxDamagedError | None = None
-        self.look_at = 0.0
+        self.next_check_at = 0.0
         self.generation = 0
         self.upload_lock = FileLock(paths.upload_lock(path), like=path)
         self._durability = durability
@@ -138,7 +138,7 @@ class Connections:
                 if isinstance(error, (SQLAlchemyError, sqlite3.Error, OSError)):
                     raise self._explain(error) from error
                 if isinstance(error, (TypeError, ValueError)):
-                    self._blame_values(error)
+                    self._raise_if_values_damaged(error)
                 raise
 
     @contextmanager
@@ -157,7 +157,7 @@ class Connections:
         except (SQLAlchemyError, OSError) as error:
             raise self._explain(error) from error
         except (TypeError, ValueError) as error:
-            self._blame_values(error)
+            self._raise_if_values_damaged(error)
             raise
         finally:
             self._snapshots.end()
@@ -205,10 +205,10 @@ class Connections:
         explained = errors.explain(self.path, error)
         if isinstance(explained, OutboxDamagedError):
             self.damage = explained
-        self.look_at = 0.0
+        self.next_check_at = 0.0
         return explained
 
-    def _blame_values(self, error: Exception) -> None:
+    def _raise_if_values_damaged(self, error: Exception) -> None:
         """Check whether values of wrong types in damaged bookkeeping have caused `error`.
 
         Raises:

@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 _GROUP_LIMIT = 512
 """Entries in one transaction: limits how long the first of them waits for the last."""
-_LOOK_SECONDS = (0.005, 0.25)
+_CHECK_SECONDS = (0.005, 0.25)
 """How long a call waits before it checks that the leader still runs: at first, and at most."""
 _TRIES = 3
 """How often other calls of the same thread may take over from a job before they are refused."""
@@ -138,9 +138,9 @@ class GroupCommit(Generic[B]):
 
     def __init__(self, backend: B) -> None:
         self._closed = False
-        self._begin_again(backend)
+        self._reset(backend)
 
-    def _begin_again(self, backend: B) -> None:
+    def _reset(self, backend: B) -> None:
         self._queue: deque[_Entry] = deque()
         self._leadership: Leadership[B] = Leadership(backend)
 
@@ -171,7 +171,7 @@ class GroupCommit(Generic[B]):
 
     def _append_alone(self, event: Event) -> bool:
         """Commit `event` alone; False if another call leads, or it takes a transaction."""
-        lead = self._leadership.take(sys._getframe(), look=False)
+        lead = self._leadership.take(sys._getframe(), check_ended=False)
         if lead is None:
             return False
         try:
@@ -330,9 +330,9 @@ class GroupCommit(Generic[B]):
 
     def restart_in_child(self, backend: B) -> None:
         """Forget, in a forked child, the threads and queue of the parent."""
-        self._begin_again(backend)
+        self._reset(backend)
 
-    def free_what_is_over(self) -> None:
+    def retire_ended_call(self) -> None:
         """Retire what an ended call left behind, if one did: other processes may be waiting.
 
         Cheap enough to be called regularly by an idle thread.
@@ -347,22 +347,22 @@ class GroupCommit(Generic[B]):
 
     def _take_turn(self, entry: _Entry) -> Lead[B] | None:
         """Wait for the lead, and return it; None if `entry` is settled."""
-        patience, longest = _LOOK_SECONDS
+        patience, longest = _CHECK_SECONDS
         give_up_at = entry.since + _PATIENCE_SECONDS
-        waited = look = False
+        waited = check = False
         while not entry.outcome:
             if waited or self._may_go_first(entry):
-                lead = self._leadership.take(cast("FrameType", entry.frame), look=look)
+                lead = self._leadership.take(cast("FrameType", entry.frame), check_ended=check)
                 if lead is not None:
                     return lead
-                if look or not waited:
-                    self._see_that_it_ends(give_up_at)
+                if check or not waited:
+                    self._refuse_inside_firm_lead(give_up_at)
             waited = True
             try:
                 entry.turn.get(timeout=patience)
-                look = False
+                check = False
             except Empty:
-                look = True
+                check = True
                 patience = min(2 * patience, longest)
         return None
 
@@ -382,7 +382,7 @@ class GroupCommit(Generic[B]):
             return True
         return first.is_abandoned()
 
-    def _see_that_it_ends(self, give_up_at: float) -> None:
+    def _refuse_inside_firm_lead(self, give_up_at: float) -> None:
         lead = self._leadership.newest()
         if lead.firm and lead.is_mine() and (lead.is_below() or monotonic() > give_up_at):
             raise _InsideError(

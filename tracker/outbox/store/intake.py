@@ -140,7 +140,7 @@ class Intake:
         self._trouble.said = None
         self.buffer.written(events, lost)
 
-    def drain_at_last(self) -> bool:
+    def drain_before_close(self) -> bool:
         """Write the events in memory before a close; log it and return False if that fails."""
         generation = self._connections.generation
         try:
@@ -200,7 +200,7 @@ class Intake:
     def note_trouble(self, error: OutboxError) -> None:
         """Make the sync thread check the outbox at once, and `health` report the error."""
         self._trouble.note(error)
-        self._connections.look_at = 0.0
+        self._connections.next_check_at = 0.0
 
     def note_success(self) -> None:
         """Make `health` report no error, unless events are still waiting in memory."""

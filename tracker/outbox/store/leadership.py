@@ -117,11 +117,11 @@ class Leadership(Generic[B]):
         """Return False if another call has taken over."""
         return max(self._leads) == lead.number
 
-    def take(self, frame: FrameType, *, look: bool = True) -> Lead[B] | None:
+    def take(self, frame: FrameType, *, check_ended: bool = True) -> Lead[B] | None:
         """Return a lead for the call in `frame`; None if another call leads.
 
-        With `look`, which takes some µs, it checks whether a call of another thread that has not
-        released its lead has ended; otherwise it assumes that the call still runs.
+        With `check_ended`, which takes some µs, it checks whether a call of another thread that has
+        not released its lead has ended; otherwise it assumes that the call still runs.
 
         It takes over from a call of the same thread, unless that one is `firm`: it is suspended
         until the call that asks has ended.
@@ -131,7 +131,7 @@ class Leadership(Generic[B]):
             if before is None:  # superseded between the two steps
                 continue
             can_wait = before.firm or before.thread != get_ident()
-            if not before.released and can_wait and not (look and before.is_over()):
+            if not before.released and can_wait and not (check_ended and before.is_over()):
                 return None
             mine = Lead(before.number + 1, frame, before, before.backend)
             if self._claim(mine):

@@ -41,7 +41,7 @@ _STACK_FRAMES = 80
 """More stack frames than SQLAlchemy needs to open or close a connection."""
 _LAST_SEQ = 2**63 - 1 - 2**20
 """The end of the numbers: SQLite's largest, minus more than one transaction can use."""
-_APART = 32
+_READS_AFTER_CONFLICT = 32
 """Appends that read the tail of the chain again after another process was found to write."""
 SURE_SECONDS = 0.001
 """How long the files at the paths are assumed to be unchanged; a check costs about 10 µs. A process
@@ -79,16 +79,16 @@ class WriteConnection:
         self._connection: tuple[Connection, OutboxConnection] | None = None
         self._head: Head | None = None
         self._held: Hold | None = None
-        self._apart = 0
+        self._reads_left = 0
         self._anchored = 0
         self._retired = False
 
-    def go_on_in(self, file: tuple[int, int]) -> None:
+    def use_file(self, file: tuple[int, int]) -> None:
         """Write to the file with this device and inode, of which nothing is known yet."""
         self.file = file
         self._sure_until = 0.0
         self._head = None
-        self._apart = self._anchored = 0
+        self._reads_left = self._anchored = 0
 
     # --- writing --------------------------------------------------------------------------------
 
@@ -103,8 +103,8 @@ class WriteConnection:
             return False
         self._acquire()
         driver = held[1]
-        if self._apart:
-            self._apart -= 1
+        if self._reads_left:
+            self._reads_left -= 1
             head = self._find_head(driver)
         stored = self._insert_at_end(driver, head, event)
         if stored and monotonic() >= self._sure_until:  # `_after_commit`, inlined
@@ -118,7 +118,7 @@ class WriteConnection:
         try:
             driver.execute(_INSERT_AT_END, (seq, head[0], *event, chain))
         except sqlite3.IntegrityError:
-            self._apart = _APART
+            self._reads_left = _READS_AFTER_CONFLICT
             return False
         self._head = following
         return True
@@ -223,7 +223,7 @@ class WriteConnection:
             links = self._find_links()
             if held is not None and not held.are_at_path():
                 check_links(self._path, links)
-                self._set_apart()
+                self._set_aside()
                 raise LostFilesError(f"the log of the outbox {self._path} was deleted or replaced")
             check_links(self._path, links)
         self._sure_until = now + SURE_SECONDS
@@ -238,10 +238,10 @@ class WriteConnection:
             found = os.stat(self._path_text)  # noqa: PTH116 - half the time of Path.stat
             if (found.st_dev, found.st_ino) == self.file:
                 return found.st_nlink
-        self._set_apart()
+        self._set_aside()
         raise ReplacedError(f"the outbox {self._path} was deleted or replaced")
 
-    def _set_apart(self) -> None:
+    def _set_aside(self) -> None:
         self._stale, self._connection = self._connection or self._stale, None
         self._held = self._head = None
 
