@@ -117,7 +117,7 @@ class Outbox:
                     raise
                 log.error("the chain key's check value is not in the outbox yet: %s", error)
 
-    # --- what it is -----------------------------------------------------------------------------
+    # --- identity -------------------------------------------------------------------------------
 
     @property
     def path(self) -> Path:

@@ -100,7 +100,7 @@ class HeldFiles:
             self._lock(fcntl.F_RDLCK)
 
     def unlock(self) -> None:
-        """Let SQLite and other programs see no more that this process uses the outbox."""
+        """Stop showing SQLite and other programs that this process has the outbox open."""
         self._lock(fcntl.F_UNLCK)
 
     def _lock(self, kind: int) -> None:

@@ -200,7 +200,7 @@ class Supervisor:
         if file is not None:
             open_files.count_closed(file)
 
-    # --- looking --------------------------------------------------------------------------------
+    # --- checking -------------------------------------------------------------------------------
 
     def check_files(self, *, now: bool = False) -> bool:
         """Check that file and locks are still those that are open; repair them if they are not.
