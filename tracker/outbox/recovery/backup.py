@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 from tracker import ownership
 from tracker.errors import ConfigurationError, OutboxError
-from tracker.outbox.files import paths, swap
+from tracker.outbox.files import paths
 from tracker.outbox.recovery.continuation import copy
 from tracker.outbox.sqlite.engine import connect
+from tracker.whole_file import publish
 
 if TYPE_CHECKING:
     import sqlite3
@@ -107,13 +108,9 @@ def _copy_to(
             made.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
         with draft.open("rb") as file:
             os.fsync(file.fileno())
-        try:
-            os.link(draft, path)  # unlike a rename, this never replaces a file created meanwhile
-        except FileExistsError:
-            raise OutboxError(f"{path} exists; give another name, or move it away") from None
-        except OSError:  # FAT and some network file systems have no hard links
-            draft.rename(path)
+        publish(draft, path)
+    except FileExistsError:
+        raise OutboxError(f"{path} exists; give another name, or move it away") from None
     finally:
         for companion in ("", paths.JOURNAL, *paths.COMPANIONS):
             paths.beside(draft, companion).unlink(missing_ok=True)
-    swap.sync_folder(path)

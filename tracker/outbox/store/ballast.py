@@ -12,7 +12,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from tracker import log, ownership
-from tracker.clock import monotonic
+from tracker.once import Once
 from tracker.outbox.files import paths
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Ballast:
         self.path = paths.ballast(outbox)
         self.spent = False
         self._said = False
-        self._say_at = 0.0
+        self._logged = Once(seconds=_SAY_AGAIN_SECONDS)
 
     def create(self) -> bool:
         """Create the file if the disk has room for it twice; return True if it exists now."""
@@ -73,9 +73,8 @@ class Ballast:
         except OSError:  # it does not exist, or the file system cannot be changed
             return False
         self.spent = True
-        now = monotonic()
-        if now >= self._say_at:
-            self._said, self._say_at = True, now + _SAY_AGAIN_SECONDS
+        if self._logged.is_new():
+            self._said = True
             log.error(
                 "the disk is full: the outbox gave up its ballast, so that uploading and pruning "
                 "can go on; new events stay in memory until there is room"
