@@ -17,8 +17,17 @@ from tests.support.conversations import ROOT
 from tests.support.raising import Struck, calling_at, in_a_thread, raising_at
 from tests.support.slow_disk import CANNOT, slow_disk
 from tracker.events import make_event
+from tracker.outbox import outbox as outbox_module
+from tracker.outbox.files import file_lock, lock_wait
 from tracker.outbox.integrity import verify
 from tracker.outbox.outbox import Outbox
+from tracker.outbox.store import (
+    group_commit,
+    intake,
+    leadership,
+    transaction,
+    write_connection,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,9 +38,13 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 FILES = tuple(
-    f"outbox/{name}.py"
-    for name in ("group_commit", "leadership", "write_connection", "locks", "outbox", "transaction")
-)
+    str(module.__file__)
+    for module in (
+        group_commit, leadership, write_connection, file_lock, lock_wait, outbox_module, intake,
+        transaction,
+    )
+)  # fmt: skip
+"""Where calls are struck: the way of a call from the outbox down to SQLite."""
 
 
 def stored(path: Path) -> list[str]:
@@ -157,6 +170,7 @@ def test_a_call_struck_at_any_two_lines_fails_alone(
     make()
     with raising_at(FILES) as count:
         make()
+    assert count[0] > 20, "the lines of a call"
     pairs = 0
     for first in range(1, count[0] + 1):
         for second in range(first + 1, first + 1000, 1 if full else 17):
@@ -194,6 +208,7 @@ def test_a_call_inside_another_at_any_line_is_stored_when_it_returns(
         assert mine <= set(stored(struggle.outbox.path))
         called.append(True)
 
+    assert count[0] > 20, "the lines of a call"
     called: list[bool] = []
     for line in range(1, count[0] + 1, 1 if full else 5):
         with calling_at(FILES, line, handler):

@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support import list_backend
 from tests.support.list_backend import Disk, ListBackend
 from tests.support.raising import Struck, calling_at, in_a_thread, raising_at
 from tracker.clock import monotonic
 from tracker.errors import OutboxError, TrackerClosedError
 from tracker.events import make_event
+from tracker.outbox.store import group_commit, leadership
 from tracker.outbox.store.group_commit import GroupCommit
 
 if TYPE_CHECKING:
     from tracker.events import Event
 
-OWN_FILES = ("outbox/group_commit.py", "outbox/leadership.py")
-BOTH = (*OWN_FILES, "support/list_backend.py")
+OWN_FILES = (str(group_commit.__file__), str(leadership.__file__))
+BOTH = (*OWN_FILES, str(list_backend.__file__))
 
 
 def note(n: object) -> Event:
@@ -71,6 +73,7 @@ def length(call: str) -> int:
     story = Story(call)
     with raising_at(BOTH) as count:
         story.one()
+    assert count[0] > 20, "the lines of a call"
     return count[0]
 
 

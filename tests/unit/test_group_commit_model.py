@@ -16,12 +16,14 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from tests.support import list_backend
 from tests.support.list_backend import Disk, ListBackend
 from tests.support.raising import Struck, at_each_line
 from tracker.events import make_event
+from tracker.outbox.store import group_commit, leadership
 from tracker.outbox.store.group_commit import GroupCommit
 
-_FILES = ("outbox/group_commit.py", "outbox/leadership.py", "support/list_backend.py")
+_FILES = tuple(str(each.__file__) for each in (group_commit, leadership, list_backend))
 _MOST_THREADS = 4
 _BLOCKED_SECONDS = 0.005
 """How long a step may take before the thread counts as one that waits for another."""
