@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gc
 import os
 import signal
 import sqlite3
 import threading
+import traceback
+from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tracker.errors import OutboxError
 from tracker.events import make_event
+from tracker.outbox.files.file_lock import FileLock
 from tracker.outbox.integrity import verify
 from tracker.outbox.outbox import Outbox
 from tracker.outbox.queue import dead_letters, settlement
 from tracker.outbox.queue.settlement import DeadLetter
+from tracker.outbox.store.write_connection import SURE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -135,6 +141,44 @@ def test_the_account_covers_an_appended_event_from_the_next_change_on(outbox: Ou
     outbox.run(lambda transaction: transaction.touch())
     covered.append(not outbox.connections.write_connection.unanchored)
     assert covered == [False, True]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="descriptors are found in /proc")
+def test_a_lock_whose_descriptor_is_another_files_by_now_is_taken_again(
+    outbox: Outbox, tmp_path: Path
+) -> None:
+    """Code that closes descriptors it does not own must not leave writers without a lock."""
+    outbox.append(note(1))
+    pid = os.fork()
+    if pid == 0:  # with descriptors of its own to spoil
+        try:
+            signal.alarm(20)
+            write_with_a_lost_lock(outbox, tmp_path / "other")
+            os._exit(0)
+        finally:
+            traceback.print_exc()
+            os._exit(1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert contents(outbox) == [1, "before", "after"]
+
+
+def write_with_a_lost_lock(outbox: Outbox, elsewhere: Path) -> None:
+    outbox.append(note("before"))
+    path = outbox.path.with_name(outbox.path.name + ".lock")
+    links = [link for link in Path("/proc/self/fd").iterdir() if link.exists()]
+    [descriptor] = [int(link.name) for link in links if link.samefile(path)]
+    with elsewhere.open("w") as other:
+        os.dup2(other.fileno(), descriptor)
+        threading.Event().wait(2 * SURE_SECONDS)
+
+        def work(transaction: Transaction) -> None:
+            transaction.append(note("after"))
+            with closing(FileLock(path)) as lock, elsewhere.open() as same:
+                assert not lock.try_acquire(), "the write lock is not held"
+                fcntl.flock(same, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+        outbox.run(work)
+        assert os.path.sameopenfile(descriptor, other.fileno()), "it was not ours to close"
 
 
 def test_writers_of_one_file_take_turns(outbox: Outbox, config: Callable[..., APIConfig]) -> None:
