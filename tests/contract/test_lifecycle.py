@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -84,6 +86,17 @@ def test_closing_one_does_not_close_its_twin(config: MakeConfig) -> None:
     second.log_user_message("s", "still open")
     assert second.close().pending == 0
     assert len(destination.events) == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="descriptors are found in /proc")
+def test_a_closed_tracker_has_no_file_of_the_outbox_open(config: MakeConfig) -> None:
+    """Not even in its thread, which may be the last to use it."""
+    with AgentPerformanceTracker(config(), destination=RecordingDestination) as tracker:
+        tracker.start_conversation("agent")
+        assert tracker.flush(10).pending == 0
+    folder = str(config().outbox_path.parent)
+    opened = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
+    assert [path for path in opened if path.startswith(folder)] == []
 
 
 def test_with_block_closes(config: MakeConfig) -> None:
