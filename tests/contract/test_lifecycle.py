@@ -99,6 +99,17 @@ def test_a_closed_tracker_has_no_file_of_the_outbox_open(config: MakeConfig) -> 
     assert [path for path in opened if path.startswith(folder)] == []
 
 
+def test_an_idle_tracker_takes_hardly_any_processor_time(config: MakeConfig) -> None:
+    """Its thread sleeps until there is something to upload, or time to look for others' rows."""
+    with AgentPerformanceTracker(config(), destination=RecordingDestination) as tracker:
+        tracker.start_conversation("agent")
+        assert tracker.flush(10).pending == 0
+        threading.Event().wait(0.2)
+        before = time.process_time()
+        threading.Event().wait(0.5)
+        assert time.process_time() - before < 0.1
+
+
 def test_with_block_closes(config: MakeConfig) -> None:
     """Leaving the with block uploads and closes, also by an exception of the caller's."""
     destination = RecordingDestination()
