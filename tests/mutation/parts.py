@@ -13,8 +13,8 @@ _QUEUE = ("unit/test_uploader.py", "unit/test_cli_dead.py", "unit/test_cli_event
 _SYNC = ("unit/test_uploader.py", "unit/test_receipts.py", "unit/test_retry.py",
          "unit/test_sizing.py", "unit/test_rate_limit.py", "unit/test_compression.py",
          "unit/test_proxy_passwords.py", "contract/test_http.py", "contract/test_deadline.py",
-         "contract/test_connections.py", "contract/test_damaged_rows.py", "contract/test_lifecycle.py",
-         "contract/test_answers.py")  # fmt: skip
+         "contract/test_connections.py", "contract/test_damaged_rows.py",
+         "contract/test_lifecycle.py", "contract/test_answers.py")  # fmt: skip
 
 _PARTS = {
     "tracker/outbox/store/group_commit.py": _GROUP,
