@@ -2,19 +2,45 @@
 
 from __future__ import annotations
 
-_STORE = ("unit/test_writer.py", "unit/test_buffer.py", "contract/test_outbox.py",
-          "contract/test_tampering.py", "contract/test_lifecycle.py",
-          "contract/test_one_file_one_outbox.py", "contract/test_salvage.py")  # fmt: skip
-_GROUP = ("unit/test_writer.py", "unit/test_group_commit.py", "unit/test_group_commit_model.py",
-          "contract/test_outbox.py")  # fmt: skip
-_QUEUE = ("unit/test_uploader.py", "unit/test_cli_dead.py", "unit/test_cli_events.py",
-          "contract/test_lifecycle.py", "contract/test_outbox.py", "contract/test_answers.py",
-          "unit/test_cli_status.py")  # fmt: skip
-_SYNC = ("unit/test_uploader.py", "unit/test_receipts.py", "unit/test_retry.py",
-         "unit/test_sizing.py", "unit/test_rate_limit.py", "unit/test_compression.py",
-         "unit/test_proxy_passwords.py", "contract/test_http.py", "contract/test_deadline.py",
-         "contract/test_connections.py", "contract/test_damaged_rows.py",
-         "contract/test_lifecycle.py", "contract/test_answers.py")  # fmt: skip
+_STORE = (
+    "unit/outbox/store/test_write_connection.py",
+    "unit/outbox/store/test_memory_buffer.py",
+    "contract/outbox/test_outbox.py",
+    "contract/outbox/test_tampering.py",
+    "contract/test_lifecycle.py",
+    "contract/outbox/test_one_file_one_outbox.py",
+    "contract/outbox/test_salvage.py",
+)
+_GROUP = (
+    "unit/outbox/store/test_write_connection.py",
+    "unit/outbox/store/test_group_commit.py",
+    "unit/outbox/store/test_group_commit_model.py",
+    "contract/outbox/test_outbox.py",
+)
+_QUEUE = (
+    "unit/sync/test_uploader.py",
+    "unit/cli/test_dead.py",
+    "unit/cli/test_events.py",
+    "contract/test_lifecycle.py",
+    "contract/outbox/test_outbox.py",
+    "contract/sync/test_answers.py",
+    "unit/cli/test_status.py",
+)
+_SYNC = (
+    "unit/sync/test_uploader.py",
+    "unit/sync/test_receipts.py",
+    "unit/sync/test_retry.py",
+    "unit/sync/test_sizing.py",
+    "unit/sync/test_rate_limit.py",
+    "unit/sync/test_compression.py",
+    "unit/sync/test_proxy_passwords.py",
+    "contract/sync/test_http.py",
+    "contract/sync/test_deadline.py",
+    "contract/sync/test_connections.py",
+    "contract/outbox/test_damaged_rows.py",
+    "contract/test_lifecycle.py",
+    "contract/sync/test_answers.py",
+)
 
 _PARTS = {
     "tracker/outbox/store/group_commit.py": _GROUP,

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.unit.redaction_corpus import samples
+from tests.unit.redaction.redaction_corpus import samples
 from tracker import AgentPerformanceTracker, OutboxError, Tracker, TrackerHandler
 from tracker.sync.destination import Delivery, Outcome, Rejection, Upload
 from tracker.sync.receipts import one_line

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from tests.support.collector import CollectorClient, CollectorProcess, EventChain, free_port
 from tracker.collector.main import cli
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.contract.test_chain_key import rewrite
+from tests.contract.outbox.test_chain_key import rewrite
 from tests.support.cli import call, call_json
 from tests.support.collector import EventChain
 from tracker import AgentPerformanceTracker

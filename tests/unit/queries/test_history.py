@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.test_metrics import NOON_MS, Raw, store
+from tests.unit.queries.test_metrics import NOON_MS, Raw, store
 from tracker.errors import ValidationError
 from tracker.outbox.schema.create import empty_outbox
 from tracker.queries.conversations import (

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.conversations import all_calls, needs_data
-from tests.unit.redaction_corpus import Sample, samples
+from tests.unit.redaction.redaction_corpus import Sample, samples
 from tracker import APIConfig, ConfigurationError
 from tracker.redaction.capture import size
 from tracker.redaction.redactor import FAILED, Redactor, redaction_kind

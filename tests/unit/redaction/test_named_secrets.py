@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.named_secrets_corpus import CASES, Case
-from tests.unit.redaction_corpus import samples
+from tests.unit.redaction.named_secrets_corpus import CASES, Case
+from tests.unit.redaction.redaction_corpus import samples
 from tracker import APIConfig, ConfigurationError
 from tracker.redaction.names import Names
 from tracker.redaction.redactor import Redactor, redaction_kind
