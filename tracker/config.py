@@ -431,6 +431,10 @@ def _check_path(value: object) -> Path | None:
         raise ConfigurationError(
             f"outbox_path (SDK_OUTBOX_PATH) is {text!r}; give the path of a file on a disk"
         )
+    if not Path(text).name:
+        raise ConfigurationError(
+            f"outbox_path (SDK_OUTBOX_PATH) is {text!r}, which names no file; give the path of one"
+        )
     try:
         return Path(text).expanduser()
     except RuntimeError as error:

@@ -101,6 +101,13 @@ def check_milliseconds(argument: str, value: Any) -> float:
     return round(_amount(argument, value, "milliseconds", MAX_MILLISECONDS), 2)
 
 
+def check_timeout(argument: str, value: Any) -> float | None:
+    """Return a number of seconds, at least 0; None, which is no limit, for None and infinity."""
+    if value is None or value == math.inf:
+        return None
+    return max(0.0, _finite(argument, value, "seconds, or None for no limit"))
+
+
 def check_cost(argument: str, value: object) -> float:
     """Return `value` as a float if it is a number of US dollars from 0 to 10**9."""
     return _amount(argument, value, "US dollars", MAX_COST_USD)

@@ -256,6 +256,22 @@ def opened(target: Target) -> Iterator[Outbox]:
         outbox.close()
 
 
+@contextmanager
+def opened_to_change(target: Target) -> Iterator[Outbox]:
+    """Yield the outbox as `opened` does, but refuse a backup.
+
+    Raises:
+        OutboxError: if it cannot be opened.
+        ConfigurationError: if it is a backup.
+    """
+    from tracker.outbox import backup
+
+    with opened(target) as outbox:
+        with outbox.reading() as connection:
+            backup.refuse(connection, target.path)
+        yield outbox
+
+
 def existing(place: Place) -> Target:
     """Return the named outbox, which must exist.
 

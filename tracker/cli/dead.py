@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tracker.cli.command import FAILED, OK, Command, Commands, Place
-from tracker.cli.context import Target, find, opened
+from tracker.cli.context import Target, find, opened_to_change
 from tracker.cli.events import as_dict, echo_json_array, limit_option, read
 from tracker.cli.output import echo_json, events, json_option, moment, print_table, printable
 
@@ -139,7 +139,7 @@ def _change(
     """Run a job on the named dead letters, or on all if none is named, and print the result."""
     changed, missing = 0, list(names)
     if target.exists:
-        with opened(target) as outbox:
+        with opened_to_change(target) as outbox:
             event_ids, missing = _resolve(outbox, names)
             if event_ids or not names:
                 changed = outbox.run(make_job(event_ids or None))

@@ -9,7 +9,7 @@ import click
 
 from tracker import validation
 from tracker.cli.command import FAILED, OK, Command, Place
-from tracker.cli.context import existing, opened
+from tracker.cli.context import existing, opened_to_change
 from tracker.cli.output import echo_json, events, json_option, printable
 from tracker.errors import ValidationError
 
@@ -60,7 +60,7 @@ def erase(place: Place, user_id: str, reason: str | None, *, yes: bool, as_json:
         f"Erase all data about user {printable(user_id)} in {target.path} permanently?", yes=yes
     )
     said, _ = Redactor(target.config).apply("compliance.erased", said)
-    with opened(target) as outbox:
+    with opened_to_change(target) as outbox:
         with outbox.reading() as connection:
             known = erasing.is_known(connection, user_id)
         if not known:

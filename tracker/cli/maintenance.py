@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tracker.cli.command import Command, Place
-from tracker.cli.context import existing, find, opened, read_owner, read_revision
+from tracker.cli.context import existing, find, opened, opened_to_change, read_owner, read_revision
 from tracker.cli.output import echo_json, events, json_option, size
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def prune(place: Place, days: float | None, *, as_json: bool) -> None:
     target = find(place)
     removed = given_back = 0
     if target.exists:
-        with opened(target) as outbox:
+        with opened_to_change(target) as outbox:
             with outbox.reading() as connection:
                 before = _file_bytes(connection)
             removed = outbox.prune(target.config.retention_days if days is None else days)
@@ -105,7 +105,7 @@ def rebind(place: Place) -> None:
     _check_base_url(place)
     before = read_owner(target.path)
     client_id, base_url = target.config.client_id, target.config.base_url
-    with opened(target) as outbox:
+    with opened_to_change(target) as outbox:
         outbox.run(identity.rebind(client_id, base_url))
     click.echo(f"was: client {before.client_id}, {before.base_url}")
     click.echo(f"now: client {client_id}, {base_url}")

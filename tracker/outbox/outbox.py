@@ -354,7 +354,7 @@ class Outbox:
 
     def close_connections(self) -> None:
         """Close every connection; each is opened again when it is needed."""
-        self.keep_out(self.connections.close_all)
+        self.keep_out(self.connections.close_reader)
 
     def pause(self, frame: FrameType) -> bool:
         """Keep other threads out during a fork, which the call in `frame` is about to make.

@@ -13,7 +13,7 @@ from tracker.outbox.files import paths, swap
 from tracker.outbox.maintenance import retention
 from tracker.outbox.queue import sync_state
 from tracker.outbox.queue.sync_state import SyncState
-from tracker.outbox.schema import tables
+from tracker.outbox.schema import errors, tables
 from tracker.outbox.store import identity, ledger
 from tracker.outbox.store.ledger import Account
 
@@ -90,6 +90,12 @@ def health(
         durability: The one in force.
         error: Why the outbox cannot be written or read, or None.
     """
+    log_bytes = 0
+    damaged_sets: tuple[Path, ...] = ()
+    try:
+        log_bytes, damaged_sets = paths.log_bytes(path), tuple(swap.damaged_sets(path))
+    except OSError as trouble:  # its folder may be forbidden, or descriptors have run out
+        error = error or str(errors.explain(path, trouble))
     book, sync = seen.account, seen.sync
     discarded = dict(book.discarded)
     if buffer.lost:
@@ -111,8 +117,8 @@ def health(
         last_error_ms=sync.last_error_ms,
         paused_because=sync.paused_because if book.pending else None,
         storage_error=error,
-        log_bytes=paths.log_bytes(path),
-        damaged_sets=tuple(swap.damaged_sets(path)),
+        log_bytes=log_bytes,
+        damaged_sets=damaged_sets,
     )
 
 

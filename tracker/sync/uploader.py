@@ -12,6 +12,7 @@ from tracker.errors import OutboxError, OutboxFullError
 from tracker.once import Once
 from tracker.outbox import DeadLetter, batches, is_disk_full, ledger, settlement, sync_state
 from tracker.sync.destination import Outcome, Upload
+from tracker.sync.pause import Pause
 from tracker.sync.rate_limit import TokenBucket
 from tracker.sync.retry import Backoff
 from tracker.sync.sizing import Sizing
@@ -27,20 +28,6 @@ _FIRST_PRUNE_SECONDS = 60.0
 _PRUNE_SECONDS = 3600.0
 _SAY_AGAIN_SECONDS = 3600.0
 """Interval between log lines about the same failure, so that a flaky link does not fill the log."""
-
-
-class Pause(NamedTuple):
-    """The pause before the next step.
-
-    Attributes:
-        seconds: Maximum length of the pause.
-        skippable: Whether a flush may end the pause early.
-        idle: Whether no events are pending; a new one ends the pause.
-    """
-
-    seconds: float
-    skippable: bool = True
-    idle: bool = False
 
 
 GO_ON = Pause(0.0)

@@ -12,6 +12,7 @@ from tracker.clock import monotonic
 from tracker.errors import OutboxError
 from tracker.once import Once
 from tracker.outbox import sync_state
+from tracker.sync.pause import Pause
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from tracker.outbox import Outbox
     from tracker.sync.destination import Destination
     from tracker.sync.made import MadeDestination
-    from tracker.sync.uploader import Pause, Uploader
+    from tracker.sync.uploader import Uploader
 
 POLL_SECONDS = 1.0
 """Interval for checking what other processes did: new rows, a free upload lock, a flush."""
@@ -172,9 +173,6 @@ class Worker:
 
     def _round(self) -> Pause:
         """Get the upload lock, then take one step."""
-        with self._preparing:
-            from tracker.sync.uploader import Pause  # with requests: only in the thread
-
         try:
             self._outbox.maintain()
             if not self._outbox.upload_lock.try_acquire():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -118,9 +119,10 @@ class BaseTracker(ProcessLocal):
         Raises:
             TrackerClosedError: after `close`.
             OutboxError: if the outbox cannot be read.
+            ValidationError: if `timeout` is no number of seconds.
         """
         self._check_open()
-        return self._client.flush(timeout)
+        return self._client.flush(validation.check_timeout("timeout", timeout))
 
     def health(self) -> Health:
         """Return the tracker's state: pending events, failures and losses.
@@ -142,9 +144,13 @@ class BaseTracker(ProcessLocal):
 
         Args:
             timeout: Maximum number of seconds to upload; a failed attempt ends it. Default 2.
+
+        Raises:
+            ValidationError: if `timeout` is no number of seconds; nothing is closed then.
         """
+        seconds = validation.check_timeout("timeout", timeout)
         self._closed = True
-        return self._client.release(self, timeout)
+        return self._client.release(self, math.inf if seconds is None else seconds)
 
     def __enter__(self) -> Self:
         self._check_open()

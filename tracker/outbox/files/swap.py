@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from tracker.outbox.files import paths
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 _SET = ".damaged-"
@@ -90,10 +91,19 @@ def put_copy_in_place(path: Path) -> None:
     sync_folder(path)
 
 
-def leave_companions(path: Path) -> None:
-    """Move away log and index of a file that is gone, or SQLite would use them for the new one."""
-    if file_identity(path) is None:
-        _move_companions(path, free_name(path))
+def leave_companions(path: Path, own: Sequence[tuple[int, int, int]]) -> None:
+    """Move away log and index of a file that is gone, or SQLite would use them for the new one.
+
+    Args:
+        path: Where the file was. Another one may be there, which has its own log and index.
+        own: Inode, device and number of names of log and index of the file that is gone.
+    """
+    aside, gone = free_name(path), file_identity(path) is None
+    for companion in paths.COMPANIONS:
+        left = paths.beside(path, companion)
+        found = file_identity(left)
+        if found is not None and (gone or (found[1], found[0]) in [mark[:2] for mark in own]):
+            left.rename(paths.beside(aside, companion))
 
 
 def finish(path: Path, aside: Path) -> None:

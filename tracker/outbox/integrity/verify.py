@@ -67,7 +67,9 @@ def verify(connection: Connection, keys: Sequence[bytes] = ()) -> IntegrityRepor
     """
     connection.exec_driver_sql("BEGIN")
     walk = _Walk(connection, Links(keys, chain_key.read(connection)))
-    found = itertools.chain(walk.problems(), _account_problems(connection))
+    found = itertools.chain(
+        _file_problems(connection), walk.problems(), _account_problems(connection)
+    )
     problems = tuple(itertools.islice(found, _MOST_PROBLEMS))
     report = IntegrityReport(
         walk.events,
@@ -144,6 +146,13 @@ class _Walk:
             shown = f"event {first} is" if first == last else f"events {first} to {last} are"
             yield Problem(first, "gap", f"{shown} missing and were not removed by the tracker")
             self._chain = None
+
+
+def _file_problems(connection: Connection) -> Iterator[Problem]:
+    """Ask SQLite whether the file is sound: rows can be, that no index leads to any more."""
+    said = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+    if said != "ok":
+        yield Problem(None, "file", f"SQLite finds the file damaged: {said}")
 
 
 def _account_problems(connection: Connection) -> Iterator[Problem]:

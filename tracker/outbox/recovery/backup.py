@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 import time
 import uuid
 from typing import TYPE_CHECKING
@@ -21,7 +22,6 @@ from tracker.outbox.sqlite.engine import connect
 from tracker.whole_file import publish
 
 if TYPE_CHECKING:
-    import sqlite3
     from pathlib import Path
 
     from sqlalchemy import Connection
@@ -58,8 +58,7 @@ def make(connection: sqlite3.Connection, path: Path, like: Path) -> None:
     mode of `like`.
 
     Raises:
-        OutboxError: if there is a file at `path` already.
-        sqlite3.Error, OSError: if the copy cannot be made.
+        OutboxError: if there is a file at `path` already, or the copy cannot be made.
     """
     _copy_to(
         connection,
@@ -73,8 +72,7 @@ def restore(connection: sqlite3.Connection, path: Path) -> None:
     """Make an outbox at `path`, with a new outbox id, from the backup that a connection reads.
 
     Raises:
-        OutboxError: if there is a file at `path` already.
-        sqlite3.Error, OSError: if it cannot be made.
+        OutboxError: if there is a file at `path` already, or it cannot be made.
     """
     _copy_to(
         connection,
@@ -93,6 +91,8 @@ def _copy_to(
     like: Path,
     changes: list[tuple[str, tuple[object, ...]]],
 ) -> None:
+    if not path.name:
+        raise OutboxError(f"{str(path)!r} names no file; give the path of one")
     taken = [path, *(paths.beside(path, companion) for companion in paths.COMPANIONS)]
     for each in taken:
         if os.path.lexists(each):
@@ -111,6 +111,8 @@ def _copy_to(
         publish(draft, path)
     except FileExistsError:
         raise OutboxError(f"{path} exists; give another name, or move it away") from None
+    except (sqlite3.Error, OSError) as error:
+        raise OutboxError(f"{path} cannot be made: {error}") from error
     finally:
         for companion in ("", paths.JOURNAL, *paths.COMPANIONS):
             paths.beside(draft, companion).unlink(missing_ok=True)

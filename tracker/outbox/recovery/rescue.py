@@ -11,7 +11,7 @@ from tracker import log
 from tracker.outbox.schema import tables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from sqlalchemy import Connection
@@ -28,7 +28,7 @@ class Rescue:
     """
 
     def __init__(self) -> None:
-        self._rows: list[Row] = []
+        self._rows: dict[str, Row] = {}
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -43,7 +43,7 @@ class Rescue:
         )
         if old is not None:
             try:
-                self._rows += undelivered(old)
+                self._add(undelivered(old))
             except SQLAlchemyError as error:
                 log.error("the events of the deleted outbox cannot be read: %s", error)
 
@@ -53,7 +53,16 @@ class Rescue:
         Raises:
             SQLAlchemyError: if it cannot be read.
         """
-        self._rows += undelivered(connection)
+        self._add(undelivered(connection))
+
+    def _add(self, rows: Iterable[Row]) -> None:
+        """Add rows, each event once.
+
+        A file that was deleted just after rows had been stored in it gives them back, and the
+        caller that stored them may not have been told.
+        """
+        for row in rows:
+            self._rows.setdefault(row.event.event_id, row)
 
     def store(self, writer: GroupCommit[WriteConnection]) -> None:
         """Write them into the new file.
@@ -64,9 +73,10 @@ class Rescue:
         if self._rows:
             from tracker.outbox.recovery import rebuild
 
-            rows = list(self._rows)
+            rows = list(self._rows.values())
             count = writer.run(lambda transaction: rebuild.carry_over(transaction, rows))
-            del self._rows[: len(rows)]
+            for row in rows:
+                self._rows.pop(row.event.event_id, None)
             if count:
                 log.warning(
                     "%d undelivered events were carried over from the deleted outbox", count

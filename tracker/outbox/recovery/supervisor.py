@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from tracker import canonical, log
+from tracker import canonical, log, ownership
 from tracker.clock import monotonic
 from tracker.errors import ConfigurationError, OutboxDamagedError, OutboxError
 from tracker.outbox.files import held_files, open_files, swap
@@ -227,7 +227,7 @@ class Supervisor:
         except OutboxError as error:
             # Old connections should not prolong the trouble; on a full disk, new ones may fail.
             if not is_disk_full(error):
-                self._keep_out(connections.close_all)
+                self._keep_out(connections.close_reader)
             raise
         self.store_rescued()
         return True
@@ -275,6 +275,7 @@ class Supervisor:
         Raises:
             OutboxError: if no new one can be made, or not again so soon.
         """
+        ownership.create_folder(self._path.parent)  # somebody may have deleted that as well
         lock = self._connections.lock
         if lock.is_replaced():
             lock.close()
@@ -291,9 +292,14 @@ class Supervisor:
                     self._salvage(error)
             else:
                 self._rescue_from_old_file()
-                swap.leave_companions(self._path)
             self._connections.close_reader()
-            self._open()  # under the lock, so that nobody replaces it again meanwhile
+            try:
+                self._open()  # under the lock, so that nobody replaces it again meanwhile
+            except ReplacedError:
+                raise
+            except OutboxDamagedError as damaged:  # what was put there is no sound outbox either
+                self._salvage(damaged)
+                self._open()
         finally:
             lock.release()
 
@@ -319,7 +325,8 @@ class Supervisor:
             if not errors.is_unreadable(trouble):
                 raise OutboxError(f"{error}; it cannot be copied: {trouble}") from trouble
             self._rescue.take(self._path, old)
-        connections.close_all()
+        connections.close_stale()
+        connections.close_reader()
         if copied:
             if not files.lost:
                 self._rescue_newcomers()
@@ -371,6 +378,8 @@ class Supervisor:
         connections = self._connections
         old = connections.write_connection.take_stale() or connections.reader
         files = held_files.of(connections.file)
+        # First of all: nobody who opens the file at the path must find the old log beside it.
+        swap.leave_companions(self._path, () if files is None else files.marks[1:])
         if files is not None and files.are_lost():
             old = None
         if not (swap.was_salvaged(self._path, connections.file) or self._is_continued(old)):

@@ -175,6 +175,8 @@ class Connections:
             held_files.check(self.path)
         except LostFilesError as error:
             raise self._explain(error) from error
+        # Before, too: another file with this one's log beside it would be damaged by closing it.
+        self._check_file()
         connection = self.readers.connect()
         try:
             driver = driver_of(connection)
@@ -182,13 +184,16 @@ class Connections:
                 driver.hold(self.path, find=find)
             except ReplacedError as error:
                 raise self._explain(error) from error
-            if swap.file_identity(self.path) != self.file:
-                gone = ReplacedError(f"the outbox {self.path} was deleted or replaced")
-                raise self._explain(gone)
+            self._check_file()
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _check_file(self) -> None:
+        if swap.file_identity(self.path) != self.file:
+            gone = ReplacedError(f"the outbox {self.path} was deleted or replaced")
+            raise self._explain(gone)
 
     def _check_descriptors(self, connection: Connection) -> None:
         """Check that no other code in this process has closed descriptors of a connection.
@@ -308,13 +313,11 @@ class Connections:
 
     # --- closing and forking --------------------------------------------------------------------
 
-    def close_all(self) -> None:
-        """Close every connection, inside `keep_out`; each is opened again when it is needed."""
-        self.close_stale()
-        self.close_reader()
-
     def close_stale(self) -> None:
-        """Close the connection to files that are no longer at their paths, if there is one."""
+        """Close the connection to files that are no longer at their paths, if there is one.
+
+        It may be all that is left of them: only for a caller that has what they held, or at last.
+        """
         stale = self.write_connection.take_stale()
         if stale is not None:
             stale.close()
@@ -333,7 +336,7 @@ class Connections:
         if not self.writer.hold(frame):
             return False
         self._read_lock.acquire()
-        self.close_all()
+        self.close_reader()
         return True
 
     def resume(self) -> None:

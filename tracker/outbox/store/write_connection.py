@@ -194,7 +194,12 @@ class WriteConnection:
         if not sure or (held is not None and not held.seems_open()):
             self._lock.drop_lost()
             sure = False
-        self._lock.acquire()
+        try:
+            self._lock.acquire()
+        except OutboxError:
+            if self.file is not None:
+                self._find_links()  # raises if the file is gone as well, with its folder say
+            raise
         if not sure:
             self._check_files(now)
         if held_files.LOCKS_GO and held is not None:
@@ -209,6 +214,8 @@ class WriteConnection:
             OutboxError: if the file has a second name.
         """
         while self._lock.is_replaced():
+            if self.file is not None:
+                self._find_links()  # raises if the folder is gone, where no lock can be created
             log.warning(
                 "the lock file %s was deleted or replaced; it is created again", self._lock.path
             )

@@ -1,0 +1,84 @@
+"""`MadeDestination`: whatever the application's destination does is an outcome, with its cause."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tracker import Delivery, Outcome, Rejection
+from tracker.sync.destination import Upload
+from tracker.sync.made import MadeDestination
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+UPLOAD = Upload(["id"], [b"{}"])
+
+
+class Odd:
+    """A destination whose `send` does what it is told to."""
+
+    def __init__(self, act: Callable[[], Any]) -> None:
+        self._act = act
+
+    def send(self, upload: Upload) -> Any:
+        return self._act()
+
+    def close(self) -> None:
+        self._act()
+
+
+def raising(error: BaseException) -> Callable[[], Any]:
+    def act() -> Any:
+        raise error
+
+    return act
+
+
+ERRORS = [
+    ValueError("bad"), SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError(),
+    GeneratorExit(), OSError(24, "Too many open files"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_an_exception_is_a_failure_that_names_it(error: BaseException) -> None:
+    """Whichever it is: it must not end the thread that uploads."""
+    made = MadeDestination(lambda: Odd(raising(error)))
+    made.prepare()
+    delivery = made.send(UPLOAD)
+    assert delivery.outcome is Outcome.UNAVAILABLE
+    assert type(error).__name__ in delivery.cause
+    made.close()
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_a_destination_that_cannot_be_made_is_a_failure_that_says_why(
+    error: BaseException,
+) -> None:
+    """The next step tries again."""
+    made = MadeDestination(raising(error))
+    made.prepare()
+    delivery = made.send(UPLOAD)
+    assert delivery.outcome is Outcome.UNAVAILABLE
+    assert type(error).__name__ in delivery.cause
+
+
+@pytest.mark.parametrize("answer", [None, True, "stored", 200], ids=repr)
+def test_an_answer_of_another_type_is_a_failure_that_says_what_to_return(answer: object) -> None:
+    """As of a destination that forgets to return, or is a coroutine function."""
+    made = MadeDestination(lambda: Odd(lambda: answer))
+    made.prepare()
+    assert "return a tracker.Delivery" in made.send(UPLOAD).cause
+
+
+def test_texts_that_cannot_be_stored_are_made_so() -> None:
+    """SQLite takes no lone surrogates."""
+    rejection = Rejection("id", "co\ud800de", "mess\ud800age")
+    made = MadeDestination(lambda: Odd(lambda: Delivery(Outcome.DELIVERED, rejected=[rejection])))
+    made.prepare()
+    (rejected,) = made.send(UPLOAD).rejected
+    (rejected.code + rejected.message).encode()
+    assert rejected.event_id == "id"
