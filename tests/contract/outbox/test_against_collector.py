@@ -82,7 +82,7 @@ def test_without_an_answer_nothing_is_said_to_be_sound(
     away = verify(delivered, "--against-collector")
     for result in (refused, away):
         assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (1, "", 1)
-        assert "the collector did not say what it holds" in result.stderr
+        assert "the collector did not answer with its events" in result.stderr
     monkeypatch.delenv("SDK_API_KEY")
     assert verify(delivered, "--against-collector").exit_code == 2
 
