@@ -80,8 +80,8 @@ COMMANDS = """
 import json, os, sys
 from click.testing import CliRunner
 from tracker.cli.main import cli
-from tracker.outbox import schema
-schema.known_revisions()
+from tracker.outbox.schema import create
+create.known_revisions()
 warm, path, user, commands = sys.argv[1], sys.argv[2], int(sys.argv[3]), json.loads(sys.argv[4])
 for command in commands if user else ():
     CliRunner().invoke(cli, ["--outbox", warm, *command])
