@@ -59,6 +59,9 @@ _SEPARATORS = re.compile(r"[\W_]+")
 _LONGEST_NAME = 128
 _MOST_NAMES = 4096
 """Maximum number of cached names; a program uses few of them."""
+_LONGEST_WORD = 64
+_BESIDE = frozenset({"key", "token", "secret", "phrase", "password", "pass", "sshpass", "auth"})
+"""Words that announce a secret together with another one, or as a command."""
 _ANCHORS = ("pass", "pw", "secret", "token", "key", "auth", "cook", "cred", "jwt", "srf", "-u")
 """Texts of which one occurs in every name of a secret and in every command with a secret."""
 
@@ -122,6 +125,42 @@ class Names(dict[str, "str | None"]):
             if anchor in lowered:
                 return True
         return not lowered.isascii() and "contrase" in lowered
+
+    def may_announce(self, text: str) -> bool:
+        """Return True if a text may contain the name of a secret, or a command that takes one.
+
+        More exact than `may_hold`, and dearer: ``passenger`` and ``credit`` hold what a name of a
+        secret does, and are looked up as the words that they are.
+        """
+        lowered = text.lower()
+        if len(lowered) != len(text) or "contrase" in lowered:
+            return (
+                True  # as where a letter becomes two: places in the one are not those in the other
+            )
+        for anchor in self.anchors:
+            at = lowered.find(anchor)
+            while at >= 0:
+                start, end = _word_around(lowered, at, at + len(anchor))
+                if anchor == "-u" or self._may_be_name(text, start, end):
+                    return True
+                at = lowered.find(anchor, end)
+        return False
+
+    def _may_be_name(self, text: str, start: int, end: int) -> bool:
+        name = text[start:end].strip("-._")
+        if start and text[start - 1] == "%":  # percent-encoded, as in user%5Bpassword%5D
+            name = name[2:]
+        return name.lower() in _BESIDE or self[name] is not None
+
+
+def _word_around(lowered: str, start: int, end: int) -> tuple[int, int]:
+    """Return where the word begins and ends that a place in a text belongs to."""
+    least, most = max(0, start - _LONGEST_WORD), min(len(lowered), end + _LONGEST_WORD)
+    while start > least and (lowered[start - 1].isalnum() or lowered[start - 1] in "_.-"):
+        start -= 1
+    while end < most and (lowered[end].isalnum() or lowered[end] in "_.-"):
+        end += 1
+    return start, end
 
 
 _NO_SECRET = frozenset({

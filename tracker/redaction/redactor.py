@@ -272,7 +272,7 @@ class _Walk:
                 text = key.hide(text, self._counts)
             for label, rules in self._labelled:
                 text = mask(rules, label, text, self._counts)
-            if self._names is not None and _has_sign(text) and self._names.may_hold(text.lower()):
+            if self._names is not None and _has_sign(text) and self._names.may_announce(text):
                 text = assigned.hide(text, self._names, self._counts)
         return text
 
@@ -339,7 +339,7 @@ def _may_announce(names: Names, keys: list[str], values: list[str]) -> bool:
     for key in keys:
         if names[key] is not None:
             return True
-    return names.may_hold("\n".join(values).lower())
+    return names.may_announce("\n".join(values))
 
 
 def _has_sign(text: str) -> bool:
