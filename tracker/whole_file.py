@@ -65,7 +65,7 @@ def publish(draft: Path, path: Path, *, replace: bool = False) -> None:
         except OSError:  # FAT and some network file systems have no hard links
             _refuse_existing(path)
             draft.rename(path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _refuse_existing(path: Path) -> None:
@@ -73,9 +73,13 @@ def _refuse_existing(path: Path) -> None:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make new names in the folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+def sync_folder(folder: Path) -> None:
+    """Make new names in the folder survive a power cut.
+
+    Raises:
+        OSError: if that fails.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

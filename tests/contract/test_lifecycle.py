@@ -14,7 +14,7 @@ import pytest
 
 from tracker import AgentPerformanceTracker, ConfigurationError, FlushResult, TrackerClosedError
 from tracker.client import Client
-from tracker.outbox.maintenance.size_limit import SizeBound
+from tracker.outbox.maintenance.size_limit import SizeLimit
 from tracker.outbox.store.memory_buffer import MemoryBuffer
 from tracker.sync.destination import Delivery, Outcome, Rejection, Upload
 from tracker.sync.flush import Flush
@@ -316,7 +316,7 @@ def test_a_full_outbox_is_emptied_when_the_server_is_back(
     config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reaching `max_outbox_bytes` does not stop the uploads that would make room."""
-    monkeypatch.setattr(SizeBound, "check_again_seconds", 0.0)
+    monkeypatch.setattr(SizeLimit, "check_again_seconds", 0.0)
     monkeypatch.setattr(MemoryBuffer, "retry_seconds", 0.0)
     up = threading.Event()
 

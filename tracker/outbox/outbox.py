@@ -15,7 +15,7 @@ from tracker.outbox.integrity import chain_key
 from tracker.outbox.maintenance import erase, retention, scrub
 from tracker.outbox.maintenance.disk_space import DiskSpace
 from tracker.outbox.maintenance.log_growth import LogGrowth
-from tracker.outbox.maintenance.size_limit import SizeBound
+from tracker.outbox.maintenance.size_limit import SizeLimit
 from tracker.outbox.recovery import continuation, damage
 from tracker.outbox.recovery.supervisor import Supervisor
 from tracker.outbox.schema import errors
@@ -74,7 +74,7 @@ class Outbox:
             keep_out=self.keep_out, opened=self._begin_retention,
         )  # fmt: skip
         self._ballast = Ballast(config.outbox_path)
-        self._size_limit = SizeBound(self, config)
+        self._size_limit = SizeLimit(self, config)
         self.intake = Intake(
             config,
             self.connections,

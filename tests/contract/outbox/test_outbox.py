@@ -22,7 +22,7 @@ from sqlalchemy import event
 from tracker.errors import OutboxError, OutboxFullError, TrackerClosedError
 from tracker.events import Event, make_event
 from tracker.outbox.integrity import verify
-from tracker.outbox.maintenance.size_limit import SizeBound
+from tracker.outbox.maintenance.size_limit import SizeLimit
 from tracker.outbox.outbox import Outbox
 from tracker.outbox.queue import batches, dead_letters, settlement
 from tracker.outbox.queue.settlement import DeadLetter
@@ -220,7 +220,7 @@ def test_a_file_that_is_nearly_empty_is_written_anew(
     outbox: Outbox, monkeypatch: pytest.MonkeyPatch, rewritten: bool
 ) -> None:
     """SQLite takes hours to give millions of pages back one by one: only where there is no room."""
-    monkeypatch.setattr(SizeBound, "many_pages", 50)
+    monkeypatch.setattr(SizeLimit, "many_pages", 50)
     fill(outbox, 500, size=1000)
     deliver(outbox)
     fill(outbox, 3)
@@ -274,7 +274,7 @@ def test_size_policy_refuse(
     config: Callable[..., APIConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over the bound new events are refused, delivered ones make room first, none is lost."""
-    monkeypatch.setattr(SizeBound, "check_again_seconds", 0.0)
+    monkeypatch.setattr(SizeLimit, "check_again_seconds", 0.0)
     outbox = Outbox(config(on_error="raise", max_outbox_bytes=1024 * 1024))
     with pytest.raises(OutboxFullError, match=r"max_outbox_bytes \(1,048,576\)"):
         fill(outbox, 2000, size=1000)

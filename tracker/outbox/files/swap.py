@@ -13,11 +13,11 @@ alone if its file is no longer at the path (``databaseIsUnmoved`` in its pager).
 
 from __future__ import annotations
 
-import os
 import time
 from typing import TYPE_CHECKING
 
 from tracker.outbox.files import paths
+from tracker.whole_file import sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +88,7 @@ def put_copy_in_place(path: Path) -> None:
     for companion in paths.COMPANIONS:
         paths.beside(path, companion).unlink(missing_ok=True)
     copied(path).rename(path)
-    sync_folder(path)
+    sync_folder(path.parent)
 
 
 def leave_companions(path: Path, own: Sequence[tuple[int, int, int]]) -> None:
@@ -110,7 +110,7 @@ def finish(path: Path, aside: Path) -> None:
     """Move the new outbox to the path, after the old file was moved to `aside`."""
     _move_companions(path, aside)
     ready(path).rename(path)
-    sync_folder(path)
+    sync_folder(path.parent)
 
 
 def _move_companions(path: Path, aside: Path) -> None:
@@ -144,16 +144,3 @@ def free_name(path: Path) -> Path:
         name = f"{path.name}{_SET}{moment}" + (f"-{number}" if number > 1 else "")
         if not any(path.with_name(name + end).exists() for end in ("", *paths.COMPANIONS)):
             return path.with_name(name)
-
-
-def sync_folder(path: Path) -> None:
-    """Sync the folder, so that the names of the outbox's files survive a power cut.
-
-    Raises:
-        OSError: if that fails.
-    """
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

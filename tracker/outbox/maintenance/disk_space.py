@@ -9,7 +9,7 @@ from tracker.errors import OutboxError
 from tracker.outbox.schema.errors import is_disk_full
 
 if TYPE_CHECKING:
-    from tracker.outbox.maintenance.size_limit import SizeBound
+    from tracker.outbox.maintenance.size_limit import SizeLimit
     from tracker.outbox.store.ballast import Ballast
     from tracker.outbox.store.connections import Connections
     from tracker.outbox.store.trouble import StorageTrouble
@@ -30,7 +30,7 @@ class DiskSpace:
 
     def __init__(
         self, connections: Connections, ballast: Ballast, trouble: StorageTrouble,
-        size_limit: SizeBound,
+        size_limit: SizeLimit,
     ) -> None:  # fmt: skip
         self._connections = connections
         self._ballast = ballast

@@ -1,4 +1,4 @@
-"""`SizeBound`: keeps an outbox within `max_outbox_bytes`."""
+"""`SizeLimit`: keeps an outbox within `max_outbox_bytes`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Bounded(Protocol):
         """Rewrite the file without its free pages; return False if that is not possible now."""
 
 
-class SizeBound:
+class SizeLimit:
     """Makes room in an outbox that has reached its size limit, or reports that there is none.
 
     Args:

@@ -24,6 +24,7 @@ from tracker.outbox.sqlite.engine import connect, make_engine
 from tracker.outbox.store import chain_tail
 from tracker.outbox.store.transaction import driver_of
 from tracker.outbox.store.write_connection import SURE_SECONDS
+from tracker.whole_file import sync_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -156,7 +157,7 @@ def _new_draft(path: Path) -> Path:
 
 def _make_ready(path: Path, draft: Path) -> None:
     draft.replace(swap.copied(path))
-    swap.sync_folder(path)
+    sync_folder(path.parent)
 
 
 def belongs(files: HeldFiles) -> bool:

@@ -24,6 +24,7 @@ from tracker.outbox.sqlite.engine import make_engine
 from tracker.outbox.store import chain_tail, ledger
 from tracker.outbox.store.transaction import Transaction, driver_of
 from tracker.outbox.store.write_connection import SURE_SECONDS
+from tracker.whole_file import sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -106,7 +107,7 @@ def rebuild(
             raise damage.ownerless(path)
         result = _make(swap.unfinished(path), path, found, *owner, key)
     swap.unfinished(path).replace(swap.ready(path))
-    swap.sync_folder(path)
+    sync_folder(path.parent)
     result.aside = swap.free_name(path)
     path.rename(result.aside)
     swap.finish(path, result.aside)

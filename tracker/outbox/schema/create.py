@@ -32,6 +32,7 @@ from tracker.errors import (
 from tracker.outbox.files import paths
 from tracker.outbox.files.open_files import check_links
 from tracker.outbox.schema import guard, tables
+from tracker.whole_file import sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -217,18 +218,10 @@ def _sync_folders(path: Path) -> None:
         if folder.stat().st_dev != device:  # another file system, on which this one is mounted
             return
         try:
-            _sync(folder)
+            sync_folder(folder)
         except OSError as error:
             if error.errno not in _UNSYNCABLE:
                 raise
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _create(connection: Connection, client_id: str, base_url: str) -> None:
