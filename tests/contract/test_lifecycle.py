@@ -204,6 +204,7 @@ def test_pending_events_of_the_last_run_are_sent_at_start(config: MakeConfig) ->
     second = AgentPerformanceTracker(config(), destination=lambda: destination)
     await_(lambda: len(destination.events) == 1)
     second.close()
+    assert destination.events[0]["data"]["content"] == "left behind"
 
 
 def test_a_request_under_way_does_not_hold_up_closing(config: MakeConfig) -> None:

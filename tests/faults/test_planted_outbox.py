@@ -188,7 +188,9 @@ def test_what_operators_do_is_not_taken_for_an_attack(config: MakeConfig) -> Non
         'CREATE TABLE "gaps" (chain   TEXT NOT NULL, last_seq INTEGER NOT NULL,\n'
         '"first_seq" INTEGER NOT NULL, PRIMARY KEY (first_seq))',
     )
-    Outbox(settings).close()
+    with closing(Outbox(settings)) as outbox, outbox.reading() as connection:
+        count = connection.exec_driver_sql("SELECT count(*) FROM events").scalar_one()
+    assert count == 3
 
 
 def test_a_view_of_somebodys_own_is_left_alone(config: MakeConfig) -> None:
