@@ -64,24 +64,37 @@ def record(command: Sequence[str], cwd: Path, trace: Path) -> list[Call]:
 
 
 def _parse(trace: Path) -> Iterator[Call]:
+    lines = trace.read_text(encoding="ascii").splitlines()
+    failed = set(_failed(lines))
     syncing: dict[str, str] = {}
-    with trace.open(encoding="ascii") as lines:
-        for line in lines:
-            thread = line.split(" ", 1)[0]
-            if "resumed>" in line[:60]:
-                if thread in syncing:
-                    yield Call("synced", syncing.pop(thread))
-                continue
-            parts = _LINE.match(line)
-            if parts is None or "= -1 E" in line[-100:]:
-                continue
-            call = _read(parts[2], parts[3])
-            yield call
-            if call.name in ("fdatasync", "fsync"):
-                if "<unfinished" in line[-60:]:
-                    syncing[thread] = call.path
-                else:
-                    yield Call("synced", call.path)
+    for number, line in enumerate(lines):
+        thread = line.split(" ", 1)[0]
+        if "resumed>" in line[:60]:
+            if thread in syncing:
+                yield Call("synced", syncing.pop(thread))
+            continue
+        parts = _LINE.match(line)
+        if parts is None or number in failed:
+            continue
+        call = _read(parts[2], parts[3])
+        yield call
+        if call.name in ("fdatasync", "fsync"):
+            if "<unfinished" in line[-60:]:
+                syncing[thread] = call.path
+            else:
+                yield Call("synced", call.path)
+
+
+def _failed(lines: Sequence[str]) -> Iterator[int]:
+    """Yield the lines at which calls begin that fail; another thread's may stand in between."""
+    begun: dict[str, int] = {}
+    for number, line in enumerate(lines):
+        thread = line.split(" ", 1)[0]
+        begin = begun.pop(thread, number) if "resumed>" in line[:60] else number
+        if "<unfinished" in line[-60:]:
+            begun[thread] = begin
+        elif "= -1 E" in line[-100:]:
+            yield begin
 
 
 def _read(name: str, arguments: str) -> Call:
