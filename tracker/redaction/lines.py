@@ -7,7 +7,7 @@ import re
 from tracker.redaction import assigned, secrets
 from tracker.redaction.names import Names
 from tracker.redaction.own_keys import all_known
-from tracker.redaction.rules import candidates, mask
+from tracker.redaction.rules import mask, rest_of
 from tracker.redaction.uncut import Uncut
 
 _USER_INFO = re.compile(r"(?<=://)[^\s\"'<>\\]{0,2048}@")
@@ -21,8 +21,9 @@ def clean(text: str) -> str:
     masked = str.__str__(text)
     for key in all_known():
         masked = key.hide(masked, counts)
-    masked = mask(candidates(secrets.GATES, masked), "secret", masked, counts)
-    if _names.may_hold(masked.lower()):
+    rules = secrets.GATES.candidates(masked, masked.lower(), rest_of(masked))
+    masked = mask(rules, "secret", masked, counts)
+    if _names.anchors_in(masked.lower()):
         masked = assigned.hide(masked, _names, counts)
     masked = _USER_INFO.sub("[user]@", masked)
     return text.kept(masked) if type(text) is Uncut else masked

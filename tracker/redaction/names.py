@@ -24,6 +24,8 @@ ENDINGS = (
     "cookie", "credential", "creds",
 )  # fmt: skip
 """The default endings of names of secrets."""
+_UNLIKE_ASCII = "contrase"
+"""In every name of a secret that ASCII cannot write."""
 _PLURALS = (
     "password", "passphrase", "secret", "api_key", "api_token", "private_key", "access_key",
     "access_token", "refresh_token", "session_token", "auth_token", "cookie", "credential",
@@ -100,6 +102,7 @@ class Names(dict[str, "str | None"]):
         # The first of several words is in the text, however they are separated.
         firsts = (each.partition("_")[0] for each in own)
         self.anchors = tuple(dict.fromkeys((*_ANCHORS, *firsts)))
+        self._harmless: set[str] = set()
 
     def __missing__(self, name: str) -> str | None:
         if len(name) > _LONGEST_NAME:
@@ -119,31 +122,50 @@ class Names(dict[str, "str | None"]):
             return None if kind in self._without else kind
         return self._kinds.get(found["end"], "password")
 
-    def may_hold(self, lowered: str) -> bool:
-        """Return True if a lower-case text may contain the name of a secret."""
-        for anchor in self.anchors:
-            if anchor in lowered:
-                return True
-        return not lowered.isascii() and "contrase" in lowered
+    def anchors_in(self, lowered: str) -> list[str]:
+        """Return the anchors in a lower-case text; a text without any names no secret."""
+        found = [anchor for anchor in self.anchors if anchor in lowered]
+        if not lowered.isascii() and _UNLIKE_ASCII in lowered:
+            found.append(_UNLIKE_ASCII)
+        return found
 
-    def may_announce(self, text: str) -> bool:
+    def may_announce(self, text: str, anchors: list[str] | None = None) -> bool:
         """Return True if a text may contain the name of a secret, or a command that takes one.
 
-        More exact than `may_hold`, and dearer: ``passenger`` and ``credit`` hold what a name of a
-        secret does, and are looked up as the words that they are.
+        More exact than `anchors_in`, which may be given, and dearer: ``passenger`` and ``credit``
+        hold what a name of a secret does, and are looked up as the words that they are.
         """
         lowered = text.lower()
-        if len(lowered) != len(text) or "contrase" in lowered:
+        anchors = self.anchors_in(lowered) if anchors is None else anchors
+        if len(lowered) != len(text) or _UNLIKE_ASCII in anchors:
             return (
                 True  # as where a letter becomes two: places in the one are not those in the other
             )
+        harmless = self._harmless
+        for anchor in anchors:
+            at = lowered.find(anchor)
+            while at >= 0:
+                end = lowered.find(" ", at)
+                part = text[lowered.rfind(" ", 0, at) + 1 : end if end >= 0 else None]
+                if part not in harmless and self._may_be_named_in(part):
+                    return True
+                at = lowered.find(anchor, end) if end >= 0 else -1
+        return False
+
+    def _may_be_named_in(self, part: str) -> bool:
+        """Return True if a part of a text, between two spaces, may name a secret."""
+        lowered = part.lower()
         for anchor in self.anchors:
             at = lowered.find(anchor)
             while at >= 0:
-                start, end = _word_around(lowered, at, at + len(anchor))
-                if anchor == "-u" or self._may_be_name(text, start, end):
+                start, end = _word_around(part, at, at + len(anchor))
+                if anchor == "-u" or self._may_be_name(part, start, end):
                     return True
                 at = lowered.find(anchor, end)
+        if len(part) <= _LONGEST_NAME:
+            if len(self._harmless) >= _MOST_NAMES:
+                self._harmless.clear()
+            self._harmless.add(part)
         return False
 
     def _may_be_name(self, text: str, start: int, end: int) -> bool:
@@ -153,12 +175,12 @@ class Names(dict[str, "str | None"]):
         return name.lower() in _BESIDE or self[name] is not None
 
 
-def _word_around(lowered: str, start: int, end: int) -> tuple[int, int]:
+def _word_around(text: str, start: int, end: int) -> tuple[int, int]:
     """Return where the word begins and ends that a place in a text belongs to."""
-    least, most = max(0, start - _LONGEST_WORD), min(len(lowered), end + _LONGEST_WORD)
-    while start > least and (lowered[start - 1].isalnum() or lowered[start - 1] in "_.-"):
+    least, most = max(0, start - _LONGEST_WORD), min(len(text), end + _LONGEST_WORD)
+    while start > least and (text[start - 1].isalnum() or text[start - 1] in "_.-"):
         start -= 1
-    while end < most and (lowered[end].isalnum() or lowered[end] in "_.-"):
+    while end < most and (text[end].isalnum() or text[end] in "_.-"):
         end += 1
     return start, end
 

@@ -12,7 +12,7 @@ import re
 from contextlib import suppress
 from functools import cached_property
 
-from tracker.redaction.rules import mask_of
+from tracker.redaction.rules import mask_of, rest_of
 
 SHORTEST_KEY = 8
 """Length in bytes of the shortest key that is searched for."""
@@ -20,6 +20,8 @@ _NEWEST = 4
 """Maximum number of keys of other trackers in the process that are also searched for."""
 _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_=")
 _ESCAPES = ("%", "\\", "&")
+_RARE = "_+/=9876543210-"
+"""Signs and digits of keys, the rarest in prose first."""
 
 
 class OwnKey:
@@ -35,6 +37,7 @@ class OwnKey:
         self._base64 = tuple(dict.fromkeys(_cores(key)))
         self.texts = self._plain + self._base64
         self._lowered = tuple(dict.fromkeys(each.lower() for each in self.texts))
+        self._signs = _signs_of(self._lowered)
 
     @cached_property
     def _escaped(self) -> tuple[tuple[re.Pattern[str], bool], ...]:
@@ -43,8 +46,10 @@ class OwnKey:
             for text in self.texts[:1] + self._base64
         )
 
-    def found(self, text: str, lowered: str) -> bool:
-        """Return True if `text`, also given in lower case, may contain the key."""
+    def found(self, text: str, lowered: str, rest: str) -> bool:
+        """Return True if `text` may contain the key; given in lower case and as `rest_of`, too."""
+        if self._signs is not None and self._signs.isdisjoint(rest):
+            return False
         for each in self._lowered:
             if each in lowered:
                 return True
@@ -83,6 +88,21 @@ class OwnKey:
                 pieces += [text[end:start], mask_of("secret", self.kind, text[start:stop])]
             end = max(end, stop)
         return "".join([*pieces, text[end:]]) if pieces else text
+
+
+def _signs_of(texts: tuple[str, ...]) -> frozenset[str] | None:
+    """Return signs and digits of which a text has one if it contains any of `texts`, or escapes.
+
+    None if there is one of `texts` without any: then only a search can tell.
+    """
+    signs = set(_ESCAPES)
+    for text in texts:
+        own = rest_of(text)
+        if not own:
+            return None
+        if signs.isdisjoint(own):
+            signs.add(min(own, key=lambda sign: (_RARE.find(sign) % len(_RARE), sign)))
+    return frozenset(signs)
 
 
 def _cores(key: bytes) -> list[str]:
@@ -127,13 +147,10 @@ def know(api_key: str, chain_key: str | bytes | None = None) -> tuple[OwnKey, ..
     return mine
 
 
-def found(mine: tuple[OwnKey, ...], text: str, lowered: str) -> list[OwnKey]:
-    """Return which keys may stand in `text`, given in lower case as well; see `all_known`."""
-    return [
-        each
-        for each in (_newest if _newest[: len(mine)] == mine else all_known(mine))
-        if each.found(text, lowered)
-    ]
+def found(mine: tuple[OwnKey, ...], text: str, lowered: str, rest: str) -> list[OwnKey]:
+    """Return which keys may stand in `text`; see `OwnKey.found` and `all_known`."""
+    keys = _newest if _newest[: len(mine)] == mine else all_known(mine)
+    return [each for each in keys if each.found(text, lowered, rest)]
 
 
 def all_known(mine: tuple[OwnKey, ...] = ()) -> tuple[OwnKey, ...]:

@@ -13,7 +13,7 @@ import phonenumbers
 from stdnum import iban, luhn
 from stdnum.us import ssn
 
-from tracker.redaction.rules import Gate, Rule
+from tracker.redaction.rules import Gate, Gates, Rule
 
 _CARD_NUMBER = re.compile(
     r"4\d{12}(?:\d{3}(?:\d{3})?)?|5[1-5]\d{14}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}"
@@ -105,9 +105,9 @@ _PHONE = Rule(
     _is_phone,
 )
 
-GATES = (
+GATES = Gates(
     Gate("@", (_EMAIL,)),
     Gate("", (_IBAN, _CARD, _SSN, _IPV4, _PHONE), re.compile(r"\d(?:[ ().-]{0,2}\d){3}")),
     Gate(":", (_IPV6,), re.compile(r"[0-9A-Fa-f]::?[0-9A-Fa-f]{1,4}")),
 )
-"""The rules for personal data, with triggers that quickly exclude most texts."""
+"""The rules for personal data."""

@@ -12,7 +12,7 @@ from tracker.redaction import assigned, secrets
 from tracker.redaction.capture import without_content
 from tracker.redaction.names import KINDS, NUMERIC, Names, is_secret, mask_named
 from tracker.redaction.own_keys import found, know
-from tracker.redaction.rules import MASK, candidates, mask
+from tracker.redaction.rules import MASK, mask, rest_of
 from tracker.redaction.uncut import Uncut
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tracker.config import APIConfig
     from tracker.redaction.own_keys import OwnKey
-    from tracker.redaction.rules import Gate, Rule
+    from tracker.redaction.rules import Gates, Rule
 
 CHOSEN = frozenset({"role", "severity", "status", "previous_status"})
 """Fields of the tracker's own events with one of a few values, which are never masked."""
@@ -30,7 +30,7 @@ CUSTOM = "custom"
 """The kind counted if one of the user's redactors changed a string without a mask of our form."""
 CUSTOM_FAILED = "redaction_failed"
 """The kind counted if one of them failed."""
-SECRETS = KINDS | {rule.kind for gate in secrets.GATES for rule in gate.rules}
+SECRETS = KINDS | secrets.GATES.kinds
 """Kinds of secrets except the user's own; other kinds, except the two above, are personal data."""
 _type = type  # `type` is the name of an argument here
 _SCHEMA_TYPES = ("string", "integer", "number", "boolean", "object", "array", "null")
@@ -48,7 +48,7 @@ class Redactor:
     """
 
     def __init__(self, config: APIConfig) -> None:
-        self._labels: list[tuple[str, tuple[Gate, ...]]] = []
+        self._labels: list[tuple[str, Gates]] = []
         if config.redaction != "off":
             self._labels.append(("secret", secrets.GATES))
         if config.redaction == "pii":
@@ -74,18 +74,21 @@ class Redactor:
         """
         counts: dict[str, int] = {}
         clean = data
-        strings, keys, values = _texts(type, data)
+        strings, keys, values, flat = _texts(type, data)
         if strings or self._custom:
             long = Uncut in map(_type, strings)
             text = "\n".join(strings)
             lowered = text.lower()
-            own = found(self._own, text, lowered)
-            labelled = self._candidates(text)
+            rest = rest_of(text)
+            own = found(self._own, text, lowered, rest)
+            labelled = self._candidates(text, lowered, rest)
             names = self._names
-            if names is not None and not (
-                names.may_hold(lowered) and _may_announce(names, keys, values)
-            ):
+            if flat and not assigned.may_find(lowered, rest):
                 names = None
+            if names is not None:
+                anchors = names.anchors_in(lowered)
+                if not (anchors and _may_announce(names, anchors, keys, values)):
+                    names = None
             if long or own or labelled or names is not None or self._custom:
                 walk = _Walk(own, labelled, names, self._custom, counts, self._complain)
                 masked = walk.data(data, own_names=type in VOCABULARY)
@@ -98,10 +101,10 @@ class Redactor:
             clean = {**clean, name: dict(sorted(counts.items()))}
         return clean, counts
 
-    def _candidates(self, text: str) -> list[_Labelled]:
+    def _candidates(self, text: str, lowered: str, rest: str) -> list[_Labelled]:
         labelled = []
         for label, gates in self._labels:
-            if rules := candidates(gates, text):
+            if rules := gates.candidates(text, lowered, rest):
                 labelled.append(_Labelled(label, tuple(rules)))
         return labelled
 
@@ -312,15 +315,16 @@ def _personal(text: str) -> Counter[str]:
     return Counter(found["kind"] for found in MASK.finditer(text) if found["label"] == "pii")
 
 
-def _texts(type: str, data: Mapping[str, Any]) -> tuple[list[str], list[str], list[str]]:
-    """Return all texts of an event's data, then only the keys, then only the values.
+def _texts(type: str, data: Mapping[str, Any]) -> tuple[list[str], list[str], list[str], bool]:
+    """Return all texts of an event's data, only the keys, only the values, and if it is flat.
 
-    In the first list, a key ends with ``=``, as expected by rules, and precedes its value.
+    In the first list, a key ends with ``=``, as expected by rules, and precedes its value. Flat
+    means that there are no values but those of the package's own fields.
     """
     texts: list[str] = []
     keys: list[str] = []
     values: list[str] = []
-    own = type in VOCABULARY
+    own = flat = type in VOCABULARY
     for name, value in data.items():
         if not own:
             texts.append(f"{name}=")
@@ -330,16 +334,17 @@ def _texts(type: str, data: Mapping[str, Any]) -> tuple[list[str], list[str], li
                 texts.append(value)
                 values.append(value)
         elif isinstance(value, (dict, list, tuple)):
+            flat = False
             _collect(value, texts, keys, values)
-    return texts, keys, values
+    return texts, keys, values, flat
 
 
-def _may_announce(names: Names, keys: list[str], values: list[str]) -> bool:
+def _may_announce(names: Names, anchors: list[str], keys: list[str], values: list[str]) -> bool:
     """Return True if a key is the name of a secret, or a text may contain one."""
     for key in keys:
         if names[key] is not None:
             return True
-    return names.may_announce("\n".join(values))
+    return names.may_announce("\n".join(values), anchors)
 
 
 def _has_sign(text: str) -> bool:

@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection
 
 
 class Rule(NamedTuple):
@@ -55,28 +55,54 @@ _MEDIUM, _LONG = 16, 64
 _PROSE = b"abcdefghijklmnopqrstuvwxyz \t\r\n.,;!?'\"()" + bytes(range(128, 256))
 
 
-def candidates(gates: Iterable[Gate], text: str) -> list[Rule]:
-    """Return the rules that may match in `text`, in their order; usually none."""
-    # Loops, not generators: this runs for every event.
-    found: list[Rule] = []
-    # The capitals, digits and signs of the text.
-    rest = text.encode(errors="replace").translate(None, _PROSE).decode("ascii")
-    for trigger, rules, pattern in gates:
-        if trigger in rest and (pattern is None or pattern.search(text)):
-            for rule in rules:
-                for anchor in rule.anchors:
-                    if anchor in text:
-                        if rule not in found and _holds(rule, text):
-                            found.append(rule)
-                        break
-    return found
+def rest_of(text: str) -> str:
+    """Return the capitals, digits and signs of a text: those ASCII characters that prose lacks."""
+    return text.encode(errors="replace").translate(None, _PROSE).decode("ascii")
 
 
-def _holds(rule: Rule, text: str) -> bool:
-    if rule.pattern.search(text) is None:
+class Gates:
+    """The rules for one label, in their order of precedence.
+
+    Args:
+        gates: The rules, with the triggers that quickly exclude most texts.
+    """
+
+    def __init__(self, *gates: Gate) -> None:
+        self._gates = gates
+        self._firsts = frozenset(gate.trigger[0] for gate in gates if gate.trigger)
+        self._by_firsts: dict[frozenset[str], tuple[Gate, ...]] = {}
+        self.kinds = frozenset(rule.kind for gate in gates for rule in gate.rules)
+
+    def candidates(self, text: str, lowered: str, rest: str) -> list[Rule]:
+        """Return the rules that may match in `text`; usually none.
+
+        The text is given in lower case and as its `rest_of`, too.
+        """
+        # Loops, not generators: this runs for every event.
+        found: list[Rule] = []
+        firsts = self._firsts.intersection(rest)
+        for trigger, rules, pattern in self._by_firsts.get(firsts) or self._select(firsts):
+            if trigger in rest and (pattern is None or pattern.search(text)):
+                for rule in rules:
+                    for anchor in rule.anchors:
+                        if anchor in text:
+                            if rule not in found and _holds(rule, text, lowered):
+                                found.append(rule)
+                            break
+        return found
+
+    def _select(self, firsts: frozenset[str]) -> tuple[Gate, ...]:
+        """Return the gates whose triggers begin with one of `firsts`, or are empty."""
+        gates = tuple(gate for gate in self._gates if gate.trigger[:1] in firsts | {""})
+        self._by_firsts[firsts] = gates
+        return gates
+
+
+def _holds(rule: Rule, text: str, lowered: str) -> bool:
+    # The words first: looking for them takes less time than most patterns.
+    if rule.context and not any(word in lowered for word in rule.context):
         return False
-    lowered = text.lower() if rule.context else ""
-    return not rule.context or any(word in lowered for word in rule.context)
+    return rule.pattern.search(text) is not None
 
 
 def mask_of(label: str, kind: str, text: str) -> str:

@@ -12,7 +12,7 @@ import json
 import re
 from typing import TYPE_CHECKING
 
-from tracker.redaction.rules import Gate, Rule
+from tracker.redaction.rules import Gate, Gates, Rule
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -176,7 +176,7 @@ _AWS_SECRET = Rule(
         + r"(?P<secret>[A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])"
     ),
     _is_mixed,  # a git commit is not
-    ("ecret", "SECRET"),
+    context=("secret",),
     keyed=True,
 )
 _AWS_SESSION = Rule(
@@ -187,7 +187,7 @@ _AWS_SESSION = Rule(
         + r"(?P<secret>[A-Za-z0-9/+]{100,4096}={0,2})"
     ),
     _is_random,
-    ("oken", "TOKEN"),
+    context=("token",),
     keyed=True,
 )
 _TWILIO_TOKEN = Rule(
@@ -198,8 +198,7 @@ _TWILIO_TOKEN = Rule(
         + rf"(?P<secret>[0-9a-f]{{32}}){_END}"
     ),
     _is_random,
-    ("oken", "TOKEN"),
-    ("twilio",),
+    context=("twilio",),
     keyed=True,
 )
 _AZURE_KEY = Rule(
@@ -280,7 +279,7 @@ _TRACKER_KEY = Rule(
 )
 _ASSIGNED_RULES = (_AWS_SECRET, _AWS_SESSION, _TWILIO_TOKEN)
 
-GATES = (
+GATES = Gates(
     Gate("J", (_JWT,)),
     Gate("-", _PROVIDERS_WITH_DASH, re.compile(r"-[A-Za-z0-9_-]{9}")),
     Gate("_", _PROVIDERS_WITH_UNDERSCORE, re.compile(r"_[A-Za-z0-9+/]{14}")),
@@ -301,4 +300,4 @@ GATES = (
     Gate("BEARER", (_BEARER_CAPITALS,)),
     Gate("BASIC", (_BASIC_CAPITALS,)),
 )
-"""The rules for secrets, with triggers that quickly exclude most texts."""
+"""The rules for secrets."""

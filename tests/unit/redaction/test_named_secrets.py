@@ -185,7 +185,7 @@ AROUND = (
 
 
 def test_no_text_with_a_secret_is_passed_over_for_want_of_a_name() -> None:
-    """The first, cheap question about a text must not say no where a rule finds something."""
+    """The first, cheap questions about a text must not say no where a rule finds something."""
     names = Names()
     found = 0
     for text in {each for case in CASES for each in texts_of(case.value)}:
@@ -194,7 +194,18 @@ def test_no_text_with_a_secret_is_passed_over_for_want_of_a_name() -> None:
             if assigned.hide(shaped, names, {}) != shaped:
                 found += 1
                 assert names.may_announce(shaped), shaped
+                assert APPLY("message.logged", {"role": "user", "content": shaped})[1], shaped
     assert found > 500
+
+
+@pytest.mark.parametrize(
+    "text", ["machine host login anna password hushhush", "aws configure set secret hushhush"]
+)
+def test_a_command_reveals_a_secret_without_digit_or_sign(text: str) -> None:
+    """Plain words are all that some commands consist of."""
+    data, counts = APPLY("message.logged", {"role": "user", "content": text})
+    assert counts == {"password": 1}
+    assert data["content"].endswith(" [secret:password]")
 
 
 @pytest.mark.parametrize(

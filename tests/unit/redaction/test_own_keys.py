@@ -21,7 +21,15 @@ from tracker.sync.receipts import one_line
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-KEYS = ("plainkey4711", "trk_aB3dE5gH7-kLm_2pQr", "we+ird/k=y\\\"&<'%#?", "0123456789abcdef" * 2)
+KEYS = (
+    "plainkey4711",
+    "trk_aB3dE5gH7-kLm_2pQr",
+    "we+ird/k=y\\\"&<'%#?",
+    "0123456789abcdef" * 2,
+    "onlyletterskey",
+    "OnlyLettersOfBothCases",
+    "_________",
+)
 
 
 def b64(text: str) -> str:
