@@ -10,6 +10,7 @@ _STORE = (
     "contract/test_lifecycle.py",
     "contract/outbox/test_one_file_one_outbox.py",
     "contract/outbox/test_salvage.py",
+    "contract/outbox/test_file_taken_away.py",
 )
 _GROUP = (
     "unit/outbox/store/test_write_connection.py",
@@ -18,6 +19,8 @@ _GROUP = (
     "contract/outbox/test_outbox.py",
 )
 _QUEUE = (
+    "unit/outbox/queue/test_batches.py",
+    "unit/outbox/queue/test_browse.py",
     "unit/sync/test_uploader.py",
     "unit/cli/test_dead.py",
     "unit/cli/test_events.py",
@@ -33,6 +36,7 @@ _SYNC = (
     "unit/sync/test_sizing.py",
     "unit/sync/test_rate_limit.py",
     "unit/sync/test_compression.py",
+    "unit/sync/test_made.py",
     "unit/sync/test_proxy_passwords.py",
     "contract/sync/test_http.py",
     "contract/sync/test_deadline.py",
@@ -45,6 +49,12 @@ _SYNC = (
 _PARTS = {
     "tracker/outbox/store/group_commit.py": _GROUP,
     "tracker/outbox/store/leadership.py": _GROUP,
+    "tracker/outbox/store/ballast.py": ("unit/outbox/store/test_ballast.py", *_STORE),
+    "tracker/outbox/store/connections.py": ("unit/outbox/store/test_connections.py", *_STORE),
+    "tracker/outbox/store/erasures.py": (
+        "unit/outbox/queue/test_batches.py",
+        "contract/outbox/test_erasure.py",
+    ),
     "tracker/outbox/store/": _STORE,
     "tracker/outbox/queue/": _QUEUE,
     "tracker/sync/": _SYNC,

@@ -72,6 +72,14 @@ def test_its_folder_is_deleted(outbox: Outbox) -> None:
     assert stored(outbox.path) == 301
 
 
+def test_the_next_look_finds_it_gone(outbox: Outbox) -> None:
+    """Though all was well a moment ago, and nothing is logged that would find it out."""
+    outbox.maintain(now=True)
+    outbox.path.unlink()
+    outbox.maintain()
+    assert stored(outbox.path) == 300
+
+
 def test_its_folder_is_away_for_a_while(outbox: Outbox) -> None:
     """What the open file holds is kept until it can be stored again."""
     parent = outbox.path.parent

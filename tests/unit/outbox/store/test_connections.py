@@ -1,0 +1,62 @@
+"""What one process has open of one outbox, and what a forked child must not take over."""
+
+from __future__ import annotations
+
+import os
+import signal
+import traceback
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tracker.events import make_event
+from tracker.outbox.outbox import Outbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.conftest import MakeConfig
+
+
+@pytest.fixture
+def outbox(config: MakeConfig) -> Iterator[Outbox]:
+    opened = Outbox(config(on_error="raise"))
+    yield opened
+    opened.close()
+
+
+def in_a_child(outbox: Outbox, work: Callable[[], bool]) -> bool:
+    """Return what `work` returns in a forked child that has started over."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            signal.alarm(20)
+            outbox.restart_in_child()
+            os._exit(0 if work() else 1)
+        finally:
+            traceback.print_exc()
+            os._exit(2)
+    status = os.waitpid(pid, 0)[1]
+    assert status in (0, 256), "the child failed"
+    return status == 0
+
+
+def test_a_child_of_the_uploading_process_does_not_upload(outbox: Outbox) -> None:
+    """As long as its parent does: two uploaders would send every event twice."""
+    assert outbox.upload_lock.try_acquire()
+    assert not in_a_child(outbox, lambda: outbox.upload_lock.try_acquire())
+    outbox.upload_lock.release()
+    assert in_a_child(outbox, lambda: outbox.upload_lock.try_acquire())
+
+
+def test_a_child_writes_while_its_parent_goes_on(outbox: Outbox) -> None:
+    """With connections of its own, in the same order of events."""
+    outbox.append(make_event("test.noted", {"n": 1}))
+
+    def log() -> bool:
+        outbox.append(make_event("test.noted", {"n": 2}))
+        return outbox.health().accepted == 2
+
+    assert in_a_child(outbox, log)
+    outbox.append(make_event("test.noted", {"n": 3}))
+    assert outbox.health().accepted == 3
