@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,11 @@ from tracker.outbox.store import group_commit, leadership
 from tracker.outbox.store.group_commit import GroupCommit
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import FrameType
+
     from tracker.events import Event
+    from tracker.outbox.store.group_commit import Attempt
 
 OWN_FILES = (str(group_commit.__file__), str(leadership.__file__))
 BOTH = (*OWN_FILES, str(list_backend.__file__))
@@ -59,8 +64,11 @@ class Story:
         other.start()
         other.join(10)
         assert not other.is_alive(), "another thread hangs"
+        last = note("last")
+        self.writer.append(last)
+        assert self.writer.waiting_since() is None, "a call that has ended counts as waiting"
         stored = self.disk.ids()
-        assert set(self.returned) <= set(stored)
+        assert {*self.returned, last.event_id} <= set(stored)
         assert len(stored) == len(set(stored))
         assert self.disk.locked_by is None or self.disk.locked_by.retired
 
@@ -193,6 +201,162 @@ def test_how_long_the_first_call_has_waited_is_known() -> None:
     may_go_on.set()
     for call in calls:
         call.join(10)
+    assert writer.waiting_since() is None
+
+
+def steps(name: str) -> tuple[GroupCommit[ListBackend], threading.Event, threading.Event]:
+    """Return a writer whose first call stops at a step, and the events that say so and end it."""
+    reached, may_go_on = threading.Event(), threading.Event()
+
+    def step(reached_step: str) -> None:
+        if reached_step == name and not reached.is_set():
+            reached.set()
+            assert may_go_on.wait(10)
+
+    return GroupCommit(ListBackend(Disk(), step)), reached, may_go_on
+
+
+def in_threads(*calls: Callable[[], object]) -> list[threading.Thread]:
+    threads = [threading.Thread(target=call, daemon=True) for call in calls]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def test_a_call_hands_its_backend_on_to_those_that_wait() -> None:
+    """However many they are: opening another one for each would take long under load."""
+    writer, begun, may_go_on = steps("begun")
+    backend = writer.backend
+    first = in_threads(lambda: writer.append(note(0)))
+    assert begun.wait(10)
+    others = in_threads(
+        lambda: writer.append(note(1)),
+        lambda: writer.run(lambda _: None),
+        lambda: writer.append(note(2)),
+    )
+    for thread in others:
+        thread.join(0.02)
+    may_go_on.set()
+    for thread in first + others:
+        thread.join(10)
+        assert not thread.is_alive()
+    assert len(backend.disk.stored) == 3
+    assert writer.backend is backend
+
+
+def test_a_call_that_nobody_is_in_the_way_of_does_not_wait() -> None:
+    """Thousands of them take no time but that of the disk."""
+    writer = GroupCommit(ListBackend(Disk()))
+    began = monotonic()
+    for number in range(100):
+        writer.append_all([note(number)])
+        writer.run(lambda _: None)
+    assert monotonic() - began < 0.5
+
+
+def test_a_call_that_waited_goes_on_as_soon_as_it_may() -> None:
+    """It is woken: it does not find out at its next look, which may be a quarter second away."""
+    took = []
+    for _ in range(9):
+        writer, begun, may_go_on = steps("begun")
+        leading = in_threads(lambda writer=writer: writer.append(note(0)))
+        assert begun.wait(10)
+        waiting = in_threads(lambda writer=writer: writer.run(lambda _: None))
+        waiting[0].join(0.12)  # by now it looks every 0.08 s
+        began = monotonic()
+        may_go_on.set()
+        for thread in leading + waiting:
+            thread.join(10)
+        took.append(monotonic() - began)
+    assert sorted(took)[4] < 0.015, took
+
+
+class Refusing(ListBackend):
+    """Refuses an event that it has stored already, as SQLite does."""
+
+    def append_all(self, events: Sequence[Event], attempt: Attempt) -> None:
+        super()._begin()
+        if {event.event_id for event in events} & set(self.disk.ids()):
+            raise KeyError("UNIQUE constraint failed")
+        super().append_all(events, attempt)
+
+    def retire(self, *, suspended: bool, sound: bool) -> Refusing:
+        super().retire(suspended=suspended, sound=sound)
+        return Refusing(self.disk)
+
+
+def test_events_that_cannot_be_stored_are_refused_at_once() -> None:
+    """With the reason, and without harm to those that come after them."""
+    writer = GroupCommit(Refusing(Disk()))
+    stored, other = note(1), note(2)
+    writer.append_all([stored])
+    with pytest.raises(OutboxError, match="UNIQUE constraint failed"):
+        writer.append_all([stored])
+    writer.append_all([other])
+    assert writer.backend.disk.stored == [stored, other]
+
+
+@in_a_thread
+def test_during_a_fork_only_the_forking_thread_writes() -> None:
+    """What it logs between its hooks is stored, and others go on when the fork is done."""
+    writer = GroupCommit(ListBackend(Disk()))
+    own, others = note("own"), note("another's")
+
+    def fork(forking: FrameType) -> list[threading.Thread]:
+        assert writer.hold(forking)
+        writer.append(own)
+        writer.run(lambda _: None)
+        threads = in_threads(lambda: writer.append(others))
+        threads[0].join(0.1)
+        assert writer.backend.disk.stored == [own]
+        assert writer.is_idle(), "a child of this moment may use what it inherits"
+        writer.resume()
+        return threads
+
+    [thread] = fork(sys._getframe())
+    thread.join(10)
+    assert writer.backend.disk.stored == [own, others]
+
+
+def test_a_fork_inside_a_call_does_not_store_its_event_twice() -> None:
+    """As a signal handler makes it: the event is stored before the fork, and not by the child."""
+    parents, childs, event = Disk(), Disk(), note(1)
+    signals = ["SIGUSR1"]
+
+    def fork(forking: FrameType) -> None:
+        assert writer.hold(forking)
+        writer.restart_in_child(ListBackend(childs))
+
+    def step(name: str) -> None:
+        if name == "written" and signals and signals.pop():
+            fork(sys._getframe())
+
+    writer = GroupCommit(ListBackend(parents, step))
+    writer.append_all([event])
+    assert (parents.stored, childs.stored) == ([event], [])
+
+
+def test_who_waits_for_work_that_keeps_everybody_out_is_known_to_wait() -> None:
+    """A rewrite of the file is no trouble by itself, but a call that has to wait for it long is."""
+    writer = GroupCommit(ListBackend(Disk()))
+    entered, may_end = threading.Event(), threading.Event()
+
+    def work() -> None:
+        entered.set()
+        assert may_end.wait(10)
+
+    rewriting = in_threads(lambda: writer.alone(work))
+    assert entered.wait(10)
+    assert writer.waiting_since() is None
+    before = monotonic()
+    waiting = in_threads(lambda: writer.append(note(1)))
+    waiting[0].join(0.05)
+    since = writer.waiting_since()
+    assert since is not None
+    assert before <= since <= monotonic()
+    may_end.set()
+    for thread in rewriting + waiting:
+        thread.join(10)
     assert writer.waiting_since() is None
 
 
