@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sqlite3
 import threading
 import time
+import traceback
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +18,7 @@ import pytest
 from tracker import AgentPerformanceTracker, ConfigurationError, FlushResult, TrackerClosedError
 from tracker.client import Client
 from tracker.outbox.maintenance.size_limit import SizeLimit
+from tracker.outbox.outbox import Outbox
 from tracker.outbox.store.memory_buffer import MemoryBuffer
 from tracker.sync.destination import Delivery, Outcome, Rejection, Upload
 from tracker.sync.flush import Flush
@@ -108,6 +112,49 @@ def test_an_idle_tracker_takes_hardly_any_processor_time(config: MakeConfig) -> 
         before = time.process_time()
         threading.Event().wait(0.5)
         assert time.process_time() - before < 0.1
+
+
+def test_a_tracker_that_waits_for_more_events_takes_hardly_any_processor_time(
+    config: MakeConfig,
+) -> None:
+    """Nor does the time for which it gathers events before it sends them."""
+    settings = config(flush_interval=30)
+    with AgentPerformanceTracker(settings, destination=RecordingDestination) as tracker:
+        tracker.log_user_message("s", "first")
+        assert tracker.flush(10).pending == 0
+        tracker.log_user_message("s", "second")
+        threading.Event().wait(0.2)
+        before = time.process_time()
+        threading.Event().wait(0.5)
+        assert time.process_time() - before < 0.1
+
+
+def test_events_are_gathered_for_longer_than_a_second_if_wanted(config: MakeConfig) -> None:
+    """For as long as `flush_interval` says; a flush ends the wait."""
+    destination = RecordingDestination()
+    settings = config(flush_interval=30)
+    with AgentPerformanceTracker(settings, destination=lambda: destination) as tracker:
+        tracker.log_user_message("s", "sent at once, as all that is pending at the start")
+        assert tracker.flush(10).pending == 0
+        for pause in (1.2, 0.3):
+            tracker.log_user_message("s", "m")
+            threading.Event().wait(pause)
+            assert destination.sizes == [1]
+        assert tracker.flush(10).pending == 0
+    assert destination.sizes == [1, 2]
+
+
+def test_an_event_goes_out_as_soon_as_it_is_logged(config: MakeConfig) -> None:
+    """A thread that has nothing to do is woken by it, and not by the clock."""
+    destination = RecordingDestination()
+    with AgentPerformanceTracker(config(), destination=lambda: destination) as tracker:
+        assert tracker.flush(10).pending == 0
+        began = time.monotonic()
+        for count in range(5):
+            tracker.log_user_message("s", str(count))
+            await_(lambda: tracker.health().pending == 0)
+            threading.Event().wait(0.02)  # until it waits again
+        assert time.monotonic() - began < 2
 
 
 def test_with_block_closes(config: MakeConfig) -> None:
@@ -248,6 +295,101 @@ def test_the_sync_thread_survives_a_bug(
     said = [record for record in caplog.records if "ValueError" in record.getMessage()]
     assert len(said) == 1
     assert "Traceback" in said[0].getMessage()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_the_sync_thread_survives_a_bug_of_its_own(
+    config: MakeConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    times: int,
+) -> None:
+    """One that no destination has made is said once too, and events still go out after it."""
+    failures = iter([ValueError("bug")] * times)
+    maintain = Outbox.maintain
+
+    def fail_at_first(outbox: Outbox, *, now: bool = False) -> bool:
+        if error := next(failures, None):
+            raise error
+        return maintain(outbox, now=now)
+
+    monkeypatch.setattr(Outbox, "maintain", fail_at_first)
+    with (
+        caplog.at_level(logging.ERROR, logger="tracker"),
+        AgentPerformanceTracker(config(), destination=RecordingDestination) as tracker,
+    ):
+        tracker.log_user_message("s", "arrives all the same")
+        assert tracker.flush(30).pending == 0
+    said = [record for record in caplog.records if "ValueError" in record.getMessage()]
+    assert len(said) == 1
+    assert "Traceback" in said[0].getMessage()
+
+
+def test_what_is_in_memory_is_written_where_another_process_uploads(
+    config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though nothing more is logged here: a crash could lose it, and the other cannot send it."""
+    monkeypatch.setattr("tracker.outbox.sqlite.engine.BUSY_TIMEOUT_MS", 20)
+    uploading = Outbox(config())
+    assert uploading.upload_lock.try_acquire()
+    with AgentPerformanceTracker(config(), destination=RecordingDestination) as tracker:
+        with closing(sqlite3.connect(config().outbox_path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            tracker.log_user_message("s", "kept in memory")
+            assert tracker.health().in_memory == 1
+            other.execute("ROLLBACK")
+        await_(lambda: tracker.health().in_memory == 0)
+        assert tracker.health().pending == 1
+        uploading.close()
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_after_a_fork_parent_and_child_upload(config: MakeConfig) -> None:
+    """The child once its parent does not: each has a thread of its own."""
+    destination = RecordingDestination()
+    closed, close = os.pipe()
+    with AgentPerformanceTracker(config(), destination=lambda: destination) as tracker:
+        tracker.log_user_message("s", "before")
+        assert tracker.flush(10).pending == 0
+        pid = os.fork()
+        if pid == 0:
+            try:
+                signal.alarm(30)
+                os.read(closed, 1)
+                tracker.log_user_message("s", "of the child")
+                os._exit(tracker.flush(20) != FlushResult(delivered=2))
+            finally:
+                traceback.print_exc()
+                os._exit(2)
+        tracker.log_user_message("s", "of the parent")
+        assert tracker.flush(10).pending == 0
+    os.write(close, b".")
+    assert os.waitpid(pid, 0)[1] == 0
+    os.close(closed)
+    os.close(close)
+    with AgentPerformanceTracker(config(), destination=RecordingDestination) as again:
+        assert again.health().delivered == 3
+
+
+class GreenletExit(BaseException):
+    """What gevent raises in a greenlet that it kills."""
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_its_host_kills_leaves_uploading_to_others(config: MakeConfig) -> None:
+    """Another process need not wait for the end of this one."""
+
+    def killed(_: Upload) -> Delivery:
+        raise GreenletExit
+
+    destination = RecordingDestination(killed)
+    with AgentPerformanceTracker(config(), destination=lambda: destination) as tracker:
+        tracker.log_user_message("s", "stays pending")
+        await_(lambda: not sync_threads())
+        other = Outbox(config())
+        assert other.upload_lock.try_acquire()
+        other.close()
+        assert tracker.close(0.1).pending == 1
 
 
 def test_trouble_is_said_once(config: MakeConfig, caplog: pytest.LogCaptureFixture) -> None:

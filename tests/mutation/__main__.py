@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results = Path(options.results or Path(tempfile.gettempdir()) / f"mutants-{options.seed}.jsonl")
     known = read(results)
     say(f"{len(drawn)} mutants; results in {results}")
-    with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
+    with tempfile.TemporaryDirectory(prefix="mutation-", ignore_cleanup_errors=True) as folder:
         copy = Copy(Path(folder), options.tests)
         for mutant in drawn:
             if mutant.id not in known:
@@ -140,7 +140,9 @@ class Copy:
         """Return whether the tests pass; None if they take too long."""
         command = [sys.executable, "-m", "pytest", "-x", "-n", "0", "-p", "no:cacheprovider"]
         command += ["--timeout", str(_SECONDS_PER_TEST), "--hypothesis-seed", "0", *tests]
-        environment = {**os.environ, "PYTHONPATH": str(self._folder)}
+        # What tests that are killed leave behind must not be in the way of others.
+        scratch = tempfile.mkdtemp(dir=self._folder)
+        environment = {**os.environ, "PYTHONPATH": str(self._folder), "TMPDIR": scratch}
         process = subprocess.Popen(
             command,
             cwd=self._folder,
@@ -158,6 +160,7 @@ class Copy:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # what a hanging test has started
             process.wait()
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def summarize(drawn: Sequence[Mutant], ends: dict[str, str]) -> None:

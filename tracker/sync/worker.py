@@ -177,8 +177,7 @@ class Worker:
             self._outbox.maintain()
             if not self._outbox.upload_lock.try_acquire():
                 self.elected = False
-                self._outbox.drain_buffer()
-                return Pause(POLL_SECONDS)
+                return Pause(POLL_SECONDS)  # in which events in memory are written
             uploader = self._prepare()
             self.elected = True
             self._news = False

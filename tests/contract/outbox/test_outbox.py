@@ -365,7 +365,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if done.returncode:
         pytest.skip("this machine does not let root mount a tmpfs")
     yield mount
-    subprocess.run(["umount", str(mount)], check=True)
+    # Lazily, or the mount would outlive a test that fails with files open: no later run of pytest
+    # could remove its folder, and each would fail for that.
+    subprocess.run(["umount", "--lazy", str(mount)], check=True)
 
 
 @needs_root
