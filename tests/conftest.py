@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -12,7 +13,7 @@ import hypothesis
 import pytest
 
 import tracker.client
-from tests.support.collector import CollectorClient, CollectorProcess
+from tests.support.collector import CollectorClient, CollectorProcess, ForkedCollector
 from tests.support.postgresql import PostgresServer, running_server, why_not
 from tests.support.server import ScriptedServer
 from tracker.config import APIConfig
@@ -54,6 +55,11 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
         return None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return (cores or 1) * 3 // 2
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what all tests share: modules, and the tests."""
+    gc.freeze()
 
 
 class MakeConfig(Protocol):
@@ -114,14 +120,14 @@ def config(tmp_path: Path) -> MakeConfig:
 @pytest.fixture
 def collector(tmp_path: Path) -> Iterator[CollectorProcess]:
     """A collector of the test's own, to stop, kill or damage; `api_key` is for ``test-client``."""
-    with CollectorProcess(tmp_path) as process:
+    with ForkedCollector(tmp_path) as process:
         yield process
 
 
 @pytest.fixture(scope="session")
 def shared_collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CollectorProcess]:
     """A collector that runs for all tests; starting one takes longer than most of them."""
-    with CollectorProcess(tmp_path_factory.mktemp("collector")) as process:
+    with ForkedCollector(tmp_path_factory.mktemp("collector")) as process:
         yield process
     assert process.stderr.count("\n") == 1, "it logged more than its one line: " + process.stderr
 

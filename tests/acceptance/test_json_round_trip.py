@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.support.collector import CollectorProcess
+from tests.support.collector import CollectorProcess, ForkedCollector
 from tracker import AgentPerformanceTracker, APIConfig, ValidationError
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Pair:
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     folder = tmp_path_factory.mktemp("round-trip")
     with (
-        CollectorProcess(folder) as collector,
+        ForkedCollector(folder) as collector,
         AgentPerformanceTracker(
             APIConfig(
                 api_key=collector.api_key,

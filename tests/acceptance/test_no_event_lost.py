@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support import agent
-from tests.support.collector import CollectorClient, CollectorProcess
+from tests.support.collector import CollectorClient, CollectorProcess, ForkedCollector
 from tracker import AgentPerformanceTracker
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ EVENTS = 1_000
 
 @pytest.fixture
 def stopped_collector(tmp_path: Path) -> Iterator[CollectorProcess]:
-    collector = CollectorProcess(tmp_path)
+    collector = ForkedCollector(tmp_path)
     yield collector
     collector.stop()
 

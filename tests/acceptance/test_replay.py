@@ -10,7 +10,7 @@ import pytest
 
 from tests.acceptance.test_no_event_lost import kill, run_until, settings
 from tests.support import agent
-from tests.support.collector import CollectorProcess
+from tests.support.collector import CollectorProcess, ForkedCollector
 from tests.support.conversations import all_calls, needs_data, read_conversations
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def kill_after(process: subprocess.Popen[str], notes: Path, more: int) -> None:
 def replay_in_bad_weather(folder: Path, conversations: int, kills: int, seed: int) -> None:
     """Replay with kills and outages, then check what arrived."""
     chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
-    collector = CollectorProcess(folder)
+    collector = ForkedCollector(folder)
     weather = Weather(collector, chance)
     weather.start()
     notes, environment = folder / "notes", settings(collector, folder)

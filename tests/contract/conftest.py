@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.collector import CollectorClient, CollectorProcess
+from tests.support.collector import CollectorClient, CollectorProcess, ForkedCollector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,7 @@ def either_collector(
         yield request.getfixturevalue("shared_collector")
         return
     url = request.getfixturevalue("postgres_server").new_database()
-    with CollectorProcess(tmp_path_factory.mktemp("collector"), database_url=url) as process:
+    with ForkedCollector(tmp_path_factory.mktemp("collector"), database_url=url) as process:
         yield process
 
 

@@ -19,14 +19,18 @@ from urllib.parse import quote
 import requests
 
 import tracker.collector
+from tests.support.forked import Forked
 from tracker import canonical
 from tracker.collector.keys import Keys
 from tracker.collector.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from typing import TypeAlias
 
     from typing_extensions import Self
+
+    _Running: TypeAlias = subprocess.Popen[str] | Forked
 
 _DEADLINE_SECONDS = 30
 _HTTP_SECONDS = 10
@@ -181,7 +185,7 @@ class CollectorProcess:
         self._client = CollectorClient(self.url, client_id, self.api_key)
         self._arguments = tuple(arguments)
         self._prefix = tuple(prefix)
-        self._process: subprocess.Popen[str] | None = None
+        self._process: _Running | None = None
         self._reader: threading.Thread | None = None
         self._spoke = threading.Event()
         self._wrote = threading.Condition()
@@ -232,15 +236,12 @@ class CollectorProcess:
         """Start the process and return when it answers that it is ready."""
         if self._process is not None:
             raise RuntimeError("the collector runs already")
-        command = [*self._prefix, sys.executable, "-m", "tracker.collector.main", "serve"]
-        command += ["--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--database", self.database_url, *self._arguments]
+        arguments = ["serve", "--host", "127.0.0.1", "--port", str(self.port)]
+        arguments += ["--database", self.database_url, *self._arguments]
         paths = [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH", "")]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
         self._spoke.clear()
-        self._process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
+        self._process = self._launch(arguments, environment)
         self._reader = threading.Thread(
             target=self._listen, args=(self._process,), name="collector-stderr", daemon=True
         )
@@ -279,7 +280,16 @@ class CollectorProcess:
         """Return one of the client's conversations; an HTTPError if it is unknown."""
         return self._client.conversation(session_id)
 
-    def _await_readiness(self, process: subprocess.Popen[str]) -> None:
+    def _launch(self, arguments: list[str], environment: dict[str, str]) -> _Running:
+        return subprocess.Popen(
+            [*self._prefix, sys.executable, "-m", "tracker.collector.main", *arguments],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def _await_readiness(self, process: _Running) -> None:
         deadline = time.monotonic() + _DEADLINE_SECONDS
         if not self._spoke.wait(_DEADLINE_SECONDS):
             raise RuntimeError(f"the collector is not ready after {_DEADLINE_SECONDS} s")
@@ -292,7 +302,7 @@ class CollectorProcess:
             time.sleep(0.02)
         raise RuntimeError(f"the collector is not ready: {self.stderr}")
 
-    def _listen(self, process: subprocess.Popen[str]) -> None:
+    def _listen(self, process: _Running) -> None:
         # Read to the end: a full pipe would block the process.
         assert process.stderr is not None
         for line in process.stderr:
@@ -319,3 +329,10 @@ class CollectorProcess:
             if process.stderr is not None:
                 process.stderr.close()
         return code
+
+
+class ForkedCollector(CollectorProcess):
+    """A collector that is there at once, for the many tests that start one; see `forked`."""
+
+    def _launch(self, arguments: list[str], environment: dict[str, str]) -> Forked:
+        return Forked(arguments, environment)

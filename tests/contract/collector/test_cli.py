@@ -15,7 +15,12 @@ import pytest
 import requests
 from click.testing import CliRunner, Result
 
-from tests.support.collector import CollectorClient, CollectorProcess, EventChain, free_port
+from tests.support.collector import (
+    CollectorClient,
+    EventChain,
+    ForkedCollector,
+    free_port,
+)
 from tracker.collector.main import cli
 
 ROOT = Path(__file__).parents[3]
@@ -43,7 +48,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 def test_a_made_key_opens_the_running_collector(tmp_path: Path) -> None:
     """`keys create` works beside `serve`, and what it prints is the key and nothing else."""
-    with CollectorProcess(tmp_path) as collector:
+    with ForkedCollector(tmp_path) as collector:
         made = run("keys", "create", "--client", "kiosk-17", database=collector.database)
         assert made.exit_code == 0
         key = made.stdout.strip()
@@ -78,7 +83,7 @@ def test_keys_are_listed_without_the_keys(database: Path) -> None:
 
 def test_an_operators_key_is_no_clients(tmp_path: Path) -> None:
     """It is listed as what it is, reads, and is revoked like any other."""
-    with CollectorProcess(tmp_path) as collector:
+    with ForkedCollector(tmp_path) as collector:
         database = collector.database
         made = run("keys", "create", "--operator", "--label", "board", database=database)
         operator = CollectorClient(collector.url, collector.client_id, made.stdout.strip())

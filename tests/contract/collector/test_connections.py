@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
-from tests.support.collector import CollectorProcess
+from tests.support.collector import CollectorProcess, ForkedCollector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def odd_collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CollectorProcess]:
     """A collector for requests that make it log a warning; the shared one must not log any."""
-    with CollectorProcess(tmp_path_factory.mktemp("collector")) as process:
+    with ForkedCollector(tmp_path_factory.mktemp("collector")) as process:
         yield process
 
 

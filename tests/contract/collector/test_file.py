@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
-from tests.support.collector import CollectorClient, CollectorProcess, EventChain
+from tests.support.collector import (
+    CollectorClient,
+    CollectorProcess,
+    EventChain,
+    ForkedCollector,
+)
 from tracker.collector.keys import Keys
 from tracker.collector.store import Store
 from tracker.errors import ConfigurationError
@@ -85,7 +90,7 @@ def test_a_log_that_is_deleted_is_carried_over(collector: CollectorProcess) -> N
 def test_a_log_that_belongs_to_a_new_database_is_not_deleted(tmp_path: Path) -> None:
     """A collector that has lost its file must not take another's log with it when it ends."""
     path = tmp_path / "collector.sqlite3"
-    with CollectorProcess(tmp_path) as old:
+    with ForkedCollector(tmp_path) as old:
         chain = EventChain()
         client_of(old).send(chain, chain.events(3))
         (tmp_path / "aside").mkdir()

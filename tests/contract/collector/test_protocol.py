@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from tests.support.collector import CollectorClient, CollectorProcess, EventChain
+from tests.support.collector import (
+    CollectorClient,
+    CollectorProcess,
+    EventChain,
+    ForkedCollector,
+)
 from tracker.collector.keys import Keys
 
 if TYPE_CHECKING:
@@ -324,7 +329,7 @@ def test_the_server_does_not_say_what_it_is_made_of(client: CollectorClient) -> 
 
 def test_above_the_rate_the_answer_is_429_with_a_time(tmp_path: Path) -> None:
     """Per key: another client's requests go on, and reading is not counted."""
-    with CollectorProcess(tmp_path, arguments=["--rate", "2"]) as collector:
+    with ForkedCollector(tmp_path, arguments=["--rate", "2"]) as collector:
         chain = EventChain()
         client = collector.client("busy")
         for _ in range(2):
@@ -339,7 +344,7 @@ def test_above_the_rate_the_answer_is_429_with_a_time(tmp_path: Path) -> None:
 
 def test_what_a_receipt_confirmed_survives_sigkill(tmp_path: Path) -> None:
     """The same port, the same key, every event, and their duplicates still known."""
-    collector = CollectorProcess(tmp_path)
+    collector = ForkedCollector(tmp_path)
     chain = EventChain()
     events = chain.events(50)
     client = CollectorClient(collector.url, collector.client_id, collector.api_key)
@@ -358,7 +363,7 @@ def test_what_a_receipt_confirmed_survives_sigkill(tmp_path: Path) -> None:
 
 def test_storage_trouble_is_answered_503_and_nothing_is_lost(tmp_path: Path) -> None:
     """A database that fails means "later", never "wrong"; when it is back, so is the service."""
-    with CollectorProcess(tmp_path) as collector, collector.store() as store:
+    with ForkedCollector(tmp_path) as collector, collector.store() as store:
         client = collector.client("a")
         chain = EventChain()
         with store.writing("x") as connection:
@@ -378,7 +383,7 @@ def test_storage_trouble_is_answered_503_and_nothing_is_lost(tmp_path: Path) -> 
 
 def test_readiness_follows_the_database_and_health_does_not(tmp_path: Path) -> None:
     """One tells a load balancer to wait, the other a supervisor not to kill."""
-    with CollectorProcess(tmp_path) as collector:
+    with ForkedCollector(tmp_path) as collector:
         with collector.store() as store, store.writing("x") as connection:
             connection.exec_driver_sql("ALTER TABLE api_keys RENAME TO away")
         ready = requests.get(f"{collector.url}/readyz", timeout=10)

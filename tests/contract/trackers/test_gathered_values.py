@@ -12,6 +12,7 @@ import json
 import logging
 import pathlib
 import sqlite3
+import sys
 import threading
 import types
 import uuid
@@ -422,6 +423,7 @@ def test_a_value_that_raises_generator_exit_costs_only_itself(stored: Stored) ->
 def test_direct_arguments_that_change_meanwhile_raise_nothing_else(stored: Stored) -> None:
     """Another thread adds to a dict while it is logged: stored, or ValidationError."""
     shared: dict[str, Any] = {str(n): {"n": n} for n in range(200)}
+    calls = 40
     stop = threading.Event()
 
     def churn() -> None:
@@ -432,10 +434,12 @@ def test_direct_arguments_that_change_meanwhile_raise_nothing_else(stored: Store
             shared.pop(f"new {(n - 25) % 50}", None)
 
     thread = threading.Thread(target=churn)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # so that it comes between often
     thread.start()
     stored.new()
     try:
-        for _ in range(200):
+        for _ in range(calls):
             stored.tracker.track("a.b", shared)
             with (
                 stored.tracker.conversation("a", metadata=shared) as c,
@@ -445,7 +449,8 @@ def test_direct_arguments_that_change_meanwhile_raise_nothing_else(stored: Store
     finally:
         stop.set()
         thread.join()
-    assert len(stored.new()) == 200 * 4
+        sys.setswitchinterval(interval)
+    assert len(stored.new()) == calls * 4
 
 
 def test_direct_arguments_that_cannot_be_read_are_refused(stored: Stored) -> None:

@@ -235,12 +235,10 @@ def _create(connection: Connection, client_id: str, base_url: str) -> None:
     connection.exec_driver_sql("PRAGMA journal_mode=WAL")
     connection.exec_driver_sql("BEGIN IMMEDIATE")
     try:
-        tables.metadata.create_all(connection)
-        for statement in tables.view_statements():
+        for statement in guard.statements(tables.metadata).values():
             connection.exec_driver_sql(statement)
         _identify(connection, client_id, base_url)
         connection.execute(tables.sync_state.insert().values(id=1))
-        connection.exec_driver_sql(guard.REVISION_TABLE)
         connection.exec_driver_sql("INSERT INTO alembic_version VALUES (?)", (tables.HEAD,))
     except BaseException:
         connection.exec_driver_sql("ROLLBACK")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, MetaData
 
-REVISION_TABLE = (
+_REVISION_TABLE = (
     "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, "
     "CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
 )
@@ -142,12 +142,14 @@ def _objects(connection: Connection) -> Iterator[tuple[str, str, str | None]]:
 
 
 def _compare(connection: Connection, kind: str, name: str, sql: str | None, *, older: bool) -> None:
+    if sql is not None and sql == statements(tables.metadata).get((kind, name)):
+        return  # to the letter, as in nearly every outbox: there is nothing to parse
     wanted, found = _ours(tables.metadata).get((kind, name)), _definition(sql or "")
     if wanted is not None and (
         found == wanted or (older and (kind == "view" or found.is_part_of(wanted)))
     ):
         return
-    if any(_differ_by_a_byte(sql or "", text) for text in _statements(tables.metadata).values()):
+    if any(_differ_by_a_byte(sql or "", text) for text in statements(tables.metadata).values()):
         raise OutboxDamagedError(
             f"the outbox {connection.engine.url.database} is damaged in its {kind} {name!r}"
         )
@@ -180,20 +182,21 @@ def _refusal(connection: Connection, why: str) -> NotAnOutboxError:
 @cache
 def _ours(metadata: MetaData) -> dict[tuple[str, str], _Definition]:
     """Return the definitions in an outbox at `tables.HEAD`, by kind and name."""
-    return {key: _definition(sql) for key, sql in _statements(metadata).items()}
+    return {key: _definition(sql) for key, sql in statements(metadata).items()}
 
 
 @cache
-def _statements(metadata: MetaData) -> dict[tuple[str, str], str]:
+def statements(metadata: MetaData) -> dict[tuple[str, str], str]:
     """Return the statements that create an outbox at `tables.HEAD`, by kind and name."""
     dialect = sqlite.dialect()
-    made: dict[tuple[str, str], str] = {("table", "alembic_version"): REVISION_TABLE}
+    made: dict[tuple[str, str], str] = {}
     for table in metadata.sorted_tables:
         made["table", table.name] = str(CreateTable(table).compile(dialect=dialect))
         for index in table.indexes:
             made["index", str(index.name)] = str(CreateIndex(index).compile(dialect=dialect))
     for name, statement in zip(tables.VIEWS, tables.view_statements(), strict=True):
         made["view", name] = statement
+    made["table", "alembic_version"] = _REVISION_TABLE
     return made
 
 
