@@ -274,6 +274,18 @@ def test_a_request_under_way_does_not_hold_up_closing(config: MakeConfig) -> Non
         assert again.flush() == FlushResult(), "the receipt that came late was recorded"
 
 
+def test_closing_at_once_waits_for_the_first_request(config: MakeConfig) -> None:
+    """A short-lived job need not flush: the thread may even begin only now."""
+
+    def answer(_: Upload) -> Delivery:
+        threading.Event().wait(0.2)
+        return Delivery(Outcome.DELIVERED)
+
+    tracker = AgentPerformanceTracker(config(), destination=lambda: RecordingDestination(answer))
+    tracker.log_user_message("s", "the only one")
+    assert tracker.close(timeout=30) == FlushResult(delivered=1)
+
+
 def test_the_sync_thread_survives_a_bug(
     config: MakeConfig, caplog: pytest.LogCaptureFixture
 ) -> None:

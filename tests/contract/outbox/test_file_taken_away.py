@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import threading
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from tests.support.cli import call
 from tracker import OutboxError
 from tracker.events import make_event
 from tracker.outbox.outbox import Outbox
+from tracker.outbox.store.write_connection import SURE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,12 +74,48 @@ def test_its_folder_is_deleted(outbox: Outbox) -> None:
     assert stored(outbox.path) == 301
 
 
+def test_an_event_finds_its_folder_gone(outbox: Outbox) -> None:
+    """It is stored at once, with all that the open file still held."""
+    shutil.rmtree(outbox.path.parent)
+    threading.Event().wait(2 * SURE_SECONDS)
+    log(outbox, 1)
+    assert outbox.buffered == 0
+    assert stored(outbox.path) == 301
+
+
 def test_the_next_look_finds_it_gone(outbox: Outbox) -> None:
     """Though all was well a moment ago, and nothing is logged that would find it out."""
     outbox.maintain(now=True)
     outbox.path.unlink()
     outbox.maintain()
     assert stored(outbox.path) == 300
+
+
+def test_a_look_that_finds_everything_in_place_writes_nothing(outbox: Outbox) -> None:
+    """It comes every second, and a device may have a battery or a memory card."""
+    assert outbox.maintain(now=True)
+    assert not outbox.maintain()
+
+
+@pytest.mark.parametrize("call", ["append", "append_all"])
+def test_it_is_deleted_while_an_event_is_being_stored(outbox: Outbox, call: str) -> None:
+    """The event is in the file that takes its place before its call returns."""
+    event = make_event("test.noted", {"late": True})
+    work = outbox.append if call == "append" else lambda one: outbox.append_all([one])
+    outbox.append(make_event("test.noted", {}))
+    with closing(sqlite3.connect(outbox.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        logging = threading.Thread(target=work, args=[event])
+        logging.start()
+        logging.join(0.1)
+        assert logging.is_alive(), "it waits for the other program"
+        outbox.path.unlink()
+        other.execute("ROLLBACK")
+        logging.join(30)
+    with closing(sqlite3.connect(outbox.path)) as connection:
+        found = connection.execute("SELECT event_id FROM events ORDER BY seq DESC").fetchone()
+    assert found == (event.event_id,)
+    assert stored(outbox.path) == 302
 
 
 def test_its_folder_is_away_for_a_while(outbox: Outbox) -> None:

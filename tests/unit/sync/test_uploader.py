@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.support.cli import fill
+from tracker.errors import OutboxError
 from tracker.events import make_event
 from tracker.outbox.outbox import Outbox
 from tracker.outbox.queue import batches, dead_letters, settlement
 from tracker.outbox.store import ledger
+from tracker.outbox.store.memory_buffer import MemoryBuffer
 from tracker.sync.destination import Delivery, Outcome, Rejection
 from tracker.sync.uploader import Uploader
 from tracker.testing import RecordingDestination
@@ -208,6 +213,58 @@ def test_a_retried_letter_is_not_taken_for_sent_when_another_event_is_discarded(
     outbox.run(settlement.settle(under_way))
     with outbox.reading() as connection:
         assert [row.seq for row in batches.next_batch(connection, 9, 10_000).rows] == [2, 4, 5, 6]
+
+
+def test_nothing_is_sent_while_the_outbox_cannot_be_written(
+    settings: APIConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its receipt could not be recorded, and what waits in memory should not be overtaken."""
+    monkeypatch.setattr("tracker.outbox.sqlite.engine.BUSY_TIMEOUT_MS", 20)
+    monkeypatch.setattr(MemoryBuffer, "retry_seconds", 0.0)
+    outbox, destination = Outbox(settings), RecordingDestination()
+    outbox.append(make_event("test.noted", {"n": 1}))
+    uploader = Uploader(outbox, settings, destination)
+    with closing(sqlite3.connect(outbox.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        outbox.append(make_event("test.noted", {"n": 2}))
+        assert outbox.buffered == 1
+        with pytest.raises(OutboxError):
+            uploader.step()
+        assert destination.sizes == []
+        other.execute("ROLLBACK")
+    uploader.step()
+    assert [event["data"]["n"] for event in destination.events] == [1, 2]
+    uploader.close()
+    outbox.close()
+
+
+def test_a_failure_that_cannot_be_recorded_is_waited_for_all_the_same(
+    outbox: Outbox,
+    settings: APIConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A server and a disk that fail at once lead to a pause, and the log says both."""
+    monkeypatch.setattr("tracker.outbox.sqlite.engine.BUSY_TIMEOUT_MS", 20)
+    outbox.close_connections()
+
+    def answer(_: Upload) -> Delivery:
+        other.execute("BEGIN IMMEDIATE")
+        return Delivery(Outcome.UNAVAILABLE, "it is unplugged")
+
+    uploader = Uploader(outbox, settings, RecordingDestination(answer))
+    with (
+        closing(sqlite3.connect(outbox.path, isolation_level=None)) as other,
+        caplog.at_level(logging.INFO, logger="tracker"),
+    ):
+        pause = uploader.step()
+        other.execute("ROLLBACK")
+    assert not pause.idle
+    assert uploader.failures == 1
+    said = [record.getMessage() for record in caplog.records]
+    assert ["it is unplugged" in line for line in said] == [True, False]
+    assert "the state of uploading cannot be stored" in said[1]
+    assert "locked" in said[1]
 
 
 def event_ids(outbox: Outbox) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -39,6 +40,22 @@ def in_a_child(outbox: Outbox, work: Callable[[], bool]) -> bool:
     status = os.waitpid(pid, 0)[1]
     assert status in (0, 256), "the child failed"
     return status == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="descriptors are found in /proc")
+def test_before_a_fork_nothing_is_open_that_a_child_must_not_inherit(outbox: Outbox) -> None:
+    """Of SQLite's files: both processes would believe that they hold the same locks."""
+
+    def opened() -> list[str]:
+        links = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
+        return [path for path in links if path.startswith(str(outbox.path)) and "lock" not in path]
+
+    outbox.append(make_event("test.noted", {"n": 1}))
+    assert outbox.health().accepted == 1
+    assert opened()
+    outbox.close_connections()
+    assert opened() == []
+    assert outbox.connections.write_connection.stale is None
 
 
 def test_a_child_of_the_uploading_process_does_not_upload(outbox: Outbox) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from tracker.errors import OutboxDamagedError, OutboxError
+from tracker.errors import OutboxDamagedError, OutboxError, OutboxFullError
 from tracker.events import make_event
 from tracker.outbox.store.ballast import Ballast
 from tracker.outbox.store.intake import Intake
@@ -36,6 +36,7 @@ class Store:
         self.stored: list[Event] = []
         self.attempts = 0
         self.fails_with: list[OutboxError] = []
+        self.path = "outbox.sqlite3"
         self.generation = 0
         self.next_check_at = 1.0
         self.repairs = 0
@@ -69,10 +70,16 @@ def store() -> Store:
 
 @pytest.fixture
 def make_intake(store: Store, config: MakeConfig, tmp_path: Path) -> MakeIntake:
-    def make(**changes: Any) -> Intake:
+    def make(
+        ballast_spent: bool = False,
+        check_size: Callable[[int], None] | None = None,
+        **changes: Any,
+    ) -> Intake:
         connections = cast("Any", store)
         ballast = Ballast(tmp_path / "outbox.sqlite3")
-        return Intake(config(**changes), connections, store, ballast, StorageTrouble(), None)
+        ballast.spent = ballast_spent
+        trouble = StorageTrouble()
+        return Intake(config(**changes), connections, store, ballast, trouble, check_size)
 
     return make
 
@@ -141,3 +148,34 @@ def test_a_failure_is_looked_into_at_once(make_intake: MakeIntake, store: Store)
     store.fails_with = [FULL]
     make_intake().append(note(1))
     assert store.next_check_at == 0.0
+
+
+@pytest.mark.parametrize("call", ["append", "append_all"])
+def test_new_events_are_kept_out_of_the_room_that_uploading_needs(
+    make_intake: MakeIntake, store: Store, call: str
+) -> None:
+    """On a full disk they stay in memory: a receipt could not be recorded otherwise."""
+    intake, event = make_intake(ballast_spent=True), note(1)
+    getattr(intake, call)(event if call == "append" else [event])
+    with pytest.raises(OutboxError, match="waits for room"):
+        intake.drain()
+    assert store.attempts == 0
+    assert intake.buffer.held() == ([event], 0)
+
+
+@pytest.mark.parametrize("call", ["append", "append_all"])
+def test_new_events_are_refused_over_the_size_limit(
+    make_intake: MakeIntake, store: Store, call: str
+) -> None:
+    """It is asked for as many as are to be stored."""
+    asked: list[int] = []
+
+    def refuse(count: int) -> None:
+        asked.append(count)
+        raise OutboxFullError("the outbox is full")
+
+    intake = make_intake(check_size=refuse, on_error="raise")
+    with pytest.raises(OutboxFullError):
+        getattr(intake, call)(note(1) if call == "append" else [note(1), note(2)])
+    assert asked == [1 if call == "append" else 2]
+    assert (store.attempts, intake.buffer.in_use) == (0, False)

@@ -21,7 +21,7 @@ from tracker.events import make_event
 from tracker.outbox.files.file_lock import FileLock
 from tracker.outbox.integrity import verify
 from tracker.outbox.outbox import Outbox
-from tracker.outbox.queue import dead_letters, settlement
+from tracker.outbox.queue import dead_letters, settlement, sync_state
 from tracker.outbox.queue.settlement import DeadLetter
 from tracker.outbox.store.write_connection import SURE_SECONDS
 
@@ -141,6 +141,36 @@ def test_the_account_covers_an_appended_event_from_the_next_change_on(outbox: Ou
     outbox.run(lambda transaction: transaction.touch())
     covered.append(not outbox.connections.write_connection.unanchored)
     assert covered == [False, True]
+
+
+def test_what_was_cut_off_after_a_change_shows(outbox: Outbox) -> None:
+    """As after each receipt: the newest events cannot go without a trace, though nobody closed."""
+    for number in range(3):
+        outbox.append(note(number))
+    outbox.run(sync_state.request_flush)
+    with contextlib.closing(sqlite3.connect(outbox.path)) as other, other:
+        other.execute("DELETE FROM events WHERE seq = 3")
+    with outbox.snapshot() as connection:
+        assert (3, "gap") in [
+            (found.seq, found.kind) for found in verify.verify(connection).problems
+        ]
+
+
+def test_nobody_writes_without_the_lock(outbox: Outbox) -> None:
+    """A process that does not get it in time says so, and stores nothing."""
+    outbox.append(note(1))
+    outbox.connections.lock.patience = 0.05
+    path = outbox.path.with_name(outbox.path.name + ".lock")
+    with closing(FileLock(path)) as lock:
+        lock.acquire()
+        for _ in range(2):
+            with pytest.raises(OutboxError, match="was not released within"):
+                outbox.append(note(2))
+        with pytest.raises(OutboxError, match="was not released within"):
+            outbox.rewrite()
+        assert contents(outbox) == [1]
+    outbox.append(note(3))
+    assert contents(outbox) == [1, 3]
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="descriptors are found in /proc")
