@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import hypothesis
 import pytest
 
-import tracker.client
+from tests.support import opened
 from tests.support.collector import CollectorClient, CollectorProcess, ForkedCollector
 from tests.support.postgresql import PostgresServer, running_server, why_not
 from tests.support.server import ScriptedServer
@@ -81,12 +81,9 @@ def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     """Hide the developer's own files, and see that the test closes what it opened."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    shared = set(tracker.client._registry)  # opened by fixtures of a wider scope
+    shared = opened.paths()  # by fixtures of a wider scope
     yield
-    left = [path for path in tracker.client._registry if path not in shared]
-    for path in left:
-        opened = tracker.client._registry.pop(path)
-        opened.shut(0)
+    left = opened.close_all(but=shared)
     threads = [
         thread.name
         for thread in threading.enumerate()

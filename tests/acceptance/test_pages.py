@@ -20,9 +20,10 @@ import pytest
 import requests
 from click.testing import CliRunner
 
+from tests.support import opened
 from tests.support.conversations import ROOT
 from tests.support.pages import IS_CHECKOUT, Page, pages
-from tracker import Tracker, client
+from tracker import Tracker
 from tracker.cli.main import cli as tracker_sync
 from tracker.collector.main import cli as tracker_collector
 
@@ -73,9 +74,7 @@ def shell(
     monkeypatch.chdir(tmp_path)
     shutil.copy(certifi.where(), "ca.pem")
     yield shared_collector
-    for opened in list(client._registry.values()):
-        opened.shut(5)
-    client._registry.clear()
+    opened.close_all(timeout=5)
     logging.getLogger("agent").handlers.clear()
 
 

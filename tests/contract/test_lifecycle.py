@@ -19,6 +19,7 @@ from tracker import AgentPerformanceTracker, ConfigurationError, FlushResult, Tr
 from tracker.client import Client
 from tracker.outbox.maintenance.size_limit import SizeLimit
 from tracker.outbox.outbox import Outbox
+from tracker.outbox.sqlite.engine import OutboxConnection
 from tracker.outbox.store.memory_buffer import MemoryBuffer
 from tracker.sync.destination import Delivery, Outcome, Rejection, Upload
 from tracker.sync.flush import Flush
@@ -341,7 +342,7 @@ def test_what_is_in_memory_is_written_where_another_process_uploads(
     config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though nothing more is logged here: a crash could lose it, and the other cannot send it."""
-    monkeypatch.setattr("tracker.outbox.sqlite.engine.BUSY_TIMEOUT_MS", 20)
+    monkeypatch.setattr(OutboxConnection, "busy_seconds", 0.02)
     uploading = Outbox(config())
     assert uploading.upload_lock.try_acquire()
     with AgentPerformanceTracker(config(), destination=RecordingDestination) as tracker:
@@ -505,7 +506,7 @@ def test_a_receipt_is_not_asked_for_twice(config: MakeConfig) -> None:
     destination = RecordingDestination(answer)
     settings = config()
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("tracker.outbox.sqlite.engine.BUSY_TIMEOUT_MS", 20)
+        patched.setattr(OutboxConnection, "busy_seconds", 0.02)
         tracker = AgentPerformanceTracker(settings, destination=lambda: destination)
         tracker.flush()
         other = sqlite3.connect(settings.outbox_path, isolation_level=None, check_same_thread=False)

@@ -18,8 +18,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.support import opened
 from tests.support.conversations import ROOT
-from tracker import AgentPerformanceTracker, APIConfig, OutboxError, client
+from tracker import AgentPerformanceTracker, APIConfig, OutboxError
 from tracker.outbox.queue import sync_state
 from tracker.outbox.store import ledger
 
@@ -54,7 +55,7 @@ class _Inside:
         self._log = _Counter()
         logging.getLogger("tracker").addHandler(self._log)
         self._tracker = AgentPerformanceTracker(APIConfig(**settings))
-        self._client = client._registry[self._tracker.config.outbox_path]
+        self._client = opened.client_of(self._tracker.config.outbox_path)
 
     def log(self, first: int, count: int) -> list[str]:
         """Log so many events, the n-th with n as its content; return their ids."""

@@ -7,6 +7,8 @@ import os
 import random
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections import Counter
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -17,13 +19,12 @@ from tests.support.cli import an_event, call, call_json
 from tracker import APIConfig, Tracker, canonical
 from tracker.erasure import ERASED
 from tracker.errors import NotAnOutboxError
-from tracker.outbox.files import open_files, swap
+from tracker.outbox.files import swap
 from tracker.outbox.integrity import chain_key, verify
 from tracker.outbox.outbox import Outbox
 from tracker.outbox.queue import batches, settlement
 from tracker.outbox.queue.settlement import DeadLetter
 from tracker.outbox.recovery import damage as damages
-from tracker.outbox.sqlite import file_format
 from tracker.outbox.sqlite.file_format import log_is_cut
 from tracker.outbox.store import ledger
 from tracker.testing import RecordingDestination
@@ -298,18 +299,32 @@ def test_a_log_damaged_in_its_middle_is_noticed_on_opening(
     assert len(kept) >= ALL - 2
 
 
+OPEN_WHILE_IT_LOOKS_CUT = """
+from tracker import Tracker
+from tracker.outbox.sqlite import file_format
+looks = iter([True])  # a moment that nobody can arrange: the log was just begun again
+file_format.log_is_cut = lambda path: next(looks, False)
+with Tracker() as tracker:
+    tracker.track("test.noted", {})
+assert next(looks, None) is None, "it did look"
+"""
+
+
 def test_a_log_that_is_begun_anew_while_it_is_looked_at_is_not_taken_for_damaged(
-    config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+    config: MakeConfig,
 ) -> None:
     """What looks cut while others write is looked at again when nobody does."""
+    environment = {
+        **os.environ,
+        "SDK_API_KEY": "k",
+        "SDK_CLIENT_ID": config().client_id,
+        "SDK_BASE_URL": config().base_url,
+        "SDK_OUTBOX_PATH": str(config().outbox_path),
+    }
     with closing(Outbox(config())) as outbox:
         outbox.append(an_event())
-        looks = iter([True])  # as when another process writes over it meanwhile
-        monkeypatch.setattr(file_format, "log_is_cut", lambda path: next(looks, False))
-        monkeypatch.setattr(open_files, "_open", Counter())  # as in another process
-        with closing(Outbox(config())) as other:
-            other.append(an_event())
-    assert next(looks, None) is None, "it did look"
+        program = [sys.executable, "-c", OPEN_WHILE_IT_LOOKS_CUT]
+        subprocess.run(program, env=environment, check=True)
     assert swap.damaged_sets(config().outbox_path) == []
     with closing(Outbox(config())) as outbox, outbox.snapshot() as connection:
         assert verify.verify(connection).events == 2

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 import threading
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +12,8 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Column, MetaData, Text
 
+from tests.support.next_version import NextVersion
 from tracker import AgentPerformanceTracker, APIConfig, SchemaVersionError
 from tracker.outbox.integrity import verify
 from tracker.outbox.outbox import Outbox
@@ -27,20 +26,6 @@ if TYPE_CHECKING:
     from tests.support.collector import CollectorClient
 
 FIXTURES = Path(__file__).parent / "fixtures"
-
-NEXT_REVISION = '''
-"""A revision that does not exist yet."""
-import sqlalchemy as sa
-from alembic import op
-
-revision, down_revision, branch_labels, depends_on = "9999", "{head}", None, None
-
-
-def upgrade():
-    with op.batch_alter_table("account") as batch:
-        batch.add_column(sa.Column("note", sa.Text))
-    op.execute("UPDATE account SET note = 'carried'")
-'''
 
 
 def restore(fixture: Path, path: Path) -> None:
@@ -122,35 +107,19 @@ def test_released_schemas_are_carried_on(
 
 
 @pytest.fixture
-def next_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], None]:
-    """Return how to turn this tracker into one that knows a further revision."""
-    scripts = tmp_path / "scripts"
-    with create.scripts_folder() as folder:
-        shutil.copytree(folder, scripts)
-    (scripts / "versions" / "9999_next.py").write_text(NEXT_REVISION.format(head=tables.HEAD))
-
-    metadata = MetaData()
-    for table in tables.metadata.sorted_tables:
-        table.to_metadata(metadata)
-    metadata.tables["account"].append_column(Column("note", Text))
-
-    def upgrade() -> None:
-        monkeypatch.setattr(tables, "HEAD", "9999")
-        monkeypatch.setattr(tables, "metadata", metadata)
-        monkeypatch.setattr(create, "scripts_folder", lambda: nullcontext(scripts))
-
-    return upgrade
+def next_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NextVersion:
+    return NextVersion(tmp_path, monkeypatch)
 
 
 def test_older_file_is_migrated_by_one_of_many(
-    config: Callable[..., APIConfig], next_version: Callable[[], None]
+    config: Callable[..., APIConfig], next_version: NextVersion
 ) -> None:
     """Eight threads open an older outbox at once: it is migrated once, rows and all."""
     settings = config(on_error="raise", base_url="http://127.0.0.1:9")
     tracker = AgentPerformanceTracker(settings)
     tracker.log_user_message("old", "pending")
     tracker.close()
-    next_version()
+    next_version.install()
     opened: list[int] = []
 
     def open_it() -> None:
@@ -173,15 +142,14 @@ def test_older_file_is_migrated_by_one_of_many(
 
 
 def test_failed_migration_leaves_the_file_as_it_was(
-    config: Callable[..., APIConfig], next_version: Callable[[], None]
+    config: Callable[..., APIConfig], next_version: NextVersion
 ) -> None:
     """When a script fails half-way, nothing of it stays and the older tracker still opens it."""
     settings = config(base_url="http://127.0.0.1:9")
     Outbox(settings).close()
     before = objects(settings.outbox_path)
-    next_version()
-    with create.scripts_folder() as folder:
-        script = folder / "versions" / "9999_next.py"
+    next_version.install()
+    script = next_version.script
     script.write_text(script.read_text() + "    op.execute('SELECT no_such_function()')\n")
     with pytest.raises(Exception, match="no such function"):
         Outbox(settings)

@@ -286,7 +286,7 @@ class Outbox:
 
     def scrub(self) -> bool:
         """Remove every trace of erased data from the files; return True if none is left."""
-        return scrub.leave_no_trace(self.connections)
+        return scrub.Scrubber(self.connections).leave_no_trace()
 
     def _remove_drafts(self) -> bool:
         """Remove copies that a process did not finish before it died; False if one remains."""

@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 STATUSES = tuple(status.value for status in AgentStatus)
 
-_MOST = 10_000
-"""Agents whose status is kept in memory; that of others is looked up in the outbox."""
-
 
 class AgentOperationsTracker(BaseTracker):
     """Logs what agents are doing, and reads it back from this outbox.
@@ -58,7 +55,7 @@ class AgentOperationsTracker(BaseTracker):
         destination: Callable[[], Destination] | None = None,
     ) -> None:
         super().__init__(config, destination=destination)
-        self._statuses = _memories.setdefault(self._client, _Memory())
+        self._statuses = _known.setdefault(self._client, Statuses())
 
     def register_agent(
         self,
@@ -247,10 +244,15 @@ class _Agent:
     lock: threading.RLock = field(default_factory=threading.RLock)
 
 
-class _Memory:
-    """The agents on one outbox that this process knows. Bounded and thread-safe."""
+class Statuses:
+    """The agents on one outbox that this process knows. Bounded and thread-safe.
 
-    def __init__(self) -> None:
+    Args:
+        most: How many to remember; the status of others is looked up in the outbox.
+    """
+
+    def __init__(self, most: int = 10_000) -> None:
+        self._most = most
         self.forget()
 
     def forget(self) -> None:
@@ -263,18 +265,18 @@ class _Memory:
         with self._lock:
             agent = self._agents.setdefault(agent_id, _Agent())
             self._agents.move_to_end(agent_id)
-            if len(self._agents) > _MOST:
+            if len(self._agents) > self._most:
                 self._agents.popitem(last=False)
         return agent
 
 
 # Per client: trackers on one outbox share the statuses, or one would use a status long replaced.
-_memories: WeakKeyDictionary[object, _Memory] = WeakKeyDictionary()
+_known: WeakKeyDictionary[object, Statuses] = WeakKeyDictionary()
 
 
 def _forget_after_fork() -> None:
-    for memory in list(_memories.values()):
-        memory.forget()
+    for statuses in list(_known.values()):
+        statuses.forget()
 
 
 forks.in_child(forks.Stage.AGENTS, _forget_after_fork)

@@ -24,6 +24,7 @@ from tracker import (
     current_conversation,
 )
 from tracker.client import Client
+from tracker.outbox.sqlite.engine import OutboxConnection
 from tracker.testing import RecordingDestination
 from tracker.trackers.conversation import ActiveConversation
 
@@ -94,7 +95,7 @@ def locked(
     config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[], sqlite3.Connection]]:
     """Lock the outbox from outside, so that commits fail until it is rolled back."""
-    monkeypatch.setattr("tracker.outbox.sqlite.engine.BUSY_TIMEOUT_MS", 20)
+    monkeypatch.setattr(OutboxConnection, "busy_seconds", 0.02)
     made = []
 
     def lock() -> sqlite3.Connection:

@@ -22,7 +22,8 @@ from tracker import Tracker, ValidationError
 from tracker.errors import OutboxError
 from tracker.events import make_event
 from tracker.outbox.integrity import verify
-from tracker.outbox.maintenance import erase, scrub
+from tracker.outbox.maintenance import erase
+from tracker.outbox.maintenance.scrub import Scrubber
 from tracker.outbox.outbox import Outbox
 from tracker.outbox.queue import batches, dead_letters, settlement
 from tracker.outbox.queue.settlement import DAMAGED, DeadLetter
@@ -356,7 +357,7 @@ def test_a_reader_of_an_old_state_puts_scrubbing_off(
     outbox: Outbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The result and the log say so, nobody waits for long, and pruning finishes it."""
-    monkeypatch.setattr(scrub, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(Scrubber, "patience_seconds", 0.2)
     note(outbox, words("seen"))
     with old_snapshot(outbox.path):
         result = outbox.erase("u", {})

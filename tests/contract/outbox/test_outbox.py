@@ -5,19 +5,21 @@ from __future__ import annotations
 import logging
 import os
 import resource
+import signal
 import sqlite3
 import stat
 import subprocess
 import sys
 import threading
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 
 from tracker.errors import OutboxError, OutboxFullError, TrackerClosedError
 from tracker.events import Event, make_event
@@ -26,6 +28,7 @@ from tracker.outbox.maintenance.size_limit import SizeLimit
 from tracker.outbox.outbox import Outbox
 from tracker.outbox.queue import batches, dead_letters, settlement
 from tracker.outbox.queue.settlement import DeadLetter
+from tracker.outbox.sqlite.engine import OutboxConnection
 from tracker.outbox.store import ledger
 from tracker.outbox.store.memory_buffer import MemoryBuffer
 
@@ -510,23 +513,29 @@ def lock_out(path: Path) -> sqlite3.Connection:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tracker.outbox.sqlite.engine.BUSY_TIMEOUT_MS", 50)
+    monkeypatch.setattr(OutboxConnection, "busy_seconds", 0.05)
     monkeypatch.setattr(MemoryBuffer, "retry_seconds", 0.0)
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("step", ["await_end", "close_reader"])
+@pytest.mark.parametrize("while_it", ["waits", "closes"])
 def test_an_interrupted_pause_leaves_no_harm(
-    outbox: Outbox, monkeypatch: pytest.MonkeyPatch, step: str
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch, while_it: str
 ) -> None:
     """Ctrl-C while a salvage waits for a long read: what is logged later is stored."""
-    owner = outbox.connections._snapshots if step == "await_end" else outbox.connections
 
-    def interrupted(*_: object) -> None:
+    def interrupted() -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(owner, step, interrupted)
+    with ExitStack() as until_then:
+        if while_it == "waits":
+            until_then.enter_context(outbox.snapshot())
+            timer = threading.Timer(0.1, signal.pthread_kill, [get_ident(), signal.SIGINT])
+            until_then.callback(timer.join)
+            timer.start()
+        else:
+            patch = until_then.enter_context(monkeypatch.context())
+            patch.setattr(outbox.connections, "close_reader", interrupted)
         with pytest.raises(KeyboardInterrupt):
             outbox.close_connections()
     threads = [
@@ -546,13 +555,16 @@ def test_a_lock_fails_a_whole_group_at_once(
     config: Callable[..., APIConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Callers that share a commit share its failure; they do not wait for it one by one."""
-    monkeypatch.setattr("tracker.outbox.sqlite.engine.BUSY_TIMEOUT_MS", 1_000)
+    monkeypatch.setattr(OutboxConnection, "busy_seconds", 1.0)
     outbox = Outbox(config(on_error="raise"))
     fill(outbox, 1)
     attempts: list[Exception] = []
     begun: list[int] = []
-    engine = outbox.connections.write_connection._engine
-    event.listen(engine, "connect", lambda *_: begun.append(1))
+
+    def begin(*_: object) -> None:
+        begun.append(1)
+
+    event.listen(Engine, "connect", begin)
 
     def try_it() -> None:
         with pytest.raises(OutboxError, match="locked") as caught:
@@ -566,6 +578,7 @@ def test_a_lock_fails_a_whole_group_at_once(
         for thread in threads:
             thread.join()
         other.execute("ROLLBACK")
+    event.remove(Engine, "connect", begin)
     assert len(attempts) == 8
     assert len(begun) < 8
     outbox.close()

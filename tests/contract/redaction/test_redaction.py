@@ -13,6 +13,7 @@ import pytest
 
 from tests.unit.redaction.redaction_corpus import samples
 from tracker import AgentPerformanceTracker, OutboxError, Tracker, TrackerHandler
+from tracker.client import Client
 from tracker.sync.destination import Delivery, Outcome, Rejection, Upload
 from tracker.sync.receipts import one_line
 from tracker.testing import RecordingDestination
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import MakeConfig
     from tests.support.server import ScriptedServer
+    from tracker.events import Event
 
 KEY = "sk-proj-" + "aB3dE5gH7" * 6
 
@@ -125,14 +127,14 @@ def test_a_report_that_fails_does_not_hide_the_event(
     with AgentPerformanceTracker(
         config(report_redactions=True, on_error="raise"), destination=lambda: destination
     ) as tracker:
-        store = tracker._client.record
+        store = Client.record
 
-        def fail_on_reports(event: Any) -> None:
+        def fail_on_reports(client: Client, event: Event) -> None:
             if event.type == "security.reported":
                 raise OutboxError("disk full")
-            store(event)
+            store(client, event)
 
-        monkeypatch.setattr(tracker._client, "record", fail_on_reports)
+        monkeypatch.setattr(Client, "record", fail_on_reports)
         event_id = tracker.log_user_message("s", KEY)
         tracker.flush()
     assert [event["event_id"] for event in destination.events] == [event_id]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tracker import AgentPerformanceTracker, ValidationError, bind, current_conversation
+from tracker.client import Client
 from tracker.testing import RecordingDestination
 
 if TYPE_CHECKING:
@@ -496,7 +497,7 @@ def test_a_bug_in_the_tracker_does_no_harm(
     def bug(*_: object, **__: object) -> str:
         raise AttributeError("bug")
 
-    monkeypatch.setattr(tracker, "_record", bug)
+    monkeypatch.setattr(Client, "record", bug)
     observed = tracker.observe(name="f")(lambda: 1)
     assert [observed() for _ in range(10)] == [1] * 10
     (said,) = [record for record in caplog.records if record.name == "tracker"]

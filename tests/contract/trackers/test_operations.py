@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from tracker.client import Client
 from tracker.testing import RecordingDestination
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.conftest import MakeConfig
 
@@ -46,6 +47,22 @@ def changes(tracker: AgentOperationsTracker, destination: RecordingDestination) 
         for event in destination.events
         if event["type"] == "agent.status_changed"
     ]
+
+
+forks = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
+
+def in_child(work: Callable[[], object]) -> None:
+    """Do it in a forked process, and wait for that to end well."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            signal.alarm(30)
+            work()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitpid(pid, 0)[1] == 0
 
 
 def test_every_field_is_delivered(
@@ -110,34 +127,44 @@ def test_the_previous_status_outlives_the_process(
         assert changes(second, destination) == [("busy", "active")]
 
 
+@forks
 def test_a_forked_child_looks_an_agents_status_up(
     tracker: AgentOperationsTracker, destination: RecordingDestination
 ) -> None:
-    """A child trusts the outbox, not its parent's memory, and not locks held at the fork."""
+    """A child trusts the outbox, not its parent's memory."""
     tracker.update_agent_status("a", "idle")
-    agent = tracker._statuses.of("a")
+    in_child(lambda: tracker.update_agent_status("a", "error"))  # which the parent cannot know
+    in_child(lambda: tracker.update_agent_status("a", "busy"))
+    assert changes(tracker, destination) == [(None, "idle"), ("idle", "error"), ("error", "busy")]
+
+
+@forks
+def test_a_forked_child_does_not_wait_for_a_change_under_way(
+    config: MakeConfig, destination: RecordingDestination
+) -> None:
+    """Nobody in the child ends what another thread of the parent had begun at the fork."""
     held, release = threading.Event(), threading.Event()
 
-    def hold() -> None:
-        with agent.lock:
+    def hold(text: str) -> str:
+        if text == "held":
             held.set()
             release.wait(30)
+        return text
 
-    thread = threading.Thread(target=hold)
-    thread.start()
-    assert held.wait(30)
-    agent.status = AgentStatus.ERROR  # what the child must not believe
-    pid = os.fork()
-    if pid == 0:
-        try:
-            tracker.update_agent_status("a", "busy")
-            os._exit(0)
-        finally:
-            os._exit(1)
-    release.set()
-    thread.join()
-    assert os.waitpid(pid, 0)[1] == 0
-    assert changes(tracker, destination) == [(None, "idle"), ("idle", "busy")]
+    with AgentOperationsTracker(
+        config(redactors=[hold]), destination=lambda: destination
+    ) as tracker:
+        tracker.update_agent_status("a", "idle")
+        change = {"metadata": {"note": "held"}}
+        thread = threading.Thread(
+            target=tracker.update_agent_status, args=("a", "error"), kwargs=change
+        )
+        thread.start()
+        assert held.wait(30)
+        in_child(lambda: tracker.update_agent_status("a", "busy"))
+        release.set()
+        thread.join()
+        assert changes(tracker, destination)[:2] == [(None, "idle"), ("idle", "busy")]
 
 
 def test_threads_name_each_others_changes(

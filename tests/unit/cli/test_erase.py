@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.cli import call, call_json
 from tracker.events import make_event
-from tracker.outbox.maintenance import scrub
+from tracker.outbox.maintenance.scrub import Scrubber
 from tracker.outbox.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def test_an_impossible_user(path: Path, arguments: list[str]) -> None:
 
 def test_traces_that_are_left_make_it_fail(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The events are erased all the same; exit code 1 says that the files are not clean."""
-    monkeypatch.setattr(scrub, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(Scrubber, "patience_seconds", 0.0)
     with closing(sqlite3.connect(path)) as reader:  # of an old state
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM events").fetchone()

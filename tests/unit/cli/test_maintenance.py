@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
-from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.cli import an_event, call, call_json, fill, settle
+from tests.support.next_version import NextVersion
 from tracker.client import connect
 from tracker.errors import ConfigurationError
-from tracker.outbox.schema import create, tables
+from tracker.outbox.schema import tables
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -163,16 +162,8 @@ def test_migrate_says_from_where_to_where(
 ) -> None:
     """With a made-up newer schema."""
     fill(config())
-    scripts = tmp_path / "migrations"
-    with create.scripts_folder() as folder:
-        shutil.copytree(folder, scripts)
-    (scripts / "versions" / "9999_next.py").write_text(
-        f"revision = '9999'\ndown_revision = {tables.HEAD!r}\nbranch_labels = depends_on = None\n"
-        "def upgrade():\n    pass\n"
-    )
     before = tables.HEAD
-    monkeypatch.setattr(tables, "HEAD", "9999")
-    monkeypatch.setattr(create, "scripts_folder", lambda: nullcontext(scripts))
+    NextVersion(tmp_path, monkeypatch).install()
     result = call("--outbox", config().outbox_path, "migrate")
     assert result.exit_code == 0, result.output
     assert f"was migrated from revision {before} to 9999" in result.stdout

@@ -20,7 +20,7 @@ from tracker import (
 from tracker.outbox.schema import tables
 from tracker.queries import agents
 from tracker.testing import RecordingDestination
-from tracker.trackers import operations
+from tracker.trackers.operations import Statuses
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,16 +72,15 @@ def test_the_enum_is_the_four_words() -> None:
     assert [f"{status}" for status in AgentStatus] == list(STATUSES)
 
 
-def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_remembered_is_bounded() -> None:
     """The agent used longest ago is forgotten first."""
-    monkeypatch.setattr(operations, "_MOST", 2)
-    memory = operations._Memory()
-    first = memory.of("a")
-    memory.of("b")
-    assert memory.of("a") is first
-    memory.of("c")
-    assert memory.of("a") is first, "it was used since b"
-    assert list(memory._agents) == ["c", "a"]
+    statuses = Statuses(most=2)
+    first, second = statuses.of("a"), statuses.of("b")
+    assert statuses.of("a") is first
+    third = statuses.of("c")
+    assert statuses.of("a") is first, "it was used since b"
+    assert statuses.of("c") is third
+    assert statuses.of("b") is not second
 
 
 def test_erased_and_damaged_events_do_not_break_reads() -> None:

@@ -24,11 +24,6 @@ if TYPE_CHECKING:
 FILE = 2
 """`sync_state.scrub_due` if the file itself may contain old data; 1 is only the log, 0 neither."""
 
-PATIENCE_SECONDS = 5.0
-"""How long an erasure waits for programs that read an old state of the outbox."""
-
-RETRY_SECONDS = 0.1
-
 _BUSY_MS = 50
 """How long one attempt to empty the log waits for such programs; nobody can write meanwhile."""
 
@@ -46,38 +41,49 @@ def rewrite(connection: Connection) -> bool:
     return True
 
 
-def leave_no_trace(connections: Connections) -> bool:
-    """Remove all erased data from the files of an outbox; return True if no trace is left.
+class Scrubber:
+    """Removes all erased data from the files of an outbox.
 
-    Nobody can write meanwhile. It waits some seconds for programs that read an old state.
+    Attributes:
+        patience_seconds: How long it waits for programs that read an old state of the outbox.
+        retry_seconds: How long between two attempts.
     """
-    with connections.reading() as connection:
-        if not due(connection):
-            return True
-    try:
-        if _scrub_in_time(connections):
-            return True
-    except (DBAPIError, OSError, OutboxError) as error:
+
+    patience_seconds = 5.0
+    retry_seconds = 0.1
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    def leave_no_trace(self) -> bool:
+        """Remove all erased data; return True if no trace is left. Nobody can write meanwhile."""
+        with self._connections.reading() as connection:
+            if not due(connection):
+                return True
+        try:
+            if self._scrub_in_time():
+                return True
+        except (DBAPIError, OSError, OutboxError) as error:
+            log.warning(
+                "traces of erased events are still in the outbox's files; removing them is "
+                "retried: %s",
+                errors.explain(self._connections.path, error),
+            )
+            return False
         log.warning(
-            "traces of erased events are still in the outbox's files; removing them is retried: %s",
-            errors.explain(connections.path, error),
+            "traces of erased events are still in the log of the outbox %s, as long as a program "
+            "reads an old state of it; removing them is retried",
+            self._connections.path,
         )
         return False
-    log.warning(
-        "traces of erased events are still in the log of the outbox %s, as long as a program "
-        "reads an old state of it; removing them is retried",
-        connections.path,
-    )
-    return False
 
-
-def _scrub_in_time(connections: Connections) -> bool:
-    end = monotonic() + PATIENCE_SECONDS
-    while not (done := connections.alone(_scrub)):
-        if done is None or monotonic() >= end:
-            return False
-        sleep(RETRY_SECONDS)
-    return True
+    def _scrub_in_time(self) -> bool:
+        end = monotonic() + self.patience_seconds
+        while not (done := self._connections.alone(_scrub)):
+            if done is None or monotonic() >= end:
+                return False
+            sleep(self.retry_seconds)
+        return True
 
 
 def _scrub(connection: Connection) -> bool:

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 SYNCHRONOUS = {"full": "FULL", "process": "NORMAL"}
 
-BUSY_TIMEOUT_MS = 5_000
-"""How long to wait for programs that hold SQLite's own locks (our writers use a lock file)."""
-
 WAL_PAGES = 1_000
 """Pages in the write-ahead log from which on a commit also checkpoints: about 4 MB."""
 
@@ -39,9 +36,12 @@ class OutboxConnection(sqlite3.Connection):
     and SQLAlchemy closes on Ctrl-C, when a traceback still refers to one.
 
     Attributes:
+        busy_seconds: How long to wait for programs that hold SQLite's own locks; our writers use a
+            lock file.
         held: The files that it uses, once `hold` was called.
     """
 
+    busy_seconds = 5.0
     held: Hold | None = None
     _ended = False
 
@@ -141,7 +141,7 @@ def connect(path: Path, how: str) -> OutboxConnection:
         f"file://{quote(os.fsencode(path))}?{how}",
         uri=True,
         check_same_thread=False,
-        timeout=BUSY_TIMEOUT_MS / 1000,
+        timeout=OutboxConnection.busy_seconds,
         factory=OutboxConnection,
     )
 
