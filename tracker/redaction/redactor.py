@@ -81,7 +81,10 @@ class Redactor:
             lowered = text.lower()
             rest = rest_of(text)
             own = found(self._own, text, lowered, rest)
-            labelled = self._candidates(text, lowered, rest)
+            labelled = []
+            for label, gates in self._labels:
+                if rules := gates.candidates(text, lowered, rest):
+                    labelled.append(_Labelled(label, tuple(rules)))
             names = self._names
             if flat and not assigned.may_find(lowered, rest):
                 names = None
@@ -100,13 +103,6 @@ class Redactor:
             name = "redactions" if "redactions" not in clean else "tracker.redactions"
             clean = {**clean, name: dict(sorted(counts.items()))}
         return clean, counts
-
-    def _candidates(self, text: str, lowered: str, rest: str) -> list[_Labelled]:
-        labelled = []
-        for label, gates in self._labels:
-            if rules := gates.candidates(text, lowered, rest):
-                labelled.append(_Labelled(label, tuple(rules)))
-        return labelled
 
     def _complain(self, index: int, error: Exception | None) -> None:
         """Log once per redactor that it failed, without its message, which may contain the text."""

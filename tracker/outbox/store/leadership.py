@@ -126,28 +126,25 @@ class Leadership(Generic[B]):
         It takes over from a call of the same thread, unless that one is `firm`: it is suspended
         until the call that asks has ended.
         """
+        leads = self._leads
         while True:
-            before = self._leads.get(max(self._leads))
+            before = leads.get(max(leads))
             if before is None:  # superseded between the two steps
                 continue
             can_wait = before.firm or before.thread != get_ident()
             if not before.released and can_wait and not (check_ended and before.is_over()):
                 return None
-            mine = Lead(before.number + 1, frame, before, before.backend)
-            if self._claim(mine):
-                return mine
-
-    def _claim(self, mine: Lead[B]) -> bool:
-        leads, number = self._leads, mine.number
-        if leads.setdefault(number, mine) is not mine:
-            return False
-        # Numbers are removed only below one that stays. So if a number was free because it was
-        # superseded long ago, it is seen to be too low; so is ours, if a call has taken over since.
-        if max(leads) != number:
-            leads.pop(number, None)
-            return False
-        leads.pop(number - 1, None)
-        if len(leads) > 1:  # a call was interrupted here
-            for lower in [other for other in list(leads) if other < number]:
-                leads.pop(lower, None)
-        return True
+            number = before.number + 1
+            mine = Lead(number, frame, before, before.backend)
+            if leads.setdefault(number, mine) is not mine:
+                continue
+            # Numbers are removed only below one that stays. So if a number was free because it was
+            # superseded long ago, it is seen to be too low; so is ours, if a call has taken over.
+            if max(leads) != number:
+                leads.pop(number, None)
+                continue
+            leads.pop(number - 1, None)
+            if len(leads) > 1:  # a call was interrupted here
+                for lower in [other for other in list(leads) if other < number]:
+                    leads.pop(lower, None)
+            return mine
