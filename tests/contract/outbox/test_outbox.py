@@ -530,6 +530,8 @@ def test_an_interrupted_pause_leaves_no_harm(
     with ExitStack() as until_then:
         if while_it == "waits":
             until_then.enter_context(outbox.snapshot())
+            before = signal.signal(signal.SIGINT, signal.default_int_handler)
+            until_then.callback(signal.signal, signal.SIGINT, before)
             timer = threading.Timer(0.1, signal.pthread_kill, [get_ident(), signal.SIGINT])
             until_then.callback(timer.join)
             timer.start()

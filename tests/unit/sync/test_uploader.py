@@ -14,6 +14,7 @@ from tracker.errors import OutboxError
 from tracker.events import make_event
 from tracker.outbox.outbox import Outbox
 from tracker.outbox.queue import batches, dead_letters, settlement
+from tracker.outbox.sqlite.engine import OutboxConnection
 from tracker.outbox.store import ledger
 from tracker.outbox.store.memory_buffer import MemoryBuffer
 from tracker.sync.destination import Delivery, Outcome, Rejection
@@ -219,7 +220,7 @@ def test_nothing_is_sent_while_the_outbox_cannot_be_written(
     settings: APIConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its receipt could not be recorded, and what waits in memory should not be overtaken."""
-    monkeypatch.setattr("tracker.outbox.sqlite.engine.BUSY_TIMEOUT_MS", 20)
+    monkeypatch.setattr(OutboxConnection, "busy_seconds", 0.02)
     monkeypatch.setattr(MemoryBuffer, "retry_seconds", 0.0)
     outbox, destination = Outbox(settings), RecordingDestination()
     outbox.append(make_event("test.noted", {"n": 1}))
@@ -245,7 +246,7 @@ def test_a_failure_that_cannot_be_recorded_is_waited_for_all_the_same(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A server and a disk that fail at once lead to a pause, and the log says both."""
-    monkeypatch.setattr("tracker.outbox.sqlite.engine.BUSY_TIMEOUT_MS", 20)
+    monkeypatch.setattr(OutboxConnection, "busy_seconds", 0.02)
     outbox.close_connections()
 
     def answer(_: Upload) -> Delivery:
