@@ -213,6 +213,17 @@ def test_flush_is_over_when_time_is(config: MakeConfig) -> None:
     assert tracker.close(timeout=60) == FlushResult(pending=1), "a failed attempt ends closing"
 
 
+def test_flush_returns_as_soon_as_all_is_delivered(config: MakeConfig) -> None:
+    """It may be called after each conversation."""
+    with AgentPerformanceTracker(config(), destination=RecordingDestination) as tracker:
+        assert tracker.flush().pending == 0
+        began = time.monotonic()
+        for _ in range(5):
+            tracker.log_user_message("s", "m")
+            assert tracker.flush() == FlushResult(delivered=1)
+        assert time.monotonic() - began < 2
+
+
 def test_flush_does_not_wait_for_company_or_backoff(config: MakeConfig) -> None:
     """A flush cuts short the wait for company and the pause after a failure."""
     up = threading.Event()

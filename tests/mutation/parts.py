@@ -5,12 +5,15 @@ from __future__ import annotations
 _STORE = (
     "unit/outbox/store/test_write_connection.py",
     "unit/outbox/store/test_memory_buffer.py",
+    "unit/outbox/store/test_intake.py",
+    "unit/outbox/store/test_connections.py",
+    "unit/outbox/store/test_trouble.py",
+    "contract/outbox/test_file_taken_away.py",
     "contract/outbox/test_outbox.py",
     "contract/outbox/test_tampering.py",
     "contract/test_lifecycle.py",
     "contract/outbox/test_one_file_one_outbox.py",
     "contract/outbox/test_salvage.py",
-    "contract/outbox/test_file_taken_away.py",
 )
 _GROUP = (
     "unit/outbox/store/test_write_connection.py",
@@ -24,10 +27,10 @@ _QUEUE = (
     "unit/sync/test_uploader.py",
     "unit/cli/test_dead.py",
     "unit/cli/test_events.py",
+    "unit/cli/test_status.py",
     "contract/test_lifecycle.py",
     "contract/outbox/test_outbox.py",
     "contract/sync/test_answers.py",
-    "unit/cli/test_status.py",
 )
 _SYNC = (
     "unit/sync/test_uploader.py",
@@ -38,11 +41,11 @@ _SYNC = (
     "unit/sync/test_compression.py",
     "unit/sync/test_made.py",
     "unit/sync/test_proxy_passwords.py",
-    "contract/sync/test_http.py",
-    "contract/sync/test_deadline.py",
-    "contract/sync/test_connections.py",
-    "contract/outbox/test_damaged_rows.py",
     "contract/test_lifecycle.py",
+    "contract/sync/test_http.py",
+    "contract/outbox/test_damaged_rows.py",
+    "contract/sync/test_connections.py",
+    "contract/sync/test_deadline.py",
     "contract/sync/test_answers.py",
 )
 
@@ -50,7 +53,6 @@ _PARTS = {
     "tracker/outbox/store/group_commit.py": _GROUP,
     "tracker/outbox/store/leadership.py": _GROUP,
     "tracker/outbox/store/ballast.py": ("unit/outbox/store/test_ballast.py", *_STORE),
-    "tracker/outbox/store/connections.py": ("unit/outbox/store/test_connections.py", *_STORE),
     "tracker/outbox/store/erasures.py": (
         "unit/outbox/queue/test_batches.py",
         "contract/outbox/test_erasure.py",

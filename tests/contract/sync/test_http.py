@@ -219,6 +219,17 @@ def test_empty_proxies_mean_none(
     assert scripted_server.requests == []
 
 
+def test_requests_through_a_proxy_share_a_connection(
+    config: MakeConfig, scripted_server: ScriptedServer
+) -> None:
+    """One after the other, as those that go straight to the collector."""
+    settings = config(base_url=FAR, allow_insecure_http=True, proxies={"http": scripted_server.url})
+    with opened(settings) as destination:
+        for _ in range(3):
+            assert destination.send(UPLOAD).outcome is Outcome.DELIVERED
+    assert scripted_server.connections_made == 1
+
+
 def test_a_proxy_does_not_see_the_key_of_https_requests(
     config: MakeConfig, scripted_server: ScriptedServer
 ) -> None:

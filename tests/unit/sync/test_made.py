@@ -66,6 +66,17 @@ def test_a_destination_that_cannot_be_made_is_a_failure_that_says_why(
     assert type(error).__name__ in delivery.cause
 
 
+def test_a_destination_that_cannot_be_closed_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    """With the traceback, for it is a bug of the application's."""
+    made = MadeDestination(lambda: Odd(raising(ValueError("still busy"))))
+    made.prepare()
+    made.close()
+    [record] = caplog.records
+    assert record.levelname == "ERROR"
+    assert "the destination cannot be closed: ValueError: still busy" in record.getMessage()
+    assert "Traceback" in record.getMessage()
+
+
 @pytest.mark.parametrize("answer", [None, True, "stored", 200], ids=repr)
 def test_an_answer_of_another_type_is_a_failure_that_says_what_to_return(answer: object) -> None:
     """As of a destination that forgets to return, or is a coroutine function."""

@@ -9,10 +9,12 @@ import pytest
 from tracker import APIConfig
 from tracker.sync.destination import Outcome, Upload
 from tracker.sync.http import HTTPDestination
+from tracker.sync.proxies import without_passwords
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+PROXIES = ["http://user:hunt%40er42@127.0.0.1:9", None, "http://us:ab@127.0.0.1:9"]
 UPLOAD = Upload(["e"], [b"{}"])
 FORMS = (
     "http://user:hunter42@127.0.0.1:9",
@@ -76,3 +78,15 @@ def test_no_part_of_the_password_is_told(
     for part in ("hunt", "ter42", "hun/", "'hun", "hun%"):
         assert part not in said.lower(), said
     assert said.startswith("no answer from the server: ")
+
+
+@pytest.mark.parametrize("shown", ["hunt@er42", "hunt%40er42", "user:hunt@er42", "us:ab"])
+def test_a_password_is_not_told_by_itself_either(shown: str) -> None:
+    """Libraries show any part of a URL, as it was written or decoded."""
+    told = without_passwords(f"label {shown!r} is no port", PROXIES)
+    assert told == "label '[secret:proxy_password]' is no port"
+
+
+def test_a_password_of_two_letters_does_not_mask_every_text() -> None:
+    """It would be in most words, and nobody could read why an upload failed."""
+    assert without_passwords("unable to abort", PROXIES) == "unable to abort"

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tracker.sync.destination import Delivery, Outcome
 from tracker.sync.retry import Backoff
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FAILURES = [Outcome.UNAVAILABLE, Outcome.UNEXPECTED, Outcome.TIMED_OUT]
 
@@ -68,3 +73,11 @@ def test_a_refused_key_is_tried_slowly(attempts: int) -> None:
     backoff = Backoff(0.1, 300)
     for _ in range(attempts):
         assert 150 <= backoff.pause_after(Delivery(Outcome.REFUSED)) <= 300
+
+
+@pytest.mark.parametrize(("jitter", "pause"), [(shortest, 150), (longest, 300)])
+def test_devices_with_a_refused_key_come_back_spread_over_half_the_cap(
+    jitter: Callable[[float], float], pause: float
+) -> None:
+    """Otherwise all those whose key was revoked at once would ask at once, again and again."""
+    assert Backoff(0.1, 300, jitter).pause_after(Delivery(Outcome.REFUSED)) == pause

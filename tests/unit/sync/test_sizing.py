@@ -87,6 +87,21 @@ def test_the_size_that_passed_is_remembered(limit: int) -> None:
     assert sizing.max_bytes == found
 
 
+def test_every_hundred_batches_a_larger_one_is_tried() -> None:
+    """A server that takes more by now gets more, and one that does not is asked seldom."""
+    sizing = Sizing(500, 4_000_000)
+    sizing.too_large(1_000_000)
+    for size in (500_000, 1_000_000, 2_000_000):
+        for _ in range(100):
+            assert sizing.max_bytes == size
+            sizing.passed(10)
+    assert sizing.max_bytes == 4_000_000
+    sizing.too_large(4_000_000)
+    for _ in range(99):
+        sizing.passed(10)
+    assert sizing.max_bytes == 2_000_000, "a size that was refused counts from the beginning"
+
+
 def test_a_slow_link_gets_smaller_batches_until_it_carries_them() -> None:
     """Each timeout halves the size, each success doubles it, up to where it began."""
     sizing = Sizing(500, 4_000_000)

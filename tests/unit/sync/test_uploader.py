@@ -216,6 +216,25 @@ def test_a_retried_letter_is_not_taken_for_sent_when_another_event_is_discarded(
         assert [row.seq for row in batches.next_batch(connection, 9, 10_000).rows] == [2, 4, 5, 6]
 
 
+def test_a_link_that_is_too_slow_for_a_batch_gets_smaller_ones(
+    outbox: Outbox, settings: APIConfig
+) -> None:
+    """Otherwise it would never carry anything, however often the whole batch is tried."""
+
+    def slow(upload: Upload) -> Delivery:
+        return Delivery(Outcome.TIMED_OUT if len(upload.events) > 1 else Outcome.DELIVERED)
+
+    destination = RecordingDestination(slow)
+    uploader = Uploader(outbox, settings, destination)
+    steps = 0
+    while len(destination.events) < 6:
+        uploader.step()
+        steps += 1
+        assert steps < 100, destination.sizes
+    assert [event["seq"] for event in destination.events] == [1, 2, 3, 4, 5, 6]
+    assert uploader.failures == destination.sizes.count(2)
+
+
 def test_nothing_is_sent_while_the_outbox_cannot_be_written(
     settings: APIConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
