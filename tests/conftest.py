@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import uuid
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import hypothesis
@@ -16,11 +17,13 @@ from tests.support import opened
 from tests.support.collector import CollectorClient, CollectorProcess, ForkedCollector
 from tests.support.postgresql import PostgresServer, running_server, why_not
 from tests.support.server import ScriptedServer
-from tracker.config import APIConfig
+from tests.support.settings import quick
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from tracker.config import APIConfig
 
 # A busy machine is slow now and then; that says nothing about the property. Fewer examples than
 # usual, for CI runs the suite on every Python.
@@ -96,22 +99,7 @@ def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 @pytest.fixture
 def config(tmp_path: Path) -> MakeConfig:
     """Make configurations with an outbox in `tmp_path` and pauses too short to notice."""
-
-    def make(**changes: Any) -> APIConfig:
-        settings: dict[str, Any] = {
-            "api_key": "test-key",
-            "client_id": "test-client",
-            "outbox_path": tmp_path / "outbox.sqlite3",
-            "flush_interval": 0,
-            "connect_timeout": 2,
-            "read_timeout": 5,
-            "total_timeout": 10,
-            "backoff_base": 0.01,
-            "backoff_cap": 0.05,
-        }
-        return APIConfig(**{**settings, **changes})
-
-    return make
+    return partial(quick, tmp_path)
 
 
 @pytest.fixture

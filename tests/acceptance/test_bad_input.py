@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 
+from tests.support.settings import quick
 from tracker import (
     AgentPerformanceTracker,
     APIConfig,
@@ -258,19 +259,25 @@ WRONG: dict[str, tuple[Call, str, str]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentPerformanceTracker]:
+    """A tracker whose events stay pending, for all calls that store none."""
+    folder = tmp_path_factory.mktemp("offline")
+    with AgentPerformanceTracker(quick(folder, base_url="http://127.0.0.1:9")) as tracker:
+        tracker.start_conversation("agent", session_id="begun")
+        yield tracker
+
+
 @pytest.mark.parametrize("case", WRONG)
-def test_a_wrong_argument_is_refused_by_name(config: MakeConfig, case: str) -> None:
+def test_a_wrong_argument_is_refused_by_name(offline: AgentPerformanceTracker, case: str) -> None:
     """The message says which argument, what it is, and what is allowed; nothing is stored."""
     call, argument, words = WRONG[case]
-    settings = config(base_url="http://127.0.0.1:9", durability="process")
-    with AgentPerformanceTracker(settings) as tracker:
-        session = tracker.start_conversation("agent")
-        with pytest.raises(ValidationError) as caught:
-            call(tracker, session)
-        assert caught.value.argument == argument
-        assert str(caught.value).startswith(f"{argument}: ")
-        assert words in str(caught.value)
-        assert tracker.flush(0).pending == 1
+    with pytest.raises(ValidationError) as caught:
+        call(offline, "begun")
+    assert caught.value.argument == argument
+    assert str(caught.value).startswith(f"{argument}: ")
+    assert words in str(caught.value)
+    assert offline.flush(0).pending == 1
 
 
 def test_after_every_wrong_argument_the_outbox_delivers_what_it_held(

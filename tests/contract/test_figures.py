@@ -16,10 +16,11 @@ from tracker import Tracker, ValidationError
 from tracker.testing import RecordingDestination
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from tests.conftest import MakeConfig
+    from tracker import APIConfig
 
 LARGEST = {"milliseconds": 10**12, "tokens": 10**12, "dollars": 10**9}
 
@@ -98,16 +99,31 @@ def test_larger_figures_are_refused_at_the_call(
 ODD = ("1e308", "1e400", "-1e308", "-5", "true", '"7"', "[1]", "NaN", "1" * 5_000, "9" * 40)
 
 
+FIELDS = ("response_time_ms", "tokens_used", "cost_usd", "total_tokens", "prompt_tokens")
+TYPES = ("message.logged", "llm.used", "agent.activity")
+
+
+def fill_with_odd(settings: APIConfig, values: Sequence[str]) -> None:
+    """Store an event of each type with good figures, and one for each odd figure."""
+    good = dict.fromkeys(FIELDS, 2)
+    fill(settings, [an_event(type_, data=good) for type_ in TYPES * (1 + len(values))])
+    with closing(sqlite3.connect(settings.outbox_path)) as connection, connection:
+        for number, value in enumerate(values, 1):
+            names = (*FIELDS, "duration_ms", "activity")
+            odd = "{" + ",".join(f'"{name}":{value}' for name in names) + "}"
+            connection.execute("UPDATE events SET data = ? WHERE seq > ?", (odd, number * 3))
+
+
+def test_odd_figures_stored_before_break_no_command(config: MakeConfig) -> None:
+    """Whatever they are, and as many of them as there may be."""
+    fill_with_odd(config(), ODD)
+    read_everything(config().outbox_path)
+
+
 @pytest.mark.parametrize("value", ODD, ids=lambda text: text[:8])
 def test_odd_figures_stored_before_break_no_read(config: MakeConfig, value: str) -> None:
     """They count as not given, next to others that are summed all the same."""
-    fields = ("response_time_ms", "tokens_used", "cost_usd", "total_tokens", "prompt_tokens")
-    good = dict.fromkeys(fields, 2)
-    types = ("message.logged", "llm.used", "agent.activity") * 2
-    fill(config(), [an_event(type_, data=good) for type_ in types])
-    odd = "{" + ",".join(f'"{name}":{value}' for name in (*fields, "duration_ms", "activity")) + "}"
-    with closing(sqlite3.connect(config().outbox_path)) as connection, connection:
-        connection.execute("UPDATE events SET data = ? WHERE seq > 3", (odd,))
+    fill_with_odd(config(), [value])
     with Tracker(config(), destination=RecordingDestination) as tracker:
         metrics, (usage,) = tracker.performance.get_metrics(), tracker.llm.get_usage()
         (whole,) = tracker.performance.list_conversations()
@@ -116,7 +132,6 @@ def test_odd_figures_stored_before_break_no_read(config: MakeConfig, value: str)
     assert (metrics.tokens_used, metrics.cost_usd, metrics.response_time.mean_ms) == (2, 2, 2)
     assert (usage.calls, usage.cost_usd) == (1, 2)
     assert (whole.tokens_used, whole.cost_usd, whole.unpriced) == (2, 2, 1)
-    read_everything(config().outbox_path)
 
 
 def test_an_unknown_cost_is_never_said_to_be_nothing(config: MakeConfig) -> None:

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.support.cli import NOON_MS, an_event, call, call_json, fill
+from tests.support.settings import quick
 from tracker import Tracker
 from tracker.cli.main import cli
 from tracker.testing import RecordingDestination
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
 COMMANDS = ("conversations", "unclosed")
 
 
-@pytest.fixture
-def path(config: MakeConfig) -> Path:
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A conversation that ended, one that failed, one open since long, one open just now."""
+    settings = quick(tmp_path_factory.mktemp("conversations"))
     now = time.time_ns() // 1_000_000
     answer = {
         "role": "agent",
@@ -38,7 +40,7 @@ def path(config: MakeConfig) -> Path:
     broken = {"name": "find", "arguments": [], "error": "no such order"}
     end = {"quality_score": 4.5, "outcome": "resolved"}
     fill(
-        config(),
+        settings,
         [
             an_event("conversation.started", session_id="a", data={}),
             an_event(session_id="a", data={"role": "user", "content": "Where?"}),
@@ -51,7 +53,7 @@ def path(config: MakeConfig) -> Path:
             an_event(session_id="d", timestamp_ms=now),
         ],
     )
-    return config().outbox_path
+    return settings.outbox_path
 
 
 @pytest.mark.parametrize(

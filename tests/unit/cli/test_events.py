@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.cli import NOON_MS, an_event, call, call_json, fill, settle
+from tests.support.settings import quick
 from tracker.cli.output import fit
 from tracker.outbox.outbox import Outbox
 from tracker.outbox.queue import browse
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
 HOUR_MS = 3_600_000
 
 
-@pytest.fixture
-def path(config: MakeConfig) -> Path:
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six events: 1 and 2 delivered, 3 dead, 4 to 6 pending; the last one logged just now."""
+    settings = quick(tmp_path_factory.mktemp("events"))
     events = [
         an_event("conversation.started", session_id="a", timestamp_ms=NOON_MS),
         an_event(session_id="a", timestamp_ms=NOON_MS + HOUR_MS),
@@ -33,9 +35,9 @@ def path(config: MakeConfig) -> Path:
         an_event("tool.called", session_id=None, agent_id=None),
         an_event(session_id="c", timestamp_ms=time.time_ns() // 1_000_000),
     ]
-    fill(config(), events)
-    settle(config(), 3, dead=[3])
-    return config().outbox_path
+    fill(settings, events)
+    settle(settings, 3, dead=[3])
+    return settings.outbox_path
 
 
 @pytest.mark.parametrize(
@@ -155,8 +157,11 @@ def test_what_is_not_there_cannot_be_shown(path: Path, name: str) -> None:
     assert f"no event {name}" in result.stderr
 
 
-def test_a_damaged_event_is_shown_as_it_is(path: Path, config: MakeConfig) -> None:
+def test_a_damaged_event_is_shown_as_it_is(config: MakeConfig) -> None:
     """Not JSON any more, of another type even: it is listed, shown and called by its name."""
+    fill(config(), 4)
+    settle(config(), 3)
+    path = config().outbox_path
     outbox = Outbox(config())
     outbox.run(
         lambda transaction: (

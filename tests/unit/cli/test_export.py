@@ -18,6 +18,7 @@ from pyarrow import parquet
 
 from tests.support.cli import NOON_MS, an_event, call, call_json, fill, settle, start
 from tests.support.conversations import ROOT
+from tests.support.settings import quick
 from tracker.outbox.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -29,11 +30,12 @@ ODD = {"role": "user", "content": 'two\nlines, "quoted"\u0085 =1+1 🙂'}
 NOON = datetime.fromtimestamp(NOON_MS / 1000, timezone.utc)
 
 
-@pytest.fixture
-def path(config: MakeConfig) -> Path:
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four events: 1 delivered, 2 dead, 3 and 4 pending."""
+    settings = quick(tmp_path_factory.mktemp("export"))
     fill(
-        config(),
+        settings,
         [
             an_event("conversation.started", data={"run_id": "r"}),
             an_event(data=ODD),
@@ -41,8 +43,8 @@ def path(config: MakeConfig) -> Path:
             an_event("tool.called", session_id="b", timestamp_ms=NOON_MS + 1),
         ],
     )
-    settle(config(), 2, dead=[2])
-    return config().outbox_path
+    settle(settings, 2, dead=[2])
+    return settings.outbox_path
 
 
 @pytest.fixture

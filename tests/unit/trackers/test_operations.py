@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import create_engine
 
+from tests.support.settings import quick
 from tracker import (
     AgentOperationsTracker,
     AgentState,
@@ -23,9 +24,8 @@ from tracker.testing import RecordingDestination
 from tracker.trackers.operations import Statuses
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from tests.conftest import MakeConfig
 
 STATUSES = ("active", "idle", "busy", "error")
 KINDS = ("agent.registered", "agent.status_changed", "agent.activity", "agent.heartbeat")
@@ -57,13 +57,24 @@ KINDS = ("agent.registered", "agent.status_changed", "agent.activity", "agent.he
     ],
 )
 def test_wrong_arguments_are_refused(
-    config: MakeConfig, method: str, arguments: tuple[Any, ...], more: dict[str, Any], message: str
+    empty: AgentOperationsTracker,
+    method: str,
+    arguments: tuple[Any, ...],
+    more: dict[str, Any],
+    message: str,
 ) -> None:
     """Each argument is checked before anything is stored."""
-    with AgentOperationsTracker(config(), destination=RecordingDestination) as tracker:
-        with pytest.raises(ValidationError, match=message):
-            getattr(tracker, method)(*arguments, **more)
-        assert tracker.get_operations_overview().agents == 0
+    with pytest.raises(ValidationError, match=message):
+        getattr(empty, method)(*arguments, **more)
+    assert empty.get_operations_overview().agents == 0
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentOperationsTracker]:
+    """A tracker for all calls that store nothing."""
+    settings = quick(tmp_path_factory.mktemp("empty"))
+    with AgentOperationsTracker(settings, destination=RecordingDestination) as tracker:
+        yield tracker
 
 
 def test_the_enum_is_the_four_words() -> None:
