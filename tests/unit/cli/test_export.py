@@ -6,11 +6,14 @@ import csv
 import io
 import json
 import os
+import shutil
 import sqlite3
 import stat
 import subprocess
 import sys
+from contextlib import closing
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,8 +25,6 @@ from tests.support.settings import quick
 from tracker.outbox.outbox import Outbox
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.conftest import MakeConfig
 
 ODD = {"role": "user", "content": 'two\nlines, "quoted"\u0085 =1+1 🙂'}
@@ -176,13 +177,13 @@ def test_what_breaks_off_leaves_nothing(
 @pytest.mark.parametrize("name", ["o.jsonl", "o.csv", "o.parquet"])
 def test_a_damaged_row_is_exported_too(path: Path, tmp_path: Path, name: str) -> None:
     """As it stands, as far as the format can hold it; it may be evidence."""
-    with sqlite3.connect(path) as connection:
+    damaged = Path(shutil.copy(path, tmp_path / "damaged.sqlite3"))
+    with closing(sqlite3.connect(damaged)) as connection, connection:
         connection.execute(
             "UPDATE events SET data = x'00ff', timestamp_ms = 'noon', agent_id = 7 WHERE seq = 2"
         )
-    connection.close()
     file = tmp_path / name
-    shown = call("--outbox", path, "export", "-o", file)
+    shown = call("--outbox", damaged, "export", "-o", file)
     assert shown.exit_code == 0, shown.stderr
     assert shown.stdout.startswith("4 events written")
     if name == "o.parquet":
