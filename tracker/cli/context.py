@@ -154,9 +154,8 @@ def waiting_beside(path: Path) -> list[Waiting]:
     """
     from sqlalchemy.exc import SQLAlchemyError
 
-    from tracker.outbox import create as creation
+    from tracker.outbox import create, ledger
     from tracker.outbox import identity as identities
-    from tracker.outbox import ledger
 
     found = []
     for other in sorted(path.parent.glob("*.sqlite3")):
@@ -164,7 +163,7 @@ def waiting_beside(path: Path) -> list[Waiting]:
             continue
         try:
             with connected(other) as connection:
-                creation.is_current(connection)
+                create.is_current(connection)
                 pending, whose = ledger.read(connection).pending, identities.read(connection)
         except (SQLAlchemyError, OutboxError, OSError):
             continue
@@ -194,13 +193,12 @@ def read_revision(path: Path) -> str | None:
 def _peek(path: Path) -> tuple[Owner, str | None]:
     from sqlalchemy.exc import SQLAlchemyError
 
-    from tracker.outbox import create as creation
-    from tracker.outbox import damage, errors, status
+    from tracker.outbox import create, damage, errors, status
     from tracker.outbox import identity as identities
 
     try:
         with connected(path) as connection:
-            creation.is_current(connection)
+            create.is_current(connection)
             return identities.read(connection), status.revision(connection)
     except (SQLAlchemyError, OSError, OutboxDamagedError) as error:
         explained = errors.explain(path, error)
@@ -215,12 +213,11 @@ def connected(path: Path) -> AbstractContextManager[Connection]:
     Raises:
         OutboxError: if it is not an outbox; raised on entering at the latest.
     """
-    from tracker.outbox import create as creation
-    from tracker.outbox import make_engine, read_only
+    from tracker.outbox import create, make_engine, read_only
 
     if read_only.is_read_only(path):
         return read_only.connected(path)
-    creation.create_file(path)  # the file exists: this refuses folders, links and other files
+    create.create_file(path)  # the file exists: this refuses folders, links and other files
     return make_engine(path, "full", writer=False).connect()
 
 

@@ -75,23 +75,10 @@ class LLMTracker(BaseTracker):
                 first computation in a process takes some 0.3 s, to load the list.
             metadata: Additional data.
         """
-        prompt_tokens = validation.check_tokens("prompt_tokens", prompt_tokens)
-        completion_tokens = validation.check_tokens("completion_tokens", completion_tokens)
-        cached_tokens = validation.optional(validation.check_tokens, "cached_tokens", cached_tokens)
-        cache_write_tokens = validation.optional(
-            validation.check_tokens, "cache_write_tokens", cache_write_tokens
-        )
-        sent = _with_cache(prompt_tokens, cached_tokens, cache_write_tokens)
         data: dict[str, Any] = {
             "provider": validation.check_id("provider", provider),
             "model": validation.check_id("model", model),
-            "prompt_tokens": sent,
-            "completion_tokens": completion_tokens,
-            "total_tokens": validation.check_tokens(
-                "prompt_tokens + completion_tokens", sent + completion_tokens
-            ),
-            "cached_tokens": cached_tokens,
-            "cache_write_tokens": cache_write_tokens,
+            **_tokens(prompt_tokens, completion_tokens, cached_tokens, cache_write_tokens),
             "latency_ms": validation.optional(
                 validation.check_milliseconds, "latency_ms", latency_ms
             ),
@@ -105,14 +92,7 @@ class LLMTracker(BaseTracker):
         agent_id = validation.check_optional_id("agent_id", agent_id)
         self._check_open()
         if cost_usd is None:
-            data["cost_usd"], data["price_data"] = _price(
-                data["provider"],
-                data["model"],
-                sent,
-                completion_tokens,
-                cached_tokens,
-                cache_write_tokens,
-            )
+            data["cost_usd"], data["price_data"] = _price(data)
         return self._record_about(LLM_USED, data, session_id=session_id, agent_id=agent_id)
 
     def get_usage(
@@ -147,6 +127,25 @@ class _Price(NamedTuple):
     price_data: str | None = None
 
 
+def _tokens(
+    prompt: int, completion: int, cached: int | None, written: int | None
+) -> dict[str, int | None]:
+    """Return the counts of tokens, checked, with their total, as an event has them."""
+    prompt = validation.check_tokens("prompt_tokens", prompt)
+    completion = validation.check_tokens("completion_tokens", completion)
+    cached = validation.optional(validation.check_tokens, "cached_tokens", cached)
+    written = validation.optional(validation.check_tokens, "cache_write_tokens", written)
+    sent = _with_cache(prompt, cached, written)
+    total = validation.check_tokens("prompt_tokens + completion_tokens", sent + completion)
+    return {
+        "prompt_tokens": sent,
+        "completion_tokens": completion,
+        "total_tokens": total,
+        "cached_tokens": cached,
+        "cache_write_tokens": written,
+    }
+
+
 def _with_cache(prompt: int, cached: int | None, written: int | None) -> int:
     """Return all tokens sent, even if a provider's figure excludes those of its cache."""
     of_cache = (cached or 0) + (written or 0)
@@ -159,33 +158,27 @@ def _with_cache(prompt: int, cached: int | None, written: int | None) -> int:
     return prompt + of_cache
 
 
-def _price(
-    provider: str,
-    model: str,
-    prompt_tokens: int,
-    completion_tokens: int,
-    cached_tokens: int | None,
-    cache_write_tokens: int | None,
-) -> _Price:
-    """Return the cost of a call according to the price list; none if it is unknown."""
+def _price(call: Mapping[str, Any]) -> _Price:
+    """Return the cost of a call, given by its event's data; none if the price list lacks it."""
+    provider, model = call["provider"], call["model"]
     prices = _price_list()
     if prices is None:
         return _Price()
     try:
         found = prices.calc_price(
             prices.Usage(
-                input_tokens=prompt_tokens,
-                output_tokens=completion_tokens,
-                cache_read_tokens=cached_tokens,
-                cache_write_tokens=cache_write_tokens,
+                input_tokens=call["prompt_tokens"],
+                output_tokens=call["completion_tokens"],
+                cache_read_tokens=call["cached_tokens"],
+                cache_write_tokens=call["cache_write_tokens"],
             ),
             model,
             provider_id=provider,
         )
         # The list treats a missing price as free: models for pictures and speech, and gaps in it.
         per_token = found.model_price
-        if (prompt_tokens and per_token.input_mtok is None) or (
-            completion_tokens and per_token.output_mtok is None
+        if (call["prompt_tokens"] and per_token.input_mtok is None) or (
+            call["completion_tokens"] and per_token.output_mtok is None
         ):
             return _unknown(provider, model)
         version = f"genai-prices {prices.__version__}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tracker import log
 from tracker.clock import monotonic
+from tracker.once import Once
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +48,7 @@ class MemoryBuffer:
         self.lost = 0
         self._retry_at = 0.0
         self._said_failing = self._said_full = False
-        self._say_at = 0.0
+        self._often = Once(seconds=self.say_again_seconds)
 
     def __len__(self) -> int:
         return len(self.events)
@@ -101,15 +102,14 @@ class MemoryBuffer:
 
     def note_failure(self, error: OutboxError) -> None:
         """Wait before the next try; log the first failure, and later ones not too often."""
-        now = monotonic()
-        if not self._said_failing and now >= self._say_at:
-            self._said_failing, self._say_at = True, now + self.say_again_seconds
+        if not self._said_failing and self._often.is_new():
+            self._said_failing = True
             log.error(
                 "the outbox cannot be written; up to %d events are kept in memory until it can: %s",
                 self._capacity,
                 error,
             )
-        self._retry_at = now + self.retry_seconds
+        self._retry_at = monotonic() + self.retry_seconds
 
 
 def _size(event: Event) -> int:

@@ -82,10 +82,12 @@ def test_the_disk_is_not_tried_again_at_once() -> None:
     assert not buffer.should_retry()
 
 
-def test_each_trouble_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_each_trouble_is_said_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One line when it begins, one when events get lost, one when it is over."""
+    monkeypatch.setattr(MemoryBuffer, "say_again_seconds", 0.0)
     buffer = MemoryBuffer(2, ROOM)
-    buffer.say_again_seconds = 0.0
     for _ in range(2):
         for event in events(50):
             buffer.note_failure(ERROR)
