@@ -31,6 +31,8 @@ _QUEUE = (
     "contract/test_lifecycle.py",
     "contract/outbox/test_outbox.py",
     "contract/sync/test_answers.py",
+    "contract/sync/test_no_answer.py",
+    "contract/sync/test_requests.py",
 )
 _SYNC = (
     "unit/sync/test_uploader.py",
@@ -47,6 +49,8 @@ _SYNC = (
     "contract/sync/test_connections.py",
     "contract/sync/test_deadline.py",
     "contract/sync/test_answers.py",
+    "contract/sync/test_no_answer.py",
+    "contract/sync/test_requests.py",
 )
 
 _PARTS = {

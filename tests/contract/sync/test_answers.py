@@ -5,20 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gzip
-import logging
 import random
-import ssl
-import subprocess
 import time
-import tracemalloc
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.collector import free_port
 from tests.support.server import (
-    SILENCE,
     Answer,
     Reply,
     Request,
@@ -29,90 +23,24 @@ from tests.support.server import (
     receipt,
     redirect,
 )
-from tracker import AgentPerformanceTracker, __version__
-from tracker.events import MESSAGE_LOGGED, make_event
-from tracker.outbox.outbox import Outbox
-from tracker.outbox.queue import sync_state
-from tracker.outbox.sqlite.engine import make_engine
-from tracker.outbox.store import identity, ledger
+from tests.support.uploads import (
+    account_of,
+    contents,
+    dead_letters,
+    fill,
+    numbered,
+    state_of,
+    uploading,
+    wait_until,
+)
+from tracker import AgentPerformanceTracker
 from tracker.outbox.store.ledger import Account
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
-    from sqlalchemy import Connection
-
     from tests.conftest import MakeConfig
-    from tracker.config import APIConfig
-    from tracker.outbox.queue.sync_state import SyncState
-
-
-def fill(config: APIConfig, contents: Sequence[str]) -> list[str]:
-    """Put messages into the outbox before anything is sent, so that batches are predictable."""
-    outbox = Outbox(config)
-    try:
-        events = [
-            make_event(
-                MESSAGE_LOGGED,
-                {"role": "user", "content": content},
-                session_id="s",
-                max_bytes=config.max_event_bytes,
-            )
-            for content in contents
-        ]
-        outbox.run(lambda transaction: [transaction.append(event) for event in events])
-    finally:
-        outbox.close()
-    return [event.event_id for event in events]
-
-
-@contextlib.contextmanager
-def uploading(config: APIConfig) -> Iterator[AgentPerformanceTracker]:
-    """A tracker that begins to upload; by itself it would let its process fork for a while."""
-    with AgentPerformanceTracker(config) as tracker:
-        tracker.flush(0)
-        yield tracker
-
-
-@contextlib.contextmanager
-def look(config: APIConfig) -> Iterator[Connection]:
-    """Read the outbox beside whoever has it open; closing a plain file would drop its locks."""
-    with make_engine(config.outbox_path, "full", writer=False).connect() as connection:
-        yield connection
-
-
-def state_of(config: APIConfig) -> SyncState:
-    with look(config) as connection:
-        return sync_state.read_state(connection)
-
-
-def account_of(config: APIConfig) -> Account:
-    with look(config) as connection:
-        return ledger.read(connection)
-
-
-def dead_letters(config: APIConfig) -> list[tuple[str, str, str]]:
-    with look(config) as connection:
-        rows = connection.exec_driver_sql(
-            "SELECT json_extract(data, '$.content'), code, message FROM dead_letters ORDER BY seq"
-        )
-        return [(content, code, message) for content, code, message in rows]
-
-
-def wait_until(condition: Callable[[], bool], what: str, timeout: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"still not after {timeout} s: {what}"
-        time.sleep(0.01)
-
-
-def contents(events: Sequence[dict[str, Any]]) -> list[str]:
-    return [event["data"]["content"] for event in events]
-
-
-def numbered(count: int) -> list[str]:
-    return [f"m{index}" for index in range(count)]
 
 
 # --- 200 with a valid receipt -------------------------------------------------------------------
@@ -553,274 +481,7 @@ def test_a_single_event_that_is_too_large_becomes_a_dead_letter(
     assert "413" in message
 
 
-# --- no answer at all ---------------------------------------------------------------------------
-
-
-def expect_failure(settings: APIConfig, words: str) -> None:
-    """Log while nothing can be delivered; see that it is kept, retried and explained."""
-    with AgentPerformanceTracker(settings) as tracker:
-        tracker.start_conversation("agent")
-        tracker.flush(0)
-        wait_until(lambda: state_of(settings).paused_because is not None, "a cause in the state")
-        assert words.lower() in str(state_of(settings).paused_because).lower()
-        tracker.close(0)
-    assert account_of(settings).pending == account_of(settings).accepted >= 1
-
-
-def test_a_refused_connection_is_survived(config: MakeConfig) -> None:
-    """Nobody listens; when the server comes up on that port, the events arrive."""
-    port = free_port()
-    settings = config(base_url=f"http://127.0.0.1:{port}")
-    expect_failure(settings, "Connection refused")
-    with ScriptedServer(port=port) as server, AgentPerformanceTracker(settings) as tracker:
-        assert tracker.flush(10).pending == 0
-        assert len(server.delivered) == 1
-
-
-def test_an_unknown_host_is_survived(config: MakeConfig) -> None:
-    """A name that does not resolve keeps the events."""
-    expect_failure(config(base_url="https://nonexistent.invalid"), "no answer from the server")
-
-
-def test_a_server_that_never_answers_is_given_up(
-    config: MakeConfig, scripted_server: ScriptedServer
-) -> None:
-    """read_timeout ends the wait, and the batch is sent again."""
-    settings = config(base_url=scripted_server.url, read_timeout=0.2)
-    fill(settings, ["a"])
-    scripted_server.script(SILENCE, SILENCE)
-    with AgentPerformanceTracker(settings) as tracker:
-        assert tracker.flush(10).pending == 0
-    first, second, third = scripted_server.requests
-    assert 0.15 <= second.at - first.at < 5
-    assert first.event_ids == second.event_ids == third.event_ids
-    assert "no complete answer within" in str(state_of(settings).last_error)
-
-
-@pytest.mark.parametrize("reply", [receipt(head_pause=0.05), receipt(body_pause=0.05)])
-def test_a_dripping_answer_ends_at_the_total_timeout(
-    config: MakeConfig, scripted_server: ScriptedServer, reply: Reply
-) -> None:
-    """A byte now and then satisfies read_timeout, but never holds the worker for long."""
-    settings = config(base_url=scripted_server.url, read_timeout=2, total_timeout=0.6)
-    fill(settings, ["a"])
-    scripted_server.script(reply)
-    with AgentPerformanceTracker(settings) as tracker:
-        assert tracker.flush(10).pending == 0
-    first, second = scripted_server.requests
-    assert 0.4 <= second.at - first.at < 5
-
-
-SPACE = b" " * 65_536
-ENDLESS = {
-    "200": answer(200, claimed_length=10**12, endless=SPACE),
-    "500": answer(500, claimed_length=10**12, endless=SPACE),
-    "redirect": dataclasses.replace(redirect(302, "/"), claimed_length=10**12, endless=SPACE),
-    "no length": Answer(raw=b"HTTP/1.1 200 OK\r\n\r\n", endless=SPACE),
-    "header line": Answer(raw=b"HTTP/1.1 200 OK\r\nX: ", endless=b"x" * 65_536),
-    "headers": Answer(raw=b"HTTP/1.1 200 OK\r\n", endless=b"X: y\r\n" * 10_000),
-    "hints": Answer(raw=b"", endless=b"HTTP/1.1 100 Continue\r\n\r\n" * 100),
-}
-
-
-@pytest.mark.parametrize("case", ENDLESS)
-def test_an_endless_answer_is_not_read_for_long(
-    config: MakeConfig, scripted_server: ScriptedServer, case: str
-) -> None:
-    """What a server sends without end takes neither memory nor time, and settles nothing."""
-    settings = config(base_url=scripted_server.url, total_timeout=1)
-    fill(settings, ["a"])
-    scripted_server.script(ENDLESS[case])
-    with AgentPerformanceTracker(settings) as tracker:
-        assert tracker.flush(10).pending == 0
-    assert len(scripted_server.requests) == 2
-    if case != "hints":  # nothing of these is kept; only their time is bounded
-        # What was read, and what the system's socket buffers swallowed.
-        assert scripted_server.endless_bytes < 16_000_000
-
-
-def test_an_answer_that_unpacks_to_gigabytes_is_not_unpacked(
-    config: MakeConfig, scripted_server: ScriptedServer
-) -> None:
-    """A small compressed body cannot fill the memory."""
-    settings = config(base_url=scripted_server.url)
-    fill(settings, ["a"])
-    bomb = gzip.compress(b" " * 100_000_000, compresslevel=1)
-    scripted_server.script(answer(200, bomb, {"Content-Encoding": "gzip"}))
-    tracemalloc.start()
-    try:
-        with AgentPerformanceTracker(settings) as tracker:
-            assert tracker.flush(10).pending == 0
-        assert tracemalloc.get_traced_memory()[1] < 30_000_000
-    finally:
-        tracemalloc.stop()
-    assert len(scripted_server.requests) == 2
-
-
-# --- TLS ----------------------------------------------------------------------------------------
-
-
-def authority() -> Any:
-    return pytest.importorskip("trustme").CA()
-
-
-def tls_server(ca: Any, *names: str) -> ScriptedServer:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    ca.issue_cert(*names).configure_cert(context)
-    return ScriptedServer(context)
-
-
-def test_a_certificate_of_an_unknown_authority_is_refused(config: MakeConfig) -> None:
-    """Without trust nothing is sent, the key included."""
-    with tls_server(authority(), "127.0.0.1") as server:
-        expect_failure(config(base_url=server.url), "certificate verify failed")
-        assert server.requests == []
-
-
-def test_a_ca_bundle_makes_its_authority_trusted(config: MakeConfig, tmp_path: Path) -> None:
-    """ca_bundle names the file, and events arrive over TLS, deadline included."""
-    ca = authority()
-    bundle = tmp_path / "ca.pem"
-    ca.cert_pem.write_to_path(str(bundle))
-    with tls_server(ca, "127.0.0.1") as server:
-        settings = config(base_url=server.url, ca_bundle=bundle, read_timeout=2, total_timeout=0.6)
-        fill(settings, ["a"])
-        server.script(receipt(body_pause=0.05), SILENCE, cut(receipt(), after=30))
-        with AgentPerformanceTracker(settings) as tracker:
-            assert tracker.flush(10).pending == 0
-        assert 0.4 <= server.requests[1].at - server.requests[0].at < 5
-
-
-def test_a_certificate_for_another_host_is_refused(config: MakeConfig, tmp_path: Path) -> None:
-    """A trusted authority is not enough: the name must fit."""
-    ca = authority()
-    bundle = tmp_path / "ca.pem"
-    ca.cert_pem.write_to_path(str(bundle))
-    with tls_server(ca, "collector.example") as server:
-        expect_failure(config(base_url=server.url, ca_bundle=bundle), "certificate verify failed")
-        assert server.requests == []
-
-
-def test_plain_http_where_tls_is_expected_is_survived(
-    config: MakeConfig, scripted_server: ScriptedServer
-) -> None:
-    """A server that does not speak TLS on an https URL keeps the events."""
-    expect_failure(config(base_url=f"https://127.0.0.1:{scripted_server.port}"), "ssl")
-
-
-# --- the request itself -------------------------------------------------------------------------
-
-
-def test_the_request_is_as_the_protocol_says(
-    config: MakeConfig, scripted_server: ScriptedServer
-) -> None:
-    """Path, headers, compression and body, field by field."""
-    settings = config(base_url=scripted_server.url + "/prefix/", client_id="kiosk-17")
-    before = time.time_ns() // 1_000_000
-    with AgentPerformanceTracker(settings) as tracker:
-        session = tracker.start_conversation("agent", user_id="user", metadata={"a": "é"})
-        tracker.flush(10)
-    [request] = scripted_server.requests
-    assert (request.method, request.path) == ("POST", "/prefix/v1/events")
-    assert {name: request.headers[name] for name in request.headers if name != "accept"} == {
-        "host": f"127.0.0.1:{scripted_server.port}",
-        "authorization": "Bearer test-key",
-        "x-client-id": "kiosk-17",
-        "content-type": "application/json",
-        "content-encoding": "gzip",
-        "content-length": str(len(request.raw)),
-        "user-agent": f"tracker/{__version__}",
-        "accept-encoding": "identity",
-        "connection": "keep-alive",
-    }
-    assert gzip.decompress(request.raw) == request.body
-    body = request.json
-    [event] = body.pop("events")
-    with look(settings) as connection:
-        assert body.pop("outbox_id") == identity.read(connection).outbox_id
-    assert before <= body.pop("sent_at_ms") <= time.time_ns() // 1_000_000
-    assert body == {"protocol": 1, "client_id": "kiosk-17"}
-    assert set(event) == {
-        "event_id", "seq", "type", "timestamp_ms", "agent_id", "session_id", "user_id", "data",
-        "digest", "chain",
-    }  # fmt: skip
-    assert (event["session_id"], event["data"]) == (session, {"metadata": {"a": "é"}})
-
-
-def test_batches_keep_to_500_events_in_order_of_seq(
-    config: MakeConfig, scripted_server: ScriptedServer
-) -> None:
-    """1,201 events take three requests, one after the other over one connection."""
-    settings = config(base_url=scripted_server.url)
-    ids = fill(settings, numbered(1201))
-    scripted_server.script(otherwise=receipt(before=0.05))
-    with AgentPerformanceTracker(settings) as tracker:
-        tracker.flush(20)
-    assert [len(request.events) for request in scripted_server.requests] == [500, 500, 201]
-    assert [event["event_id"] for event in scripted_server.delivered] == ids
-    assert [event["seq"] for event in scripted_server.delivered] == list(range(1, 1202))
-    assert scripted_server.most_in_flight == 1
-    assert scripted_server.connections_made == 1
-
-
-def test_batches_keep_to_4_mebibytes(config: MakeConfig, scripted_server: ScriptedServer) -> None:
-    """Large events are spread over requests of at most 4 MiB, and not more than needed."""
-    settings = config(base_url=scripted_server.url)
-    fill(settings, [f"{index}" + "é" * 250_000 for index in range(20)])
-    with AgentPerformanceTracker(settings) as tracker:
-        tracker.flush(20)
-    assert max(len(request.body) for request in scripted_server.requests) <= 4 * 1024 * 1024
-    assert len(scripted_server.requests) == 3
-    assert [event["seq"] for event in scripted_server.delivered] == list(range(1, 21))
-
-
-def test_configured_bounds_make_smaller_batches(
-    config: MakeConfig, scripted_server: ScriptedServer
-) -> None:
-    """batch_max_events and batch_max_bytes hold for the whole body."""
-    settings = config(
-        base_url=scripted_server.url,
-        max_event_bytes=2048,
-        batch_max_events=7,
-        batch_max_bytes=8192,
-    )
-    fill(settings, numbered(10) + [f"{index}" + "x" * 1400 for index in range(10)])
-    with AgentPerformanceTracker(settings) as tracker:
-        tracker.flush(10)
-    assert len(scripted_server.requests[0].events) == 7
-    assert len(scripted_server.requests) <= 6
-    assert max(len(request.events) for request in scripted_server.requests) == 7
-    assert max(len(request.body) for request in scripted_server.requests) <= 8192
-    assert [event["seq"] for event in scripted_server.delivered] == list(range(1, 21))
-
-
-def test_the_largest_allowed_event_fits_into_a_request(
-    config: MakeConfig, scripted_server: ScriptedServer
-) -> None:
-    """An event at the highest max_event_bytes still makes a body of at most 4 MiB."""
-    size = 4 * 1024 * 1024 - 4096
-    settings = config(base_url=scripted_server.url, max_event_bytes=size, client_id="\\" * 256)
-    letters = random.Random(1)  # noqa: S311 - not a secret
-    content = letters.randbytes((size - 400) // 2).hex()
-    fill(settings, [content])
-    with AgentPerformanceTracker(settings) as tracker:
-        assert tracker.flush(10).pending == 0
-    assert len(scripted_server.requests[0].body) <= 4 * 1024 * 1024
-
-
-@pytest.mark.parametrize("reset", [False, True])
-def test_a_lost_receipt_leads_to_the_same_ids_again(
-    config: MakeConfig, scripted_server: ScriptedServer, reset: bool
-) -> None:
-    """The server stored the batch, but its answer never came: identity makes a resend harmless."""
-    settings = config(base_url=scripted_server.url)
-    ids = fill(settings, numbered(4))
-    scripted_server.script(cut(receipt(), after=0, reset=reset), receipt(duplicates=4))
-    with AgentPerformanceTracker(settings) as tracker:
-        assert tracker.flush(10).pending == 0
-    first, second = scripted_server.requests
-    assert first.event_ids == second.event_ids == ids
-    assert first.events == second.events
+# --- all of them ---------------------------------------------------------------------------------
 
 
 def test_many_answers_in_a_row_lose_and_reorder_nothing(
@@ -840,57 +501,3 @@ def test_many_answers_in_a_row_lose_and_reorder_nothing(
         tracker.flush(30)
     assert [event["seq"] for event in scripted_server.delivered] == list(range(1, 302))
     assert account_of(settings) == Account(accepted=301, delivered=301)
-
-
-# --- the key stays where it belongs -------------------------------------------------------------
-
-KEY = "tk_3x4mple_of_a_secret"
-
-
-@pytest.mark.parametrize("status", [200, 302, 400, 401, 413, 500])
-def test_the_key_is_never_stored_or_logged(
-    config: MakeConfig,
-    scripted_server: ScriptedServer,
-    caplog: pytest.LogCaptureFixture,
-    tmp_path: Path,
-    status: int,
-) -> None:
-    """Even a server that echoes the key gets it into no file and no log line."""
-    settings = config(base_url=scripted_server.url, api_key=KEY)
-
-    def echo(request: Request) -> Answer:
-        said = request.headers["authorization"]
-        if status == 200:
-            return receipt(rejected={"a": (said, said), "b": (KEY, KEY * 40)})(request)
-        body = {"error": {"code": said, "message": f"{said} {KEY * 40}"}}
-        return answer(status, body, {"Location": f"http://x/{KEY}"})
-
-    fill(settings, ["a", "b"])
-    scripted_server.script(otherwise=echo)
-    with caplog.at_level(logging.DEBUG), AgentPerformanceTracker(settings) as tracker:
-        scripted_server.wait_for(1)
-        tracker.flush(0.3)
-        assert KEY not in repr(tracker)
-        # Not by opening them here: closing a file drops this process's locks on it.
-        live = subprocess.run(
-            ["grep", "-rlaF", KEY, str(tmp_path)], capture_output=True, text=True, check=False
-        )
-    assert live.stdout == ""
-    assert caplog.records
-    assert KEY not in caplog.text
-    assert not any(KEY in repr(record.__dict__) for record in caplog.records)
-    for path in tmp_path.rglob("*"):
-        assert path.is_dir() or KEY.encode() not in path.read_bytes(), path
-
-
-def test_a_truncated_key_does_not_slip_through(
-    config: MakeConfig, scripted_server: ScriptedServer, tmp_path: Path
-) -> None:
-    """A key at the very edge of what is kept of a message is blotted out in whole."""
-    settings = config(base_url=scripted_server.url, api_key=KEY)
-    scripted_server.script(otherwise=error(500, "x", "." * 290 + KEY))
-    fill(settings, ["a"])
-    with uploading(settings) as tracker:
-        wait_until(lambda: state_of(settings).last_error is not None, "the failure is noted")
-        tracker.close(0)
-    assert KEY[:10] not in str(state_of(settings).last_error)
