@@ -15,6 +15,7 @@ from tests.support.cli import ROOT
 from tracker import Tracker
 from tracker.outbox.outbox import Outbox
 from tracker.outbox.recovery.supervisor import Supervisor
+from tracker.outbox.sqlite.engine import PAGE_BYTES
 from tracker.sync.destination import Delivery, Outcome
 from tracker.testing import RecordingDestination
 
@@ -123,11 +124,11 @@ def damage_indexes(path: Path) -> None:
     """Zero in the log what leads to the rows, and none of the rows."""
     with path.with_name(f"{path.name}-wal").open("r+b") as log:
         size = log.seek(0, 2)
-        for offset in range(32 + 24, size - 4095, 24 + 4096):
+        for offset in range(32 + 24, size - PAGE_BYTES + 1, 24 + PAGE_BYTES):
             log.seek(offset)
             if log.read(1)[0] in (2, 5, 10):
                 log.seek(offset)
-                log.write(bytes(4096))
+                log.write(bytes(PAGE_BYTES))
 
 
 LOGGER = """

@@ -23,8 +23,8 @@ T = TypeVar("T")
 
 _CHECK_EVERY = 64
 """Events between two checks of the outbox's size."""
-_FEW_PAGES = 8_192
-"""Pages in use, 32 MB, up to which the file is rewritten instead; calls wait for that."""
+_FEW_BYTES = 32 * 1024 * 1024
+"""Bytes in use up to which the file is rewritten instead; calls wait for that."""
 _SHRINK_SECONDS = 30.0
 """How long the sync thread shrinks the file at a time, because it does not upload meanwhile."""
 
@@ -139,10 +139,10 @@ class SizeLimit:
         while monotonic() < end:
             with self._outbox.reading() as connection:
                 free = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
-                used = connection.exec_driver_sql("PRAGMA page_count").scalar_one() - free
+                used = retention.used_bytes(connection)
             if free in (0, before):
                 return
-            if before < 0 and free > self.many_pages and used < _FEW_PAGES and self._rewrite():
+            if before < 0 and free > self.many_pages and used < _FEW_BYTES and self._rewrite():
                 return
             before = free
             self._outbox.run(retention.give_back_pages)

@@ -95,7 +95,7 @@ def opened(path: Path) -> Iterator[Salvage]:
         with contextlib.suppress(FileNotFoundError):
             log = stack.enter_context(paths.log(path).open("rb"))
         # The page size in the header may be damaged itself.
-        sizes = {USUAL_PAGE_BYTES, page_bytes(file)}
+        sizes = {*USUAL_PAGE_BYTES, page_bytes(file)}
         tries = [_search(Pages(file, log, size), stack) for size in sorted(sizes)]
         yield max(tries, key=lambda found: found.count)
 

@@ -32,6 +32,7 @@ from tracker.errors import (
 from tracker.outbox.files import paths
 from tracker.outbox.files.open_files import check_links
 from tracker.outbox.schema import guard, tables
+from tracker.outbox.sqlite.engine import PAGE_BYTES
 from tracker.whole_file import sync_folder
 
 if TYPE_CHECKING:
@@ -228,6 +229,7 @@ def _create(connection: Connection, client_id: str, base_url: str) -> None:
     _sync_folders(Path(str(connection.engine.url.database)))
     # The first page has the application id from the start, and in the file itself rather than its
     # log: `recognise` may read it at any moment. (BEGIN IMMEDIATE would lose auto_vacuum.)
+    connection.exec_driver_sql(f"PRAGMA page_size={PAGE_BYTES}")
     connection.exec_driver_sql("BEGIN")
     connection.exec_driver_sql("PRAGMA auto_vacuum=INCREMENTAL")
     connection.exec_driver_sql(f"PRAGMA application_id={tables.APPLICATION_ID}")

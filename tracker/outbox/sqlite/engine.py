@@ -23,8 +23,19 @@ if TYPE_CHECKING:
 
 SYNCHRONOUS = {"full": "FULL", "process": "NORMAL"}
 
+PAGE_BYTES = 1_024
+"""The page size of new outboxes; existing ones keep theirs.
+
+A commit writes whole pages: at ``full``, some 15 kB for an event of 0.6 kB, where it was 26 kB with
+SQLite's usual pages of 4 kB, and would be 10 kB with pages of 512 bytes, which most events outgrow.
+"""
+
 WAL_PAGES = 1_000
-"""Pages in the write-ahead log from which on a commit also checkpoints: about 4 MB."""
+"""Pages in the write-ahead log from which on a commit also checkpoints: 1 MB in a new outbox.
+
+With 4 MB, a commit wrote 4 % less, but on a full disk the ballast was too small for what a
+checkpoint has to add to the file.
+"""
 
 _WAL_LIMIT_BYTES = 16 * 1024 * 1024
 

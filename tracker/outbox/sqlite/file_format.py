@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-USUAL_PAGE_BYTES = 4096
+USUAL_PAGE_BYTES = (1024, 4096)
+"""The page sizes of outboxes: of new ones, and of those of earlier versions."""
 
 _LEAF = 0x0D
 _FREE = 2  # in the pointer map
@@ -64,8 +65,17 @@ def page_bytes(file: BinaryIO) -> int:
     """Return the page size in the file's header, or the usual one if that is not a valid size."""
     file.seek(16)
     size = int.from_bytes(file.read(2), "big")
-    size = 65536 if size == 1 else size
-    return size if size >= 512 and size & (size - 1) == 0 else USUAL_PAGE_BYTES
+    return _valid(65536 if size == 1 else size)
+
+
+def log_page_bytes(log: BinaryIO) -> int:
+    """Return the page size in the header of a log, or the usual one if that is not a valid size."""
+    log.seek(8)
+    return _valid(int.from_bytes(log.read(4), "big"))
+
+
+def _valid(size: int) -> int:
+    return size if 512 <= size <= 65536 and size & (size - 1) == 0 else USUAL_PAGE_BYTES[0]
 
 
 def frames(log: BinaryIO, size: int) -> list[Frame]:
@@ -121,7 +131,7 @@ def log_is_cut(path: Path) -> bool:
         return False
     with log:
         salts = log.read(_LOG_HEADER.size)[16:24]
-        found = frames(log, USUAL_PAGE_BYTES)
+        found = frames(log, log_page_bytes(log))
     broken = next((index for index, frame in enumerate(found) if not frame.sound), len(found))
     if not any(frame.sound and frame.commits for frame in found[broken:]):
         return False

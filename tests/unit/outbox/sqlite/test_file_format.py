@@ -40,6 +40,6 @@ def test_a_log_that_grows_while_it_is_read(tmp_path: Path) -> None:
         first = path.with_name(f"{path.name}-wal").stat().st_size
         connection.execute("INSERT INTO t VALUES (1)")
         log = path.with_name(f"{path.name}-wal").read_bytes()
-    whole = file_format.frames(io.BytesIO(log[:first]), file_format.USUAL_PAGE_BYTES)
+    whole = file_format.frames(io.BytesIO(log[:first]), file_format.log_page_bytes(io.BytesIO(log)))
     assert whole
-    assert file_format.frames(GrowingLog(log, first + 10), file_format.USUAL_PAGE_BYTES) == whole
+    assert file_format.frames(GrowingLog(log, first + 10), 4096) == whole
