@@ -114,6 +114,33 @@ def test_the_key_does_not_vouch_for_what_is_rescued_from_a_deleted_file(
     assert [(each.first_seq, each.last_seq) for each in report.unproven] == [(1, len(data) - 1)]
 
 
+@pytest.mark.parametrize("page_bytes", [1_024, 4_096])
+@pytest.mark.parametrize("in_log", [False, True])
+def test_pages_of_any_size_that_outboxes_have(
+    config: MakeConfig, page_bytes: int, in_log: bool
+) -> None:
+    """New outboxes have smaller pages than those of earlier versions, which keep theirs."""
+    settings = config()
+    make(settings)
+    with closing(sqlite3.connect(settings.outbox_path, isolation_level=None)) as connection:
+        assert connection.execute("PRAGMA page_size").fetchone() == (1_024,)
+        connection.execute("PRAGMA journal_mode=DELETE")
+        connection.execute(f"PRAGMA page_size={page_bytes}")
+        connection.execute("VACUUM")
+    keep_open = Outbox(settings)  # with its log, as at a kill
+    keep_open.append(make_event("test.noted", {"n": ALL + 1}))
+    files = {path: path.read_bytes() for path in settings.outbox_path.parent.glob("*.sqlite3*")}
+    keep_open.close()
+    with closing(sqlite3.connect(settings.outbox_path)) as connection:
+        assert connection.execute("PRAGMA page_size").fetchone() == (page_bytes,)
+    if in_log:
+        for path, content in files.items():
+            path.write_bytes(content)
+    damage(settings.outbox_path)
+    with closing(Outbox(settings)) as outbox, outbox.snapshot() as connection:
+        assert data_of(connection) == [f'{{"n":{n}}}' for n in range(1, ALL + 2)]
+
+
 @pytest.mark.parametrize(("owner", "step"), [(FoundRows, "choose"), (Transaction, "flush")])
 def test_a_disk_that_is_full_puts_a_salvage_off(
     settings: APIConfig, monkeypatch: pytest.MonkeyPatch, owner: type, step: str
