@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import signal
 import threading
 import uuid
@@ -43,10 +44,27 @@ _NETWORK = (
     "CURL_CA_BUNDLE",
 )
 
+_MEMORY = "/dev/shm"  # noqa: S108 - pytest makes a folder of the user's own in it
+_ENOUGH_BYTES = 2 << 30
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let the fault suite be run in full."""
     parser.addoption("--full", action="store_true", help="run the fault suite in full")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the files of the fast tests in memory, where Linux has room for them.
+
+    They would wait for the disk a good part of the time. What a disk does is for the other tests.
+    """
+    has_memory = os.access(_MEMORY, os.W_OK)
+    if _is_fast(config) and has_memory and shutil.disk_usage(_MEMORY).free > _ENOUGH_BYTES:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", _MEMORY)
+
+
+def _is_fast(config: pytest.Config) -> bool:
+    return bool(config.option.markexpr == "not slow and not faults")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
@@ -54,7 +72,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 
     Not the others, many of which measure time or load the machine by themselves.
     """
-    if config.option.markexpr != "not slow and not faults":
+    if not _is_fast(config):
         return None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return (cores or 1) * 3 // 2
