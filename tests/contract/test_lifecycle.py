@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support import opened
 from tracker import AgentPerformanceTracker, ConfigurationError, FlushResult, TrackerClosedError
-from tracker.client import Client
 from tracker.outbox.maintenance.size_limit import SizeLimit
 from tracker.outbox.outbox import Outbox
 from tracker.outbox.sqlite.engine import OutboxConnection
@@ -192,8 +192,7 @@ def test_flush_tells_what_happened(config: MakeConfig) -> None:
     with AgentPerformanceTracker(config(), destination=lambda: destination) as tracker:
         for content in ("one", "bad", "three"):
             tracker.log_user_message("s", content)
-        client = tracker._client
-        assert isinstance(client, Client)
+        client = opened.client_of(config().outbox_path)
         flush = Flush(client.outbox, client.worker)
         assert flush.result() == FlushResult(pending=3)
         go_on.set()
@@ -496,9 +495,7 @@ def test_a_full_outbox_is_emptied_when_the_server_is_back(
     ) as tracker:
         for number in range(300):
             tracker.log_message("s", "user", f"{number} " + "x" * 5000)
-        client = tracker._client
-        assert isinstance(client, Client)
-        assert client.outbox.buffered > 0
+        assert tracker.health().in_memory > 0
         up.set()
         assert tracker.flush(timeout=30).pending == 0
     said = [int(event["data"]["content"].split()[0]) for event in destination.events]

@@ -61,7 +61,7 @@ def erase(connection: Connection, client_id: str, named: Collection[str]) -> int
         erased += connection.execute(
             update(events)
             .where(*mine, events.c.type != COMPLIANCE_ERASED, func.rtrim(events.c.data) != ERASED)
-            .values(data=_marker(connection.dialect.name))
+            .values(data=marker(connection.dialect.name))
         ).rowcount
         here = set(connection.execute(select(events.c.event_id).where(*mine)).scalars())
         noted = set(connection.execute(_noted(client_id, some)).scalars())
@@ -103,7 +103,7 @@ def _noted(client_id: str, event_ids: list[str]) -> Select[Any]:
     )
 
 
-def _marker(dialect: str) -> ColumnElement[str]:
+def marker(dialect: str) -> ColumnElement[str]:
     """Return the marker, which in SQLite is padded with spaces to the size of the old data.
 
     SQLite then overwrites the old bytes in place. If rows shrank, SQLite would move other rows

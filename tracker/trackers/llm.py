@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from tracker.queries.usage import LLMUsage
 
-_logged = Once(most=100)
+logged = Once(most=100)
 
 
 class LLMTracker(BaseTracker):
@@ -161,7 +161,7 @@ def _with_cache(prompt: int, cached: int | None, written: int | None) -> int:
 def _price(call: Mapping[str, Any]) -> _Price:
     """Return the cost of a call, given by its event's data; none if the price list lacks it."""
     provider, model = call["provider"], call["model"]
-    prices = _price_list()
+    prices = price_list()
     if prices is None:
         return _Price()
     try:
@@ -194,7 +194,7 @@ def _price(call: Mapping[str, Any]) -> _Price:
 
 
 @functools.cache
-def _price_list() -> ModuleType | None:
+def price_list() -> ModuleType | None:
     """Return the module genai_prices; None without the extra ``[cost]``."""
     try:
         import genai_prices  # optional, and slow to load
@@ -212,5 +212,5 @@ def _unknown(provider: str, model: str) -> _Price:
 
 
 def _say_once(said: str) -> None:
-    if _logged.is_new(said):
+    if logged.is_new(said):
         log.warning("%s", said)

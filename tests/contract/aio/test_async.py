@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support import opened
 from tracker import (
     AgentPerformanceTracker,
     AsyncAgentPerformanceTracker,
@@ -23,7 +24,6 @@ from tracker import (
     ValidationError,
     current_conversation,
 )
-from tracker.client import Client
 from tracker.outbox.sqlite.engine import OutboxConnection
 from tracker.testing import RecordingDestination
 from tracker.trackers.conversation import ActiveConversation
@@ -62,11 +62,9 @@ def stored(path: Path) -> list[str]:
         connection.close()
 
 
-def outbox_of(tracker: AsyncTracker | AsyncAgentPerformanceTracker) -> Outbox:
-    """Return the outbox of a tracker that is open."""
-    client = tracker._target()._client._client  # type: ignore[attr-defined]  # of what defers
-    assert isinstance(client, Client)
-    return client.outbox
+def outbox_of(config: APIConfig) -> Outbox:
+    """Return the outbox of trackers that are open."""
+    return opened.client_of(config.outbox_path).outbox
 
 
 class Held:
@@ -232,7 +230,7 @@ def test_the_loop_goes_on_while_a_commit_takes_long(config: MakeConfig) -> None:
     async def main() -> None:
         async with AsyncTracker(config(), destination=RecordingDestination) as tracker:
             session_id = await tracker.performance.start_conversation("agent-1")
-            with Held(outbox_of(tracker)):
+            with Held(outbox_of(config())):
                 call = asyncio.create_task(
                     tracker.performance.log_user_message(session_id, "waits for the disk")
                 )
@@ -278,7 +276,7 @@ def test_calls_gathered_share_a_commit_and_keep_their_order(config: MakeConfig) 
             config(), destination=RecordingDestination
         ) as tracker:
             await tracker.start_conversation("agent-1", session_id="s")
-            outbox = outbox_of(tracker)
+            outbox = outbox_of(config())
             outbox.on_commit = lambda: commits.append(1)
             with Held(outbox):
                 calls = [
@@ -348,7 +346,7 @@ def test_a_cancelled_call_is_stored_all_the_same(config: MakeConfig) -> None:
     async def main() -> None:
         tracker = AsyncAgentPerformanceTracker(config(), destination=RecordingDestination)
         session_id = await tracker.start_conversation("agent-1")
-        with Held(outbox_of(tracker)):
+        with Held(outbox_of(config())):
             with pytest.raises(asyncio.TimeoutError):
                 await asyncio.wait_for(tracker.log_user_message(session_id, "cancelled"), 0.01)
             later = asyncio.create_task(tracker.log_user_message(session_id, "after it"))
@@ -370,7 +368,7 @@ def test_the_log_tells_of_a_cancelled_call_that_failed(
     async def main() -> None:
         tracker = AsyncAgentPerformanceTracker(config(on_error="raise"))
         session_id = await tracker.start_conversation("agent-1")
-        with Held(outbox_of(tracker)):
+        with Held(outbox_of(config())):
             call = asyncio.create_task(tracker.log_user_message(session_id, "cancelled"))
             await asyncio.sleep(0.01)
             call.cancel()
@@ -492,7 +490,7 @@ def test_observed_calls_are_recorded_off_the_loop(config: MakeConfig) -> None:
                 yield "!"
 
             await tracker.track("test.opened")
-            outbox_of(tracker).on_commit = lambda: committed_by.add(threading.get_ident())
+            outbox_of(config()).on_commit = lambda: committed_by.add(threading.get_ident())
             assert await answer("what") == "what!"
             closed_early = words("who")
             assert await closed_early.__anext__() == "who"

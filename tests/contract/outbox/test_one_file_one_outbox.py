@@ -93,4 +93,7 @@ def test_two_folders_of_one_file_share_a_client(config: MakeConfig, tmp_path: Pa
         Tracker(settings, destination=lambda: destination) as one,
         Tracker(config(outbox_path=link / settings.outbox_path.name)) as other,
     ):
-        assert one._client is other._client
+        one.track("by.one")
+        other.track("by.other")
+        assert other.flush(10).pending == 0
+    assert [event["type"] for event in destination.events] == ["by.one", "by.other"]

@@ -14,7 +14,6 @@ import pytest
 
 from tests.support.cli import call, call_json, fill, settle
 from tests.support.server import answer, error
-from tracker.cli import checks
 from tracker.outbox.files.file_lock import FileLock
 
 if TYPE_CHECKING:
@@ -163,9 +162,9 @@ def test_a_sqlite_with_the_wal_reset_bug_is_named(
 ) -> None:
     """Named where the version has it; no reason to worry."""
     monkeypatch.setattr(sqlite3, "sqlite_version_info", version)
-    found = checks._sqlite_version()
-    assert found.status == "ok"
-    assert ("WAL-reset bug" in found.message) is affected
+    found = examine(path)["SQLite"]
+    assert found["status"] == "ok"
+    assert ("WAL-reset bug" in found["message"]) is affected
 
 
 def test_a_damaged_file(path: Path) -> None:
@@ -210,10 +209,10 @@ def test_the_clock_is_held_against_the_servers(
     assert f"2 h 30 min {said} the server's" in found["message"]
 
 
-def test_a_clock_without_a_battery(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_without_a_battery(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """1970 cannot be right."""
     monkeypatch.setattr(time, "time", lambda: 3600.0)
-    assert checks._clock(None).status == "problem"
+    assert examine(path)["clock"]["status"] == "problem"
 
 
 def test_a_captive_portal_is_no_server(path: Path, scripted_server: ScriptedServer) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy.dialects import postgresql
 
 from tests.support.collector import EventChain
 from tracker.collector.batch import parse_batch
-from tracker.collector.erasure import _marker
+from tracker.collector.erasure import marker
 from tracker.collector.store import Store
 from tracker.collector.tables import events
 
@@ -173,6 +173,6 @@ def test_a_log_left_by_a_crash_is_emptied_on_opening(store: Store, database: Pat
 
 def test_postgresql_gets_the_marker_as_it_is() -> None:
     """Padding is SQLite's."""
-    statement = update(events).values(data=_marker("postgresql"))
+    statement = update(events).values(data=marker("postgresql"))
     compiled = statement.compile(dialect=postgresql.dialect())  # type: ignore[no-untyped-call]  # SQLAlchemy's
     assert "printf" not in str(compiled)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support import opened
 from tracker import AgentPerformanceTracker, Health, Tracker, TrackerClosedError
 from tracker.errors import OutboxError
 from tracker.events import make_event
@@ -59,7 +60,7 @@ def test_storage_trouble_is_told_and_not_raised(
     settings = config(memory_buffer_events=2)
     with Tracker(settings, destination=RecordingDestination) as tracker:
         with monkeypatch.context() as patch:
-            writer = tracker._client.outbox.connections.writer  # type: ignore[attr-defined]  # a Client
+            writer = opened.client_of(settings.outbox_path).outbox.connections.writer
 
             def fail(*_: object) -> None:
                 raise OutboxError("the disk is broken")

@@ -37,8 +37,8 @@ DAY_MS = 86_400_000
 def _fresh() -> Iterator[None]:
     """Forget whether the price list is installed, and what was said of it."""
     yield
-    llm._price_list.cache_clear()
-    llm._logged.forget()
+    llm.price_list.cache_clear()
+    llm.logged.forget()
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ def test_without_the_extra_there_is_no_cost(
 ) -> None:
     """Without genai-prices the event is stored all the same, in silence."""
     monkeypatch.setitem(sys.modules, "genai_prices", None)
-    llm._price_list.cache_clear()
+    llm.price_list.cache_clear()
     with caplog.at_level(logging.INFO, logger="tracker"):
         assert "cost_usd" not in record("openai", "gpt-4o", 1000, 100)
     assert caplog.records == []
@@ -202,7 +202,7 @@ def test_pricing_asks_no_network(record: Record, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     for name in [name for name in sys.modules if name.partition(".")[0] == "genai_prices"]:
         monkeypatch.delitem(sys.modules, name)
-    llm._price_list.cache_clear()
+    llm.price_list.cache_clear()
     assert record("openai", "gpt-4o", 1000, 100)["cost_usd"] == 0.0035
 
 

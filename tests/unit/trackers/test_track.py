@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support import opened
 from tracker import (
     AgentOperationsTracker,
     AgentPerformanceTracker,
@@ -17,7 +19,6 @@ from tracker import (
     ValidationError,
     events,
 )
-from tracker.client import Client
 from tracker.testing import RecordingDestination
 
 if TYPE_CHECKING:
@@ -123,13 +124,15 @@ def test_every_tracker_tracks(config: MakeConfig) -> None:
 def test_the_parts_share_one_client(config: MakeConfig) -> None:
     """All parts, and trackers that stand alone, are on one outbox, with one sync thread."""
     with Tracker(config(), destination=RecordingDestination) as tracker:
-        assert isinstance(tracker._client, Client)
         parts = (tracker.performance, tracker.operations, tracker.llm)
         assert [type(part) for part in parts] == [
             AgentPerformanceTracker, AgentOperationsTracker, LLMTracker,
         ]  # fmt: skip
         with LLMTracker(config()) as alone:
-            assert {id(part._client) for part in (*parts, alone)} == {id(tracker._client)}
+            alone.track("cart.abandoned")
+            assert opened.paths() == {config().outbox_path}
+            assert tracker.health().accepted == 1
+            assert [thread.name for thread in threading.enumerate()].count("tracker-sync") == 1
 
 
 def test_closing_it_closes_every_part(config: MakeConfig) -> None:
