@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.collector import CollectorClient, CollectorProcess, ForkedCollector
+from tracker.testing import RecordingDestination
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,3 +32,9 @@ def either_collector(
 def client(either_collector: CollectorProcess) -> CollectorClient:
     """A client of its own for each test, so that no test sees another's events."""
     return either_collector.client(f"client-{uuid.uuid4()}")
+
+
+@pytest.fixture
+def destination() -> RecordingDestination:
+    """What takes the place of a collector."""
+    return RecordingDestination()

@@ -23,11 +23,6 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def destination() -> RecordingDestination:
-    return RecordingDestination()
-
-
-@pytest.fixture
 def tracker(
     config: MakeConfig, destination: RecordingDestination
 ) -> Iterator[AgentPerformanceTracker]:

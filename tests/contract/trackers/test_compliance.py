@@ -15,17 +15,12 @@ from tracker import (
     TrackerClosedError,
     ValidationError,
 )
-from tracker.testing import RecordingDestination
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.conftest import MakeConfig
-
-
-@pytest.fixture
-def destination() -> RecordingDestination:
-    return RecordingDestination()
+    from tracker.testing import RecordingDestination
 
 
 @pytest.fixture

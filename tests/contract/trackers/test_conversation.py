@@ -17,9 +17,10 @@ from tracker.context import bind
 from tracker.testing import RecordingDestination
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator
 
     from tests.conftest import MakeConfig
+    from tests.support.recorded import Recorded
 
 
 def fail(error: Exception, after: Callable[[], object]) -> None:
@@ -35,30 +36,6 @@ class Clock:
 
     def monotonic(self) -> float:
         return self.now
-
-
-class Recorded:
-    """A tracker, and what it delivered."""
-
-    def __init__(self, config: MakeConfig) -> None:
-        self.destination = RecordingDestination()
-        self.tracker = AgentPerformanceTracker(config(), destination=lambda: self.destination)
-
-    @property
-    def events(self) -> list[dict[str, Any]]:
-        self.tracker.flush()
-        return self.destination.events
-
-    @property
-    def types(self) -> list[str]:
-        return [event["type"] for event in self.events]
-
-
-@pytest.fixture
-def recorded(config: MakeConfig) -> Iterator[Recorded]:
-    opened = Recorded(config)
-    with opened.tracker:
-        yield opened
 
 
 @pytest.fixture

@@ -22,30 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Iterator
 
     from tests.conftest import MakeConfig
-
-
-class Recorded:
-    """A tracker, and what it delivered."""
-
-    def __init__(self, config: MakeConfig) -> None:
-        self.destination = RecordingDestination()
-        self.tracker = AgentPerformanceTracker(config(), destination=lambda: self.destination)
-
-    @property
-    def events(self) -> list[dict[str, Any]]:
-        self.tracker.flush()
-        return self.destination.events
-
-    @property
-    def calls(self) -> list[dict[str, Any]]:
-        return [e["data"] for e in self.events if e["type"] == "function.observed"]
-
-
-@pytest.fixture
-def recorded(config: MakeConfig) -> Iterator[Recorded]:
-    opened = Recorded(config)
-    with opened.tracker:
-        yield opened
+    from tests.support.recorded import Recorded
 
 
 @pytest.fixture

@@ -21,11 +21,6 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def destination() -> RecordingDestination:
-    return RecordingDestination()
-
-
-@pytest.fixture
 def security(config: MakeConfig, destination: RecordingDestination) -> Iterator[SecurityTracker]:
     with SecurityTracker(config(), destination=lambda: destination) as tracker:
         yield tracker

@@ -53,10 +53,11 @@ def tell(process: subprocess.Popen[str]) -> None:
 
 
 @contextmanager
-def holder(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Run a process that takes the lock, and frees it when told to."""
+def holder(path: Path, *, when_told: bool = False) -> Iterator[subprocess.Popen[str]]:
+    """Run a process that takes the lock, at once or when told to, and frees it when told to."""
+    program = ("import sys; sys.stdin.readline()\n" if when_told else "") + HOLDER
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(path)],
+        [sys.executable, "-c", program, str(path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -205,7 +206,7 @@ def test_a_forked_child_that_forgets_leaves_the_parents_lock(tmp_path: Path) -> 
     """And it cannot take that lock for itself while the parent holds it."""
     path = tmp_path / "lock"
     reader, writer = os.pipe()
-    with lock_on(path) as lock, holder_of_nothing(path) as probe:
+    with lock_on(path) as lock, holder(path, when_told=True) as probe:
         lock.acquire()
         child = os.fork()
         if child == 0:
@@ -221,22 +222,6 @@ def test_a_forked_child_that_forgets_leaves_the_parents_lock(tmp_path: Path) -> 
         assert says(probe) == "held"
     os.close(reader)
     os.close(writer)
-
-
-@contextmanager
-def holder_of_nothing(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Run a process that tries to take the lock only when told to."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", "import sys; sys.stdin.readline()\n" + HOLDER, str(path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def test_a_closed_lock_can_be_taken_again(tmp_path: Path) -> None:
