@@ -186,6 +186,25 @@ def append_soon(outbox: Outbox, event: Event) -> None:
     raise AssertionError("the lock stays taken")
 
 
+def test_a_lock_file_that_was_deleted_is_made_again(
+    outbox: Outbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The next write holds the new one: those who begin now know of no other."""
+    outbox.append(note(1))
+    path = outbox.path.with_name(outbox.path.name + ".lock")
+    path.unlink()
+    threading.Event().wait(2 * SURE_SECONDS)
+
+    def work(transaction: Transaction) -> None:
+        transaction.append(note(2))
+        with closing(FileLock(path)) as lock:
+            assert not lock.try_acquire(), "the write lock is not held"
+
+    outbox.run(work)
+    assert contents(outbox) == [1, 2]
+    assert "was deleted or replaced; it is created again" in caplog.text
+
+
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="descriptors are found in /proc")
 def test_a_lock_whose_descriptor_is_another_files_by_now_is_taken_again(
     outbox: Outbox, tmp_path: Path
