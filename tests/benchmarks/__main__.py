@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.benchmarks import children, report
+from tests.benchmarks import children, messages, report
 from tests.benchmarks.figure import Figure, Scale
 from tests.benchmarks.suite import FIGURES, measure
 
@@ -41,6 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
         console.print(f"{name}: {time.monotonic() - started:.0f} s", style="dim")
     out = Console(width=None if sys.stdout.isatty() else 160)
     out.print(report.table(figures))
+    if not messages.are_recorded():
+        out.print("The recorded conversations are absent; texts of the same lengths stood in.")
     if asked.compare:
         out.print(report.comparison(report.read(asked.compare), figures))
     if asked.json:

@@ -42,22 +42,16 @@ def measure(scale: Scale) -> Iterator[Figure]:
     """Yield the figures of draining into a bare sink and into the collector."""
     rounds, events = 3, scale.of(100_000, 10_000)
     took = children.run(into_sink, rounds, events, timeout=300)
-    yield _figure(took, events, "sink", "a bare sink", 1.25, rounds)
+    yield _figure(took, events, "sink", "a bare sink", None, rounds)
+    yield _rate(took, events, "sink", "a bare sink", 40_000)
     events = scale.of(20_000, 5_000)
     took = children.run(into_sink, rounds, events, _SECONDS_AWAY, timeout=300)
     far = f"a bare sink {_SECONDS_AWAY * 1000:g} ms away"
-    yield _figure(took, events, "sink.far", far, None, rounds)
+    yield _figure(took, events, "sink.far", far, 1.1, rounds)
     events = scale.of(50_000, 10_000)
     took = children.run(into_collector, rounds, events, timeout=300)
     yield _figure(took, events, "collector", "tracker-collector on SQLite", 1.2, rounds)
-    yield Figure(
-        "drain.collector.rate",
-        "drain into tracker-collector, events per second through both",
-        "",
-        events / median(took.ours),
-        "events/s",
-        least=10_000,
-    )
+    yield _rate(took, events, "collector", "tracker-collector, through both", 10_000)
 
 
 def _figure(
@@ -74,6 +68,17 @@ def _figure(
             "loop s": median(took.loop),
             "reading and making the bodies s": median(took.encoding),
         },
+    )
+
+
+def _rate(took: Turns, events: int, name: str, server: str, least: float) -> Figure:
+    return Figure(
+        f"drain.{name}.rate",
+        f"drain into {server}, events per second",
+        "",
+        events / median(took.ours),
+        "events/s",
+        least=least,
     )
 
 

@@ -26,10 +26,15 @@ class Message(NamedTuple):
     content: str
 
 
+def are_recorded() -> bool:
+    """Return False if the recorded conversations are absent, so that texts stand in for them."""
+    return DATA.exists()
+
+
 @cache
 def recorded() -> tuple[Message, ...]:
     """Return the recorded conversations' messages, in order."""
-    if not DATA.exists():
+    if not are_recorded():
         return tuple(
             Message(f"conversation-{number // 20}", ("user", "agent")[number % 2], _WORDS[:size])
             for number, size in enumerate(_SIZES * 40)

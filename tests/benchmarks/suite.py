@@ -12,7 +12,7 @@ FIGURES = {
     "call": 300,
     "threads": 360,
     "tail": 240,
-    "processes": 240,
+    "processes": 480,
     "drain": 620,
     "wire": 60,
     "size": 600,

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from tests.benchmarks.figure import Scale
 
-_GOALS = {8: 2.5, 32: 4.5}
+_SLOW_GOALS: dict[int, float | None] = {8: None, 32: 10}
+"""At least so many times one lock's rate, on the slow disk; on a fast one it is reported."""
 _MOST_P99_MS = 5.0
 _SLOWER_MS = 3
 
@@ -36,10 +37,10 @@ class Turn(NamedTuple):
 
 def measure(scale: Scale) -> Iterator[Figure]:
     """Yield throughput and tail for each number of threads, then on a disk that flushes slowly."""
-    for threads, least in _GOALS.items():
+    for threads in _SLOW_GOALS:
         calls = scale.of(6_400, 3_200) // threads
         turns = children.run(in_turns, threads, scale.of(8, 4), calls, timeout=180)
-        yield _throughput(f"threads.{threads}", f"{threads} threads, full", turns, least)
+        yield _throughput(f"threads.{threads}", f"{threads} threads, full", turns, None)
         yield Figure(
             f"threads.{threads}.p99",
             f"{threads} threads, full, a call's p99",
@@ -52,13 +53,13 @@ def measure(scale: Scale) -> Iterator[Figure]:
         return
     with tempfile.TemporaryDirectory() as directory:
         slow = slow_disk(Path(directory), _SLOWER_MS)
-        for threads in _GOALS:
+        for threads, least in _SLOW_GOALS.items():
             calls = scale.of(3_200, 1_600) // threads
             turns = children.run(
                 in_turns, threads, scale.of(4, 2), calls, timeout=180, environment=slow
             )
             what = f"{threads} threads, full, flushes {_SLOWER_MS} ms slower, as an SD card's"
-            yield _throughput(f"threads.{threads}.slow", what, turns, None)
+            yield _throughput(f"threads.{threads}.slow", what, turns, least)
 
 
 def _throughput(
