@@ -142,7 +142,12 @@ class Copy:
         command += ["--timeout", str(_SECONDS_PER_TEST), "--hypothesis-seed", "0", *tests]
         # What tests that are killed leave behind must not be in the way of others.
         scratch = tempfile.mkdtemp(dir=self._folder)
-        environment = {**os.environ, "PYTHONPATH": str(self._folder), "TMPDIR": scratch}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(self._folder),
+            "TMPDIR": scratch,
+            "PYTEST_DEBUG_TEMPROOT": scratch,
+        }
         process = subprocess.Popen(
             command,
             cwd=self._folder,
