@@ -95,6 +95,8 @@ def test_a_look_that_finds_everything_in_place_writes_nothing(outbox: Outbox) ->
     """It comes every second, and a device may have a battery or a memory card."""
     assert outbox.maintain(now=True)
     assert not outbox.maintain()
+    outbox.close_connections()
+    assert not outbox.maintain(), "nor where no connection is open"
 
 
 @pytest.mark.parametrize("call", ["append", "append_all"])

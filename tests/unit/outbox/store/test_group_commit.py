@@ -173,6 +173,7 @@ def test_calls_that_end_well_hand_their_backend_on(call: str) -> None:
     story = Story(call)
     backend = story.writer.backend
     story.one()
+    assert story.writer.waiting_since() is None
     story.check()
     assert story.writer.backend is backend
 

@@ -143,6 +143,34 @@ def test_an_event_that_the_new_file_does_not_take_either_is_refused_if_asked(
     assert not intake.buffer.in_use
 
 
+@pytest.mark.parametrize("call", ["append", "append_all"])
+def test_what_waits_in_memory_is_written_before_what_comes_next(
+    make_intake: MakeIntake, store: Store, call: str
+) -> None:
+    """So the order of calls is kept; and the thread that uploads is told."""
+    intake, events = make_intake(), [note(number) for number in range(3)]
+    intake.buffer.retry_seconds = 0.0
+    told: list[int] = []
+    intake.on_commit = lambda: told.append(len(store.stored))
+    store.fails_with = [FULL]
+    for event in events:
+        getattr(intake, call)(event if call == "append" else [event])
+    assert store.stored == events
+    assert told == [2, 3]
+
+
+def test_what_is_in_memory_at_the_end_survives_damage_too(
+    make_intake: MakeIntake, store: Store
+) -> None:
+    """Closing is the last chance to store it: in the file that replaces the damaged one."""
+    intake, event = make_intake(), note(1)
+    store.fails_with = [FULL, DAMAGED]
+    intake.append(event)
+    assert intake.drain_before_close() is True
+    assert (store.repairs, store.stored) == (1, [event])
+    assert not intake.buffer.in_use
+
+
 def test_a_failure_is_looked_into_at_once(make_intake: MakeIntake, store: Store) -> None:
     """The next check of the files does not wait for its usual time."""
     store.fails_with = [FULL]
