@@ -335,7 +335,8 @@ def test_no_file_holds_what_was_erased(outbox: Outbox) -> None:
     said = texts(outbox, users=3, count=1_200)
     edit(outbox, "DELETE FROM events WHERE seq % 7 = 0")  # by a tool that overwrites nothing
     before = raw(outbox.path)
-    assert all(mark in before for mark in said["u1"])
+    # All but what SQLite wrote its list of free pages over.
+    assert sum(mark in before for mark in said["u1"]) > 380
     assert outbox.erase("u1", {}).scrubbed
     after = raw(outbox.path)
     assert [mark for mark in said["u1"] if mark in after] == []
