@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ import pytest
 
 from tracker.events import make_event
 from tracker.outbox.outbox import Outbox
+from tracker.outbox.store.write_connection import SURE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -77,3 +79,18 @@ def test_a_child_writes_while_its_parent_goes_on(outbox: Outbox) -> None:
     assert in_a_child(outbox, log)
     outbox.append(make_event("test.noted", {"n": 3}))
     assert outbox.health().accepted == 3
+
+
+def test_a_child_notices_too_that_the_file_is_gone(outbox: Outbox) -> None:
+    """What it logs is in the file that takes its place, not in one that nobody can find."""
+    outbox.append(make_event("test.noted", {"n": 1}))
+
+    def log() -> bool:
+        outbox.append(make_event("test.noted", {"n": 2}))
+        outbox.path.unlink()
+        threading.Event().wait(2 * SURE_SECONDS)
+        outbox.append(make_event("test.noted", {"n": 3}))
+        return outbox.path.exists() and outbox.health().pending == 3
+
+    assert in_a_child(outbox, log)
+    assert outbox.path.exists()
