@@ -13,7 +13,7 @@ from tests.support.cli import fill
 from tracker.errors import OutboxError
 from tracker.events import make_event
 from tracker.outbox.outbox import Outbox
-from tracker.outbox.queue import batches, dead_letters, settlement
+from tracker.outbox.queue import batches, dead_letters, settlement, sync_state
 from tracker.outbox.sqlite.engine import OutboxConnection
 from tracker.outbox.store import ledger
 from tracker.outbox.store.memory_buffer import MemoryBuffer
@@ -285,6 +285,42 @@ def test_a_failure_that_cannot_be_recorded_is_waited_for_all_the_same(
     assert ["it is unplugged" in line for line in said] == [True, False]
     assert "the state of uploading cannot be stored" in said[1]
     assert "locked" in said[1]
+
+
+def test_pending_events_are_found_wherever_they_are(outbox: Outbox, settings: APIConfig) -> None:
+    """Though the place where they should begin is wrong, as after damage."""
+    outbox.run(sync_state.write_state(settled_through=100))
+    assert drain(outbox, settings, lambda _: None) == []
+    assert drain(outbox, settings, lambda _: None) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_rejection_is_said(
+    outbox: Outbox, settings: APIConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the server's words and what to look at."""
+    first = event_ids(outbox)[0]
+
+    def reject(request: int) -> Delivery | None:
+        rejected = [Rejection(first, "odd_event", "it is odd")]
+        return Delivery(Outcome.DELIVERED, rejected=rejected) if request == 1 else None
+
+    drain(outbox, settings, reject)
+    [said] = [record.getMessage() for record in caplog.records]
+    assert "permanently rejected 1 events (odd_event: it is odd)" in said
+    assert "tracker-sync dead list" in said
+
+
+def test_old_events_are_removed_once_an_hour(
+    outbox: Outbox, settings: APIConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First after a minute, so that short jobs need not wait for it."""
+    pruned: list[float] = []
+    now = 0.0
+    monkeypatch.setattr(outbox, "prune", lambda: pruned.append(now))
+    uploader = Uploader(outbox, settings, RecordingDestination(), clock=lambda: now)
+    for now in (59.0, 60.0, 61.0, 3659.0, 3660.0, 3661.0):  # noqa: B007 - the clock reads it
+        uploader.step()
+    assert pruned == [60.0, 3660.0]
 
 
 def event_ids(outbox: Outbox) -> list[str]:
