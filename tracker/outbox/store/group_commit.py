@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from itertools import islice, takewhile
+from itertools import takewhile
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
 
@@ -413,7 +413,8 @@ class GroupCommit(Generic[B]):
         This includes events of an ended call that was not able to withdraw them.
         """
         batch = []
-        for entry in list(islice(self._queue, _GROUP_LIMIT)):
+        # Copied in one step of the interpreter: an iterator fails if a call comes in between.
+        for entry in list(self._queue)[:_GROUP_LIMIT]:
             if entry.outcome:
                 self._drop(entry)
             elif entry.events:

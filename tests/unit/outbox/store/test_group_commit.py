@@ -6,7 +6,7 @@ import contextlib
 import gc
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -20,7 +20,7 @@ from tracker.outbox.store import group_commit, leadership
 from tracker.outbox.store.group_commit import GroupCommit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import FrameType
 
     from tracker.events import Event
@@ -151,6 +151,52 @@ def test_a_call_inside_another_at_any_line_is_stored_when_it_returns(
             story.one()
         assert inner == [True], line
         story.check()
+
+
+@in_a_thread
+def test_another_call_may_come_between_any_two_instructions() -> None:
+    """Of a thread or a signal handler, which do not wait for the end of a line."""
+    number, reached = 0, True
+    while reached:
+        number += 1
+        writer = GroupCommit(ListBackend(Disk()))
+        own, others = note("own"), note("another's")
+        reached = False
+
+        def come_between(writer: GroupCommit[ListBackend] = writer, event: Event = others) -> None:
+            nonlocal reached
+            reached = True
+            writer.append_all([event])
+
+        with at_instruction(number, come_between):
+            writer.append_all([own])
+        expected = {own.event_id, others.event_id} if reached else {own.event_id}
+        assert set(writer.backend.disk.ids()) == expected, number
+    assert number > 100, "the instructions of a call"
+
+
+@contextlib.contextmanager
+def at_instruction(number: int, function: Callable[[], None]) -> Iterator[None]:
+    """Call `function` before the instruction of that number which this thread runs."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal count
+        if not frame.f_code.co_filename.endswith(OWN_FILES):
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            count += 1
+            if count == number:
+                function()
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
 
 
 @pytest.mark.parametrize("call", CALLS)
