@@ -153,8 +153,9 @@ def test_a_call_inside_another_at_any_line_is_stored_when_it_returns(
         story.check()
 
 
+@pytest.mark.parametrize("way", ["append", "append_all", "run"])
 @in_a_thread
-def test_another_call_may_come_between_any_two_instructions() -> None:
+def test_another_call_may_come_between_any_two_instructions(way: str) -> None:
     """Of a thread or a signal handler, which do not wait for the end of a line."""
     number, reached = 0, True
     while reached:
@@ -169,7 +170,12 @@ def test_another_call_may_come_between_any_two_instructions() -> None:
             writer.append_all([event])
 
         with at_instruction(number, come_between):
-            writer.append_all([own])
+            if way == "append":
+                writer.append(own)
+            elif way == "append_all":
+                writer.append_all([own])
+            else:
+                writer.run(lambda transaction, own=own: transaction.append_missing(own))
         expected = {own.event_id, others.event_id} if reached else {own.event_id}
         assert set(writer.backend.disk.ids()) == expected, number
     assert number > 100, "the instructions of a call"
