@@ -99,9 +99,13 @@ def test_a_closed_tracker_has_no_file_of_the_outbox_open(config: MakeConfig) -> 
     with AgentPerformanceTracker(config(), destination=RecordingDestination) as tracker:
         tracker.start_conversation("agent")
         assert tracker.flush(10).pending == 0
-    folder = str(config().outbox_path.parent)
-    opened = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
-    assert [path for path in opened if path.startswith(folder)] == []
+    assert descriptors_below(config().outbox_path.parent) == []
+
+
+def descriptors_below(folder: Path) -> list[str]:
+    """Return the files in a folder that this process has open."""
+    paths = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
+    return [path for path in paths if path.startswith(str(folder))]
 
 
 def test_an_idle_tracker_takes_hardly_any_processor_time(config: MakeConfig) -> None:
@@ -413,6 +417,48 @@ def test_a_thread_that_its_host_kills_leaves_uploading_to_others(config: MakeCon
         assert other.upload_lock.try_acquire()
         other.close()
         assert tracker.close(0.1).pending == 1
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_its_host_kills_is_started_again(config: MakeConfig) -> None:
+    """By the next event. Closing then closes the outbox, too."""
+    kills = iter([GreenletExit()])
+
+    def killed_once(upload: Upload) -> Delivery:
+        for kill in kills:
+            raise kill
+        return Delivery(Outcome.DELIVERED)
+
+    destination = RecordingDestination(killed_once)
+    tracker = AgentPerformanceTracker(config(), destination=lambda: destination)
+    tracker.log_user_message("s", "sent twice")
+    await_(lambda: not sync_threads())
+    tracker.log_user_message("s", "sent by the next thread")
+    await_(lambda: not tracker.health().pending)
+    assert [event["data"]["content"] for event in destination.events][-2:] == [
+        "sent twice",
+        "sent by the next thread",
+    ]
+    assert not tracker.close(10).pending
+    with pytest.raises(TrackerClosedError):
+        tracker.log_user_message("s", "too late")
+    assert not sync_threads()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="descriptors are found in /proc")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_closing_after_the_thread_was_killed_closes_the_outbox(config: MakeConfig) -> None:
+    """There is no thread left that could do it."""
+
+    def killed(_: Upload) -> Delivery:
+        raise GreenletExit
+
+    destination = RecordingDestination(killed)
+    tracker = AgentPerformanceTracker(config(), destination=lambda: destination)
+    tracker.log_user_message("s", "stays pending")
+    await_(lambda: not sync_threads())
+    assert tracker.close(0.1).pending == 1
+    await_(lambda: not descriptors_below(config().outbox_path.parent))
 
 
 def test_trouble_is_said_once(config: MakeConfig, caplog: pytest.LogCaptureFixture) -> None:

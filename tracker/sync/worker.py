@@ -156,8 +156,15 @@ class Worker:
             if self._uploader is not None:
                 self._uploader.close()
             self._outbox.upload_lock.close()
-            if self._then is not None:
+            if not self._ended_by_host() and self._then is not None:
                 self._then()
+
+    def _ended_by_host(self) -> bool:
+        """Return True if nobody asked the thread to end; the next event then starts another."""
+        with self._starting:
+            if not self._stopping:
+                self._thread, self._idle = None, False
+            return not self._stopping
 
     def _let_the_host_fork(self) -> None:
         """Do nothing at first, unless a flush waits.

@@ -158,6 +158,15 @@ def test_a_call_inside_another_at_any_line_is_stored_when_it_returns(
 def test_another_call_may_come_between_any_two_instructions(way: str) -> None:
     """Of a thread or a signal handler, which do not wait for the end of a line."""
     number, reached = 0, True
+
+    def log(writer: GroupCommit[ListBackend], event: Event) -> None:
+        if way == "append":
+            writer.append(event)
+        elif way == "append_all":
+            writer.append_all([event])
+        else:
+            writer.run(lambda transaction: transaction.append_missing(event))
+
     while reached:
         number += 1
         writer = GroupCommit(ListBackend(Disk()))
@@ -170,12 +179,7 @@ def test_another_call_may_come_between_any_two_instructions(way: str) -> None:
             writer.append_all([event])
 
         with at_instruction(number, come_between):
-            if way == "append":
-                writer.append(own)
-            elif way == "append_all":
-                writer.append_all([own])
-            else:
-                writer.run(lambda transaction, own=own: transaction.append_missing(own))
+            log(writer, own)
         expected = {own.event_id, others.event_id} if reached else {own.event_id}
         assert set(writer.backend.disk.ids()) == expected, number
     assert number > 100, "the instructions of a call"
