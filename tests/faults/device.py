@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.support.agent import Notes
+from tests.support.opened import client_of
 from tracker import AgentPerformanceTracker, APIConfig
-from tracker.client import Client
 from tracker.sync.destination import Delivery, Outcome
 
 if TYPE_CHECKING:
@@ -52,8 +52,7 @@ def live(notes: Notes, receiver: Receiver, hours: int, events: int) -> None:
         burst(tracker, notes, events // _THREADS)
         if receiver.up:
             assert tracker.flush(timeout=120).pending == 0
-            assert isinstance(tracker._client, Client)
-            tracker._client.outbox.prune()  # as the sync thread does, hourly
+            client_of(config.outbox_path).outbox.prune()  # as the sync thread does, hourly
         if hour % 6 == 5:
             tracker.close()
             tracker = AgentPerformanceTracker(config, destination=lambda: receiver)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.support.agent import Notes
+from tests.support.opened import client_of
 from tracker import (
     AgentPerformanceTracker,
     APIConfig,
@@ -30,7 +31,6 @@ from tracker import (
     client,
     log,
 )
-from tracker.client import Client
 from tracker.outbox.schema import create, guard, tables
 
 if TYPE_CHECKING:
@@ -48,8 +48,7 @@ class Program:
     def __init__(self, notes: str) -> None:
         self.notes = Notes(Path(notes))
         self.tracker = AgentPerformanceTracker(APIConfig(backoff_cap=1, exit_timeout=0.1))
-        assert isinstance(self.tracker._client, Client)
-        self.client = self.tracker._client
+        self.client = client_of(self.tracker.config.outbox_path)
         self.stop = threading.Event()
 
     def log(self, session_id: str, number: int = 0) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.cli import an_event, call, call_json
+from tests.support.opened import client_of
 from tracker import APIConfig, Tracker, canonical
 from tracker.erasure import ERASED
 from tracker.errors import NotAnOutboxError
@@ -184,9 +185,9 @@ def survive(
         tracker.track("fault.survived", {"n": 3})
         assert tracker.flush(20).pending == 0, (kind, seed)
         sets = tracker.health().damaged_sets
-        kept = tracker._client.read(_ids)
+        kept = client_of(path).read(_ids)
         book = tracker.health()
-        problems = tracker._client.read(verify.verify).problems
+        problems = client_of(path).read(verify.verify).problems
     arrived = {event["event_id"]: event for event in received.events}
     assert set(fresh) <= set(arrived), (kind, seed)
     for name, event in arrived.items():  # none invented, none changed

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.opened import client_of
 from tracker import Tracker, TrackerError
-from tracker.client import Client
 from tracker.outbox.outbox import Outbox
 from tracker.outbox.recovery.supervisor import Supervisor
 from tracker.outbox.store.ballast import BALLAST_BYTES, Ballast
@@ -123,8 +123,7 @@ _SHORT = ("logging much", "uploading", "erasing")
 
 
 def outbox_of(tracker: Tracker) -> Outbox:
-    assert isinstance(tracker._client, Client)
-    return tracker._client.outbox
+    return client_of(tracker.config.outbox_path).outbox
 
 
 @pytest.mark.faults

@@ -20,8 +20,8 @@ from tests.migration.test_schema import FIXTURES, restore
 from tests.support import agent
 from tests.support.collector import free_port
 from tests.support.conversations import ROOT
+from tests.support.opened import client_of
 from tracker import AgentPerformanceTracker, APIConfig, SchemaVersionError
-from tracker.client import Client
 from tracker.outbox.integrity import verify
 from tracker.outbox.outbox import Outbox
 from tracker.outbox.schema import create, tables
@@ -293,8 +293,7 @@ def test_a_process_stopped_inside_a_write(settings: APIConfig) -> None:
     await_(lambda: is_stopped(other.pid))
     notes = agent.Notes(settings.outbox_path.with_name("notes"))
     tracker = AgentPerformanceTracker(settings, destination=RecordingDestination)
-    assert isinstance(tracker._client, Client)
-    outbox = tracker._client.outbox
+    outbox = client_of(settings.outbox_path).outbox
     outbox.connections.write_connection._lock.patience = 0.5
     began = time.monotonic()
     for number in range(20):
@@ -341,8 +340,7 @@ def test_a_newer_version_migrates_under_an_older_one(settings: APIConfig) -> Non
         assert older.stdout.readline() == "logged\n"
         older.communicate()
         assert older.returncode == 0
-        assert isinstance(tracker._client, Client)
-        with tracker._client.outbox.snapshot() as connection:
+        with client_of(settings.outbox_path).outbox.snapshot() as connection:
             rows = connection.exec_driver_sql("SELECT event_id FROM events").all()
             assert verify.verify(connection).problems == ()
             assert create.is_current(connection)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.cli import ROOT
+from tests.support.opened import client_of
 from tracker import Tracker
 from tracker.outbox.outbox import Outbox
 from tracker.outbox.recovery.supervisor import Supervisor
@@ -94,9 +95,9 @@ def test_a_replaced_outbox_is_noticed_and_nothing_pending_is_lost(
     server = Switch()
     with Tracker(settings, destination=lambda: server) as tracker:
         logged = [tracker.track("thing.happened", {"n": n, "text": "x" * 500}) for n in range(60)]
-        tracker._client.outbox.empty_log()  # type: ignore[attr-defined]  # a Client
+        outbox = client_of(settings.outbox_path).outbox
+        outbox.empty_log()
         logged += [tracker.track("thing.happened", {"n": n}) for n in range(5)]
-        outbox = tracker._client.outbox  # type: ignore[attr-defined]  # a Client
         before = outbox.generation
         how(settings.outbox_path)
         if not quiet:
