@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import logging
@@ -126,8 +127,10 @@ def raw(collector: CollectorProcess, head: bytes, body: bytes = b"") -> bytes:
             connection.sendall(head + body)
             connection.shutdown(socket.SHUT_WR)
             return b"".join(iter(lambda: connection.recv(65536), b""))
-        except (ConnectionError, BrokenPipeError):
-            return b""
+        except OSError as error:
+            if isinstance(error, ConnectionError) or error.errno == errno.ENOTCONN:
+                return b""
+            raise
 
 
 def test_hostile_requests_leave_the_collector_well(collector: CollectorProcess) -> None:
