@@ -84,7 +84,12 @@ def until(true: Callable[[], object]) -> None:
 
 def outage(device: Device, seconds: float) -> tuple[dict[str, Any], float]:
     """Log a little during an outage that was just met; return how the device does, and its CPU."""
-    until(lambda: device.tell("report")["failures"])
+
+    def failing() -> bool:
+        device.log(1)  # all that was logged before may have got through
+        return bool(device.tell("report")["failures"])
+
+    until(failing)
     before = device.tell("report")
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -44,7 +44,7 @@ class Switch(RecordingDestination):
         return [event["event_id"] for event in self.events]
 
 
-def until(true: Callable[[], object], seconds: float = 20) -> None:
+def until(true: Callable[[], object], seconds: float = 120) -> None:
     """Wait until it is."""
     end = time.monotonic() + seconds
     while not true():
