@@ -37,6 +37,8 @@ class Session:
     over: bool = False
     started: float | None = None
     """Start on the monotonic clock; None if it was not started by this process."""
+    warned: bool = False
+    """Whether a warning was logged, or none is due any more."""
 
 
 class Sessions:
@@ -71,12 +73,14 @@ class Sessions:
     def use(self, session_id: str) -> Session:
         """Return a conversation; log one warning if it is over or unknown."""
         session = self.get(session_id)
-        if (session.over or not session.known) and self._logged.is_new(session_id):
-            log.warning(
-                "session %r %s; events logged to it are stored anyway",
-                session_id,
-                "has ended" if session.over else "was never started in this outbox",
-            )
+        if (session.over or not session.known) and not session.warned:
+            session.warned = True
+            if self._logged.is_new(session_id):  # even if it was looked up again
+                log.warning(
+                    "session %r %s; events logged to it are stored anyway",
+                    session_id,
+                    "has ended" if session.over else "was never started in this outbox",
+                )
         return session
 
     def restart_in_child(self) -> None:

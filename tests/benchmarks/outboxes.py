@@ -12,7 +12,7 @@ from tracker import APIConfig
 from tracker.events import MESSAGE_LOGGED, make_event
 from tracker.outbox.outbox import Outbox
 from tracker.outbox.queue import batches, sync_state
-from tracker.outbox.sqlite.engine import SYNCHRONOUS, WAL_PAGES
+from tracker.outbox.sqlite.engine import SYNCHRONOUS, WAL_BYTES
 from tracker.sync.destination import Upload
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def connect(path: Path, durability: str) -> sqlite3.Connection:
     connection = sqlite3.connect(path, check_same_thread=False)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute(f"PRAGMA synchronous={SYNCHRONOUS[durability]}")
-    connection.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}")
+    connection.execute(f"PRAGMA wal_autocheckpoint={WAL_BYTES // 4096}")
     return connection
 
 

@@ -139,7 +139,7 @@ def strain(path: Path, notes: Path, seconds: float, seed: int) -> dict[str, int]
 
 
 def _main(path: str, notes: str, seconds: str, seed: str) -> None:
-    engine.WAL_PAGES = 60
+    engine.WAL_BYTES = 60 * engine.PAGE_BYTES
     sys.stdout.write(json.dumps(strain(Path(path), Path(notes), float(seconds), int(seed))))
 
 

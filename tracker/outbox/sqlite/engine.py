@@ -30,11 +30,11 @@ A commit writes whole pages: at ``full``, some 15 kB for an event of 0.6 kB, whe
 SQLite's usual pages of 4 kB, and would be 10 kB with pages of 512 bytes, which most events outgrow.
 """
 
-WAL_PAGES = 1_000
-"""Pages in the write-ahead log from which on a commit also checkpoints: 1 MB in a new outbox.
+WAL_BYTES = 2_048_000
+"""Size of the write-ahead log from which on a commit also checkpoints.
 
-With 4 MB, a commit wrote 4 % less, but on a full disk the ballast was too small for what a
-checkpoint has to add to the file.
+With 4 MB, a commit wrote 2 % less, but on a full disk the ballast was too small for what a
+checkpoint has to add to the file; with 1 MB, one call in a hundred met a checkpoint.
 """
 
 _WAL_LIMIT_BYTES = 16 * 1024 * 1024
@@ -125,6 +125,9 @@ def make_engine(path: Path, durability: str, *, writer: bool, how: str = "mode=r
                 cursor.execute("PRAGMA locking_mode=EXCLUSIVE")
             for pragma in _pragmas(durability, writer=writer):
                 cursor.execute(f"PRAGMA {pragma}")
+            if writer:
+                (page_bytes,) = cursor.execute("PRAGMA page_size").fetchone()
+                cursor.execute(f"PRAGMA wal_autocheckpoint={WAL_BYTES // page_bytes}")
         except UnicodeDecodeError as error:  # SQLite's message quotes the damaged name
             raise sqlite3.DatabaseError("malformed database schema") from error
         cursor.close()
@@ -169,7 +172,6 @@ def _pragmas(durability: str, *, writer: bool) -> list[str]:
     if writer:
         return [
             *common,
-            f"wal_autocheckpoint={WAL_PAGES}",
             f"journal_size_limit={_WAL_LIMIT_BYTES}",
             "secure_delete=ON",  # overwrite removed rows; `scrub` does the rest
         ]
