@@ -6,6 +6,7 @@ import click
 
 from tracker import program
 from tracker._version import __version__
+from tracker.cli import warnings
 from tracker.cli.command import Commands, place_options
 
 _LAZY = {
@@ -35,6 +36,8 @@ _LAZY = {
     "path": "tracker.cli.maintenance:path",
     "demo": "tracker.demo.command:demo",
 }
+_LOGGING = ("run", "demo")
+"""Commands that show the log by their own means."""
 
 
 def main() -> None:
@@ -57,9 +60,10 @@ def cli(ctx: click.Context) -> None:
 
     Without a command: flush, which uploads pending events and waits for it.
 
-    All commands work while an application is using the outbox. Only `flush` and `run` need the
-    API key. It is read from the environment variable SDK_API_KEY; there is no option for it,
-    because other users of the machine can see the arguments of a command.
+    All commands work while an application is using the outbox. Only `flush`, `run` and
+    `verify --against-collector` need the API key. It is read from the environment variable
+    SDK_API_KEY; there is no option for it, because other users of the machine can see the
+    arguments of a command.
 
     The options below may also be given after the command's name.
 
@@ -70,6 +74,8 @@ def cli(ctx: click.Context) -> None:
 
     Exit codes: 0 success, or nothing is pending; 1 failure; 2 wrong use or configuration.
     """
+    if ctx.invoked_subcommand not in _LOGGING:
+        ctx.with_resource(warnings.on_stderr())
     if ctx.invoked_subcommand is None:
         from tracker.cli.flush import flush
 

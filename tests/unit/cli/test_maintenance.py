@@ -52,6 +52,25 @@ def test_verify_a_sound_outbox(config: MakeConfig) -> None:
     }
 
 
+def test_replacing_a_damaged_outbox_is_told(config: MakeConfig) -> None:
+    """One line on stderr: what was carried over, what was lost, and which files were kept."""
+    path = config().outbox_path
+    fill(config(), 60)
+    edit(path, "PRAGMA wal_checkpoint(TRUNCATE)")
+    with path.open("r+b") as file:
+        file.seek(-20 * 1024, 2)
+        file.write(b"x" * 10 * 1024)
+    pruned = call("--outbox", path, "prune")
+    assert pruned.exit_code == 0, pruned.output
+    (line,) = pruned.stderr.splitlines()
+    assert line.startswith(f"Warning: the outbox {path} is damaged (")
+    assert "A new one was made from what could be read: " in line
+    (kept,) = path.parent.glob("*.damaged-*Z")
+    assert line.endswith(f"The damaged files were kept: {kept}")
+    again = call("--outbox", path, "prune")
+    assert (again.exit_code, again.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("statement", "kind", "seq", "text"),
     [

@@ -1,0 +1,47 @@
+"""The package's warnings on stderr, a line each, while a command runs."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from tracker.cli.output import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class _ToStderr(logging.Handler):
+    """Prints the first line of each record; a traceback after it is for an application's log.
+
+    Of a missing chain key only `verify` speaks: it matters to applications, and most commands log
+    no event.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return False for what is not for the users of commands."""
+        return record.module != "chain_key"
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record."""
+        first = record.getMessage().partition("\n")[0]
+        click.echo(f"Warning: {printable(first)}", err=True)
+
+
+@contextmanager
+def on_stderr() -> Iterator[None]:
+    """Print what the logger ``tracker`` gets in the block, from WARNING on.
+
+    A command can do more than it was asked for, such as replacing a damaged outbox. Its user must
+    hear of that.
+    """
+    logger = logging.getLogger("tracker")
+    handler = _ToStderr(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
