@@ -49,10 +49,12 @@ _TIMES = ("timestamp_ms", "delivered_at_ms", "dead_at_ms")
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    "destination",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    default="-",
     metavar="FILE",
     help="The new file; it appears when it is complete, and only this user can read it. "
-    "Default: stdout.",
+    "Default: -, for stdout.",
 )
 @click.option(
     "-f",
@@ -73,7 +75,7 @@ _TIMES = ("timestamp_ms", "delivered_at_ms", "dead_at_ms")
 @click.pass_obj
 def export(
     place: Place,
-    output: Path | None,
+    destination: str,
     format_: str | None,
     limit: int,
     *,
@@ -87,6 +89,7 @@ def export(
     named timestamp, delivered_at and dead_at. Events are read a few at a time, so any number can be
     exported.
     """
+    output = None if destination == "-" else Path(destination)
     kind = format_ or _SUFFIXES.get(output.suffix.lower() if output else "", "jsonl")
     if output is None and kind == "parquet" and sys.stdout.isatty():
         raise click.UsageError("Parquet cannot be shown on a terminal; give --output FILE")

@@ -137,6 +137,20 @@ def test_the_filters_of_list(
     assert parquet.read_table(file)["seq"].to_pylist() == seqs
 
 
+@pytest.mark.parametrize("format_", ["jsonl", "csv"])
+def test_a_dash_is_stdout(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format_: str
+) -> None:
+    """By convention; a file of that name has to be called `./-`."""
+    monkeypatch.chdir(tmp_path)
+    usual = call("--outbox", path, "export", "--format", format_)
+    dashed = call("--outbox", path, "export", "--format", format_, "--output", "-")
+    assert (dashed.exit_code, dashed.stdout) == (0, usual.stdout)
+    assert not (tmp_path / "-").exists()
+    assert call("--outbox", path, "export", "-o", "./-").exit_code == 0
+    assert (tmp_path / "-").exists()
+
+
 def test_the_file_is_private_and_is_not_replaced(path: Path, tmp_path: Path) -> None:
     """Unless that is asked for; whatever the umask."""
     file = tmp_path / "events.jsonl"
