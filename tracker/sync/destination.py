@@ -32,7 +32,7 @@ class Rejection:
 
     Attributes:
         event_id: The event's id.
-        code: The server's error code.
+        code: The server's error code. Default of a dead letter: ``rejected``.
         message: The reason, in the server's words.
     """
 
@@ -42,37 +42,51 @@ class Rejection:
 
 
 class Outcome(enum.Enum):
-    """What an answer means for the events that were sent."""
+    """What an answer means for the events that were sent, and what is done next.
+
+    Only `DELIVERED`, `INVALID` and `TOO_LARGE` settle events; after all others they stay pending
+    and are sent again, for ever.
+    """
 
     DELIVERED = "delivered"
-    """All events are stored, except those listed in `Delivery.rejected`."""
+    """All events are stored, except those in `Delivery.rejected`, which become dead letters."""
     INVALID = "invalid"
-    """The server cannot accept this batch because of something in it."""
+    """Something in this batch can never be accepted. It is halved and sent again at once, until the
+    bad event stands alone: that one becomes a dead letter."""
     TOO_LARGE = "too large"
-    """The batch has too many bytes for the server."""
+    """The batch has too many bytes. It is halved and sent again at once; an event that is too large
+    by itself becomes a dead letter."""
     REFUSED = "refused"
-    """The server refuses the API key."""
+    """The API key is refused. A person must act, so the pause is at least half of `backoff_cap`."""
     TIMED_OUT = "timed out"
-    """No complete answer arrived in time; the server may have stored the events."""
+    """No complete answer arrived in time; the events may be stored. They are sent again after a
+    pause, in smaller batches."""
     UNAVAILABLE = "unavailable"
-    """There was no answer, or one that asks the client to retry later."""
+    """There was no answer, or one that asks to retry later. The same is sent again after a pause,
+    which grows up to `backoff_cap`."""
     STALE = "stale"
-    """A kept-alive connection was closed before any byte of the answer; retry on a new one."""
+    """A kept connection was closed before any byte of the answer. The same is sent again at once;
+    if that is stale too, after a pause."""
     UNEXPECTED = "unexpected"
-    """The answer does not follow the protocol; it may not come from a collector."""
+    """The answer makes no sense; it may not come from a collector. As `UNAVAILABLE`."""
 
 
 @dataclass(frozen=True)
 class Delivery:
     """The result of sending one batch.
 
-    Only `Outcome.DELIVERED` marks events as delivered, so return it only once the other side has
-    stored them. After any other outcome the same events are sent again.
+    Return `Outcome.DELIVERED` only once the other side has stored the events: it marks them as
+    delivered. `Outcome` says what follows after each one.
+
+    A delivery that makes no sense, such as one that rejects an event that was not in the upload or
+    rejects one twice, counts as `Outcome.UNEXPECTED`: nothing of the batch is settled.
 
     Attributes:
         outcome: What the answer means for the events.
-        cause: One line that says what was answered or what failed. Must not contain the API key.
-        code: The server's error code, if it gave one.
+        cause: One line that says what was answered or what failed: the message of a dead letter,
+            and what `status` and `health` show. Must not contain the API key.
+        code: The server's error code, if it gave one. Default of a dead letter: ``invalid`` or
+            ``too_large``.
         rejected: Events of a delivered batch that the server rejected.
         retry_after: Seconds to wait before the next attempt, as asked by the server, or None.
     """

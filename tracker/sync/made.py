@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine, Generator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tracker import log
 from tracker.once import Once
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tracker.sync.destination import Destination, Upload
+
+_CODES = {Outcome.INVALID: "invalid", Outcome.TOO_LARGE: "too_large"}
+"""Codes of dead letters whose destination gave none."""
 
 
 class MadeDestination:
@@ -33,7 +37,14 @@ class MadeDestination:
         """Make the destination, unless there is one."""
         if self._made is None:
             try:
-                self._made = self._make()
+                made = self._make()
+                if _is_destination(made):
+                    self._made = made
+                else:
+                    self._problem = (
+                        f"the destination cannot be made: the function returned {_shown(made)}; "
+                        "return an object with the methods send and close"
+                    )
             except BaseException as error:  # noqa: BLE001 - the application's; see `_reraise`
                 _reraise(error)
                 self._problem = self._describe("the destination cannot be made", error)
@@ -43,7 +54,11 @@ class MadeDestination:
         if self._made is None:
             return Delivery(Outcome.UNAVAILABLE, self._problem)
         try:
-            return _checked(self._made.send(upload))
+            delivery = self._made.send(upload)
+            problem = _fault(delivery, upload.event_ids)
+            if problem:
+                return Delivery(Outcome.UNEXPECTED, f"the destination's answer is void: {problem}")
+            return _completed(delivery)
         except BaseException as error:  # noqa: BLE001 - the application's, or a bug; see `_reraise`
             _reraise(error)
             return Delivery(Outcome.UNAVAILABLE, self._describe("the destination failed", error))
@@ -75,18 +90,59 @@ def _reraise(error: BaseException) -> None:
         raise error
 
 
-def _checked(delivery: object) -> Delivery:
-    """Return what a destination returned, with texts that can be stored.
+def _is_destination(made: object) -> bool:
+    """Return True for an object with the two methods; a class is none yet, and a coroutine none."""
+    return not isinstance(made, (type, Coroutine, Generator)) and all(
+        callable(getattr(made, name, None)) for name in ("send", "close")
+    )
 
-    Raises:
-        TypeError: if it is no `Delivery`.
-    """
-    if not isinstance(delivery, Delivery):
-        raise TypeError(f"send returned {type(delivery).__name__}; return a tracker.Delivery")
+
+def _fault(answer: Any, event_ids: Sequence[str]) -> str | None:
+    """Return why an answer says nothing about a batch, or None if it does."""
+    if not isinstance(answer, Delivery):
+        return f"send returned {_shown(answer)}; return a tracker.Delivery"
+    outcome: object = answer.outcome
+    if not isinstance(outcome, Outcome):
+        return f"its outcome is {_shown(outcome)}; give one of tracker.Outcome"
+    seconds: object = answer.retry_after
+    if seconds is not None and (type(seconds) is bool or not isinstance(seconds, (int, float))):
+        return f"its retry_after is {_shown(seconds)}; give a number of seconds, or None"
+    rejected: Any = answer.rejected
+    if not isinstance(rejected, Sequence) or not all(isinstance(r, Rejection) for r in rejected):
+        return f"its rejected is {_shown(rejected)}; give a list of tracker.Rejection"
+    left = set(event_ids)
+    for event_id in [each.event_id for each in rejected]:
+        if not isinstance(event_id, str) or event_id not in left:
+            return f"it rejects {one_line(repr(event_id))}, which was not sent or is named twice"
+        left.remove(event_id)
+    return None
+
+
+def _completed(delivery: Delivery) -> Delivery:
+    """Return an answer with texts that can be stored, and that say something."""
+    outcome = delivery.outcome
     rejected = [
-        Rejection(each.event_id, one_line(each.code), one_line(each.message))
+        Rejection(
+            each.event_id,
+            _text(each.code) or "rejected",
+            _text(each.message) or "the destination gave no reason",
+        )
         for each in delivery.rejected
     ]
-    return replace(
-        delivery, cause=one_line(delivery.cause), code=one_line(delivery.code), rejected=rejected
-    )
+    cause = _text(delivery.cause)
+    if not cause and outcome is not Outcome.DELIVERED:
+        cause = f"the destination answered Outcome.{outcome.name} without a cause"
+    code = _text(delivery.code) or _CODES.get(outcome, "")
+    return replace(delivery, cause=cause, code=code, rejected=rejected)
+
+
+def _text(given: object) -> str:
+    return "" if given is None else one_line(given).strip()
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "None"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    return f"a value of type {type(value).__name__}"

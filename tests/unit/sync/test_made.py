@@ -10,6 +10,7 @@ import pytest
 from tracker import Delivery, Outcome, Rejection
 from tracker.sync.destination import Upload
 from tracker.sync.made import MadeDestination
+from tracker.testing import RecordingDestination
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,6 +84,37 @@ def test_an_answer_of_another_type_is_a_failure_that_says_what_to_return(answer:
     made = MadeDestination(lambda: Odd(lambda: answer))
     made.prepare()
     assert "return a tracker.Delivery" in made.send(UPLOAD).cause
+
+
+@pytest.mark.parametrize(
+    "made",
+    [None, RecordingDestination, object(), "http://localhost"],
+    ids=lambda made: type(made).__name__,
+)
+def test_what_is_no_destination_is_a_failure_that_says_what_to_return(
+    made: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In one line: there is no traceback that would help."""
+    destination = MadeDestination(lambda: made)
+    destination.prepare()
+    delivery = destination.send(UPLOAD)
+    assert delivery.outcome is Outcome.UNAVAILABLE
+    assert "return an object with the methods send and close" in delivery.cause
+    destination.close()
+    assert "Traceback" not in caplog.text
+
+
+def test_the_coroutine_of_a_coroutine_function_is_no_destination() -> None:
+    """Though it has the methods send and close."""
+
+    async def make() -> Odd:
+        raise AssertionError
+
+    coroutine = make()
+    made = MadeDestination(lambda: coroutine)
+    made.prepare()
+    assert "the function returned a value of type coroutine" in made.send(UPLOAD).cause
+    coroutine.close()
 
 
 def test_texts_that_cannot_be_stored_are_made_so() -> None:
