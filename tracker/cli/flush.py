@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -79,21 +80,22 @@ def _flush(target: Target, timeout: float) -> _Outcome:
         with outbox.reading() as connection:
             backup.refuse(connection, target.path)
         before, sync = _look(outbox)
-    after = before
+    after, trouble = before, None
     if before.pending:
         client = connect(target.config, target)
         assert isinstance(client, Client)  # noqa: S101 - `find` refuses a disabled configuration
         try:
             with _progress(before.pending) as progress:
                 after, sync = _upload(client, timeout, progress)
+            trouble = client.health().storage_error
         finally:
             client.release(target, timeout=0)
     return _Outcome(
         after.delivered - before.delivered,
         after.pending,
         after.dead,
-        (sync.paused_because or sync.last_error) if after.pending else None,
-        sync.last_error_ms if after.pending else None,
+        (trouble or sync.paused_because or sync.last_error) if after.pending else None,
+        (time.time_ns() // 1_000_000 if trouble else sync.last_error_ms) if after.pending else None,
     )
 
 

@@ -91,9 +91,17 @@ class Outbox:
             self._supervisor.open()
             if check_owner:
                 self._settle_chain_key()
+                self._create_ballast()
         except BaseException:
             self._shut()
             raise
+
+    def _create_ballast(self) -> None:
+        """Create the ballast before the first event: a job may be killed after its first second."""
+        try:
+            self._ballast.create()
+        except OSError as error:  # its folder may not be readable
+            raise errors.explain(self.path, error) from error
 
     def _begin_retention(self) -> None:
         self._retention = retention.Retention(self._config.retention)  # seqs start over

@@ -114,6 +114,32 @@ def test_the_key_does_not_vouch_for_what_is_rescued_from_a_deleted_file(
     assert [(each.first_seq, each.last_seq) for each in report.unproven] == [(1, len(data) - 1)]
 
 
+def test_the_newest_events_are_missed_as_well(config: MakeConfig) -> None:
+    """The account says how far the outbox had come, though no row after them is left to tell."""
+    settings = config()
+    make(settings)
+    content = settings.outbox_path.read_bytes()
+    for number in (ALL - 1, ALL):
+        row = f'{{"n":{number}}}'.encode()
+        content = content.replace(row, bytes(len(row)))
+    settings.outbox_path.write_bytes(content)
+    damage(settings.outbox_path)
+    with closing(Outbox(settings)) as outbox, outbox.reading() as connection:
+        book = ledger.read(connection)
+    assert (book.accepted, book.delivered, book.pending) == (ALL, 5, ALL - 7)
+    assert book.discarded == {ledger.BY_DAMAGE: 2}
+
+
+def test_a_damaged_account_does_not_make_up_losses(config: MakeConfig) -> None:
+    """The files have no room for as many events as it names."""
+    settings = config()
+    make(settings)
+    change(settings.outbox_path, "UPDATE account SET events = 1 << 40 WHERE entry = 'stored'")
+    damage(settings.outbox_path)
+    with closing(Outbox(settings)) as outbox, outbox.reading() as connection:
+        assert ledger.read(connection).accepted == ALL
+
+
 @pytest.mark.parametrize("page_bytes", [1_024, 4_096])
 @pytest.mark.parametrize("in_log", [False, True])
 def test_pages_of_any_size_that_outboxes_have(

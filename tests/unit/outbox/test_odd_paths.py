@@ -43,6 +43,7 @@ def test_an_outbox_is_the_file_at_its_path(
         path.name,
         f"{path.name}-wal",
         f"{path.name}-shm",
+        f"{path.name}.ballast",
     }
     with make_engine(path, "full", writer=True).connect() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM events").scalar() == 3

@@ -48,6 +48,10 @@ class Books:
     last_success_ms: int | None = None
 
 
+_LEAST_BYTES = 100
+"""No event takes less: its digest and chain value alone have 128 characters."""
+
+
 class Salvage:
     """What a damaged outbox still contains.
 
@@ -64,7 +68,7 @@ class Salvage:
         self.books = books
         self.count = found.count()
         self.broken = found.broken()
-        self.lost = _lost(found, books.account)
+        self.lost = _lost(found, books.account, pages.bytes // _LEAST_BYTES)
 
     def rows(self) -> Iterator[Row]:
         """Yield the whole rows in order of seq, reading each of them again."""
@@ -124,12 +128,15 @@ def _search(pages: Pages, stack: contextlib.ExitStack) -> Salvage:
     return Salvage(pages, found, books)
 
 
-def _lost(found: FoundRows, books: dict[str, int]) -> int:
+def _lost(found: FoundRows, books: dict[str, int], most: int) -> int:
     """Return how many undelivered events are missing, as far as the bookkeeping can be read.
 
-    Without the account, every missing row that was not removed on purpose counts.
+    Without the account, every missing row that was not removed on purpose counts. The newest seq
+    that it names is not believed if the files have no room for so many events after those found.
     """
     last = found.last_seq()
+    if last < books.get(ledger.STORED, 0) <= last + most:
+        last = books[ledger.STORED]
     if ledger.DELIVERED in books:
         settled = sum(
             count

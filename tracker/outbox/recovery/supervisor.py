@@ -212,8 +212,11 @@ class Supervisor:
             OutboxError: if the outbox cannot be written or repaired.
         """
         connections = self._connections
-        if not now and monotonic() < connections.next_check_at and connections.are_in_place():
+        in_place = connections.are_in_place()
+        if not now and monotonic() < connections.next_check_at and in_place:
             return False
+        if not in_place:
+            connections.write_connection.look_again()
         connections.next_check_at = monotonic() + self.check_seconds
         generation = connections.generation
         connections.renew_upload_lock()

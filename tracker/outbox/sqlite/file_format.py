@@ -9,6 +9,7 @@ are described on sqlite.org/fileformat2.html, sections 1.6 (pages), 1.8 (pointer
 from __future__ import annotations
 
 import itertools
+import os
 import struct
 import sys
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
@@ -159,14 +160,16 @@ class Pages:
 
     Attributes:
         size: Bytes of a page.
+        bytes: Bytes of file and log together.
     """
 
     def __init__(self, file: BinaryIO, log: BinaryIO | None, size: int) -> None:
         self.size = size
         self._file = file
         self._log = log
-        file.seek(0, 2)
-        self._count = -(-file.tell() // size)
+        length = file.seek(0, os.SEEK_END)
+        self.bytes = length + (log.seek(0, os.SEEK_END) if log is not None else 0)
+        self._count = -(-length // size)
         self._last = 0, b""
         self._newest: dict[int, int] = {}
         self._doubtful: list[Frame] = []

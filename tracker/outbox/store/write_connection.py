@@ -90,6 +90,10 @@ class WriteConnection:
         self._head = None
         self._reads_left = self._anchored = 0
 
+    def look_again(self) -> None:
+        """Check the files before the next write, however short a while ago they were checked."""
+        self._sure_until = 0.0
+
     # --- writing --------------------------------------------------------------------------------
 
     def append(self, event: Event) -> bool:
