@@ -8,6 +8,7 @@ Each record becomes one ``log.recorded`` event with these fields:
 ``message``    the message with its arguments inserted
 ``arguments``  the message's arguments, only if they cannot be inserted
 ``exception``  the traceback, if the record has one
+``stack``      the stack, if the record has one (``stack_info=True``)
 ``extra``      the other fields given as ``extra``, and ids that are not valid
 =============  ===============================================================================
 
@@ -119,13 +120,14 @@ class TrackerHandler(logging.Handler):
             "message": capture(message, characters),
             "arguments": None if arguments is None else capture(arguments, characters),
             "exception": _exception(record, characters),
+            "stack": None if record.stack_info is None else capture(record.stack_info, characters),
             "extra": capture(extra, characters) if extra else None,
         }
         session_id, agent_id, user_id = self._tracker._concerning(**ids)
         self._tracker._record_gathered(
             LOG_RECORDED,
             data,
-            gathered=("message", "arguments", "exception", "extra"),
+            gathered=("message", "arguments", "exception", "stack", "extra"),
             session_id=session_id,
             agent_id=agent_id,
             user_id=user_id,

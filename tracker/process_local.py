@@ -18,7 +18,9 @@ class ProcessLocal:
         return self
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
+        name = type(self).__name__
+        article = "an" if name[0] in "AEIOU" else "a"
         raise TypeError(
-            f"cannot pickle an {type(self).__name__}: it belongs to this process. "
+            f"cannot pickle {article} {name}: it belongs to this process. "
             "Send the APIConfig, and make a tracker with it in the other process"
         )

@@ -324,7 +324,8 @@ def _walk_container(path: str, value: Any, depth: int, parents: set[int]) -> Non
 
 def _member(path: str, key: Any, depth: int) -> str:
     if not issubclass(type(key), str):
-        raise ValidationError(path, f"has the key {_kind(key)} {key!r:.80}; give keys as str")
+        kind = "" if key is None else f" of type {type(key).__name__}"
+        raise ValidationError(path, f"has the key {key!r:.80}{kind}; give keys as str")
     if not key.isascii():
         _check_encodable(f"a key in {path}", key)
     return f"{path}.{key}" if depth and key.isidentifier() else f"{path}[{key!r}]"

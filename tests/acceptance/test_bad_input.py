@@ -196,8 +196,13 @@ WRONG: dict[str, tuple[Call, str, str]] = {
         "comment",
         "is of type int; give a str",
     ),
+    "feedback of nothing": (
+        lambda t, s: t.record_feedback(s, source="user"),
+        "score",
+        "is missing, and so is comment; give one or both",
+    ),
     "feedback source": (
-        lambda t, s: t.record_feedback(s, source=""),
+        lambda t, s: t.record_feedback(s, score=1, source=""),
         "source",
         "is empty; give a non-empty string",
     ),
@@ -223,7 +228,7 @@ WRONG: dict[str, tuple[Call, str, str]] = {
                 "contains itself; JSON cannot represent",
             ),
             ("NaN", {"x": [math.nan]}, "metadata['x'][0]", "nan is not JSON-serialisable"),
-            ("an int key", {1: 2}, "metadata", "has the key of type int 1; give keys as str"),
+            ("an int key", {1: 2}, "metadata", "has the key 1 of type int; give keys as str"),
             ("a huge int", {"n": 10**5000}, "metadata['n']", "is an integer of more than 4,298"),
             ("100 levels", nested(100), "metadata['a']" + ".a" * 63, "is nested more than 64 lev"),
         ]

@@ -142,7 +142,6 @@ def test_optional_fields_are_marked(config: MakeConfig) -> None:
         tracker.performance.log_user_message(session, "Hi")
         tracker.performance.log_tool_call(session, "find", None)
         tracker.performance.record_failed_session(session, "it broke")
-        tracker.performance.record_feedback(session)
         tracker.security.report_event("access_denied", "low")
         tracker.compliance.record_audit("exported", "ops")
         tracker.compliance.acknowledge("p", "user")

@@ -87,6 +87,16 @@ def test_a_traceback_has_a_field_of_its_own(fake: FakeTracker, logger: logging.L
     assert "exception" not in fake.recorded[1]
 
 
+def test_a_stack_has_a_field_of_its_own(fake: FakeTracker, logger: logging.Logger) -> None:
+    """As `stack_info=True` asks for it; without that there is no such field."""
+    logger.warning("where am I?", stack_info=True)
+    (found,) = fake.recorded
+    assert found["stack"].startswith("Stack (most recent call last):")
+    assert 'logger.warning("where am I?", stack_info=True)' in found["stack"]
+    logger.warning("here")
+    assert "stack" not in fake.recorded[1]
+
+
 def test_long_messages_are_cut_off(fake: FakeTracker, logger: logging.Logger) -> None:
     """So that every record fits into an event."""
     logger.info("x" * 5_000_000)

@@ -253,9 +253,9 @@ def test_what_json_can_hold_passes(value: dict[str, Any]) -> None:
             {"a": (-math.inf,)},
             "metadata['a'][0]: -inf is not JSON-serialisable; give a finite number",
         ),
-        ({1: 2}, "metadata: has the key of type int 1; give keys as str"),
-        ({"a": {None: 2}}, "metadata['a']: has the key None None; give keys as str"),
-        ({"a": {b"k": 2}}, "metadata['a']: has the key of type bytes b'k'; give keys as str"),
+        ({1: 2}, "metadata: has the key 1 of type int; give keys as str"),
+        ({"a": {None: 2}}, "metadata['a']: has the key None; give keys as str"),
+        ({"a": {b"k": 2}}, "metadata['a']: has the key b'k' of type bytes; give keys as str"),
         (
             {"a": "x\ud800"},
             "metadata['a']: has a lone surrogate (U+D800) at index 1; UTF-8 cannot encode it",

@@ -146,11 +146,11 @@ class AsyncBaseTracker(ProcessLocal, Awaited, Generic[T]):
     def _target(self) -> T:
         """Return the tracker, opened on first use. Called in the threads of `_calls`."""
         with self._calls.lock:
+            if self._closed or (self._tracker is not None and self._tracker._closed):
+                raise TrackerClosedError(
+                    f"this {type(self).__name__} was closed; make a new one to log again"
+                )
             if self._tracker is None:
-                if self._closed:
-                    raise TrackerClosedError(
-                        f"this {type(self).__name__} was closed; make a new one to log again"
-                    )
                 tracker = self._make()
                 tracker._client = self._calls.deferring(tracker._client)
                 self._tracker = tracker

@@ -10,6 +10,7 @@ import click
 from tracker.cli.command import Command, Place
 from tracker.cli.context import connected, existing, find, opened_to_read, read_owner
 from tracker.cli.output import events
+from tracker.errors import OutboxDamagedError, OutboxError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -29,11 +30,16 @@ def backup(place: Place, file: Path) -> None:
     nothing is uploaded from it and no application logs to it. `restore` makes an outbox of it.
     """
     from tracker.outbox import backup as backups
-    from tracker.outbox import driver_of
+    from tracker.outbox import driver_of, errors
 
     target = existing(place)
     with opened_to_read(target) as outbox, outbox.snapshot() as connection:
-        backups.make(driver_of(connection), file, target.path)
+        try:
+            backups.make(driver_of(connection), file, target.path)
+        except OutboxError as error:
+            if errors.is_damage(str(error.__cause__)):
+                raise OutboxDamagedError(str(error)) from error
+            raise
         click.echo(f"{file}: {_contents(connection)}")
 
 

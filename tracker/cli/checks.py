@@ -137,10 +137,21 @@ def _privacy(name: str, path: Path, wanted: int) -> Check:
         return Check(
             name,
             WARNING,
-            f"{path} has mode {mode:04o}: other users can access the events",
+            f"{path} has mode {mode:04o}: other users can {_access(status)}",
             f"chmod {wanted:o} {path}",
         )
     return Check(name, OK, f"{path} has mode {mode:04o}")
+
+
+def _access(status: os.stat_result) -> str:
+    """Return what the mode of a file or folder allows to other users, who have some permission."""
+    if not stat.S_ISDIR(status.st_mode):
+        return "access the events"
+    if status.st_mode & 0o022:
+        return "move or replace files in it"
+    if status.st_mode & 0o044:
+        return "list the names of files in it"
+    return "tell whether a name exists in it"
 
 
 def _locks(path: Path) -> Check:

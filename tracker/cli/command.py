@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tracker.cli.docstring import docstring
-from tracker.errors import ConfigurationError, TrackerError, readable
+from tracker.errors import ConfigurationError, OutboxDamagedError, TrackerError, readable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 OK = 0
 FAILED = 1
 WRONG_USE = 2
+
+_REMEDY = (
+    ". An application that uses it, or `tracker-sync flush`, salvages what can be read and "
+    "keeps the damaged files"
+)
+"""What to do about a damaged outbox: commands that only read leave it as it is."""
 
 
 @dataclass
@@ -132,14 +138,17 @@ class Commands(click.Group):
         except TrackerError as error:
             wrong = isinstance(error, ConfigurationError)
             kind = WrongConfiguration if wrong else click.ClickException
-            raise kind(str(error)) from error
+            said = str(error)
+            if isinstance(error, OutboxDamagedError) and "salvages" not in said:
+                said += _REMEDY
+            raise kind(said) from error
         except UnicodeEncodeError as error:
             raise WrongConfiguration(
                 "an argument or a setting has bytes that are not UTF-8: "
                 f"{readable(error.object)[:200]}"
             ) from error
         except SQLAlchemyError as error:  # a row that every outbox has was deleted
-            raise click.ClickException(f"the outbox is damaged: {error}") from error
+            raise click.ClickException(f"the outbox is damaged: {error}{_REMEDY}") from error
         except BrokenPipeError:  # `tracker-sync list | head`: click ends quietly
             raise
         except OSError as error:

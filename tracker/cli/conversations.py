@@ -17,6 +17,7 @@ from tracker.cli.command import Command, Place
 from tracker.cli.context import existing, find, opened_to_read
 from tracker.cli.events import Since, limit_option
 from tracker.cli.output import (
+    counted,
     duration,
     echo_json,
     json_option,
@@ -233,9 +234,9 @@ def _print_heading(whole: Conversation) -> None:
         whole.status,
         *([f"outcome {whole.outcome}"] if whole.outcome else []),
         *([f"quality {whole.quality_score:g}"] if whole.quality_score is not None else []),
-        f"{whole.messages:,} messages",
-        f"{whole.tool_calls:,} tool calls",
-        f"{whole.tokens_used:,} tokens",
+        counted(whole.messages, "message"),
+        counted(whole.tool_calls, "tool call"),
+        counted(whole.tokens_used, "token"),
     ]
     first: object = whole.started_at_ms
     last: object = whole.last_at_ms
@@ -250,7 +251,7 @@ def _print_entry(entry: HistoryEntry, *, content: bool) -> None:
     if entry.response_time_ms is not None:
         facts.append(f"{entry.response_time_ms:,.0f} ms")
     if entry.tokens_used is not None:
-        facts.append(f"{entry.tokens_used:,} tokens")
+        facts.append(counted(entry.tokens_used, "token"))
     if entry.model is not None:
         facts.append(entry.model)
     if entry.tool_call is not None and entry.tool_call.duration_ms is not None:

@@ -12,7 +12,7 @@ from tracker.cli.context import find, opened_to_read
 from tracker.cli.conversations import check_one_format, csv_option, echo_csv
 from tracker.cli.days import bar, calendar, sparkline
 from tracker.cli.events import Since
-from tracker.cli.output import echo_json, json_option, print_facts, print_table
+from tracker.cli.output import counted, echo_json, json_option, print_facts, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,7 +114,7 @@ def _facts(found: Metrics) -> list[tuple[str, str]]:
         ("conversations", f"{found.conversations:,}, of them open {found.open:,}"),
         ("success", f"{_percent(found.success_rate)}: {found.ended:,} ended"),
         ("failed sessions", f"{found.failed:,}"),
-        ("messages", f"{found.messages:,}, and {found.tool_calls:,} tool calls"),
+        ("messages", f"{found.messages:,}, and {counted(found.tool_calls, 'tool call')}"),
         ("tokens", f"{found.tokens_used:,} of messages, {found.llm_tokens:,} of model calls"),
         ("cost", _cost_of_calls(found)),
     ]
@@ -169,7 +169,7 @@ def _milliseconds(value: float | None) -> str:
 
 
 def _cost_of_calls(found: Metrics) -> str:
-    said = f"{cost(found.cost_usd, found.unpriced)} for {found.llm_calls:,} model calls"
+    said = f"{cost(found.cost_usd, found.unpriced)} for {counted(found.llm_calls, 'model call')}"
     return said + (f"; {found.unpriced:,} of unknown cost" if found.unpriced else "")
 
 

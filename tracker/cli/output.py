@@ -98,7 +98,12 @@ def size(number: int) -> str:
 
 def events(number: int) -> str:
     """Return "1 event" or "1,234 events"."""
-    return f"{number:,} event{'' if number == 1 else 's'}"
+    return counted(number, "event")
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with a noun in the singular or plural."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def print_facts(facts: Iterable[tuple[str, str]]) -> None:

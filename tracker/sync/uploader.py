@@ -237,9 +237,10 @@ class Uploader:
         self._backoff.reset()
         if letters:
             log.warning(
-                "the server permanently rejected %d events (%s: %s); they are kept as dead "
-                "letters: see `tracker-sync dead list`",
+                "the server permanently rejected %d event%s (%s: %s), kept as dead letters: see "
+                "`tracker-sync dead list`",
                 len(letters),
+                "" if len(letters) == 1 else "s",
                 letters[0].code,
                 letters[0].message,
             )

@@ -258,6 +258,8 @@ class ActiveConversation(ProcessLocal):
     ) -> str:
         """Log feedback on the conversation; return the event's id.
 
+        A score, a comment, or both have to be given.
+
         Args:
             score: Any finite number, on a scale of your choice.
             comment: A comment as text.

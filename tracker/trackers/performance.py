@@ -368,6 +368,8 @@ class AgentPerformanceTracker(ReadingTracker):
     ) -> str:
         """Log feedback on a conversation, which may have ended; return the event's id.
 
+        A score, a comment, or both have to be given.
+
         Args:
             session_id: The conversation; None means the current one.
             score: Any finite number, on a scale of your choice.
@@ -375,6 +377,8 @@ class AgentPerformanceTracker(ReadingTracker):
             source: The source of the feedback, such as ``"user"`` or ``"reviewer"``.
         """
         session_id = context.resolve(session_id)
+        if score is None and comment is None:
+            raise ValidationError("score", "is missing, and so is comment; give one or both")
         data = {
             "score": validation.optional(validation.check_number, "score", score),
             "comment": validation.optional(validation.check_text, "comment", comment),

@@ -569,7 +569,7 @@ def test_closing_stores_what_was_logged_and_refuses_later_calls(config: MakeConf
         tracker = AsyncTracker(config(), destination=RecordingDestination)
         await tracker.performance.start_conversation("agent-1", session_id="s")
         await tracker.llm.close()
-        with pytest.raises(TrackerClosedError, match="LLMTracker was closed"):
+        with pytest.raises(TrackerClosedError, match="this AsyncLLMTracker was closed"):
             await tracker.llm.get_usage()
         late = [
             asyncio.create_task(tracker.performance.log_user_message("s", str(n)))
@@ -580,13 +580,13 @@ def test_closing_stores_what_was_logged_and_refuses_later_calls(config: MakeConf
         assert len(await asyncio.gather(*late)) == 50
         await_(lambda: not threads())
         assert await tracker.close() == FlushResult()
-        for call in (
-            tracker.performance.log_user_message("s", "m"),
-            tracker.llm.get_usage(),
-            tracker.flush(),
-            tracker.__aenter__(),
+        for name, call in (
+            ("AsyncAgentPerformanceTracker", tracker.performance.log_user_message("s", "m")),
+            ("AsyncLLMTracker", tracker.llm.get_usage()),
+            ("AsyncTracker", tracker.flush()),
+            ("AsyncTracker", tracker.__aenter__()),
         ):
-            with pytest.raises(TrackerClosedError, match="was closed; make a new one"):
+            with pytest.raises(TrackerClosedError, match=f"this {name} was closed; make a new one"):
                 await call
         unopened = AsyncTracker(config())
         await unopened.close()

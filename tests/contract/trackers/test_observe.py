@@ -639,6 +639,10 @@ def test_an_agents_state_can_be_copied(
         for value in (tracker, c, call):
             with pytest.raises(TypeError, match=r"belongs to this process\. Send the APIConfig"):
                 pickle.dumps(value)
+        with pytest.raises(TypeError, match="cannot pickle an AgentPerformanceTracker:"):
+            pickle.dumps(tracker)
+        with pytest.raises(TypeError, match="cannot pickle a ToolCall:"):
+            pickle.dumps(call)
     assert pickle.loads(pickle.dumps(tracker.config)) == tracker.config  # noqa: S301 - our own
 
 

@@ -167,6 +167,25 @@ def test_a_sqlite_with_the_wal_reset_bug_is_named(
     assert ("WAL-reset bug" in found["message"]) is affected
 
 
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        (0o755, "list the names of files in it"),
+        (0o711, "tell whether a name exists in it"),
+        (0o770, "move or replace files in it"),
+    ],
+)
+def test_what_a_mode_of_the_folder_allows(path: Path, mode: int, said: str) -> None:
+    """The files in it are private all the same, so the events cannot be read."""
+    path.parent.chmod(mode)
+    try:
+        found = examine(path)
+    finally:
+        path.parent.chmod(0o700)
+    assert found["folder"]["message"].endswith(f"has mode {mode:04o}: other users can {said}")
+    assert found["files"]["status"] == "ok"
+
+
 def test_a_damaged_file(path: Path) -> None:
     """It is named, or it was salvaged on opening, and where the damaged one lies is named."""
     connection = sqlite3.connect(path)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.conftest import MakeConfig
+    from tracker.config import APIConfig
 
 
 def edit(path: Path, *statements: str) -> None:
@@ -52,14 +53,35 @@ def test_verify_a_sound_outbox(config: MakeConfig) -> None:
     }
 
 
-def test_replacing_a_damaged_outbox_is_told(config: MakeConfig) -> None:
-    """One line on stderr: what was carried over, what was lost, and which files were kept."""
-    path = config().outbox_path
-    fill(config(), 60)
+def damaged(config: APIConfig) -> Path:
+    """Return the path of an outbox in whose file some pages were overwritten."""
+    path = config.outbox_path
+    fill(config, 60)
     edit(path, "PRAGMA wal_checkpoint(TRUNCATE)")
     with path.open("r+b") as file:
         file.seek(-20 * 1024, 2)
         file.write(b"x" * 10 * 1024)
+    return path
+
+
+@pytest.mark.parametrize("command", ["verify", "export", "backup copy.sqlite3"])
+def test_what_only_reads_leaves_a_damaged_outbox_and_says_what_to_do(
+    config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """An application salvages it, and so does a command."""
+    path = damaged(config())
+    monkeypatch.chdir(tmp_path)
+    result = call("--outbox", path, *command.split())
+    (line,) = result.stderr.splitlines()
+    assert result.exit_code == 1
+    assert "malformed" in line
+    assert "An application that uses it, or `tracker-sync flush`, salvages" in line
+    assert not list(path.parent.glob("*.damaged-*Z"))
+
+
+def test_replacing_a_damaged_outbox_is_told(config: MakeConfig) -> None:
+    """One line on stderr: what was carried over, what was lost, and which files were kept."""
+    path = damaged(config())
     pruned = call("--outbox", path, "prune")
     assert pruned.exit_code == 0, pruned.output
     (line,) = pruned.stderr.splitlines()

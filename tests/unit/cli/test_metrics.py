@@ -50,7 +50,7 @@ def test_what_people_see(path: Path) -> None:
     assert facts["success"] == "66.7%: 2 ended"
     assert facts["failed sessions"] == "1"
     assert facts["tokens"] == "1,500 of messages, 9 of model calls"
-    assert facts["cost"] == "$0.5000 for 1 model calls"
+    assert facts["cost"] == "$0.5000 for 1 model call"
     assert facts["response time"] == "mean 100 ms, p50 100 ms, p95 100 ms, p99 100 ms, of 1"
     assert facts["quality"] == "mean 4.00  ▁▁▁█▁  1: 0  2: 0  3: 0  4: 1  5: 0"
     assert facts["outcomes"] == "resolved 1"

@@ -306,7 +306,7 @@ def test_a_rejection_is_said(
 
     drain(outbox, settings, reject)
     [said] = [record.getMessage() for record in caplog.records]
-    assert "permanently rejected 1 events (odd_event: it is odd)" in said
+    assert "permanently rejected 1 event (odd_event: it is odd), kept as dead" in said
     assert "tracker-sync dead list" in said
 
 

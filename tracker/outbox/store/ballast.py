@@ -77,6 +77,6 @@ class Ballast:
             self._said = True
             log.error(
                 "the disk is full: the outbox gave up its ballast, so that uploading and pruning "
-                "can go on; new events stay in memory until there is room"
+                "can go on; new events are not stored until there is room"
             )
         return True
