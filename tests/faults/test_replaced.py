@@ -103,7 +103,7 @@ def test_a_replaced_outbox_is_noticed_and_nothing_pending_is_lost(
         if not quiet:
             logged.append(tracker.track("thing.happened", {"n": 99}))
         until(lambda: outbox.generation > before)
-        until(lambda: not outbox._supervisor.rescued)
+        until(lambda: not tracker.health().in_memory)
         logged.append(tracker.track("thing.happened", {"n": 100}))
         server.up = True
         assert tracker.flush(20).pending == 0

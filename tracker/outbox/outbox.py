@@ -190,8 +190,8 @@ class Outbox:
 
     @property
     def buffered(self) -> int:
-        """How many events are in memory because storage fails."""
-        return len(self.intake.buffer)
+        """How many events are in memory: because storage fails, or rescued from a deleted file."""
+        return len(self.intake.buffer) + self._supervisor.rescued
 
     def reading(self) -> AbstractContextManager[Connection]:
         """Lend this thread the shared read connection; see `Connections.reading`."""
@@ -232,8 +232,14 @@ class Outbox:
                 self._last_seen = status.read(connection)
         except OutboxError as trouble:
             error = str(trouble)
-        durability = self._config.durability
-        return status.health(self._last_seen, self.intake.buffer, self.path, durability, error)
+        return status.health(
+            self._last_seen,
+            self.intake.buffer,
+            self.path,
+            self._config.durability,
+            error,
+            rescued=self._supervisor.rescued,
+        )
 
     # --- maintenance ----------------------------------------------------------------------------
 

@@ -79,7 +79,13 @@ def read(connection: Connection) -> OutboxStatus:
 
 
 def health(
-    seen: OutboxStatus, buffer: MemoryBuffer, path: Path, durability: str, error: str | None
+    seen: OutboxStatus,
+    buffer: MemoryBuffer,
+    path: Path,
+    durability: str,
+    error: str | None,
+    *,
+    rescued: int = 0,
 ) -> Health:
     """Return the state of the outbox, including the events in memory.
 
@@ -89,6 +95,7 @@ def health(
         path: The outbox.
         durability: The one in force.
         error: Why the outbox cannot be written or read, or None.
+        rescued: Number of events in memory that were rescued from a deleted outbox.
     """
     log_bytes = 0
     damaged_sets: tuple[Path, ...] = ()
@@ -107,7 +114,7 @@ def health(
         durability=durability,
         pending=book.pending,
         oldest_pending_age=age,
-        in_memory=len(buffer),
+        in_memory=len(buffer) + rescued,
         accepted=book.accepted + buffer.lost,
         delivered=book.delivered,
         dead=book.dead,

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 PENDING = "pending"
 DELIVERED = "delivered"
 DEAD = "dead"
-STATES = (PENDING, DELIVERED, DEAD)
 
 _CHUNK = 100
 
@@ -77,7 +76,7 @@ class Filter:
     """Which events to select; None selects all.
 
     Attributes:
-        state: One of `STATES`.
+        state: One of `PENDING`, `DELIVERED` and `DEAD`.
         session_id: The conversation.
         agent_id: The agent.
         type: The full type of the event.
