@@ -13,6 +13,7 @@ from tracker import forks, log
 from tracker.erasure import ErasureResult, subject_of
 from tracker.errors import ConfigurationError, OutboxDamagedError, OutboxError
 from tracker.health import Health
+from tracker.once import Once
 from tracker.outbox import Outbox, empty_outbox, file_identity, ledger
 from tracker.sessions import Sessions
 from tracker.sync.flush import Flush, FlushResult
@@ -75,6 +76,7 @@ class Client:
         self.config = config
         self.holders: weakref.WeakSet[object] = weakref.WeakSet()
         self._custom_destination = destination
+        self._warned = Once()
         self.outbox = Outbox(config)
         self.sessions = Sessions(self.outbox)
         self.worker = Worker(self.outbox, config, destination or self._http)
@@ -97,13 +99,13 @@ class Client:
 
         return HTTPDestination(self.config, self.outbox.owner.outbox_id)
 
-    def join(self, config: APIConfig) -> None:
+    def join(self, config: APIConfig, destination: Callable[[], Destination] | None) -> None:
         """Let another tracker share this client.
 
         A new API key replaces the old one, since a key may be rotated while events are pending.
 
         Raises:
-            ConfigurationError: if another setting differs.
+            ConfigurationError: if another setting differs, or the destination does.
         """
         for item in dataclasses.fields(config):
             mine, others = getattr(self.config, item.name), getattr(config, item.name)
@@ -115,10 +117,32 @@ class Client:
                     f"{item.name}{shown}. Use the same configuration for both, or give each its "
                     "own outbox_path"
                 )
+        if destination is not None and destination != self._custom_destination:
+            self._keep_destination()
         if config.api_key != self.config.api_key:
             self.config = dataclasses.replace(config, outbox_path=self.config.outbox_path)
             if self._custom_destination is None:
                 self.worker.use(self._http)
+
+    def _keep_destination(self) -> None:
+        """Refuse another destination in place of the collector; warn of one in place of another.
+
+        Two functions may well make the same, as ``lambda: received`` written twice does.
+        """
+        path = self.outbox.path
+        if self._custom_destination is None:
+            raise ConfigurationError(
+                f"another tracker in this process uploads the outbox {path} to the collector; this "
+                "one says destination=…. Give both the same destination, or each its own "
+                "outbox_path"
+            )
+        if self._warned.is_new():
+            log.warning(
+                "another tracker in this process uploads the outbox %s to a destination of its "
+                "own; the destination given now is not used. Give both the same function, or each "
+                "its own outbox_path",
+                path,
+            )
 
     def record(self, event: Event) -> None:
         """Store an event whose id was made in this call by `new_id`; see `Outbox.append`.
@@ -291,7 +315,7 @@ def connect(
         if client is None:
             client = _registry[config.outbox_path] = Client(config, destination)
         else:
-            client.join(config)
+            client.join(config, destination)
         client.holders.add(holder)
         return client
 

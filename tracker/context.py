@@ -71,7 +71,11 @@ def bind(function: Callable[P, R]) -> Callable[P, R]:
 
     Args:
         function: Any function, generator function or coroutine function.
+
+    Raises:
+        ValidationError: if it cannot be called.
     """
+    validation.check_function("function", function)
     bound: Callable[P, R] = _bound(function, contextvars.copy_context())
     return bound
 

@@ -21,16 +21,14 @@ import logging
 import sys
 import threading
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tracker import validation
 from tracker.errors import TrackerClosedError, ValidationError
 from tracker.once import Once
+from tracker.trackers.base import BaseTracker
 from tracker.trackers.capture import capture, share, type_name
 from tracker.trackers.reporting import error_text
-
-if TYPE_CHECKING:
-    from tracker.trackers.base import BaseTracker
 
 LOG_RECORDED = "log.recorded"
 
@@ -69,9 +67,18 @@ class TrackerHandler(logging.Handler):
     Args:
         tracker: The tracker whose outbox stores the events.
         level: Records below this level are ignored. Default: none are.
+
+    Raises:
+        ValidationError: if `tracker` is none, or one for asyncio.
     """
 
     def __init__(self, tracker: BaseTracker, level: int | str = logging.NOTSET) -> None:
+        if not isinstance(tracker, BaseTracker):
+            raise ValidationError(
+                "tracker",
+                f"is of type {type_name(tracker)}; give a tracker whose calls are not awaited, as "
+                "in TrackerHandler(Tracker(config)). An AsyncTracker(config) shares its outbox",
+            )
         super().__init__(level)
         self._tracker = tracker
         self._thread = threading.local()

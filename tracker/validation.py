@@ -83,6 +83,12 @@ def check_text(argument: str, value: object) -> str:
     return value
 
 
+def check_function(argument: str, value: object) -> None:
+    """Raise unless `value` can be called."""
+    if not callable(value):
+        raise ValidationError(argument, f"is {_kind(value)}; give a function")
+
+
 def check_quality_score(argument: str, value: object) -> float:
     """Return `value` as a float if it is a number from 1.0 to 5.0."""
     number = _finite(argument, value, "a number from 1.0 to 5.0")

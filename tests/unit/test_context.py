@@ -124,6 +124,12 @@ def test_bind_keeps_the_function_as_it_is() -> None:
     assert bind(divide).__name__ == "divide"
 
 
+def test_bind_takes_nothing_but_functions() -> None:
+    """The mistake is told where it is made, and not in another thread."""
+    with pytest.raises(ValidationError, match="function: is of type int; give a function"):
+        bind(5)  # type: ignore[arg-type]  # the point
+
+
 def test_no_session_id_means_the_current_conversation(tracker: AgentPerformanceTracker) -> None:
     """A session id given is checked; None is the current conversation's, or an error."""
     assert resolve("given") == "given"

@@ -9,24 +9,22 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.stored import stored
-from tracker import APIConfig, TrackerClosedError
+from tracker import APIConfig, AsyncTracker, Tracker, TrackerClosedError, ValidationError
 from tracker.log_handler import TrackerHandler
+from tracker.trackers.base import BaseTracker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-class FakeTracker:
+class FakeTracker(BaseTracker):
     """Keeps what a handler records."""
 
     def __init__(self) -> None:
-        self.config = APIConfig(api_key="k", disabled=True)
+        super().__init__(APIConfig(api_key="k", disabled=True))
         self.recorded: list[dict[str, Any]] = []
         self.ids: list[tuple[object, ...]] = []
         self.before: Callable[[], object] = lambda: None
-
-    def _concerning(self, **ids: str | None) -> tuple[str | None, ...]:
-        return ids["session_id"], ids["agent_id"], ids["user_id"]
 
     def _record_gathered(self, type: str, data: dict[str, Any], **ids: object) -> str:
         self.before()
@@ -44,7 +42,7 @@ def fake() -> FakeTracker:
 @pytest.fixture
 def logger(fake: FakeTracker) -> Iterator[logging.Logger]:
     made = logging.getLogger("agent")
-    handler = TrackerHandler(fake)  # type: ignore[arg-type]  # enough of one
+    handler = TrackerHandler(fake)
     made.addHandler(handler)
     made.setLevel(logging.DEBUG)
     yield made
@@ -116,7 +114,7 @@ def test_levels_and_filters(fake: FakeTracker, logger: logging.Logger) -> None:
 
 def test_records_of_trackers_own_loggers_are_passed_over(fake: FakeTracker) -> None:
     """The logger `tracker` and below, from the root too; not one that only begins like it."""
-    handler = TrackerHandler(fake)  # type: ignore[arg-type]  # enough of one
+    handler = TrackerHandler(fake)
     for name in ("tracker", "tracker.cli", "tracker_of_mine", "root"):
         handler.handle(logging.makeLogRecord({"name": name, "msg": name}))
     handler.handle(logging.makeLogRecord({"name": "urllib3", "threadName": "tracker-sync"}))
@@ -142,7 +140,7 @@ def test_failures_are_handled_as_logging_does(
     def closed() -> None:
         raise TrackerClosedError("it was closed")
 
-    handler = TrackerHandler(fake)  # type: ignore[arg-type]  # enough of one
+    handler = TrackerHandler(fake)
     handler.handle(logging.makeLogRecord({"msg": "%d", "args": ("not a number",)}))
     told = capsys.readouterr()
     assert told.err.count("--- Logging error ---") == 1
@@ -170,3 +168,12 @@ def test_ids_that_are_no_ids_cost_nothing_else(fake: FakeTracker, logger: loggin
         assert fake.recorded[-1]["extra"] == {"user_id": wrong, "order": 9}
     assert fake.ids == [(str(given), None, "42"), *[(None, None, None)] * 4]
     assert "extra" not in fake.recorded[0]
+
+
+@pytest.mark.parametrize("kind", [AsyncTracker, lambda _: None, lambda _: 5, lambda _: Tracker])
+def test_what_is_no_tracker_is_refused_at_once(kind: Any) -> None:
+    """Every log call would fail otherwise, each with a traceback."""
+    with pytest.raises(
+        ValidationError, match=r"tracker: is of type .*; give a tracker whose calls"
+    ):
+        TrackerHandler(kind(APIConfig(api_key="k", disabled=True)))

@@ -12,7 +12,7 @@ from tracker.aio.calls import Calls
 from tracker.errors import TrackerClosedError
 from tracker.process_local import ProcessLocal
 from tracker.sync.flush import FlushResult
-from tracker.trackers.base import BaseTracker, settings_of
+from tracker.trackers.base import BaseTracker, check_destination, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -111,6 +111,7 @@ class AsyncBaseTracker(ProcessLocal, Awaited, Generic[T]):
         destination: Callable[[], Destination] | None = None,
     ) -> None:
         settings = settings_of(config)
+        check_destination(destination)
         calls = Calls()
         # A tracker that was never closed leaves no thread behind either.
         weakref.finalize(self, calls.stop).atexit = False

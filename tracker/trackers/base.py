@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from tracker.errors import (
 from tracker.events import SECURITY_REPORTED, VOCABULARY, make_event
 from tracker.process_local import ProcessLocal
 from tracker.redaction.redactor import Redactor, redaction_kind
-from tracker.trackers.capture import fitting
+from tracker.trackers.capture import fitting, type_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -44,11 +45,13 @@ class BaseTracker(ProcessLocal):
     Args:
         config: Settings; by default those of the environment.
         destination: Function that makes a `Destination` to use in place of HTTP to the collector,
-            such as `tracker.testing.RecordingDestination`. It is called in the sync thread; that
-            of the first tracker on an outbox is used.
+            such as `tracker.testing.RecordingDestination`. It is called in the sync thread. All
+            trackers on one outbox share the first one's: give each the same function, or none. A
+            warning is logged if another one is given, and it is not used.
 
     Raises:
-        ConfigurationError: if a setting is missing or invalid.
+        ConfigurationError: if a setting is missing or invalid, or conflicts with another tracker's
+            on this outbox, which may upload to the collector where a `destination` is given here.
         OutboxError: if the outbox cannot be opened.
     """
 
@@ -59,6 +62,7 @@ class BaseTracker(ProcessLocal):
         destination: Callable[[], Destination] | None = None,
     ) -> None:
         settings = settings_of(config)
+        check_destination(destination)
         self._redactor = Redactor(settings)
         self._closed = False
         self._client: Recorder = connect(settings, self, destination)
@@ -324,6 +328,30 @@ def settings_of(config: object) -> APIConfig:
             "AgentPerformanceTracker(config=APIConfig(api_key=...))"
         )
     return config
+
+
+def check_destination(make: object) -> None:
+    """Check that `make` is None, or a function that can be called without arguments.
+
+    Raises:
+        ConfigurationError: if it is anything else, such as a destination itself.
+    """
+    if make is None:
+        return
+    allowed = (
+        "give a function without arguments that makes a Destination, as in "
+        "destination=RecordingDestination or destination=lambda: received"
+    )
+    if not callable(make):
+        raise ConfigurationError(f"destination is of type {type_name(make)}; {allowed}")
+    try:
+        inspect.signature(make, follow_wrapped=False).bind()
+    except ValueError:
+        return  # some functions written in C do not tell
+    except TypeError as error:
+        raise ConfigurationError(
+            f"destination cannot be called without arguments ({error}); {allowed}"
+        ) from None
 
 
 def _check_free_name(value: object) -> str:

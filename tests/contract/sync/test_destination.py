@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sqlite3
 from contextlib import closing
@@ -10,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.uploads import wait_until
-from tracker import Delivery, Outcome, Rejection, Tracker, Upload
+from tracker import (
+    AsyncLLMTracker,
+    AsyncTracker,
+    ConfigurationError,
+    Delivery,
+    LLMTracker,
+    Outcome,
+    Rejection,
+    Tracker,
+    Upload,
+)
 from tracker.testing import RecordingDestination
 
 if TYPE_CHECKING:
@@ -111,3 +122,103 @@ def test_other_outcomes_keep_the_events_and_say_why(outcome: str, config: MakeCo
         wait_until(lambda: not tracker.health().ok, "the health tells of it")
         assert tracker.health().pending == 1
         assert f"Outcome.{outcome} without a cause" in str(tracker.health().paused_because)
+
+
+def one_argument(path: str) -> RecordingDestination:
+    raise AssertionError(path)
+
+
+@pytest.mark.parametrize("kind", [Tracker, LLMTracker, AsyncTracker, AsyncLLMTracker])
+@pytest.mark.parametrize(
+    "given",
+    [RecordingDestination(), "http://localhost", 5, one_argument],
+    ids=["destination", "text", "number", "one argument"],
+)
+@pytest.mark.parametrize("disabled", [False, True])
+def test_what_cannot_make_a_destination_is_refused_at_once(
+    kind: Any, given: object, disabled: bool, config: MakeConfig
+) -> None:
+    """The message says what is allowed, and no outbox is made."""
+    settings = config(disabled=disabled)
+    with pytest.raises(
+        ConfigurationError, match=r"destination .*give a function without arguments"
+    ):
+        kind(settings, destination=given)
+    assert not settings.outbox_path.exists()
+
+
+class Maker:
+    """Makes one destination, in several ways."""
+
+    def __init__(self) -> None:
+        self.received = RecordingDestination()
+
+    def make(self, ignored: str = "") -> RecordingDestination:
+        return self.received
+
+    def wrapped(self) -> Callable[[], RecordingDestination]:
+        """As a framework that fills in the arguments does."""
+
+        @functools.wraps(one_argument)
+        def call() -> RecordingDestination:
+            return self.received
+
+        return call
+
+
+def test_whatever_can_be_called_makes_a_destination(config: MakeConfig) -> None:
+    """A class, a bound method, a partial, or a function that a decorator has wrapped."""
+    maker = Maker()
+    ways: list[Any] = [
+        maker.make,
+        functools.partial(maker.make, "x"),
+        maker.wrapped(),
+        lambda: maker.received,
+    ]
+    for way in ways:
+        with Tracker(config(), destination=way) as tracker:
+            tracker.track("cart.abandoned")
+            assert tracker.flush(10).pending == 0
+    assert len(maker.received.events) == len(ways)
+    with Tracker(config(), destination=RecordingDestination):
+        pass
+
+
+def test_trackers_on_one_outbox_share_a_destination(
+    config: MakeConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same function, or none, is in order."""
+    maker = Maker()
+    with (
+        Tracker(config(), destination=maker.make) as one,
+        Tracker(config(), destination=maker.make) as two,
+        Tracker(config()) as three,
+    ):
+        for tracker in (one, two, three):
+            tracker.track("cart.abandoned")
+        assert one.flush(10).pending == 0
+    assert len(maker.received.events) == 3
+    assert "destination" not in caplog.text
+
+
+def test_another_destination_for_the_same_outbox_is_not_used_silently(
+    config: MakeConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One warning tells, for two functions may well make the same."""
+    first, second = Maker(), Maker()
+    with Tracker(config(), destination=first.make) as one:
+        for _ in range(2):
+            with Tracker(config(), destination=second.make) as two:
+                two.track("cart.abandoned")
+        assert one.flush(10).pending == 0
+    assert (len(first.received.events), len(second.received.events)) == (2, 0)
+    assert caplog.text.count("the destination given now is not used") == 1
+
+
+def test_a_destination_in_place_of_the_collector_in_use_is_refused(config: MakeConfig) -> None:
+    """The second tracker's events would go to a server that it does not name."""
+    with (
+        Tracker(config()),
+        pytest.raises(ConfigurationError, match="to the collector; this one says destination"),
+    ):
+        Tracker(config(), destination=RecordingDestination)
