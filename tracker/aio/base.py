@@ -13,6 +13,7 @@ from tracker.errors import TrackerClosedError
 from tracker.process_local import ProcessLocal
 from tracker.sync.flush import FlushResult
 from tracker.trackers.base import BaseTracker, check_destination, settings_of
+from tracker.validation import check_timeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -169,7 +170,11 @@ class AsyncBaseTracker(ProcessLocal, Awaited, Generic[T]):
 
         Args:
             timeout: Maximum number of seconds to upload; a failed attempt ends it. Default 2.
+
+        Raises:
+            ValidationError: if `timeout` is no number of seconds; nothing is closed then.
         """
+        check_timeout("timeout", timeout)
         return await self._calls.wait(self._close, timeout)
 
     def _close(self, timeout: float) -> FlushResult:

@@ -307,6 +307,8 @@ def test_errors_reach_the_task(
                 await tracker.log_user_message(session_id, 5)  # type: ignore[arg-type]  # that is the test
             with pytest.raises(ValidationError, match="no conversation is current"):
                 await tracker.log_user_message(content="whose?")
+            with pytest.raises(ValidationError, match="timeout"):
+                await tracker.close(timeout="soon")  # type: ignore[arg-type]  # closes nothing
             other = locked()
             calls = [tracker.log_user_message(session_id, str(n)) for n in range(3)]
             outcomes = await asyncio.gather(*calls, return_exceptions=True)
