@@ -18,12 +18,13 @@ class _ToStderr(logging.Handler):
     """Prints the first line of each record; a traceback after it is for an application's log.
 
     Of a missing chain key only `verify` speaks: it matters to applications, and most commands log
-    no event.
+    no event. `flush` itself says why an upload failed.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return False for what is not for the users of commands."""
-        return record.module != "chain_key"
+        retried = record.module == "uploader" and record.levelno < logging.ERROR
+        return not retried and record.module != "chain_key"
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record."""
