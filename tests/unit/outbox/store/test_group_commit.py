@@ -202,6 +202,7 @@ def at_instruction(number: int, function: Callable[[], None]) -> Iterator[None]:
         return trace
 
     before = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 heeds it only if it is set by now
     sys.settrace(trace)
     try:
         yield
