@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
 import signal
@@ -76,11 +75,6 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
         return None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return (cores or 1) * 3 // 2
-
-
-def pytest_collection_finish() -> None:
-    """Let the garbage collector pass over what all tests share: modules, and the tests."""
-    gc.freeze()
 
 
 class MakeConfig(Protocol):
