@@ -90,12 +90,13 @@ def _flush(target: Target, timeout: float) -> _Outcome:
             trouble = client.health().storage_error
         finally:
             client.release(target, timeout=0)
+    at = time.time_ns() // 1_000_000 if trouble else sync.last_error_ms
     return _Outcome(
         after.delivered - before.delivered,
         after.pending,
         after.dead,
         (trouble or sync.paused_because or sync.last_error) if after.pending else None,
-        (time.time_ns() // 1_000_000 if trouble else sync.last_error_ms) if after.pending else None,
+        at if after.pending else None,
     )
 
 

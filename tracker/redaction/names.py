@@ -138,9 +138,8 @@ class Names(dict[str, "str | None"]):
         lowered = text.lower()
         anchors = self.anchors_in(lowered) if anchors is None else anchors
         if len(lowered) != len(text) or _UNLIKE_ASCII in anchors:
-            return (
-                True  # as where a letter becomes two: places in the one are not those in the other
-            )
+            # As where a letter becomes two: places in the one are not those in the other.
+            return True
         harmless = self._harmless
         for anchor in anchors:
             at = lowered.find(anchor)

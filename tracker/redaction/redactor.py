@@ -52,9 +52,7 @@ class Redactor:
         if config.redaction != "off":
             self._labels.append(("secret", secrets.GATES))
         if config.redaction == "pii":
-            from tracker.redaction import (
-                personal,
-            )  # needs the extra
+            from tracker.redaction import personal  # needs the extra
 
             self._labels.append(("pii", personal.GATES))
         self._custom = tuple(config.redactors)

@@ -95,9 +95,8 @@ def rebuild(
         OSError: if a file cannot be read, created or moved. The damaged files are at their paths
             then.
     """
-    swap.copied(path).unlink(
-        missing_ok=True
-    )  # a copy that was not put in place; the outbox has continued since
+    # A copy that was not put in place: the outbox has continued since.
+    swap.copied(path).unlink(missing_ok=True)
     with salvage.opened(path) as found:
         books = found.books
         if owner is None and books.client_id is not None and books.base_url is not None:
