@@ -8,13 +8,14 @@ import random
 import sqlite3
 import tempfile
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tests.benchmarks.figure import Figure
 from tests.benchmarks.outboxes import config
 from tests.benchmarks.pairs import SHOWN, each, percentile
-from tracker import canonical
+from tracker import canonical, time_ranges
 from tracker.ids import new_id
 from tracker.outbox.outbox import Outbox
 from tracker.queries.conversations import list_conversations
@@ -108,7 +109,11 @@ def build(settings: APIConfig, events: int) -> list[str]:
     sessions: list[str] = []
     with closing(sqlite3.connect(settings.outbox_path)) as connection:
         connection.execute("PRAGMA synchronous=OFF")
-        connection.executemany(_INSERT, rows(events, sessions))
+        filled = rows(events, sessions)
+        for first in range(1, events + 1, time_ranges.EVENTS):
+            some = list(islice(filled, time_ranges.EVENTS))
+            connection.executemany(_INSERT, some)
+            time_ranges.add(connection, first, first + len(some) - 1)
         connection.commit()
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return sessions

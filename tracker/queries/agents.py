@@ -17,7 +17,7 @@ from tracker.events import (
     AgentStatus,
 )
 from tracker.queries.figures import figure
-from tracker.queries.source import EVENTS, MAX_TEXT, newest_page, text_field
+from tracker.queries.source import EVENTS, MAX_TEXT, in_period, newest_page, text_field
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, FromClause, Select
@@ -215,8 +215,7 @@ def newest_activities(
     ).where(event.type == AGENT_ACTIVITY, text_field(events, "activity").is_not(None))
     if agent_id is not None:
         query = query.where(event.agent_id == agent_id)
-    if since_ms is not None:
-        query = query.where(event.timestamp_ms >= since_ms)
+    query = query.where(*in_period(events, since_ms))
     rows, following = newest_page(connection, events, query, limit, before, max_characters)
     return [_activity(*row) for row in rows], following
 
@@ -229,7 +228,7 @@ def overview(
     of_status = Counter(agent.status for agent in agents)
     counted = connection.execute(
         select(events.c.type, func.count())
-        .where(events.c.type.in_(_TYPES), events.c.timestamp_ms >= (since_ms or 0))
+        .where(events.c.type.in_(_TYPES), *in_period(events, since_ms))
         .group_by(events.c.type)
     ).all()
     logged: dict[str, int] = dict(map(tuple, counted))

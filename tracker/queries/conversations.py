@@ -311,7 +311,6 @@ def standings(connection: Connection, events: FromClause = EVENTS) -> dict[str, 
             *(column.session_id, column.type, case((column.type == CONVERSATION_ENDED, outcome))),
             *(column.position, column.timestamp_ms, column.agent_id, column.user_id),
         )
-        .where(column.timestamp_ms >= -(2**63))  # always true; makes SQLite use its index
         .where(column.type.in_(LIFECYCLE), column.session_id.is_not(None))
         .order_by(column.position)
     ).all()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import case, func, select
+from sqlalchemy import case, select
 
 from tracker import validation
 from tracker.errors import ValidationError
@@ -16,7 +16,7 @@ from tracker.events import CONVERSATION_ENDED, MESSAGE_LOGGED, TOOL_CALLED
 from tracker.queries import conversations
 from tracker.queries.conversations import ENDED, FAILED, LIFECYCLE, LLM_USED, OPEN
 from tracker.queries.figures import figure, known_sum, tokens
-from tracker.queries.source import EVENTS, number_field, text_field
+from tracker.queries.source import EVENTS, in_period, number_field, text_field
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,9 +28,10 @@ DAY_MS = 86_400_000
 # Valid times: 1970 to 9999. That of a damaged row may be outside, or not a number: the comparison
 # with both limits excludes such rows.
 _FIRST_MS = 0
-_LAST_MS = 253_402_300_799_999
+_END_MS = 253_402_300_800_000
 
 _BEST_SCORE = 5
+_WORK = (MESSAGE_LOGGED, TOOL_CALLED, LLM_USED)
 
 _FETCH_ROWS = 1_000
 
@@ -146,9 +147,7 @@ def get_metrics(
     window = _Window(connection, events, agent_id, since_ms, until_ms)
     total, days = _Tally(), defaultdict[int, _Tally](_Tally)
     _count_lifecycle(window, total, days)
-    _count_messages(window, total, days)
-    _count_tool_calls(window, total, days)
-    _count_model_calls(window, total, days)
+    _count_work(window, total, days)
     return total.metrics(
         agent_id,
         since_ms,
@@ -181,23 +180,19 @@ class _Window:
         types: Sequence[str],
         *columns: ColumnElement[Any],
         order: ColumnElement[Any] | None = None,
-        group: Sequence[ColumnElement[Any]] = (),
     ) -> Iterable[Any]:
-        """Return columns of the period's events of some types, found by the index of times."""
+        """Return columns of the period's events of some types, of the window."""
         first = _FIRST_MS if self.since_ms is None else self.since_ms
-        last = _LAST_MS if self.until_ms is None else self.until_ms - 1
+        end = _END_MS if self.until_ms is None else self.until_ms
         # Distant times are limited to values that the database can store.
-        first, last = min(max(first, _FIRST_MS), _LAST_MS + 1), max(min(last, _LAST_MS), -1)
+        first, end = min(max(first, _FIRST_MS), _END_MS), max(min(end, _END_MS), 0)
         event = self.events.c
-        query = select(*columns).where(
-            event.timestamp_ms.between(first, last), event.type.in_(types)
-        )
+        period = in_period(self.events, first, end)
+        query = select(*columns).where(*period, event.type.in_(types))
         if self.agent_id is not None:
             query = query.where(event.agent_id == self.agent_id)
         if order is not None:
             query = query.order_by(order)
-        if group:
-            query = query.group_by(*group)
         # There may be too many rows for memory.
         return self.connection.execute(query, execution_options={"yield_per": _FETCH_ROWS})
 
@@ -224,6 +219,30 @@ class _Tally:
     llm_calls: int = 0
     llm_tokens: int = 0
     costs: list[float | None] = field(default_factory=list)
+
+    def count_message(self, used: Any, took: Any) -> None:
+        """Count a message, with its tokens and response time."""
+        self.messages += 1
+        self.tokens_used += tokens("tokens_used", used) or 0
+        time_ms = figure("response_time_ms", took)
+        if time_ms is not None:
+            self.response_times.append(time_ms)
+
+    def count_model_call(self, used: Any, cost: Any) -> None:
+        """Count a model call, with its tokens and cost."""
+        self.llm_calls += 1
+        self.llm_tokens += tokens("total_tokens", used) or 0
+        self.costs.append(figure("cost_usd", cost))
+
+    def add_work(self, other: _Tally) -> None:
+        """Add another tally's messages, tool calls and model calls."""
+        self.messages += other.messages
+        self.tool_calls += other.tool_calls
+        self.tokens_used += other.tokens_used
+        self.response_times += other.response_times
+        self.llm_calls += other.llm_calls
+        self.llm_tokens += other.llm_tokens
+        self.costs += other.costs
 
     def metrics(
         self,
@@ -281,47 +300,31 @@ def _count_lifecycle(window: _Window, total: _Tally, days: dict[int, _Tally]) ->
                 tally.scores.append(score)
 
 
-def _count_messages(window: _Window, total: _Tally, days: dict[int, _Tally]) -> None:
-    figures = map(window.number, ("tokens_used", "response_time_ms"))
-    columns = (window.day, window.events.c.session_id, *figures)
-    for day, session_id, used, time_ms in window.select((MESSAGE_LOGGED,), *columns):
+def _count_work(window: _Window, total: _Tally, days: dict[int, _Tally]) -> None:
+    """Count messages, tool calls and model calls, in one pass: the outbox has no index of types."""
+    event = window.events.c
+    message, model_call = event.type == MESSAGE_LOGGED, event.type == LLM_USED
+    used_of = case(
+        (message, window.number("tokens_used")), (model_call, window.number("total_tokens"))
+    )
+    figure_of = case(
+        (message, window.number("response_time_ms")), (model_call, window.number("cost_usd"))
+    )
+    columns = (window.day, event.session_id, event.type, used_of, figure_of)
+    for day, session_id, type_, used, value in window.select(_WORK, *columns):
         tally = days[int(day)]
-        tally.messages += 1
+        if type_ == LLM_USED:
+            tally.count_model_call(used, value)
+            continue
+        if type_ == MESSAGE_LOGGED:
+            tally.count_message(used, value)
+        else:
+            tally.tool_calls += 1
         if session_id is not None:
             tally.statuses.setdefault(session_id, OPEN)
             total.statuses.setdefault(session_id, OPEN)
-        tally.tokens_used += tokens("tokens_used", used) or 0
-        took = figure("response_time_ms", time_ms)
-        if took is not None:
-            tally.response_times.append(took)
     for tally in days.values():
-        total.messages += tally.messages
-        total.tokens_used += tally.tokens_used
-        total.response_times += tally.response_times
-
-
-def _count_tool_calls(window: _Window, total: _Tally, days: dict[int, _Tally]) -> None:
-    day_of, session = window.day.label("day"), window.events.c.session_id
-    for day, session_id, count in window.select(
-        (TOOL_CALLED,), day_of, session, func.count(), group=(day_of, session)
-    ):
-        for tally in (total, days[int(day)]):
-            tally.tool_calls += count
-            if session_id is not None:
-                tally.statuses.setdefault(session_id, OPEN)
-
-
-def _count_model_calls(window: _Window, total: _Tally, days: dict[int, _Tally]) -> None:
-    figures = map(window.number, ("total_tokens", "cost_usd"))
-    for day, used, cost in window.select((LLM_USED,), window.day, *figures):
-        tally = days[int(day)]
-        tally.llm_calls += 1
-        tally.llm_tokens += tokens("total_tokens", used) or 0
-        tally.costs.append(figure("cost_usd", cost))
-    for tally in days.values():
-        total.llm_calls += tally.llm_calls
-        total.llm_tokens += tally.llm_tokens
-        total.costs += tally.costs
+        total.add_work(tally)
 
 
 def _response_time(values: list[float]) -> ResponseTime:

@@ -22,8 +22,10 @@ from sqlalchemy import (
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
+from tracker import time_ranges
+
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Select
+    from sqlalchemy import ColumnElement, Connection, Select
     from sqlalchemy.sql.compiler import SQLCompiler
 
 EVENTS: FromClause = Table(
@@ -50,6 +52,29 @@ MAX_TEXT = 1_000
 """Maximum length of a name, model or outcome in answers; longer ones are truncated."""
 
 _FETCH_SIZES = 1_000
+
+
+def in_period(
+    events: FromClause, since_ms: int | None, until_ms: int | None = None
+) -> list[ColumnElement[bool]]:
+    """Return the conditions for the events of a period.
+
+    Args:
+        events: The table of events.
+        since_ms: Start of the period, Unix milliseconds; None if it has none.
+        until_ms: End of the period, which is not included; None if it has none.
+    """
+    time, position, own = events.c.timestamp_ms, events.c.position, events is EVENTS
+    conditions = []
+    if since_ms is not None:
+        conditions.append(time >= since_ms)
+        if own:  # it has no index of times
+            conditions.append(position >= literal_column(time_ranges.first_seq(since_ms)))
+    if until_ms is not None:
+        conditions.append(time < until_ms)
+        if own:
+            conditions.append(position <= literal_column(time_ranges.last_seq(until_ms)))
+    return conditions
 
 
 def newest_page(

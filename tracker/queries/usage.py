@@ -11,7 +11,14 @@ from sqlalchemy import case, func, literal_column, select
 from tracker.events import LLM_USED
 from tracker.queries.figures import BOUNDS
 from tracker.queries.metrics import DAY_MS
-from tracker.queries.source import EVENTS, lower_half, number_field, text_field, upper_half
+from tracker.queries.source import (
+    EVENTS,
+    in_period,
+    lower_half,
+    number_field,
+    text_field,
+    upper_half,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, FromClause, Select
@@ -73,7 +80,7 @@ def _query(by: str, since_ms: int | None, events: FromClause) -> Select[Any]:
             _key(by, events).label("key"),
             *(_within(events, name).label(name) for name in ("cost_usd", *_COUNTS)),
         )
-        .where(events.c.type == LLM_USED, events.c.timestamp_ms >= (since_ms or 0))
+        .where(events.c.type == LLM_USED, *in_period(events, since_ms))
         .subquery()
     )
     # SQLite fails for a sum beyond 64 bits, which sums of halves cannot reach.

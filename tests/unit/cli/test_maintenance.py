@@ -56,7 +56,7 @@ def test_verify_a_sound_outbox(config: MakeConfig) -> None:
 def damaged(config: APIConfig) -> Path:
     """Return the path of an outbox in whose file some pages were overwritten."""
     path = config.outbox_path
-    fill(config, 60)
+    fill(config, 90)
     edit(path, "PRAGMA wal_checkpoint(TRUNCATE)")
     with path.open("r+b") as file:
         file.seek(-20 * 1024, 2)

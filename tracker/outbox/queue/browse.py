@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from tracker import canonical
+from tracker import canonical, time_ranges
 from tracker.erasure import ERASED
 from tracker.errors import TrackerError
 from tracker.outbox.schema import tables
@@ -102,6 +102,8 @@ class Filter:
             if value is not None:
                 parts.append(comparison)
                 bound.append(value)
+        if self.since_ms is not None:
+            parts.append(f"seq >= {time_ranges.first_seq(self.since_ms)}")
         return " AND ".join(parts) or "1", bound
 
 

@@ -145,6 +145,8 @@ def _compare(connection: Connection, kind: str, name: str, sql: str | None, *, o
     if sql is not None and sql == statements(tables.metadata).get((kind, name)):
         return  # to the letter, as in nearly every outbox: there is nothing to parse
     wanted, found = _ours(tables.metadata).get((kind, name)), _definition(sql or "")
+    if wanted is None and older and found == _former().get((kind, name)):
+        return
     if wanted is not None and (
         found == wanted or (older and (kind == "view" or found.is_part_of(wanted)))
     ):
@@ -183,6 +185,12 @@ def _refusal(connection: Connection, why: str) -> NotAnOutboxError:
 def _ours(metadata: MetaData) -> dict[tuple[str, str], _Definition]:
     """Return the definitions in an outbox at `tables.HEAD`, by kind and name."""
     return {key: _definition(sql) for key, sql in statements(metadata).items()}
+
+
+@cache
+def _former() -> dict[tuple[str, str], _Definition]:
+    """Return the definitions that older outboxes have besides, by kind and name."""
+    return {key: _definition(sql) for key, sql in tables.FORMER.items()}
 
 
 @cache

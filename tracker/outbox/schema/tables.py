@@ -19,7 +19,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0003"
+HEAD = "0004"
 """Alembic revision of the schema below."""
 
 APPLICATION_ID = 0x54524B52  # "TRKR"
@@ -66,9 +66,13 @@ Index(
     events.c.seq,
     sqlite_where=events.c.type == text("'compliance.erased'"),
 )
-# In this order: SQLite would also use an index that begins with the type for `type = ? ORDER BY
-# seq` and for the messages of one session, and sort all events of the type for each chunk read.
-Index("ix_events_timestamp_ms_type", events.c.timestamp_ms, events.c.type)
+
+FORMER = {
+    ("index", "ix_events_timestamp_ms_type"): (
+        "CREATE INDEX ix_events_timestamp_ms_type ON events (timestamp_ms, type)"
+    ),
+}
+"""What outboxes of earlier revisions have and a migration drops, by kind and name."""
 
 gaps = Table(
     "gaps",
@@ -77,6 +81,16 @@ gaps = Table(
     Column("first_seq", Integer, primary_key=True),
     Column("last_seq", Integer, nullable=False),
     Column("chain", Text, nullable=False),
+)
+
+time_ranges = Table(
+    "time_ranges",
+    metadata,
+    # Each row: the times of the events after the previous row's `last_seq`, up to its own.
+    Column("last_seq", Integer, primary_key=True),
+    # NULL if none of them was left.
+    Column("earliest_ms", Integer),
+    Column("latest_ms", Integer),
 )
 
 account = Table(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tracker import time_ranges
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -18,6 +20,7 @@ def remove(connection: Connection, rows: Sequence[tuple[int, str]]) -> int:
     for first, last, chain in _runs(rows):
         connection.exec_driver_sql("DELETE FROM events WHERE seq BETWEEN ? AND ?", (first, last))
         _note_gap(connection, first, last, chain)
+    time_ranges.remove_old(connection)
     return len(rows)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from tracker import canonical
+from tracker import canonical, time_ranges
 from tracker.outbox.schema.tables import events as events_table
 from tracker.outbox.store import chain_tail
 
@@ -108,3 +108,5 @@ class Transaction:
             self._driver.execute(INSERT, rows[0])
         elif rows:
             self._driver.executemany(INSERT, rows)
+        if rows:
+            time_ranges.add(self._driver, rows[0][0], rows[-1][0])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from tracker import canonical, log
+from tracker import canonical, log, time_ranges
 from tracker.clock import monotonic
 from tracker.errors import OutboxError
 from tracker.outbox.files import held_files
@@ -117,8 +117,13 @@ class WriteConnection:
         return stored
 
     def _insert_at_end(self, driver: sqlite3.Connection, head: Head, event: Event) -> bool:
-        """Insert `event`; return False if another process wrote since `head` was read."""
+        """Insert `event`; return False if another process wrote since `head` was read.
+
+        False too if a row of `time_ranges` is due with it.
+        """
         seq, chain = following = chain_tail.after(head, event, self._chain_key)
+        if not seq % time_ranges.EVENTS:
+            return False
         try:
             driver.execute(_INSERT_AT_END, (seq, head[0], *event, chain))
         except sqlite3.IntegrityError:
