@@ -70,10 +70,13 @@ def append(outbox: Outbox, draw: random.Random, events: list[Event]) -> None:
 
 def check(outbox: Outbox, draw: random.Random, stored: list[Event]) -> None:
     """Hold the reads of random periods against the list of what is stored."""
-    times = [event.timestamp_ms for event in stored] + [0, START_MS - 1, 2 * START_MS]
+    times = [event.timestamp_ms for event in stored]
+    newest = max(times, default=START_MS)
+    periods = [(newest, newest + 1), (0, min(times, default=0) + 1)]
+    times += [0, START_MS - 1, 2 * START_MS]
+    periods += [(draw.choice(times), draw.choice(times) + 1) for _ in range(60)]
     with outbox.reading() as connection:
-        for _ in range(60):
-            since, until = sorted((draw.choice(times), draw.choice(times) + 1))
+        for since, until in map(sorted, periods):
             recent = [event for event in stored if event.timestamp_ms >= since]
             listed = browse.select(connection, browse.Filter(since_ms=since))
             assert [event.event_id for event in listed] == [event.event_id for event in recent]
