@@ -172,6 +172,18 @@ def unproven_chain(previous: str, digest: str, key: bytes) -> str:
     return hmac.digest(key, link, "sha256").hex()
 
 
+def proof(key: bytes, *said: str | int) -> str:
+    """Return the HMAC-SHA256 of a statement: only somebody with the key can make or check it.
+
+    It covers the canonical JSON of the list, so no two statements have the same bytes, and none has
+    those of a link.
+
+    Raises:
+        TypeError, ValueError: for values that JSON or UTF-8 cannot represent.
+    """
+    return _hmac_sha256(key, encode(said).encode()).hex()
+
+
 def key_bytes(key: str | bytes | None) -> bytes | None:
     """Return a chain key as bytes; text is encoded as UTF-8."""
     return key.encode() if isinstance(key, str) else key

@@ -185,7 +185,7 @@ def test_what_operators_do_is_not_taken_for_an_attack(config: MakeConfig) -> Non
     plant(
         settings.outbox_path,
         "ANALYZE; VACUUM; ALTER TABLE gaps RENAME TO g; DROP TABLE g; "
-        'CREATE TABLE "gaps" (chain   TEXT NOT NULL, last_seq INTEGER NOT NULL,\n'
+        'CREATE TABLE "gaps" (proof TEXT, chain   TEXT NOT NULL, last_seq INTEGER NOT NULL,\n'
         '"first_seq" INTEGER NOT NULL, PRIMARY KEY (first_seq))',
     )
     with closing(Outbox(settings)) as outbox, outbox.reading() as connection:
@@ -236,7 +236,7 @@ def test_a_view_of_somebodys_own_outlasts_a_migration(config: MakeConfig, age: s
         "UPDATE identity SET client_id = zeroblob(10), base_url = 7",
         "UPDATE identity SET created_at_ms = 'long ago'",
         "UPDATE sync_state SET settled_through = 'never', last_error = zeroblob(9)",
-        "INSERT OR REPLACE INTO account VALUES ('stored', 'many')",
+        "INSERT OR REPLACE INTO account VALUES ('stored', 'many', NULL)",
         "UPDATE alembic_version SET version_num = '0%03'",
         "UPDATE alembic_version SET version_num = zeroblob(4)",
     ],
@@ -311,10 +311,10 @@ def test_huge_and_odd_values_neither_stop_nor_break_the_upload(
         "UPDATE identity SET client_id = zeroblob(10), base_url = 7",
         "UPDATE sync_state SET settled_through = 'never', last_error = zeroblob(9)",
         "UPDATE sync_state SET settled_through = 9223372036854775807",
-        "INSERT INTO account VALUES ('delivered', 'many'), (zeroblob(5), -7)",
-        "INSERT INTO gaps VALUES (1, 9223372036854775807, zeroblob(9))",
-        "INSERT INTO gaps VALUES (1, 9223372036854775807, 'x')",
-        "INSERT OR REPLACE INTO account VALUES ('stored', 9223372036854775807)",
+        "INSERT INTO account (entry, events) VALUES ('delivered', 'many'), (zeroblob(5), -7)",
+        "INSERT INTO gaps VALUES (1, 9223372036854775807, zeroblob(9), zeroblob(9))",
+        "INSERT INTO gaps VALUES (1, 9223372036854775807, 'x', 'x')",
+        "INSERT OR REPLACE INTO account (entry, events) VALUES ('stored', 9223372036854775807)",
         "UPDATE events SET chain = zeroblob(9)",
         "UPDATE events SET chain = char(233), digest = char(233)",
         "DROP TABLE gaps",

@@ -10,7 +10,7 @@ from tracker import canonical
 from tracker.audit import lines
 from tracker.audit.lines import Manifest, Seal
 from tracker.events import COMPLIANCE_ERASED
-from tracker.outbox import KeyMemory, Links, Problem, Unproven, is_seq
+from tracker.outbox import KeyMemory, Links, Problem, Proofs, Unproven, is_seq
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -70,6 +70,7 @@ class _Walk:
         self._seals = [Seal(None), *map(Seal, keys)]
         self._head: dict[str, Any] = {}
         self._links = Links(keys, KeyMemory())
+        self._proofs = Proofs(keys, KeyMemory(), None)
         self._number = 0
         self._first: tuple[int, Any] | None = None
         self._seq: int | None = None
@@ -124,10 +125,9 @@ class _Walk:
             return False
         self._head = head
         self._chain = head.get("chain_before")
-        self._links = Links(
-            self._keys,
-            KeyMemory(check, bool(head.get("keyed_from_start"))),
-        )
+        memory = KeyMemory(check, bool(head.get("keyed_from_start")))
+        self._links = Links(self._keys, memory)
+        self._proofs = Proofs(self._keys, memory, head.get("outbox_id"))
         return True
 
     def _take(self, line: dict[str, Any] | None) -> Iterator[Problem]:
@@ -137,10 +137,20 @@ class _Walk:
         elif line is not None and _is_range(line.get("removed")):
             first, last = line["removed"]
             yield from self._step_to(first)
+            yield from self._check_removal(first, last, line)
             self._removed += last - first + 1
             self._seq, self._chain = last, line.get("chain")
         else:
             yield self._problem(self._seq, "manifest", "this is not a line of an audit export")
+
+    def _check_removal(self, first: int, last: int, line: dict[str, Any]) -> Iterator[Problem]:
+        if not set(line) <= {"removed", "chain", "proof"}:
+            yield self._problem(first, "manifest", "this is not a line of an audit export")
+        found = self._proofs.gap(first, last, line.get("chain"), line.get("proof"))
+        if isinstance(found, Problem):
+            yield self._problem(found.seq, found.kind, found.message)
+        elif found:
+            self.unproven.append(found)
 
     def _take_event(self, line: dict[str, Any]) -> Iterator[Problem]:
         seq, digest, chain = line["seq"], line.get("digest"), line.get("chain")

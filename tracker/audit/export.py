@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from tracker.outbox import Gap
+
 _ROWS = f"""
 SELECT seq, {tables.EVENT}, digest, chain,
        timestamp_ms >= ? AND timestamp_ms < ?
@@ -114,27 +116,27 @@ class _Export:
         self.file.write(lines.encode_manifest(manifest, self.seal))
         return manifest
 
-    def _chain_before(self, first: int, gaps: dict[int, tuple[int, str]]) -> str | None:
+    def _chain_before(self, first: int, gaps: dict[int, Gap]) -> str | None:
         if first == 1:
             return canonical.GENESIS
         query = "SELECT chain FROM events WHERE seq = ?"
         found = self.connection.exec_driver_sql(query, (first - 1,)).scalar()
-        ends = (chain for last, chain in gaps.values() if last == first - 1)
+        ends = (gap.chain for gap in gaps.values() if gap.last == first - 1)
         chain = next(ends, None) if found is None else found
         return chain if isinstance(chain, str) else None
 
     def _add_rows(
-        self, window: tuple[int, int], first: int, last: int, gaps: dict[int, tuple[int, str]]
+        self, window: tuple[int, int], first: int, last: int, gaps: dict[int, Gap]
     ) -> None:
         following = first
         for seq, *columns, digest, chain, wanted in self.connection.exec_driver_sql(
             _ROWS, (*window, first, last)
         ):
             while following != seq and following in gaps:
-                end, stood = gaps[following]
-                self._add(lines.encode({"removed": [following, end], "chain": str(stood)}))
-                self.removed += end - following + 1
-                following = end + 1
+                gap = gaps[following]
+                self._add(_removed_line(following, gap))
+                self.removed += gap.last - following + 1
+                following = gap.last + 1
             place = {"seq": seq, "digest": str(digest), "chain": str(chain)}
             if wanted:
                 self.events += 1
@@ -149,6 +151,11 @@ class _Export:
     def _add(self, line: bytes) -> None:
         self.seal.add(line)
         self.file.write(line)
+
+
+def _removed_line(first: int, gap: Gap) -> bytes:
+    fields: dict[str, Any] = {"removed": [first, gap.last], "chain": str(gap.chain)}
+    return lines.encode(fields if gap.proof is None else {**fields, "proof": str(gap.proof)})
 
 
 def _event_line(columns: list[Any], place: dict[str, Any]) -> bytes:

@@ -10,7 +10,8 @@ event      all fields that the protocol sends
 other      ``seq``, ``digest``, ``chain``: an event between the first and the last that is outside
            the period. Its content is left out, but the chain can be followed
 damaged    the same, and ``damaged``: a damaged row as text
-removed    ``removed`` (first and last seq), ``chain``: events that the tracker had pruned
+removed    ``removed`` (first and last seq), ``chain``: events that the tracker had pruned; and
+           ``proof``, if a chain key was in use: that a process with the key removed them
 manifest   ``manifest``: the fields of `Manifest`, ``seal`` among them
 =========  =====================================================================================
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tracker import canonical
 from tracker.cli.command import Command, Place
 from tracker.cli.context import connected, existing, find, opened_to_read, read_owner
 from tracker.cli.output import events
@@ -72,5 +73,6 @@ def restore(place: Place, file: Path) -> None:
         raise click.UsageError("name the outbox to make, with --outbox or SDK_OUTBOX_PATH")
     target.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with connected(file) as connection:
-        backups.restore(driver_of(connection), target.path)
+        key = canonical.key_bytes(target.config.chain_key)
+        backups.restore(driver_of(connection), target.path, key)
         click.echo(f"{target.path}: {_contents(connection)}")

@@ -28,10 +28,11 @@ _ADVICE = {
     "chain": "events were changed, removed or inserted here. Compare with the collector "
     "(tracker-sync verify --against-collector), and keep a copy of the file as evidence. If the "
     "chain key was changed, give the former one with --chain-key-file",
-    "gap": "events were deleted by something other than the tracker. If the collector has their "
-    "seqs, nothing is lost; otherwise they are lost",
-    "account": "the figures of the loss account do not match the rows: something other than the "
-    "tracker changed the file",
+    "gap": "events were deleted by something other than the tracker, or by somebody without the "
+    "chain key. If the collector has their seqs, nothing is lost; otherwise they are lost. If the "
+    "chain key was changed, give the former one with --chain-key-file",
+    "account": "the figures of the loss account do not match the rows, or the chain key does not "
+    "vouch for them: something other than the tracker changed the file",
     "collector": "one of the two was changed. Somebody who can write files on this machine cannot "
     "change the collector's copy",
     "manifest": "the file was edited or truncated after it was exported: ask for it again",
@@ -72,8 +73,8 @@ def print_findings(problems: Sequence[Problem], unproven: Sequence[Unproven], wh
             click.echo(f"  {kind}: {_ADVICE.get(kind, 'keep a copy of the file')}")
     elif unproven:
         click.echo(
-            "\nsound as far as it could be checked: for the events above, the chain proves "
-            "nothing. Keys are read from SDK_CHAIN_KEY and --chain-key-file"
+            "\nsound as far as it could be checked: of the events above, nothing proves that they "
+            "are as the tracker left them. Keys are read from SDK_CHAIN_KEY and --chain-key-file"
         )
     else:
         click.echo("sound")

@@ -35,8 +35,8 @@ _MOST_PROBLEMS = 1_000
     exits={
         0: "sound",
         1: "not sound, missing, or not readable; or the collector did not answer",
-        NOT_PROVEN: "no problem was found, but the chain of some events could not be checked: "
-        "it has a key that is not given, or none",
+        NOT_PROVEN: "no problem was found, but the chain or the removal of some events could not "
+        "be checked: it has a key that is not given, or none",
     },
 )
 @click.option(
@@ -73,8 +73,8 @@ def verify(
     """Check digests, hash chain, gaps in seq and the loss account.
 
     Reads the whole outbox in one snapshot while the application continues. Needs no API key. A
-    chain with a chain key is checked with the key in SDK_CHAIN_KEY; without it, everything but the
-    chain is checked, and the output says so.
+    chain with a chain key is checked with the key in SDK_CHAIN_KEY, and so is who removed events;
+    without it, everything but that is checked, and the output says so.
     """
     if exported is not None and against:
         raise click.UsageError("--export checks a file by itself; leave out --against-collector")

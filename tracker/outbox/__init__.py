@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from tracker.outbox.integrity import chain_key, verify
     from tracker.outbox.integrity.chain import KeyMemory, Links, Problem, Unproven, is_seq
     from tracker.outbox.integrity.compare import Comparison, Held
-    from tracker.outbox.integrity.verify import IntegrityReport
+    from tracker.outbox.integrity.proofs import Proofs
+    from tracker.outbox.integrity.verify import Gap, IntegrityReport
     from tracker.outbox.maintenance import erase
     from tracker.outbox.maintenance.log_growth import describe_readers, excess
     from tracker.outbox.outbox import Outbox
@@ -47,6 +48,7 @@ __all__ = [
     "DeadLetter",
     "FileLock",
     "Filter",
+    "Gap",
     "Held",
     "IntegrityReport",
     "KeyMemory",
@@ -55,6 +57,7 @@ __all__ = [
     "OutboxStatus",
     "Owner",
     "Problem",
+    "Proofs",
     "ReadOnlyOutbox",
     "StoredEvent",
     "SyncState",
@@ -123,6 +126,7 @@ _NAMES = {
     "DeadLetter": "tracker.outbox.queue.settlement",
     "FileLock": "tracker.outbox.files.file_lock",
     "Filter": "tracker.outbox.queue.browse",
+    "Gap": "tracker.outbox.integrity.verify",
     "Held": "tracker.outbox.integrity.compare",
     "IntegrityReport": "tracker.outbox.integrity.verify",
     "KeyMemory": "tracker.outbox.integrity.chain",
@@ -131,6 +135,7 @@ _NAMES = {
     "OutboxStatus": "tracker.outbox.status",
     "Owner": "tracker.outbox.store.identity",
     "Problem": "tracker.outbox.integrity.chain",
+    "Proofs": "tracker.outbox.integrity.proofs",
     "ReadOnlyOutbox": "tracker.outbox.read_only",
     "StoredEvent": "tracker.outbox.queue.browse",
     "SyncState": "tracker.outbox.queue.sync_state",

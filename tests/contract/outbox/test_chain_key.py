@@ -94,7 +94,7 @@ def test_without_the_key_all_but_the_chain_is_checked(config: MakeConfig) -> Non
     edit(config().outbox_path, "DELETE FROM events WHERE seq = 4")
     report = verified(config)
     assert places(report) == [(2, "digest"), (4, "gap"), (None, "account")]
-    assert doubts(report) == [(1, 3)]
+    assert doubts(report) == [(1, 3), (5, 5)]
 
 
 def test_who_has_no_key_cannot_rebuild_the_chain(config: MakeConfig) -> None:

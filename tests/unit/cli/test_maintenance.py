@@ -104,7 +104,7 @@ def test_replacing_a_damaged_outbox_is_told(config: MakeConfig) -> None:
             "seq 3: chain: events 3 to 4 do",
         ),
         ("DELETE FROM events WHERE seq = 2", "gap", 2, "seq 2: gap: event 2 is missing"),
-        ("INSERT INTO account VALUES ('dead', 1)", "account", None, "outbox: account: "),
+        ("INSERT INTO account VALUES ('dead', 1, NULL)", "account", None, "outbox: account: "),
     ],
 )
 def test_verify_finds_what_does_not_hold(
@@ -142,8 +142,8 @@ def test_an_outbox_robbed_of_its_rows(config: MakeConfig, command: str) -> None:
         "UPDATE events SET digest = 'é' WHERE seq = 2",
         "UPDATE events SET data = x'ff' WHERE seq = 2",
         "UPDATE events SET data = x'ff', timestamp_ms = 'soon' WHERE seq = 2",
-        "DELETE FROM events WHERE seq = 2; INSERT INTO gaps VALUES (2, 1, 'x')",
-        "INSERT INTO gaps VALUES (3, 9, 'x')",
+        "DELETE FROM events WHERE seq = 2; INSERT INTO gaps VALUES (2, 1, 'x', NULL)",
+        "INSERT INTO gaps VALUES (3, 9, 'x', NULL)",
         "UPDATE gaps SET chain = x'ff'",
     ],
 )

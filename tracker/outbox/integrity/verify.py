@@ -6,14 +6,15 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tracker import canonical
 from tracker.erasure import ERASED
 from tracker.outbox.integrity import chain_key
 from tracker.outbox.integrity.chain import Links, Problem, Unproven
+from tracker.outbox.integrity.proofs import Proofs
 from tracker.outbox.schema import tables
-from tracker.outbox.store import ledger
+from tracker.outbox.store import identity, ledger
 from tracker.outbox.store.erasures import Erasures
 
 if TYPE_CHECKING:
@@ -34,9 +35,9 @@ class IntegrityReport:
         last_seq: The newest seq ever assigned.
         removed: Events removed on purpose (delivered and pruned, or discarded).
         problems: What is wrong, at most 1,000 problems.
-        unproven: Events without a problem whose links could not be checked: chained with a key that
-            was not given, or without a key before one was in use, or carried over from a damaged
-            outbox whose chain did not prove them.
+        unproven: Events without a problem that could not be checked: chained or removed with a key
+            that was not given, or without one, or carried over from a damaged outbox whose chain
+            did not prove them.
     """
 
     events: int
@@ -66,29 +67,49 @@ def verify(connection: Connection, keys: Sequence[bytes] = ()) -> IntegrityRepor
             only digests, gaps and account are checked.
     """
     connection.exec_driver_sql("BEGIN")
-    walk = _Walk(connection, Links(keys, chain_key.read(connection)))
+    memory = chain_key.read(connection)
+    proofs = Proofs(keys, memory, identity.read(connection).outbox_id)
+    walk = _Walk(connection, Links(keys, memory), proofs)
     found = itertools.chain(
-        _file_problems(connection), walk.problems(), _account_problems(connection)
+        _file_problems(connection),
+        walk.problems(),
+        walk.end_problems(),
+        _account_problems(connection),
     )
     problems = tuple(itertools.islice(found, _MOST_PROBLEMS))
     report = IntegrityReport(
         walk.events,
         walk.first_seq,
         ledger.last_seq(connection),
-        sum(last - first + 1 for first, (last, _) in walk.gaps.items()),
+        sum(gap.last - first + 1 for first, gap in walk.gaps.items()),
         problems,
-        tuple(walk.links.unproven),
+        tuple(sorted(walk.unproven, key=lambda events: events.first_seq)),
     )
     connection.exec_driver_sql("ROLLBACK")  # after an error, the connection's owner closes it
     return report
 
 
-def read_gaps(connection: Connection) -> dict[int, tuple[int, str]]:
-    """Return the recorded gaps: the first seq of each, with its last seq and chain value."""
+class Gap(NamedTuple):
+    """A record of the removal of events, without their first seq.
+
+    Attributes:
+        last: The last seq that was removed.
+        chain: The chain value there.
+        proof: The proof that a process with the chain key removed them, or None.
+    """
+
+    last: int
+    chain: str
+    proof: str | None
+
+
+def read_gaps(connection: Connection) -> dict[int, Gap]:
+    """Return the recorded gaps by their first seq."""
     return {
-        first: (last, chain)
-        for first, last, chain in connection.exec_driver_sql(
-            "SELECT first_seq, last_seq, chain FROM gaps ORDER BY first_seq"
+        first: Gap(last, chain, proof)
+        for first, last, chain, proof in connection.exec_driver_sql(
+            "SELECT first_seq, last_seq, chain, proof FROM gaps "
+            "WHERE typeof(last_seq) = 'integer' ORDER BY first_seq"
         )
         if last >= first  # one that was edited by hand may end before it begins
     }
@@ -97,15 +118,23 @@ def read_gaps(connection: Connection) -> dict[int, tuple[int, str]]:
 class _Walk:
     """One pass over the events in seq order, together with the recorded gaps."""
 
-    def __init__(self, connection: Connection, links: Links) -> None:
+    def __init__(self, connection: Connection, links: Links, proofs: Proofs) -> None:
         self._connection = connection
-        self.links = links
+        self._links = links
+        self._proofs = proofs
         self.gaps = read_gaps(connection)
+        self._unused = dict(self.gaps)
         self._erasures = Erasures(connection)
         self.events = 0
         self.first_seq: int | None = None
         self._seq = 0
         self._chain: str | None = canonical.GENESIS
+        self._doubts: list[Unproven] = []
+
+    @property
+    def unproven(self) -> list[Unproven]:
+        """What could not be checked."""
+        return [*self._links.unproven, *self._doubts]
 
     def problems(self) -> Iterator[Problem]:
         rows = self._connection.exec_driver_sql(
@@ -118,10 +147,25 @@ class _Walk:
             if not canonical.matches(digest, *columns):
                 yield from self._changed(seq, columns)
             if self._chain is not None:
-                yield from self.links.check(seq, columns[0], self._chain, digest, chain)
+                yield from self._links.check(seq, columns[0], self._chain, digest, chain)
             self._seq, self._chain = seq, chain
         yield from self._skip_to(None)
-        yield from self.links.end()
+        yield from self._links.end()
+        for first, gap in self._unused.items():
+            said = f"events {first} to {gap.last} are recorded as removed, but some are here"
+            yield Problem(first, "gap", said)
+
+    def end_problems(self) -> Iterator[Problem]:
+        """Check that the account's newest seq is proven, unless the newest event is not."""
+        last = ledger.last_seq(self._connection)
+        seq, proof = self._connection.exec_driver_sql(
+            "SELECT events, proof FROM account WHERE entry = ?", (ledger.STORED,)
+        ).first() or (None, None)
+        found = self._proofs.end(seq, proof, last)
+        if isinstance(found, Problem):
+            yield found
+        elif found and not any(events.last_seq == last for events in self.unproven):
+            self._doubts.append(found)
 
     def _changed(self, seq: int, columns: list[object]) -> Iterator[Problem]:
         """Distinguish erased events, which an erasure event names, from tampering."""
@@ -139,13 +183,22 @@ class _Walk:
         None stands for the end, after the newest seq that was assigned.
         """
         while self._seq + 1 in self.gaps and self._seq + 1 != seq:
-            self._seq, self._chain = self.gaps[self._seq + 1]
+            yield from self._skip_gap(self._seq + 1)
         expected = ledger.last_seq(self._connection) + 1 if seq is None else seq
         if self._seq + 1 != expected:
             first, last = self._seq + 1, expected - 1
             shown = f"event {first} is" if first == last else f"events {first} to {last} are"
             yield Problem(first, "gap", f"{shown} missing and were not removed by the tracker")
             self._chain = None
+
+    def _skip_gap(self, first: int) -> Iterator[Problem]:
+        gap = self._unused.pop(first)
+        found = self._proofs.gap(first, *gap)
+        if isinstance(found, Problem):
+            yield found
+        elif found:
+            self._doubts.append(found)
+        self._seq, self._chain = gap.last, gap.chain
 
 
 def _file_problems(connection: Connection) -> Iterator[Problem]:

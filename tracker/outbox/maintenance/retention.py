@@ -194,20 +194,20 @@ def prune(
             connection.exec_driver_sql(
                 "UPDATE events SET delivered_at_ms = ? WHERE seq = ?", (now, seq)
             )
-        needed = _remove(connection, old)
+        needed = _remove(transaction, old)
         removed = Counter(type_ for seq, _, type_ in old if seq not in needed)
         return Pruned(removed, reached, more, min([*early, *needed], default=None))
 
     return job
 
 
-def _remove(connection: Connection, rows: list[tuple[int, str, str]]) -> set[int]:
+def _remove(transaction: Transaction, rows: list[tuple[int, str, str]]) -> set[int]:
     """Remove events given as (seq, chain, type), except for erasure events that are needed."""
-    gaps.remove(connection, [(seq, chain) for seq, chain, type_ in rows if type_ != _ERASURE])
+    gaps.remove(transaction, [(seq, chain) for seq, chain, type_ in rows if type_ != _ERASURE])
     # Only now, because the events that they name may have been among the others.
     erasures = [(seq, chain) for seq, chain, type_ in rows if type_ == _ERASURE]
-    needed = named.still_needed(connection, [seq for seq, _ in erasures])
-    gaps.remove(connection, [row for row in erasures if row[0] not in needed])
+    needed = named.still_needed(transaction.connection, [seq for seq, _ in erasures])
+    gaps.remove(transaction, [row for row in erasures if row[0] not in needed])
     return needed
 
 
@@ -233,7 +233,7 @@ def free_delivered(after: int) -> Callable[[Transaction], tuple[int, int]]:
             "ORDER BY seq LIMIT ?",
             (after, CHUNK),
         ).all()
-        needed = _remove(connection, [(seq, chain, type_) for seq, chain, type_ in rows])
+        needed = _remove(transaction, [(seq, chain, type_) for seq, chain, type_ in rows])
         return len(rows) - len(needed), rows[-1][0] if len(rows) == CHUNK else -1
 
     return job
@@ -251,7 +251,7 @@ def discard_oldest(transaction: Transaction) -> int:
         "ORDER BY seq LIMIT ?",
         (CHUNK,),
     ).all()
-    removed = gaps.remove(connection, [(seq, chain) for seq, chain in rows])
+    removed = gaps.remove(transaction, [(seq, chain) for seq, chain in rows])
     ledger.discard(connection, ledger.BY_SIZE, removed)
     return removed
 

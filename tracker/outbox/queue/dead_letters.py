@@ -47,7 +47,7 @@ def discard(event_ids: Sequence[str] | None = None) -> Callable[[Transaction], i
         connection = transaction.connection
         found = _find(connection, event_ids)
         needed = erasures.still_needed(connection, [seq for seq, _ in found])
-        removed = gaps.remove(connection, [row for row in found if row[0] not in needed])
+        removed = gaps.remove(transaction, [row for row in found if row[0] not in needed])
         ledger.add(connection, ledger.DEAD, -removed)
         ledger.discard(connection, ledger.BY_OPERATOR, removed)
         return removed

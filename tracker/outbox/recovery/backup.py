@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING
 from tracker import ownership
 from tracker.errors import ConfigurationError, OutboxError
 from tracker.outbox.files import paths
+from tracker.outbox.integrity import proofs
 from tracker.outbox.recovery.continuation import copy
 from tracker.outbox.sqlite.engine import connect
 from tracker.whole_file import publish
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from sqlalchemy import Connection
@@ -60,36 +62,43 @@ def make(connection: sqlite3.Connection, path: Path, like: Path) -> None:
     Raises:
         OutboxError: if there is a file at `path` already, or the copy cannot be made.
     """
-    _copy_to(
-        connection,
-        path,
-        like,
-        [("INSERT OR REPLACE INTO account VALUES (?, ?)", (_ENTRY, time.time_ns() // 1_000_000))],
-    )
+
+    def mark(made: sqlite3.Connection) -> None:
+        made.execute(
+            "INSERT OR REPLACE INTO account (entry, events) VALUES (?, ?)",
+            (_ENTRY, time.time_ns() // 1_000_000),
+        )
+
+    _copy_to(connection, path, like, mark)
 
 
-def restore(connection: sqlite3.Connection, path: Path) -> None:
+def restore(connection: sqlite3.Connection, path: Path, key: bytes | None) -> None:
     """Make an outbox at `path`, with a new outbox id, from the backup that a connection reads.
+
+    Args:
+        connection: To the backup.
+        path: The outbox to make.
+        key: The chain key, under which what the backup proves is proven in the outbox too.
 
     Raises:
         OutboxError: if there is a file at `path` already, or it cannot be made.
     """
-    _copy_to(
-        connection,
-        path,
-        path,
-        [
-            ("UPDATE identity SET outbox_id = ?", (str(uuid.uuid4()),)),
-            ("DELETE FROM account WHERE entry = ?", (_ENTRY,)),
-        ],
-    )
+
+    def rename(made: sqlite3.Connection) -> None:
+        new_id = str(uuid.uuid4())
+        (old_id,) = made.execute("SELECT outbox_id FROM identity").fetchone()
+        made.execute("UPDATE identity SET outbox_id = ?", (new_id,))
+        made.execute("DELETE FROM account WHERE entry = ?", (_ENTRY,))
+        proofs.renew(made, key, old_id, new_id)
+
+    _copy_to(connection, path, path, rename)
 
 
 def _copy_to(
     connection: sqlite3.Connection,
     path: Path,
     like: Path,
-    changes: list[tuple[str, tuple[object, ...]]],
+    change: Callable[[sqlite3.Connection], None],
 ) -> None:
     if not path.name:
         raise OutboxError(f"{str(path)!r} names no file; give the path of one")
@@ -102,9 +111,9 @@ def _copy_to(
         os.close(ownership.create(draft, like))
         copy(connection, draft)
         with contextlib.closing(connect(draft.absolute(), "mode=rw")) as made:
-            for statement, values in changes:
-                made.execute(statement, values)
-            made.commit()
+            made.execute("BEGIN")
+            change(made)
+            made.execute("COMMIT")
             made.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
         with draft.open("rb") as file:
             os.fsync(file.fileno())

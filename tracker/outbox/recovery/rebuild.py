@@ -150,7 +150,7 @@ def _in_transaction(
     driver = driver_of(connection)
     transaction = Transaction(connection, driver, chain_tail.read(driver), key)
     work(transaction)
-    ledger.note_stored(transaction.connection, transaction.head[0])
+    transaction.anchor()
     connection.exec_driver_sql("COMMIT")
 
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _STATE_LENGTH = len(tables.sync_state.columns)
 _LAST_SUCCESS = list(tables.sync_state.columns.keys()).index("last_success_ms")
+_GAP_LENGTHS, _ENTRY_LENGTHS = (3, 4), (2, 3)
+"""Numbers of values: a row that an older schema wrote has no proof."""
 _INTEGER_BYTES = (0, 1, 2, 3, 4, 6, 8)
 
 
@@ -120,10 +122,10 @@ def _search(pages: Pages, stack: contextlib.ExitStack) -> Salvage:
         elif len(values) == 5 and values[4] and _are(values[1:4], str, str, str):
             if books.client_id is None:
                 _, _, books.client_id, books.base_url, _ = values
-        elif len(values) == 3 and isinstance(values[1], int) and _is_digest(values[2]):
+        elif len(values) in _GAP_LENGTHS and isinstance(values[1], int) and _is_digest(values[2]):
             found.add_gap(cell.rowid, values[1])
-        elif len(values) == 2 and _are(values, str, int):
-            books.account.setdefault(*values)
+        elif len(values) in _ENTRY_LENGTHS and _are(values[:2], str, int):
+            books.account.setdefault(*values[:2])
     found.choose()
     return Salvage(pages, found, books)
 

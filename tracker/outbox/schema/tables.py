@@ -19,7 +19,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0004"
+HEAD = "0005"
 """Alembic revision of the schema below."""
 
 APPLICATION_ID = 0x54524B52  # "TRKR"
@@ -81,6 +81,8 @@ gaps = Table(
     Column("first_seq", Integer, primary_key=True),
     Column("last_seq", Integer, nullable=False),
     Column("chain", Text, nullable=False),
+    # Made with the chain key; NULL without one, and in rows of an older schema.
+    Column("proof", Text),
 )
 
 time_ranges = Table(
@@ -99,6 +101,8 @@ account = Table(
     # Entries: delivered, dead, and discarded.<reason>. The rest of the last seq is pending.
     Column("entry", Text, primary_key=True),
     Column("events", Integer, nullable=False),
+    # Of the entry `stored`, as in `gaps`.
+    Column("proof", Text),
 )
 
 sync_state = Table(

@@ -86,12 +86,13 @@ def discard(connection: Connection, reason: str, events: int) -> None:
     add(connection, DISCARDED + reason, events)
 
 
-def note_stored(connection: Connection, seq: int) -> None:
-    """Record the newest seq ever assigned."""
+def note_stored(connection: Connection, seq: int, proof: str | None) -> None:
+    """Record the newest seq ever assigned, with its proof."""
     connection.exec_driver_sql(
-        "INSERT INTO account (entry, events) VALUES (?, ?) "
-        "ON CONFLICT (entry) DO UPDATE SET events = max(events, excluded.events)",
-        (STORED, seq),
+        "INSERT INTO account (entry, events, proof) VALUES (?, ?, ?) "
+        "ON CONFLICT (entry) DO UPDATE SET events = excluded.events, proof = excluded.proof "
+        "WHERE excluded.events >= events",
+        (STORED, seq, proof),
     )
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from tracker import canonical, time_ranges
 from tracker.outbox.schema.tables import events as events_table
-from tracker.outbox.store import chain_tail
+from tracker.outbox.store import chain_tail, ledger
 
 if TYPE_CHECKING:
     import sqlite3
@@ -68,6 +68,25 @@ class Transaction:
     def touch(self) -> None:
         """Make the commit record the tail of the chain in the account."""
         self.changed = True
+
+    def anchor(self) -> None:
+        """Record the tail of the chain in the account, with its proof."""
+        seq = self.head[0]
+        ledger.note_stored(self.connection, seq, self.prove(ledger.STORED, seq))
+
+    def prove(self, kind: str, *values: str | int) -> str | None:
+        """Return the proof that a process with the chain key wrote these values into this outbox.
+
+        Returns None if there is no key.
+
+        Args:
+            kind: What the values are, so that no proof serves for anything else.
+            values: The values.
+        """
+        if self._chain_key is None:
+            return None
+        (outbox_id,) = self._driver.execute("SELECT outbox_id FROM identity").fetchone()
+        return canonical.proof(self._chain_key, kind, outbox_id, *values)
 
     def append(self, event: Event) -> int:
         """Give `event` the next seq and its link in the chain; return the seq."""

@@ -15,7 +15,7 @@ from tracker.errors import OutboxError
 from tracker.outbox.files import held_files
 from tracker.outbox.files.open_files import LostFilesError, ReplacedError, check_links
 from tracker.outbox.schema import errors
-from tracker.outbox.store import chain_tail, ledger
+from tracker.outbox.store import chain_tail
 from tracker.outbox.store.transaction import INSERT, Transaction, driver_of
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class WriteConnection:
         attempt.result = job(transaction)
         transaction.flush()
         if transaction.changed:
-            ledger.note_stored(connection, transaction.head[0])
+            transaction.anchor()
             self._anchored = transaction.head[0]
         # A single step for the interpreter: no exception can be raised between the two calls.
         attempt.landed.extend(map(driver.execute, ("COMMIT",)))
