@@ -145,6 +145,18 @@ def test_the_collector_is_a_program_of_its_own() -> None:
     assert not {name for name in importers(*forbidden) if name.startswith("tracker.collector")}
 
 
+def test_evidence_knows_neither_outbox_nor_collector() -> None:
+    """Both make it, of what they keep; the verifier runs where nothing else is installed."""
+    evidence = {name for name in MODULES if name.startswith("tracker.evidence.")}
+    allowed = ("tracker.evidence", "tracker.errors", "tracker.whole_file")
+    for name in evidence:
+        found = within(imports(name), "tracker")
+        assert found - {"tracker"} == within(found, *allowed), name
+    assert {each.partition(".")[0] for each in imports("tracker.evidence.verifier")} <= {
+        *sys.stdlib_module_names
+    }
+
+
 def test_queries_that_the_collector_shares_know_no_database_of_their_own() -> None:
     """It runs them over its own events; what SQLite and PostgreSQL spell differently has one place.
 
@@ -167,6 +179,7 @@ def test_some_libraries_have_one_door() -> None:
         "tracker.sync.http",
         "tracker.sync.transport",
     }
+    assert importers("cryptography") <= {"tracker.evidence.keys"}
     servers = importers("fastapi", "uvicorn", "starlette")
     assert servers - within(servers, "tracker.collector") == set()
 
@@ -203,7 +216,13 @@ def test_only_config_reads_the_environment() -> None:
     assert readers - within(readers, *programs) == {"tracker.config"}
 
 
-@pytest.mark.parametrize("module", ["requests", "backoff", "alembic", "rich", "click", "fastapi"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        *("requests", "backoff", "alembic", "rich", "click", "fastapi", "cryptography"),
+        "tracker.evidence",
+    ],
+)
 def test_importing_the_package_does_not_import(module: str, loaded: frozenset[str]) -> None:
     """An application that starts should not wait for what it may never need."""
     assert module not in loaded
