@@ -34,6 +34,9 @@ class Health:
         last_error: Reason of the last failed upload, or None.
         last_error_ms: Time of the last failed upload, or None.
         paused_because: Reason why uploading is paused now, or None.
+        warning: What the newest receipt warned of, or None: ``forked`` if two copies of the outbox
+            have sent events under the same numbers, ``rolled_back`` if the server has later events
+            than the outbox itself, or another word of the server's.
         storage_error: Reason why the outbox could not be written or read at the last attempt, or
             None. If it cannot be read now, the figures are the last ones that were read.
         log_bytes: Size of SQLite's write-ahead log in bytes. It grows while another program reads
@@ -55,6 +58,7 @@ class Health:
     last_error: str | None = None
     last_error_ms: int | None = None
     paused_because: str | None = None
+    warning: str | None = None
     storage_error: str | None = None
     log_bytes: int = 0
     damaged_sets: tuple[Path, ...] = ()

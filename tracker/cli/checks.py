@@ -234,6 +234,7 @@ def _outbox(target: Target) -> list[Check]:
     checks.append(_chain_key(target.config, remembered))
     return [
         *checks,
+        *_copies(found),
         *_queue(found, target.path, running=uploader_runs(target.path)),
         *_owner(target, found),
     ]
@@ -307,6 +308,24 @@ def _chain_key(config: APIConfig, remembered: int) -> Check:
         "the configured key is not that of the chain",
         "set SDK_CHAIN_KEY to that of the application; if it was changed, keep the former one",
     )
+
+
+def _copies(found: OutboxStatus) -> list[Check]:
+    """Report what the newest receipt warned of."""
+    from tracker.outbox import sync_state
+
+    if found.sync.warning is None:
+        return []
+    return [
+        Check(
+            "copies",
+            WARNING,
+            sync_state.describe_warning(found.sync.warning),
+            "`tracker-sync verify --against-collector` names the events. Use only one of the "
+            "copies; "
+            "make copies with `tracker-sync backup` and `restore`",
+        )
+    ]
 
 
 def _queue(found: OutboxStatus, path: Path, *, running: bool) -> list[Check]:

@@ -89,6 +89,7 @@ def _as_dict(
         "last_error_ms": sync.last_error_ms,
         "next_attempt_ms": sync.next_attempt_ms,
         "paused_because": sync.paused_because,
+        "warning": sync.warning,
         "used_bytes": found.used_bytes,
         "files": files,
         "damaged_sets": _damaged(target),
@@ -102,6 +103,8 @@ def _as_dict(
 def _facts(
     target: Target, found: OutboxStatus, files: dict[str, int], *, running: bool
 ) -> list[tuple[str, str]]:
+    from tracker.outbox import sync_state
+
     owner, book, sync = found.owner, found.account, found.sync
     facts = [("outbox", str(target.path))]
     if owner is not None:
@@ -125,6 +128,8 @@ def _facts(
         facts.append(("paused because", sync.paused_because))
         if sync.next_attempt_ms is not None and running:
             facts.append(("next attempt", moment(sync.next_attempt_ms)))
+    if sync.warning is not None:
+        facts.append(("warning", sync_state.describe_warning(sync.warning)))
     return facts
 
 

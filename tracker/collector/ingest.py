@@ -74,7 +74,7 @@ def _store_body(parts: Parts, body: bytes, encoding: str, client_id: str) -> dic
 
 
 def _receipt(batch: Batch, stored: Stored) -> dict[str, Any]:
-    return {
+    receipt: dict[str, Any] = {
         "protocol": PROTOCOL,
         "first_event_id": batch.first_event_id,
         "last_event_id": batch.last_event_id,
@@ -84,4 +84,6 @@ def _receipt(batch: Batch, stored: Stored) -> dict[str, Any]:
             {name: getattr(rejection, name) for name in ("event_id", "code", "message")}
             for rejection in batch.rejected
         ],
+        "highest_seq": stored.highest_seq,
     }
+    return {**receipt, "warning": "forked"} if stored.forked else receipt

@@ -10,7 +10,7 @@ from tracker import canonical
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-Chain = Literal["intact", "broken", "unverifiable"]
+Chain = Literal["intact", "broken", "unverifiable", "forked"]
 MOST_RANGES = 1_000
 """Maximum number of gaps, of refused ranges and of reused numbers in a report."""
 
@@ -33,12 +33,13 @@ class OutboxReport:
         highest_seq: The highest `seq` of stored and refused events; 0 if there are none.
         missing: First and last `seq` of every gap from 1 to `highest_seq`, up to 1,000 gaps: events
             that were lost or have not arrived yet.
-        reused_seqs: Every `seq` that several events have, up to 1,000: the outbox lost its latest
-            events to damage and used their numbers again.
+        reused_seqs: Every `seq` that several events have, up to 1,000: a copy of the outbox has
+            sent events too, or the outbox lost its latest events and used their numbers again.
         chain: ``intact`` if all links that could be checked were valid and there was at least one.
             ``broken`` if only some were valid: an event was changed or inserted. ``unverifiable``
             if none was valid: there was none to check, or the whole chain has a chain key, which
-            the collector does not have.
+            the collector does not have. ``forked`` if a number was reused, and it is not broken:
+            there are two continuations, and each is what its outbox holds.
         chain_breaks_at_seq: The first `seq` whose link was not valid, or None.
         missing_events: Total number of missing events.
         refused: First and last `seq` of every range of refused events, up to 1,000. They are not
@@ -98,13 +99,18 @@ def report(rows: Iterable[IntegrityRow], refused_seqs: Iterable[int] = ()) -> Ou
             held += 1
         elif breaks_at is None:
             breaks_at = seq
-    chain: Chain = "unverifiable"
-    if held:
-        chain = "intact" if breaks_at is None else "broken"
     return OutboxReport(
-        events, seq, missing.listed, reused, chain, breaks_at,
+        events, seq, missing.listed, reused, _state(held, breaks_at, reused), breaks_at,
         missing.total, refused.listed, refused.total,
     )  # fmt: skip
+
+
+def _state(held: int, breaks_at: int | None, reused: list[int]) -> Chain:
+    if held and breaks_at is not None:
+        return "broken"
+    if reused:
+        return "forked"
+    return "intact" if held else "unverifiable"
 
 
 class _Ranges:

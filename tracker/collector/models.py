@@ -59,7 +59,11 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Receipt:
-    """The receipt for a batch."""
+    """The receipt for a batch.
+
+    `highest_seq` is the highest that is stored of the outbox. `warning` is only there if two events
+    of the outbox have one seq.
+    """
 
     protocol: Literal[1]
     first_event_id: str
@@ -67,6 +71,8 @@ class Receipt:
     accepted: int
     duplicates: int
     rejected: list[Rejected]
+    highest_seq: int
+    warning: Literal["forked"] | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import func, select, tuple_, union
 
 from tracker import clock
-from tracker.collector import erasure, rejections
+from tracker.collector import erasure, forks, rejections
 from tracker.collector.batch import ReceivedEvent
 from tracker.collector.conversation import SUMMARY_FIELDS, Conversation, summarise
 from tracker.collector.database import READ_SECONDS, Database
@@ -32,10 +32,19 @@ EVENT_FIELDS = tuple(events.c.keys())
 
 
 class Stored(NamedTuple):
-    """How many of a batch's valid events are new (`accepted`) or already stored (`duplicates`)."""
+    """What a batch has become.
+
+    Attributes:
+        accepted: How many of its valid events are new.
+        duplicates: How many were stored already.
+        highest_seq: The highest seq that is stored of its outbox; 0 if nothing is.
+        forked: Whether any batch so far has used the seq of another event of its outbox.
+    """
 
     accepted: int
     duplicates: int
+    highest_seq: int
+    forked: bool
 
 
 class ConversationPlace(NamedTuple):
@@ -74,6 +83,7 @@ class Store(Database):
         self._stored_at = None
         with self.writing(batch.client_id) as connection:
             self._touch(connection, batch.client_id, batch.outbox_id)
+            head = forks.read(connection, batch.client_id, batch.outbox_id)
             if batch.rejected:
                 rejections.note(connection, batch.client_id, batch.outbox_id, batch.rejected,
                                 received_at_ms)  # fmt: skip
@@ -84,11 +94,13 @@ class Store(Database):
                 common = (batch.client_id, batch.outbox_id, batch.sent_at_ms, received_at_ms)
                 rows = [common + event for event in stored]
                 accepted = connection.exec_driver_sql(self._insert, rows).rowcount
+                if accepted:
+                    head = forks.update_head(connection, batch, head)
         self._log_holds_erased = self._log_holds_erased or erased > 0
         if self._log_holds_erased:
             self.empty_log()
         self._stored_at = clock.monotonic()
-        return Stored(accepted, len(batch.events) - accepted)
+        return Stored(accepted, len(batch.events) - accepted, *head)
 
     def has_just_stored(self) -> bool:
         """Return True if the last batch was stored, within the last second."""

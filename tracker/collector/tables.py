@@ -79,6 +79,8 @@ heads = Table(
     Column("client_id", String(MAX_ID_LENGTH), primary_key=True),
     Column("outbox_id", String(UUID_LENGTH), primary_key=True),
     Column("version", BigInteger, nullable=False),
+    # Whether a batch has used a seq of another event: two copies of the outbox send.
+    Column("forked", Boolean, nullable=False, server_default=false()),
 )
 """One row per outbox, written with every batch, even if it contains nothing new.
 

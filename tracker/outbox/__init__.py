@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tracker.outbox.queue import batches, browse, dead_letters, settlement, sync_state
     from tracker.outbox.queue.batches import Batch
     from tracker.outbox.queue.browse import DEAD, Filter, StoredEvent, find
-    from tracker.outbox.queue.settlement import DeadLetter
+    from tracker.outbox.queue.settlement import DeadLetter, Remarks
     from tracker.outbox.queue.sync_state import SyncState
     from tracker.outbox.read_only import ReadOnlyOutbox, is_read_only
     from tracker.outbox.recovery import backup, damage
@@ -59,6 +59,7 @@ __all__ = [
     "Problem",
     "Proofs",
     "ReadOnlyOutbox",
+    "Remarks",
     "StoredEvent",
     "SyncState",
     "Transaction",
@@ -137,6 +138,7 @@ _NAMES = {
     "Problem": "tracker.outbox.integrity.chain",
     "Proofs": "tracker.outbox.integrity.proofs",
     "ReadOnlyOutbox": "tracker.outbox.read_only",
+    "Remarks": "tracker.outbox.queue.settlement",
     "StoredEvent": "tracker.outbox.queue.browse",
     "SyncState": "tracker.outbox.queue.sync_state",
     "Transaction": "tracker.outbox.store.transaction",

@@ -123,6 +123,7 @@ def health(
         last_error=sync.last_error,
         last_error_ms=sync.last_error_ms,
         paused_because=sync.paused_because if book.pending else None,
+        warning=sync.warning,
         storage_error=error,
         log_bytes=log_bytes,
         damaged_sets=damaged_sets,

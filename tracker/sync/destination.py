@@ -89,6 +89,10 @@ class Delivery:
             ``too_large``.
         rejected: Events of a delivered batch that the server rejected.
         retry_after: Seconds to wait before the next attempt, as asked by the server, or None.
+        warning: What the other side warns of though it has stored the events, in one word: shown by
+            `health` and `status`, and logged once. ``forked``: two copies of this outbox have sent.
+        highest_seq: The highest seq of this outbox that the other side has, or None if it does not
+            say. If the outbox never got that far, it was set back, and `health` warns of it.
     """
 
     outcome: Outcome
@@ -96,6 +100,8 @@ class Delivery:
     code: str = ""
     rejected: Sequence[Rejection] = ()
     retry_after: float | None = None
+    warning: str = ""
+    highest_seq: int | None = None
 
 
 class Destination(Protocol):

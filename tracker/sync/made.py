@@ -107,6 +107,9 @@ def _fault(answer: Any, event_ids: Sequence[str]) -> str | None:
     seconds: object = answer.retry_after
     if seconds is not None and (type(seconds) is bool or not isinstance(seconds, (int, float))):
         return f"its retry_after is {_shown(seconds)}; give a number of seconds, or None"
+    highest: object = answer.highest_seq
+    if highest is not None and type(highest) is not int:
+        return f"its highest_seq is {_shown(highest)}; give a seq, or None"
     rejected: Any = answer.rejected
     if not isinstance(rejected, Sequence) or not all(isinstance(r, Rejection) for r in rejected):
         return f"its rejected is {_shown(rejected)}; give a list of tracker.Rejection"
@@ -133,7 +136,9 @@ def _completed(delivery: Delivery) -> Delivery:
     if not cause and outcome is not Outcome.DELIVERED:
         cause = f"the destination answered Outcome.{outcome.name} without a cause"
     code = _text(delivery.code) or _CODES.get(outcome, "")
-    return replace(delivery, cause=cause, code=code, rejected=rejected)
+    return replace(
+        delivery, cause=cause, code=code, rejected=rejected, warning=_text(delivery.warning)
+    )
 
 
 def _text(given: object) -> str:

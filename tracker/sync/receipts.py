@@ -82,7 +82,13 @@ def _read_receipt(body: bytes, event_ids: Sequence[str]) -> Delivery:
         )
         for item in receipt["rejected"]
     ]
-    return Delivery(Outcome.DELIVERED, rejected=rejected)
+    warning, highest_seq = receipt.get("warning"), receipt.get("highest_seq")
+    return Delivery(
+        Outcome.DELIVERED,
+        rejected=rejected,
+        warning=one_line(warning) if isinstance(warning, str) else "",
+        highest_seq=highest_seq if type(highest_seq) is int else None,
+    )
 
 
 def _fault(receipt: dict[str, Any], event_ids: Sequence[str]) -> str | None:

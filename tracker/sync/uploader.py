@@ -10,7 +10,15 @@ from tracker import log
 from tracker.clock import monotonic
 from tracker.errors import OutboxError, OutboxFullError
 from tracker.once import Once
-from tracker.outbox import DeadLetter, batches, is_disk_full, ledger, settlement, sync_state
+from tracker.outbox import (
+    DeadLetter,
+    Remarks,
+    batches,
+    is_disk_full,
+    ledger,
+    settlement,
+    sync_state,
+)
 from tracker.sync.destination import Outcome, Upload
 from tracker.sync.pause import Pause
 from tracker.sync.rate_limit import TokenBucket
@@ -50,6 +58,7 @@ class _Received(NamedTuple):
 
     batch: Batch
     letters: Sequence[DeadLetter]
+    remarks: Remarks | None
 
 
 class Uploader:
@@ -79,6 +88,7 @@ class Uploader:
         self._trouble: str | None = None
         self._trouble_said = False
         self._logged = Once(seconds=_SAY_AGAIN_SECONDS, clock=clock)
+        self._warned = Once()
         self._ahead: _Upcoming | None = None
         self._received: list[_Received] = []
         self._stale = False  # the last request used a connection that the server had closed
@@ -220,7 +230,7 @@ class Uploader:
             for row in batch.rows
             if row.event_id in reasons
         ]
-        self._settle(batch, letters)
+        self._settle(batch, letters, Remarks(delivery.warning, delivery.highest_seq))
         self._sizing.passed(len(batch.rows))
         return GO_ON if batch.more else IDLE
 
@@ -230,8 +240,10 @@ class Uploader:
         self._sizing.found()
         return GO_ON
 
-    def _settle(self, batch: Batch, letters: Sequence[DeadLetter]) -> None:
-        self._received.append(_Received(batch, letters))
+    def _settle(
+        self, batch: Batch, letters: Sequence[DeadLetter], remarks: Remarks | None = None
+    ) -> None:
+        self._received.append(_Received(batch, letters, remarks))
         if self._ahead is None:
             self._record_received()
         self._backoff.reset()
@@ -252,8 +264,19 @@ class Uploader:
     def _record_received(self) -> None:
         """Record receipts; those that cannot be recorded are kept for the next attempt."""
         while self._received:
-            self._outbox.run(settlement.settle(*self._received[0]))
+            received = self._received[0]
+            self._outbox.run(settlement.settle(*received))
             del self._received[0]
+            remarks, through = received.remarks, received.batch.through
+            if remarks is not None and (remarks.warning or (remarks.highest_seq or 0) > through):
+                self._log_warning()
+
+    def _log_warning(self) -> None:
+        """Log, once for each, what a receipt warned of."""
+        with self._outbox.reading() as connection:
+            warning = sync_state.read_state(connection).warning
+        if warning is not None and self._warned.is_new(warning):
+            log.warning("%s: %s", self._outbox.path, sync_state.describe_warning(warning))
 
     def _failed(self, delivery: Delivery) -> Pause:
         self.failures += 1

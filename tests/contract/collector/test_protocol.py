@@ -56,6 +56,7 @@ def test_a_batch_is_stored_and_its_receipt_says_so(client: CollectorClient) -> N
         "accepted": 3,
         "duplicates": 0,
         "rejected": [],
+        "highest_seq": 3,
     }
     stored = client.events()
     assert [without_receipt(event) for event in stored] == events

@@ -73,7 +73,7 @@ def test_a_chain_under_a_key_cannot_be_verified() -> None:
 
 
 def test_reused_seqs_are_named_and_links_may_follow_either() -> None:
-    """An outbox that lost its last events to damage counts on from an earlier seq."""
+    """A copy of an outbox, or one that was set back, counts on from an earlier seq: a fork."""
     lost = EventChain()
     held = rows(lost, 3)
     again = EventChain()
@@ -81,7 +81,15 @@ def test_reused_seqs_are_named_and_links_may_follow_either() -> None:
     held += rows(again, 3)
     held.sort(key=lambda row: row.seq)
     found = report(held)
-    assert found == OutboxReport(6, 4, [], [2, 3], "intact", None)
+    assert found == OutboxReport(6, 4, [], [2, 3], "forked", None)
+
+
+def test_a_fork_shows_under_a_key_too() -> None:
+    """The collector cannot check its links, but two events with one number are two all the same."""
+    held = [row._replace(chain="0" * 64) for row in rows(EventChain(), 3)]
+    assert report(held).chain == "unverifiable"
+    held.append(held[2]._replace(event_id="another"))
+    assert (report(held).reused_seqs, report(held).chain) == ([3], "forked")
 
 
 def test_a_reused_seq_does_not_hide_a_break() -> None:

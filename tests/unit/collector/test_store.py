@@ -44,6 +44,10 @@ def make_batch(chain: EventChain, count: int, client_id: str = "a") -> Batch:
     return parse_batch(json.dumps(chain.batch(chain.events(count), client_id)).encode(), client_id)
 
 
+def counts(stored: Stored) -> tuple[int, int]:
+    return stored.accepted, stored.duplicates
+
+
 def test_the_file_is_for_its_owner_only(store: Store, database: Path) -> None:
     """It holds what conversations say: mode 0600, its folder 0700, SQLite's side files too."""
     store.store_batch(make_batch(EventChain(), 1), 1)
@@ -68,13 +72,13 @@ def test_what_is_stored_already_is_counted_as_duplicate(store: Store) -> None:
     """A resent batch, an overlapping one, and one id twice in a batch all store each event once."""
     chain = EventChain()
     batch = make_batch(chain, 3)
-    assert store.store_batch(batch, 1) == Stored(3, 0)
-    assert store.store_batch(batch, 2) == Stored(0, 3)
+    assert counts(store.store_batch(batch, 1)) == (3, 0)
+    assert counts(store.store_batch(batch, 2)) == (0, 3)
     more = make_batch(chain, 2)
     twice = Batch(
         "a", chain.outbox_id, 1, (batch.events[2], *more.events, more.events[0]), (), "", ""
     )
-    assert store.store_batch(twice, 3) == Stored(2, 2)
+    assert counts(store.store_batch(twice, 3)) == (2, 2)
     rows, following = store.events_after("a", 0, 100, 10**6)
     assert [row["seq"] for row in rows] == [1, 2, 3, 4, 5]
     assert [row["received_at_ms"] for row in rows] == [1, 1, 1, 3, 3]
@@ -86,7 +90,7 @@ def test_the_first_of_two_events_with_one_id_is_kept(store: Store) -> None:
     batch = make_batch(EventChain(), 1)
     (event,) = batch.events
     pair = Batch("a", batch.outbox_id, 1, (event, event._replace(seq=9)), (), "", "")
-    assert store.store_batch(pair, 1) == Stored(1, 1)
+    assert counts(store.store_batch(pair, 1)) == (1, 1)
     assert store.events_after("a", 0, 10, 10**6)[0][0]["seq"] == 1
 
 
@@ -95,8 +99,8 @@ def test_one_id_from_two_clients_is_two_events(store: Store) -> None:
     chain = EventChain()
     batch = make_batch(chain, 1)
     other = Batch("b", chain.outbox_id, 1, batch.events, (), "", "")
-    assert store.store_batch(batch, 1) == Stored(1, 0)
-    assert store.store_batch(other, 1) == Stored(1, 0)
+    assert counts(store.store_batch(batch, 1)) == (1, 0)
+    assert counts(store.store_batch(other, 1)) == (1, 0)
 
 
 def test_threads_that_send_the_same_batch_store_it_once(store: Store) -> None:
@@ -151,7 +155,7 @@ def test_a_failed_transaction_stores_nothing(store: Store) -> None:
     with pytest.raises(StorageError, match="nowhere"):
         write_and_fail()
     assert Keys(store).list() == []
-    assert store.store_batch(make_batch(EventChain(), 1), 1) == Stored(1, 0)
+    assert counts(store.store_batch(make_batch(EventChain(), 1), 1)) == (1, 0)
 
 
 def test_another_kind_of_file_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -278,4 +282,4 @@ def test_the_write_lock_is_given_back_after_a_failure(
         patch.setattr(os, "open", fail)
         with pytest.raises(StorageError, match="Too many open files"):
             store.store_batch(make_batch(EventChain(), 1), 1)
-    assert store.store_batch(make_batch(EventChain(), 1), 1) == Stored(1, 0)
+    assert counts(store.store_batch(make_batch(EventChain(), 1), 1)) == (1, 0)

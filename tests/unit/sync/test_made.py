@@ -86,6 +86,14 @@ def test_an_answer_of_another_type_is_a_failure_that_says_what_to_return(answer:
     assert "return a tracker.Delivery" in made.send(UPLOAD).cause
 
 
+def test_what_an_answer_says_besides_is_checked_too() -> None:
+    """A highest seq that is none settles nothing; a warning may be any text."""
+    odd: Any = "7"
+    made = MadeDestination(lambda: Odd(lambda: Delivery(Outcome.DELIVERED, highest_seq=odd)))
+    made.prepare()
+    assert "its highest_seq is a value of type str" in made.send(UPLOAD).cause
+
+
 @pytest.mark.parametrize(
     "made",
     [None, RecordingDestination, object(), "http://localhost"],

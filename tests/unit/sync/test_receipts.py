@@ -78,6 +78,24 @@ def test_a_valid_receipt_delivers() -> None:
     assert read(200, {**VALID, "server": "x"}).outcome is Outcome.DELIVERED
 
 
+@pytest.mark.parametrize(
+    ("said", "heard"),
+    [
+        ({}, ("", None)),
+        ({"warning": "forked", "highest_seq": 7}, ("forked", 7)),
+        ({"warning": None, "highest_seq": "7"}, ("", None)),
+        ({"warning": ["forked"], "highest_seq": True}, ("", None)),
+        ({"warning": "\x1b[31mfork\n", "highest_seq": -1}, (" [31mfork ", -1)),
+        ({"warning": False, "highest_seq": 1.5}, ("", None)),
+    ],
+)
+def test_whatever_a_receipt_says_besides_it_delivers(said: Any, heard: Any) -> None:
+    """A warning and the highest seq are heard if they make sense."""
+    delivery = read(200, {**VALID, **said})
+    assert delivery.outcome is Outcome.DELIVERED
+    assert (delivery.warning, delivery.highest_seq) == heard
+
+
 def test_rejections_come_in_the_servers_order_and_words() -> None:
     """A rejection without words still gets a code."""
     rejected = [{"event_id": "e3", "code": "c", "message": "m"}, {"event_id": "e1"}]

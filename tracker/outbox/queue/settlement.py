@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tracker.outbox.queue.batches import Batch, Row, pending_between
+from tracker.outbox.queue.sync_state import ROLLED_BACK
 from tracker.outbox.schema import tables
 from tracker.outbox.store import identity, ledger
 
@@ -32,16 +33,38 @@ class DeadLetter:
     message: str
 
 
-def settle(batch: Batch, dead: Sequence[DeadLetter] = ()) -> Callable[[Transaction], int]:
+@dataclass(frozen=True)
+class Remarks:
+    """What a receipt says of the outbox as a whole.
+
+    Attributes:
+        warning: What it warns of, in one word, or empty.
+        highest_seq: The highest seq that the receiver has, or None if it does not say.
+    """
+
+    warning: str = ""
+    highest_seq: int | None = None
+
+
+def settle(
+    batch: Batch, dead: Sequence[DeadLetter] = (), remarks: Remarks | None = None
+) -> Callable[[Transaction], int]:
     """Return the job that records the receipt of a batch: delivered, except for the `dead`.
 
     The job returns how many events it marked as delivered.
+
+    Args:
+        batch: The batch.
+        dead: Those of its events that the receiver refused for good.
+        remarks: What else the receipt says; None if there is none.
     """
 
     def job(transaction: Transaction) -> int:
         connection = transaction.connection
         if identity.read(connection).outbox_id == batch.outbox_id:
             here, letters = batch, dead
+            if remarks is not None:
+                _note_remarks(transaction, remarks)
         else:
             here, letters = _find_in_new_outbox(connection, batch, dead)
         mark_dead(connection, letters)
@@ -57,6 +80,13 @@ def settle(batch: Batch, dead: Sequence[DeadLetter] = ()) -> Callable[[Transacti
         return delivered
 
     return job
+
+
+def _note_remarks(transaction: Transaction, remarks: Remarks) -> None:
+    warning = remarks.warning or None
+    if warning is None and (remarks.highest_seq or 0) > transaction.head[0]:
+        warning = ROLLED_BACK
+    transaction.connection.exec_driver_sql("UPDATE sync_state SET warning = ?", (warning,))
 
 
 def _find_in_new_outbox(

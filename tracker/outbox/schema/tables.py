@@ -19,7 +19,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0005"
+HEAD = "0006"
 """Alembic revision of the schema below."""
 
 APPLICATION_ID = 0x54524B52  # "TRKR"
@@ -119,6 +119,8 @@ sync_state = Table(
     Column("flush_requests", Integer, nullable=False, server_default=text("0")),
     # What may still contain erased data: 2 the file and its log, 1 only the log, 0 neither.
     Column("scrub_due", Integer, nullable=False, server_default=text("0")),
+    # What the newest receipt warned of, in one word.
+    Column("warning", Text),
 )
 
 identity = Table(
