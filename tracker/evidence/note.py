@@ -6,7 +6,7 @@ They are read in `verifier`.
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from tracker.evidence.verifier import (
     COSIGNATURE,
@@ -21,18 +21,7 @@ from tracker.evidence.verifier import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-
-class Signer(Protocol):
-    """What signs: a key in a file or a setting, or later a device that shows it to nobody."""
-
-    @property
-    def public_key(self) -> bytes:
-        """The Ed25519 public key, of 32 bytes."""
-        ...
-
-    def sign(self, message: bytes) -> bytes:
-        """Return the Ed25519 signature over a message, of 64 bytes."""
-        ...
+    from tracker.evidence.keys import Signer
 
 
 def origin(outbox_id: str) -> str:

@@ -1,0 +1,135 @@
+"""Keys that sign: in a file beside the outbox, or given as text.
+
+The library `cryptography`, of the extra ``[evidence]``, is imported when a key is first used.
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol
+
+from tracker.errors import ConfigurationError
+from tracker.whole_file import whole_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+_LARGEST = 64 * 1024
+_BEGIN, _END = b"-----BEGIN PRIVATE KEY-----", b"-----END PRIVATE KEY-----"
+
+
+class Signer(Protocol):
+    """What signs: a `PrivateKey`, or a device that shows its key to nobody."""
+
+    @property
+    def public_key(self) -> bytes:
+        """The Ed25519 public key, of 32 bytes."""
+        ...
+
+    def sign(self, message: bytes) -> bytes:
+        """Return the Ed25519 signature over a message, of 64 bytes."""
+        ...
+
+
+class PrivateKey:
+    """An Ed25519 private key in memory."""
+
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        self._key = key
+        self.public_key = key.public_key().public_bytes_raw()
+
+    def sign(self, message: bytes) -> bytes:
+        """Return the Ed25519 signature over a message, of 64 bytes."""
+        return self._key.sign(message)
+
+
+def can_sign() -> bool:
+    """Return True if the extra ``[evidence]`` is installed; it is not imported."""
+    return importlib.util.find_spec("cryptography") is not None
+
+
+def load(path: Path) -> PrivateKey:
+    """Return the key in a file: PKCS#8 in PEM, without a password.
+
+    Raises:
+        ConfigurationError: if there is no such file, it holds anything else, or the extra is
+            missing.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(_LARGEST)
+    except OSError as error:
+        raise ConfigurationError(f"the signing key {path} cannot be read ({error})") from error
+    return _read(content, f"the signing key {path}")
+
+
+def load_or_create(path: Path) -> PrivateKey:
+    """Return the key in a file, which is made on first use, readable for its owner only.
+
+    Processes that start at the same moment agree on one key: the file appears complete or not at
+    all, and the second process reads the key of the first.
+
+    Raises:
+        ConfigurationError: if the file can be neither read nor created, it holds anything else, or
+            the extra is missing.
+    """
+    if not path.exists():
+        content = _generate()
+        try:
+            # If another process is first, its key is used.
+            with suppress(FileExistsError), whole_file(path, like=path) as file:
+                file.write(content)
+        except OSError as error:
+            raise ConfigurationError(f"no signing key can be made at {path} ({error})") from error
+    return load(path)
+
+
+def from_text(text: str) -> PrivateKey:
+    """Return the key that a setting holds: PKCS#8 in PEM, or only its base64, on one line.
+
+    Raises:
+        ConfigurationError: if it is anything else, or the extra is missing.
+    """
+    return _read(text.encode(errors="replace"), "signing_key")
+
+
+def _generate() -> bytes:
+    _require_extra()
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        NoEncryption,
+        PrivateFormat,
+    )
+
+    key = Ed25519PrivateKey.generate()
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _read(content: bytes, name: str) -> PrivateKey:
+    _require_extra()
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_der_private_key
+
+    encoded = b"".join(content.strip().removeprefix(_BEGIN).removesuffix(_END).split())
+    try:
+        key = load_der_private_key(base64.b64decode(encoded, validate=True), None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ConfigurationError(
+            f"{name} is not an Ed25519 private key without a password (PKCS#8 in PEM)"
+        )
+    return PrivateKey(key)
+
+
+def _require_extra() -> None:
+    if not can_sign():
+        raise ConfigurationError(
+            "signing needs the extra: pip install 'agent-tracking-sdk[evidence]'"
+        )

@@ -1,0 +1,171 @@
+"""The page of a bundle that a person reads; it shows the events and proves nothing itself."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from tracker.evidence.verifier import (
+    COSIGNATURE,
+    Checkpoint,
+    canonical,
+    parse_checkpoint,
+    read_event,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from tracker.evidence.contents import Contents
+
+NAME = "report.html"
+_STYLE = (
+    "body{font:15px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}"
+    "table{border-collapse:collapse}td,th{border:1px solid #bbb;padding:.2em .5em;"
+    "text-align:left;vertical-align:top}code,pre,.d{font:13px monospace;overflow-wrap:anywhere;"
+    "white-space:pre-wrap}"
+)
+_LIMITS = (
+    "The proof is of what was recorded, not that what was recorded is true.",
+    "Times of events are those of the device's clock.",
+    "When a head existed is known from somebody else only if a witness or a time stamp says it.",
+    "Until somebody else saw a head over an event, the holder of device and key could rewrite it.",
+    "A witness that belongs to the same organisation as the device is no independent one.",
+)
+
+
+def render(contents: Contents, head: Checkpoint, lines: Sequence[Mapping[str, Any]]) -> str:
+    """Return the page as HTML without scripts and without links; everything in it is escaped.
+
+    Args:
+        contents: What goes into the bundle.
+        head: Its head.
+        lines: The events as they stand in the bundle.
+    """
+    kinds = [read_event(line).kind for line in lines]
+    facts = [
+        ("Outbox", head.origin),
+        ("Selected", _selection(contents.selection)),
+        ("Events", _counts(kinds)),
+        ("Recorded (device's clock)", _span(lines)),
+        ("Head", f"{head.size} events, root {head.root.hex()}"),
+        *(("Signed by", each) for each in _signers(contents)),
+        *(("Key", str(key)) for key in contents.keys),
+    ]
+    return "".join(
+        (
+            '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">',
+            '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; ',
+            f"style-src 'unsafe-inline'\"><title>Evidence</title><style>{_STYLE}</style></head>",
+            "<body><h1>Evidence</h1><p>This page shows the events of the bundle for reading. What ",
+            "proves them is the check below, which reads the other files.</p>",
+            _table(facts),
+            "<h2>Check it</h2><pre>python verifier.py bundle.zip --key KEY --witness KEY</pre>",
+            "<p>Take the keys from those who hold them or from an earlier record, never from this ",
+            "bundle, and compare them with those above. The check needs Python 3.10 and nothing ",
+            "else; it answers who made the records, when they existed at the latest, whether they ",
+            "were changed, and whether they are complete.</p>",
+            "<h2>What it does not show</h2><ul>",
+            *(f"<li>{_text(each)}</li>" for each in (*_LIMITS, *_gaps(contents, kinds))),
+            "</ul><h2>Events</h2>",
+            _events(lines, kinds),
+            "</body></html>\n",
+        )
+    )
+
+
+def _events(lines: Sequence[Mapping[str, Any]], kinds: Sequence[str]) -> str:
+    head = "".join(
+        f"<th>{name}" for name in ("seq", "time (UTC)", "type", "agent", "session", "user", "data")
+    )
+    rows = [
+        "<tr>" + "".join(f"<td>{_text(cell)}" for cell in _cells(line))
+        for line, kind in zip(lines, kinds, strict=True)
+        if kind != "digest"
+    ]
+    return f'<table class="d"><tr>{head}{"".join(rows)}</table>'
+
+
+def _cells(line: Mapping[str, Any]) -> list[str]:
+    erased = line.get("data") == {"erased": True}
+    user = "erased" if erased else _shown(line.get("user_id", "withheld"))
+    data = canonical(line["data"]).decode() if "data" in line else "withheld"
+    return [
+        str(line["seq"]),
+        _time(line["timestamp_ms"]),
+        *(_shown(line[name]) for name in ("type", "agent_id", "session_id")),
+        user,
+        "erased" if erased else data,
+    ]
+
+
+def _selection(selection: Mapping[str, Any]) -> str:
+    if "session_id" in selection:
+        return f"session {_shown(selection['session_id'])}"
+    if "first_seq" in selection:
+        return f"seq {selection['first_seq']} to {selection['last_seq']}"
+    ends = [
+        "" if selection[name] is None else f"{word} {_time(selection[name])}"
+        for name, word in (("since_ms", "from"), ("until_ms", "to before"))
+    ]
+    return " ".join(each for each in ends if each) or "all"
+
+
+def _counts(kinds: Sequence[str]) -> str:
+    words = {
+        "whole": "with their content",
+        "withheld": "with a part withheld",
+        "erased": "erased",
+        "unchecked": "erased, of which only the digest is proven",
+        "digest": "as digests only",
+    }
+    return ", ".join(f"{kinds.count(kind)} {said}" for kind, said in words.items() if kind in kinds)
+
+
+def _span(lines: Sequence[Mapping[str, Any]]) -> str:
+    times = [line["timestamp_ms"] for line in lines if "timestamp_ms" in line]
+    return f"{_time(min(times))} to {_time(max(times))}" if times else "none is shown"
+
+
+def _signers(contents: Contents) -> Iterable[str]:
+    """Return who is named as a signer of the head; nothing of it is verified here."""
+    times = {key.id: key.type for key in contents.keys}
+    for signature in parse_checkpoint(contents.head.note.encode()).note.signatures:
+        said = f"{signature.name}, key id {signature.key_id.hex()}"
+        if times.get(signature.key_id) == COSIGNATURE or len(signature.value) == 72:
+            said += f", at {_time(1000 * int.from_bytes(signature.value[:8], 'big'))}"
+        yield said
+
+
+def _gaps(contents: Contents, kinds: Sequence[str]) -> Iterable[str]:
+    if "digest" in kinds:
+        yield (
+            f"{kinds.count('digest')} events stand here as digests only: nobody can see from them "
+            "to which session they belong, or what they say."
+        )
+    elif not contents.complete:
+        yield "Whether further events of this kind were recorded: completeness is not claimed."
+
+
+def _table(facts: Iterable[tuple[str, str]]) -> str:
+    rows = "".join(f'<tr><th>{_text(name)}<td class="d">{_text(said)}' for name, said in facts)
+    return f"<table>{rows}</table>"
+
+
+def _shown(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def _time(milliseconds: object) -> str:
+    """Return a time in UTC, or the number as it is if no calendar has such a time."""
+    try:
+        at = datetime.fromtimestamp(int(str(milliseconds)) / 1000, timezone.utc)
+    except (ValueError, OverflowError, OSError):
+        return str(milliseconds)
+    return at.isoformat(sep=" ", timespec="milliseconds").removesuffix("+00:00")
+
+
+def _text(value: str) -> str:
+    """Return text for HTML, without characters that turn or hide others."""
+    return escape("".join(each if each.isprintable() else ascii(each)[1:-1] for each in value))
