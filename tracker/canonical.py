@@ -48,6 +48,7 @@ except ImportError:
 
 
 class _Hash(Protocol):
+    def digest(self) -> bytes: ...
     def hexdigest(self) -> str: ...
 
 
@@ -74,6 +75,12 @@ in_child(Stage.HASHES, _hash_without_locks)
 
 GENESIS = "0" * 64
 """The chain value before the first event of an outbox."""
+
+ERASED = '{"erased":true}'
+"""The `data` of an erased event, as canonical JSON text."""
+
+SALT_BYTES = 16
+_SEALED_BYTES = 64
 
 
 def encode(value: Any) -> str:
@@ -125,32 +132,145 @@ def envelope(
     session_id: str | None,
     user_id: str | None,
     data: str,
+    context: str | None = None,
+    trace: str | None = None,
 ) -> str:
-    """Return an event's canonical JSON without ``seq``, ``digest`` and ``chain``.
+    """Return an event's canonical JSON without ``seq``, ``digest``, ``chain`` and salt.
 
-    `data` must be canonical JSON text; it is inserted as it is, not decoded and encoded again.
+    `data`, `context` and `trace` must be canonical JSON text; they are inserted as they are, not
+    decoded and encoded again.
     """
     agent = "null" if agent_id is None else _quoted(agent_id)
     session = "null" if session_id is None else _quoted(session_id)
     user = "null" if user_id is None else _quoted(user_id)
+    around = "" if context is None else f'"context":{context},'
+    traced = "" if trace is None else f'"trace":{trace},'
     return (
-        f'{{"agent_id":{agent},"data":{data},"event_id":{_quoted(event_id)},'
-        f'"session_id":{session},"timestamp_ms":{timestamp_ms},"type":{_quoted(type)},'
+        f'{{"agent_id":{agent},{around}"data":{data},"event_id":{_quoted(event_id)},'
+        f'"session_id":{session},"timestamp_ms":{timestamp_ms},{traced}"type":{_quoted(type)},'
         f'"user_id":{user}}}'
     )
 
 
+def head(
+    event_id: str,
+    type: str,
+    timestamp_ms: int,
+    agent_id: str | None,
+    session_id: str | None,
+    context: str | None = None,
+    trace: str | None = None,
+) -> str:
+    """Return the canonical JSON of what stays of an event after an erasure."""
+    agent = "null" if agent_id is None else _quoted(agent_id)
+    session = "null" if session_id is None else _quoted(session_id)
+    around = "" if context is None else f'"context":{context},'
+    traced = "" if trace is None else f'"trace":{trace},'
+    return (
+        f'{{"agent_id":{agent},{around}"event_id":{_quoted(event_id)},"session_id":{session},'
+        f'"timestamp_ms":{timestamp_ms},{traced}"type":{_quoted(type)}}}'
+    )
+
+
+def seal(user_id: str | None, data: str, salt: bytes) -> bytes:
+    """Return the commitments to an event's user and data, 32 bytes each, which hide both.
+
+    With the `salt` of 16 random bytes they can be checked; without it, not even a guess at the
+    content can be tried.
+    """
+    halves = _sha256(salt).digest()
+    user = b"\0" if user_id is None else b"\1" + user_id.encode()
+    return (
+        _sha256(b"s" + halves[:16] + user).digest()
+        + _sha256(b"d" + halves[16:] + data.encode()).digest()
+    )
+
+
+def salted_digest(head: str, sealed: bytes) -> str:
+    """Return the digest of an event, 64 hex digits, from its `head` and what `seal` returns."""
+    return _sha256(b"tracker/2\0" + _sha256(head.encode()).digest() + sealed).hexdigest()
+
+
 def digest(envelope: str) -> str:
-    """Return the SHA-256 of an envelope as 64 hex digits."""
+    """Return the SHA-256 of an envelope: the digest of an event without a salt."""
     return _sha256(envelope.encode()).hexdigest()
 
 
-def matches(digest: object, *columns: Any) -> bool:
-    """Return True if the envelope of these columns has that digest; they may be of any type."""
+def digest_of(
+    event_id: str,
+    type: str,
+    timestamp_ms: int,
+    agent_id: str | None,
+    session_id: str | None,
+    user_id: str | None,
+    data: str,
+    _digest: object = None,
+    context: str | None = None,
+    trace: str | None = None,
+    salt: bytes | None = None,
+    sealed: bytes | None = None,
+) -> str:
+    """Return the digest of an event, from its fields in the order of `Event`.
+
+    What is left of an erased event has its digest too, if it was stored with a salt: its `sealed`
+    then stands for user and data.
+
+    Raises:
+        ValueError, TypeError, AttributeError: if no event can have these fields.
+    """
+    if salt is None and sealed is None:
+        if not (context is trace is None):
+            raise ValueError("a digest without a salt covers neither context nor trace")
+        return digest(envelope(event_id, type, timestamp_ms, agent_id, session_id, user_id, data))
+    if salt is None:
+        assert sealed is not None  # noqa: S101 - for mypy
+        if user_id is not None or data != ERASED or len(sealed) != _SEALED_BYTES:
+            raise ValueError("an erased event has no user and no data, and two commitments")
+    else:
+        if sealed is not None or len(salt) != SALT_BYTES:
+            raise ValueError("an event with a salt of another length, or one erased and not erased")
+        sealed = seal(user_id, data, salt)
+    whole = head(event_id, type, timestamp_ms, agent_id, session_id, context, trace)
+    return salted_digest(whole, sealed)
+
+
+def matches(*fields: Any) -> bool:
+    """Return True if an event's fields, in the order of `Event` and of any type, have its digest.
+
+    The digest is the eighth of them.
+    """
     try:
-        return _sha256(envelope(*columns).encode()).hexdigest() == digest
-    except (TypeError, ValueError):
+        return bool(digest_of(*fields) == fields[7])
+    except (TypeError, ValueError, AttributeError):
         return False
+
+
+def wire(
+    event_id: str,
+    type: str,
+    timestamp_ms: int,
+    agent_id: str | None,
+    session_id: str | None,
+    user_id: str | None,
+    data: str,
+    digest: str,
+    context: str | None,
+    trace: str | None,
+    salt: bytes | None,
+    sealed: bytes | None,
+    seq: int,
+    chain: str,
+) -> str:
+    """Return an event as it is sent and exported, as JSON."""
+    whole = envelope(
+        event_id, type, timestamp_ms, agent_id, session_id, user_id, data, context, trace
+    )
+    secret = ""
+    if salt is not None:
+        secret = f',"salt":"{salt.hex()}"'
+    elif sealed is not None:
+        secret = f',"sealed":"{sealed.hex()}"'
+    return f'{whole[:-1]},"seq":{seq},"digest":"{digest}","chain":"{chain}"{secret}}}'
 
 
 def chain(previous: str, digest: str, key: bytes | None = None) -> str:

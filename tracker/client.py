@@ -271,7 +271,7 @@ class DisabledClient:
 
     def erase(self, user_id: str, said: Mapping[str, Any]) -> ErasureResult:
         """Erase nothing, since nothing is stored."""
-        return ErasureResult(subject_of(user_id))
+        return ErasureResult(*subject_of(user_id))
 
     def flush(self, timeout: float | None) -> FlushResult:
         """Return at once."""

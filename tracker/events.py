@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracker import canonical
 from tracker.errors import ValidationError
-from tracker.ids import new_id
+from tracker.ids import new_id_and_salt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,6 +56,10 @@ MAX_EVENT_BYTES = 1024 * 1024
 """Default maximum size of an encoded event: 1 MiB."""
 
 
+_USER_BYTES = 4_096
+"""More than a user id takes in an envelope, with its name."""
+
+
 class AgentStatus(str, Enum):
     """Status of an agent. Each member equals its value: ``AgentStatus.BUSY == "busy"``."""
 
@@ -71,7 +75,7 @@ class AgentStatus(str, Enum):
 class Event(NamedTuple):
     """One event, ready to be stored.
 
-    The fields are in the order of the outbox's columns, so that storing it copies nothing.
+    The fields are in the order in which they are stored, so that storing it copies nothing.
 
     Attributes:
         event_id: UUIDv7, made by the call; receivers deduplicate by it.
@@ -81,7 +85,12 @@ class Event(NamedTuple):
         session_id: The conversation concerned, or None.
         user_id: The user concerned, or None.
         data: The fields of the type as canonical JSON text.
-        digest: SHA-256 of the event's canonical JSON, 64 hex digits.
+        digest: Of all of the event, 64 hex digits, as the protocol defines it.
+        context: What holds for every event of a process, as canonical JSON text, or None.
+        trace: The span that it belongs to, as canonical JSON text, or None.
+        salt: 16 random bytes, so that nobody can find out from the digest what was erased. None in
+            an event of before there were salts, and after an erasure.
+        sealed: After an erasure, the 64 bytes that stand for user and data in the digest.
     """
 
     event_id: str
@@ -92,6 +101,18 @@ class Event(NamedTuple):
     user_id: str | None
     data: str
     digest: str
+    context: str | None = None
+    trace: str | None = None
+    salt: bytes | None = None
+    sealed: bytes | None = None
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether it has its digest: it, or what an erasure has left of it, is what was logged.
+
+        In a damaged file, its values may be of any type.
+        """
+        return canonical.matches(*self)
 
 
 def make_event(
@@ -101,30 +122,70 @@ def make_event(
     agent_id: str | None = None,
     session_id: str | None = None,
     user_id: str | None = None,
+    context: str | None = None,
+    trace: str | None = None,
     max_bytes: int = MAX_EVENT_BYTES,
 ) -> Event:
-    """Return an event made of validated arguments.
+    """Return an event made of validated arguments; `context` and `trace` are canonical JSON text.
 
     Raises:
         ValidationError: if the event cannot be encoded or exceeds `max_bytes` encoded.
     """
-    event_id, timestamp_ms = new_id(), time.time_ns() // 1_000_000
+    (event_id, salt), timestamp_ms = new_id_and_salt(), time.time_ns() // 1_000_000
     try:
         text = canonical.encode(data)
-        whole = canonical.envelope(
-            event_id, type, timestamp_ms, agent_id, session_id, user_id, text
-        )
-        digest = canonical.digest(whole)
+        head = canonical.head(event_id, type, timestamp_ms, agent_id, session_id, context, trace)
+        digest = canonical.salted_digest(head, canonical.seal(user_id, text, salt))
     except (TypeError, ValueError, RecursionError) as error:
         raise ValidationError(type, f"cannot be encoded as JSON: {error}") from error
+    event = Event(
+        event_id, type, timestamp_ms, agent_id, session_id, user_id, text, digest, context, trace,
+        salt,
+    )  # fmt: skip
     # A character has at most 4 bytes in UTF-8: only long events need to be counted exactly.
-    if len(whole) * 4 > max_bytes and (size := len(whole.encode())) > max_bytes:
+    if (len(text) + len(head)) * 4 > max_bytes - _USER_BYTES:
+        _check_size(event, data, max_bytes)
+    return event
+
+
+def from_wire(sent: Mapping[str, Any]) -> Event:
+    """Return the event in an object of the protocol, whose values may be of any type.
+
+    Raises:
+        KeyError, TypeError, ValueError, RecursionError: if it is no event.
+    """
+    context, trace = (None if name not in sent else canonical.encode(sent[name])
+                      for name in ("context", "trace"))  # fmt: skip
+    salt, sealed = (None if name not in sent else bytes.fromhex(sent[name])
+                    for name in ("salt", "sealed"))  # fmt: skip
+    return Event(
+        sent["event_id"],
+        sent["type"],
+        sent["timestamp_ms"],
+        sent["agent_id"],
+        sent["session_id"],
+        sent["user_id"],
+        canonical.encode(sent["data"]),
+        sent["digest"],
+        context,
+        trace,
+        salt,
+        sealed,
+    )
+
+
+def size_of(event: Event) -> int:
+    """Return how many bytes `max_event_bytes` takes an event for: those of its envelope."""
+    return len(canonical.envelope(*event[:7], event.context, event.trace).encode())
+
+
+def _check_size(event: Event, data: Mapping[str, Any], max_bytes: int) -> None:
+    if (size := size_of(event)) > max_bytes:
         raise ValidationError(
-            _largest(data) or type,
+            _largest(data) or event.type,
             f"makes an event of {size:,} bytes; at most {max_bytes:,} are allowed "
             "(max_event_bytes). Shorten it, or store it elsewhere and log a reference",
         )
-    return Event(event_id, type, timestamp_ms, agent_id, session_id, user_id, text, digest)
 
 
 def _largest(data: Mapping[str, Any]) -> str:

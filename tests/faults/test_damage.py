@@ -26,6 +26,7 @@ from tracker.outbox.outbox import Outbox
 from tracker.outbox.queue import batches, settlement
 from tracker.outbox.queue.settlement import DeadLetter
 from tracker.outbox.recovery import damage as damages
+from tracker.outbox.schema import tables
 from tracker.outbox.sqlite.file_format import log_is_cut
 from tracker.outbox.store import ledger
 from tracker.testing import RecordingDestination
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 DELIVERED, DEAD, ALL = 60, 3, 150
 KEY = "a chain key of the tests, long enough"
-_COLUMNS = "event_id, type, timestamp_ms, agent_id, session_id, user_id, data, digest"
 
 
 class Sample:
@@ -100,12 +100,12 @@ def readable(path: Path, work: Path) -> set[str]:
         for seq in range(1, ALL + 1):
             try:
                 row = connection.execute(
-                    f"SELECT {_COLUMNS} FROM events WHERE seq = ?",  # noqa: S608 - constant text
+                    f"SELECT {tables.EVENT} FROM events WHERE seq = ?",  # noqa: S608 - constant text
                     (seq,),
                 ).fetchone()
-                if row and canonical.digest(canonical.envelope(*row[:-1])) == row[-1]:
+                if row and canonical.digest_of(*row) == row[7]:
                     found.add(row[0])
-            except (sqlite3.Error, TypeError, ValueError):
+            except (sqlite3.Error, TypeError, ValueError, AttributeError):
                 continue
     for file in work.parent.glob(f"{work.name}*"):
         file.unlink()

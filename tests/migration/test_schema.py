@@ -14,7 +14,8 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from tests.support.next_version import NextVersion
-from tracker import AgentPerformanceTracker, APIConfig, SchemaVersionError
+from tracker import AgentPerformanceTracker, APIConfig, SchemaVersionError, canonical
+from tracker.events import make_event
 from tracker.outbox.integrity import verify
 from tracker.outbox.outbox import Outbox
 from tracker.outbox.schema import create, tables
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from tests.support.collector import CollectorClient
 
 FIXTURES = Path(__file__).parent / "fixtures"
+_DATA = "SELECT data FROM events ORDER BY seq"
 
 
 def restore(fixture: Path, path: Path) -> None:
@@ -180,3 +182,24 @@ def test_an_empty_outbox_is_closed_whatever_happens() -> None:
     assert not lent.__exit__(LookupError, LookupError(), None), "the error passes through"
     with pytest.raises(sqlite3.ProgrammingError, match="closed"):
         driver.execute("SELECT 1")
+
+
+def test_rows_of_before_and_erased_ones_are_carried_over(
+    config: Callable[..., APIConfig], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Rows of an older schema are shorter; what an erasure left is proven by its digest."""
+    settings = config(client_id="fixture", base_url="http://127.0.0.1:9")
+    restore(FIXTURES / "outbox_0006.sql", settings.outbox_path)
+    with closing(Outbox(settings)) as outbox:
+        with outbox.reading() as connection:
+            before = connection.exec_driver_sql(_DATA).scalars().all()
+        for user in ("u", "v"):
+            outbox.append(make_event("test.noted", {"text": f"<{user}>"}, user_id=user))
+        assert outbox.erase("u", {}).erased == 1
+    with settings.outbox_path.open("r+b") as file:
+        file.write(bytes(90))
+    with closing(Outbox(settings)) as outbox, outbox.snapshot() as connection:
+        data = connection.exec_driver_sql(_DATA).scalars().all()
+        assert verify.verify(connection).problems == ()
+    assert data[:-1] == [*before, canonical.ERASED, '{"text":"<v>"}']
+    assert "is damaged" in caplog.text

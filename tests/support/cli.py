@@ -13,8 +13,7 @@ from click.testing import CliRunner, Result
 
 from tracker import canonical
 from tracker.cli.main import cli
-from tracker.events import Event
-from tracker.ids import new_id
+from tracker.events import Event, make_event
 from tracker.outbox.outbox import Outbox
 from tracker.outbox.queue import batches, settlement
 from tracker.outbox.queue.settlement import DeadLetter
@@ -70,11 +69,10 @@ def an_event(
     data: Mapping[str, Any] | None = None,
 ) -> Event:
     """Return an event as a tracker would make it at that time."""
-    event_id, text = new_id(), canonical.encode(data or {"role": "user", "content": "hé"})
-    whole = canonical.envelope(event_id, type, timestamp_ms, agent_id, session_id, None, text)
-    return Event(
-        event_id, type, timestamp_ms, agent_id, session_id, None, text, canonical.digest(whole)
-    )
+    said = data or {"role": "user", "content": "hé"}
+    event = make_event(type, said, agent_id=agent_id, session_id=session_id)
+    event = event._replace(timestamp_ms=timestamp_ms)
+    return event._replace(digest=canonical.digest_of(*event))
 
 
 def fill(config: APIConfig, events: Sequence[Event] | int = 3) -> list[Event]:

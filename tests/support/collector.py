@@ -23,6 +23,7 @@ from tests.support.forked import Forked
 from tracker import canonical
 from tracker.collector.keys import Keys
 from tracker.collector.store import Store
+from tracker.events import from_wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -58,8 +59,13 @@ class EventChain:
         self.seq = 0
         self.chain = canonical.GENESIS
 
-    def event(self, data: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
-        """Return the next event; `fields` replace those that the digest is made over."""
+    def event(
+        self, data: dict[str, Any] | None = None, *, salted: bool = True, **fields: Any
+    ) -> dict[str, Any]:
+        """Return the next event; `fields` replace those that the digest is made over.
+
+        Without a salt it is like one of an outbox from before there were salts.
+        """
         event = {
             "event_id": str(uuid.uuid4()),
             "type": "message.logged",
@@ -69,11 +75,12 @@ class EventChain:
             "user_id": None,
             **fields,
         }
-        text = canonical.encode({"role": "user", "content": "hé"} if data is None else data)
-        digest = canonical.digest(canonical.envelope(**event, data=text))
+        if salted:
+            event["salt"] = os.urandom(16).hex()
+        event["data"] = {"role": "user", "content": "hé"} if data is None else data
+        digest = canonical.digest_of(*from_wire({**event, "digest": ""}))
         self.seq += 1
         self.chain = canonical.chain(self.chain, digest)
-        event["data"] = json.loads(text)
         return {**event, "seq": self.seq, "digest": digest, "chain": self.chain}
 
     def events(self, count: int) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracker import canonical
-from tracker.events import make_event
+from tracker.events import Event, make_event
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 JSON = st.recursive(
@@ -123,13 +123,46 @@ def test_digests_and_chain_are_those_of_the_protocol() -> None:
 
 
 def test_an_event_carries_the_digest_of_what_it_holds() -> None:
-    """Recomputed from the event's own fields as a receiver would."""
-    event = make_event("t", {"b": 1, "a": "é"}, agent_id="a", user_id="u")
-    fields = event._asdict()
-    digest = fields.pop("digest")
-    fields["data"] = json.loads(fields["data"])
-    text = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    assert hashlib.sha256(text.encode()).hexdigest() == digest
+    """Recomputed from the event's own fields as a receiver would, by the words of the protocol."""
+    context, trace = '{"release":"7"}', '{"span_id":"00f067aa0ba902b7"}'
+    event = make_event(
+        "t", {"b": 1, "a": "é"}, agent_id="a", user_id="ü", context=context, trace=trace
+    )
+    assert event.salt is not None
+    head = {
+        "event_id": event.event_id,
+        "type": "t",
+        "timestamp_ms": event.timestamp_ms,
+        "agent_id": "a",
+        "session_id": None,
+        "context": json.loads(context),
+        "trace": json.loads(trace),
+    }
+    text = json.dumps(head, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    salts = hashed(event.salt)
+    user = hashed(b"s" + salts[:16] + b"\x01" + "ü".encode())
+    data = hashed(b"d" + salts[16:] + event.data.encode())
+    assert hashed(b"tracker/2\x00" + hashed(text.encode()) + user + data).hex() == event.digest
+    assert canonical.seal("ü", event.data, event.salt) == user + data
+    erased = event._replace(user_id=None, data=canonical.ERASED, salt=None, sealed=user + data)
+    assert event.is_intact
+    assert erased.is_intact
+    assert make_event("t", {}).digest != make_event("t", {}).digest
+
+
+def test_the_digest_of_a_salted_event_is_the_published_one() -> None:
+    """A vector that any other implementation can be held against."""
+    event = Event(
+        "01890a5d-ac96-774b-bcce-b302099a8057", "message.logged", 1, "billing", None, None,
+        '{"content":"naïve 😀","role":"user"}', "", salt=bytes(range(16)),
+    )  # fmt: skip
+    assert canonical.digest_of(*event) == (
+        "a77b088c784f26626e53e677a4dddb186520d62fc4de8f689562cec980d6a09d"
+    )
+
+
+def hashed(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
 
 
 # Python 3.12 warns of it; what a child then does is what this is about.

@@ -9,7 +9,8 @@ from typing import IO, TYPE_CHECKING, Any
 from tracker import canonical
 from tracker.audit import lines
 from tracker.audit.lines import Manifest, Seal
-from tracker.events import COMPLIANCE_ERASED
+from tracker.erasure import ERASED, named_events, unsalted_events
+from tracker.events import COMPLIANCE_ERASED, from_wire
 from tracker.outbox import KeyMemory, Links, Problem, Proofs, Unproven, is_seq
 
 if TYPE_CHECKING:
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 _MOST_PROBLEMS = 1_000
 _LONGEST_LINE = 64 * 1024 * 1024
 """Maximum length of a line in bytes; an event has at most 4 MiB."""
-_ERASED = {"erased": True}
 _PLACE = {"seq", "digest", "chain"}
-_ENVELOPE = ("event_id", "type", "timestamp_ms", "agent_id", "session_id", "user_id")
+_ENVELOPE = ("event_id", "type", "timestamp_ms", "agent_id", "session_id", "user_id", "data")
+_OPTIONAL = ("context", "trace", "salt", "sealed")
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,9 @@ class _Walk:
         self._first: tuple[int, Any] | None = None
         self._seq: int | None = None
         self._chain: Any = None
-        self._erased: dict[str, int] = {}
+        # The seqs of erased events that no erasure event has named yet, with and without a salt.
+        self._sealed: dict[str, int] = {}
+        self._unsalted: dict[str, int] = {}
         self.events = 0
         self._others = 0
         self._removed = 0
@@ -113,12 +116,12 @@ class _Walk:
             yield from self._close(closing)
         self.unproven += (
             Unproven(seq, seq, "erased; the erasure event is not in the file")
-            for seq in self._erased.values()
+            for seq in sorted([*self._sealed.values(), *self._unsalted.values()])
         )
 
     def _begin(self, line: dict[str, Any] | None) -> bool:
         head = line or {}
-        if (head.get("format"), head.get("version")) != (lines.FORMAT, lines.VERSION):
+        if head.get("format") != lines.FORMAT or head.get("version") not in lines.VERSIONS:
             return False
         check = head.get("chain_key_check", 0)
         if not _is_integer(check):
@@ -188,21 +191,21 @@ class _Walk:
     def _is_whole(self, line: dict[str, Any]) -> bool:
         """Return True if an event matches its digest or is erased; note the events it erases."""
         try:
-            data = line["data"]
-            columns = {name: line[name] for name in _ENVELOPE}
-            envelope = canonical.envelope(**columns, data=canonical.encode(data))
-            whole = bool(canonical.digest(envelope) == line["digest"])
-            if set(line) != {*_ENVELOPE, "data", *_PLACE}:
-                return False
+            event = from_wire(line)
         except (KeyError, TypeError, ValueError, RecursionError):
             return False
-        if not whole and data == _ERASED:
-            self._erased[str(line["event_id"])] = line["seq"]
+        if not {*_ENVELOPE, *_PLACE} <= set(line) <= {*_ENVELOPE, *_PLACE, *_OPTIONAL}:
+            return False
+        whole = event.is_intact
+        if event.data == ERASED and event.salt is None and whole == (event.sealed is not None):
+            kind = self._unsalted if event.sealed is None else self._sealed
+            kind[str(event.event_id)] = line["seq"]
             return True
-        if whole and line["type"] == COMPLIANCE_ERASED and isinstance(data, dict):
-            named = data.get("event_ids")
-            for event_id in named if isinstance(named, list) else ():
-                self._erased.pop(str(event_id), None)
+        if whole and event.type == COMPLIANCE_ERASED:
+            for event_id in named_events(event.data):
+                self._sealed.pop(event_id, None)
+            for event_id in unsalted_events(event):
+                self._unsalted.pop(event_id, None)
         return whole
 
     def _close(self, closing: dict[str, Any]) -> Iterator[Problem]:

@@ -15,6 +15,7 @@ from tracker._version import __version__
 from tracker.audit import lines
 from tracker.audit.lines import Manifest, Seal
 from tracker.errors import ValidationError
+from tracker.events import Event
 from tracker.outbox import chain_key, identity, tables, verify
 from tracker.whole_file import whole_file
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from tracker.outbox import Gap
 
 _ROWS = f"""
-SELECT seq, {tables.EVENT}, digest, chain,
+SELECT seq, {tables.EVENT}, chain,
        timestamp_ms >= ? AND timestamp_ms < ?
 FROM events WHERE seq BETWEEN ? AND ? ORDER BY seq
 """
@@ -129,18 +130,19 @@ class _Export:
         self, window: tuple[int, int], first: int, last: int, gaps: dict[int, Gap]
     ) -> None:
         following = first
-        for seq, *columns, digest, chain, wanted in self.connection.exec_driver_sql(
+        for seq, *columns, chain, wanted in self.connection.exec_driver_sql(
             _ROWS, (*window, first, last)
         ):
+            event = Event(*columns)
             while following != seq and following in gaps:
                 gap = gaps[following]
                 self._add(_removed_line(following, gap))
                 self.removed += gap.last - following + 1
                 following = gap.last + 1
-            place = {"seq": seq, "digest": str(digest), "chain": str(chain)}
+            place = {"seq": seq, "digest": str(event.digest), "chain": str(chain)}
             if wanted:
                 self.events += 1
-                self._add(_event_line(columns, place))
+                self._add(_event_line(event, place))
             else:
                 self.others += 1
                 self._add(lines.encode(place))
@@ -158,10 +160,10 @@ def _removed_line(first: int, gap: Gap) -> bytes:
     return lines.encode(fields if gap.proof is None else {**fields, "proof": str(gap.proof)})
 
 
-def _event_line(columns: list[Any], place: dict[str, Any]) -> bytes:
+def _event_line(event: Event, place: dict[str, Any]) -> bytes:
     try:
-        envelope = canonical.envelope(*columns)
-        json.loads(envelope)
-        return f"{envelope[:-1]},{canonical.encode(place)[1:]}\n".encode()
-    except (TypeError, ValueError, RecursionError):
-        return lines.encode({**place, "damaged": repr(columns)})
+        line = canonical.wire(*event, place["seq"], place["chain"])
+        json.loads(line)
+        return line.encode() + b"\n"
+    except (TypeError, ValueError, AttributeError, RecursionError):
+        return lines.encode({**place, "damaged": repr(event[:7])})

@@ -1,4 +1,4 @@
-"""The lines of an audit export, version 1: JSON Lines, from a head to a manifest.
+"""The lines of an audit export, version 2: JSON Lines, from a head to a manifest.
 
 =========  =====================================================================================
 line       fields
@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 
 
 FORMAT = "tracker.audit"
-VERSION = 1
+VERSION = 2
+VERSIONS = (1, 2)
+"""Those that can be checked; version 1 has no salts."""
 
 
 @dataclass(frozen=True)

@@ -39,9 +39,9 @@ def erase(place: Place, user_id: str, reason: str | None, *, yes: bool, as_json:
     """Erase all data about a user from the outbox permanently.
 
     The data of the user's events is replaced by {"erased": true}, whether they were delivered or
-    not. Times, types and ids stay, including the user's id, so the outbox still verifies. A
-    compliance.erased event names the erased events; after the next flush the collector erases them
-    too. Events that were pruned here have to be erased at the collector.
+    not, and the user's id goes as well. Times, types, agents and sessions stay, so the outbox still
+    verifies. A compliance.erased event names the erased events; after the next flush the collector
+    erases them too. Events that were pruned here have to be erased at the collector.
 
     Asks for confirmation; without a terminal, give --yes.
     """
@@ -88,6 +88,13 @@ def _confirm(question: str, *, yes: bool) -> None:
 
 def _print(result: ErasureResult) -> None:
     click.echo(f"{events(result.erased)} erased, named by {', '.join(result.event_ids)}")
+    click.echo(f"salt of the user's hash there, stored nowhere: {result.salt}")
+    if result.guessable:
+        click.echo(
+            f"{events(result.guessable)} from before digests had a salt: user id and digest stay, "
+            "and a guess at the content can be held against the digest",
+            err=True,
+        )
     if result.scrubbed:
         click.echo("no trace of the old data is left in the outbox's files")
     else:

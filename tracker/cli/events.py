@@ -231,7 +231,23 @@ def as_dict(event: StoredEvent) -> dict[str, Any]:
     # For a damaged row, the text as it is says more than nothing.
     with contextlib.suppress(ValueError):
         described["data"] = canonical.decode(event.data)
-    return {**described, "state": event.state}
+    for name in ("context", "trace"):
+        with contextlib.suppress(ValueError):
+            described[name] = described[name] and canonical.decode(described[name])
+    return {**described, **_hex(event), "state": event.state}
+
+
+def _hex(event: StoredEvent) -> dict[str, str | None]:
+    """Return salt and commitments of an event as text."""
+    named = {"salt": event.salt, "sealed": event.sealed}
+    return {
+        name: value.hex() if isinstance(value, bytes) else None for name, value in named.items()
+    }
+
+
+def as_row(event: StoredEvent) -> dict[str, Any]:
+    """Return the values of an event for a table: JSON as text, bytes as hex, and its state."""
+    return {**event._asdict(), **_hex(event), "state": event.state}
 
 
 def echo_json_array(items: Iterable[dict[str, Any]]) -> None:
@@ -273,10 +289,10 @@ def _facts(event: StoredEvent) -> list[tuple[str, str]]:
     elif event.delivered_at_ms is not None:
         state += f" {moment(event.delivered_at_ms)}"
     whole = (
-        "matches"
-        if event.intact
-        else "that of the erased data"
+        "that of the erased data"
         if event.erased
+        else "matches"
+        if event.intact
         else "DOES NOT MATCH: the event was changed after it was stored"
     )
     return [

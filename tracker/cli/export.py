@@ -13,7 +13,7 @@ import click
 
 from tracker.cli.command import Command, Place, extra
 from tracker.cli.context import existing
-from tracker.cli.events import as_dict, filter_options, read
+from tracker.cli.events import as_dict, as_row, filter_options, read
 from tracker.cli.output import events as number_of_events
 from tracker.cli.output import printable, to_json
 from tracker.whole_file import whole_file
@@ -135,7 +135,7 @@ def _write_csv(found: Iterable[StoredEvent], file: IO[bytes]) -> int:
     writer = csv.writer(lines, lineterminator="\n")
     writer.writerow([*StoredEvent._fields, "state"])
     for chunk in _chunks(found):
-        writer.writerows((*event, event.state) for event in chunk)
+        writer.writerows(as_row(event).values() for event in chunk)
         count += len(chunk)
         file.write(lines.getvalue().encode(errors="backslashreplace"))
         lines.seek(0)
@@ -159,6 +159,7 @@ def _write_parquet(found: Iterable[StoredEvent], file: IO[bytes]) -> int:
             *((name, pyarrow.string()) for name in ("digest", "chain", "state")),
             *((name, moment) for name in ("delivered_at", "dead_at")),
             *((name, pyarrow.string()) for name in ("dead_code", "dead_message")),
+            *((name, pyarrow.string()) for name in ("context", "trace", "salt", "sealed")),
         ]
     )
     count = 0
@@ -185,8 +186,8 @@ def _groups(found: Iterable[StoredEvent]) -> Iterator[list[dict[str, Any]]]:
 
 def _columns(event: StoredEvent) -> dict[str, Any]:
     """Return an event with Parquet's names. Values of a damaged row become text or None."""
-    columns: dict[str, Any] = {"state": event.state}
-    for name, value in event._asdict().items():
+    columns: dict[str, Any] = {}
+    for name, value in as_row(event).items():
         if name in _TIMES:
             columns[name.removesuffix("_ms")] = value if isinstance(value, int) else None
         elif name == "seq" or value is None or isinstance(value, str):

@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 
 from tracker.collector.database import StorageError
 from tracker.collector.refusal import RefusedError, retry_seconds
+from tracker.collector.seals import unpacked
 from tracker.errors import ValidationError
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _FRAMEWORK_CODES = {404: "not_found", 405: "method_not_allowed"}
+
+
+_AS_STORED = ("data", "context", "trace", "seal")
 
 
 def json_answer(
@@ -60,8 +64,15 @@ def _event_json(row: Mapping[str, Any]) -> str:
     It is not decoded and encoded again, so no number changes and any depth works. The spaces that
     pad the row of an erased event are left out.
     """
-    others = {name: value for name, value in row.items() if name != "data"}
-    return f'{json.dumps(others, separators=(",", ":"))[:-1]},"data":{row["data"].rstrip(" ")}}}'
+    others = {name: value for name, value in row.items() if name not in _AS_STORED}
+    salt, sealed = unpacked(row["seal"])
+    secrets = {"salt": salt, "sealed": sealed}
+    others |= {name: value.hex() for name, value in secrets.items() if value is not None}
+    text = json.dumps(others, separators=(",", ":"))[:-1]
+    for name in ("context", "trace"):
+        if row[name] is not None:
+            text += f',"{name}":{row[name]}'
+    return f'{text},"data":{row["data"].rstrip(" ")}}}'
 
 
 def handle_errors(app: FastAPI) -> None:

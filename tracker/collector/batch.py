@@ -10,7 +10,9 @@ from typing import Any, NamedTuple, TypeGuard
 from tracker import canonical
 from tracker.collector import numbers
 from tracker.collector.refusal import RefusedError, client_mismatch, invalid_request
+from tracker.collector.seals import packed, unpacked
 from tracker.collector.tables import MAX_ID_LENGTH
+from tracker.erasure import ERASED
 
 PROTOCOL = 1
 """The version of the protocol."""
@@ -22,12 +24,15 @@ _BAD_NUMBER = "has NaN, Infinity or an integer of too many digits"
 
 _UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _HEX = re.compile("[0-9a-f]{64}")
+_SALT = re.compile("[0-9a-f]{32}")
+_SEALED = re.compile("[0-9a-f]{128}")
 
 
 class ReceivedEvent(NamedTuple):
     """A valid event as sent by the client, with the protocol's names.
 
-    `data` is canonical JSON text.
+    `data`, `context` and `trace` are canonical JSON text. `seal` is what `packed` and `sealed_as`
+    return, or None for an event without a salt.
     """
 
     seq: int
@@ -40,6 +45,9 @@ class ReceivedEvent(NamedTuple):
     data: str
     digest: str
     chain: str
+    context: str | None = None
+    trace: str | None = None
+    seal: str | None = None
 
 
 class Rejection(NamedTuple):
@@ -124,7 +132,7 @@ def check_event(sent: object) -> ReceivedEvent:
     """
     if not isinstance(sent, dict):
         raise InvalidEventError("event", "is not an object")
-    data = _encode_data(sent)
+    data = _encode_object(sent, "data")
     event = ReceivedEvent(
         seq=_integer(sent, "seq", 1),
         event_id=_matching(sent, "event_id", _UUID, "a UUID string"),
@@ -136,12 +144,21 @@ def check_event(sent: object) -> ReceivedEvent:
         data=data,
         digest=_matching(sent, "digest", _HEX, "64 lower-case hex digits"),
         chain=_matching(sent, "chain", _HEX, "64 lower-case hex digits"),
+        context=_encode_object(sent, "context") if "context" in sent else None,
+        trace=_encode_object(sent, "trace") if "trace" in sent else None,
+        seal=_seal(sent),
     )
-    if not _is_erased(sent["data"]) and _digest(event) != event.digest:
-        raise InvalidEventError(
-            "digest", "is not the SHA-256 of the event's canonical JSON", "digest_mismatch"
-        )
+    # An erased event without a salt keeps the digest of its former data.
+    if (event.seal is not None or data != ERASED) and not has_its_digest(event):
+        raise InvalidEventError("digest", "is not that of the event", "digest_mismatch")
     return event
+
+
+def has_its_digest(event: ReceivedEvent) -> bool:
+    """Return True if the digest is that of the event, or of what an erasure has left of it."""
+    salt, sealed = unpacked(event.seal)
+    fields = (event.digest, event.context, event.trace, salt, sealed)
+    return canonical.matches(*event[1:8], *fields)
 
 
 def _parse_json(body: bytes) -> tuple[Any, bool]:
@@ -248,18 +265,28 @@ def _optional_identifier(sent: dict[str, Any], name: str) -> str | None:
     return None if _field(sent, name) is None else _identifier(sent, name)
 
 
-def _encode_data(sent: dict[str, Any]) -> str:
-    data = _field(sent, "data")
-    if not isinstance(data, dict):
-        raise InvalidEventError("data", "is not an object")
+def _seal(sent: dict[str, Any]) -> str | None:
+    if "sealed" in sent:
+        if "salt" in sent:
+            raise InvalidEventError("sealed", "is there beside salt; an event has one of them")
+        return _matching(sent, "sealed", _SEALED, "128 lower-case hex digits")
+    if "salt" in sent:
+        return packed(_matching(sent, "salt", _SALT, "32 lower-case hex digits"))
+    return None
+
+
+def _encode_object(sent: dict[str, Any], name: str) -> str:
+    value = _field(sent, name)
+    if not isinstance(value, dict):
+        raise InvalidEventError(name, "is not an object")
     try:
-        text = canonical.encode(data)
+        text = canonical.encode(value)
     except RecursionError:
-        raise InvalidEventError("data", "is nested too deeply") from None
+        raise InvalidEventError(name, "is nested too deeply") from None
     except ValueError:
         # Only numbers such as 1e999 get this far: Python parses them as infinity.
-        raise InvalidEventError("data", "has a number that is too large") from None
-    _check_encodable("data", text)
+        raise InvalidEventError(name, "has a number that is too large") from None
+    _check_encodable(name, text)
     return text
 
 
@@ -268,22 +295,3 @@ def _check_encodable(name: str, text: str) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise InvalidEventError(name, "has a lone surrogate, which UTF-8 cannot encode") from None
-
-
-def _is_erased(data: dict[str, Any]) -> bool:
-    # An erased event keeps the digest of its former data. `is`: 1 == True.
-    return len(data) == 1 and data.get("erased") is True
-
-
-def _digest(event: ReceivedEvent) -> str:
-    return canonical.digest(
-        canonical.envelope(
-            event.event_id,
-            event.type,
-            event.timestamp_ms,
-            event.agent_id,
-            event.session_id,
-            event.user_id,
-            event.data,
-        )
-    )

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import LargeBinary, cast, func, literal, select, update
+from sqlalchemy import func, select, update
 
+from tracker.collector.seals import sealed_as
 from tracker.collector.tables import UUID_LENGTH, erased_events, events
 from tracker.erasure import ERASED, named_events
 from tracker.events import COMPLIANCE_ERASED
@@ -17,12 +18,14 @@ from tracker.events import COMPLIANCE_ERASED
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-    from sqlalchemy import ColumnElement, Connection, Select
+    from sqlalchemy import Connection, Select
 
     from tracker.collector.batch import ReceivedEvent
 
 _BOUND = 500
 """Maximum number of values in one query; SQLite before 3.32 binds at most 999."""
+_READ_TOGETHER = 20
+"""Events whose data, up to some MiB each, are in memory at a time."""
 
 
 def named_in(connection: Connection, client_id: str, received: Sequence[ReceivedEvent]) -> set[str]:
@@ -51,24 +54,40 @@ def named_in(connection: Connection, client_id: str, received: Sequence[Received
 
 
 def erase(connection: Connection, client_id: str, named: Collection[str]) -> int:
-    """Replace the data of these events by the marker; return how many events changed.
+    """Replace user and data of these events by what hides them; return how many events changed.
 
-    Events that have not arrived yet are noted, for `as_stored`. Erasure events are never erased.
+    An event without a salt keeps its user, which its digest covers. Events that have not arrived
+    yet are noted, for `as_stored`. Erasure events are never erased.
     """
     erased = 0
-    for some in _portions(named):
+    for some in _portions(named, _READ_TOGETHER):
         mine = (events.c.client_id == client_id, events.c.event_id.in_(some))
-        erased += connection.execute(
-            update(events)
-            .where(*mine, events.c.type != COMPLIANCE_ERASED, func.rtrim(events.c.data) != ERASED)
-            .values(data=marker(connection.dialect.name))
-        ).rowcount
+        rows = connection.execute(
+            select(events.c.id, events.c.user_id, events.c.data, events.c.seal).where(
+                *mine, events.c.type != COMPLIANCE_ERASED, func.rtrim(events.c.data) != ERASED
+            )
+        ).all()
+        for row in rows:
+            _erase(connection, *row)
+        erased += len(rows)
         here = set(connection.execute(select(events.c.event_id).where(*mine)).scalars())
         noted = set(connection.execute(_noted(client_id, some)).scalars())
         if missing := set(some) - here - noted:
-            rows = [{"client_id": client_id, "event_id": event_id} for event_id in missing]
-            connection.execute(erased_events.insert(), rows)
+            notes = [{"client_id": client_id, "event_id": event_id} for event_id in missing]
+            connection.execute(erased_events.insert(), notes)
     return erased
+
+
+def _erase(
+    connection: Connection, id: int, user_id: str | None, data: str, seal: str | None
+) -> None:
+    kept, sealed = (user_id, None) if seal is None else (None, sealed_as(user_id, data, seal))
+    freed = 0 if kept == user_id else len((user_id or "").encode())
+    connection.execute(
+        update(events)
+        .where(events.c.id == id)
+        .values(user_id=kept, seal=sealed, data=_marker(connection.dialect.name, data, freed))
+    )
 
 
 def as_stored(
@@ -90,11 +109,16 @@ def as_stored(
     if not gone:
         return received
     return [
-        event._replace(data=ERASED)
-        if event.event_id in gone and event.type != COMPLIANCE_ERASED
-        else event
+        _sealed(event) if event.event_id in gone and event.type != COMPLIANCE_ERASED else event
         for event in received
     ]
+
+
+def _sealed(event: ReceivedEvent) -> ReceivedEvent:
+    if event.seal is None:
+        return event._replace(data=ERASED)
+    sealed = sealed_as(event.user_id, event.data, event.seal)
+    return event._replace(user_id=None, data=ERASED, seal=sealed)
 
 
 def _noted(client_id: str, event_ids: list[str]) -> Select[Any]:
@@ -103,21 +127,35 @@ def _noted(client_id: str, event_ids: list[str]) -> Select[Any]:
     )
 
 
-def marker(dialect: str) -> ColumnElement[str]:
-    """Return the marker, which in SQLite is padded with spaces to the size of the old data.
+def _marker(dialect: str, data: str, freed: int) -> str:
+    """Return the marker, which in SQLite is padded with spaces to the size of what was erased.
 
     SQLite then overwrites the old bytes in place. If rows shrank, SQLite would move other rows
     between pages, and copies of them would stay in the unused parts of pages, where a later erasure
     would not overwrite them. PostgreSQL keeps the old row until VACUUM or autovacuum has reused its
     space.
+
+    Args:
+        dialect: The kind of the database.
+        data: The data.
+        freed: Bytes that the row has lost in other columns.
     """
     if dialect != "sqlite":
-        return literal(ERASED)
-    size = func.length(cast(events.c.data, LargeBinary))
-    return func.printf("%-*s", size, ERASED)
+        return ERASED
+    before = len(data.encode())
+    size = before + freed
+    if freed:
+        size += _length_bytes(freed) - 1
+    size -= _length_bytes(size) - _length_bytes(before)
+    return ERASED.ljust(size)
 
 
-def _portions(event_ids: Collection[str]) -> Iterator[list[str]]:
+def _length_bytes(size: int) -> int:
+    """Return how many bytes the size of a text takes in a row (sqlite.org/fileformat2, 2.1)."""
+    return -(-(2 * size + 13).bit_length() // 7)
+
+
+def _portions(event_ids: Collection[str], size: int = _BOUND) -> Iterator[list[str]]:
     listed = list(event_ids)
-    for start in range(0, len(listed), _BOUND):
-        yield listed[start : start + _BOUND]
+    for start in range(0, len(listed), size):
+        yield listed[start : start + size]

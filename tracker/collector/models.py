@@ -77,7 +77,10 @@ class Receipt:
 
 @dataclass(frozen=True)
 class Event:
-    """An event as it was received; `id` increases in the order of receipt."""
+    """An event as it was received; `id` increases in the order of receipt.
+
+    `context`, `trace`, `salt` and `sealed` are left out where the event has none.
+    """
 
     id: int
     client_id: str
@@ -94,6 +97,10 @@ class Event:
     received_at_ms: int
     sent_at_ms: int
     data: dict[str, Any]
+    context: dict[str, Any] | None = None
+    trace: dict[str, Any] | None = None
+    salt: str | None = None
+    sealed: str | None = None
 
 
 @dataclass(frozen=True)
@@ -275,6 +282,12 @@ _EVENT_SENT = {
     "digest": _HEX,
     "chain": _HEX,
 }
+_EVENT_OPTIONAL = {
+    "context": {"type": "object"},
+    "trace": {"type": "object"},
+    "salt": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
+    "sealed": {"type": "string", "pattern": "^[0-9a-f]{128}$"},
+}
 _BATCH_SENT = {
     "protocol": {"const": PROTOCOL},
     "client_id": {"type": "string"},
@@ -284,7 +297,11 @@ _BATCH_SENT = {
         "type": "array",
         "minItems": 1,
         "maxItems": MAX_EVENTS,
-        "items": {"type": "object", "properties": _EVENT_SENT, "required": [*_EVENT_SENT]},
+        "items": {
+            "type": "object",
+            "properties": {**_EVENT_SENT, **_EVENT_OPTIONAL},
+            "required": [*_EVENT_SENT],
+        },
     },
 }
 BATCH: dict[str, Any] = {

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _FETCH_SMALL_ROWS = 1_000
 _COLUMNS = ("client_id", "outbox_id", "sent_at_ms", "received_at_ms", *ReceivedEvent._fields)
-_TRIAL_ROW = ("", "", 0, 0, 0, "", "", 0, None, None, None, "{}", "", "")
+_TRIAL_ROW = ("", "", 0, 0, 0, "", "", 0, None, None, None, "{}", "", "", None, None, None)
 
 
 EVENT_FIELDS = tuple(events.c.keys())

@@ -24,6 +24,7 @@ MAX_ID_LENGTH = 256
 """Maximum length of a client, agent, session or user id and of an event's type."""
 UUID_LENGTH = 36
 HEX_LENGTH = 64
+SEAL_LENGTH = 128
 
 # SQLite increments only a column of exactly the type INTEGER.
 _RowId = BigInteger().with_variant(Integer(), "sqlite")
@@ -63,6 +64,10 @@ events = Table(
     Column("chain", String(HEX_LENGTH), nullable=False),
     Column("received_at_ms", BigInteger, nullable=False),
     Column("sent_at_ms", BigInteger, nullable=False),
+    Column("context", Text),
+    Column("trace", Text),
+    # The salt and zeros; after an erasure the commitments, which take as much room.
+    Column("seal", String(SEAL_LENGTH)),
     UniqueConstraint("client_id", "event_id", name="uq_events_event_id"),
     # Not unique: after damage, an outbox may use a seq for another event.
     Index("ix_events_outbox", "client_id", "outbox_id", "seq"),

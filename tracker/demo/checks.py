@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracker import canonical
-from tracker.events import CONVERSATION_STARTED
+from tracker.events import CONVERSATION_STARTED, from_wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -153,7 +153,7 @@ def in_order(acknowledged: Sequence[Acknowledged], received: Sequence[Mapping[st
 def same_contents(received: Sequence[Mapping[str, Any]], stored: Sequence[StoredEvent]) -> Check:
     """Check that the collector's events are those of the outbox, by recomputed digests."""
     here = {event.event_id: event.digest for event in stored}
-    there = {event["event_id"]: _digest(event) for event in received}
+    there = {event["event_id"]: canonical.digest_of(*from_wire(event)) for event in received}
     different = {name for name in here.keys() | there.keys() if here.get(name) != there.get(name)}
     different |= {e["event_id"] for e in received if e["digest"] != there[e["event_id"]]}
     figures = f"{len(there)} digests, recomputed from the received events"
@@ -229,12 +229,6 @@ def _keys(event_id: str, type: str, session_id: str | None) -> tuple[tuple[str, 
 
 def _received_keys(event: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     return _keys(event["event_id"], event["type"], event["session_id"])
-
-
-def _digest(event: Mapping[str, Any]) -> str:
-    names = ("event_id", "type", "timestamp_ms", "agent_id", "session_id", "user_id")
-    fields = {name: event[name] for name in names}
-    return canonical.digest(canonical.envelope(**fields, data=canonical.encode(event["data"])))
 
 
 def _first_descent(seqs: Sequence[int]) -> tuple[int, int] | None:

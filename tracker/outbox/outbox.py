@@ -293,10 +293,12 @@ class Outbox:
         self.connections.check_open()
         self._supervisor.store_rescued()
         self.drain_buffer()
-        erased, named_by = erase.erase(self, user_id, said, self._config.max_event_bytes)
+        subject = subject_of(user_id)
+        said = {**said, "subject": subject.digest}
+        done = erase.erase(self, user_id, said, self._config.max_event_bytes)
         self.on_commit()
         scrubbed = self.scrub() and self._remove_drafts() and not self._damaged_sets_hold_more()
-        return ErasureResult(subject_of(user_id), erased, tuple(named_by), scrubbed)
+        return ErasureResult(*subject, done.erased, tuple(done.event_ids), scrubbed, done.guessable)
 
     def scrub(self) -> bool:
         """Remove every trace of erased data from the files; return True if none is left."""

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 PROTOCOL = 1
 
 _COME_BACK = (408, 425, 429)
+_MISMATCH = "digest_mismatch"
+_TOO_OLD = (
+    "the server finds another digest for event {}, which was checked before it was sent: it does "
+    "not know how this version makes digests. Update the collector; nothing is given up meanwhile"
+)
 _MOST_TEXT = 300
 """Maximum number of characters kept of a server's message."""
 
@@ -82,6 +87,9 @@ def _read_receipt(body: bytes, event_ids: Sequence[str]) -> Delivery:
         )
         for item in receipt["rejected"]
     ]
+    for rejection in rejected:
+        if rejection.code == _MISMATCH:
+            return Delivery(Outcome.UNEXPECTED, _TOO_OLD.format(rejection.event_id), _MISMATCH)
     warning, highest_seq = receipt.get("warning"), receipt.get("highest_seq")
     return Delivery(
         Outcome.DELIVERED,

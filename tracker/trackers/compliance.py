@@ -105,11 +105,12 @@ class ComplianceTracker(AuditExport):
         """Erase the data about a user in the outbox, and have the collector do the same.
 
         The `data` of every event about the user, whether pending, delivered or dead, is replaced
-        by ``{"erased": true}``. ``compliance.erased`` events name these events, and the collector
-        erases them when it receives them. An event is about a user if it has the user's id, or if
-        it has no user id but belongs to a conversation in which another event has it. Digests,
-        chain and seq do not change, so the outbox still verifies; neither do time, type and ids,
-        including the user id, since the digest covers them: use pseudonymous user ids.
+        by ``{"erased": true}``, and the user id by None. ``compliance.erased`` events name these
+        events, and the collector erases them when it receives them. An event is about a user if it
+        has the user's id, or if it has no user id but belongs to a conversation in which another
+        event has it. Digests, chain and seq do not change, so the outbox still verifies; neither do
+        time, type, agent and session. What was erased cannot be guessed from what stays, except for
+        events that were stored before digests had a salt (`ErasureResult.guessable`).
 
         Events that were pruned from the outbox are not named: erase them at the collector. Events
         that another process keeps in memory because the disk fails are not erased, nor are damaged

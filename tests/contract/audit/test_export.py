@@ -179,13 +179,11 @@ def test_a_damaged_row_is_exported_as_such(config: MakeConfig, tmp_path: Path) -
 
 def test_an_erased_event_needs_the_event_that_says_so(config: MakeConfig, tmp_path: Path) -> None:
     """With it the export is proven; without it, the event is named as not proven."""
-    import sqlite3
-
-    erased = at(0, data={"content": "about somebody"})
-    says_so = at(1, type="compliance.erased", data={"subject": "s", "event_ids": [erased.event_id]})
+    event = at(0, data={"content": "about somebody"})
+    sealed = canonical.seal(event.user_id, event.data, event.salt)
+    erased = event._replace(user_id=None, data=canonical.ERASED, salt=None, sealed=sealed)
+    says_so = at(1, type="compliance.erased", data={"subject": "s", "event_ids": [event.event_id]})
     fill(config(), [erased, says_so])
-    with closing(sqlite3.connect(config().outbox_path, isolation_level=None)) as connection:
-        connection.execute("UPDATE events SET data = '{\"erased\":true}' WHERE seq = 1")
     export(config(), tmp_path / "whole")
     assert checked((tmp_path / "whole").read_bytes()).proven
     export(config(), tmp_path / "part", until=NOON_MS + 1)

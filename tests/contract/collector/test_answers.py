@@ -212,7 +212,7 @@ def test_pages_make_up_the_whole(
     chain = EventChain()
     sent = []
     for number in range(5):
-        session = {"session_id": f"s{number}", "agent_id": f"a{number}"}
+        session: dict[str, Any] = {"session_id": f"s{number}", "agent_id": f"a{number}"}
         sent += [
             chain.event({}, type="conversation.started", **session),
             chain.event({"role": "user", "content": "x"}),

@@ -73,7 +73,7 @@ def test_a_broken_chain_is_reported_at_its_seq(client: CollectorClient) -> None:
 def test_an_erased_event_does_not_break_the_chain(client: CollectorClient) -> None:
     """It is built over digests, which erasure keeps."""
     chain = EventChain()
-    events = chain.events(3)
+    events = [chain.event(salted=False) for _ in range(3)]
     events[1]["data"] = {"erased": True}
     assert client.send(chain, events)["accepted"] == 3
     assert client.outboxes()[0]["chain"] == "intact"

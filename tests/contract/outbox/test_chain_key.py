@@ -15,6 +15,7 @@ from tests.support.cli import call, call_json, fill
 from tracker import AgentPerformanceTracker, ConfigurationError, canonical
 from tracker.outbox.integrity import verify
 from tracker.outbox.outbox import Outbox
+from tracker.outbox.schema import tables
 from tracker.testing import RecordingDestination
 from tracker.trackers.security import SecurityTracker
 
@@ -48,11 +49,10 @@ def rewrite(path: Path) -> None:
         connection.execute('UPDATE events SET data = \'{"content":"forged"}\' WHERE seq = 2')
         chain = canonical.GENESIS
         rows = connection.execute(
-            "SELECT seq, event_id, type, timestamp_ms, agent_id, session_id, user_id, data "
-            "FROM events ORDER BY seq"
+            f"SELECT seq, {tables.EVENT} FROM events ORDER BY seq"  # noqa: S608 - constant
         ).fetchall()
         for seq, *columns in rows:
-            digest = canonical.digest(canonical.envelope(*columns))
+            digest = canonical.digest_of(*columns)
             chain = canonical.chain(chain, digest)
             connection.execute(
                 "UPDATE events SET digest = ?, chain = ? WHERE seq = ?", (digest, chain, seq)

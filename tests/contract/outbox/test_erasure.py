@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
+import re
 import signal
 import sqlite3
 import subprocess
@@ -18,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.conversations import ROOT
-from tracker import Tracker, ValidationError
+from tracker import Tracker, ValidationError, canonical
 from tracker.errors import OutboxError
 from tracker.events import make_event
 from tracker.outbox.integrity import verify
@@ -244,7 +246,7 @@ def test_a_marker_that_nothing_covers_is_tampering(outbox: Outbox) -> None:
     note(outbox, "b")
     outbox.erase("u", {})
     edit(outbox, """UPDATE events SET data = '{"erased":true}' WHERE seq = 1""")
-    assert problems(outbox) == [(1, "erasure")]
+    assert problems(outbox) == [(1, "digest")]
     with outbox.reading() as connection:
         batch = batches.next_batch(connection, 500, 1 << 22)
     assert (list(batch.damaged), [row.seq for row in batch.rows]) == ([1], [2, 3])
@@ -255,9 +257,108 @@ def test_an_edited_erasure_event_covers_nothing(outbox: Outbox) -> None:
     hidden = note(outbox, "a", user="v")
     named = note(outbox, "b")
     outbox.erase("u", {})
-    edit(outbox, """UPDATE events SET data = '{"erased":true}' WHERE seq = 1""")
+    hide(outbox, 1)
     edit(outbox, f"UPDATE events SET data = replace(data, '{named}', '{hidden}') WHERE seq = 3")  # noqa: S608 - two ids
     assert set(problems(outbox)) == {(1, "erasure"), (2, "erasure"), (3, "digest")}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "timestamp_ms = timestamp_ms - 86400000",
+        "agent_id = 'agent-9'",
+        "session_id = 'another'",
+        "type = 'feedback.recorded'",
+        "user_id = 'somebody else'",
+        "context = '{}'",
+        "trace = '{}'",
+        "sealed = zeroblob(64)",
+        "sealed = NULL",
+        "sealed = NULL, timestamp_ms = 1",
+        "salt = zeroblob(16)",
+        'data = \'{"text":"put in its mouth"}\'',
+    ],
+)
+@pytest.mark.parametrize("key", [None, "a chain key, long enough"])
+def test_an_erased_event_cannot_be_given_anything_else(
+    config: MakeConfig, change: str, key: str | None
+) -> None:
+    """Time, agent, session and type are still what they were; so is that nothing else is known."""
+    outbox = Outbox(config(chain_key=key))
+    note(outbox, "a", user="v")
+    note(outbox, "b")
+    outbox.erase("u", {})
+    assert problems(outbox) == []
+    edit(outbox, f"UPDATE events SET {change} WHERE seq = 2")  # noqa: S608 - as above
+    assert [seq for seq, _ in problems(outbox)] == [2]
+    outbox.close()
+
+
+def hide(outbox: Outbox, seq: int) -> None:
+    """Erase an event as somebody can who knows how, but without an event that says so."""
+    fields = stored(outbox.path)[seq - 1]
+    data = canonical.encode(fields["data"])
+    sealed = canonical.seal(fields["user_id"], data, fields["salt"]).hex()
+    blank = f"user_id = NULL, salt = NULL, data = '{canonical.ERASED}'"
+    edit(outbox, f"UPDATE events SET {blank}, sealed = x'{sealed}' WHERE seq = {seq}")  # noqa: S608 - ours
+
+
+def test_what_was_erased_cannot_be_guessed(
+    config: MakeConfig, collector: CollectorProcess, tmp_path: Path
+) -> None:
+    """Not even who knows all but a PIN finds it: nothing that stays is made of it alone.
+
+    Every run of bytes in all files that could be the salt is tried with the right answer.
+    """
+    said = {"content": "My PIN is 407193", "role": "user"}
+    with Tracker(config(base_url=collector.url, api_key=collector.api_key)) as tracker:
+        tracker.track("app.noted", said, user_id="+491511234567")
+        assert tracker.flush(timeout=30).pending == 0
+        result = tracker.compliance.erase_subject("+491511234567")
+        assert result.guessable == 0
+        assert tracker.flush(timeout=30).pending == 0
+        tracker.compliance.export_audit(tmp_path / "audit.jsonl")
+    files = [raw(config().outbox_path), raw(collector.database)]
+    files.append((tmp_path / "audit.jsonl").read_bytes())
+    row = stored(config().outbox_path)[0]
+    assert (row["user_id"], row["salt"]) == (None, None)
+    for content in files:
+        assert b"+49151" not in content
+        for salt in possible_salts(content):
+            assert canonical.seal("+491511234567", canonical.encode(said), salt) != row["sealed"]
+        assert row["sealed"] in content or row["sealed"].hex().encode() in content
+    subject = hashlib.sha256(bytes.fromhex(result.salt) + b"+491511234567").hexdigest()
+    assert result.subject == subject
+    assert not any(bytes.fromhex(result.salt) in content for content in files)
+    assert not any(result.salt.encode() in content for content in files)
+
+
+def possible_salts(content: bytes) -> set[bytes]:
+    """Return all 16 bytes in a row, and all 32 hex digits in a row, of which none is only zeros."""
+    runs = {content[at : at + 16] for at in range(len(content) - 15)}
+    for found in re.finditer(rb"(?=([0-9a-f]{32}))", content):
+        runs.add(bytes.fromhex(found[1].decode()))
+    return {run for run in runs if run.count(run[0]) < 16}
+
+
+def test_events_of_before_there_were_salts(outbox: Outbox) -> None:
+    """They keep their user and a digest that a guess can be held against; the result says so."""
+    event = make_event("test.noted", {"text": "yes"}, user_id="u")
+    digest = canonical.digest(canonical.envelope(*event[:7]))
+    outbox.append(event._replace(salt=None, digest=digest))
+    note(outbox, "a")
+    assert problems(outbox) == []
+    result = outbox.erase("u", {})
+    assert (result.erased, result.guessable) == (2, 1)
+    rows = stored(outbox.path)
+    assert [row["user_id"] for row in rows] == ["u", None, None]
+    assert rows[2]["data"]["unsalted"] == [event.event_id]
+    assert problems(outbox) == []
+    with outbox.reading() as connection:
+        batch = batches.next_batch(connection, 500, 1 << 22)
+    assert (list(batch.damaged), len(batch.rows)) == ([], 3)
+    edit(outbox, "UPDATE events SET sealed = NULL WHERE seq = 2")
+    assert problems(outbox) == [(2, "erasure")]
 
 
 def test_an_uncovered_marker_becomes_a_dead_letter(config: MakeConfig) -> None:
@@ -450,7 +551,7 @@ class WithoutRoom:
 def test_a_failure_between_rows_and_event_undoes_both(outbox: Outbox) -> None:
     """One transaction: nothing is erased without an event that says so."""
     event_id = note(outbox, "a")
-    [job] = erase.jobs([event_id], "u", {}, 1 << 20)
+    [job] = erase.jobs([event_id], {}, 1 << 20)
     with pytest.raises(OutboxError):
         outbox.run(lambda transaction: job(WithoutRoom(transaction)))  # type: ignore[arg-type]
     assert stored(outbox.path)[0]["data"] == {"text": "a"}

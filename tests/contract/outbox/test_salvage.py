@@ -53,11 +53,13 @@ def forge(path: Path, seq: int) -> None:
     event = make_event("test.noted", {"forged": seq})
     change(
         path,
-        "UPDATE events SET event_id = ?, timestamp_ms = ?, data = ?, digest = ? WHERE seq = ?",
+        "UPDATE events SET event_id = ?, timestamp_ms = ?, data = ?, digest = ?, salt = ? "
+        "WHERE seq = ?",
         event.event_id,
         event.timestamp_ms,
         event.data,
         event.digest,
+        event.salt,
         seq,
     )
 

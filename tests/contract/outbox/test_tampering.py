@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 COUNT = 12
 KEY = b"0123456789abcdef"
 COLUMNS = ("event_id", "type", "timestamp_ms", "agent_id", "session_id", "user_id", "data",
-           "digest", "chain", "delivered_at_ms", "dead_at_ms")  # fmt: skip
+           "digest", "chain", "delivered_at_ms", "dead_at_ms", "context", "trace", "salt",
+           "sealed")  # fmt: skip
 STATES = ("delivered_at_ms", "dead_at_ms")
 
 seqs = st.integers(1, COUNT)
@@ -68,7 +69,8 @@ def apply(connection: sqlite3.Connection, edit: Edit) -> tuple[int, int]:
         forged = an_event()
         connection.execute(
             "INSERT INTO events (seq, event_id, type, timestamp_ms, agent_id, session_id, user_id, "
-            "data, digest, chain) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "data, digest, context, trace, salt, sealed, chain) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (seq, *forged, forged.digest),
         )
         return COUNT + 1, seq

@@ -36,7 +36,7 @@ def draw(request: pytest.FixtureRequest) -> random.Random:
 
 def logged_at(timestamp_ms: int, event: Event) -> Event:
     event = event._replace(timestamp_ms=timestamp_ms)
-    return event._replace(digest=canonical.digest(canonical.envelope(*event[:-1])))
+    return event._replace(digest=canonical.digest_of(*event))
 
 
 def leaping(draw: random.Random, count: int) -> list[Event]:

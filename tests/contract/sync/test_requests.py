@@ -61,7 +61,7 @@ def test_the_request_is_as_the_protocol_says(
     assert body == {"protocol": 1, "client_id": "kiosk-17"}
     assert set(event) == {
         "event_id", "seq", "type", "timestamp_ms", "agent_id", "session_id", "user_id", "data",
-        "digest", "chain",
+        "digest", "chain", "salt",
     }  # fmt: skip
     assert (event["session_id"], event["data"]) == (session, {"metadata": {"a": "é"}})
 

@@ -80,8 +80,10 @@ def test_an_erasure_names_the_user_by_digest_only(
     key = "sk-" + "proj-" + "A1b2C3d4" * 6
     result = compliance.erase_subject("jane@example.com", f"key {key}")
     event = sent(compliance, destination)
-    digest = hashlib.sha256(b"jane@example.com").hexdigest()
+    digest = hashlib.sha256(bytes.fromhex(result.salt) + b"jane@example.com").hexdigest()
     assert result.subject == event["data"]["subject"] == digest
+    assert result.salt not in str(event)
+    assert compliance.erase_subject("jane@example.com").subject != result.subject
     assert event["event_id"] == result.event_ids[0]
     assert "jane" not in str(event)
     assert key not in str(event)

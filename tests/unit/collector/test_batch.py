@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.collector import EventChain
+from tracker import canonical
 from tracker.collector.batch import InvalidEventError, check_event, parse_batch
 from tracker.collector.refusal import RefusedError
 
@@ -121,10 +122,10 @@ def test_an_invalid_event_does_not_take_the_others_with_it() -> None:
     assert message.startswith("seq: ")
 
 
-@pytest.mark.parametrize("field", sorted(EventChain().event()))
+@pytest.mark.parametrize("field", sorted(EventChain().event(salted=False)))
 def test_every_field_of_an_event_is_required(field: str) -> None:
     """An event without one of the protocol's fields is rejected by that field's name."""
-    event = EventChain().event()
+    event = EventChain().event(salted=False)
     del event[field]
     with pytest.raises(InvalidEventError, match=f"^{field}: is missing"):
         check_event(event)
@@ -215,8 +216,46 @@ def test_a_changed_event_no_longer_matches_its_digest(field: str, value: object)
 
 def test_an_erased_event_keeps_the_digest_of_what_it_said() -> None:
     """Erasure is the one change that the digest may not show."""
-    event = {**EventChain().event(), "data": {"erased": True}}
+    event = {**EventChain().event(salted=False), "data": {"erased": True}}
     assert check_event(event).data == '{"erased":true}'
+
+
+def test_what_is_left_of_a_salted_event_has_its_digest() -> None:
+    """Commitments stand for user and data; with anything else beside them it is a mismatch."""
+    event = EventChain().event(user_id="u")
+    sealed = canonical.seal("u", canonical.encode(event["data"]), bytes.fromhex(event.pop("salt")))
+    left = {**event, "user_id": None, "data": {"erased": True}, "sealed": sealed.hex()}
+    assert check_event(left).seal == sealed.hex()
+    for changed in (
+        {"user_id": "u"},
+        {"data": event["data"]},
+        {"timestamp_ms": 1},
+        {"agent_id": "another"},
+        {"sealed": "0" * 128},
+        {"context": {"release": "1"}},
+    ):
+        with pytest.raises(InvalidEventError, match=r"^digest: "):
+            check_event({**left, **changed})
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"salt": "0" * 31}, "salt: is not 32 lower-case hex digits"),
+        ({"salt": None}, "salt: is not 32 lower-case hex digits"),
+        ({"sealed": "0" * 128}, "sealed: is there beside salt"),
+        ({"context": None}, "context: is not an object"),
+        ({"trace": "0" * 32}, "trace: is not an object"),
+        ({"salt": "0" * 32}, "digest: is not that of the event"),
+        ({"context": {}}, "digest: is not that of the event"),
+    ],
+)
+def test_optional_fields_are_checked(fields: dict[str, Any], message: str) -> None:
+    """Context and trace too are covered by the digest."""
+    with pytest.raises(InvalidEventError, match=f"^{message}"):
+        check_event({**EventChain().event(), **fields})
+    event = EventChain().event(context={"release": "é"}, trace={"trace_id": "0" * 31 + "1"})
+    assert check_event(event).context == '{"release":"é"}'
 
 
 @pytest.mark.parametrize("data", [{"erased": 1}, {"erased": True, "more": 1}, {"erased": False}])

@@ -8,12 +8,9 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import update
-from sqlalchemy.dialects import postgresql
 
 from tests.support.collector import EventChain
-from tracker.collector.batch import parse_batch
-from tracker.collector.erasure import marker
+from tracker.collector.batch import ReceivedEvent, has_its_digest, parse_batch
 from tracker.collector.store import Store
 from tracker.collector.tables import events
 
@@ -22,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MARKER = {"erased": True}
+SIZES = [(0, 1), (5, 57), (50, 58), (57, 200), (8_000, 256), (20_000, 3)]
 
 
 @pytest.fixture
@@ -92,6 +90,26 @@ def test_an_erasure_sent_twice_changes_nothing_more(store: Store) -> None:
     assert held(store) == before
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_what_is_left_of_an_erased_event_has_its_digest(store: Store, *, late: bool) -> None:
+    """Whether it came before the erasure or after; one without a salt keeps its user."""
+    chain = EventChain()
+    sent = [chain.event({"text": "x" * size}, user_id="u" * user) for size, user in SIZES]
+    sent.append(chain.event({"text": "y"}, user_id="u", salted=False))
+    naming = erasure(chain, [each["event_id"] for each in sent])
+    for some in ([naming], sent) if late else (sent, [naming]):
+        send(store, chain, some)
+    rows, _ = store.events_after("a", 0, 100, 1 << 30)
+    left = {row["event_id"]: row for row in rows}
+    for event in sent:
+        row = dict(left[event["event_id"]])
+        assert json.loads(row["data"]) == MARKER
+        assert row["user_id"] == (None if "salt" in event else "u")
+        if "salt" in event:
+            fields = {name: row[name] for name in ReceivedEvent._fields}
+            assert has_its_digest(ReceivedEvent(**{**fields, "data": row["data"].rstrip()}))
+
+
 def test_only_what_is_stored_erases(store: Store) -> None:
     """Another event under an id that is here already is not kept, so nothing would tell of it."""
     chain = EventChain()
@@ -134,7 +152,8 @@ def test_no_file_holds_what_was_erased(store: Store, database: Path) -> None:
         sent = []
         for number in range(start, start + 100):
             text = f"<{number % 3}-{number:04}>" * sizes.choice((3, 10, 60, 150, 600))
-            sent.append(chain.event({"text": text}))
+            name = f"<{number % 3}-user>" * sizes.choice((1, 2, 8, 30))
+            sent.append(chain.event({"text": text}, user_id=name))
             ids[number % 3].append(sent[-1]["event_id"])
         send(store, chain, sent)
     for user in (1, 0):
@@ -169,10 +188,3 @@ def test_a_log_left_by_a_crash_is_emptied_on_opening(store: Store, database: Pat
     assert b"<seen>" in raw(database)
     Store(database).close()
     assert b"<seen>" not in raw(database)
-
-
-def test_postgresql_gets_the_marker_as_it_is() -> None:
-    """Padding is SQLite's."""
-    statement = update(events).values(data=marker("postgresql"))
-    compiled = statement.compile(dialect=postgresql.dialect())  # type: ignore[no-untyped-call]  # SQLAlchemy's
-    assert "printf" not in str(compiled)

@@ -103,6 +103,14 @@ def test_rejections_come_in_the_servers_order_and_words() -> None:
     assert delivery.rejected == [Rejection("e3", "c", "m"), Rejection("e1", "rejected", "")]
 
 
+def test_a_collector_that_does_not_know_the_digest_rejects_nothing() -> None:
+    """What was checked before it was sent stays pending until the collector is updated."""
+    rejected = [{"event_id": "e2", "code": "digest_mismatch", "message": "m"}]
+    delivery = read(200, {**VALID, "accepted": 2, "duplicates": 0, "rejected": rejected})
+    assert (delivery.outcome, delivery.rejected) == (Outcome.UNEXPECTED, ())
+    assert "Update the collector" in delivery.cause
+
+
 @given(RECEIPTLIKE | VALUE)
 @example(VALID)
 @example({**VALID, "accepted": 2, "duplicates": True})

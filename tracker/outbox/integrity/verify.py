@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tracker import canonical
 from tracker.erasure import ERASED
+from tracker.events import Event
 from tracker.outbox.integrity import chain_key
 from tracker.outbox.integrity.chain import Links, Problem, Unproven
 from tracker.outbox.integrity.proofs import Proofs
@@ -138,16 +139,17 @@ class _Walk:
 
     def problems(self) -> Iterator[Problem]:
         rows = self._connection.exec_driver_sql(
-            f"SELECT seq, {tables.EVENT}, digest, chain FROM events ORDER BY seq"
+            f"SELECT seq, {tables.EVENT}, chain FROM events ORDER BY seq"
         )
-        for seq, *columns, digest, chain in rows:
+        for seq, *fields, chain in rows:
+            event = Event(*fields)
             self.events += 1
             self.first_seq = seq if self.first_seq is None else self.first_seq
             yield from self._skip_to(seq)
-            if not canonical.matches(digest, *columns):
-                yield from self._changed(seq, columns)
+            if event.sealed is not None or not event.is_intact:
+                yield from self._changed(seq, event)
             if self._chain is not None:
-                yield from self._links.check(seq, columns[0], self._chain, digest, chain)
+                yield from self._links.check(seq, event.event_id, self._chain, event.digest, chain)
             self._seq, self._chain = seq, chain
         yield from self._skip_to(None)
         yield from self._links.end()
@@ -167,12 +169,16 @@ class _Walk:
         elif found and not any(events.last_seq == last for events in self.unproven):
             self._doubts.append(found)
 
-    def _changed(self, seq: int, columns: list[object]) -> Iterator[Problem]:
-        """Distinguish erased events, which an erasure event names, from tampering."""
-        event_id, data = columns[0], columns[-1]
-        if data != ERASED:
+    def _changed(self, seq: int, event: Event) -> Iterator[Problem]:
+        """Distinguish erased events, which an erasure event names, from tampering.
+
+        Of one that had a salt, everything but user and data can still be checked.
+        """
+        event_id = event.event_id
+        left = event.data == ERASED and event.salt is None
+        if not left or (event.sealed is not None and not event.is_intact):
             yield Problem(seq, "digest", f"event {event_id} is not what was stored")
-        elif not self._erasures.name(event_id):
+        elif not self._erasures.name(event):
             yield Problem(
                 seq, "erasure", f"event {event_id} is marked as erased, but no erasure names it"
             )

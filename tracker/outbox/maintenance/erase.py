@@ -1,13 +1,16 @@
 """Erasing a user's data: markers replace it, and events name the erased events."""
 
+# ruff: noqa: S608 - the queries are made of constant text
+
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from tracker import canonical
-from tracker.erasure import ERASED, subject_of
+from tracker.erasure import ERASED
 from tracker.errors import ValidationError
-from tracker.events import COMPLIANCE_ERASED, make_event
+from tracker.events import COMPLIANCE_ERASED, Event, make_event, size_of
+from tracker.outbox.schema import tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -60,9 +63,15 @@ class Erasable(Protocol):
         """Run a job in a write transaction."""
 
 
-def erase(
-    outbox: Erasable, user_id: str, said: Mapping[str, Any], max_bytes: int
-) -> tuple[int, list[str]]:
+class Erased(NamedTuple):
+    """What was erased: how many events, by which events, and how many had a digest without salt."""
+
+    erased: int = 0
+    event_ids: tuple[str, ...] = ()
+    guessable: int = 0
+
+
+def erase(outbox: Erasable, user_id: str, said: Mapping[str, Any], max_bytes: int) -> Erased:
     """Replace all data about a user by markers, and log events that name what was erased.
 
     It works in chunks, so a logging call waits for one of them at most. If it is interrupted, what
@@ -71,11 +80,8 @@ def erase(
     Args:
         outbox: The outbox.
         user_id: The user.
-        said: Further fields of the erasure events, such as the reason.
+        said: Further fields of the erasure events: the subject, and perhaps a reason.
         max_bytes: The size limit for one event.
-
-    Returns:
-        How many events were erased, and the ids of the events that name them.
 
     Raises:
         OutboxError: if the outbox cannot be read or written.
@@ -83,63 +89,78 @@ def erase(
     """
     with outbox.snapshot() as connection:
         found = find(connection, user_id)
-    erased, named_by = 0, []
-    for job in jobs(found, user_id, said, max_bytes):
-        count, event_id = outbox.run(job)
-        erased += count
-        named_by.append(event_id)
-    return erased, named_by
+    done = [outbox.run(job) for job in jobs(found, said, max_bytes)]
+    return Erased(
+        sum(each.erased for each in done),
+        tuple(event_id for each in done for event_id in each.event_ids),
+        sum(each.guessable for each in done),
+    )
 
 
 def jobs(
-    event_ids: Sequence[str], user_id: str, said: Mapping[str, Any], max_bytes: int
-) -> Iterator[Callable[[Transaction], tuple[int, str]]]:
+    event_ids: Sequence[str], said: Mapping[str, Any], max_bytes: int
+) -> Iterator[Callable[[Transaction], Erased]]:
     """Yield the jobs that erase these events, each with an event that names what it erased.
 
-    Both happen in one transaction, so that no marker is ever without such an event. There is at
-    least one job: it is also recorded if there was nothing to erase. A job returns how many events
-    it erased, and the id of its event.
+    There is at least one job: it is also recorded if there was nothing to erase.
 
     Args:
         event_ids: The events to erase.
-        user_id: The user that they are about.
-        said: Further fields of the erasure events, such as the reason.
+        said: Further fields of the erasure events, such as the subject.
         max_bytes: The size limit for one event.
 
     Raises:
         ValidationError: if `said` is so long that an erasure event has no room for event ids.
     """
-    fields = {**said, "subject": subject_of(user_id)}
-    bare = make_event(COMPLIANCE_ERASED, {**fields, "event_ids": []}, max_bytes=max_bytes)
-    whole = canonical.envelope(*bare[:-1])
-    most = min(MOST, (max_bytes - len(whole.encode())) // _ID_BYTES)
+    bare = make_event(COMPLIANCE_ERASED, {**said, "event_ids": []}, max_bytes=max_bytes)
+    # An id may be named twice.
+    most = min(MOST, (max_bytes - size_of(bare) - len('"unsalted":[],')) // (2 * _ID_BYTES))
     if most < 1:
         raise ValidationError("reason", "leaves an event no room to name what is erased")
     for start in range(0, max(1, len(event_ids)), most):
-        yield _job(event_ids[start : start + most], fields, max_bytes)
+        yield _job(event_ids[start : start + most], said, max_bytes)
 
 
 def _job(
-    event_ids: Sequence[str], fields: Mapping[str, Any], max_bytes: int
-) -> Callable[[Transaction], tuple[int, str]]:
-    def job(transaction: Transaction) -> tuple[int, str]:
+    event_ids: Sequence[str], said: Mapping[str, Any], max_bytes: int
+) -> Callable[[Transaction], Erased]:
+    def job(transaction: Transaction) -> Erased:
         connection = transaction.connection
-        erased = [event_id for event_id in event_ids if _erase(connection, event_id)]
-        event = make_event(COMPLIANCE_ERASED, {**fields, "event_ids": erased}, max_bytes=max_bytes)
-        transaction.append(event)
-        if erased:
+        rows = [_read(connection, event_id) for event_id in event_ids]
+        found = [event for event in rows if event is not None]
+        for event in found:
+            _erase(connection, event)
+        fields = {**said, "event_ids": [event.event_id for event in found]}
+        unsalted = [event.event_id for event in found if event.salt is None]
+        if unsalted:
+            fields["unsalted"] = unsalted
+        naming = make_event(COMPLIANCE_ERASED, fields, max_bytes=max_bytes)
+        transaction.append(naming)
+        if found:
             connection.exec_driver_sql("UPDATE sync_state SET scrub_due = 2")
-        return len(erased), event.event_id
+        return Erased(len(found), (naming.event_id,), len(unsalted))
 
     return job
 
 
-def _erase(connection: Connection, event_id: str) -> bool:
-    """Replace an event's data by the marker; return False if the event was removed meanwhile."""
-    changed = connection.exec_driver_sql(
+def _read(connection: Connection, event_id: str) -> Event | None:
+    """Return an event that is to be erased; None if it was erased or removed meanwhile."""
+    row = connection.exec_driver_sql(
+        f"SELECT {tables.EVENT} FROM events WHERE event_id = ? AND data != ?", (event_id, ERASED)
+    ).first()
+    return None if row is None else Event(*row)
+
+
+def _erase(connection: Connection, event: Event) -> None:
+    """Replace an event's data and user by the marker and, if it has a salt, their commitments."""
+    try:
+        sealed = event.salt and canonical.seal(event.user_id, event.data, event.salt)
+    except (TypeError, AttributeError):  # damaged: it matches its digest neither before nor after
+        sealed = bytes(64)
+    connection.exec_driver_sql(
         # The server's message about a dead letter may quote its data.
-        "UPDATE events SET data = ?, dead_message = CASE WHEN dead_at_ms IS NOT NULL "
-        "THEN 'erased' END WHERE event_id = ? AND data != ?",
-        (ERASED, event_id, ERASED),
-    ).rowcount
-    return bool(changed)
+        "UPDATE events SET data = ?, salt = NULL, sealed = ?, "
+        "user_id = CASE WHEN ? THEN user_id END, "
+        "dead_message = CASE WHEN dead_at_ms IS NOT NULL THEN 'erased' END WHERE event_id = ?",
+        (ERASED, sealed, sealed is None, event.event_id),
+    )

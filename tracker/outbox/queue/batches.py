@@ -5,10 +5,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tracker import canonical
 from tracker.erasure import ERASED
+from tracker.events import Event
 from tracker.outbox.schema import tables
 from tracker.outbox.store import identity
 from tracker.outbox.store.erasures import Erasures
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 _NEXT = f"""
-SELECT seq, {tables.EVENT}, digest, chain
+SELECT seq, {tables.EVENT}, chain
 FROM events
 WHERE seq > ? AND {tables.PENDING}
 ORDER BY seq LIMIT ?
@@ -83,15 +84,16 @@ def next_batch(
     # The driver's own cursor: SQLAlchemy's rows would take twice as long.
     result = driver_of(connection).execute(_NEXT, (after, max_events))
     try:
-        for seq, *columns, digest, chain in result:
-            wire = _wire(seq, columns, digest, chain, erasures)
-            if wire is None:
+        for seq, *fields, chain in result:
+            event = Event(*fields)
+            if not (event.is_intact or _is_erased(event, erasures)):
                 damaged.append(seq)
                 continue
+            wire = canonical.wire(*event, seq, chain).encode()
             if rows and size + len(wire) + 1 > max_bytes:
                 more = True
                 break
-            rows.append(Row(seq, columns[0], wire))
+            rows.append(Row(seq, event.event_id, wire))
             size += len(wire) + 1
     finally:
         result.close()
@@ -135,19 +137,9 @@ def _newest_erasure(connection: Connection) -> int | None:
     return newest
 
 
-def _wire(
-    seq: int, columns: Sequence[Any], digest: str, chain: str, erasures: Erasures
-) -> bytes | None:
-    """Return the event's JSON, or None if the row neither matches its digest nor was erased."""
-    try:
-        envelope = canonical.envelope(*columns)
-        intact = canonical.digest(envelope) == digest
-        intact = intact or (columns[-1] == ERASED and erasures.name(columns[0]))
-    except (TypeError, ValueError):
-        return None
-    if not intact:
-        return None
-    return f'{envelope[:-1]},"seq":{seq},"digest":"{digest}","chain":"{chain}"}}'.encode()
+def _is_erased(event: Event, erasures: Erasures) -> bool:
+    """Return True if an event without its digest is an erased one that never had a salt."""
+    return event.data == ERASED and event.salt is event.sealed is None and erasures.name(event)
 
 
 def settled_through(connection: Connection) -> int:

@@ -24,7 +24,8 @@ DEAD = "dead"
 _CHUNK = 100
 
 _COLUMNS = (
-    f"seq, {tables.EVENT}, digest, chain, delivered_at_ms, dead_at_ms, dead_code, dead_message"
+    "seq, event_id, type, timestamp_ms, agent_id, session_id, user_id, data, digest, chain, "
+    "delivered_at_ms, dead_at_ms, dead_code, dead_message, context, trace, salt, sealed"
 )
 
 _CONDITIONS = {
@@ -52,6 +53,10 @@ class StoredEvent(NamedTuple):
     dead_at_ms: int | None
     dead_code: str | None
     dead_message: str | None
+    context: str | None = None
+    trace: str | None = None
+    salt: bytes | None = None
+    sealed: bytes | None = None
 
     @property
     def state(self) -> str:
@@ -63,12 +68,16 @@ class StoredEvent(NamedTuple):
     @property
     def intact(self) -> bool:
         """Whether the row still matches its digest."""
-        return canonical.matches(self.digest, *self[1:8])
+        return canonical.matches(*self[1:9], *self[14:])
 
     @property
     def erased(self) -> bool:
-        """Whether its data looks erased; only `integrity.verify` checks it against the erasures."""
-        return self.data == ERASED and not self.intact
+        """Whether its data looks erased; only `integrity.verify` checks it against the erasures.
+
+        If it had a salt, what is left of it matches its digest as well.
+        """
+        looks_so = self.data == ERASED and self.salt is None
+        return looks_so and self.intact == (self.sealed is not None)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ import sqlite3
 import tempfile
 from typing import TYPE_CHECKING, NamedTuple
 
-from tracker import canonical
 from tracker.erasure import ERASED, named_events
 from tracker.events import COMPLIANCE_ERASED, Event
 
@@ -21,18 +20,21 @@ if TYPE_CHECKING:
 
 _TABLES = """
 CREATE TABLE found (number INTEGER PRIMARY KEY, page INTEGER, at INTEGER, seq INTEGER,
-                    event_id TEXT, intact INTEGER, erased INTEGER, delivered INTEGER);
+                    event_id TEXT, intact INTEGER, erased INTEGER, sealed INTEGER,
+                    delivered INTEGER);
 CREATE TABLE named (event_id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE gaps (first_seq INTEGER PRIMARY KEY, last_seq INTEGER);
 """
 
 # An event that an erasure names is carried over without its data or not at all, because an old page
-# may still have the data. A row that is marked as erased is not carried over either if the event
-# that named it is lost.
+# may still have the data. The same holds if what an erasure left of it is found, which its digest
+# proves. Without that, a row that is marked as erased is not carried over either if the event that
+# named it is lost.
 _CHOOSE = """
 CREATE INDEX found_ids ON found (event_id);
 CREATE INDEX found_seqs ON found (seq);
 CREATE TABLE marked (event_id TEXT PRIMARY KEY) WITHOUT ROWID;
+INSERT OR IGNORE INTO named SELECT event_id FROM found WHERE sealed;
 INSERT OR IGNORE INTO marked SELECT event_id FROM found
     WHERE erased AND NOT intact AND event_id IS NOT NULL AND event_id NOT IN named;
 CREATE TABLE chosen (seq INTEGER, number INTEGER, PRIMARY KEY (seq, number)) WITHOUT ROWID;
@@ -55,12 +57,6 @@ class Place(NamedTuple):
     page: int
     at: int
     seq: int
-
-
-def is_intact(event: Event) -> bool:
-    """Return True if the event matches its digest."""
-    *columns, digest = event
-    return canonical.matches(digest, *columns)
 
 
 class FoundRows:
@@ -90,15 +86,16 @@ class FoundRows:
 
     def add(self, place: Place, event: Event, *, delivered: bool) -> None:
         """Record a row, whose values may be of any type."""
-        intact = is_intact(event)
+        intact = event.is_intact
         self._db.execute(
-            "INSERT INTO found (page, at, seq, event_id, intact, erased, delivered) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO found (page, at, seq, event_id, intact, erased, sealed, delivered) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 *place,
                 event.event_id if isinstance(event.event_id, str) else None,
                 intact,
                 event.data == ERASED,
+                intact and event.sealed is not None,
                 delivered,
             ),
         )

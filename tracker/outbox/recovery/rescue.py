@@ -95,7 +95,7 @@ def undelivered(connection: Connection) -> list[Row]:
     """Return the undelivered events that a connection sees, whole rows only."""
     # The modules of a salvage: needed only if a file is gone.
     from tracker.outbox.recovery import rows as salvaged_rows
-    from tracker.outbox.recovery.candidates import FoundRows, Place, is_intact
+    from tracker.outbox.recovery.candidates import FoundRows, Place
 
     def rows(condition: str, *bound: int) -> Iterator[Row]:
         for values in connection.exec_driver_sql(_ALL + condition, bound):
@@ -104,7 +104,7 @@ def undelivered(connection: Connection) -> list[Row]:
     # In memory, like the rows themselves: none of them may be lost because the disk is full.
     with contextlib.closing(FoundRows(in_memory=True)) as found:
         for row in rows("type = 'compliance.erased'"):
-            if is_intact(row.event):
+            if row.event.is_intact:
                 found.note_erasures(row.event)
         for row in rows(_UNDELIVERED):
             found.add(Place(0, 0, row.seq), row.event, delivered=False)

@@ -8,12 +8,14 @@ from tracker.events import Event
 from tracker.outbox.schema import tables
 
 # Every revision of the schema so far has these columns, in this order; later ones are added after.
-COLUMNS = [column.name for column in tables.events.columns]
-_EVENT_COLUMNS = [COLUMNS.index(name) for name in Event._fields]
+_COLUMNS = [column.name for column in tables.events.columns]
+FEWEST = _COLUMNS.index("data") + 1
+"""Columns of a row that was stored before any was added."""
+_EVENT_COLUMNS = [_COLUMNS.index(name) for name in Event._fields]
 _STATE_COLUMNS = [
-    COLUMNS.index(name) for name in ("delivered_at_ms", "dead_at_ms", "dead_code", "dead_message")
+    _COLUMNS.index(name) for name in ("delivered_at_ms", "dead_at_ms", "dead_code", "dead_message")
 ]
-_CHAIN = COLUMNS.index("chain")
+_CHAIN = _COLUMNS.index("chain")
 _LEAST_TIME_MS = 2
 """0 and 1 take no bytes in a record, so one flipped bit can turn a NULL into either of them."""
 
@@ -36,7 +38,8 @@ class Row(NamedTuple):
 
 
 def make_row(seq: int, values: list[Any]) -> Row:
-    """Return the row with these values of all columns, which may be of any type."""
+    """Return the row with these values of the columns, `FEWEST` or more, of any type."""
+    values = values + [None] * (len(_COLUMNS) - len(values))
     delivered, dead, code, message = (values[place] for place in _STATE_COLUMNS)
     was_delivered, is_dead = is_time(delivered), is_time(dead)
     return Row(

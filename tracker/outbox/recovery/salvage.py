@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tracker import canonical
 from tracker.outbox.files import paths
 from tracker.outbox.recovery.candidates import FoundRows, Place
-from tracker.outbox.recovery.rows import COLUMNS, Row, is_time, make_row
+from tracker.outbox.recovery.rows import FEWEST, Row, is_time, make_row
 from tracker.outbox.schema import tables
 from tracker.outbox.sqlite.file_format import USUAL_PAGE_BYTES, Pages, page_bytes, varint
 from tracker.outbox.store import ledger
@@ -113,7 +113,7 @@ def _search(pages: Pages, stack: contextlib.ExitStack) -> Salvage:
         values = _values(cell.record)
         if values is None:
             continue
-        if len(values) >= len(COLUMNS):
+        if len(values) >= FEWEST:
             row = make_row(cell.rowid, values)
             place = Place(cell.page, cell.at, cell.rowid)
             found.add(place, row.event, delivered=row.delivered_at_ms is not None)

@@ -13,13 +13,14 @@ from sqlalchemy import (
     Column,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
     text,
 )
 
-HEAD = "0006"
+HEAD = "0007"
 """Alembic revision of the schema below."""
 
 APPLICATION_ID = 0x54524B52  # "TRKR"
@@ -29,8 +30,11 @@ metadata = MetaData()
 
 PENDING = "delivered_at_ms IS NULL AND dead_at_ms IS NULL"
 """True for the rows that are pending."""
-EVENT = "event_id, type, timestamp_ms, agent_id, session_id, user_id, data"
-"""The columns that the digest covers, in the order of the envelope."""
+EVENT = (
+    "event_id, type, timestamp_ms, agent_id, session_id, user_id, data, digest, context, trace, "
+    "salt, sealed"
+)
+"""The columns of an `Event`, in the order of its fields."""
 
 events = Table(
     "events",
@@ -51,6 +55,12 @@ events = Table(
     Column("digest", Text, nullable=False),
     Column("chain", Text, nullable=False),
     Column("data", Text, nullable=False),
+    # Later columns follow: rows from before them are shorter (`recovery.rows`).
+    Column("context", Text),
+    Column("trace", Text),
+    Column("salt", LargeBinary),
+    # What an erasure leaves of user and data: their commitments.
+    Column("sealed", LargeBinary),
 )
 
 # Pending rows have no index: `sync_state.settled_through` finds them, at no cost to an insert.
@@ -145,6 +155,7 @@ _EVENT_COLUMNS = (
     f"seq, event_id, type, {_utc('timestamp_ms')} AS timestamp, timestamp_ms, "
     "agent_id, session_id, user_id, data"
 )
+_ADDED = "digest, chain, context, trace"
 
 _BEGUN = "type IN ('conversation.started', 'conversation.resumed')"
 # As in `queries.conversations`: a conversation that failed stays failed until it continues.
@@ -160,16 +171,16 @@ def _last(condition: str) -> str:
 
 VIEWS = {
     "pending": f"""
-        SELECT {_EVENT_COLUMNS}, digest, chain FROM events
+        SELECT {_EVENT_COLUMNS}, {_ADDED} FROM events
         WHERE seq > (SELECT settled_through FROM sync_state)
           AND {PENDING}""",
     "delivered": f"""
         SELECT {_EVENT_COLUMNS}, {_utc("delivered_at_ms")} AS delivered_at, delivered_at_ms,
-               digest, chain
+               {_ADDED}
         FROM events WHERE delivered_at_ms IS NOT NULL""",
     "dead_letters": f"""
         SELECT {_EVENT_COLUMNS}, {_utc("dead_at_ms")} AS dead_at, dead_at_ms,
-               dead_code AS code, dead_message AS message, digest, chain
+               dead_code AS code, dead_message AS message, {_ADDED}
         FROM events WHERE dead_at_ms IS NOT NULL""",
     "messages": f"""
         SELECT seq, event_id, {_utc("timestamp_ms")} AS timestamp, timestamp_ms,

@@ -7,8 +7,8 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from tracker import canonical
-from tracker.erasure import named_events
+from tracker.erasure import named_events, unsalted_events
+from tracker.events import Event
 from tracker.outbox.schema import tables
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # SQLite uses the index of erasure events only if the type is written out.
 _PREVIOUS = f"""
-SELECT seq, {tables.EVENT}, digest FROM events
+SELECT seq, {tables.EVENT} FROM events
 WHERE type = 'compliance.erased' AND seq < ? ORDER BY seq DESC LIMIT 1
 """
 
@@ -38,20 +38,24 @@ class Erasures:
         self._connection = connection
         self._before = 2**63 - 1
         self._named: set[str] = set()
+        self._unsalted: set[str] = set()
 
-    def name(self, event_id: object) -> bool:
-        """Return True if an erasure event names the event."""
-        while event_id not in self._named and self._read_another():
+    def name(self, event: Event) -> bool:
+        """Return True if an erasure event names the event, and that in the state that it is in."""
+        named = self._unsalted if event.sealed is None else self._named
+        while event.event_id not in named and self._read_another():
             pass
-        return event_id in self._named
+        return event.event_id in named
 
     def _read_another(self) -> bool:
         row = self._connection.exec_driver_sql(_PREVIOUS, (self._before,)).first()
         if row is None:
             return False
-        self._before, *columns, digest = row
-        if canonical.matches(digest, *columns):
-            self._named.update(named_events(columns[-1]))
+        self._before, *fields = row
+        event = Event(*fields)
+        if event.is_intact:
+            self._named.update(named_events(event.data))
+            self._unsalted.update(unsalted_events(event))
         return True
 
 

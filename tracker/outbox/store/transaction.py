@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from tracker import canonical, time_ranges
+from tracker.events import Event
 from tracker.outbox.schema.tables import events as events_table
 from tracker.outbox.store import chain_tail, ledger
 
@@ -14,14 +15,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from tracker.events import Event
     from tracker.outbox.sqlite.engine import OutboxConnection
     from tracker.outbox.store.chain_tail import Head
 
-_COLUMNS = (
-    "seq", "event_id", "type", "timestamp_ms", "agent_id", "session_id", "user_id", "data",
-    "digest", "chain",
-)  # fmt: skip
+_COLUMNS = ("seq", *Event._fields, "chain")
 
 # Built once, in the order of Event's fields: Core's execute() would make a call take twice as long.
 INSERT = (
