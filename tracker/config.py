@@ -108,8 +108,8 @@ class APIConfig:
         max_outbox_bytes: Maximum size of the outbox in bytes, at least 1 MiB; None (default) for
             no limit. Delivered events are removed early before `outbox_full` applies.
         outbox_full: ``"refuse"`` (default): a new event over the limit is handled as `on_error`
-            says. ``"discard_oldest"``: the oldest pending events are removed and counted as
-            discarded.
+            says. ``"discard_oldest"``: the oldest pending events are removed, counted as
+            discarded, and named to the server by an event.
         memory_buffer_events: Maximum number of events kept in memory while storage fails, 0 to
             1,000,000. Default 10,000.
         memory_buffer_bytes: Approximate maximum size of these events in bytes, 0 to 16 GiB.

@@ -29,6 +29,7 @@ SECURITY_REPORTED = "security.reported"
 COMPLIANCE_AUDITED = "compliance.audited"
 COMPLIANCE_ACKNOWLEDGED = "compliance.acknowledged"
 COMPLIANCE_ERASED = "compliance.erased"
+EVENTS_DISCARDED = "events.discarded"
 
 VOCABULARY = frozenset(
     {
@@ -48,6 +49,7 @@ VOCABULARY = frozenset(
         COMPLIANCE_AUDITED,
         COMPLIANCE_ACKNOWLEDGED,
         COMPLIANCE_ERASED,
+        EVENTS_DISCARDED,
     }
 )
 """The event types of the protocol, whose fields are defined; other dotted names are free."""

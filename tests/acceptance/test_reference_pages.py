@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,8 +19,10 @@ from tracker.cli.main import cli
 from tracker.collector.app import create_app
 from tracker.collector.settings import Settings
 from tracker.collector.store import Store
-from tracker.events import VOCABULARY
+from tracker.events import VOCABULARY, make_event
 from tracker.log_handler import LOG_RECORDED
+from tracker.outbox.maintenance.retention import discard_oldest
+from tracker.outbox.outbox import Outbox
 from tracker.outbox.schema import tables
 from tracker.testing import RecordingDestination
 from tracker.trackers.observe import FUNCTION_OBSERVED
@@ -124,6 +127,11 @@ def test_every_event_type_is_described_with_its_fields(config: MakeConfig) -> No
         log_what_is_gathered(tracker)
         tracker.flush()
     check_digests(received.events)
+    with closing(Outbox(config())) as outbox:
+        outbox.append(make_event("thing.happened", {}))
+        assert outbox.run(discard_oldest) == 1
+    with Tracker(config(), destination=lambda: received) as tracker:
+        tracker.flush()
     fields: dict[str, set[str]] = {}
     for event in received.events:
         fields.setdefault(event["type"], set()).update(event["data"])

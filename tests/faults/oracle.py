@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SAID = "fault.said"
 """Type of the events that writers log."""
-_SDKS_OWN = ("compliance.erased", "retention.applied")
+_SDKS_OWN = ("compliance.erased", "retention.applied", "events.discarded")
 _ERASED = {"erased": True}
 
 

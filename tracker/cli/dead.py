@@ -104,9 +104,9 @@ def discard(
 ) -> None:
     """Delete dead letters permanently.
 
-    The loss account then counts them as discarded. EVENT_ID is an event's id or its seq. Asks for
-    confirmation; without a terminal, give --yes. Erasure events stay as long as any event that
-    they name is stored.
+    The loss account then counts them as discarded, and an event names them to the server. EVENT_ID
+    is an event's id or its seq. Asks for confirmation; without a terminal, give --yes. Erasure
+    events stay as long as any event that they name is stored.
     """
     from tracker.outbox import dead_letters
 

@@ -11,7 +11,11 @@ from tracker.outbox import Held, is_seq
 from tracker.sync.destination import Delivery
 
 if TYPE_CHECKING:
+    from tracker.discards import Range
     from tracker.sync.http import HTTPDestination
+
+_REPORTS = 10
+"""Outboxes in one answer, which would have a megabyte otherwise."""
 
 
 class CollectorError(TrackerError):
@@ -23,6 +27,7 @@ class Collector:
 
     def __init__(self, destination: HTTPDestination, outbox_id: str) -> None:
         self._destination = destination
+        self._outbox_id = outbox_id
         self._path = f"/v1/outboxes/{quote(outbox_id, safe='')}/chain"
 
     def after(self, seq: int) -> list[Held]:
@@ -31,9 +36,7 @@ class Collector:
         Raises:
             CollectorError: if the collector does not answer, or not as expected.
         """
-        answer = self._destination.read(f"{self._path}?after={seq}")
-        if isinstance(answer, Delivery):
-            raise CollectorError(f"the collector did not answer with its events: {answer.cause}")
+        answer = self._read(f"{self._path}?after={seq}")
         try:
             held = [_held(item) for item in answer["events"]]
         except (KeyError, TypeError) as error:
@@ -41,6 +44,31 @@ class Collector:
         if any(b.seq < a.seq for a, b in pairwise(held)) or (held and held[0].seq <= seq):
             raise CollectorError("the collector's page of a chain is not in order of seq")
         return held
+
+    def given_up(self) -> list[Range]:
+        """Return the seqs that were refused, or that the outbox said it had discarded.
+
+        Raises:
+            CollectorError: if the collector does not answer, or not as expected.
+        """
+        after: object = "0"
+        while after is not None:
+            answer = self._read(f"/v1/outboxes?limit={_REPORTS}&after={after}")
+            try:
+                for report in answer["outboxes"]:
+                    if report["outbox_id"] == self._outbox_id:
+                        listed = [*report["refused"], *report.get("discarded", ())]
+                        return [(int(first), int(last)) for first, last in listed]
+                after = answer["next"]
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise CollectorError("the collector's answer is no list of outboxes") from error
+        return []
+
+    def _read(self, path: str) -> dict[str, Any]:
+        answer = self._destination.read(path)
+        if isinstance(answer, Delivery):
+            raise CollectorError(f"the collector did not answer with its events: {answer.cause}")
+        return answer
 
 
 def _held(item: dict[str, Any]) -> Held:

@@ -168,7 +168,7 @@ def _compare(target: Target, outbox: Outbox | ReadOnlyOutbox) -> tuple[int, tupl
     destination = HTTPDestination(target.config, outbox_id)
     try:
         with outbox.snapshot() as connection:
-            comparison = Comparison(connection, Collector(destination, outbox_id).after)
+            comparison = Comparison(connection, Collector(destination, outbox_id))
             found = tuple(itertools.islice(comparison.problems(), _MOST_PROBLEMS))
     finally:
         destination.close()

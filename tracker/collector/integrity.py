@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from tracker import canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from tracker.discards import Range
 
 Chain = Literal["intact", "broken", "unverifiable", "forked"]
 MOST_RANGES = 1_000
@@ -45,6 +48,9 @@ class OutboxReport:
         refused: First and last `seq` of every range of refused events, up to 1,000. They are not
             lost but were discarded; ``/v1/rejections`` has the reasons.
         refused_events: Total number of refused events.
+        discarded: First and last `seq` of every range of missing events that the outbox has named
+            as given up, in an ``events.discarded`` event, up to 1,000.
+        discarded_events: Total number of these.
     """
 
     events: int = 0
@@ -56,9 +62,15 @@ class OutboxReport:
     missing_events: int = 0
     refused: list[tuple[int, int]] = field(default_factory=list)
     refused_events: int = 0
+    discarded: list[tuple[int, int]] = field(default_factory=list)
+    discarded_events: int = 0
 
 
-def report(rows: Iterable[IntegrityRow], refused_seqs: Iterable[int] = ()) -> OutboxReport:
+def report(
+    rows: Iterable[IntegrityRow],
+    refused_seqs: Iterable[int] = (),
+    given_up: Sequence[Range] = (),
+) -> OutboxReport:
     """Return the report on one outbox's events, which are read once.
 
     After a gap, the link to the previous event cannot be checked; checking continues with the next
@@ -67,8 +79,9 @@ def report(rows: Iterable[IntegrityRow], refused_seqs: Iterable[int] = ()) -> Ou
     Args:
         rows: The events in order of `seq`.
         refused_seqs: The `seq` of every refused event, in ascending order.
+        given_up: The ranges that the outbox has named as discarded, merged.
     """
-    missing, refused = _Ranges(), _Ranges()
+    missing, refused = _Missing(given_up), _Ranges()
     reused: list[int] = []
     events = seq = held = 0
     breaks_at: int | None = None
@@ -102,6 +115,7 @@ def report(rows: Iterable[IntegrityRow], refused_seqs: Iterable[int] = ()) -> Ou
     return OutboxReport(
         events, seq, missing.listed, reused, _state(held, breaks_at, reused), breaks_at,
         missing.total, refused.listed, refused.total,
+        missing.discarded.listed, missing.discarded.total,
     )  # fmt: skip
 
 
@@ -131,6 +145,28 @@ class _Ranges:
         elif len(self.listed) < MOST_RANGES:
             self.listed.append((first, last))
         self._last = last
+
+
+class _Missing(_Ranges):
+    """Ranges of missing numbers, and which of them the outbox has named as discarded."""
+
+    def __init__(self, given_up: Sequence[Range]) -> None:
+        super().__init__()
+        self._given_up = given_up
+        self.discarded = _Ranges()
+
+    def add(self, first: int, last: int) -> None:
+        """Add a range."""
+        super().add(first, last)
+        place = bisect_left(self._given_up, first, key=_last_of)
+        while place < len(self._given_up) and self._given_up[place][0] <= last:
+            start, end = self._given_up[place]
+            self.discarded.add(max(first, start), min(last, end))
+            place += 1
+
+
+def _last_of(range_: Range) -> int:
+    return range_[1]
 
 
 def _merge(

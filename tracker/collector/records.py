@@ -110,6 +110,7 @@ async def list_outboxes(
             outboxes.append({"outbox_id": outbox_id, "client_id": client_id, **asdict(report)})
             read += report.events
             listed += len(report.missing) + len(report.refused) + len(report.reused_seqs)
+            listed += len(report.discarded)
         return json_answer({"outboxes": outboxes, "next": following})
 
     return await parts.read(client_id, query)

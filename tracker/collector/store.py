@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import func, select, tuple_, union
 
 from tracker import clock
-from tracker.collector import erasure, forks, rejections
+from tracker.collector import discarded, erasure, forks, rejections
 from tracker.collector.batch import ReceivedEvent
 from tracker.collector.conversation import SUMMARY_FIELDS, Conversation, summarise
 from tracker.collector.database import READ_SECONDS, Database
@@ -225,7 +225,8 @@ class Store(Database):
         )
         with self.reading() as connection, connection.execute(query) as result:
             refused = rejections.refused_seqs(connection, client_id, outbox_id)
-            return report((IntegrityRow(*row) for row in result), refused)
+            given_up = discarded.ranges(connection, client_id, outbox_id)
+            return report((IntegrityRow(*row) for row in result), refused, given_up)
 
     def rejection_page(
         self, client_id: str, limit: int, before: int | None

@@ -50,6 +50,8 @@ def test_missing_seqs_are_reported_until_they_arrive(client: CollectorClient) ->
         "missing_events": 3,
         "refused": [],
         "refused_events": 0,
+        "discarded": [],
+        "discarded_events": 0,
         "reused_seqs": [],
         "chain": "intact",
         "chain_breaks_at_seq": None,

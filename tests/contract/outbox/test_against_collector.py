@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.contract.outbox.test_chain_key import rewrite
-from tests.support.cli import call, call_json
+from tests.support.cli import call, call_json, fill, settle
 from tests.support.collector import EventChain
 from tracker import AgentPerformanceTracker
+from tracker.outbox.maintenance.retention import discard_oldest
+from tracker.outbox.outbox import Outbox
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.conftest import MakeConfig
     from tests.support.collector import CollectorProcess
     from tracker import APIConfig
@@ -105,3 +109,72 @@ def test_the_collector_pages_by_seq(collector: CollectorProcess) -> None:
         after = page[-1]["seq"]
     assert seqs == [[1, 2], [3, 4], [5], [6, 6]]
     assert collector.get(path)["events"] == []
+
+
+def forge_discard(settings: APIConfig, first: int, last: int) -> None:
+    """Cut pending events out, and make gaps and account fit, as somebody who knows how would."""
+    with closing(sqlite3.connect(settings.outbox_path, isolation_level=None)) as connection:
+        connection.execute(
+            "INSERT INTO gaps (first_seq, last_seq, chain) "
+            "SELECT ?, seq, chain FROM events WHERE seq = ?",
+            (first, last),
+        )
+        connection.execute("DELETE FROM events WHERE seq BETWEEN ? AND ?", (first, last))
+        connection.execute(
+            "INSERT INTO account (entry, events) VALUES ('discarded.size_policy', ?)",
+            (last - first + 1,),
+        )
+
+
+def test_pending_events_that_were_cut_out_show(delivered: APIConfig) -> None:
+    """The outbox is sound by itself, whatever the account says; the collector never got them."""
+    fill(delivered, 4)
+    forge_discard(delivered, 6, 7)
+    with AgentPerformanceTracker(delivered) as tracker:
+        assert tracker.flush().delivered == 2
+    assert verify(delivered).exit_code == 0
+    result = verify(delivered, "--against-collector")
+    assert result.exit_code == 1
+    assert "seq 6: collector: events 6 to 7 are gone here and never reached" in result.stdout
+
+
+def test_what_the_size_policy_or_an_operator_gave_up_does_not(
+    delivered: APIConfig, collector: CollectorProcess
+) -> None:
+    """Neither while the event that says so is pending, nor when it is pruned here."""
+    fill(delivered, 4)
+    settle(delivered, 2, dead=[6, 7])
+    assert (
+        call("--outbox", delivered.outbox_path, "dead", "discard", "--all", "--yes").exit_code == 0
+    )
+    with closing(Outbox(delivered)) as outbox:
+        assert outbox.run(discard_oldest) == 3
+    result = verify(delivered, "--against-collector")
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "sound")
+    with AgentPerformanceTracker(delivered) as tracker:
+        assert tracker.flush().delivered == 2
+    (report,) = collector.outboxes()
+    assert report["missing"] == report["discarded"] == [[6, 10]]
+    call("--outbox", delivered.outbox_path, "prune", "--days", "0")
+    result = verify(delivered, "--against-collector")
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "sound")
+
+
+def test_a_restored_outbox_compares_with_what_it_sent_itself(
+    delivered: APIConfig, config: MakeConfig, tmp_path: Path
+) -> None:
+    """What the backup had delivered or pruned before is not missing under the new id."""
+    with AgentPerformanceTracker(delivered) as tracker:
+        tracker.flush()
+    call("--outbox", delivered.outbox_path, "prune", "--days", "0")
+    fill(delivered, 2)
+    copy, new = tmp_path / "copy.sqlite3", tmp_path / "new" / "outbox.sqlite3"
+    assert call("--outbox", delivered.outbox_path, "backup", copy).exit_code == 0
+    assert call("--outbox", new, "restore", copy).exit_code == 0
+    restored = config(outbox_path=new, base_url=delivered.base_url, api_key=delivered.api_key)
+    with AgentPerformanceTracker(restored) as tracker:
+        assert tracker.flush().pending == 0
+    for _ in range(2):
+        result = verify(restored, "--against-collector")
+        assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "sound"), result.stdout
+        call("--outbox", new, "prune", "--days", "0")

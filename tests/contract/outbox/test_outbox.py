@@ -21,9 +21,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, event
 
+from tracker import canonical
 from tracker.errors import OutboxError, OutboxFullError, TrackerClosedError
 from tracker.events import Event, make_event
 from tracker.outbox.integrity import verify
+from tracker.outbox.maintenance import retention
 from tracker.outbox.maintenance.size_limit import SizeLimit
 from tracker.outbox.outbox import Outbox
 from tracker.outbox.queue import batches, dead_letters, settlement
@@ -33,7 +35,7 @@ from tracker.outbox.store import ledger
 from tracker.outbox.store.memory_buffer import MemoryBuffer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from tracker import APIConfig
     from tracker.outbox.queue.batches import Batch
@@ -57,7 +59,7 @@ def batch(outbox: Outbox, most: int = 500, size: int = 10**7) -> Batch:
         return batches.next_batch(connection, most, size)
 
 
-def deliver(outbox: Outbox, most: int = 500, dead: tuple[int, ...] = ()) -> None:
+def deliver(outbox: Outbox, most: int = 500, dead: Sequence[int] = ()) -> None:
     letters = [DeadLetter(seq, "invalid_event", "no") for seq in dead]
     outbox.run(settlement.settle(batch(outbox, most), letters))
 
@@ -75,6 +77,16 @@ def problems(outbox: Outbox) -> list[tuple[int | None, str]]:
 def seqs(outbox: Outbox) -> list[int]:
     with outbox.reading() as connection:
         return [seq for (seq,) in connection.exec_driver_sql("SELECT seq FROM events")]
+
+
+def discards(outbox: Outbox) -> list[tuple[int, str, list[list[int]]]]:
+    """Return seq, reason and ranges of each event that names what was given up."""
+    query = "SELECT seq, data FROM events WHERE type = 'events.discarded' ORDER BY seq"
+    with outbox.reading() as connection:
+        rows = connection.exec_driver_sql(query).all()
+    said = [(seq, canonical.decode(data)) for seq, data in rows]
+    assert {each["outbox_id"] for _, each in said} <= {outbox.owner.outbox_id}
+    return [(seq, each["reason"], each["ranges"]) for seq, each in said]
 
 
 def edit(outbox: Outbox, statement: str) -> None:
@@ -151,10 +163,11 @@ def test_discarded_dead_letters_are_counted(outbox: Outbox) -> None:
     fill(outbox, 4)
     deliver(outbox, dead=(2, 4))
     assert outbox.run(dead_letters.discard()) == 2
-    assert seqs(outbox) == [1, 3]
+    assert seqs(outbox) == [1, 3, 5]
+    assert discards(outbox) == [(5, "operator", [[2, 2], [4, 4]])]
     assert book(outbox).discarded == {"operator": 2}
     fill(outbox, 1)
-    assert seqs(outbox) == [1, 3, 5], "the newest seq is not given twice"
+    assert seqs(outbox) == [1, 3, 5, 6], "the newest seq is not given twice"
     assert problems(outbox) == []
 
 
@@ -297,11 +310,70 @@ def test_size_policy_discard_oldest(config: Callable[..., APIConfig]) -> None:
     )
     fill(outbox, 2000, size=1000)
     stands = book(outbox)
-    assert stands.accepted == 2000
-    assert stands.discarded["size_policy"] + stands.pending == 2000
-    assert seqs(outbox) == list(range(stands.discarded["size_policy"] + 1, 2001))
+    rounds = stands.accepted - 2000
+    discarded = stands.discarded["size_policy"]
+    assert (rounds, discarded) == (discarded // 200, stands.accepted - stands.pending)
+    assert sorted(seqs(outbox)) == list(range(discarded + 1, stands.accepted + 1))
     assert problems(outbox) == []
     outbox.close()
+
+
+def test_what_is_given_up_is_named_for_the_receiver(outbox: Outbox) -> None:
+    """By one event a round, which names what an earlier one did that is given up itself."""
+    fill(outbox, 3)
+    assert outbox.run(retention.discard_oldest) == 3
+    assert discards(outbox) == [(4, "size_policy", [[1, 3]])]
+    fill(outbox, 2)
+    assert outbox.run(retention.discard_oldest) == 3, "the event about the others counts as well"
+    assert discards(outbox) == [(7, "size_policy", [[1, 6]])]
+    assert book(outbox) == ledger.Account(7, pending=1, discarded={"size_policy": 6})
+    assert problems(outbox) == []
+
+
+def test_an_event_about_events_given_up_is_not_given_up_by_itself(outbox: Outbox) -> None:
+    """Or a full outbox would replace it for ever, and never say that it is full."""
+    fill(outbox, 1)
+    assert outbox.run(retention.discard_oldest) == 1
+    assert outbox.run(retention.discard_oldest) == 0
+    assert discards(outbox) == [(2, "size_policy", [[1, 1]])]
+
+
+def test_each_reason_keeps_its_own_event(outbox: Outbox) -> None:
+    """An operator's discards that are given up for room stay the operator's."""
+    fill(outbox, 4)
+    deliver(outbox, dead=(2, 4))
+    assert outbox.run(dead_letters.discard()) == 2
+    fill(outbox, 1)
+    assert outbox.run(retention.discard_oldest) == 2
+    assert discards(outbox) == [(7, "size_policy", [[5, 6]]), (8, "operator", [[2, 2], [4, 4]])]
+
+
+def test_what_somebody_slipped_in_is_not_named_again(config: Callable[..., APIConfig]) -> None:
+    """Without the chain key nobody makes the tracker vouch for events that they cut out."""
+    with closing(Outbox(config(chain_key="correct horse battery staple"))) as outbox:
+        fill(outbox, 2)
+        fields = {"reason": "size_policy", "ranges": [[500, 600]]}
+        forged = make_event("events.discarded", fields)
+        link = canonical.chain(canonical.GENESIS, forged.digest)
+        with closing(sqlite3.connect(outbox.path, isolation_level=None)) as connection:
+            names, signs = ", ".join(forged._fields), "?, " * len(forged)
+            connection.execute(
+                f"INSERT INTO events (seq, {names}, chain) VALUES (3, {signs}?)",  # noqa: S608 - constant text
+                (*forged, link),
+            )
+        assert outbox.run(retention.discard_oldest) == 3
+        assert discards(outbox) == [(4, "size_policy", [[1, 3]])]
+
+
+def test_many_ranges_are_named_by_several_events(outbox: Outbox) -> None:
+    """Each has at most a thousand, so that none grows too large to be sent."""
+    fill(outbox, 2004)
+    deliver(outbox, most=2004, dead=range(2, 2005, 2))
+    assert outbox.run(dead_letters.discard()) == 1002
+    (one, *_, first), (two, *_, second) = discards(outbox)
+    assert (one, two) == (2005, 2006)
+    assert [*first, *second] == [[seq, seq] for seq in range(2, 2005, 2)]
+    assert len(first) == 1000
 
 
 @settings(
@@ -334,7 +406,10 @@ def test_the_account_always_adds_up(
         elif step == "retry":
             outbox.run(dead_letters.retry())
         elif step == "discard":
-            outbox.run(dead_letters.discard())
+            before = book(outbox).accepted
+            discarded = outbox.run(dead_letters.discard())
+            logged += (reported := book(outbox).accepted - before)
+            assert reported == (discarded > 0)
         elif step == "prune":
             before = book(outbox).accepted
             outbox.prune(retention_days=-1)

@@ -176,7 +176,11 @@ def test_an_export_carries_the_proofs(
 
 
 def test_a_restored_outbox_is_as_proven_as_the_backup(
-    config: MakeConfig, keyed: APIConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: MakeConfig,
+    keyed: APIConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """It has another id; with the key the proofs are made again, but for one that does not hold."""
     monkeypatch.setenv("SDK_CHAIN_KEY", KEY)
@@ -195,3 +199,4 @@ def test_a_restored_outbox_is_as_proven_as_the_backup(
     assert call("--outbox", path, "restore", tmp_path / "1.backup").exit_code == 0
     report = verified(lambda: config(outbox_path=path), KEY)  # type: ignore[arg-type]  # one of its forms
     assert (places(report), doubts(report)) == ([], [(1, 3), (12, 12)])
+    assert "SDK_CHAIN_KEY" in caplog.text

@@ -61,7 +61,7 @@ def test_a_name_given_twice_counts_once(path: Path) -> None:
     assert call("--outbox", path, "dead", "retry", *names).stdout == "1 event pending again\n"
     assert call("--outbox", path, "dead", "discard", "4", "4", "--yes").exit_code == 0
     status = call_json("--outbox", path, "status")
-    assert [status[n] for n in ("pending", "dead", "discarded")] == [2, 0, {"operator": 1}]
+    assert [status[n] for n in ("pending", "dead", "discarded")] == [3, 0, {"operator": 1}]
     assert call("--outbox", path, "verify").exit_code == 0
 
 
@@ -70,8 +70,11 @@ def test_a_discarded_dead_letter_is_counted_and_the_outbox_verifies(path: Path) 
     result = call("--outbox", path, "dead", "discard", "--all", "--yes")
     assert (result.exit_code, result.stdout) == (0, "2 events discarded\n")
     status = call_json("--outbox", path, "status")
-    assert (status["dead"], status["discarded"], status["pending"]) == (0, {"operator": 2}, 1)
-    assert seqs(path) == [1, 2, 5, 6]
+    assert (status["dead"], status["discarded"], status["pending"]) == (0, {"operator": 2}, 2)
+    assert seqs(path) == [1, 2, 5, 6, 7]
+    said = call_json("--outbox", path, "show", "7")
+    assert (said["type"], said["data"]["reason"]) == ("events.discarded", "operator")
+    assert said["data"]["ranges"] == [[3, 4]]
     assert call("--outbox", path, "verify").exit_code == 0
     assert call("--outbox", path, "dead", "list").stdout == "no dead letters\n"
 

@@ -115,6 +115,14 @@ def test_what_was_refused_is_not_missing() -> None:
     assert (found.events, found.highest_seq, found.chain) == (3, 12, "intact")
 
 
+def test_what_the_outbox_gave_up_stays_missing_and_is_named() -> None:
+    """A gap that it explains is told from one that it does not; what arrived is in neither."""
+    held = without(rows(EventChain(), 12), 2, 3, 4, 7, 8, 11)
+    found = report(held, (), [(3, 7), (11, 40)])
+    assert found.missing == [(2, 4), (7, 8), (11, 11)]
+    assert (found.discarded, found.discarded_events) == ([(3, 4), (7, 7), (11, 11)], 4)
+
+
 def test_a_report_has_a_bound_however_many_gaps_there_are() -> None:
     """It tells the first thousand and how many are missing in all."""
     held = rows(EventChain(), 4_000)[1::2]

@@ -1,20 +1,32 @@
 """Comparing the outbox with what the collector has of it."""
 
+# ruff: noqa: S608 - the queries are made of constant text
+
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from tracker import discards
+from tracker.events import EVENTS_DISCARDED, Event
 from tracker.outbox.integrity.chain import Problem
+from tracker.outbox.schema import tables
+from tracker.outbox.store import identity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from sqlalchemy import Connection
+
+    from tracker.discards import Range
 
 _LOCAL = """
 SELECT seq, event_id, digest, chain,
   delivered_at_ms >= (SELECT created_at_ms FROM identity) FROM events
 WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?
+"""
+_DISCARDS = f"""
+SELECT {tables.EVENT} FROM events
+WHERE type = '{EVENTS_DISCARDED}' AND dead_at_ms IS NULL
 """
 _END = 2**63 - 1
 
@@ -26,6 +38,22 @@ class Held(NamedTuple):
     event_id: str
     digest: str
     chain: str
+
+
+class Collector(Protocol):
+    """What a collector has of one outbox."""
+
+    def after(self, seq: int) -> Sequence[Held]:
+        """Return the next events after `seq`, in ascending order; nothing at the end.
+
+        All events with the last seq are among them.
+        """
+
+    def given_up(self) -> Sequence[Range]:
+        """Return the seqs that are missing for a reason.
+
+        These are refused events, and those that an ``events.discarded`` event names.
+        """
 
 
 class _Local(NamedTuple):
@@ -44,17 +72,16 @@ class Comparison:
 
     Args:
         connection: To the outbox, outside of any transaction.
-        fetch: Returns the collector's next events after a seq, in ascending order, including all
-            events with the last seq; nothing at the end.
+        collector: What the collector has.
         chunk: How many rows of the outbox are read at a time.
     """
 
-    def __init__(
-        self, connection: Connection, fetch: Callable[[int], Sequence[Held]], chunk: int = 4_000
-    ) -> None:
+    def __init__(self, connection: Connection, collector: Collector, chunk: int = 4_000) -> None:
         self._connection = connection
         self._chunk = chunk
-        self._fetch = fetch
+        self._collector = collector
+        self._fetch = collector.after
+        self._missing: list[Range] = []
         self._gap: tuple[int, int, str] = (0, -1, "")
         self.events = 0
         """How many of the collector's events were compared so far."""
@@ -64,7 +91,8 @@ class Comparison:
 
         Pending events and dead letters may be missing at the collector, removed events may be
         missing here. So may events that were delivered before this outbox replaced a damaged one:
-        the collector has them under that one's id.
+        the collector has them under that one's id. What is missing on both sides was given up: an
+        ``events.discarded`` event has to say so, at the collector or on its way there.
 
         If a copy of the outbox's file has sent events as well, the collector has other events under
         seqs of this outbox. Their kind is ``copy``. Somebody who changes the file could cause the
@@ -76,10 +104,14 @@ class Comparison:
             after = page[-1].seq
             self.events += len(page)
         yield from self._compare(after, _END, ())
+        yield from self._unexplained()
 
     def _compare(self, after: int, through: int, page: Sequence[Held]) -> Iterator[Problem]:
         theirs = {(held.seq, held.event_id): held for held in page}
         wanted = {held.seq for held in page}
+        self._missing += discards.without(
+            self._removed(after, through), discards.runs(sorted(wanted))
+        )
         here = set()
         for rows in self._local(after, through):
             absent = []
@@ -99,6 +131,50 @@ class Comparison:
                 yield _of_a_copy(held)
             else:
                 yield from self._check_removed(held)
+
+    def _removed(self, after: int, through: int) -> list[Range]:
+        """Return which of some seqs were removed here."""
+        rows = self._connection.exec_driver_sql(
+            "SELECT first_seq, last_seq FROM gaps WHERE last_seq > ? AND first_seq <= ? "
+            "AND typeof(last_seq) = 'integer'",
+            (after, through),
+        )
+        return discards.merged((max(a, after + 1), min(b, through)) for a, b in rows if a <= b)
+
+    def _unexplained(self) -> Iterator[Problem]:
+        """Yield a problem for what was removed here, and the collector never got, for no reason."""
+        missing = discards.merged(self._missing)
+        if missing:
+            missing = discards.without(missing, discards.merged(self._collector.given_up()))
+        if missing:
+            missing = discards.without(missing, discards.merged(self._discarded()))
+        for range_ in missing:
+            for first, last in self._still_missing(*range_):
+                shown = f"event {first} is" if first == last else f"events {first} to {last} are"
+                said = "gone here and never reached the collector, and no event says why"
+                yield Problem(first, "collector", f"{shown} {said}")
+
+    def _discarded(self) -> Iterator[Range]:
+        """Yield what the outbox itself says it gave up, also if that is not sent yet."""
+        own_id = identity.read(self._connection).outbox_id
+        for row in self._connection.exec_driver_sql(_DISCARDS):
+            event = Event(*row)
+            if event.is_intact:
+                said = discards.read(event.data)
+                if said.outbox_id in (None, own_id):
+                    yield from said.ranges
+
+    def _still_missing(self, first: int, last: int) -> Iterator[Range]:
+        """Yield what of a range the collector still does not have when it is asked again.
+
+        It may have been sent, and removed here, since the collector was asked.
+        """
+        while first <= last:
+            page = self._fetch(first - 1)
+            here = [held.seq for held in page if held.seq <= last]
+            end = last if not page or page[-1].seq > last else page[-1].seq
+            yield from discards.without([(first, end)], discards.runs(here))
+            first = end + 1
 
     def _local(self, after: int, through: int) -> Iterator[list[_Local]]:
         while rows := [

@@ -9,8 +9,9 @@ from tracker.outbox.integrity.chain import KeyMemory, Problem, Unproven
 from tracker.outbox.store import gaps, ledger
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Sequence
+
+    from sqlalchemy import Connection
 
 _FORGED = "by somebody without the key"
 
@@ -68,29 +69,21 @@ class Proofs:
         return "under another key than the one given"
 
 
-def renew(connection: sqlite3.Connection, key: bytes | None, old_id: str, new_id: str) -> None:
-    """Make all proofs again for a copy of an outbox that gets another id.
+def renew(connection: Connection, key: bytes | None, old_id: str, new_id: str) -> None:
+    """Make the proofs of removals again for a copy of an outbox that gets another id.
 
     One that does not hold under the key stays as it is, so that it does not hold in the copy
-    either. Without a key the copy has no proofs: nothing in it is proven, and nothing wrong. A copy
-    with an older schema has none anyway.
+    either. Without a key the copy has no proofs: nothing in it is proven, and nothing wrong.
     """
-    if all(name != "proof" for _, name, *_ in connection.execute("PRAGMA table_info(gaps)")):
-        return
     if key is None:
-        connection.execute("UPDATE gaps SET proof = NULL")
-        connection.execute("UPDATE account SET proof = NULL")
+        connection.exec_driver_sql("UPDATE gaps SET proof = NULL")
         return
     query = "SELECT first_seq, last_seq, chain, proof FROM gaps WHERE proof IS NOT NULL"
-    for *values, proof in connection.execute(query).fetchall():
+    for *values, proof in connection.exec_driver_sql(query).all():
         if _holds(proof, key, gaps.GAP, old_id, *values):
             made = canonical.proof(key, gaps.GAP, new_id, *values)
-            connection.execute("UPDATE gaps SET proof = ? WHERE first_seq = ?", (made, values[0]))
-    query = "SELECT entry, events, proof FROM account WHERE proof IS NOT NULL"
-    for entry, events, proof in connection.execute(query).fetchall():
-        if _holds(proof, key, entry, old_id, events):
-            made = canonical.proof(key, entry, new_id, events)
-            connection.execute("UPDATE account SET proof = ? WHERE entry = ?", (made, entry))
+            update = "UPDATE gaps SET proof = ? WHERE first_seq = ?"
+            connection.exec_driver_sql(update, (made, values[0]))
 
 
 def _holds(proof: object, key: bytes, *said: Any) -> bool:

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 from tracker import log
 from tracker.clock import monotonic
 from tracker.events import COMPLIANCE_ERASED as _ERASURE
-from tracker.events import make_event
+from tracker.events import EVENTS_DISCARDED, make_event
 from tracker.once import Once
 from tracker.outbox.schema import tables
+from tracker.outbox.store import discards, gaps, ledger
 from tracker.outbox.store import erasures as named
-from tracker.outbox.store import gaps, ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -242,18 +242,21 @@ def free_delivered(after: int) -> Callable[[Transaction], tuple[int, int]]:
 def discard_oldest(transaction: Transaction) -> int:
     """Give up the `CHUNK` oldest pending events, and count them under the size policy.
 
+    An ``events.discarded`` event names them to the receiver. It takes less room than they did,
+    unless there was only such an event left to give up: then nothing is.
+
     Erasure events are never given up: the receiver has to learn of them.
     """
-    connection = transaction.connection
-    rows = connection.exec_driver_sql(
-        "SELECT seq, chain FROM events WHERE seq > (SELECT settled_through FROM sync_state) "
+    rows = transaction.connection.exec_driver_sql(
+        "SELECT seq, chain, type FROM events "
+        "WHERE seq > (SELECT settled_through FROM sync_state) "
         f"AND {tables.PENDING} AND type != 'compliance.erased' "
         "ORDER BY seq LIMIT ?",
         (CHUNK,),
     ).all()
-    removed = gaps.remove(transaction, [(seq, chain) for seq, chain in rows])
-    ledger.discard(connection, ledger.BY_SIZE, removed)
-    return removed
+    if all(type_ == EVENTS_DISCARDED for _, _, type_ in rows):
+        return 0
+    return discards.discard(transaction, ledger.BY_SIZE, [(s, c, t) for s, c, t in rows])
 
 
 def give_back_pages(transaction: Transaction) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tracker.outbox.store import erasures, gaps, ledger
+from tracker.outbox.store import discards, erasures, ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ def retry(event_ids: Sequence[str] | None = None) -> Callable[[Transaction], int
 
     def job(transaction: Transaction) -> int:
         connection = transaction.connection
-        seqs = [seq for seq, _ in _find(connection, event_ids)]
+        seqs = [seq for seq, *_ in _find(connection, event_ids)]
         for seq in seqs:
             connection.exec_driver_sql(
                 "UPDATE events SET dead_at_ms = NULL, dead_code = NULL, dead_message = NULL "
@@ -39,6 +39,8 @@ def retry(event_ids: Sequence[str] | None = None) -> Callable[[Transaction], int
 def discard(event_ids: Sequence[str] | None = None) -> Callable[[Transaction], int]:
     """Return the job that deletes dead letters, all or those named, and counts them as discarded.
 
+    An ``events.discarded`` event names them to the receiver.
+
     Erasure events are kept as long as an event that they name is stored: without them, an erased
     event could not be distinguished from a changed one.
     """
@@ -46,11 +48,12 @@ def discard(event_ids: Sequence[str] | None = None) -> Callable[[Transaction], i
     def job(transaction: Transaction) -> int:
         connection = transaction.connection
         found = _find(connection, event_ids)
-        needed = erasures.still_needed(connection, [seq for seq, _ in found])
-        removed = gaps.remove(transaction, [row for row in found if row[0] not in needed])
-        ledger.add(connection, ledger.DEAD, -removed)
-        ledger.discard(connection, ledger.BY_OPERATOR, removed)
-        return removed
+        needed = erasures.still_needed(connection, [seq for seq, *_ in found])
+        rows = [row for row in found if row[0] not in needed]
+        if rows:
+            discards.discard(transaction, ledger.BY_OPERATOR, rows)
+            ledger.add(connection, ledger.DEAD, -len(rows))
+        return len(rows)
 
     return job
 
@@ -64,16 +67,16 @@ def count(connection: Connection, through: int) -> int:
     )
 
 
-def _find(connection: Connection, event_ids: Sequence[str] | None) -> list[tuple[int, str]]:
+def _find(connection: Connection, event_ids: Sequence[str] | None) -> list[tuple[int, str, str]]:
     if event_ids is None:
         rows = connection.exec_driver_sql(
-            "SELECT seq, chain FROM events WHERE dead_at_ms IS NOT NULL ORDER BY seq"
+            "SELECT seq, chain, type FROM events WHERE dead_at_ms IS NOT NULL ORDER BY seq"
         )
-        return [(seq, chain) for seq, chain in rows]
+        return [(seq, chain, type_) for seq, chain, type_ in rows]
     found: list[Any] = []
     for event_id in dict.fromkeys(event_ids):
         found += connection.exec_driver_sql(
-            "SELECT seq, chain FROM events WHERE dead_at_ms IS NOT NULL AND event_id = ?",
+            "SELECT seq, chain, type FROM events WHERE dead_at_ms IS NOT NULL AND event_id = ?",
             (event_id,),
         ).all()
-    return sorted((seq, chain) for seq, chain in found)
+    return sorted((seq, chain, type_) for seq, chain, type_ in found)

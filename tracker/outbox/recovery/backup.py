@@ -7,19 +7,24 @@ restored from one has another outbox id.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sqlite3
 import time
 import uuid
 from typing import TYPE_CHECKING
 
-from tracker import ownership
+from sqlalchemy.exc import SQLAlchemyError
+
+from tracker import canonical, ownership
+from tracker.discards import runs, without
 from tracker.errors import ConfigurationError, OutboxError
 from tracker.outbox.files import paths
-from tracker.outbox.integrity import proofs
+from tracker.outbox.integrity import chain_key, proofs
+from tracker.outbox.recovery import rebuild
 from tracker.outbox.recovery.continuation import copy
-from tracker.outbox.sqlite.engine import connect
+from tracker.outbox.schema import create
+from tracker.outbox.sqlite.engine import make_engine
+from tracker.outbox.store import discards, identity
 from tracker.whole_file import publish
 
 if TYPE_CHECKING:
@@ -27,6 +32,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sqlalchemy import Connection
+
+    from tracker.outbox.store.transaction import Transaction
 
 _ENTRY = "backup"
 """Account entry by which a backup records when it was made, in Unix milliseconds."""
@@ -63,8 +70,8 @@ def make(connection: sqlite3.Connection, path: Path, like: Path) -> None:
         OutboxError: if there is a file at `path` already, or the copy cannot be made.
     """
 
-    def mark(made: sqlite3.Connection) -> None:
-        made.execute(
+    def mark(made: Connection) -> None:
+        made.exec_driver_sql(
             "INSERT OR REPLACE INTO account (entry, events) VALUES (?, ?)",
             (_ENTRY, time.time_ns() // 1_000_000),
         )
@@ -84,21 +91,40 @@ def restore(connection: sqlite3.Connection, path: Path, key: bytes | None) -> No
         OutboxError: if there is a file at `path` already, or it cannot be made.
     """
 
-    def rename(made: sqlite3.Connection) -> None:
-        new_id = str(uuid.uuid4())
-        (old_id,) = made.execute("SELECT outbox_id FROM identity").fetchone()
-        made.execute("UPDATE identity SET outbox_id = ?", (new_id,))
-        made.execute("DELETE FROM account WHERE entry = ?", (_ENTRY,))
-        proofs.renew(made, key, old_id, new_id)
+    def rename(made: Connection) -> None:
+        create.bring_up_to_date(made.engine, "", "")  # it may have an older schema
+        rebuild.in_transaction(made, key, lambda transaction: _rename(transaction, path, key))
 
     _copy_to(connection, path, path, rename)
 
 
+def _rename(transaction: Transaction, path: Path, key: bytes | None) -> None:
+    """Make another outbox of the copy: what is not pending is never sent under its id.
+
+    An event says so, unless it would break the chain because the key is not given.
+    """
+    connection = transaction.connection
+    former = identity.read(connection)
+    new_id = str(uuid.uuid4())
+    connection.exec_driver_sql(
+        "UPDATE identity SET outbox_id = ?, created_at_ms = ?",
+        (new_id, time.time_ns() // 1_000_000),
+    )
+    connection.exec_driver_sql("DELETE FROM account WHERE entry = ?", (_ENTRY,))
+    proofs.renew(connection, key, former.outbox_id, new_id)
+    remembered = chain_key.read(connection)
+    if remembered.check not in (0, canonical.key_check(key)):
+        chain_key.warn(path, key, remembered)
+        return
+    undelivered = connection.exec_driver_sql(
+        "SELECT seq FROM events WHERE delivered_at_ms IS NULL ORDER BY seq"
+    ).scalars()
+    if gone := without([(1, transaction.head[0])], runs(undelivered)):
+        discards.name(transaction, discards.CARRIED_OVER, gone)
+
+
 def _copy_to(
-    connection: sqlite3.Connection,
-    path: Path,
-    like: Path,
-    change: Callable[[sqlite3.Connection], None],
+    connection: sqlite3.Connection, path: Path, like: Path, change: Callable[[Connection], None]
 ) -> None:
     if not path.name:
         raise OutboxError(f"{str(path)!r} names no file; give the path of one")
@@ -110,17 +136,15 @@ def _copy_to(
     try:
         os.close(ownership.create(draft, like))
         copy(connection, draft)
-        with contextlib.closing(connect(draft.absolute(), "mode=rw")) as made:
-            made.execute("BEGIN")
+        with make_engine(draft.absolute(), "full", writer=True).connect() as made:
             change(made)
-            made.execute("COMMIT")
-            made.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
+            made.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").close()
         with draft.open("rb") as file:
             os.fsync(file.fileno())
         publish(draft, path)
     except FileExistsError:
         raise OutboxError(f"{path} exists; give another name, or move it away") from None
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, SQLAlchemyError, OSError) as error:
         raise OutboxError(f"{path} cannot be made: {error}") from error
     finally:
         for companion in ("", paths.JOURNAL, *paths.COMPANIONS):

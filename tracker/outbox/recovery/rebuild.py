@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from tracker import log
 from tracker.clock import sleep
+from tracker.discards import runs
 from tracker.erasure import ERASED
 from tracker.outbox.files import paths, swap
 from tracker.outbox.integrity import chain_key
@@ -21,7 +22,7 @@ from tracker.outbox.queue import settlement
 from tracker.outbox.recovery import damage, salvage
 from tracker.outbox.schema import create
 from tracker.outbox.sqlite.engine import make_engine
-from tracker.outbox.store import chain_tail, ledger
+from tracker.outbox.store import chain_tail, discards, ledger
 from tracker.outbox.store.transaction import Transaction, driver_of
 from tracker.outbox.store.write_connection import SURE_SECONDS
 from tracker.whole_file import sync_folder
@@ -126,13 +127,15 @@ def _make(
     result = Result(lost=found.lost)
     with engine.connect() as connection:
         if key is not None:
-            _in_transaction(connection, key, chain_key.remember(key))
+            in_transaction(connection, key, chain_key.remember(key))
         rows = found.rows()
         while chunk := list(itertools.islice(rows, _CHUNK)):
-            _in_transaction(connection, key, partial(_append, rows=chunk, result=result))
+            in_transaction(connection, key, partial(_append, rows=chunk, result=result))
         if key is not None:
             result.unproven = result.pending + result.delivered + result.dead
-        _in_transaction(connection, key, settlement.recount)
+        if result.delivered:
+            in_transaction(connection, key, _name_delivered)
+        in_transaction(connection, key, settlement.recount)
         ledger.discard(connection, ledger.BY_DAMAGE, result.lost)
         connection.exec_driver_sql(
             "UPDATE sync_state SET last_success_ms = ?", (found.books.last_success_ms,)
@@ -143,9 +146,18 @@ def _make(
     return result
 
 
-def _in_transaction(
+def _name_delivered(transaction: Transaction) -> None:
+    """Log that the receiver has the delivered events under the id of the damaged outbox."""
+    seqs = transaction.connection.exec_driver_sql(
+        "SELECT seq FROM events WHERE delivered_at_ms IS NOT NULL ORDER BY seq"
+    ).scalars()
+    discards.name(transaction, discards.CARRIED_OVER, runs(seqs))
+
+
+def in_transaction(
     connection: Connection, key: bytes | None, work: Callable[[Transaction], object]
 ) -> None:
+    """Do `work` in a transaction of an outbox that nobody else uses yet, and commit it."""
     connection.exec_driver_sql("BEGIN IMMEDIATE")
     driver = driver_of(connection)
     transaction = Transaction(connection, driver, chain_tail.read(driver), key)

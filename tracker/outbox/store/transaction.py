@@ -85,6 +85,10 @@ class Transaction:
         (outbox_id,) = self._driver.execute("SELECT outbox_id FROM identity").fetchone()
         return canonical.proof(self._chain_key, kind, outbox_id, *values)
 
+    def link(self, previous: str, digest: str) -> str:
+        """Return the chain value that this process would put after `previous` and `digest`."""
+        return canonical.chain(previous, digest, self._chain_key)
+
     def append(self, event: Event) -> int:
         """Give `event` the next seq and its link in the chain; return the seq."""
         return self._append(event, chain_tail.after(self.head, event, self._chain_key))

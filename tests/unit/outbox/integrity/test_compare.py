@@ -10,12 +10,15 @@ import pytest
 
 from tests.support.cli import an_event, fill, settle
 from tracker.outbox.integrity.compare import Comparison, Held
+from tracker.outbox.maintenance import retention
 from tracker.outbox.outbox import Outbox
+from tracker.outbox.queue import dead_letters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.conftest import MakeConfig
+    from tracker import APIConfig
 
 PAGE = 3
 
@@ -25,6 +28,7 @@ class FakeCollector:
 
     def __init__(self, held: list[Held]) -> None:
         self.held = held
+        self.refused: list[tuple[int, int]] = []
         self.asked: list[int] = []
         self.on_ask: Callable[[], None] = lambda: None
 
@@ -33,6 +37,9 @@ class FakeCollector:
         page = [held for held in self.held if held.seq > seq][:PAGE]
         self.on_ask()
         return page
+
+    def given_up(self) -> list[tuple[int, int]]:
+        return self.refused
 
     def change(self, seq: int, **fields: Any) -> None:
         self.held = [held._replace(**fields) if held.seq == seq else held for held in self.held]
@@ -65,14 +72,14 @@ def found(
     outbox: Outbox, collector: FakeCollector, chunk: int = 4_000
 ) -> list[tuple[int | None, str]]:
     with outbox.snapshot() as connection:
-        problems = list(Comparison(connection, collector.after, chunk).problems())
+        problems = list(Comparison(connection, collector, chunk).problems())
     assert {problem.kind for problem in problems} <= {"collector", "copy"}
     return [(problem.seq, problem.message) for problem in problems]
 
 
 def kinds(outbox: Outbox, collector: FakeCollector) -> list[tuple[int | None, str]]:
     with outbox.snapshot() as connection:
-        problems = list(Comparison(connection, collector.after).problems())
+        problems = list(Comparison(connection, collector).problems())
     return [(problem.seq, problem.kind) for problem in problems]
 
 
@@ -176,3 +183,91 @@ def test_many_more_events_here_than_there(outbox: Outbox, collector: FakeCollect
     assert found(outbox, collector, chunk=2) == []
     collector.lose(1, 2, 3, 5, 6, 7)
     assert [seq for seq, _ in found(outbox, collector, chunk=2)] == [1, 2, 3, 5, 6, 7]
+
+
+def discarded(outbox: Outbox) -> None:
+    """Give up the pending events 9 and 10; event 11 says so."""
+    assert outbox.run(retention.discard_oldest) == 2
+
+
+def test_what_was_given_up_and_told_is_no_problem(outbox: Outbox, collector: FakeCollector) -> None:
+    """The event that names it may be on its way; a dead letter that was discarded names one too."""
+    discarded(outbox)
+    assert outbox.run(dead_letters.discard()) == 1
+    assert found(outbox, collector) == []
+
+
+def test_what_was_given_up_and_not_told_is_named(
+    outbox: Outbox, collector: FakeCollector, config: MakeConfig
+) -> None:
+    """Removed as the tracker removes it, account and all, but by somebody else."""
+    discarded(outbox)
+    fill(config(), 3)
+    forge_removal(config(), 13, 14)
+    ((seq, message),) = found(outbox, collector)
+    assert seq == 13
+    said = "are gone here and never reached the collector, and no event says why"
+    assert message == f"events 13 to 14 {said}"
+
+
+def forge_removal(settings: APIConfig, first: int, last: int) -> None:
+    with closing(sqlite3.connect(settings.outbox_path, isolation_level=None)) as connection:
+        connection.execute(
+            "INSERT INTO gaps (first_seq, last_seq, chain) "
+            "SELECT ?, seq, chain FROM events WHERE seq = ?",
+            (first, last),
+        )
+        connection.execute("DELETE FROM events WHERE seq BETWEEN ? AND ?", (first, last))
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "UPDATE events SET dead_at_ms = 5",
+        'UPDATE events SET data = \'{"reason":"x","ranges":[[9,99]]}\'',
+        "UPDATE identity SET outbox_id = 'another'",
+    ],
+)
+def test_only_an_event_of_this_outbox_that_is_sent_explains_it(
+    outbox: Outbox, collector: FakeCollector, config: MakeConfig, edit: str
+) -> None:
+    """Not one that was refused, changed, or that another outbox has said."""
+    discarded(outbox)
+    where = "" if "identity" in edit else " WHERE type = 'events.discarded'"
+    with closing(sqlite3.connect(config().outbox_path, isolation_level=None)) as connection:
+        connection.execute(edit + where)
+    assert [seq for seq, _ in found(outbox, collector)] == [9]
+
+
+@pytest.mark.parametrize(("explained", "left"), [((9, 10), []), ((1, 9), [10]), ((10, 99), [9])])
+def test_the_collectors_word_explains_it(
+    outbox: Outbox,
+    collector: FakeCollector,
+    config: MakeConfig,
+    explained: tuple[int, int],
+    left: list[int],
+) -> None:
+    """What it refused, or what an event names that is pruned here; not more than that."""
+    forge_removal(config(), 9, 10)
+    assert [seq for seq, _ in found(outbox, collector)] == [9]
+    collector.refused = [explained]
+    assert [seq for seq, _ in found(outbox, collector)] == left
+
+
+def test_what_is_sent_and_pruned_meanwhile_is_there(
+    outbox: Outbox, collector: FakeCollector, config: MakeConfig
+) -> None:
+    """The collector is asked again before anything is said to be missing there."""
+    with outbox.reading() as connection:
+        rows = connection.exec_driver_sql(
+            "SELECT seq, event_id, digest, chain FROM events WHERE seq > 8"
+        ).all()
+
+    def deliver() -> None:
+        if len(collector.asked) == 4:  # the last page is empty, and only then it happens
+            collector.held += [Held(*row) for row in rows]
+            settle(config(), 2)
+            outbox.run(retention.free_delivered(8))
+
+    collector.on_ask = deliver
+    assert found(outbox, collector) == []
