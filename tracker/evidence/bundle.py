@@ -85,7 +85,7 @@ def _members(
         lines = _with_digests(lines, contents.selection, source)
     explaining = [_line(each, contents.withhold - {DATA}) for each in contents.removals]
     members = {
-        report.NAME: report.render(contents, head, lines).encode(),
+        report.NAME: report.render(contents, head, lines, explaining).encode(),
         EVENTS: _json_lines(lines),
         PROOF: canonical(_proof(contents, head, [*lines, *explaining], source)),
         CHECKPOINT: contents.head.note.encode(),

@@ -23,36 +23,43 @@ NAME = "report.html"
 _STYLE = (
     "body{font:15px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}"
     "table{border-collapse:collapse}td,th{border:1px solid #bbb;padding:.2em .5em;"
-    "text-align:left;vertical-align:top}code,pre,.d{font:13px monospace;overflow-wrap:anywhere;"
-    "white-space:pre-wrap}"
+    "text-align:left;vertical-align:top}pre,.d{font:13px monospace;white-space:pre-wrap}"
+    "td:last-child{overflow-wrap:anywhere}"
 )
 _LIMITS = (
     "The proof is of what was recorded, not that what was recorded is true.",
-    "Times of events are those of the device's clock.",
-    "When a head existed is known from somebody else only if a witness or a time stamp says it.",
+    "Times of events are those of the device's clock; only the latest time is somebody else's.",
     "Until somebody else saw a head over an event, the holder of device and key could rewrite it.",
     "A witness that belongs to the same organisation as the device is no independent one.",
 )
 
 
-def render(contents: Contents, head: Checkpoint, lines: Sequence[Mapping[str, Any]]) -> str:
+def render(
+    contents: Contents,
+    head: Checkpoint,
+    lines: Sequence[Mapping[str, Any]],
+    explaining: Sequence[Mapping[str, Any]],
+) -> str:
     """Return the page as HTML without scripts and without links; everything in it is escaped.
 
     Args:
         contents: What goes into the bundle.
         head: Its head.
         lines: The events as they stand in the bundle.
+        explaining: The events that explain others, likewise.
     """
     kinds = [read_event(line).kind for line in lines]
+    signed = list(_signers(contents))
     facts = [
         ("Outbox", head.origin),
         ("Selected", _selection(contents.selection)),
         ("Events", _counts(kinds)),
-        ("Recorded (device's clock)", _span(lines)),
+        ("Recorded (device's clock, UTC)", _span(lines)),
         ("Head", f"{head.size} events, root {head.root.hex()}"),
-        *(("Signed by", each) for each in _signers(contents)),
+        *(("Signed by", each) for each in signed),
         *(("Key", str(key)) for key in contents.keys),
     ]
+    further = f"<h2>Events that explain others</h2>{_events(explaining)}" if explaining else ""
     return "".join(
         (
             '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">',
@@ -64,25 +71,43 @@ def render(contents: Contents, head: Checkpoint, lines: Sequence[Mapping[str, An
             "<h2>Check it</h2><pre>python verifier.py bundle.zip --key KEY --witness KEY</pre>",
             "<p>Take the keys from those who hold them or from an earlier record, never from this ",
             "bundle, and compare them with those above. The check needs Python 3.10 and nothing ",
-            "else; it answers who made the records, when they existed at the latest, whether they ",
-            "were changed, and whether they are complete.</p>",
-            "<h2>What it does not show</h2><ul>",
-            *(f"<li>{_text(each)}</li>" for each in (*_LIMITS, *_gaps(contents, kinds))),
-            "</ul><h2>Events</h2>",
-            _events(lines, kinds),
-            "</body></html>\n",
+            "else. If it says PROVEN, then:</p>",
+            _list(_claims(contents, head, kinds)),
+            "<h2>What it does not show</h2>",
+            _list([*_LIMITS, *_gaps(contents, kinds)]),
+            f"<h2>Events</h2>{_events(lines)}{further}</body></html>\n",
         )
     )
 
 
-def _events(lines: Sequence[Mapping[str, Any]], kinds: Sequence[str]) -> str:
+def _claims(contents: Contents, head: Checkpoint, kinds: Sequence[str]) -> Iterable[str]:
+    yield (
+        "The holder of the device's key (or of the API key, if only a witness signed) recorded the "
+        "events below, and nothing in them was changed since."
+    )
+    yield (
+        "They existed at the time at which a witness signed, or at which a time stamp was made, as "
+        "the check says it."
+    )
+    yield f"Their numbers, out of {head.size}, tell the order in which they were recorded."
+    if contents.complete:
+        yield "No number between the first and the last of them is left out."
+    if "erased" in kinds:
+        yield "The contents of those that are erased are gone, and cannot be guessed from the rest."
+
+
+def _list(items: Iterable[str]) -> str:
+    return f"<ul>{''.join(f'<li>{_text(each)}</li>' for each in items)}</ul>"
+
+
+def _events(lines: Sequence[Mapping[str, Any]]) -> str:
     head = "".join(
         f"<th>{name}" for name in ("seq", "time (UTC)", "type", "agent", "session", "user", "data")
     )
     rows = [
         "<tr>" + "".join(f"<td>{_text(cell)}" for cell in _cells(line))
-        for line, kind in zip(lines, kinds, strict=True)
-        if kind != "digest"
+        for line in lines
+        if "type" in line
     ]
     return f'<table class="d"><tr>{head}{"".join(rows)}</table>'
 

@@ -27,7 +27,7 @@ from tracker.evidence.tree import TreeError
 from tracker.evidence.verifier import Report, Trust, canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     Change = Callable[[dict[str, bytes]], None]
@@ -124,6 +124,39 @@ def test_an_earlier_head_tells_an_earlier_time(device: Device, tmp_path: Path) -
     report = check(content, tmp_path, device.trust)
     assert report.verdict == "PROVEN"
     assert answer(report, TIME)[1].startswith("at 2026-09-21 14:13:48 UTC")
+
+
+def test_a_witness_has_to_have_signed_the_head_itself(device: Device, tmp_path: Path) -> None:
+    """An earlier head that it signed does not vouch for what came later."""
+    content = device.bundle(head=device.head(witnessed=False), older=[device.head(28)])
+    report = check(content, tmp_path, device.trust)
+    assert "checkpoint.txt: not signed by the witness" in report.summary
+    report = check(content, tmp_path, device.trust._replace(witnesses=()))
+    assert report.verdict == "PROVEN"
+
+
+def cosigned(device: Device, *times: int) -> bytes:
+    """Return a bundle whose head the witness signed at each of these times."""
+    head = device.head(witnessed=False).note
+    text = head.partition("\n\n")[0] + "\n"
+    for time in times:
+        line = note.cosignature(text, "witness.example/w1", device.witness, time)
+        head = note.with_signature(head, line)
+    return device.bundle(head=Head(head))
+
+
+def test_the_earliest_time_of_a_witness_counts(device: Device, tmp_path: Path) -> None:
+    """It may have signed the same head more than once."""
+    report = check(cosigned(device, NOON + 60, NOON, NOON + 30), tmp_path, device.trust)
+    assert answer(report, TIME)[1].startswith("at 2026-09-21 14:13:20 UTC")
+
+
+def test_a_time_that_no_calendar_has_is_no_time_of_a_witness(
+    device: Device, tmp_path: Path
+) -> None:
+    """Rather than a traceback."""
+    report = check(cosigned(device, 2**62), tmp_path, device.trust)
+    assert "checkpoint.txt: the signature of witness.example/w1 does not match" in report.summary
 
 
 def test_events_may_be_selected_by_number_or_period(device: Device, tmp_path: Path) -> None:
@@ -242,6 +275,9 @@ def test_of_an_erased_event_of_version_1_only_the_digest_is_proven(tmp_path: Pat
     report = check(device.bundle(removals=[naming]), tmp_path, device.trust)
     assert (report.verdict, report.exit_code) == ("INCOMPLETE", 3)
     assert answer(report, CHANGE)[0] == answer(report, ERASURE)[0] == "partly"
+    assert "can be guessed" in answer(report, ERASURE)[1]
+    report = check(device.bundle(), tmp_path, device.trust)
+    assert "1 erased event named by no erasure event" in answer(report, ERASURE)[1]
     content = members(device.bundle(removals=[naming]))
     events = events_of(content)
     events[1]["user_id"] = "somebody_else"
@@ -274,6 +310,14 @@ def test_both_parts_may_be_withheld(device: Device, tmp_path: Path) -> None:
     everything = b"".join(members(content).values())
     assert b"user_1" not in everything
     assert b"Where is" not in everything
+
+
+def test_what_explains_others_is_not_withheld(device: Device, tmp_path: Path) -> None:
+    """Of the event that names the erased ones, only the user id is."""
+    naming = erase(device, 4)
+    content = device.bundle(removals=[naming], withhold=frozenset({USER, DATA}))
+    assert check(content, tmp_path, device.trust).verdict == "PROVEN"
+    assert device.events[4]["event_id"].encode() in members(content)["removals.jsonl"]
 
 
 def test_of_version_1_all_is_withheld_or_nothing(tmp_path: Path) -> None:
@@ -310,25 +354,31 @@ def test_a_key_vouches_for_the_one_that_it_hands_over_to(tmp_path: Path) -> None
     assert "checkpoint.txt: not signed by the key that was given" in report.summary
 
 
-@pytest.mark.parametrize("case", ["another outbox", "one signature", "no note", "not a text"])
-def test_a_forged_change_of_the_key_is_not_followed(case: str, tmp_path: Path) -> None:
+def key_change(signers: Sequence[str], outbox_id: str = OUTBOX_ID, old: str = "device") -> str:
+    """Return a note that hands over from a key to the new one, as anybody could write it."""
+    origin = note.origin(OUTBOX_ID)
+    keys = [note.device_key(OUTBOX_ID, private_key(name).public_key) for name in (old, "new")]
+    text = f"tracker.key-change/{outbox_id}\n{keys[0]}\n{keys[1]}\n"
+    return note.signed(text, [note.signature(text, origin, private_key(each)) for each in signers])
+
+
+@pytest.mark.parametrize(
+    "handover",
+    [
+        key_change(["new"]),
+        key_change(["device"]),
+        key_change(["stranger", "new"], old="stranger"),
+        key_change(["device", "new"], outbox_id="another"),
+        key_change(["device", "new"]).replace("key-change", "key-chance"),
+        "approved",
+        7,
+    ],
+)
+def test_a_forged_change_of_the_key_is_not_followed(handover: object, tmp_path: Path) -> None:
     """Even if the event is under the head: the old key has to have signed the change."""
-    old, new = private_key("device"), private_key("new")
-    handover = note.key_change(OUTBOX_ID, private_key("stranger"), new)
-    data = {
-        "another outbox": {"note": note.key_change("another", old, new)},
-        "one signature": {
-            "note": handover.replace(
-                str(note.device_key(OUTBOX_ID, private_key("stranger").public_key)),
-                str(note.device_key(OUTBOX_ID, old.public_key)),
-            )
-        },
-        "no note": {"note": "approved"},
-        "not a text": {"note": "7"},
-    }[case]
-    change = an_event(5, type="integrity.key_changed", data=data)
+    change = an_event(5, type="integrity.key_changed", data={"note": handover})
     device = Device([*(an_event(seq) for seq in range(1, 5)), change])
-    content = device.bundle(head=device.head(key=new), removals=[change])
+    content = device.bundle(head=device.head(key=private_key("new")), removals=[change])
     report = check(content, tmp_path, device.trust)
     assert "checkpoint.txt: not signed by the key that was given" in report.summary
 
@@ -565,6 +615,13 @@ def test_a_manifest_signed_for_other_members_is_found(device: Device, tmp_path: 
     assert "manifest.txt: the signature of" in report.summary
 
 
+def test_a_member_that_the_manifest_does_not_name_is_found(device: Device, tmp_path: Path) -> None:
+    """Though other bundles have such a member."""
+    content = {**members(device.bundle()), "keys.json": b"{}"}
+    report = check(zipped_with(content, content["manifest.txt"]), tmp_path, device.trust)
+    assert "keys.json: not in the manifest" in report.summary
+
+
 @pytest.mark.parametrize("name", ["approved.txt", "../report.html", "heads/05.txt", "REPORT.HTML"])
 def test_a_member_that_no_bundle_has_is_named(name: str, device: Device, tmp_path: Path) -> None:
     """Nothing can be put beside what is proven."""
@@ -605,6 +662,19 @@ def test_the_report_names_signers_keys_and_what_is_not_shown(device: Device) -> 
     assert "<td>withheld" in report
     assert "<td>erased" in report
     assert "completeness is not claimed" in report
+    assert "Events that explain others" not in report
+
+
+def test_the_report_shows_what_explains_others_and_what_is_claimed(device: Device) -> None:
+    """Erasures by the event that names them; completeness, if the bundle claims it."""
+    naming = erase(device, 4)
+    report = members(device.bundle(removals=[naming], complete=True))["report.html"].decode()
+    explained = report.partition("Events that explain others")[2]
+    assert "compliance.erased" in explained
+    assert device.events[4]["event_id"] in explained
+    assert "No number between the first and the last of them is left out" in report
+    assert "cannot be guessed" in report
+    assert "completeness is not claimed" not in report
 
 
 def test_times_that_no_calendar_has_are_shown_as_they_are() -> None:

