@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import zipfile
 from typing import IO, TYPE_CHECKING, Any
 
 from tracker.evidence import note, report
 from tracker.evidence.contents import DATA, USER
-from tracker.evidence.tree import Tree, TreeError
+from tracker.evidence.tree import Tree, TreeError, encode_hashes
 from tracker.evidence.verifier import (
     BUNDLE,
     CHECKPOINT,
@@ -164,13 +163,9 @@ def _proof(
         "size": head.size,
         "selection": dict(contents.selection),
         "complete": contents.complete,
-        "hashes": _joined(cover),
-        "consistency": {str(size): _joined(tree.consistency(size)) for size in sizes},
+        "hashes": encode_hashes(cover),
+        "consistency": {str(size): encode_hashes(tree.consistency(size)) for size in sizes},
     }
-
-
-def _joined(hashes: Iterable[bytes]) -> str:
-    return base64.b64encode(b"".join(hashes)).decode()
 
 
 def _manifest(

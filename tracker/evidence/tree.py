@@ -6,6 +6,7 @@ is 256 leaves (or 256 tiles of the level below), its root is enough unless a lea
 
 from __future__ import annotations
 
+import base64
 from bisect import bisect_left
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -20,6 +21,11 @@ _BITS = 8
 _HASH = 32
 UNKNOWN = bytes(32)
 """The digest that stands for an event whose own was removed before there was a tree."""
+
+
+def encode_hashes(hashes: Iterable[bytes]) -> str:
+    """Return hashes as base64, one after the other; `verifier.decode_hashes` reads them."""
+    return base64.b64encode(b"".join(hashes)).decode()
 
 
 class TreeError(Exception):

@@ -307,6 +307,18 @@ def decode_base64(text: str) -> bytes:
     return raw
 
 
+def decode_hashes(text: str) -> list[bytes]:
+    """Return the hashes of 32 bytes that base64 text holds, one after the other.
+
+    Raises:
+        ValueError, TypeError, AttributeError: if it holds anything else.
+    """
+    raw = decode_base64(text)
+    if len(raw) % 32:
+        raise ValueError("a hash is cut off")
+    return [raw[at : at + 32] for at in range(0, len(raw), 32)]
+
+
 def parse_key(text: str) -> Key:
     """Return the key that a verifier key such as ``name+12ab34cd+AbCd…`` says.
 
@@ -363,8 +375,16 @@ def parse_checkpoint(raw: bytes) -> Checkpoint:
     Raises:
         NotProvenError: if it is none.
     """
-    note = parse_note(raw)
-    lines = note.text[:-1].split("\n")
+    return head_in(parse_note(raw))
+
+
+def head_in(note: Note) -> Checkpoint:
+    """Return the head of a tree in a note that was read; nothing is verified.
+
+    Raises:
+        NotProvenError: if there is none in it.
+    """
+    lines = note.text.removesuffix("\n").split("\n")
     if len(lines) < 3 or not all(lines) or not _DECIMAL.fullmatch(lines[1]):
         raise NotProvenError("not a checkpoint")
     try:
@@ -782,12 +802,12 @@ class _Check:
     def _check_proof(self) -> None:
         proof = decode(self._members[PROOF])
         try:
-            cover = _hashes(proof["hashes"])
+            cover = decode_hashes(proof["hashes"])
             fields = {"version", "size", "selection", "complete", "hashes", "consistency"}
             if proof["version"] != 1 or set(proof) != fields or type(proof["complete"]) is not bool:
                 raise ValueError("of another version")
             for size, path in proof["consistency"].items():
-                self._consistency[size] = _hashes(path)
+                self._consistency[size] = decode_hashes(path)
             selection, shown = proof["selection"], self._selected.shown
             unfitting = [seq for seq, event in shown.items() if not _fits(event, selection)]
         except (KeyError, TypeError, ValueError, AttributeError):
@@ -1035,14 +1055,6 @@ def _parse_manifest(raw: bytes) -> tuple[str, dict[str, str]]:
             raise NotProvenError("not a manifest")
         said[name] = digest
     return title, said
-
-
-def _hashes(text: str) -> list[bytes]:
-    """Return the hashes that base64 text holds, one after the other."""
-    raw = decode_base64(text)
-    if len(raw) % 32:
-        raise ValueError("a hash is cut off")
-    return [raw[at : at + 32] for at in range(0, len(raw), 32)]
 
 
 def _fits(event: Mapping[str, Any], selection: Mapping[str, Any]) -> bool:
