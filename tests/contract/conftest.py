@@ -24,7 +24,9 @@ def either_collector(
         yield request.getfixturevalue("shared_collector")
         return
     url = request.getfixturevalue("postgres_server").new_database()
-    with ForkedCollector(tmp_path_factory.mktemp("collector"), database_url=url) as process:
+    folder = tmp_path_factory.mktemp("collector")
+    key = ["--witness-key", str(folder / "witness.pem")]
+    with ForkedCollector(folder, database_url=url, arguments=key) as process:
         yield process
 
 

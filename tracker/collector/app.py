@@ -5,7 +5,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tracker._version import __version__
-from tracker.collector import ingest, reading, records
+from tracker.collector import ingest, proofs, reading, records
 from tracker.collector.access import Parts, parts_of
 from tracker.collector.answers import handle_errors, json_answer
 from tracker.collector.gate import Bodies, Gate
@@ -48,6 +48,7 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
     app.add_middleware(_AnswerHead)
     for part in (ingest, records, reading):
         app.include_router(part.router)
+    app.include_router(proofs.public)
     app.include_router(router)
     handle_errors(app)
     return app

@@ -189,6 +189,14 @@ class Database:
         if file.carry_over():
             self._engine.dispose()
 
+    def exclude(self, connection: Connection, scope: str) -> None:
+        """Let no other write of this further scope run until the present transaction has ended.
+
+        Only within `writing`, and in one order of scopes everywhere.
+        """
+        if self._file is None:
+            self._replication.lock(connection, scope)
+
     def _within(self, connection: Connection, seconds: float) -> AbstractContextManager[None]:
         if self._file is not None:
             return contextlib.nullcontext()

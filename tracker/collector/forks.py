@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import func, select, update
 
-from tracker.collector.tables import events, heads
+from tracker.collector.cosigning import Cosigned
+from tracker.collector.tables import checkpoints, events, heads
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -19,11 +20,13 @@ class Head(NamedTuple):
 
     Attributes:
         highest_seq: The highest seq that is stored; 0 if nothing is.
-        forked: Whether a seq was found that two events have.
+        forked: Whether a seq was found that two events have, or a head that contradicts another.
+        cosigned: The newest head that was cosigned for this client, or None.
     """
 
     highest_seq: int
     forked: bool
+    cosigned: Cosigned | None
 
 
 def read(connection: Connection, client_id: str, outbox_id: str) -> Head:
@@ -33,10 +36,20 @@ def read(connection: Connection, client_id: str, outbox_id: str) -> Head:
         .where(events.c.client_id == client_id, events.c.outbox_id == outbox_id)
         .scalar_subquery()
     )
-    query = select(func.coalesce(highest, 0), heads.c.forked).where(
-        heads.c.client_id == client_id, heads.c.outbox_id == outbox_id
+    newest = (checkpoints.c[name] for name in ("id", "size", "root", "cosigned"))
+    query = (
+        select(func.coalesce(highest, 0), heads.c.forked, *newest)
+        .select_from(heads.outerjoin(checkpoints, heads.c.checkpoint_id == checkpoints.c.id))
+        .where(heads.c.client_id == client_id, heads.c.outbox_id == outbox_id)
     )
-    return Head(*connection.execute(query).one())
+    highest_seq, forked, *cosigned = connection.execute(query).one()
+    return Head(highest_seq, forked, None if cosigned[0] is None else Cosigned(*cosigned))
+
+
+def is_known(connection: Connection, client_id: str, outbox_id: str) -> bool:
+    """Return True if any batch of this outbox came from this client."""
+    mine = (heads.c.client_id == client_id, heads.c.outbox_id == outbox_id)
+    return connection.execute(select(heads.c.version).where(*mine)).first() is not None
 
 
 def update_head(connection: Connection, batch: Batch, before: Head) -> Head:
@@ -57,7 +70,7 @@ def update_head(connection: Connection, batch: Batch, before: Head) -> Head:
                 .where(heads.c.client_id == batch.client_id, heads.c.outbox_id == batch.outbox_id)
                 .values(forked=True)
             )
-    return Head(max(before.highest_seq, *seqs), forked)
+    return Head(max(before.highest_seq, *seqs), forked, before.cosigned)
 
 
 def _is_reused(connection: Connection, batch: Batch, seqs: set[int]) -> bool:

@@ -86,4 +86,9 @@ def _receipt(batch: Batch, stored: Stored) -> dict[str, Any]:
         ],
         "highest_seq": stored.highest_seq,
     }
-    return {**receipt, "warning": "forked"} if stored.forked else receipt
+    if stored.forked:
+        receipt["warning"] = "forked"
+    if stored.cosigned is not None:
+        _, size, root, note = stored.cosigned
+        receipt["witness"] = {"size": size, "root": root, "note": note}
+    return receipt

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from tracker import canonical
@@ -42,7 +42,8 @@ class OutboxReport:
             ``broken`` if only some were valid: an event was changed or inserted. ``unverifiable``
             if none was valid: there was none to check, or the whole chain has a chain key, which
             the collector does not have. ``forked`` if a number was reused, and it is not broken:
-            there are two continuations, and each is what its outbox holds.
+            there are two continuations, and each is what its outbox holds; also if a signed head
+            contradicts one that was cosigned.
         chain_breaks_at_seq: The first `seq` whose link was not valid, or None.
         missing_events: Total number of missing events.
         refused: First and last `seq` of every range of refused events, up to 1,000. They are not
@@ -51,6 +52,8 @@ class OutboxReport:
         discarded: First and last `seq` of every range of missing events that the outbox has named
             as given up, in an ``events.discarded`` event, up to 1,000.
         discarded_events: Total number of these.
+        cosigned_size: How many events the largest head covers that was cosigned; 0 if none was.
+        contradicting_heads: Number of heads that contradict one that was cosigned.
     """
 
     events: int = 0
@@ -64,6 +67,18 @@ class OutboxReport:
     refused_events: int = 0
     discarded: list[tuple[int, int]] = field(default_factory=list)
     discarded_events: int = 0
+    cosigned_size: int = 0
+    contradicting_heads: int = 0
+
+    def with_heads(self, cosigned_size: int, contradicting_heads: int) -> OutboxReport:
+        """Return the report with what is known of the outbox's heads."""
+        forked = contradicting_heads > 0 and self.chain != "broken"
+        return replace(
+            self,
+            chain="forked" if forked else self.chain,
+            cosigned_size=cosigned_size,
+            contradicting_heads=contradicting_heads,
+        )
 
 
 def report(

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,7 +22,9 @@ from tracker.collector.keys import ApiKey, Keys, check_client_id
 from tracker.collector.occasionally import Occasionally
 from tracker.collector.settings import Settings
 from tracker.collector.store import Store
+from tracker.collector.witness import DEFAULT_NAME, Witness, witness_of
 from tracker.errors import ConfigurationError
+from tracker.evidence.keys import can_sign
 from tracker.folders import default_folder
 
 if TYPE_CHECKING:
@@ -79,6 +82,27 @@ def _database_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def _witness_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    key = click.option(
+        "--witness-key",
+        "key_file",
+        envvar="COLLECTOR_WITNESS_KEY",
+        type=click.Path(dir_okay=False, path_type=Path),
+        show_default="beside an SQLite file, ending in .witness-key",
+        show_envvar=True,
+        help="File of the key that cosigns heads; it is made if it is missing.",
+    )
+    name = click.option(
+        "--witness-name",
+        envvar="COLLECTOR_WITNESS_NAME",
+        default=DEFAULT_NAME,
+        show_default=True,
+        show_envvar=True,
+        help="Name of that key.",
+    )
+    return key(name(command))
+
+
 def _default_database() -> str:
     try:
         return str(default_folder() / "collector.sqlite3")
@@ -99,6 +123,7 @@ def _default_database() -> str:
     help="Port to listen on; 0 uses a free one.",
 )
 @_database_option
+@_witness_options
 @click.option(
     "--rate",
     type=click.IntRange(min=1),
@@ -113,7 +138,15 @@ def _default_database() -> str:
     show_default="replicated where synchronous_standby_names is set, otherwise local",
     help="What a receipt guarantees: stored on this server, or on a synchronous standby as well.",
 )
-def serve(host: str, port: int, database: str, rate: int, durability: Durability | None) -> None:
+def serve(
+    host: str,
+    port: int,
+    database: str,
+    key_file: Path | None,
+    witness_name: str,
+    rate: int,
+    durability: Durability | None,
+) -> None:
     """Listen for batches until SIGTERM or Ctrl+C."""
     handler = logging.StreamHandler()
     handler.addFilter(Occasionally())
@@ -129,7 +162,42 @@ def serve(host: str, port: int, database: str, rate: int, durability: Durability
     with _listen(host, port) as listener, _opened(database, durability) as store:
         if store.warning:
             click.echo(f"warning: {store.warning}", err=True)
+        store.witness = _witness(database, key_file, witness_name)
         _run(store, Settings(requests_per_minute=rate), listener, host)
+
+
+@cli.command("witness-key")
+@_database_option
+@_witness_options
+def show_witness_key(database: str, key_file: Path | None, witness_name: str) -> None:
+    """Print the public key that cosigns heads, for those who check evidence."""
+    witness = _witness(database, key_file, witness_name)
+    if witness is None:
+        sys.exit(2)
+    click.echo(str(witness.key))
+
+
+@cli.command("outbox-key")
+@click.option("--client", "client_id", required=True, help="The client that the outbox is of.")
+@click.option("--outbox", "outbox_id", required=True, help="The outbox id.")
+@click.option(
+    "--replace",
+    metavar="KEY",
+    help="Bind this public key instead, after the device has lost its own: name+id+base64, or 64 "
+    "hex digits.",
+)
+@_database_option
+def outbox_key(client_id: str, outbox_id: str, replace: str | None, database: str) -> None:
+    """Show the keys by which a device signed an outbox's heads, the present one last."""
+    with _opened(database) as store:
+        if replace is not None:
+            try:
+                store.replace_outbox_key(client_id, outbox_id, replace)
+            except ValueError as error:
+                raise click.BadParameter(str(error), param_hint="--replace") from error
+        found = store.outbox_keys(client_id, outbox_id)
+    for each in found:
+        click.echo(f"{each.key}  {each.reason}  {_date(each.bound_at_ms)}")
 
 
 @cli.group()
@@ -197,6 +265,22 @@ def revoke_key(key_id: int, database: str) -> None:
     if not revoked:
         raise click.ClickException(f"there is no valid key with the id {key_id}")
     click.echo(f"key {key_id} is revoked")
+
+
+def _witness(database: str, key_file: Path | None, name: str) -> Witness | None:
+    """Return the witness, or say why there is none."""
+    if not can_sign():
+        why = "the library cryptography is missing: pip install 'agent-tracking-sdk[evidence]'"
+    else:
+        try:
+            witness = witness_of(database, key_file, name)
+        except ConfigurationError as error:
+            raise click.UsageError(str(error)) from error
+        if witness is not None:
+            return witness
+        why = "give --witness-key, a file for its key"
+    click.echo(f"warning: no head will be cosigned ({why})", err=True)
+    return None
 
 
 @contextlib.contextmanager

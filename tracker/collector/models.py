@@ -58,11 +58,21 @@ class Rejected:
 
 
 @dataclass(frozen=True)
+class CosignedHead:
+    """A head that the collector cosigned: size and root of the tree, and the signed note."""
+
+    size: int
+    root: str
+    note: str
+
+
+@dataclass(frozen=True)
 class Receipt:
     """The receipt for a batch.
 
     `highest_seq` is the highest that is stored of the outbox. `warning` is only there if two events
-    of the outbox have one seq.
+    of the outbox have one seq, or a head contradicts another. `witness` is the newest head of the
+    outbox that was cosigned, and is only there if there is one.
     """
 
     protocol: Literal[1]
@@ -73,6 +83,7 @@ class Receipt:
     rejected: list[Rejected]
     highest_seq: int
     warning: Literal["forked"] | None = None
+    witness: CosignedHead | None = None
 
 
 @dataclass(frozen=True)

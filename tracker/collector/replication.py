@@ -87,6 +87,10 @@ class Replication:
         if self._durability == "replicated":
             self._check_standbys(connection)
 
+    def lock(self, connection: Connection, scope: str) -> None:
+        """Take the lock of another scope, until the end of the transaction."""
+        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (_lock_number(scope),))
+
     def settle(self, connection: Connection) -> str | None:
         """Determine the required durability; return a warning for the operator, or None.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import func, select, tuple_, union
 
 from tracker import clock
-from tracker.collector import discarded, erasure, forks, rejections
+from tracker.collector import cosigning, discarded, erasure, forks, outbox_keys, rejections
 from tracker.collector.batch import ReceivedEvent
 from tracker.collector.conversation import SUMMARY_FIELDS, Conversation, summarise
 from tracker.collector.database import READ_SECONDS, Database
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, RowMapping, Select
 
     from tracker.collector.batch import Batch
+    from tracker.collector.cosigning import Cosigned, Judged
+    from tracker.collector.forks import Head
+    from tracker.collector.outbox_keys import BoundKey
     from tracker.collector.replication import Durability
+    from tracker.collector.witness import Witness
 
 _FETCH_SMALL_ROWS = 1_000
 _COLUMNS = ("client_id", "outbox_id", "sent_at_ms", "received_at_ms", *ReceivedEvent._fields)
@@ -38,13 +42,16 @@ class Stored(NamedTuple):
         accepted: How many of its valid events are new.
         duplicates: How many were stored already.
         highest_seq: The highest seq that is stored of its outbox; 0 if nothing is.
-        forked: Whether any batch so far has used the seq of another event of its outbox.
+        forked: Whether any batch so far has used the seq of another event of its outbox, or had a
+            head that contradicts another.
+        cosigned: The newest head of its outbox that was cosigned for this client, or None.
     """
 
     accepted: int
     duplicates: int
     highest_seq: int
     forked: bool
+    cosigned: Cosigned | None
 
 
 class ConversationPlace(NamedTuple):
@@ -56,10 +63,26 @@ class ConversationPlace(NamedTuple):
 
 
 class Store(Database):
-    """Events and rejections in a `Database`."""
+    """Events and rejections in a `Database`.
 
-    def __init__(self, database: str | Path, durability: Durability | None = None) -> None:
+    Args:
+        database: As for `Database`.
+        durability: As for `Database`.
+        witness: Who cosigns the heads that devices send; None cosigns nothing.
+
+    Raises:
+        ConfigurationError: as for `Database`.
+        StorageError: as for `Database`.
+    """
+
+    def __init__(
+        self,
+        database: str | Path,
+        durability: Durability | None = None,
+        witness: Witness | None = None,
+    ) -> None:
         super().__init__(database, durability)
+        self.witness = witness
         self._insert = _insert_unless_known(self.dialect)
         self._stored_at: float | None = None
         sign = _sign(self.dialect)
@@ -93,9 +116,16 @@ class Store(Database):
                 stored = erasure.as_stored(connection, batch.client_id, batch.events, named)
                 common = (batch.client_id, batch.outbox_id, batch.sent_at_ms, received_at_ms)
                 rows = [common + event for event in stored]
+                telling = cosigning.new_among(connection, batch.client_id, stored)
                 accepted = connection.exec_driver_sql(self._insert, rows).rowcount
                 if accepted:
                     head = forks.update_head(connection, batch, head)
+                if telling and self.witness is not None:
+                    self.exclude(connection, f"outbox {batch.outbox_id}")
+                    judged = cosigning.judge(
+                        connection, self.witness, batch, telling, received_at_ms
+                    )
+                    head = _with_judged(head, judged)
         self._log_holds_erased = self._log_holds_erased or erased > 0
         if self._log_holds_erased:
             self.empty_log()
@@ -226,7 +256,37 @@ class Store(Database):
         with self.reading() as connection, connection.execute(query) as result:
             refused = rejections.refused_seqs(connection, client_id, outbox_id)
             given_up = discarded.ranges(connection, client_id, outbox_id)
-            return report((IntegrityRow(*row) for row in result), refused, given_up)
+            found = report((IntegrityRow(*row) for row in result), refused, given_up)
+            return found.with_heads(*cosigning.known(connection, client_id, outbox_id))
+
+    def outbox_keys(self, client_id: str, outbox_id: str) -> list[BoundKey]:
+        """Return the keys that are or were bound to an outbox for a client; the last one counts.
+
+        Raises:
+            StorageError: if the database could not be read.
+        """
+        with self.reading() as connection:
+            found = outbox_keys.history(connection, outbox_id)
+        return [each for each in found if each.client_id == client_id]
+
+    def replace_outbox_key(self, client_id: str, outbox_id: str, key: str) -> None:
+        """Bind another key to an outbox, because its device has lost the one before.
+
+        Args:
+            client_id: The client.
+            outbox_id: The outbox, of which something must be stored.
+            key: The public key: a verifier key of the outbox, or 64 hex digits.
+
+        Raises:
+            ValueError: if it is not such a key, or nothing of such an outbox is stored.
+            StorageError: if the database failed.
+        """
+        new = outbox_keys.parse(outbox_id, key)
+        with self.writing(client_id) as connection:
+            if not forks.is_known(connection, client_id, outbox_id):
+                raise ValueError("nothing of such an outbox of this client is stored")
+            self.exclude(connection, f"outbox {outbox_id}")
+            outbox_keys.bind(connection, client_id, outbox_id, new, "operator")
 
     def rejection_page(
         self, client_id: str, limit: int, before: int | None
@@ -288,6 +348,12 @@ class Store(Database):
             return rows
         cut_off = rows[-1]["seq"]
         return [row for row in rows if row["seq"] != cut_off] or rows
+
+
+def _with_judged(head: Head, judged: Judged) -> Head:
+    return head._replace(
+        forked=head.forked or judged.contradicts, cosigned=judged.cosigned or head.cosigned
+    )
 
 
 def _page(

@@ -9,6 +9,7 @@ from sqlalchemy import (
     FromClause,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -86,6 +87,8 @@ heads = Table(
     Column("version", BigInteger, nullable=False),
     # Whether a batch has used a seq of another event: two copies of the outbox send.
     Column("forked", Boolean, nullable=False, server_default=false()),
+    # The row of `checkpoints` with the newest head that was cosigned for this client, or null.
+    Column("checkpoint_id", BigInteger),
 )
 """One row per outbox, written with every batch, even if it contains nothing new.
 
@@ -121,6 +124,45 @@ erased_events = Table(
     Column("event_id", String(UUID_LENGTH), primary_key=True),
 )
 """Events that an erasure named before they arrived; on arrival they are stored as erased."""
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("id", _RowId, primary_key=True, autoincrement=True),
+    Column("client_id", String(MAX_ID_LENGTH), nullable=False),
+    Column("outbox_id", String(UUID_LENGTH), nullable=False),
+    # The number of the event that says it.
+    Column("seq", BigInteger, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("root", String(HEX_LENGTH), nullable=False),
+    Column("state", String(MAX_ID_LENGTH), nullable=False),
+    Column("note", Text, nullable=False),
+    Column("cosigned", Text),
+    # Ranges of numbers whose digest the device no longer has, as JSON, or null.
+    Column("unknown", Text),
+    Column("received_at_ms", BigInteger, nullable=False),
+    # A reply of RFC 3161 over the cosigned note, and when it was received.
+    Column("timestamp", LargeBinary),
+    Column("stamped_at_ms", BigInteger),
+    Index("ix_checkpoints_outbox", "outbox_id", "state", "size"),
+    Index("ix_checkpoints_client", "client_id", "outbox_id", "id"),
+    sqlite_autoincrement=True,
+)
+"""The heads of outboxes' trees that devices sent, cosigned or not; see `cosigning.State`."""
+
+outbox_keys = Table(
+    "outbox_keys",
+    metadata,
+    Column("id", _RowId, primary_key=True, autoincrement=True),
+    Column("client_id", String(MAX_ID_LENGTH), nullable=False),
+    Column("outbox_id", String(UUID_LENGTH), nullable=False),
+    Column("key", Text, nullable=False),
+    Column("reason", String(MAX_ID_LENGTH), nullable=False),
+    Column("bound_at_ms", BigInteger, nullable=False),
+    Index("ix_outbox_keys_outbox", "outbox_id", "id"),
+    sqlite_autoincrement=True,
+)
+"""The keys by which devices sign heads; the newest of an outbox counts, the others are kept."""
 
 
 def events_of(client_id: str) -> FromClause:

@@ -6,28 +6,36 @@ extend the last one that it signed, and never two heads of which neither extends
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracker.evidence import note
-from tracker.evidence.tree import encode_hashes
+from tracker.evidence.keys import is_signed
 from tracker.evidence.verifier import (
-    ED25519,
     Checkpoint,
     Key,
     Note,
     NotProvenError,
-    decode_hashes,
     head_in,
     is_extension,
+    parse_key,
+    parse_key_change,
     parse_note,
+    signers,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from tracker.evidence.keys import Signer
     from tracker.evidence.tree import Tree
+
+_LONGEST_NOTE = 4_096
+_MOST_SIGNATURES = 4
+_MOST_HASHES = 128  # twice as many as the largest tree needs
+_MOST_RANGES = 1_000
+_HASH = re.compile("[0-9a-f]{64}")
 
 
 class Claim(NamedTuple):
@@ -35,15 +43,31 @@ class Claim(NamedTuple):
 
     Attributes:
         head: The head; its note may be signed, which is not verified yet.
-        text: The note as it stands in the event: without a signature, only the checkpoint's text.
+        note: The note as it stands in the event: without a signature, the checkpoint's text and an
+            empty line.
+        key: The device's key, or None if the event does not name it.
         old_size: Size of the head that this one is proved to extend; 0 for the empty tree.
         consistency: The proof.
+        unknown: Ranges of seqs, both ends included, whose leaf is `tree.UNKNOWN`.
     """
 
     head: Checkpoint
-    text: str
+    note: str
+    key: Key | None
     old_size: int
-    consistency: Sequence[bytes]
+    consistency: tuple[bytes, ...]
+    unknown: tuple[tuple[int, int], ...] = ()
+
+    def is_signed_by(self, key: Key) -> bool:
+        """Return True if the note is signed by this key of the device.
+
+        Raises:
+            ConfigurationError: if the extra is missing.
+        """
+        try:
+            return bool(signers(self.head.note, [key], is_signed))
+        except NotProvenError:
+            return False
 
 
 class Judgement(Enum):
@@ -56,9 +80,10 @@ class Judgement(Enum):
     OLDER = "older"
     """It is smaller than the last one: the device was set back, or the event is late."""
     UNPROVEN = "unproven"
-    """Nothing shows that it extends the last one; the device has to prove it from there."""
+    """Its proof begins at another head than the last one, which the device has not seen yet."""
     CONTRADICTS = "contradicts"
-    """It has the size of the last one and another root: there are two histories."""
+    """It has the size of the last one and another root, or is said to extend it and does not: there
+    are two histories."""
 
 
 def claim(outbox_id: str, tree: Tree, signer: Signer | None, old_size: int = 0) -> dict[str, Any]:
@@ -75,15 +100,15 @@ def claim(outbox_id: str, tree: Tree, signer: Signer | None, old_size: int = 0) 
     """
     text = note.checkpoint_text(outbox_id, tree.size, tree.root())
     data = {
-        "note": text,
+        "note": f"{text}\n",
         "old_size": old_size,
-        "consistency": encode_hashes(tree.consistency(old_size)),
+        "consistency": [each.hex() for each in tree.consistency(old_size)],
     }
     if signer is None:
         return data
     name = note.origin(outbox_id)
     data["note"] = note.signed(text, [note.signature(text, name, signer)])
-    return {**data, "key_id": Key(name, ED25519, signer.public_key).id.hex()}
+    return {**data, "key": str(note.device_key(outbox_id, signer.public_key))}
 
 
 def read(data: Mapping[str, Any], outbox_id: str) -> Claim:
@@ -92,18 +117,36 @@ def read(data: Mapping[str, Any], outbox_id: str) -> Claim:
     Raises:
         NotProvenError: if it is not of that form, or names another outbox.
     """
-    text, old_size = data.get("note"), data.get("old_size")
-    if not isinstance(text, str) or type(old_size) is not int or not 0 <= old_size < 2**63:
-        raise NotProvenError("this is not the event of a checkpoint")
     try:
-        parsed = parse_note(text.encode()) if "\n\n" in text else Note(text, ())
-        consistency = decode_hashes(data["consistency"])
-    except (KeyError, ValueError, TypeError, AttributeError):
-        raise NotProvenError("this is not the event of a checkpoint") from None
-    head = head_in(parsed)
-    if head.note.text != note.checkpoint_text(outbox_id, head.size, head.root):
-        raise NotProvenError("this is not a checkpoint of this outbox")
-    return Claim(head, text, old_size, consistency)
+        head = _head(data["note"], outbox_id)
+        return Claim(
+            head,
+            data["note"],
+            _key(data.get("key"), outbox_id),
+            _number(data["old_size"], 0),
+            _hashes(data["consistency"]),
+            _ranges(data.get("unknown", [])),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise NotProvenError("this is not the event of a checkpoint of this outbox") from None
+
+
+def read_key_change(data: Mapping[str, Any], outbox_id: str) -> tuple[Key, Key]:
+    """Return old and new key that the data of an event ``integrity.key_changed`` names.
+
+    Both have signed it.
+
+    Raises:
+        NotProvenError: if it is not of that form, or is about another outbox.
+        ConfigurationError: if the extra is missing.
+    """
+    try:
+        named, old, new = parse_key_change(_short(data["note"]).encode(), is_signed)
+    except (KeyError, TypeError, ValueError):
+        raise NotProvenError("this is not the event of a key change") from None
+    if named != outbox_id or new != note.device_key(outbox_id, new.public_key):
+        raise NotProvenError("this is not a key change of this outbox")
+    return old, new
 
 
 def judge(claimed: Claim, last: tuple[int, bytes] | None) -> Judgement:
@@ -120,8 +163,10 @@ def judge(claimed: Claim, last: tuple[int, bytes] | None) -> Judgement:
         return Judgement.OLDER
     if head.size == size:
         return Judgement.KNOWN if head.root == root else Judgement.CONTRADICTS
+    if claimed.old_size != size:
+        return Judgement.UNPROVEN
     proved = is_extension(size, root, head.size, head.root, claimed.consistency)
-    return Judgement.EXTENDS if proved and claimed.old_size == size else Judgement.UNPROVEN
+    return Judgement.EXTENDS if proved else Judgement.CONTRADICTS
 
 
 def cosigned(claimed: Claim, name: str, signer: Signer, time: int) -> str:
@@ -134,6 +179,57 @@ def cosigned(claimed: Claim, name: str, signer: Signer, time: int) -> str:
         time: The witness's clock, in Unix seconds.
     """
     line = note.cosignature(claimed.head.note.text, name, signer, time)
-    if claimed.head.note.signatures:
-        return note.with_signature(claimed.text, line)
-    return note.signed(claimed.text, [line])
+    return note.with_signature(claimed.note, line)
+
+
+def _head(said: Any, outbox_id: str) -> Checkpoint:
+    text = _short(said)
+    bare = text.endswith("\n\n")
+    head = head_in(Note(text[:-1], ()) if bare else parse_note(text.encode()))
+    # Lines of other names might be taken for somebody's who never signed.
+    others = {each.name for each in head.note.signatures} - {head.origin}
+    expected = note.checkpoint_text(outbox_id, head.size, head.root)
+    if head.note.text != expected or head.size < 1 or others:
+        raise NotProvenError("not a head of this outbox")
+    return head
+
+
+def _short(said: Any) -> str:
+    if not isinstance(said, str) or len(said) > _LONGEST_NOTE:
+        raise NotProvenError("not a note")
+    if said.count("\n\u2014 ") > _MOST_SIGNATURES:
+        raise NotProvenError("a note with too many signatures")
+    return said
+
+
+def _key(said: Any, outbox_id: str) -> Key | None:
+    if said is None:
+        return None
+    key = parse_key(_short(said))
+    if key != note.device_key(outbox_id, key.public_key):
+        raise NotProvenError("not a key of this outbox")
+    return key
+
+
+def _hashes(said: Any) -> tuple[bytes, ...]:
+    if not isinstance(said, list) or len(said) > _MOST_HASHES:
+        raise NotProvenError("not a proof")
+    if not all(_HASH.fullmatch(each) for each in said):
+        raise NotProvenError("not a proof")
+    return tuple(bytes.fromhex(each) for each in said)
+
+
+def _ranges(said: Any) -> tuple[tuple[int, int], ...]:
+    if not isinstance(said, list) or len(said) > _MOST_RANGES:
+        raise NotProvenError("not ranges")
+    last, ranges = 0, []
+    for first, end in said:
+        last = _number(end, _number(first, last + 1))
+        ranges.append((first, last))
+    return tuple(ranges)
+
+
+def _number(said: Any, least: int) -> int:
+    if type(said) is not int or not least <= said < 2**63:
+        raise NotProvenError("not a number in its place")
+    return said

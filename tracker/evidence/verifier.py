@@ -23,6 +23,7 @@ import zipfile
 import zlib
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -231,6 +232,9 @@ def is_signed(public_key: bytes, message: bytes, signature: bytes) -> bool:
     return _encode_point(found) == signature[:32]
 
 
+Check = Callable[[bytes, bytes, bytes], bool]
+
+
 # --- C2SP signed-note, tlog-checkpoint, tlog-cosignature ---
 
 ED25519 = 0x01
@@ -396,8 +400,10 @@ def head_in(note: Note) -> Checkpoint:
     return Checkpoint(lines[0], int(lines[1]), root, note)
 
 
-def parse_key_change(raw: bytes) -> tuple[str, Key, Key]:
+def parse_key_change(raw: bytes, check: Check = is_signed) -> tuple[str, Key, Key]:
     """Return outbox id, old key and new key of a note by which a device changes its key.
+
+    `check` verifies one signature, as for `signers`.
 
     Raises:
         NotProvenError: if it is no such note, or not signed by both keys.
@@ -407,15 +413,20 @@ def parse_key_change(raw: bytes) -> tuple[str, Key, Key]:
     if not title.startswith(KEY_CHANGE) or len(lines) != 2:
         raise NotProvenError("not a key change")
     old, new = map(parse_key, lines)
-    if signers(note, (old, new)).keys() != {old, new}:
+    if signers(note, (old, new), check).keys() != {old, new}:
         raise NotProvenError("a key change that is not signed by both keys")
     return title.removeprefix(KEY_CHANGE), old, new
 
 
-def signers(note: Note, keys: Iterable[Key]) -> dict[Key, int | None]:
+def signers(note: Note, keys: Iterable[Key], check: Check = is_signed) -> dict[Key, int | None]:
     """Return which of the known keys signed a note; with a witness's time, as Unix seconds.
 
     Signatures of unknown keys are passed over, as C2SP asks.
+
+    Args:
+        note: The note.
+        keys: The known keys.
+        check: Verifies one signature, given as public key, message and signature.
 
     Raises:
         NotProvenError: if a signature that names a known key is not by that key.
@@ -427,7 +438,7 @@ def signers(note: Note, keys: Iterable[Key]) -> dict[Key, int | None]:
         if key is None:
             continue
         time, message, value = _signed_message(key, note.text, signature.value)
-        if (time or 0) > _LATEST or not is_signed(key.public_key, message, value):
+        if (time or 0) > _LATEST or not check(key.public_key, message, value):
             raise NotProvenError(f"the signature of {key.name} does not match")
         earlier = found.get(key)
         found[key] = time if earlier is None or time is None else min(time, earlier)

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,9 @@ from tests.support.collector import (
     ForkedCollector,
     free_port,
 )
+from tests.support.device_tree import DeviceTree, new_key
 from tracker.collector.main import cli
+from tracker.evidence.verifier import parse_key
 
 ROOT = Path(__file__).parents[3]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -115,6 +118,86 @@ def test_revoking_what_is_not_there_fails(database: Path) -> None:
     assert "7" in result.stderr
 
 
+def test_the_witness_key_stays_the_same(tmp_path: Path) -> None:
+    """The command prints what the running collector tells, under the name that it was given."""
+    name = ["--witness-name", "example.com/w1"]
+    database = tmp_path / "collector.sqlite3"
+    before = run("witness-key", *name, database=database).stdout
+    assert parse_key(before.strip()).name == "example.com/w1"
+    file = tmp_path / "collector.sqlite3.witness-key"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert b"BEGIN PRIVATE KEY" in file.read_bytes()
+    with ForkedCollector(tmp_path, arguments=name) as collector:
+        assert requests.get(f"{collector.url}/v1/witness-key", timeout=10).text == before
+        assert run("witness-key", *name, database=database).stdout == before
+        other = ["--witness-key", str(tmp_path / "another.pem")]
+        assert run("witness-key", *name, *other, database=database).stdout != before
+
+
+def test_without_the_library_that_signs_the_collector_is_no_witness(database: Path) -> None:
+    """It says so once, and stores batches as ever."""
+    key = run("keys", "create", "--client", "a", database=database).stdout.strip()
+    program = (
+        "import sys; sys.modules['cryptography'] = None; "
+        "from tracker.collector.main import main; main()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "serve", "--port", "0", "--database", str(database)],
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    try:
+        assert process.stderr.readline() == (
+            "warning: no head will be cosigned (the library cryptography is missing: "
+            "pip install 'agent-tracking-sdk[evidence]')\n"
+        )
+        url = process.stderr.readline().removeprefix("listening on ").strip()
+        device = DeviceTree()
+        receipt = CollectorClient(url, "a", key).send(device, [device.event(), device.head()])
+        assert (receipt["accepted"], "witness" in receipt) == (2, False)
+        assert requests.get(f"{url}/v1/witness-key", timeout=10).status_code == 404
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def test_a_database_that_is_no_file_has_no_place_for_a_witness_key() -> None:
+    """It has to be given one."""
+    shown = run("witness-key", "--database", "postgresql+psycopg://u@h/d")
+    assert (shown.exit_code, shown.stdout) == (2, "")
+    assert "give --witness-key" in shown.stderr
+
+
+def test_a_lost_key_is_replaced_by_an_operator(tmp_path: Path) -> None:
+    """The outbox is bound to the new key from then on; the old one is remembered."""
+    with ForkedCollector(tmp_path) as collector:
+        database, client = collector.database, collector.client("kiosk-17")
+        device = DeviceTree(new_key())
+        client.send(device, [*device.events(2), device.head()])
+        lost, device.key = device.verifier_key, new_key()
+        outbox = ["outbox-key", "--client", "kiosk-17", "--outbox", device.outbox_id]
+        replace = [*outbox, "--replace", str(device.verifier_key)]
+        shown = run(*replace, database=database)
+        assert [line.split()[:2] for line in shown.stdout.splitlines()] == [
+            [str(lost), "first"],
+            [str(device.verifier_key), "operator"],
+        ]
+        assert shown.stdout == run(*outbox, database=database).stdout
+        assert client.send(device, [device.head(2)])["witness"]["size"] == 3
+        other = DeviceTree(new_key())
+        for wrong in (str(other.verifier_key), "x", str(device.verifier_key)[:-1]):
+            refused = run(*outbox, "--replace", wrong, database=database)
+            assert (refused.exit_code, refused.stdout) == (2, "")
+        unknown = ["outbox-key", "--client", "kiosk-17", "--outbox", other.outbox_id]
+        refused = run(*unknown, "--replace", str(other.verifier_key), database=database)
+        assert (refused.exit_code, "nothing of such an outbox" in refused.stderr) == (2, True)
+        hexadecimal = ["--replace", lost.public_key.hex()]
+        assert run(*outbox, *hexadecimal, database=database).stdout.count(str(lost)) == 2
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -131,6 +214,10 @@ def test_revoking_what_is_not_there_fails(database: Path) -> None:
         ["keys", "create", "--client", "a", "--database", "sqlite://"],
         ["keys", "revoke", "x"],
         ["keys", "revoke", "0"],
+        ["witness-key", "--witness-name", "a b", "--database", "{tmp}/c.sqlite3"],
+        ["serve", "--witness-name", "a+b", "--port", "0", "--database", "{tmp}/c.sqlite3"],
+        ["witness-key", "--witness-key", "{tmp}/no/folder", "--database", "{tmp}/c.sqlite3"],
+        ["outbox-key", "--client", "a", "--database", "{tmp}/c.sqlite3"],
     ],
 )
 def test_wrong_use_exits_with_2(tmp_path: Path, arguments: list[str]) -> None:

@@ -55,6 +55,8 @@ def test_missing_seqs_are_reported_until_they_arrive(client: CollectorClient) ->
         "reused_seqs": [],
         "chain": "intact",
         "chain_breaks_at_seq": None,
+        "cosigned_size": 0,
+        "contradicting_heads": 0,
     }
     assert client.outboxes() == [expected]
     client.send(chain, events)
