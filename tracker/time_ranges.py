@@ -41,6 +41,12 @@ def remove_old(connection: Connection) -> None:
     connection.exec_driver_sql(_REMOVE)
 
 
+def read(connection: Connection) -> list[tuple[int, int | None, int | None]]:
+    """Return all rows: last seq, earliest and latest time; in descending order."""
+    query = "SELECT last_seq, earliest_ms, latest_ms FROM time_ranges ORDER BY last_seq DESC"
+    return [(seq, first, last) for seq, first, last in connection.exec_driver_sql(query)]
+
+
 def first_seq(since_ms: int) -> str:
     """Return the SQL for the first seq that an event of a time, Unix milliseconds, or later has.
 

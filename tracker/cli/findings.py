@@ -33,6 +33,8 @@ _ADVICE = {
     "chain key was changed, give the former one with --chain-key-file",
     "account": "the figures of the loss account do not match the rows, or the chain key does not "
     "vouch for them: something other than the tracker changed the file",
+    "times": "somebody changed the table `time_ranges`: lists and figures of a period may leave "
+    "events out; an audit export does not",
     "collector": "one of the two was changed. Somebody who can write files on this machine cannot "
     "change the collector's copy",
     "manifest": "the file was edited or truncated after it was exported: ask for it again",

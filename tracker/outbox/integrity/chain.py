@@ -30,8 +30,9 @@ class Problem:
 
     Attributes:
         seq: The event, or None if the problem concerns the outbox as a whole.
-        kind: ``"digest"``, ``"chain"``, ``"gap"``, ``"account"`` or ``"file"``; ``"collector"`` or
-            ``"copy"`` from a comparison with the collector; ``"manifest"`` in an exported file.
+        kind: ``"digest"``, ``"erasure"``, ``"chain"``, ``"gap"``, ``"times"``, ``"account"`` or
+            ``"file"``; ``"collector"`` or ``"copy"`` from a comparison with the collector;
+            ``"manifest"`` in an exported file.
         message: A description for people.
     """
 

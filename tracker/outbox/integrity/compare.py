@@ -90,9 +90,9 @@ class Comparison:
         """Yield a problem for each event that one side has in another form or not at all.
 
         Pending events and dead letters may be missing at the collector, removed events may be
-        missing here. So may events that were delivered before this outbox replaced a damaged one:
-        the collector has them under that one's id. What is missing on both sides was given up: an
-        ``events.discarded`` event has to say so, at the collector or on its way there.
+        missing here. What is missing on both sides was given up, or was delivered before this
+        outbox replaced another one, under that one's id: an ``events.discarded`` event has to say
+        so, at the collector or on its way there.
 
         If a copy of the outbox's file has sent events as well, the collector has other events under
         seqs of this outbox. Their kind is ``copy``. Somebody who changes the file could cause the
@@ -123,6 +123,8 @@ class Comparison:
                     yield from _differences(row, held)
                 elif row.delivered:
                     absent.append(row)
+                elif row.delivered is not None and row.seq not in wanted:
+                    self._missing.append((row.seq, row.seq))
             for row in self._still_absent(absent):
                 said = f"event {row.event_id} was delivered, but the collector does not have it"
                 yield Problem(row.seq, "collector", said)
@@ -142,7 +144,7 @@ class Comparison:
         return discards.merged((max(a, after + 1), min(b, through)) for a, b in rows if a <= b)
 
     def _unexplained(self) -> Iterator[Problem]:
-        """Yield a problem for what was removed here, and the collector never got, for no reason."""
+        """Yield a problem for what the collector never got and will not get, for no reason."""
         missing = discards.merged(self._missing)
         if missing:
             missing = discards.without(missing, discards.merged(self._collector.given_up()))
@@ -151,7 +153,7 @@ class Comparison:
         for range_ in missing:
             for first, last in self._still_missing(*range_):
                 shown = f"event {first} is" if first == last else f"events {first} to {last} are"
-                said = "gone here and never reached the collector, and no event says why"
+                said = "neither pending here nor at the collector, and no event says why"
                 yield Problem(first, "collector", f"{shown} {said}")
 
     def _discarded(self) -> Iterator[Range]:

@@ -8,7 +8,7 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from tracker import canonical
+from tracker import canonical, time_ranges
 from tracker.erasure import ERASED
 from tracker.events import Event
 from tracker.outbox.integrity import chain_key
@@ -126,6 +126,7 @@ class _Walk:
         self.gaps = read_gaps(connection)
         self._unused = dict(self.gaps)
         self._erasures = Erasures(connection)
+        self._times = time_ranges.read(connection)
         self.events = 0
         self.first_seq: int | None = None
         self._seq = 0
@@ -148,6 +149,7 @@ class _Walk:
             yield from self._skip_to(seq)
             if event.sealed is not None or not event.is_intact:
                 yield from self._changed(seq, event)
+            yield from self._check_time(seq, event)
             if self._chain is not None:
                 yield from self._links.check(seq, event.event_id, self._chain, event.digest, chain)
             self._seq, self._chain = seq, chain
@@ -168,6 +170,19 @@ class _Walk:
             yield found
         elif found and not any(events.last_seq == last for events in self.unproven):
             self._doubts.append(found)
+
+    def _check_time(self, seq: int, event: Event) -> Iterator[Problem]:
+        """Check that lists and figures of the event's time find it; one problem for each range."""
+        while self._times and seq > self._times[-1][0]:
+            self._times.pop()
+        if not self._times:
+            return
+        last, earliest, latest = self._times[-1]
+        time: object = event.timestamp_ms
+        if isinstance(time, int) and not _is_between(time, earliest, latest):
+            self._times.pop()
+            said = f"the index of times is wrong for the events from {seq} to {last}"
+            yield Problem(seq, "times", said)
 
     def _changed(self, seq: int, event: Event) -> Iterator[Problem]:
         """Distinguish erased events, which an erasure event names, from tampering.
@@ -205,6 +220,10 @@ class _Walk:
         elif found:
             self._doubts.append(found)
         self._seq, self._chain = gap.last, gap.chain
+
+
+def _is_between(time: int, earliest: int | None, latest: int | None) -> bool:
+    return earliest is not None and latest is not None and earliest <= time <= latest
 
 
 def _file_problems(connection: Connection) -> Iterator[Problem]:

@@ -206,7 +206,7 @@ def test_what_was_given_up_and_not_told_is_named(
     forge_removal(config(), 13, 14)
     ((seq, message),) = found(outbox, collector)
     assert seq == 13
-    said = "are gone here and never reached the collector, and no event says why"
+    said = "are neither pending here nor at the collector, and no event says why"
     assert message == f"events 13 to 14 {said}"
 
 
