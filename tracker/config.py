@@ -26,6 +26,8 @@ PROTOCOL_BATCH_BYTES = 4 * 1024 * 1024
 _ENVELOPE_ROOM = 4096
 """Bytes of a request body reserved for everything but the events."""
 _LONG_RETENTION = {"compliance.*": 3_650.0}
+_PRESETS = {"eu_ai_act": 190.0}
+"""Least days for every type by the names of presets. The longest six months have 184 days."""
 _MOST_DAYS = 36_500.0
 _TYPE_OR_PREFIX = re.compile(r"[\w-]+(\.[\w-]+)*(\.\*)?")
 
@@ -52,6 +54,16 @@ class _AnyPath(Protocol[_Read]):
 
     def __set__(self, instance: object, value: str | os.PathLike[str] | _Read) -> None:
         """Accept any path."""
+
+
+class _Retention(Protocol):
+    """For type checkers: a field that also accepts the name of a preset, and is read as days."""
+
+    def __get__(self, instance: object, owner: type) -> Mapping[str, float]:
+        """Return the days by type."""
+
+    def __set__(self, instance: object, value: Mapping[str, float] | Literal["eu_ai_act"]) -> None:
+        """Accept days, or the name of a preset."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +116,9 @@ class APIConfig:
             ``{"message.logged": 30}``, or by a prefix that ends in ``.*``:
             ``{"security.*": 365}``; the most specific one applies. Erasure events stay as long as
             any event that they name. Default ``{"compliance.*": 3650}``, which is added unless
-            ``"compliance.*"`` is given.
+            ``"compliance.*"`` is given. In place of all that, ``"eu_ai_act"``
+            (``SDK_RETENTION=eu_ai_act``) raises `retention_days` to 190, which is more than six
+            months, if it is less.
         max_outbox_bytes: Maximum size of the outbox in bytes, at least 1 MiB; None (default) for
             no limit. Delivered events are removed early before `outbox_full` applies.
         outbox_full: ``"refuse"`` (default): a new event over the limit is handled as `on_error`
@@ -168,7 +182,9 @@ class APIConfig:
     backoff_cap: float = 300.0
     requests_per_minute: int = 5_000
     retention_days: float = 7.0
-    retention: Mapping[str, float] = field(default_factory=dict, hash=False)
+    retention: _Retention = field(
+        default=_UNSET, hash=False, metadata={"variable": "SDK_RETENTION"}
+    )
     max_outbox_bytes: int | None = None
     outbox_full: Literal["refuse", "discard_oldest"] = "refuse"
     memory_buffer_events: int = 10_000
@@ -200,12 +216,12 @@ class APIConfig:
         )
         self._check_choices()
         self._check_numbers()
+        self._settle_retention()
         self._set("api_key", _check_api_key(self.api_key, self.disabled))
         url = DEFAULT_BASE_URL if self.base_url is _UNSET else self.base_url
         self._set("base_url", _check_base_url(url, self.allow_insecure_http))
         self._set("ca_bundle", _check_ca_bundle(self.ca_bundle))
         self._set("proxies", _check_proxies(self.proxies))
-        self._set("retention", {**_LONG_RETENTION, **_check_retention(self.retention)})
         for name in ("secret_names", "not_secret_names"):
             self._set(name, _check_names(name, getattr(self, name)))
         self._set("redactors", _check_redactors(self.redactors))
@@ -250,6 +266,21 @@ class APIConfig:
             ("exit_timeout", 0.0, 60.0),
         ):
             self._set(name, _seconds(name, getattr(self, name), low, high))
+
+    def _settle_retention(self) -> None:
+        """Put the days that a preset stands for in place of its name."""
+        given: object = self.retention
+        days: dict[str, float] = {}
+        if isinstance(given, str):
+            if given not in _PRESETS:
+                raise ConfigurationError(
+                    f"retention (SDK_RETENTION) is {given!r}; give 'eu_ai_act' or, in Python, days "
+                    "by event type, as in {'message.logged': 30}"
+                )
+            self._set("retention_days", max(self.retention_days, _PRESETS[given]))
+        elif given is not None:
+            days = _check_retention(given)
+        self._set("retention", {**_LONG_RETENTION, **days})
 
     def _locate(self) -> None:
         """Determine the outbox's path and the client id, which may be stored beside it."""
@@ -491,7 +522,7 @@ def _check_retention(value: object) -> dict[str, float]:
     if not isinstance(value, Mapping):
         raise ConfigurationError(
             f"retention is of type {type(value).__name__}; give days by event type, as in "
-            "{'message.logged': 30, 'compliance.*': 3650}"
+            "{'message.logged': 30, 'compliance.*': 3650}, or 'eu_ai_act'"
         )
     for pattern in value:
         if not isinstance(pattern, str) or not _TYPE_OR_PREFIX.fullmatch(pattern):

@@ -48,6 +48,7 @@ SYNC = {
     "dead discard": ["--all", "--yes"],
     "erase": ["somebody", "--yes"],
     "verify": [],
+    "report": ["--framework", "soc2", "--json"],
     "doctor": [],
     "prune": [],
     "migrate": [],
@@ -246,7 +247,8 @@ def main() -> None:
     os.environ.pop("SDK_CLIENT_ID", None)
     os.chdir(sys.argv[2])  # some commands make files
     with contextlib.suppress(ImportError):
-        import encodings.idna  # noqa: F401 - whoever becomes another user may find none
+        import encodings.idna  # noqa: F401 - for a user who cannot read the library
+        import html.entities  # noqa: F401
     ended = dict(every(sys.argv[1], Path(sys.argv[2])))
     print(json.dumps(ended))  # noqa: T201 - for the test
 

@@ -36,6 +36,7 @@ from tracker import (
     TrackerError,
     ValidationError,
 )
+from tracker.audit.report import Report
 
 if TYPE_CHECKING:
     from types import MappingProxyType
@@ -141,6 +142,11 @@ def comply(compliance: ComplianceTracker) -> ErasureResult:
     assert_type(compliance.record_audit("exported", "ops", scope="gdpr", details=[1]), str)
     assert_type(compliance.acknowledge("policy", acknowledged_by="user", reason=None), str)
     assert_type(APIConfig(retention={"message.logged": 30}).retention, Mapping[str, float])
+    assert_type(APIConfig(retention="eu_ai_act").retention, Mapping[str, float])
+    APIConfig(retention="gdpr")  # type: ignore[arg-type]  # no such preset
+    report = compliance.report("eu-ai-act", "record.html", since=0)
+    assert_type([line.record.count for line in report.lines if line.recorded], list[int])
+    compliance.report("gdpr", "record.html")  # type: ignore[arg-type]  # one of three texts
     compliance.record_audit("exported")  # type: ignore[call-arg]  # by whom?
     result = compliance.erase_subject("user", reason="asked")
     assert_type(
@@ -191,6 +197,7 @@ async def log_awaited(config: APIConfig) -> None:
         assert_type(await everything.operations.get_agent_status("agent"), AgentState | None)
         assert_type(await everything.llm.get_usage(by="day"), list[LLMUsage])
         assert_type(await everything.security.report_unclosed_sessions(), str | None)
+        assert_type(await everything.compliance.report("soc2", Path("soc2.html")), Report)
         assert_type(await everything.track("cart.abandoned", {"items": 3}), str)
         assert_type(await everything.flush(timeout=None), FlushResult)
         assert_type(await everything.close(), FlushResult)

@@ -72,7 +72,10 @@ def test_the_outbox_path_follows_the_same_order(
 
 def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in `SDK_BASE_URL= python app.py`."""
-    for variable in ("SDK_BASE_URL", "SDK_CLIENT_ID", "SDK_DISABLED", "SDK_OUTBOX_PATH"):
+    for variable in (
+        *("SDK_BASE_URL", "SDK_CLIENT_ID", "SDK_DISABLED", "SDK_OUTBOX_PATH"),
+        "SDK_RETENTION",
+    ):
         monkeypatch.setenv(variable, "")
     assert APIConfig(api_key="k").base_url == "http://127.0.0.1:8080"
 
@@ -155,6 +158,8 @@ def test_a_missing_key_is_refused_with_the_ways_to_give_one() -> None:
         ({"backoff_base": True}, "backoff_base is True; give a number from 0.001 to 3600"),
         ({"backoff_cap": float("inf")}, "backoff_cap is inf; give a number from 0.001 to 86400"),
         ({"retention_days": -1}, "retention_days is -1; give a number from 0 to 36500"),
+        ({"retention": "gdpr"}, "retention (SDK_RETENTION) is 'gdpr'; give 'eu_ai_act' or, in"),
+        ({"retention": 190}, "retention is of type int; give days by event type, as in {'mess"),
         ({"exit_timeout": 61}, "exit_timeout is 61; give a number from 0 to 60"),
         ({"ca_bundle": "/no/such.pem"}, "ca_bundle (SDK_CA_BUNDLE) is '/no/such.pem'; give the"),
         ({"ca_bundle": "/"}, "ca_bundle (SDK_CA_BUNDLE) is '/'; give the path of a PEM file"),

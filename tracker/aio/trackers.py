@@ -178,6 +178,7 @@ class AsyncComplianceTracker(AsyncBaseTracker[ComplianceTracker]):
     erase_subject = reads(ComplianceTracker.erase_subject)  # slow, and not a plain append
 
     export_audit = reads(ComplianceTracker.export_audit)
+    report = reads(ComplianceTracker.report)
 
 
 class AsyncTracker(AsyncBaseTracker[Tracker]):

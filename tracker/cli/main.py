@@ -26,6 +26,7 @@ _LAZY = {
     "dead": "tracker.cli.dead:dead",
     "erase": "tracker.cli.erase:erase",
     "verify": "tracker.cli.verify:verify",
+    "report": "tracker.cli.report:report",
     "doctor": "tracker.cli.doctor:doctor",
     "run": "tracker.cli.run:run",
     "prune": "tracker.cli.maintenance:prune",

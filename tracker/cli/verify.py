@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from tracker.cli.chain_keys import chain_keys, key_files_option
 from tracker.cli.command import Command, Place
 from tracker.cli.context import existing, find, opened_to_read
 from tracker.cli.findings import NOT_PROVEN, as_dict, exit_code, print_findings
@@ -52,14 +52,7 @@ _MOST_PROBLEMS = 1_000
     metavar="FILE",
     help="Check a file written by `export_audit` instead of an outbox.",
 )
-@click.option(
-    "--chain-key-file",
-    "key_files",
-    type=click.Path(dir_okay=False, path_type=Path),
-    multiple=True,
-    metavar="FILE",
-    help="Another chain key besides SDK_CHAIN_KEY, such as a former one. Can be repeated.",
-)
+@key_files_option
 @json_option
 @click.pass_obj
 def verify(
@@ -78,33 +71,12 @@ def verify(
     """
     if exported is not None and against:
         raise click.UsageError("--export checks a file by itself; leave out --against-collector")
-    keys = _keys(key_files)
+    keys = chain_keys(key_files)
     if exported is not None:
         code = _verify_export(exported, keys, as_json=as_json)
     else:
         code = _verify_outbox(place, keys, against=against, as_json=as_json)
     click.get_current_context().exit(code)
-
-
-def _keys(files: Sequence[Path]) -> tuple[bytes, ...]:
-    """Return the chain keys of the environment and the files.
-
-    Raises:
-        ConfigurationError: if one is too short.
-    """
-    from tracker.config import check_chain_key
-
-    given: list[tuple[str, str | bytes]] = []
-    if variable := os.environ.get("SDK_CHAIN_KEY"):
-        given.append(("SDK_CHAIN_KEY", variable))
-    for file in files:
-        content = file.read_bytes()
-        try:  # text as in the variable: white space at the ends is ignored
-            given.append((f"--chain-key-file {file}", content.decode()))
-        except UnicodeDecodeError:
-            given.append((f"--chain-key-file {file}", content))
-    checked = (check_chain_key(name, key) for name, key in given)
-    return tuple(key for key in checked if key is not None)
 
 
 def _verify_export(path: Path, keys: Sequence[bytes], *, as_json: bool) -> int:

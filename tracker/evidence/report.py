@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
-from html import escape
 from typing import TYPE_CHECKING, Any
 
+from tracker.evidence import page
 from tracker.evidence.verifier import (
     COSIGNATURE,
     Checkpoint,
@@ -20,12 +19,7 @@ if TYPE_CHECKING:
     from tracker.evidence.contents import Contents
 
 NAME = "report.html"
-_STYLE = (
-    "body{font:15px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}"
-    "table{border-collapse:collapse}td,th{border:1px solid #bbb;padding:.2em .5em;"
-    "text-align:left;vertical-align:top}pre,.d{font:13px monospace;white-space:pre-wrap}"
-    "td:last-child{overflow-wrap:anywhere}"
-)
+_HEADINGS = ("seq", "time (UTC)", "type", "agent", "session", "user", "data")
 _LIMITS = (
     "The proof is of what was recorded, not that what was recorded is true.",
     "Times of events are those of the device's clock; only the latest time is somebody else's.",
@@ -60,23 +54,21 @@ def render(
         *(("Key", str(key)) for key in contents.keys),
     ]
     further = f"<h2>Events that explain others</h2>{_events(explaining)}" if explaining else ""
-    return "".join(
+    return page.document(
+        "Evidence",
         (
-            '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">',
-            '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; ',
-            f"style-src 'unsafe-inline'\"><title>Evidence</title><style>{_STYLE}</style></head>",
-            "<body><h1>Evidence</h1><p>This page shows the events of the bundle for reading. What ",
-            "proves them is the check below, which reads the other files.</p>",
-            _table(facts),
+            "<p>This page shows the events of the bundle for reading. What proves them is the ",
+            "check below, which reads the other files.</p>",
+            page.facts(facts),
             "<h2>Check it</h2><pre>python verifier.py bundle.zip --key KEY --witness KEY</pre>",
             "<p>Take the keys from those who hold them or from an earlier record, never from this ",
             "bundle, and compare them with those above. The check needs Python 3.10 and nothing ",
             "else. If it says PROVEN, then:</p>",
-            _list(_claims(contents, head, kinds)),
+            page.items(_claims(contents, head, kinds)),
             "<h2>What it does not show</h2>",
-            _list([*_LIMITS, *_gaps(contents, kinds)]),
-            f"<h2>Events</h2>{_events(lines)}{further}</body></html>\n",
-        )
+            page.items([*_LIMITS, *_gaps(contents, kinds)]),
+            f"<h2>Events</h2>{_events(lines)}{further}",
+        ),
     )
 
 
@@ -96,20 +88,8 @@ def _claims(contents: Contents, head: Checkpoint, kinds: Sequence[str]) -> Itera
         yield "The contents of those that are erased are gone, and cannot be guessed from the rest."
 
 
-def _list(items: Iterable[str]) -> str:
-    return f"<ul>{''.join(f'<li>{_text(each)}</li>' for each in items)}</ul>"
-
-
 def _events(lines: Sequence[Mapping[str, Any]]) -> str:
-    head = "".join(
-        f"<th>{name}" for name in ("seq", "time (UTC)", "type", "agent", "session", "user", "data")
-    )
-    rows = [
-        "<tr>" + "".join(f"<td>{_text(cell)}" for cell in _cells(line))
-        for line in lines
-        if "type" in line
-    ]
-    return f'<table class="d"><tr>{head}{"".join(rows)}</table>'
+    return page.table(_HEADINGS, (_cells(line) for line in lines if "type" in line))
 
 
 def _cells(line: Mapping[str, Any]) -> list[str]:
@@ -118,7 +98,7 @@ def _cells(line: Mapping[str, Any]) -> list[str]:
     data = canonical(line["data"]).decode() if "data" in line else "withheld"
     return [
         str(line["seq"]),
-        _time(line["timestamp_ms"]),
+        page.time(line["timestamp_ms"]),
         *(_shown(line[name]) for name in ("type", "agent_id", "session_id")),
         user,
         "erased" if erased else data,
@@ -131,7 +111,7 @@ def _selection(selection: Mapping[str, Any]) -> str:
     if "first_seq" in selection:
         return f"seq {selection['first_seq']} to {selection['last_seq']}"
     ends = [
-        "" if selection[name] is None else f"{word} {_time(selection[name])}"
+        "" if selection[name] is None else f"{word} {page.time(selection[name])}"
         for name, word in (("since_ms", "from"), ("until_ms", "to before"))
     ]
     return " ".join(each for each in ends if each) or "all"
@@ -150,7 +130,7 @@ def _counts(kinds: Sequence[str]) -> str:
 
 def _span(lines: Sequence[Mapping[str, Any]]) -> str:
     times = [line["timestamp_ms"] for line in lines if "timestamp_ms" in line]
-    return f"{_time(min(times))} to {_time(max(times))}" if times else "none is shown"
+    return f"{page.time(min(times))} to {page.time(max(times))}" if times else "none is shown"
 
 
 def _signers(contents: Contents) -> Iterable[str]:
@@ -159,7 +139,7 @@ def _signers(contents: Contents) -> Iterable[str]:
     for signature in parse_checkpoint(contents.head.note.encode()).note.signatures:
         said = f"{signature.name}, key id {signature.key_id.hex()}"
         if times.get(signature.key_id) == COSIGNATURE or len(signature.value) == 72:
-            said += f", at {_time(1000 * int.from_bytes(signature.value[:8], 'big'))}"
+            said += f", at {page.time(1000 * int.from_bytes(signature.value[:8], 'big'))}"
         yield said
 
 
@@ -173,24 +153,5 @@ def _gaps(contents: Contents, kinds: Sequence[str]) -> Iterable[str]:
         yield "Whether further events of this kind were recorded: completeness is not claimed."
 
 
-def _table(facts: Iterable[tuple[str, str]]) -> str:
-    rows = "".join(f'<tr><th>{_text(name)}<td class="d">{_text(said)}' for name, said in facts)
-    return f"<table>{rows}</table>"
-
-
 def _shown(value: object) -> str:
     return "" if value is None else str(value)
-
-
-def _time(milliseconds: object) -> str:
-    """Return a time in UTC, or the number as it is if no calendar has such a time."""
-    try:
-        at = datetime.fromtimestamp(int(str(milliseconds)) / 1000, timezone.utc)
-    except (ValueError, OverflowError, OSError):
-        return str(milliseconds)
-    return at.isoformat(sep=" ", timespec="milliseconds").removesuffix("+00:00")
-
-
-def _text(value: str) -> str:
-    """Return text for HTML, without characters that turn or hide others."""
-    return escape("".join(each if each.isprintable() else ascii(each)[1:-1] for each in value))

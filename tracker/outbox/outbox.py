@@ -352,7 +352,7 @@ class Outbox:
         if removed:
             self._size_limit.shrink()
         if removed.keys() - {retention.RETENTION_APPLIED}:  # or each report would cause another
-            self.run(retention.report(removed))
+            self.run(retention.report(removed, self._retention.days(days)))
             self.on_commit()
         self.scrub()
         return removed.total()

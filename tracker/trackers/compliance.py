@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class ComplianceTracker(AuditExport):
-    """Logs audit records, exports them, and erases the data of a user.
+    """Logs audit records, exports and reports on them, and erases the data of a user.
 
     Every logging call returns the event's id, once the event is stored in the outbox. Delivered
     compliance events stay in the outbox for ten years unless `APIConfig.retention` says otherwise,

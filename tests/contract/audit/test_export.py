@@ -74,6 +74,14 @@ def test_everything_that_is_stored_is_in_the_file(config: MakeConfig, tmp_path: 
     assert report.manifest == manifest
 
 
+def test_a_time_beyond_all_times_ends_the_period_there(config: MakeConfig, tmp_path: Path) -> None:
+    """Even one that SQLite cannot hold."""
+    fill(config(), 2)
+    everything = export(config(), tmp_path / "all.jsonl", since=-(10**30), until=10**30)
+    assert everything.events == 2
+    assert export(config(), tmp_path / "none.jsonl", since=10**30).events == 0
+
+
 def test_nothing_is_overwritten(config: MakeConfig, tmp_path: Path) -> None:
     """Neither a file nor a link to nowhere; the message says what to do."""
     path = tmp_path / "audit.jsonl"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sqlite3
 import time
@@ -89,7 +90,7 @@ def test_each_type_of_event_is_kept_as_long_as_is_set_for_it(config: MakeConfig)
 
 
 def test_a_round_says_what_it_removed_and_feeds_no_other(config: MakeConfig) -> None:
-    """Counts by type; a round that removes only such reports is not reported."""
+    """Counts and days by type; a round that removes only such reports is not reported."""
     outbox = Outbox(config())
     log(outbox, ["message.logged"] * 3 + ["tool.called"])
     deliver(outbox)
@@ -97,9 +98,11 @@ def test_a_round_says_what_it_removed_and_feeds_no_other(config: MakeConfig) -> 
     assert len(stored(outbox)) == 4, "nothing was removed, nothing is said"
     age(outbox, 8)
     assert outbox.prune() == 4
-    assert stored(outbox) == [
-        (5, "retention.applied", {"removed": {"message.logged": 3, "tool.called": 1}})
-    ]
+    said = {
+        "removed": {"message.logged": 3, "tool.called": 1},
+        "days": {"*": 7.0, "compliance.*": 3_650.0},
+    }
+    assert stored(outbox) == [(5, "retention.applied", said)]
     deliver(outbox)
     age(outbox, 8)
     assert outbox.prune() == 1
@@ -218,6 +221,28 @@ def test_compliance_events_stay_ten_years_unless_you_say_otherwise(config: MakeC
     assert config().retention == {"compliance.*": 3_650}
     assert config(retention={"a.b": 1}).retention == {"compliance.*": 3_650, "a.b": 1}
     assert config(retention={"compliance.*": 1}).retention == {"compliance.*": 1}
+
+
+def test_six_months_are_kept_for_the_ai_act(
+    config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By an argument or the variable, which commands know too; more is kept as it is given."""
+    outbox = Outbox(config(retention="eu_ai_act"))
+    log(outbox, ["message.logged", "app.noted", "compliance.audited"])
+    deliver(outbox)
+    age(outbox, 189)
+    assert outbox.prune() == 0
+    age(outbox, 2)
+    assert outbox.prune() == 2
+    assert types(outbox) == ["compliance.audited"]
+    assert stored(outbox)[-1][2]["days"] == {"*": 190, "compliance.*": 3_650}
+    outbox.close()
+    longer = config(retention="eu_ai_act", retention_days=400)
+    assert (longer.retention_days, longer.retention) == (400, {"compliance.*": 3_650})
+    assert dataclasses.replace(longer, durability="process").retention_days == 400
+    monkeypatch.setenv("SDK_RETENTION", "eu_ai_act")
+    assert config().retention_days == 190
+    assert config(retention={"a.b": 1}).retention_days == 7, "an argument beats the variable"
 
 
 @pytest.mark.parametrize(

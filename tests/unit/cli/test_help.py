@@ -47,6 +47,7 @@ def test_all_commands_are_there() -> None:
             "dead discard",
             "erase",
             "verify",
+            "report",
             "doctor",
             "run",
             "prune",

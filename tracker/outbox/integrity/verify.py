@@ -68,6 +68,13 @@ def verify(connection: Connection, keys: Sequence[bytes] = ()) -> IntegrityRepor
             only digests, gaps and account are checked.
     """
     connection.exec_driver_sql("BEGIN")
+    report = check(connection, keys)
+    connection.exec_driver_sql("ROLLBACK")  # after an error, the connection's owner closes it
+    return report
+
+
+def check(connection: Connection, keys: Sequence[bytes] = ()) -> IntegrityReport:
+    """Check as `verify` does, in the caller's transaction."""
     memory = chain_key.read(connection)
     proofs = Proofs(keys, memory, identity.read(connection).outbox_id)
     walk = _Walk(connection, Links(keys, memory), proofs)
@@ -78,7 +85,7 @@ def verify(connection: Connection, keys: Sequence[bytes] = ()) -> IntegrityRepor
         _account_problems(connection),
     )
     problems = tuple(itertools.islice(found, _MOST_PROBLEMS))
-    report = IntegrityReport(
+    return IntegrityReport(
         walk.events,
         walk.first_seq,
         ledger.last_seq(connection),
@@ -86,8 +93,6 @@ def verify(connection: Connection, keys: Sequence[bytes] = ()) -> IntegrityRepor
         problems,
         tuple(sorted(walk.unproven, key=lambda events: events.first_seq)),
     )
-    connection.exec_driver_sql("ROLLBACK")  # after an error, the connection's owner closes it
-    return report
 
 
 class Gap(NamedTuple):

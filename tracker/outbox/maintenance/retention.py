@@ -85,6 +85,10 @@ class Retention:
         self._reached: dict[tuple[str, float], int] = {}
         self._start_over_at = 0.0
 
+    def days(self, other_days: float) -> dict[str, float]:
+        """Return the days by pattern, where types that match no pattern stay for `other_days`."""
+        return {EVERY: other_days, **self._days}
+
     def round(self, run: RunJob, other_days: float) -> Counter[str]:
         """Remove the events that are past their time; return how many of each type.
 
@@ -105,7 +109,7 @@ class Retention:
         self._logged.forget()
         now_ms = _now_ms()
         removed: Counter[str] = Counter()
-        days = {EVERY: other_days, **self._days}
+        days = self.days(other_days)
         for pattern in days:
             key, before_ms = (pattern, days[pattern]), now_ms - int(days[pattern] * _DAY_MS)
             after, first_passed = self._reached.get(key, 0), None
@@ -211,12 +215,12 @@ def _remove(transaction: Transaction, rows: list[tuple[int, str, str]]) -> set[i
     return needed
 
 
-def report(removed: Counter[str]) -> Callable[[Transaction], int]:
-    """Return the job that logs what a round removed."""
+def report(removed: Counter[str], days: Mapping[str, float]) -> Callable[[Transaction], int]:
+    """Return the job that logs what a round removed, and the days by pattern that it kept to."""
     counts = dict(removed.most_common(_MOST_TYPES))
     if rest := removed.total() - sum(counts.values()):
         counts["other"] = rest
-    event = make_event(RETENTION_APPLIED, {"removed": counts})
+    event = make_event(RETENTION_APPLIED, {"removed": counts, "days": dict(days)})
     return lambda transaction: transaction.append(event)
 
 
