@@ -46,9 +46,8 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
         Readiness(store),
     )
     app.add_middleware(_AnswerHead)
-    for part in (ingest, records, reading):
-        app.include_router(part.router)
-    app.include_router(proofs.public)
+    for routes in (ingest.router, records.router, reading.router, proofs.router, proofs.public):
+        app.include_router(routes)
     app.include_router(router)
     handle_errors(app)
     return app

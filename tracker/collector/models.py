@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from tracker.collector.batch import MAX_EVENTS, PROTOCOL
 from tracker.collector.conversation import Conversation as Summary
+from tracker.collector.cosigning import State
 from tracker.collector.erasures import Erasure
 from tracker.collector.integrity import OutboxReport
 from tracker.collector.tables import MAX_ID_LENGTH
@@ -184,6 +185,54 @@ class ChainPage:
     """Links of an outbox's chain by seq; none at its end."""
 
     events: list[Link]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A head that a device sent, and what became of it.
+
+    `seq` is the number of the event that said it. `note` has the cosignature if `state` is
+    ``cosigned``. `timestamp` is a reply of RFC 3161 over that note in base64, received at
+    `stamped_at_ms`.
+    """
+
+    id: int
+    seq: int
+    size: int
+    root: str
+    state: State
+    note: str
+    received_at_ms: int
+    timestamp: str | None
+    stamped_at_ms: int | None
+
+
+@dataclass(frozen=True)
+class CheckpointPage:
+    """Heads in the order of receipt; `next` is the `after` of the next page, null at the end."""
+
+    checkpoints: list[Checkpoint]
+    next: int | None
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """The proof that the tree of `size` events extends the one of `old_size`, as 64 hex digits."""
+
+    old_size: int
+    size: int
+    consistency: list[str]
+
+
+@dataclass(frozen=True)
+class Inclusion:
+    """The proof that an event's digest is in the tree of `size` events; hashes as 64 hex digits."""
+
+    seq: int
+    size: int
+    digest: str
+    root: str
+    inclusion: list[str]
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ class Settings:
             batches of 4 MiB; the rest is tolerance.
         max_page_bytes: Characters of ``data`` after which a page of events, of a history or of
             activities ends early.
+        max_evidence_events: Maximum number of events of a bundle, shown or as digests; their
+            ``data`` is bounded as that of a page.
         max_held_bytes: Maximum number of bytes of all bodies in memory; half of it per client.
         max_requests: Concurrent batches of one client; more are answered 503 before their body is
             read.
@@ -36,6 +38,7 @@ class Settings:
     max_body_bytes: int = 8 * _MIB
     max_decoded_bytes: int = 8 * _MIB
     max_page_bytes: int = 8 * _MIB
+    max_evidence_events: int = 10_000
     max_held_bytes: int = 256 * _MIB
     max_requests: int = 100
     concurrent_batches: tuple[int, int] = (8, 2)

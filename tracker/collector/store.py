@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tracker.collector.forks import Head
     from tracker.collector.outbox_keys import BoundKey
     from tracker.collector.replication import Durability
+    from tracker.collector.stored_tree import Tiles
     from tracker.collector.witness import Witness
 
 _FETCH_SMALL_ROWS = 1_000
@@ -83,6 +84,7 @@ class Store(Database):
     ) -> None:
         super().__init__(database, durability)
         self.witness = witness
+        self.tiles: Tiles = {}
         self._insert = _insert_unless_known(self.dialect)
         self._stored_at: float | None = None
         sign = _sign(self.dialect)

@@ -10,7 +10,8 @@ import pytest
 import requests
 from pydantic import TypeAdapter
 
-from tests.support.collector import CollectorClient, CollectorProcess, EventChain
+from tests.support.collector import CollectorClient, CollectorProcess
+from tests.support.device_tree import DeviceTree
 from tracker.collector import models
 from tracker.collector.batch import ReceivedEvent
 from tracker.queries.agents import OperationsOverview
@@ -23,6 +24,9 @@ ANSWERS: dict[str, Any] = {
     "/v1/conversations/{session_id}": models.Session,
     "/v1/outboxes": models.Outboxes,
     "/v1/outboxes/{outbox_id}/chain": models.ChainPage,
+    "/v1/outboxes/{outbox_id}/checkpoints": models.CheckpointPage,
+    "/v1/outboxes/{outbox_id}/consistency": models.Consistency,
+    "/v1/outboxes/{outbox_id}/proof": models.Inclusion,
     "/v1/clients": models.Clients,
     "/v1/history": models.History,
     "/v1/conversations": models.Conversations,
@@ -34,7 +38,7 @@ ANSWERS: dict[str, Any] = {
     "/v1/erasures": models.Erasures,
     "/v1/rejections": models.Rejections,
 }
-OTHERS = {"/v1/witness-key": "text/plain"}
+OTHERS = {"/v1/witness-key": "text/plain", "/v1/evidence": "application/zip"}
 """Routes that answer with something other than JSON."""
 OPEN = {"/healthz", "/readyz", "/v1/witness-key"}
 EVENTS: list[tuple[str, dict[str, Any]]] = [
@@ -86,15 +90,16 @@ def test_answers_are_as_described(
     shared_collector: CollectorProcess, client: CollectorClient
 ) -> None:
     """Answers are written without the models; so they are held against them here."""
-    chain = EventChain()
+    chain = DeviceTree()
     sent = [chain.event(data, type=type_) for type_, data in EVENTS]
+    sent.append(chain.head())
     sent.append({**chain.event(), "type": ""})
     receipt = client.send(chain, sent)
     TypeAdapter(models.Receipt).validate_json(json.dumps(receipt), strict=True)
     operator = CollectorClient(client.url, client.client_id, shared_collector.create_key(None))
     for path, model in ANSWERS.items():
         asked = path.replace("{session_id}", "session-1").replace("{outbox_id}", chain.outbox_id)
-        answer = operator.get(asked, session_id="session-1")
+        answer = operator.get(asked, session_id="session-1", old=1, new=2, seq=1, size=2)
         found = TypeAdapter(model).validate_json(json.dumps(answer), strict=True)
         names = set(model.__dataclass_fields__)
         assert (set(answer), type(found)) == (names, model), path
