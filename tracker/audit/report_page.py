@@ -165,16 +165,16 @@ def _uses(report: Report) -> str:
         return "<p>None began in this period.</p>"
     rows = (
         (
-            use.session_id,
             f"{page.time(use.began_at_ms)} (seq {use.seq})",
             "no end is stored"
             if use.end_seq is None
             else f"{page.time(use.ended_at_ms)} (seq {use.end_seq})",
+            use.session_id,
         )
         for use in report.uses
     )
     return f"<p>The newest, at most {USES}, in UTC.</p>" + page.table(
-        ("conversation", "began", "ended"), rows
+        ("began", "ended", "conversation"), rows
     )
 
 

@@ -169,6 +169,24 @@ def test_verify_shows_no_endless_list(config: MakeConfig) -> None:
     assert len(call_json("--outbox", config().outbox_path, "verify")["problems"]) == 120
 
 
+def test_prune_keeps_six_months_where_the_variable_says_so(
+    config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command cannot know what an application has in Python, but it knows the environment."""
+    fill(config(), 3)
+    settle(config(), 3)
+    path = config().outbox_path
+    edit(path, "UPDATE events SET delivered_at_ms = delivered_at_ms - 189 * 86400000")
+    monkeypatch.setenv("SDK_RETENTION", "eu_ai_act")
+    assert call_json("--outbox", path, "prune")["removed"] == 0
+    monkeypatch.setenv("SDK_RETENTION", "six months")
+    refused = call("--outbox", path, "prune")
+    assert refused.exit_code == 2
+    assert "SDK_RETENTION) is 'six months'; give 'eu_ai_act'" in refused.stderr
+    monkeypatch.delenv("SDK_RETENTION")
+    assert call_json("--outbox", path, "prune")["removed"] == 3
+
+
 def test_prune_removes_what_is_delivered_and_old(config: MakeConfig) -> None:
     """By default after seven days; pending and dead ones never; the file shrinks; it is logged."""
     fill(config(), [an_event(data={"content": "x" * 10_000}) for _ in range(100)])
@@ -184,8 +202,8 @@ def test_prune_removes_what_is_delivered_and_old(config: MakeConfig) -> None:
     left = call_json("--outbox", path, "list")
     assert [e["seq"] for e in left] == [98, 99, 100, 101, 102]
     assert [e["data"] for e in left[3:]] == [
-        {"removed": {"message.logged": 50}},
-        {"removed": {"message.logged": 47}},
+        {"removed": {"message.logged": 50}, "days": {"*": 7, "compliance.*": 3_650}},
+        {"removed": {"message.logged": 47}, "days": {"*": 0, "compliance.*": 3_650}},
     ]
     assert call("--outbox", path, "verify").exit_code == 0
 

@@ -76,6 +76,33 @@ def test_json_is_what_the_page_says(path: Path, tmp_path: Path) -> None:
     assert (tmp_path / "report.html").exists()
 
 
+def test_what_events_say_neither_runs_in_the_page_nor_reaches_the_terminal(
+    config: MakeConfig, tmp_path: Path
+) -> None:
+    """Tags are text, and control characters are written out, in HTML and in JSON."""
+    said = "<script>\x1b[2J</script>\r\u202e"
+    fill(
+        config(),
+        [
+            an_event("conversation.started", session_id=said, agent_id=said),
+            an_event("compliance.audited", data={"action": "x", "actor": said}),
+        ],
+    )
+    output = tmp_path / "report.html"
+    code, stdout, stderr = process(
+        *("--outbox", config().outbox_path, "report", "--framework", "eu-ai-act", "--json"),
+        *("-o", output),
+    )
+    assert (code, stderr) == (0, "")
+    assert stdout.replace("\n", " ").isprintable()
+    actors = [line for line in json.loads(stdout)["lines"] if line["kind"] == "actors"]
+    assert actors[0]["values"] == {said: 1}
+    page = output.read_text()
+    assert page.rstrip("\n").isprintable()
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;\\x1b[2J&lt;/script&gt;\\r\\u202e") == 4
+
+
 def test_a_period_and_a_former_key(path: Path, tmp_path: Path) -> None:
     """The same options as those of `list` and `verify`."""
     key = tmp_path / "key"
