@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import exists, func, insert, select, update
 
 from tracker import canonical
 from tracker.collector import outbox_keys
@@ -33,6 +33,8 @@ State = Literal["cosigned", "unproven", "contradicting", "unsigned"]
 or its proof begins elsewhere; it may be right. ``contradicting``: it and one that was cosigned are
 not of the same tree. ``unsigned``: it is not signed by the key that is bound to the outbox.
 """
+_HOUR_MS = 3_600_000
+_STAMPED_TOGETHER = 100
 _STATES: dict[Judgement, State] = {
     Judgement.EXTENDS: "cosigned",
     Judgement.KNOWN: "cosigned",
@@ -161,6 +163,30 @@ def known(connection: Connection, client_id: str, outbox_id: str) -> tuple[int, 
     found = {state: (size, count) for state, size, count in connection.execute(query)}
     none = (0, 0)
     return found.get("cosigned", none)[0], found.get("contradicting", none)[1]
+
+
+def to_stamp(connection: Connection, now_ms: int) -> list[tuple[int, str]]:
+    """Return id and note of the newest head of each outbox that had no time stamp for an hour."""
+    newest = heads.join(checkpoints, heads.c.checkpoint_id == checkpoints.c.id)
+    others = checkpoints.alias()
+    recent = exists().where(
+        others.c.outbox_id == checkpoints.c.outbox_id, others.c.stamped_at_ms > now_ms - _HOUR_MS
+    )
+    query = (
+        select(checkpoints.c.id, checkpoints.c.cosigned)
+        .select_from(newest)
+        .where(checkpoints.c.timestamp.is_(None), ~recent)
+        .order_by(checkpoints.c.id)
+        .limit(_STAMPED_TOGETHER)
+    )
+    return [(head_id, note) for head_id, note in connection.execute(query)]
+
+
+def add_timestamp(connection: Connection, head_id: int, reply: bytes, now_ms: int) -> None:
+    """Keep a reply of RFC 3161 over a head's cosigned note; the first one stays."""
+    mine = (checkpoints.c.id == head_id, checkpoints.c.timestamp.is_(None))
+    values = {"timestamp": reply, "stamped_at_ms": now_ms}
+    connection.execute(update(checkpoints).where(*mine).values(**values))
 
 
 def _candidates(

@@ -180,7 +180,7 @@ class Outbox:
         query = (
             select(*columns)
             .where(*self._heads, *wanted)
-            .order_by(order, checkpoints.c.id.desc())
+            .order_by(order, checkpoints.c.timestamp.is_(None), checkpoints.c.id.desc())
             .limit(1)
         )
         row = self._connection.execute(query).first()

@@ -21,6 +21,7 @@ from tracker.collector.descriptors import allow_all_files
 from tracker.collector.keys import ApiKey, Keys, check_client_id
 from tracker.collector.occasionally import Occasionally
 from tracker.collector.settings import Settings
+from tracker.collector.stamping import Stamping
 from tracker.collector.store import Store
 from tracker.collector.witness import DEFAULT_NAME, Witness, witness_of
 from tracker.errors import ConfigurationError
@@ -125,6 +126,14 @@ def _default_database() -> str:
 @_database_option
 @_witness_options
 @click.option(
+    "--tsa",
+    metavar="URL",
+    envvar="COLLECTOR_TSA",
+    show_envvar=True,
+    help="Address of a time stamp authority (RFC 3161), which stamps an outbox's newest cosigned "
+    "head once an hour.",
+)
+@click.option(
     "--rate",
     type=click.IntRange(min=1),
     default=Settings.requests_per_minute,
@@ -144,6 +153,7 @@ def serve(
     database: str,
     key_file: Path | None,
     witness_name: str,
+    tsa: str | None,
     rate: int,
     durability: Durability | None,
 ) -> None:
@@ -163,7 +173,8 @@ def serve(
         if store.warning:
             click.echo(f"warning: {store.warning}", err=True)
         store.witness = _witness(database, key_file, witness_name)
-        _run(store, Settings(requests_per_minute=rate), listener, host)
+        with _stamping(store, tsa):
+            _run(store, Settings(requests_per_minute=rate), listener, host)
 
 
 @cli.command("witness-key")
@@ -281,6 +292,17 @@ def _witness(database: str, key_file: Path | None, name: str) -> Witness | None:
         why = "give --witness-key, a file for its key"
     click.echo(f"warning: no head will be cosigned ({why})", err=True)
     return None
+
+
+def _stamping(store: Store, url: str | None) -> contextlib.AbstractContextManager[object]:
+    if url is None:
+        return contextlib.nullcontext()
+    if store.witness is None:
+        raise click.UsageError("--tsa stamps what is cosigned, and nothing will be")
+    try:
+        return Stamping(store, url)
+    except ConfigurationError as error:
+        raise click.BadParameter(str(error), param_hint="--tsa") from error
 
 
 @contextlib.contextmanager

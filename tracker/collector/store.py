@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import func, select, tuple_, union
@@ -64,7 +65,9 @@ class ConversationPlace(NamedTuple):
 
 
 class Store(Database):
-    """Events and rejections in a `Database`.
+    """Events, rejections and heads in a `Database`.
+
+    `head_cosigned` is set whenever a batch had a head that was cosigned.
 
     Args:
         database: As for `Database`.
@@ -85,6 +88,7 @@ class Store(Database):
         super().__init__(database, durability)
         self.witness = witness
         self.tiles: Tiles = {}
+        self.head_cosigned = threading.Event()
         self._insert = _insert_unless_known(self.dialect)
         self._stored_at: float | None = None
         sign = _sign(self.dialect)
@@ -105,6 +109,7 @@ class Store(Database):
             StorageError: if nothing of the batch was stored, or that is `in_doubt`.
         """
         accepted = erased = 0
+        judged = None
         self._stored_at = None
         with self.writing(batch.client_id) as connection:
             self._touch(connection, batch.client_id, batch.outbox_id)
@@ -132,6 +137,8 @@ class Store(Database):
         if self._log_holds_erased:
             self.empty_log()
         self._stored_at = clock.monotonic()
+        if judged is not None and judged.cosigned is not None:
+            self.head_cosigned.set()
         return Stored(accepted, len(batch.events) - accepted, *head)
 
     def has_just_stored(self) -> bool:
@@ -289,6 +296,26 @@ class Store(Database):
                 raise ValueError("nothing of such an outbox of this client is stored")
             self.exclude(connection, f"outbox {outbox_id}")
             outbox_keys.bind(connection, client_id, outbox_id, new, "operator")
+
+    def heads_to_stamp(self, now_ms: int) -> list[tuple[int, str]]:
+        """Return id and note of the cosigned heads that are due for a time stamp, up to 100.
+
+        Of each outbox it is the newest one, once in an hour.
+
+        Raises:
+            StorageError: if the database could not be read.
+        """
+        with self.reading() as connection:
+            return cosigning.to_stamp(connection, now_ms)
+
+    def add_timestamp(self, head_id: int, reply: bytes, now_ms: int) -> None:
+        """Keep the reply of a time stamp authority over a head's cosigned note.
+
+        Raises:
+            StorageError: if it was not stored.
+        """
+        with self.writing("timestamps") as connection:
+            cosigning.add_timestamp(connection, head_id, reply, now_ms)
 
     def rejection_page(
         self, client_id: str, limit: int, before: int | None

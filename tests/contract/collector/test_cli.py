@@ -218,6 +218,7 @@ def test_a_lost_key_is_replaced_by_an_operator(tmp_path: Path) -> None:
         ["serve", "--witness-name", "a+b", "--port", "0", "--database", "{tmp}/c.sqlite3"],
         ["witness-key", "--witness-key", "{tmp}/no/folder", "--database", "{tmp}/c.sqlite3"],
         ["outbox-key", "--client", "a", "--database", "{tmp}/c.sqlite3"],
+        ["serve", "--tsa", "file:///etc/passwd", "--port", "0", "--database", "{tmp}/c.sqlite3"],
     ],
 )
 def test_wrong_use_exits_with_2(tmp_path: Path, arguments: list[str]) -> None:

@@ -118,8 +118,8 @@ def test_what_never_arrived_cannot_be_proved(client: CollectorClient, device: De
     late = events.pop(99)
     client.send(device, events)
     paths: dict[str, dict[str, Any]] = {
-        f"/v1/outboxes/{device.outbox_id}/proof": {"seq": 3, "size": 300},
-        f"/v1/outboxes/{device.outbox_id}/consistency": {"old": 2, "new": 300},
+        f"/v1/outboxes/{device.outbox_id}/proof": {"seq": 270, "size": 300},
+        f"/v1/outboxes/{device.outbox_id}/consistency": {"old": 290, "new": 300},
         "/v1/evidence": {"outbox_id": device.outbox_id, "first_seq": 1, "last_seq": 9},
     }
     for path, parameters in paths.items():
@@ -127,7 +127,9 @@ def test_what_never_arrived_cannot_be_proved(client: CollectorClient, device: De
         assert refused(answer) == (404, "not_provable")
         assert "seq 100" in answer.json()["error"]["message"]
         if path != "/v1/evidence":
-            assert asked(client, path, **{**parameters, "size": 64, "new": 64}).ok
+            assert asked(
+                client, path, **{**parameters, "seq": 3, "size": 64, "old": 2, "new": 64}
+            ).ok
     client.send(device, [late])
     assert all(asked(client, path, **parameters).ok for path, parameters in paths.items())
 
