@@ -23,6 +23,7 @@ from tracker.outbox.recovery import rebuild
 from tracker.outbox.recovery.continuation import copy
 from tracker.outbox.schema import create
 from tracker.outbox.sqlite.engine import make_engine
+from tracker.outbox.store import ledger
 from tracker.whole_file import publish
 
 if TYPE_CHECKING:
@@ -33,14 +34,11 @@ if TYPE_CHECKING:
 
     from tracker.outbox.store.transaction import Transaction
 
-_ENTRY = "backup"
-"""Account entry by which a backup records when it was made, in Unix milliseconds."""
-
 
 def made_at_ms(connection: Connection) -> int | None:
     """Return when the outbox was copied from another as a backup; None if it is not a backup."""
     found: int | None = connection.exec_driver_sql(
-        "SELECT events FROM account WHERE entry = ?", (_ENTRY,)
+        "SELECT events FROM account WHERE entry = ?", (ledger.BACKUP,)
     ).scalar()
     return found
 
@@ -71,7 +69,7 @@ def make(connection: sqlite3.Connection, path: Path, like: Path) -> None:
     def mark(made: Connection) -> None:
         made.exec_driver_sql(
             "INSERT OR REPLACE INTO account (entry, events) VALUES (?, ?)",
-            (_ENTRY, time.time_ns() // 1_000_000),
+            (ledger.BACKUP, time.time_ns() // 1_000_000),
         )
 
     _copy_to(connection, path, like, mark)
@@ -100,7 +98,7 @@ def _rename(transaction: Transaction, path: Path, key: bytes | None) -> None:
     remembered = chain_key.read(transaction.connection)
     if remembered.check not in (0, canonical.key_check(key)):
         chain_key.warn(path, key, remembered)
-    transaction.connection.exec_driver_sql("DELETE FROM account WHERE entry = ?", (_ENTRY,))
+    transaction.connection.exec_driver_sql("DELETE FROM account WHERE entry = ?", (ledger.BACKUP,))
     renewal.rename(transaction, key)
 
 

@@ -144,7 +144,7 @@ account = Table(
     # Entries: delivered, dead, and discarded.<reason>. The rest of the last seq is pending.
     Column("entry", Text, primary_key=True),
     Column("events", Integer, nullable=False),
-    # Of the entry `stored`, as in `gaps`.
+    # Beside the entry `stored`, and of all entries.
     Column("proof", Text),
 )
 
