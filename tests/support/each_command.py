@@ -48,6 +48,7 @@ SYNC = {
     "dead discard": ["--all", "--yes"],
     "erase": ["somebody", "--yes"],
     "verify": [],
+    "evidence": ["--seq", "1", "--output", "NEW"],
     "report": ["--framework", "soc2", "--json"],
     "doctor": [],
     "prune": [],
@@ -63,6 +64,8 @@ COLLECTOR = {
     "keys create": ["--operator"],
     "keys list": [],
     "keys revoke": ["1"],
+    "witness-key": [],
+    "outbox-key": ["--client", "c", "--outbox", SESSION],
     "serve": ["--port", "0"],
 }
 ENDLESS = ("run", "serve")

@@ -50,8 +50,9 @@ def words(name: str, size: int = 400) -> str:
 
 
 def raw(path: Path) -> bytes:
-    """Return the bytes of a database and of the files beside it."""
-    return b"".join(each.read_bytes() for each in sorted(path.parent.glob(path.name + "*")))
+    """Return the bytes of a database and of the files beside it, without the random ballast."""
+    files = sorted(path.parent.glob(path.name + "*"))
+    return b"".join(each.read_bytes() for each in files if each.suffix != ".ballast")
 
 
 def stored(path: Path) -> list[dict[str, Any]]:
