@@ -76,6 +76,25 @@ def open_or_create(path: Path, like: Path) -> int:
                 return create(path, like)
 
 
+def open_or_create_pipe(path: Path, like: Path) -> int:
+    """Return an open descriptor, which never blocks, of the named pipe at `path`.
+
+    It is created like `like` if nothing is there. What is there may be no pipe.
+
+    Raises:
+        OSError: if it can be neither opened nor created.
+    """
+    how = _EXISTING | os.O_NONBLOCK
+    try:
+        return os.open(path, how)
+    except FileNotFoundError:
+        with contextlib.suppress(FileExistsError):  # another process was first
+            os.mkfifo(path, 0o600)
+    descriptor = os.open(path, how)
+    _give(descriptor, _of(like))
+    return descriptor
+
+
 def create_folder(folder: Path) -> None:
     """Create a folder and missing parents, accessible to their user only (0700).
 

@@ -12,6 +12,7 @@ from tracker import APIConfig
 from tracker.events import MESSAGE_LOGGED, make_event
 from tracker.outbox.outbox import Outbox
 from tracker.outbox.queue import batches, sync_state
+from tracker.outbox.schema import tables
 from tracker.outbox.sqlite.engine import SYNCHRONOUS, WAL_BYTES
 from tracker.sync.destination import Upload
 
@@ -58,8 +59,9 @@ def events(count: int, first: int = 0) -> Iterator[Event]:
 
 def bare_rows(count: int, first: int = 0) -> list[Row]:
     """Return rows for a bare table, made without an outbox: each gets the next seq."""
+    names = [column.name for column in tables.events.columns]
     return [
-        (None, *event[:6], None, None, None, None, event.digest, event.digest, event.data)
+        tuple(event.digest if name == "chain" else getattr(event, name, None) for name in names)
         for event in events(count, first)
     ]
 

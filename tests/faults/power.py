@@ -56,14 +56,20 @@ def mounted(image: Path, where: Path) -> Iterator[Path]:
     subprocess.run(["umount", where], check=True)
 
 
-def stop(pid: int) -> None:
-    """Stop a process, and return when each of its threads stands still, its last sync over."""
-    os.kill(pid, signal.SIGSTOP)
+def stop(group: int) -> None:
+    """Stop a process group, and return when every thread stands still, its last sync over."""
+    os.killpg(group, signal.SIGSTOP)
     deadline = time.monotonic() + _STOP_SECONDS
-    tasks = Path(f"/proc/{pid}/task")
-    while any(_state(task) not in ("T", "Z") for task in tasks.iterdir()):
+    while any(_state(task) not in ("T", "Z") for task in _tasks(group)):
         assert time.monotonic() < deadline, "the writer does not stop"
         time.sleep(0.001)
+
+
+def _tasks(group: int) -> Iterator[Path]:
+    """Yield the threads of a process and of the children that its main thread has forked."""
+    tasks = Path(f"/proc/{group}/task")
+    for pid in (group, *map(int, (tasks / str(group) / "children").read_text().split())):
+        yield from Path(f"/proc/{pid}/task").iterdir()
 
 
 def _state(task: Path) -> str:

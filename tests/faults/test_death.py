@@ -43,6 +43,8 @@ class Death(NamedTuple):
 DEATHS = (
     Death("in_threads", 0.15),
     Death("in_threads", 0.08, await_ready=True),
+    Death("in_processes", 0.20),
+    Death("in_processes", 0.10, await_ready=True),
     Death("in_forks", 0.20),
     Death("in_forks", 0.10, await_ready=True),
     Death("spawned", 2.0),

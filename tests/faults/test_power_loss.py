@@ -33,6 +33,7 @@ pytestmark = [
 ]
 
 POINTS_OF_ONE_BOOT = 12
+ROLES = ("in_threads", "in_processes", "at_checkpoints", "at_ease")
 _CHANCE = random.Random()  # noqa: S311 - instants, not secrets
 
 
@@ -90,14 +91,14 @@ class Boot:
             try:
                 return [self._crash_once(writer, receiver) for _ in range(points)]
             finally:
-                writer.send_signal(signal.SIGKILL)
+                os.killpg(writer.pid, signal.SIGKILL)
                 writer.wait()
 
     def _start(self) -> subprocess.Popen[bytes]:
         given = {**self._settings, "outbox_path": str(self._mount / "new" / "outbox.sqlite3")}
         order = Order(self._role, "writer", given, str(self._notes), str(self._complaints))
         command = [sys.executable, "-m", "tests.faults.victim", json.dumps(asdict(order))]
-        started = subprocess.Popen(command, cwd=ROOT)
+        started = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
         deadline = time.monotonic() + 30
         while not (self._mount / "new").exists():  # from here on, its outbox is being made
             assert started.poll() is None, self._complaints.read_text()
@@ -122,7 +123,7 @@ class Boot:
             rest = oracle.deliver_the_rest(config)
         copy.unlink()
         arrived = oracle.merge(received, rest)
-        os.kill(writer.pid, signal.SIGCONT)
+        os.killpg(writer.pid, signal.SIGCONT)
         lost = oracle.judge(acknowledged, arrived).lost
         assert_newest(acknowledged, set(lost))
         before, self._seen = self._seen, len(acknowledged)
@@ -142,7 +143,6 @@ def assert_newest(notes: Sequence[Mapping[str, Any]], lost: set[str]) -> None:
 def crash(folder: Path, config: MakeConfig, points: int, durability: str) -> list[Crash]:
     """Crash about so many times, over many boots of writers of several kinds."""
     crashes: list[Crash] = []
-    roles = ("in_threads", "at_checkpoints", "at_ease")
     number = 0
     while len(crashes) < points:
         with ScriptedServer() as server:
@@ -150,8 +150,8 @@ def crash(folder: Path, config: MakeConfig, points: int, durability: str) -> lis
                 "api_key": "k", "client_id": "c", "base_url": server.url, "on_error": "raise",
                 "durability": durability, "flush_interval": 0.02,
             }  # fmt: skip
-            boot = Boot(folder / str(number), config, settings, roles[number % len(roles)])
-            count = min(points - len(crashes), max(4, min(POINTS_OF_ONE_BOOT, points // 6)))
+            boot = Boot(folder / str(number), config, settings, ROLES[number % len(ROLES)])
+            count = min(points - len(crashes), max(3, min(POINTS_OF_ONE_BOOT, points // 6)))
             crashes += boot.crash(count, server)
             number += 1
     return crashes
@@ -173,7 +173,8 @@ def test_full_durability_survives_power_loss(
         if each.lost
     ]
     assert not told
-    assert crashes[-1].acknowledged, "something was acknowledged, or nothing was tried"
+    heard = {each.role for each in crashes if each.acknowledged}
+    assert heard >= set(ROLES if full else ROLES[:2]), "or nothing was tried"
 
 
 def test_process_durability_costs_the_newest_events_at_most(

@@ -203,7 +203,7 @@ class Disk:
         if call.name == "create" and name not in self._files:
             self._files[name] = _File()
             self._names.append((name, self._files[name]))
-        elif call.name == "unlink":
+        elif call.name == "unlink" and name in self._files:  # and not a pipe
             del self._files[name]
             self._names.append((name, None))
         elif call.name in ("pwrite64", "ftruncate"):

@@ -223,6 +223,18 @@ def in_threads(order: Order, ready: Callable[[], object]) -> None:
     ready()
 
 
+def in_processes(order: Order, ready: Callable[[], object]) -> None:
+    """Log from four processes, which wait for each other and commit each other's events."""
+    name = "parent"
+    for number in range(3):
+        if os.fork() == 0:
+            name = f"process{number}-"
+            break
+    tracker = Tracker(order.config)
+    ready()
+    _speak_from_threads(tracker, order, name, 1)
+
+
 def in_forks(order: Order, ready: Callable[[], object]) -> None:
     """Log, fork two children that go on with the tracker, and log on."""
     tracker = Tracker(order.config)
@@ -308,14 +320,24 @@ def at_migration(order: Order, ready: Callable[[], object]) -> None:
 
 
 def a_story(order: Order, _: Callable[[], object]) -> None:
-    """Log, upload, checkpoint, prune, erase and close, twice; the receiver notes what it gets."""
+    """Log, upload, checkpoint, prune, erase and close, twice; the receiver notes what it gets.
+
+    Meanwhile three more processes log.
+    """
     notes = os.open(order.arguments[0], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def receive(upload: Upload) -> Delivery:
         os.write(notes, b"".join(event + b"\n" for event in upload.events))
         return Delivery(Outcome.DELIVERED)
 
+    def accompany(name: str) -> None:
+        with Tracker(order.config, destination=lambda: RecordingDestination(receive)) as tracker:
+            writer = oracle.Writer(tracker, f"{order.name}-{name}", Path(order.notes))
+            for size in [200] * 40:
+                writer.say(size)
+
     for chapter in range(2):  # the second is on the files that the first one closed
+        others = [_run_in_a_fork(accompany, f"{chapter}-{number}") for number in range(3)]
         tracker = Tracker(order.config, destination=lambda: RecordingDestination(receive))
         writer = oracle.Writer(tracker, f"{order.name}-{chapter}", Path(order.notes))
         for size in (*[200] * 40, *[150_000] * int(order.arguments[1 + chapter]), *[200] * 40):
@@ -331,12 +353,24 @@ def a_story(order: Order, _: Callable[[], object]) -> None:
         for size in (0, 200, 4_000):
             writer.say(size)
         tracker.close(timeout=0)
+        for pid in others:
+            assert os.waitpid(pid, 0)[1] == 0
+
+
+def _run_in_a_fork(work: Callable[[str], None], name: str) -> int:
+    """Run `work` in a child; return its pid."""
+    pid = os.fork()
+    if pid == 0:
+        work(name)
+        os._exit(0)
+    return pid
 
 
 ROLES: dict[str, Callable[[Order, Callable[[], object]], None]] = {
     role.__name__: role
     for role in (
         in_threads,
+        in_processes,
         in_forks,
         spawned,
         at_checkpoints,

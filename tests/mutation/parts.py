@@ -21,6 +21,12 @@ _GROUP = (
     "unit/outbox/store/test_group_commit_model.py",
     "contract/outbox/test_outbox.py",
 )
+_HANDOVER = (
+    "unit/outbox/files/test_pipe.py",
+    "unit/outbox/store/test_handover.py",
+    "contract/outbox/test_crowd.py",
+    "unit/outbox/store/test_handover_model.py",
+)
 _QUEUE = (
     "unit/outbox/queue/test_batches.py",
     "unit/outbox/queue/test_browse.py",
@@ -56,6 +62,8 @@ _SYNC = (
 _PARTS = {
     "tracker/outbox/store/group_commit.py": _GROUP,
     "tracker/outbox/store/leadership.py": _GROUP,
+    "tracker/outbox/store/handover.py": _HANDOVER,
+    "tracker/outbox/files/pipe.py": _HANDOVER,
     "tracker/outbox/store/ballast.py": ("unit/outbox/store/test_ballast.py", *_STORE),
     "tracker/outbox/store/erasures.py": (
         "unit/outbox/queue/test_batches.py",

@@ -18,15 +18,11 @@ from tracker.errors import OutboxError
 from tracker.outbox.files.lock_wait import LockFile, LockWait, serve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 PATIENCE_SECONDS = 10.0
 """How long to wait for another process: a stopped one must not block everybody."""
-
-
-_lost: list[LockFile] = []
-"""Files whose descriptors other code in this process has closed: never to be closed by us."""
 
 
 class FileLock:
@@ -61,21 +57,30 @@ class FileLock:
         self._retired = False
         self.held = False
 
-    def acquire(self) -> None:
+    def acquire(self, before_waiting: Callable[[], bool] | None = None) -> bool:
         """Acquire the lock, waiting until it is free. The kernel serves waiters in order.
 
         After a wait in vain, later calls do not wait until the lock has become free.
 
+        Args:
+            before_waiting: Called if the lock is not free. If it returns False, this does so too,
+                without waiting.
+
         Raises:
             OutboxError: if it did not become free, or the file cannot be opened.
         """
-        if not (self._try_now() or self._await()):
-            raise OutboxError(
-                f"the lock {self.path} was not released within {self.patience:g} s: a process that "
-                "uses the outbox is stopped or slow. Let it continue, or end it; "
-                f"`fuser {self.path}` lists the processes that have the lock file open"
-            )
+        if not self._try_now():
+            in_vain = self._in_vain is not None and self._in_vain.pending
+            if not (in_vain or before_waiting is None or before_waiting()):
+                return False
+            if in_vain or not self._await():
+                raise OutboxError(
+                    f"the lock {self.path} was not released within {self.patience:g} s: a process "
+                    "that uses the outbox is stopped or slow. Let it continue, or end it; "
+                    f"`fuser {self.path}` lists the processes that have the lock file open"
+                )
         self.held = True
+        return True
 
     @contextlib.contextmanager
     def also_held(self) -> Iterator[None]:
@@ -132,7 +137,7 @@ class FileLock:
         """
         file = self._file
         if file is not None and file.is_lost():
-            _lost.append(file)
+            file.let_go()
             self._file, self.held = None, False
 
     def release(self) -> None:
@@ -187,8 +192,6 @@ class FileLock:
 
     def _await(self) -> bool:
         """Wait for the lock and acquire it; return False if it did not become free in time."""
-        if self._in_vain is not None and self._in_vain.pending:
-            return False
         end = monotonic() + self.patience
         wait = self._begin_wait()
         try:

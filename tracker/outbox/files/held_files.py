@@ -103,6 +103,14 @@ class HeldFiles:
         """Stop showing SQLite and other programs that this process has the outbox open."""
         self._lock(fcntl.F_UNLCK)
 
+    def flush_log(self) -> None:
+        """Flush the log to the disk, whichever process wrote to it.
+
+        Raises:
+            OSError: if that fails.
+        """
+        os.fsync(self.descriptors[1])
+
     def _lock(self, kind: int) -> None:
         if _BY_DESCRIPTION is None:
             return

@@ -21,6 +21,9 @@ _SERVED_SECONDS = 0.25
 """How often a waiting call checks that its helper thread is still waiting for it."""
 
 
+_never_closed: list[LockFile] = []
+
+
 class LockFile(io.FileIO):
     """An open lock file.
 
@@ -37,6 +40,10 @@ class LockFile(io.FileIO):
         """Close it. Processes that inherited it keep it open, and keep the lock if it is held."""
         with contextlib.suppress(OSError):  # other code in this process closed it
             self.close()
+
+    def let_go(self) -> None:
+        """Never close it: other code in this process did, and its number may be another file's."""
+        _never_closed.append(self)
 
     def free(self) -> None:
         """Release the lock if this file holds it, for processes that inherited the file as well."""

@@ -38,19 +38,20 @@ def upload_lock(path: Path) -> Path:
     return beside(path, ".sync-lock")
 
 
+def handover(path: Path) -> Path:
+    """Return the path of the pipe through which waiting processes hand over events."""
+    return beside(path, ".handover")
+
+
 def ballast(path: Path) -> Path:
     """Return the path of the file that is deleted to make room when the disk is full."""
     return beside(path, ".ballast")
 
 
-def signing_key(path: Path) -> Path:
-    """Return the path of the key that signs the outbox's checkpoints."""
-    return beside(path, ".signing-key")
-
-
 def all_of(path: Path) -> list[Path]:
     """Return the outbox and every file that may be in use beside it, whether or not it exists."""
-    return [path, log(path), index(path), write_lock(path), upload_lock(path), ballast(path)]
+    locks = [write_lock(path), upload_lock(path)]
+    return [path, log(path), index(path), *locks, handover(path), ballast(path)]
 
 
 def log_bytes(path: Path) -> int:

@@ -136,11 +136,7 @@ def _make(
         if result.delivered:
             in_transaction(connection, key, _name_delivered)
         in_transaction(connection, key, settlement.recount)
-        in_transaction(
-            connection,
-            key,
-            lambda job: ledger.discard(job.connection, ledger.BY_DAMAGE, result.lost),
-        )
+        ledger.discard(connection, ledger.BY_DAMAGE, result.lost)
         connection.exec_driver_sql(
             "UPDATE sync_state SET last_success_ms = ?", (found.books.last_success_ms,)
         )

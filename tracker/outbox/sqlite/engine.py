@@ -37,6 +37,8 @@ With 4 MB, a commit wrote 2 % less, but on a full disk the ballast was too small
 checkpoint has to add to the file; with 1 MB, one call in a hundred met a checkpoint.
 """
 
+_FULL = 2  # as SQLite reports it
+
 _WAL_LIMIT_BYTES = 16 * 1024 * 1024
 
 
@@ -60,11 +62,20 @@ class OutboxConnection(sqlite3.Connection):
         """Hold the files, after a read that makes SQLite open the log; see `held_files.hold`.
 
         A copy made by ``VACUUM INTO`` has no log until it is written to.
+
+        SQLite shows a commit once it is flushed, except to who opens the log after everybody else
+        has died: what they had written is then shown, flushed or not. So a connection that is kept
+        flushes the log if its own commits are flushed: it relies on what it sees.
+
+        Raises:
+            OSError: if the log cannot be flushed.
         """
         self.execute("SELECT 1 FROM sqlite_master LIMIT 1").close()
         if self.execute("PRAGMA journal_mode").fetchone() != ("wal",):
             return
         self.held = held_files.hold(path, find=find)
+        if find and self.execute("PRAGMA synchronous").fetchone() == (_FULL,):
+            self.held.files.flush_log()
 
     def close(self) -> None:
         """Close; see `Hold.close`. Only the first call counts: it may be kept open on purpose."""

@@ -15,9 +15,11 @@ from tracker.errors import OutboxDamagedError, OutboxError, TrackerClosedError
 from tracker.outbox.files import held_files, paths, swap
 from tracker.outbox.files.file_lock import FileLock
 from tracker.outbox.files.open_files import LostFilesError, ReplacedError
+from tracker.outbox.files.pipe import SUFFICES
 from tracker.outbox.schema import errors, guard
 from tracker.outbox.sqlite.engine import make_engine
 from tracker.outbox.store.group_commit import GroupCommit
+from tracker.outbox.store.handover import Handover
 from tracker.outbox.store.snapshots import Snapshots
 from tracker.outbox.store.transaction import driver_of
 from tracker.outbox.store.write_connection import WriteConnection
@@ -80,7 +82,13 @@ class Connections:
         self._durability = durability
         lock = FileLock(paths.write_lock(path), lock_mark, like=path)
         self.writer: GroupCommit[WriteConnection] = GroupCommit(
-            WriteConnection(self.engine(writer=True), lock, path, chain_key)
+            WriteConnection(
+                self.engine(writer=True),
+                lock,
+                path,
+                chain_key,
+                Handover(path, chain_key) if durability == "full" and SUFFICES else None,
+            )
         )
         self.readers = self.engine(writer=False)
         self._closed = False

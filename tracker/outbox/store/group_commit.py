@@ -46,7 +46,7 @@ class Attempt:
 
     __slots__ = ("entries", "landed", "result")
 
-    def __init__(self, entries: Sequence[_Entry] = ()) -> None:
+    def __init__(self, entries: Sequence[Entry] = ()) -> None:
         self.entries = entries
         self.landed: list[object] = []
         self.result: object = None
@@ -59,7 +59,7 @@ class Backend(Protocol):
     """
 
     def append(self, event: Event) -> bool:
-        """Commit `event` alone; return False if that takes a transaction."""
+        """Commit `event` alone; return False if that takes a transaction, or a wait."""
 
     def append_all(self, events: Sequence[Event], attempt: Attempt) -> None:
         """Commit `events` in one transaction; add to `attempt.landed` in the same step."""
@@ -90,20 +90,22 @@ class Backend(Protocol):
 B = TypeVar("B", bound=Backend)
 
 
-class _Entry:
+class Entry:
     """One call in the queue: events, which any leader commits, or a job, which only its call runs.
 
     `turn` receives a token when the events are committed, or when its call should try to lead. The
-    first outcome counts: None for success, or the error.
+    first outcome counts: None for success, or the error. `offered` says whether the event may have
+    been offered to other processes.
     """
 
-    __slots__ = ("events", "frame", "outcome", "since", "thread", "turn")
+    __slots__ = ("events", "frame", "offered", "outcome", "since", "thread", "turn")
 
     def __init__(self, events: Sequence[Event], frame: FrameType) -> None:
         self.events = events
         self.frame: FrameType | None = frame
         self.thread = get_ident()
         self.since = monotonic()
+        self.offered = False
         self.outcome: list[Exception | None] = []
         self.turn: SimpleQueue[None] = SimpleQueue()
 
@@ -141,7 +143,7 @@ class GroupCommit(Generic[B]):
         self._reset(backend)
 
     def _reset(self, backend: B) -> None:
-        self._queue: deque[_Entry] = deque()
+        self._queue: deque[Entry] = deque()
         self._leadership: Leadership[B] = Leadership(backend)
 
     @property
@@ -197,7 +199,7 @@ class GroupCommit(Generic[B]):
 
     def append_all(self, events: Sequence[Event]) -> None:
         """Commit `events` in one transaction, all or none of them; otherwise like `append`."""
-        entry = _Entry(events, sys._getframe())
+        entry = Entry(events, sys._getframe())
         try:
             self._queue.append(entry)
             while not entry.outcome:
@@ -220,7 +222,7 @@ class GroupCommit(Generic[B]):
             OutboxError: if SQLite or the system reports an error; then nothing of `job` is stored.
             TrackerClosedError: if the writer is closed.
         """
-        entry = _Entry((), sys._getframe())
+        entry = Entry((), sys._getframe())
         try:
             self._queue.append(entry)
             for tries in range(sys.maxsize):
@@ -268,7 +270,7 @@ class GroupCommit(Generic[B]):
 
         Returns None, without doing anything, inside such work of the same thread.
         """
-        entry = _Entry((), sys._getframe())
+        entry = Entry((), sys._getframe())
         lead: Lead[B] | None = None
         try:
             self._queue.append(entry)
@@ -345,7 +347,7 @@ class GroupCommit(Generic[B]):
 
     # --- leading --------------------------------------------------------------------------------
 
-    def _take_turn(self, entry: _Entry) -> Lead[B] | None:
+    def _take_turn(self, entry: Entry) -> Lead[B] | None:
         """Wait for the lead, and return it; None if `entry` is settled."""
         patience, longest = _CHECK_SECONDS
         give_up_at = entry.since + _PATIENCE_SECONDS
@@ -366,13 +368,13 @@ class GroupCommit(Generic[B]):
                 patience = min(2 * patience, longest)
         return None
 
-    def _await_lead(self, entry: _Entry) -> Lead[B]:
+    def _await_lead(self, entry: Entry) -> Lead[B]:
         """Wait for the lead for a job, which only its own call can run."""
         while (lead := self._take_turn(entry)) is None:
             pass
         return lead
 
-    def _may_go_first(self, entry: _Entry) -> bool:
+    def _may_go_first(self, entry: Entry) -> bool:
         """Return False for a new call behind a job, which no other call would run."""
         try:
             first = self._queue[0]
@@ -390,7 +392,7 @@ class GroupCommit(Generic[B]):
                 "repairs or rewrites the outbox; call again when that work has ended"
             )
 
-    def _lead(self, lead: Lead[B], entry: _Entry) -> None:
+    def _lead(self, lead: Lead[B], entry: Entry) -> None:
         """Commit what is queued until `entry` is settled; then step down."""
         try:
             if lead.dirty:
@@ -402,12 +404,12 @@ class GroupCommit(Generic[B]):
             raise
         self._step_down(lead)
 
-    def _waiting_before(self, own: _Entry) -> list[_Entry]:
+    def _waiting_before(self, own: Entry) -> list[Entry]:
         """Return the entries with events that came before `own` and are not committed yet."""
         before = takewhile(lambda entry: entry is not own, list(self._queue))
         return [each for each in before if each.events and not each.outcome]
 
-    def _next(self, own: _Entry) -> list[_Entry]:
+    def _next(self, own: Entry) -> list[Entry]:
         """Return the entries to commit together next; they stay in the queue until settled.
 
         This includes events of an ended call that was not able to withdraw them.
@@ -423,7 +425,7 @@ class GroupCommit(Generic[B]):
                 self._drop(entry)
         return batch or [own]
 
-    def _commit(self, lead: Lead[B], batch: list[_Entry]) -> None:
+    def _commit(self, lead: Lead[B], batch: list[Entry]) -> None:
         """Commit the events of `batch` and give each of its calls the outcome."""
         attempt = Attempt(batch)
         lead.attempt = attempt
@@ -443,7 +445,7 @@ class GroupCommit(Generic[B]):
                 self._settle(entry, None)
             lead.attempt = None
 
-    def _settle_failed(self, lead: Lead[B], batch: list[_Entry], error: Exception) -> None:
+    def _settle_failed(self, lead: Lead[B], batch: list[Entry], error: Exception) -> None:
         """Fail only the entry whose events were at fault, or all if storage failed."""
         self._take_over(lead, failed=True)
         if len(batch) > 1 and not self._is_for_all(lead, error):
@@ -475,12 +477,12 @@ class GroupCommit(Generic[B]):
         explained = lead.backend.explain(error)
         return explained is not error or isinstance(error, OutboxError)
 
-    def _settle(self, entry: _Entry, error: Exception | None) -> None:
+    def _settle(self, entry: Entry, error: Exception | None) -> None:
         entry.outcome.append(error)
         self._drop(entry)
         entry.turn.put(None)
 
-    def _drop(self, entry: _Entry) -> None:
+    def _drop(self, entry: Entry) -> None:
         try:  # takes half as long as `suppress`
             self._queue.remove(entry)
         except ValueError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 from typing import Any
 
@@ -18,74 +17,30 @@ from hypothesis.stateful import (
 
 from tests.support import list_backend
 from tests.support.list_backend import Disk, ListBackend
-from tests.support.raising import Struck, at_each_line
+from tests.support.raising import Struck
+from tests.support.stepped import Caller
 from tracker.events import make_event
 from tracker.outbox.store import group_commit, leadership
 from tracker.outbox.store.group_commit import GroupCommit
 
 _FILES = tuple(str(each.__file__) for each in (group_commit, leadership, list_backend))
 _MOST_THREADS = 4
-_BLOCKED_SECONDS = 0.005
-"""How long a step may take before the thread counts as one that waits for another."""
 
 
-class Caller:
-    """A thread that makes one call, and stops before each line of it until it may go on."""
+def caller(writer: GroupCommit[ListBackend], kind: str) -> Caller:
+    event: Any = make_event("test.noted", {"n": "x"})
 
-    def __init__(self, writer: GroupCommit[ListBackend], kind: str) -> None:
-        self._event: Any = make_event("test.noted", {"n": "x"})
-        self._writer, self._kind = writer, kind
-        self._orders: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._stops: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._free = False
-        self.returned: str | None = None
-        self.raised: BaseException | None = None
-        self.struck = False
-        self.over = threading.Event()
-        self.thread = threading.Thread(target=self._run, daemon=True)
-        self.thread.start()
-        self._await_stop()
-
-    def order(self, what: str) -> None:
-        """Have it run to the next line, be struck there, or go on to its end."""
-        self._orders.put(what)
-        self._await_stop()
-
-    def _await_stop(self) -> None:
-        try:
-            self._stops.get(timeout=_BLOCKED_SECONDS)
-        except queue.Empty:
-            return  # it waits for another one, or has ended
-
-    def _at_line(self) -> None:
-        if self._free:
-            return
-        self._stops.put(None)
-        order = self._orders.get()
-        self._free = order == "free"
-        if order == "strike":
-            self.struck = True
-            raise Struck
-
-    def _run(self) -> None:
-        try:
-            with at_each_line(_FILES, self._at_line):
-                self._call()
-        except BaseException as error:  # noqa: BLE001 - judged by the machine
-            self.raised = error
-        self.over.set()
-        self._stops.put(None)
-        while self._orders.get() != "end":  # a thread lives on after a call that was interrupted
-            pass
-
-    def _call(self) -> None:
-        if self._kind == "append":
-            self._writer.append(self._event)
-        elif self._kind == "append_all":
-            self._writer.append_all([self._event])
+    def call() -> str:
+        if kind == "append":
+            writer.append(event)
+        elif kind == "append_all":
+            writer.append_all([event])
         else:
-            self._writer.run(lambda transaction: transaction.write(self._event))  # type: ignore[attr-defined]  # the list's
-        self.returned = self._event.event_id
+            writer.run(lambda transaction: transaction.write(event))  # type: ignore[attr-defined]  # the list's
+        event_id: str = event.event_id
+        return event_id
+
+    return Caller(call, _FILES)
 
 
 class GroupCommitMachine(RuleBasedStateMachine):
@@ -104,7 +59,7 @@ class GroupCommitMachine(RuleBasedStateMachine):
     @rule(kind=st.sampled_from(["append", "append_all", "run"]))
     def call(self, kind: str) -> None:
         if len(self._living) < _MOST_THREADS:
-            self.callers.append(Caller(self.writer, kind))
+            self.callers.append(caller(self.writer, kind))
 
     @rule(which=st.integers(0, _MOST_THREADS - 1), lines=st.integers(1, 40))
     def go_on(self, which: int, lines: int) -> None:
