@@ -159,6 +159,10 @@ class APIConfig:
             HMAC-SHA256 with this key, so that nobody without it can recompute the chain after a
             change. The key is stored nowhere: keep it, and pass it to every process that logs to
             the outbox. Default: none.
+        signing_key: Ed25519 private key, PKCS#8 in PEM, as text, that signs the outbox's
+            checkpoints. ``SDK_SIGNING_KEY``. Needs the extra ``[evidence]``. Default: the key in
+            the file ``<outbox>.signing-key``, which is made on first use, if the extra is
+            installed.
     """
 
     api_key: str = field(default=_UNSET, repr=False, metadata={"variable": "SDK_API_KEY"})
@@ -202,6 +206,9 @@ class APIConfig:
     chain_key: str | bytes | None = field(
         default=_UNSET, repr=False, metadata={"variable": "SDK_CHAIN_KEY"}
     )
+    signing_key: str | None = field(
+        default=_UNSET, repr=False, metadata={"variable": "SDK_SIGNING_KEY"}
+    )
 
     def __post_init__(self) -> None:
         """Fill in missing values, then check all of them."""
@@ -226,6 +233,7 @@ class APIConfig:
             self._set(name, _check_names(name, getattr(self, name)))
         self._set("redactors", _check_redactors(self.redactors))
         self._set("chain_key", check_chain_key("chain_key (SDK_CHAIN_KEY)", self.chain_key))
+        _check_signing_key(self.signing_key)
         self._locate()
 
     def _set(self, name: str, value: object) -> None:
@@ -386,6 +394,17 @@ def check_chain_key(name: str, value: object) -> bytes | None:
             "as `python3 -c 'import secrets; print(secrets.token_hex(32))'` prints them"
         )
     return key
+
+
+def _check_signing_key(value: object) -> None:
+    """Check the form of a signing key; the message never contains it."""
+    if value is None:
+        return
+    if not isinstance(value, str) or "-----BEGIN PRIVATE KEY-----" not in value:
+        raise ConfigurationError(
+            "signing_key (SDK_SIGNING_KEY) is not a private key in PEM (PKCS#8, Ed25519); "
+            "`openssl genpkey -algorithm ed25519` prints one"
+        )
 
 
 def _check_client_id(value: object) -> None:

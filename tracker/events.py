@@ -30,6 +30,8 @@ COMPLIANCE_AUDITED = "compliance.audited"
 COMPLIANCE_ACKNOWLEDGED = "compliance.acknowledged"
 COMPLIANCE_ERASED = "compliance.erased"
 EVENTS_DISCARDED = "events.discarded"
+INTEGRITY_CHECKPOINT = "integrity.checkpoint"
+INTEGRITY_KEY_CHANGED = "integrity.key_changed"
 
 VOCABULARY = frozenset(
     {
@@ -50,6 +52,8 @@ VOCABULARY = frozenset(
         COMPLIANCE_ACKNOWLEDGED,
         COMPLIANCE_ERASED,
         EVENTS_DISCARDED,
+        INTEGRITY_CHECKPOINT,
+        INTEGRITY_KEY_CHANGED,
     }
 )
 """The event types of the protocol, whose fields are defined; other dotted names are free."""

@@ -543,7 +543,7 @@ def _(attacker: Attacker) -> None:
     set_back(attacker, "proof")
 
 
-@forgery("the same, and its proof taken away")
+@forgery("the same, and the account's proof taken away")
 def _(attacker: Attacker) -> None:
     cut(attacker, attacker.chance.randrange(1, 6))
     set_back(attacker, "NULL")
@@ -578,6 +578,14 @@ def _(attacker: Attacker) -> None:
     count = attacker.chance.randrange(1, 5)
     attacker.add("delivered", -count)
     attacker.add("discarded.operator", count)
+
+
+@forgery("the same, and the account's proof taken away too")
+def _(attacker: Attacker) -> None:
+    count = attacker.chance.randrange(1, 5)
+    attacker.add("delivered", -count)
+    attacker.add("discarded.operator", count)
+    attacker.run("UPDATE account SET proof = NULL")
 
 
 @forgery("the newest seq set back, with no event deleted")

@@ -116,19 +116,21 @@ class _Inside:
         return self._client.outbox.prune()
 
     def rows(self) -> int:
-        """Return how many events the outbox holds."""
+        """Return how many events of the application the outbox holds."""
+        query = "SELECT count(*) FROM events WHERE type != 'integrity.checkpoint'"
         with self._client.outbox.reading() as connection:
-            return int(connection.exec_driver_sql("SELECT count(*) FROM events").scalar_one())
+            return int(connection.exec_driver_sql(query).scalar_one())
 
     def report(self) -> dict[str, Any]:
-        """Return how the device does."""
-        with self._client.outbox.reading() as connection:
+        """Return how the device does; checkpoints do not count."""
+        with self._client.outbox.snapshot() as connection:
             book = ledger.read(connection)
             state = sync_state.read_state(connection)
+            all_, sent = connection.exec_driver_sql(_CHECKPOINTS).one()
         return {
-            "pending": book.pending,
-            "delivered": book.delivered,
-            "accepted": book.accepted,
+            "pending": book.pending - (all_ - sent),
+            "delivered": book.delivered - sent,
+            "accepted": book.accepted - all_,
             "dead": book.dead,
             "paused_because": state.paused_because,
             "failures": self._client.worker.failures,
@@ -142,6 +144,11 @@ class _Inside:
     def close(self) -> None:
         """Close the tracker without waiting."""
         self._tracker.close(timeout=0)
+
+
+_CHECKPOINTS = """
+SELECT count(*), count(delivered_at_ms) FROM events WHERE type = 'integrity.checkpoint'
+"""
 
 
 class Device:

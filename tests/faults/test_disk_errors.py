@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.faults import power
+from tests.faults import oracle, power
 from tests.faults.remote import Device
 from tests.support.collector import CollectorProcess
 
@@ -61,7 +61,8 @@ def check(client: CollectorClient, device: Device) -> None:
 
     A call that was refused may have stored its event: whether a failed write landed, nobody knows.
     """
-    stored = {event["event_id"]: event["data"]["content"] for event in client.events()}
+    logged = oracle.logged(client.events())
+    stored = {event["event_id"]: event["data"]["content"] for event in logged}
     assert [name for name in stored if name in device.acknowledged] == list(device.acknowledged)
     assert {**stored, **device.acknowledged} == stored
     said = {f"message {n}" for n in range(len(device.acknowledged) + device.refused)}

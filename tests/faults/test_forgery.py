@@ -49,7 +49,9 @@ SEVERITY = {"no": 0, "not proven": 1, "found": 2}
 FIRST = 0
 """The seed that a forgery is tried with first."""
 
-GONE_ON = "the same, and the application has gone on since"
+GONE_ON = (
+    "the newest events, not sent yet, cut off and the seq set back, and the application gone on"
+)
 CLONED = "two copies that both go on"
 
 COMPOSED = {

@@ -76,7 +76,8 @@ def test_a_day_of_a_device(
     assert grown["descriptors"] <= 2, "what a request under way may have open"
     assert grown["threads"] <= 1
     assert max(hour["wal_mb"] for hour in used) < 64
-    assert used[-1]["file_mb"] < 2 * min(hour["file_mb"] for hour in used[::4])
+    # The digests of up to 1,000 removed events stay until the next checkpoint.
+    assert used[-1]["file_mb"] < 2 * min(hour["file_mb"] for hour in used[::4]) + 0.1
 
 
 def rss_mb() -> float:
@@ -145,9 +146,11 @@ class Counting:
         self._last = ""
 
     def send(self, upload: Upload) -> Delivery:
-        assert [self._last, *upload.event_ids] == sorted({self._last, *upload.event_ids})
-        self._last = upload.event_ids[-1]
-        self.count += len(upload.event_ids)
+        both = zip(upload.event_ids, upload.events, strict=True)
+        ids = [event_id for event_id, event in both if b'"integrity.checkpoint"' not in event]
+        assert [self._last, *ids] == sorted({self._last, *ids})
+        self._last = [self._last, *ids][-1]
+        self.count += len(ids)
         return Delivery(Outcome.DELIVERED)
 
     def close(self) -> None:
@@ -231,5 +234,5 @@ def test_a_reader_that_stays_in_the_past(
         f"a reader of an old state | {events:,} events beside it | log {largest / MB:.0f} MB at "
         f"most, {health.log_bytes / MB:.1f} MB after it",
     )
-    assert health.delivered == events + 2
+    assert delivered.count == events + 2
     assert health.log_bytes < 24 * MB

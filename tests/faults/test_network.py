@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trustme
 
+from tests.faults import oracle
 from tests.faults.remote import Device
 from tests.support import proxy as faulty
 from tests.support.collector import CollectorProcess, free_port
@@ -302,7 +303,7 @@ def _heal(scene: Scene) -> None:
 def _check_receiver(
     stored: list[dict[str, Any]], outboxes: list[dict[str, Any]], acknowledged: dict[str, str]
 ) -> None:
-    assert [(event["event_id"], event["data"]["content"]) for event in stored] == list(
+    assert [(e["event_id"], e["data"]["content"]) for e in oracle.logged(stored)] == list(
         acknowledged.items()
     ), "each once, as it was logged, in order"
     assert [event["seq"] for event in stored] == list(range(1, len(stored) + 1))

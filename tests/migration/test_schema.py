@@ -98,7 +98,10 @@ def test_released_schemas_are_carried_on(
     result = tracker.flush(timeout=30)
     tracker.close()
     assert result.pending == 0
-    arrived = [event["event_id"] for event in client.events()]
+    # The outbox is old, so a checkpoint is due.
+    arrived = [
+        event["event_id"] for event in client.events() if event["type"] != "integrity.checkpoint"
+    ]
     assert len(arrived) == len(pending) + 1
     assert arrived[:-1] == [event_id for (event_id,) in pending]
     outbox = Outbox(settings)

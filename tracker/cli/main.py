@@ -22,6 +22,7 @@ _LAZY = {
     "agents": "tracker.cli.agents:agents",
     "usage": "tracker.cli.usage:usage",
     "export": "tracker.cli.export:export",
+    "evidence": "tracker.cli.evidence:evidence",
     "stats": "tracker.cli.stats:stats",
     "dead": "tracker.cli.dead:dead",
     "erase": "tracker.cli.erase:erase",

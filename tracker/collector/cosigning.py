@@ -122,11 +122,12 @@ def judge(
     )
     for seq, claim, is_signed, keys in candidates:
         state = _state(connection, outbox_id, claim, last) if is_signed else "unsigned"
-        cosigned = witness.cosigned(claim, now_ms) if state == "cosigned" else None
-        row = _store(connection, batch, seq, claim, state, cosigned, now_ms)
+        is_cosigned = state == "cosigned"
+        note = witness.cosigned(claim, now_ms) if is_cosigned else claim.note
+        row = _store(connection, batch, seq, claim, state, note, now_ms)
         contradicts |= state == "contradicting"
-        if cosigned is not None:
-            last = Cosigned(row, claim.head.size, claim.head.root.hex(), cosigned)
+        if is_cosigned:
+            last = Cosigned(row, claim.head.size, claim.head.root.hex(), note)
             if found is None:
                 found = last
                 for key, reason in keys:
@@ -147,7 +148,7 @@ def newest(connection: Connection, outbox_id: str) -> Cosigned | None:
     return None if row is None else Cosigned(*row)
 
 
-_COSIGNED = (checkpoints.c.id, checkpoints.c.size, checkpoints.c.root, checkpoints.c.cosigned)
+_COSIGNED = (checkpoints.c.id, checkpoints.c.size, checkpoints.c.root, checkpoints.c.note)
 
 
 def known(connection: Connection, client_id: str, outbox_id: str) -> tuple[int, int]:
@@ -173,7 +174,7 @@ def to_stamp(connection: Connection, now_ms: int) -> list[tuple[int, str]]:
         others.c.outbox_id == checkpoints.c.outbox_id, others.c.stamped_at_ms > now_ms - _HOUR_MS
     )
     query = (
-        select(checkpoints.c.id, checkpoints.c.cosigned)
+        select(checkpoints.c.id, checkpoints.c.note)
         .select_from(newest)
         .where(checkpoints.c.timestamp.is_(None), ~recent)
         .order_by(checkpoints.c.id)
@@ -240,7 +241,7 @@ def _store(
     seq: int,
     claim: Claim,
     state: State,
-    cosigned: str | None,
+    note: str,
     now_ms: int,
 ) -> int:
     values = {
@@ -250,8 +251,7 @@ def _store(
         "size": claim.head.size,
         "root": claim.head.root.hex(),
         "state": state,
-        "note": claim.note,
-        "cosigned": cosigned,
+        "note": note,
         "unknown": json.dumps(claim.unknown) if claim.unknown else None,
         "received_at_ms": now_ms,
     }

@@ -176,7 +176,7 @@ class Outbox:
         return list(found.values())
 
     def _head(self, order: ColumnElement[Any], *wanted: ColumnElement[bool]) -> _Cosigned | None:
-        columns = (checkpoints.c.size, checkpoints.c.cosigned, checkpoints.c.timestamp)
+        columns = (checkpoints.c.size, checkpoints.c.note, checkpoints.c.timestamp)
         query = (
             select(*columns)
             .where(*self._heads, *wanted)

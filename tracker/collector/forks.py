@@ -36,7 +36,7 @@ def read(connection: Connection, client_id: str, outbox_id: str) -> Head:
         .where(events.c.client_id == client_id, events.c.outbox_id == outbox_id)
         .scalar_subquery()
     )
-    newest = (checkpoints.c[name] for name in ("id", "size", "root", "cosigned"))
+    newest = (checkpoints.c[name] for name in ("id", "size", "root", "note"))
     query = (
         select(func.coalesce(highest, 0), heads.c.forked, *newest)
         .select_from(heads.outerjoin(checkpoints, heads.c.checkpoint_id == checkpoints.c.id))

@@ -24,8 +24,8 @@ from tracker.evidence.tree import Tree, TreeError
 
 _MAX_INTEGER = 2**63 - 1
 _MAX_LEAVES = 5_000_000
-_LISTED = ("id", "seq", "size", "root", "state", "note", "cosigned", "received_at_ms",
-           "timestamp", "stamped_at_ms")  # fmt: skip
+_LISTED = ("id", "seq", "size", "root", "state", "note", "received_at_ms", "timestamp",
+           "stamped_at_ms")  # fmt: skip
 
 router = APIRouter(tags=["evidence"], responses=ERRORS)
 public = APIRouter(tags=["evidence"])
@@ -81,9 +81,8 @@ async def list_checkpoints(
 
 
 def _checkpoint(row: dict[str, Any]) -> dict[str, Any]:
-    cosigned, stamp = row.pop("cosigned"), row["timestamp"]
-    row["timestamp"] = None if stamp is None else base64.b64encode(stamp).decode()
-    return row if cosigned is None else {**row, "note": cosigned}
+    stamp = row["timestamp"]
+    return {**row, "timestamp": None if stamp is None else base64.b64encode(stamp).decode()}
 
 
 @router.get("/v1/outboxes/{outbox_id}/consistency", response_model=Consistency)

@@ -136,8 +136,8 @@ checkpoints = Table(
     Column("size", BigInteger, nullable=False),
     Column("root", String(HEX_LENGTH), nullable=False),
     Column("state", String(MAX_ID_LENGTH), nullable=False),
+    # With the cosignature, if the state is `cosigned`; otherwise as it was sent.
     Column("note", Text, nullable=False),
-    Column("cosigned", Text),
     # Ranges of numbers whose digest the device no longer has, as JSON, or null.
     Column("unknown", Text),
     Column("received_at_ms", BigInteger, nullable=False),

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from tracker.outbox.files.file_lock import FileLock
     from tracker.outbox.files.lock_holders import is_stopped, upload_lock_holders
     from tracker.outbox.files.swap import damaged_sets, file_identity
-    from tracker.outbox.integrity import chain_key, verify
+    from tracker.outbox.integrity import chain_key, checkpoint, verify
     from tracker.outbox.integrity.chain import KeyMemory, Links, Problem, Unproven, is_seq
     from tracker.outbox.integrity.compare import Comparison, Held
     from tracker.outbox.integrity.proofs import Proofs
+    from tracker.outbox.integrity.tree import StoredTree
     from tracker.outbox.integrity.verify import Gap, IntegrityReport
     from tracker.outbox.maintenance import erase
     from tracker.outbox.maintenance.log_growth import describe_readers, excess
@@ -61,6 +62,7 @@ __all__ = [
     "ReadOnlyOutbox",
     "Remarks",
     "StoredEvent",
+    "StoredTree",
     "SyncState",
     "Transaction",
     "Unproven",
@@ -68,6 +70,7 @@ __all__ = [
     "batches",
     "browse",
     "chain_key",
+    "checkpoint",
     "create",
     "damage",
     "damaged_sets",
@@ -104,6 +107,7 @@ _MODULES = {
     "batches": "tracker.outbox.queue.batches",
     "browse": "tracker.outbox.queue.browse",
     "chain_key": "tracker.outbox.integrity.chain_key",
+    "checkpoint": "tracker.outbox.integrity.checkpoint",
     "create": "tracker.outbox.schema.create",
     "damage": "tracker.outbox.recovery.damage",
     "dead_letters": "tracker.outbox.queue.dead_letters",
@@ -140,6 +144,7 @@ _NAMES = {
     "ReadOnlyOutbox": "tracker.outbox.read_only",
     "Remarks": "tracker.outbox.queue.settlement",
     "StoredEvent": "tracker.outbox.queue.browse",
+    "StoredTree": "tracker.outbox.integrity.tree",
     "SyncState": "tracker.outbox.queue.sync_state",
     "Transaction": "tracker.outbox.store.transaction",
     "Unproven": "tracker.outbox.integrity.chain",

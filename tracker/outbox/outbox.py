@@ -9,6 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from tracker import canonical, log
 from tracker.erasure import ErasureResult, subject_of
 from tracker.errors import OutboxDamagedError, OutboxError
+from tracker.once import Once
 from tracker.outbox import status
 from tracker.outbox.files import swap
 from tracker.outbox.integrity import chain_key
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from tracker.config import APIConfig
     from tracker.events import Event
+    from tracker.evidence.keys import Signer
     from tracker.health import Health
     from tracker.outbox.files.file_lock import FileLock
     from tracker.outbox.store.identity import Owner
@@ -66,6 +68,8 @@ class Outbox:
         self._chain_key = canonical.key_bytes(config.chain_key)
         self._trouble = StorageTrouble()
         self._last_seen = status.OutboxStatus()
+        self._signer: tuple[Signer | None] | None = None  # known when it is first needed
+        self._logged = Once()
         self.connections = Connections(
             config.outbox_path, config.durability, self._chain_key, damage.LOCK_MARK
         )
@@ -299,6 +303,68 @@ class Outbox:
         self.on_commit()
         scrubbed = self.scrub() and self._remove_drafts() and not self._damaged_sets_hold_more()
         return ErasureResult(*subject, done.erased, tuple(done.event_ids), scrubbed, done.guessable)
+
+    def checkpoint(self, seconds: float) -> bool:
+        """Log a signed head of the tree over all events, if one is due; return True if so.
+
+        Args:
+            seconds: A new event is covered after so many seconds, or with 1,000 others.
+
+        Raises:
+            OutboxError: if the outbox cannot be read or written.
+        """
+        from tracker.evidence.tree import TreeError
+        from tracker.outbox.integrity import checkpoint
+
+        with self.reading() as connection:
+            if not checkpoint.is_due(connection, seconds):
+                return False
+        try:
+            while not self.run(checkpoint.write(self.signer())):
+                pass
+        except TreeError as error:
+            if self._logged.is_new(str(error)):
+                log.error("no checkpoint of the outbox %s can be made: %s", self.path, error)
+            return False
+        return True
+
+    def signer(self) -> Signer | None:
+        """Return the key that signs checkpoints; None if there is none."""
+        from tracker.outbox.integrity import signing
+
+        if self._signer is None:
+            self._signer = (signing.signer(self.path, self._config.signing_key),)
+        return self._signer[0]
+
+    def note_witness(self, size: int, root: str, note: str) -> bool:
+        """Store a head that the receiver has signed; return False if this outbox never had it.
+
+        Raises:
+            OutboxError: if the outbox cannot be read or written.
+        """
+        from tracker.evidence.tree import TreeError
+        from tracker.outbox.integrity import checkpoint
+
+        seen = checkpoint.Witness(size, root, note)
+        try:
+            return self.run(lambda each: checkpoint.note_witness(each.connection, seen))
+        except TreeError as error:
+            if self._logged.is_new(str(error)):
+                log.error("a signed head of the outbox %s is not kept: %s", self.path, error)
+            return True
+
+    def renew(self, reason: str) -> None:
+        """Begin a new outbox id, because another copy has sent under this one; see `renewal`.
+
+        Raises:
+            OutboxError: if the outbox cannot be written.
+        """
+        from tracker.outbox.integrity import renewal
+
+        new_id = self.run(renewal.renew(reason, self._chain_key))
+        if new_id is not None:
+            self.read_owner()
+            log.warning("the outbox %s goes on under the new outbox id %s", self.path, new_id)
 
     def scrub(self) -> bool:
         """Remove every trace of erased data from the files; return True if none is left."""

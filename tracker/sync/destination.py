@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,6 +39,20 @@ class Rejection:
     event_id: str
     code: str
     message: str
+
+
+class SignedHead(NamedTuple):
+    """A head of an outbox's tree that a witness has signed.
+
+    Attributes:
+        size: Number of events that it covers.
+        root: The root over their digests, 64 hex digits.
+        note: The checkpoint with all signatures.
+    """
+
+    size: int
+    root: str
+    note: str
 
 
 class Outcome(enum.Enum):
@@ -93,6 +107,8 @@ class Delivery:
             `health` and `status`, and logged once. ``forked``: two copies of this outbox have sent.
         highest_seq: The highest seq of this outbox that the other side has, or None if it does not
             say. If the outbox never got that far, it was set back, and `health` warns of it.
+        witness: The newest head of this outbox's tree that the other side has signed, or None. If
+            the outbox never had it, it was set back or another copy has sent.
     """
 
     outcome: Outcome
@@ -102,6 +118,7 @@ class Delivery:
     retry_after: float | None = None
     warning: str = ""
     highest_seq: int | None = None
+    witness: SignedHead | None = None
 
 
 class Destination(Protocol):

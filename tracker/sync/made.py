@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracker import log
 from tracker.once import Once
-from tracker.sync.destination import Delivery, Outcome, Rejection
+from tracker.sync.destination import Delivery, Outcome, Rejection, SignedHead
 from tracker.sync.receipts import one_line
 
 if TYPE_CHECKING:
@@ -110,6 +110,11 @@ def _fault(answer: Any, event_ids: Sequence[str]) -> str | None:
     highest: object = answer.highest_seq
     if highest is not None and type(highest) is not int:
         return f"its highest_seq is {_shown(highest)}; give a seq, or None"
+    head: Any = answer.witness
+    if head is not None and not (
+        isinstance(head, SignedHead) and [type(part) for part in head] == [int, str, str]
+    ):
+        return f"its witness is {_shown(head)}; give a SignedHead, or None"
     rejected: Any = answer.rejected
     if not isinstance(rejected, Sequence) or not all(isinstance(r, Rejection) for r in rejected):
         return f"its rejected is {_shown(rejected)}; give a list of tracker.Rejection"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracker.redaction.lines import clean
 from tracker.redaction.uncut import ROOM, cut
-from tracker.sync.destination import Delivery, Outcome, Rejection
+from tracker.sync.destination import Delivery, Outcome, Rejection, SignedHead
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,6 +23,8 @@ _TOO_OLD = (
     "the server finds another digest for event {}, which was checked before it was sent: it does "
     "not know how this version makes digests. Update the collector; nothing is given up meanwhile"
 )
+_MOST_NOTE = 16_384
+"""Characters of a signed note: its text, and a hundred signatures."""
 _MOST_TEXT = 300
 """Maximum number of characters kept of a server's message."""
 
@@ -96,7 +98,20 @@ def _read_receipt(body: bytes, event_ids: Sequence[str]) -> Delivery:
         rejected=rejected,
         warning=one_line(warning) if isinstance(warning, str) else "",
         highest_seq=highest_seq if type(highest_seq) is int else None,
+        witness=_read_head(receipt.get("witness")),
     )
+
+
+def _read_head(value: object) -> SignedHead | None:
+    """Return the signed head in a receipt; None if it has none, or not as the protocol says."""
+    if not isinstance(value, dict):
+        return None
+    size, root, note = (value.get(name) for name in SignedHead._fields)
+    if type(size) is not int or not 0 <= size < 2**63 or not isinstance(note, str):
+        return None
+    if not isinstance(root, str) or not re.fullmatch("[0-9a-f]{64}", root):
+        return None
+    return SignedHead(size, root, note) if len(note) <= _MOST_NOTE else None
 
 
 def _fault(receipt: dict[str, Any], event_ids: Sequence[str]) -> str | None:

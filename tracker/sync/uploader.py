@@ -30,10 +30,13 @@ if TYPE_CHECKING:
 
     from tracker.config import APIConfig
     from tracker.outbox import Batch, Outbox
-    from tracker.sync.destination import Delivery, Destination
+    from tracker.sync.destination import Delivery, Destination, SignedHead
 
 _FIRST_PRUNE_SECONDS = 60.0
 _PRUNE_SECONDS = 3600.0
+_CHECKPOINT_SECONDS = 60.0
+_OFFLINE_SECONDS = 3600.0
+"""How often a checkpoint is made while the receiver signs it, and while nobody does."""
 _SAY_AGAIN_SECONDS = 3600.0
 """Interval between log lines about the same failure, so that a flaky link does not fill the log."""
 
@@ -59,6 +62,7 @@ class _Received(NamedTuple):
     batch: Batch
     letters: Sequence[DeadLetter]
     remarks: Remarks | None
+    witness: SignedHead | None
 
 
 class Uploader:
@@ -91,6 +95,7 @@ class Uploader:
         self._warned = Once()
         self._ahead: _Upcoming | None = None
         self._received: list[_Received] = []
+        self._witness: SignedHead | None = None  # the newest that is noted
         self._stale = False  # the last request used a connection that the server had closed
 
     def step(self) -> Pause:
@@ -120,6 +125,14 @@ class Uploader:
             return Pause(wait, skippable=False)
         delivery = self.destination.send(upcoming.upload)
         return self._conclude(upcoming.batch, delivery)
+
+    def checkpoint(self, *, reachable: bool) -> bool:
+        """Log a checkpoint if one is due; return True if so.
+
+        Raises:
+            OutboxError: if the outbox could not be read or written.
+        """
+        return self._outbox.checkpoint(_CHECKPOINT_SECONDS if reachable else _OFFLINE_SECONDS)
 
     def close(self) -> None:
         """Record receipts, and close the destination."""
@@ -230,7 +243,8 @@ class Uploader:
             for row in batch.rows
             if row.event_id in reasons
         ]
-        self._settle(batch, letters, Remarks(delivery.warning, delivery.highest_seq))
+        remarks = Remarks(delivery.warning, delivery.highest_seq)
+        self._settle(batch, letters, remarks, delivery.witness)
         self._sizing.passed(len(batch.rows))
         return GO_ON if batch.more else IDLE
 
@@ -241,9 +255,13 @@ class Uploader:
         return GO_ON
 
     def _settle(
-        self, batch: Batch, letters: Sequence[DeadLetter], remarks: Remarks | None = None
+        self,
+        batch: Batch,
+        letters: Sequence[DeadLetter],
+        remarks: Remarks | None = None,
+        witness: SignedHead | None = None,
     ) -> None:
-        self._received.append(_Received(batch, letters, remarks))
+        self._received.append(_Received(batch, letters, remarks, witness))
         if self._ahead is None:
             self._record_received()
         self._backoff.reset()
@@ -265,18 +283,33 @@ class Uploader:
         """Record receipts; those that cannot be recorded are kept for the next attempt."""
         while self._received:
             received = self._received[0]
-            self._outbox.run(settlement.settle(*received))
+            self._outbox.run(settlement.settle(*received[:3]))
             del self._received[0]
             remarks, through = received.remarks, received.batch.through
+            if received.batch.outbox_id != self._outbox.owner.outbox_id:
+                continue  # what it says concerns a former outbox id
             if remarks is not None and (remarks.warning or (remarks.highest_seq or 0) > through):
-                self._log_warning()
+                self._follow_warning()
+            elif received.witness not in (None, self._witness):
+                self._keep_witness(received.witness)
 
-    def _log_warning(self) -> None:
-        """Log, once for each, what a receipt warned of."""
+    def _follow_warning(self) -> None:
+        """Log, once for each, what a receipt warned of, and go on under another outbox id."""
         with self._outbox.reading() as connection:
             warning = sync_state.read_state(connection).warning
-        if warning is not None and self._warned.is_new(warning):
+        if warning is not None:
+            self._renew(warning)
+
+    def _keep_witness(self, witness: SignedHead) -> None:
+        self._witness = witness
+        if not self._outbox.note_witness(*witness):
+            self._renew(sync_state.ROLLED_BACK)
+
+    def _renew(self, warning: str) -> None:
+        if self._warned.is_new(warning):
             log.warning("%s: %s", self._outbox.path, sync_state.describe_warning(warning))
+        if warning in (sync_state.FORKED, sync_state.ROLLED_BACK):
+            self._outbox.renew(warning)
 
     def _failed(self, delivery: Delivery) -> Pause:
         self.failures += 1

@@ -189,6 +189,11 @@ class Worker:
             self.elected = True
             self._news = False
             pause = uploader.step()
+            if pause.seconds:
+                # A fork waits: the first checkpoint imports what signs it.
+                with self._preparing:
+                    if uploader.checkpoint(reachable=pause.idle):
+                        pause = Pause(0.0) if pause.idle else pause
             self._logged.forget()
         except OutboxError as error:
             self._say_once(str(error), traceback=False)

@@ -87,6 +87,18 @@ def test_a_device_without_a_key_is_witnessed_alone(client: CollectorClient) -> N
     assert witnessed(client.send(device, [device.head(4)])) == 4
 
 
+def test_a_signature_whose_key_nobody_told_binds_nothing(
+    client: CollectorClient, device: DeviceTree
+) -> None:
+    """It stays in the note, for somebody who knows the key from elsewhere."""
+    device.event()
+    receipt = client.send(device, [device.head(size=1, key=None)])
+    head = parse_checkpoint(receipt["witness"]["note"].encode())
+    assert device.verifier_key in signers(head.note, [device.verifier_key])
+    device.key = new_key()
+    assert witnessed(client.send(device, [device.head(1)])) == 2
+
+
 def test_heads_made_offline_arrive_at_once(client: CollectorClient, device: DeviceTree) -> None:
     """They all begin at what was cosigned before; the largest gets the cosignature."""
     heads = [[*device.events(2), device.head()] for _ in range(3)]

@@ -74,8 +74,22 @@ def test_two_copies_that_send_are_told(
         assert log(other, 2).warning == "forked"
         assert log(mine, 1).warning == "forked"
     assert len([line for line in caplog.messages if "two copies of this outbox" in line]) == 2
-    (report,) = collector.outboxes()
+    report, *others = collector.outboxes()
     assert (report["reused_seqs"], report["chain"]) == ([4, 5], "forked")
+    # Each goes on under an outbox id of its own, and says from where and what it will not send.
+    discarded = [
+        event["data"]["ranges"]
+        for event in collector.events()
+        if event["type"] == "events.discarded"
+    ]
+    assert [other["missing"] for other in others] == discarded
+    named = [
+        event["data"]["details"]
+        for event in collector.events()
+        if event["type"] == "security.reported"
+    ]
+    assert [each["former_outbox_id"] for each in named] == [report["outbox_id"]] * 2
+    assert [each["outbox_id"] for each in named] == [other["outbox_id"] for other in others]
     assert call_json("--outbox", mine.outbox_path, "status")["warning"] == "forked"
     assert "warning" in call("--outbox", mine.outbox_path, "status").stdout
     assert checks(mine.outbox_path)["copies"] == "warning"
@@ -115,8 +129,9 @@ def test_a_receiver_that_has_more_than_the_outbox_is_told(
             tracker.track("thing.happened")
             tracker.flush(10)
             warnings.append(tracker.health().warning)
-    assert warnings == ["rolled_back", "rolled_back", "rolled_back", None]
-    assert ["later events" in line for line in caplog.messages] == [True]
+    assert warnings == ["rolled_back"] * 4
+    assert ["later events" in line for line in caplog.messages] == [True, False]
+    assert "goes on under the new outbox id" in caplog.messages[1]
 
 
 def test_a_warning_of_another_servers_own_is_shown(config: MakeConfig) -> None:

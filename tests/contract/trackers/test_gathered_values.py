@@ -206,7 +206,9 @@ class Stored:
 
     def new(self) -> list[dict[str, Any]]:
         rows = self._reader.execute(
-            "SELECT seq, type, data FROM events WHERE seq > ? ORDER BY seq", (self._seen,)
+            "SELECT seq, type, data FROM events WHERE seq > ? AND type != 'integrity.checkpoint' "
+            "ORDER BY seq",
+            (self._seen,),
         ).fetchall()
         self._seen = rows[-1][0] if rows else self._seen
         for _, _, data in rows:

@@ -39,7 +39,7 @@ def test_all_commands_are_there() -> None:
     assert names == [
         *["flush", "status", "list", "show"],
         *["tail", "conversations", "conversation", "unclosed", "metrics"],
-        *["agents", "usage", "export", "stats"],
+        *["agents", "usage", "export", "evidence", "stats"],
         *[
             "dead",
             "dead list",

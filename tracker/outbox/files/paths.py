@@ -48,6 +48,11 @@ def ballast(path: Path) -> Path:
     return beside(path, ".ballast")
 
 
+def signing_key(path: Path) -> Path:
+    """Return the path of the key that signs the outbox's checkpoints."""
+    return beside(path, ".signing-key")
+
+
 def all_of(path: Path) -> list[Path]:
     """Return the outbox and every file that may be in use beside it, whether or not it exists."""
     locks = [write_lock(path), upload_lock(path)]

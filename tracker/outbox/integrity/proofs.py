@@ -40,19 +40,21 @@ class Proofs:
             return Problem(first, "gap", f"{shown} removed {doubt}")
         return Unproven(first, last, f"removed {doubt}") if doubt else None
 
-    def end(self, seq: object, proof: object, last: int) -> Problem | Unproven | None:
-        """Return what is wrong with the newest seq, as the account has it, or None.
+    def account(
+        self, statement: Sequence[object], proof: object, last: int
+    ) -> Problem | Unproven | None:
+        """Return what is wrong with the account, or None.
 
         Args:
-            seq: The account's entry, None if it has none.
+            statement: All that it says.
             proof: Its proof.
             last: The newest seq that is known.
         """
-        doubt = self._doubt(proof, ledger.STORED, seq)
+        doubt = self._doubt(proof, ledger.ACCOUNT, *statement)
         if doubt == _FORGED:
-            return Problem(None, "account", f"the newest seq, {seq}, was recorded {doubt}")
+            return Problem(None, "account", f"the loss account was written {doubt}")
         if doubt:
-            reason = f"nothing proves that no event followed: the newest seq was recorded {doubt}"
+            reason = f"the loss account was written {doubt}, so nothing proves that none followed"
             return Unproven(last, last, reason)
         return None
 

@@ -81,7 +81,7 @@ def check(connection: Connection, keys: Sequence[bytes] = ()) -> IntegrityReport
     found = itertools.chain(
         _file_problems(connection),
         walk.problems(),
-        walk.end_problems(),
+        walk.account_problems(),
         _account_problems(connection),
     )
     problems = tuple(itertools.islice(found, _MOST_PROBLEMS))
@@ -164,13 +164,15 @@ class _Walk:
             said = f"events {first} to {gap.last} are recorded as removed, but some are here"
             yield Problem(first, "gap", said)
 
-    def end_problems(self) -> Iterator[Problem]:
-        """Check that the account's newest seq is proven, unless the newest event is not."""
+    def account_problems(self) -> Iterator[Problem]:
+        """Check that the account is proven, unless the newest event is not anyway."""
         last = ledger.last_seq(self._connection)
-        seq, proof = self._connection.exec_driver_sql(
-            "SELECT events, proof FROM account WHERE entry = ?", (ledger.STORED,)
-        ).first() or (None, None)
-        found = self._proofs.end(seq, proof, last)
+        proof = self._connection.exec_driver_sql(
+            "SELECT proof FROM account WHERE entry = ?", (ledger.STORED,)
+        ).scalar()
+        entries = self._connection.exec_driver_sql(ledger.ENTRIES)
+        statement = list(itertools.chain.from_iterable(entries))
+        found = self._proofs.account(statement, proof, last)
         if isinstance(found, Problem):
             yield found
         elif found and not any(events.last_seq == last for events in self.unproven):

@@ -24,6 +24,14 @@ DAMAGED = "damaged"
 """Code of a dead letter whose row does not match its digest."""
 
 
+_DAY_MS = 86_400_000
+# A warning that led to a new outbox id, under which no receipt warns, stays for a day.
+_WARN = """
+UPDATE sync_state SET warning =
+  coalesce(?, CASE WHEN (SELECT renewed_ms FROM tree) > ? THEN warning END)
+"""
+
+
 @dataclass(frozen=True)
 class DeadLetter:
     """Why one event of a batch will not be sent again."""
@@ -86,7 +94,7 @@ def _note_remarks(transaction: Transaction, remarks: Remarks) -> None:
     warning = remarks.warning or None
     if warning is None and (remarks.highest_seq or 0) > transaction.head[0]:
         warning = ROLLED_BACK
-    transaction.connection.exec_driver_sql("UPDATE sync_state SET warning = ?", (warning,))
+    transaction.connection.exec_driver_sql(_WARN, (warning, time.time_ns() // 1_000_000 - _DAY_MS))
 
 
 def _find_in_new_outbox(

@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from tracker.outbox.store.transaction import Transaction
 
 
+FORKED = "forked"
+"""The warning that two copies of the outbox have sent."""
 ROLLED_BACK = "rolled_back"
 """The warning that the receiver has later events than the outbox ever got to."""
 
 _WARNINGS = {
-    "forked": "two copies of this outbox have sent, or it was set back and went on: the server has "
+    FORKED: "two copies of this outbox have sent, or it was set back and went on: the server has "
     "different events under the same seq",
     ROLLED_BACK: "the server has later events of this outbox than the outbox itself: an older copy "
     "was put in its place, its newest events were cut off, or another copy has sent",

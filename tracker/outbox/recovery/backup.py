@@ -16,15 +16,14 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import SQLAlchemyError
 
 from tracker import canonical, ownership
-from tracker.discards import runs, without
 from tracker.errors import ConfigurationError, OutboxError
 from tracker.outbox.files import paths
-from tracker.outbox.integrity import chain_key, proofs
+from tracker.outbox.integrity import chain_key, renewal
 from tracker.outbox.recovery import rebuild
 from tracker.outbox.recovery.continuation import copy
 from tracker.outbox.schema import create
 from tracker.outbox.sqlite.engine import make_engine
-from tracker.outbox.store import discards, identity
+from tracker.outbox.store import ledger
 from tracker.whole_file import publish
 
 if TYPE_CHECKING:
@@ -35,14 +34,11 @@ if TYPE_CHECKING:
 
     from tracker.outbox.store.transaction import Transaction
 
-_ENTRY = "backup"
-"""Account entry by which a backup records when it was made, in Unix milliseconds."""
-
 
 def made_at_ms(connection: Connection) -> int | None:
     """Return when the outbox was copied from another as a backup; None if it is not a backup."""
     found: int | None = connection.exec_driver_sql(
-        "SELECT events FROM account WHERE entry = ?", (_ENTRY,)
+        "SELECT events FROM account WHERE entry = ?", (ledger.BACKUP,)
     ).scalar()
     return found
 
@@ -73,7 +69,7 @@ def make(connection: sqlite3.Connection, path: Path, like: Path) -> None:
     def mark(made: Connection) -> None:
         made.exec_driver_sql(
             "INSERT OR REPLACE INTO account (entry, events) VALUES (?, ?)",
-            (_ENTRY, time.time_ns() // 1_000_000),
+            (ledger.BACKUP, time.time_ns() // 1_000_000),
         )
 
     _copy_to(connection, path, like, mark)
@@ -99,28 +95,11 @@ def restore(connection: sqlite3.Connection, path: Path, key: bytes | None) -> No
 
 
 def _rename(transaction: Transaction, path: Path, key: bytes | None) -> None:
-    """Make another outbox of the copy: what is not pending is never sent under its id.
-
-    An event says so, unless it would break the chain because the key is not given.
-    """
-    connection = transaction.connection
-    former = identity.read(connection)
-    new_id = str(uuid.uuid4())
-    connection.exec_driver_sql(
-        "UPDATE identity SET outbox_id = ?, created_at_ms = ?",
-        (new_id, time.time_ns() // 1_000_000),
-    )
-    connection.exec_driver_sql("DELETE FROM account WHERE entry = ?", (_ENTRY,))
-    proofs.renew(connection, key, former.outbox_id, new_id)
-    remembered = chain_key.read(connection)
+    remembered = chain_key.read(transaction.connection)
     if remembered.check not in (0, canonical.key_check(key)):
         chain_key.warn(path, key, remembered)
-        return
-    undelivered = connection.exec_driver_sql(
-        "SELECT seq FROM events WHERE delivered_at_ms IS NULL ORDER BY seq"
-    ).scalars()
-    if gone := without([(1, transaction.head[0])], runs(undelivered)):
-        discards.name(transaction, discards.CARRIED_OVER, gone)
+    transaction.connection.exec_driver_sql("DELETE FROM account WHERE entry = ?", (ledger.BACKUP,))
+    renewal.rename(transaction, key)
 
 
 def _copy_to(

@@ -136,7 +136,11 @@ def _make(
         if result.delivered:
             in_transaction(connection, key, _name_delivered)
         in_transaction(connection, key, settlement.recount)
-        ledger.discard(connection, ledger.BY_DAMAGE, result.lost)
+        in_transaction(
+            connection,
+            key,
+            lambda job: ledger.discard(job.connection, ledger.BY_DAMAGE, result.lost),
+        )
         connection.exec_driver_sql(
             "UPDATE sync_state SET last_success_ms = ?", (found.books.last_success_ms,)
         )

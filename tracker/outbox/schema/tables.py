@@ -20,7 +20,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0007"
+HEAD = "0008"
 """Alembic revision of the schema below."""
 
 APPLICATION_ID = 0x54524B52  # "TRKR"
@@ -105,13 +105,46 @@ time_ranges = Table(
     Column("latest_ms", Integer),
 )
 
+# The Merkle tree over the digests of all events, as far as it is kept; see `integrity.tree`.
+tree = Table(
+    "tree",
+    metadata,
+    Column("id", Integer, CheckConstraint("id = 1"), primary_key=True),
+    Column("frontier", LargeBinary, nullable=False),
+    # JSON: the ranges of seqs whose digests were lost before the next checkpoint.
+    Column("unknown", Text),
+    # The seq and time of the newest checkpoint.
+    Column("head_seq", Integer),
+    Column("head_ms", Integer),
+    # The newest head that the receiver has signed, as the receipt gave it.
+    Column("witness", Text),
+    # When the outbox last began a new outbox id because two copies of it had sent.
+    Column("renewed_ms", Integer),
+)
+
+tiles = Table(
+    "tiles",
+    metadata,
+    Column("level", Integer, primary_key=True),
+    Column("idx", Integer, primary_key=True),
+    Column("hash", LargeBinary, nullable=False),
+)
+
+removed_digests = Table(
+    "removed_digests",
+    metadata,
+    # Until no event of the same tile is left.
+    Column("seq", Integer, primary_key=True),
+    Column("digest", LargeBinary, nullable=False),
+)
+
 account = Table(
     "account",
     metadata,
     # Entries: delivered, dead, and discarded.<reason>. The rest of the last seq is pending.
     Column("entry", Text, primary_key=True),
     Column("events", Integer, nullable=False),
-    # Of the entry `stored`, as in `gaps`.
+    # Beside the entry `stored`, and of all entries.
     Column("proof", Text),
 )
 

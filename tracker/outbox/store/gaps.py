@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tracker import time_ranges
+from tracker.outbox.store import removed_digests
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,9 +23,11 @@ def remove(transaction: Transaction, rows: Sequence[tuple[int, str]]) -> int:
     with the proof that a process with the chain key has removed the events, if there is a key.
     """
     for first, last, chain in _runs(rows):
+        removed_digests.keep(transaction.connection, first, last)
         transaction.connection.exec_driver_sql(
             "DELETE FROM events WHERE seq BETWEEN ? AND ?", (first, last)
         )
+        removed_digests.drop_whole_tiles(transaction.connection, first, last)
         _note_gap(transaction, first, last, chain)
     time_ranges.remove_old(transaction.connection)
     return len(rows)

@@ -21,6 +21,13 @@ STORED = "stored"
 """Entry for the newest seq at the last write that did more than append: without this anchor, rows
 at the end could be removed without a trace. Updating it with each append would write one more page
 (1.2 times the time)."""
+BACKUP = "backup"
+"""Entry by which a backup records when it was made, in Unix milliseconds."""
+ACCOUNT = "account"
+"""The kind of the account's proof, which covers what `ENTRIES` returns."""
+ENTRIES = f"SELECT entry, events FROM account WHERE entry != '{BACKUP}' ORDER BY entry"  # noqa: S608 - our own
+NOTE_PROOF = f"UPDATE account SET proof = ? WHERE entry = '{STORED}'"  # noqa: S608 - our own
+"""Stores the account's proof, beside the newest seq."""
 DISCARDED = "discarded."
 """Prefix of the entries for discarded events; the reason follows."""
 
@@ -86,13 +93,12 @@ def discard(connection: Connection, reason: str, events: int) -> None:
     add(connection, DISCARDED + reason, events)
 
 
-def note_stored(connection: Connection, seq: int, proof: str | None) -> None:
-    """Record the newest seq ever assigned, with its proof."""
+def note_stored(connection: Connection, seq: int) -> None:
+    """Record the newest seq ever assigned."""
     connection.exec_driver_sql(
-        "INSERT INTO account (entry, events, proof) VALUES (?, ?, ?) "
-        "ON CONFLICT (entry) DO UPDATE SET events = excluded.events, proof = excluded.proof "
-        "WHERE excluded.events >= events",
-        (STORED, seq, proof),
+        "INSERT INTO account (entry, events) VALUES (?, ?) "
+        "ON CONFLICT (entry) DO UPDATE SET events = max(events, excluded.events)",
+        (STORED, seq),
     )
 
 

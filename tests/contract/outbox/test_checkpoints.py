@@ -1,0 +1,272 @@
+"""Signed heads of the tree: when they are logged, what they cover, and that nothing is lost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.conversations import ROOT
+from tracker import ConfigurationError, Tracker
+from tracker.events import make_event
+from tracker.evidence import keys, note
+from tracker.evidence.tree import Frontier, Tree
+from tracker.evidence.verifier import Checkpoint, is_extension, parse_checkpoint, signers
+from tracker.outbox.integrity import checkpoint, tree, verify
+from tracker.outbox.maintenance import retention
+from tracker.outbox.outbox import Outbox
+from tracker.outbox.queue import batches, settlement
+from tracker.sync.destination import Delivery, Outcome, SignedHead
+from tracker.testing import RecordingDestination
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.conftest import MakeConfig
+
+HOUR = 3_600.0
+
+
+@pytest.fixture
+def outbox(config: MakeConfig) -> Iterator[Outbox]:
+    opened = Outbox(config(on_error="raise"))
+    yield opened
+    opened.close()
+
+
+def fill(outbox: Outbox, count: int) -> None:
+    def store(transaction: Any) -> None:
+        for number in range(count):
+            transaction.append(make_event("test.noted", {"n": number}, user_id="u"))
+
+    outbox.run(store)
+
+
+def checkpoints(path: Path) -> list[dict[str, Any]]:
+    query = "SELECT data FROM events WHERE type = 'integrity.checkpoint' ORDER BY seq"
+    with closing(sqlite3.connect(path)) as connection:
+        return [json.loads(data) for (data,) in connection.execute(query)]
+
+
+def digests(path: Path) -> list[bytes]:
+    with closing(sqlite3.connect(path)) as connection:
+        rows = connection.execute("SELECT digest FROM events ORDER BY seq").fetchall()
+    return [bytes.fromhex(digest) for (digest,) in rows]
+
+
+def root_of(leaves: list[bytes]) -> bytes:
+    frontier = Frontier()
+    frontier.extend(leaves)
+    return frontier.root()
+
+
+def deliver(outbox: Outbox) -> None:
+    while True:
+        with outbox.reading() as connection:
+            batch = batches.next_batch(connection, 500, 1 << 22)
+        if not batch.rows:
+            return
+        outbox.run(settlement.settle(batch))
+
+
+def test_a_head_covers_all_events_before_it(outbox: Outbox) -> None:
+    """It is signed with the key beside the outbox, and extends what the receiver has signed."""
+    heads: list[Checkpoint] = []
+    for count in (1, 254, 1, 700, 3_000):
+        fill(outbox, count)
+        stored = digests(outbox.path)
+        assert outbox.checkpoint(0)
+        data = checkpoints(outbox.path)[-1]
+        head = parse_checkpoint(data["note"].encode())
+        assert (head.size, head.root) == (len(stored), root_of(stored))
+        owner, public = outbox.owner.outbox_id, keys.load(key_of(outbox)).public_key
+        device = note.device_key(owner, public)
+        assert list(signers(head.note, [device])) == [device]
+        if heads:
+            proof = [bytes.fromhex(each) for each in data["consistency"]]
+            old = heads[-1]
+            assert data["old_size"] == old.size
+            assert is_extension(old.size, old.root, head.size, head.root, proof)
+        heads.append(head)
+        assert outbox.note_witness(head.size, head.root.hex(), "the receiver's note")
+    with outbox.snapshot() as connection:
+        assert verify.verify(connection).problems == ()
+
+
+def key_of(outbox: Outbox) -> Path:
+    return outbox.path.with_name(outbox.path.name + ".signing-key")
+
+
+def test_an_idle_outbox_comes_to_rest(outbox: Outbox) -> None:
+    """A checkpoint is nothing new; nor is one due before its time."""
+    assert not outbox.checkpoint(0)
+    fill(outbox, 2)
+    assert not outbox.checkpoint(HOUR)
+    assert outbox.checkpoint(0)
+    assert [outbox.checkpoint(0) for _ in range(3)] == [False] * 3
+    fill(outbox, 999)
+    assert not outbox.checkpoint(HOUR)
+    fill(outbox, 1)
+    assert outbox.checkpoint(HOUR)
+    assert len(checkpoints(outbox.path)) == 2
+
+
+def test_what_was_removed_stays_in_the_tree(outbox: Outbox) -> None:
+    """In any order of removing and hashing; whole tiles keep only their hash."""
+    draw = random.Random(5)  # noqa: S311 - not secrets
+    every: list[bytes] = []
+    for _ in range(6):
+        fill(outbox, draw.randrange(100, 600))
+        with outbox.reading() as connection:
+            before = connection.exec_driver_sql("SELECT seq, digest FROM events").all()
+        every += [bytes.fromhex(digest) for seq, digest in before if seq > len(every)]
+        deliver(outbox)
+        if draw.random() < 0.5:
+            outbox.run(retention.free_delivered(draw.randrange(0, len(every))))
+        assert outbox.checkpoint(0)
+        head = parse_checkpoint(checkpoints(outbox.path)[-1]["note"].encode())
+        assert (head.size, head.root) == (len(every), root_of(every))
+    with outbox.snapshot() as connection:
+        source = tree.StoredTree(connection)
+        size = tree.frontier(connection).size
+        for (seq,) in connection.exec_driver_sql("SELECT seq FROM events").all():
+            if seq <= size:
+                assert Tree(source, size).inclusion(seq)
+    deliver(outbox)
+    after = 0
+    while after >= 0:
+        _, after = outbox.run(retention.free_delivered(after))
+    with outbox.reading() as connection:
+        kept = connection.exec_driver_sql("SELECT count(*) FROM removed_digests").scalar_one()
+    assert kept < 256
+
+
+def test_a_digest_that_is_gone_is_named(outbox: Outbox) -> None:
+    """Cut out by hand, or removed before there was a tree."""
+    fill(outbox, 9)
+    with closing(sqlite3.connect(outbox.path)) as connection, connection:
+        connection.execute("DELETE FROM events WHERE seq IN (3, 4, 7)")
+    assert outbox.checkpoint(0)
+    fill(outbox, 1)
+    assert outbox.checkpoint(0)
+    first, second = checkpoints(outbox.path)
+    assert first["unknown"] == [[3, 4], [7, 7]]
+    assert "unknown" not in second
+
+
+def test_a_digest_changed_by_hand_does_not_fit_the_head(outbox: Outbox) -> None:
+    """Who has no signing key cannot make the head again."""
+    fill(outbox, 5)
+    assert outbox.checkpoint(0)
+    head = parse_checkpoint(checkpoints(outbox.path)[0]["note"].encode())
+    forged = hashlib.sha256(b"forged").hexdigest()
+    with closing(sqlite3.connect(outbox.path)) as connection, connection:
+        connection.execute("UPDATE events SET digest = ? WHERE seq = 2", (forged,))
+    with outbox.snapshot() as connection_:
+        assert Tree(tree.StoredTree(connection_), head.size).root() != head.root
+
+
+def test_the_configured_key_signs(config: MakeConfig) -> None:
+    """No file is made then; a text that is no key is refused at construction, and not shown."""
+    generated = subprocess.run(
+        ["openssl", "genpkey", "-algorithm", "ed25519"], capture_output=True, text=True, check=True
+    )
+    settings = config(signing_key=generated.stdout)
+    assert "PRIVATE" not in repr(settings)
+    outbox = Outbox(settings)
+    fill(outbox, 1)
+    assert outbox.checkpoint(0)
+    assert not key_of(outbox).exists()
+    device = note.device_key(outbox.owner.outbox_id, keys.from_text(generated.stdout).public_key)
+    head = parse_checkpoint(checkpoints(outbox.path)[0]["note"].encode())
+    assert list(signers(head.note, [device])) == [device]
+    outbox.close()
+    with pytest.raises(ConfigurationError, match=r"signing_key \(SDK_SIGNING_KEY\)") as caught:
+        config(signing_key="s3cr3t")
+    assert "s3cr3t" not in str(caught.value)
+
+
+def test_a_damaged_key_file_signs_nothing_and_stays(
+    outbox: Outbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The head is logged without a signature, the log names the file, and nothing replaces it."""
+    key_of(outbox).write_text("not a key")
+    fill(outbox, 1)
+    assert outbox.checkpoint(0)
+    assert checkpoints(outbox.path)[0]["note"].endswith("\n\n")
+    assert key_of(outbox).read_text() == "not a key"
+    assert "are not signed" in caplog.text
+
+
+def signed_head(text: str, size: int, root: str) -> Callable[[Any], Delivery]:
+    head = SignedHead(size, root, text)
+    return lambda _: Delivery(Outcome.DELIVERED, witness=head)
+
+
+@pytest.mark.parametrize(("size", "root"), [(9, "0" * 64), (1, "0" * 64)])
+def test_a_signed_head_that_is_not_its_own_begins_a_new_id(
+    config: MakeConfig, size: int, root: str
+) -> None:
+    """It was set back or copied: it loses nothing, and goes on under a new outbox id, once."""
+    destination = RecordingDestination(signed_head("note", size, root))
+    with Tracker(config(), destination=lambda: destination) as tracker:
+        for _ in range(3):
+            tracker.track("thing.happened")
+            assert tracker.flush(10).pending == 0
+        assert tracker.health().warning is None or tracker.health().warning == "rolled_back"
+    outbox = Outbox(config())
+    reports = [event for event in destination.events if event["type"] == "security.reported"]
+    with outbox.snapshot() as connection:
+        assert verify.verify(connection).problems == ()
+        pending = connection.exec_driver_sql("SELECT type FROM pending").scalars().all()
+    assert len(reports) + pending.count("security.reported") == 1
+    assert sum(event["type"] == "thing.happened" for event in destination.events) == 3
+    outbox.close()
+
+
+def test_a_kill_between_hashing_and_logging_loses_nothing(config: MakeConfig) -> None:
+    """One transaction: after any kill, the next head covers all."""
+    settings = config()
+    program = (
+        "import os, sys\n"
+        "from tracker import APIConfig\n"
+        "from tracker.events import make_event\n"
+        "from tracker.outbox.integrity import checkpoint\n"
+        "from tracker.outbox.outbox import Outbox\n"
+        "outbox = Outbox(APIConfig(api_key='k', client_id='c', base_url='http://127.0.0.1:9',\n"
+        "                          outbox_path=sys.argv[1]))\n"
+        "for n in range(300): outbox.append(make_event('test.noted', {'n': n}))\n"
+        "def job(transaction):\n"
+        "    checkpoint.write(None)(transaction)\n"
+        "    os._exit(9)\n"
+        "outbox.run(job)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, settings.outbox_path], cwd=ROOT, check=False
+    )
+    assert done.returncode == 9
+    outbox = Outbox(config(client_id="c", base_url="http://127.0.0.1:9"))
+    stored = digests(outbox.path)
+    assert len(stored) == 300
+    assert outbox.checkpoint(0)
+    head = parse_checkpoint(checkpoints(outbox.path)[0]["note"].encode())
+    assert (head.size, head.root) == (300, root_of(stored))
+    outbox.close()
+
+
+def test_a_head_the_receiver_signed_is_kept(outbox: Outbox) -> None:
+    """The next one is proved to extend it."""
+    fill(outbox, 3)
+    assert outbox.checkpoint(0)
+    root = root_of(digests(outbox.path)[:3])
+    assert outbox.note_witness(3, root.hex(), "n")
+    with outbox.reading() as connection:
+        assert checkpoint.witness(connection) == (3, root.hex(), "n")

@@ -1,0 +1,37 @@
+"""The key that signs an outbox's checkpoints: from the configuration, or in a file beside it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tracker import log
+from tracker.errors import ConfigurationError
+from tracker.evidence import keys
+from tracker.outbox.files import paths
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tracker.evidence.keys import Signer
+
+
+def signer(path: Path, given: str | None) -> Signer | None:
+    """Return the signer for the outbox at `path`; None if there is none.
+
+    The file is made on first use, if the extra ``[evidence]`` is installed. A copy of the outbox
+    alone does not have it, and so has no identity. A file that holds no key signs nothing and is
+    left as it is: somebody has to look at it.
+
+    Args:
+        path: The outbox.
+        given: The private key of the configuration, PKCS#8 in PEM, or None.
+    """
+    if not keys.can_sign():
+        return None
+    try:
+        return keys.from_text(given) if given else keys.load_or_create(paths.signing_key(path))
+    except ConfigurationError as error:
+        log.error("checkpoints of the outbox %s are not signed: %s", path, error)
+    except OSError as error:
+        log.error("checkpoints of the outbox %s are not signed: %s", path, error.strerror)
+    return None
