@@ -8,14 +8,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.support.collector import EventChain
 from tests.unit.evidence.trees import Kept
+from tracker.events import INTEGRITY_CHECKPOINT
 from tracker.evidence import note
 from tracker.evidence.keys import PrivateKey
 from tracker.evidence.tree import Tree
 
 if TYPE_CHECKING:
     from tracker.evidence.verifier import Key
-
-CHECKPOINT = "integrity.checkpoint"
 
 
 def new_key() -> PrivateKey:
@@ -63,7 +62,7 @@ class DeviceTree(EventChain):
         }
         if self.key is not None:
             data.setdefault("key", str(self.verifier_key))
-        return self.event(data, type=CHECKPOINT, agent_id=None, session_id=None)
+        return self.event(data, type=INTEGRITY_CHECKPOINT, agent_id=None, session_id=None)
 
     def copy(self) -> DeviceTree:
         """Return a clone, which goes on from here by itself."""

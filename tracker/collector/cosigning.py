@@ -10,6 +10,7 @@ from sqlalchemy import exists, func, insert, select, update
 from tracker import canonical
 from tracker.collector import outbox_keys
 from tracker.collector.tables import checkpoints, events, heads
+from tracker.events import INTEGRITY_CHECKPOINT, INTEGRITY_KEY_CHANGED
 from tracker.evidence import heads as evidence
 from tracker.evidence.heads import Claim, Judgement
 
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from tracker.collector.witness import Witness
     from tracker.evidence.verifier import Key
 
-CHECKPOINT = "integrity.checkpoint"
-KEY_CHANGED = "integrity.key_changed"
-
 State = Literal["cosigned", "unproven", "contradicting", "unsigned"]
 """What became of a head.
 
@@ -33,6 +31,7 @@ State = Literal["cosigned", "unproven", "contradicting", "unsigned"]
 or its proof begins elsewhere; it may be right. ``contradicting``: it and one that was cosigned are
 not of the same tree. ``unsigned``: it is not signed by the key that is bound to the outbox.
 """
+_TELLING = (INTEGRITY_CHECKPOINT, INTEGRITY_KEY_CHANGED)
 _HOUR_MS = 3_600_000
 _STAMPED_TOGETHER = 100
 _STATES: dict[Judgement, State] = {
@@ -80,12 +79,12 @@ def new_among(
     connection: Connection, client_id: str, received: Sequence[ReceivedEvent]
 ) -> list[ReceivedEvent]:
     """Return those of a batch's events that tell of the tree and are not stored yet, by seq."""
-    if all(event.type not in (CHECKPOINT, KEY_CHANGED) for event in received):
+    if all(event.type not in _TELLING for event in received):
         return []
     first: dict[str, ReceivedEvent] = {}
     for event in received:
         first.setdefault(event.event_id, event)
-    telling = [event for event in first.values() if event.type in (CHECKPOINT, KEY_CHANGED)]
+    telling = [event for event in first.values() if event.type in _TELLING]
     query = select(events.c.event_id).where(
         events.c.client_id == client_id,
         events.c.event_id.in_([event.event_id for event in telling]),
@@ -199,13 +198,13 @@ def _candidates(
     for event in telling:
         try:
             data = canonical.decode(event.data)
-            if event.type == KEY_CHANGED:
+            if event.type == INTEGRITY_KEY_CHANGED:
                 old, new = evidence.read_key_change(data, batch.outbox_id)
             else:
                 claim = evidence.read(data, batch.outbox_id)
         except ValueError:
             continue  # a device may say anything: then it has said nothing
-        if event.type == KEY_CHANGED:
+        if event.type == INTEGRITY_KEY_CHANGED:
             if old != key:
                 continue
             key = new

@@ -8,12 +8,11 @@ from sqlalchemy import select
 
 from tracker import canonical
 from tracker.collector import outbox_keys
-from tracker.collector.cosigning import KEY_CHANGED
 from tracker.collector.refusal import RefusedError
 from tracker.collector.seals import unpacked
 from tracker.collector.tables import checkpoints, events
 from tracker.erasure import named_events
-from tracker.events import COMPLIANCE_ERASED, EVENTS_DISCARDED
+from tracker.events import COMPLIANCE_ERASED, EVENTS_DISCARDED, INTEGRITY_KEY_CHANGED
 from tracker.evidence import contents
 from tracker.evidence.contents import USER, Contents, Head
 from tracker.evidence.verifier import parse_key
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from tracker.collector.witness import Witness
 
 _FETCH_ROWS = 100
-_EXPLAINING = (COMPLIANCE_ERASED, EVENTS_DISCARDED, KEY_CHANGED)
+_EXPLAINING = (COMPLIANCE_ERASED, EVENTS_DISCARDED, INTEGRITY_KEY_CHANGED)
 _COLUMNS = ("seq", "event_id", "type", "timestamp_ms", "agent_id", "session_id", "user_id",
             "digest", "data", "context", "trace", "seal")  # fmt: skip
 

@@ -12,7 +12,8 @@ import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.device_tree import CHECKPOINT, DeviceTree, new_key
+from tests.support.device_tree import DeviceTree, new_key
+from tracker.events import INTEGRITY_CHECKPOINT, INTEGRITY_KEY_CHANGED
 from tracker.evidence import note
 from tracker.evidence.tree import Tree
 from tracker.evidence.verifier import parse_checkpoint, parse_key, signers
@@ -176,7 +177,7 @@ def test_a_key_is_changed_by_a_note_that_both_sign(
     old, new = device.key, new_key()
     assert old is not None
     change = {"note": note.key_change(device.outbox_id, old, new)}
-    event = device.event(change, type="integrity.key_changed")
+    event = device.event(change, type=INTEGRITY_KEY_CHANGED)
     device.key = new
     assert witnessed(client.send(device, [event, device.head(2)])) == 4
     device.key = old
@@ -190,7 +191,7 @@ def test_a_key_that_was_never_bound_hands_over_nothing(
     client.send(device, [*device.events(2), device.head()])
     device.key = new_key()
     change = {"note": note.key_change(device.outbox_id, new_key(), device.key)}
-    event = device.event(change, type="integrity.key_changed")
+    event = device.event(change, type=INTEGRITY_KEY_CHANGED)
     assert witnessed(client.send(device, [event, device.head(2)])) == 2
 
 
@@ -257,7 +258,7 @@ def test_no_batch_is_refused_for_an_odd_head(
     device = DeviceTree(new_key())
     first = device.event()
     data = {"note": device.note(), "old_size": 0, "consistency": [], **changes}
-    odd = [device.event(data, type=kind) for kind in (CHECKPOINT, "integrity.key_changed")]
+    odd = [device.event(data, type=kind) for kind in (INTEGRITY_CHECKPOINT, INTEGRITY_KEY_CHANGED)]
     receipt = client.send(device, [first, *odd])
     assert (receipt["accepted"], receipt["rejected"]) == (3, [])
     assert witnessed(client.send(device, [device.head(witnessed(receipt))])) == 3
