@@ -123,10 +123,12 @@ class _Inside:
 
     def report(self) -> dict[str, Any]:
         """Return how the device does; checkpoints do not count."""
-        with self._client.outbox.snapshot() as connection:
+        with self._client.outbox.reading() as connection:
+            connection.exec_driver_sql("BEGIN")
             book = ledger.read(connection)
             state = sync_state.read_state(connection)
             all_, sent = connection.exec_driver_sql(_CHECKPOINTS).one()
+            connection.exec_driver_sql("COMMIT")
         return {
             "pending": book.pending - (all_ - sent),
             "delivered": book.delivered - sent,
