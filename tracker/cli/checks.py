@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tracker import canonical
-from tracker.cli.context import find, opened_to_read, uploader_runs, waiting_beside
+from tracker.cli.context import (
+    find,
+    opened_to_read,
+    read_owner,
+    uploader_runs,
+    waiting_beside,
+)
 from tracker.cli.output import ago, duration, moment, size
 from tracker.config import APIConfig, is_loopback
 from tracker.errors import ConfigurationError, OutboxError
@@ -235,6 +241,7 @@ def _outbox(target: Target) -> list[Check]:
     return [
         *checks,
         *_copies(found),
+        *_signing_key(target.path),
         *_queue(found, target.path, running=uploader_runs(target.path)),
         *_owner(target, found),
     ]
@@ -326,6 +333,23 @@ def _copies(found: OutboxStatus) -> list[Check]:
             "make copies with `tracker-sync backup` and `restore`",
         )
     ]
+
+
+def _signing_key(path: Path) -> list[Check]:
+    """Report the public key that signs checkpoints, if the outbox has one beside it."""
+    from tracker.evidence import keys, note
+    from tracker.outbox import paths
+
+    file = paths.signing_key(path)
+    if not (file.exists() and keys.can_sign()):
+        return []
+    try:
+        public_key = keys.load(file).public_key
+    except ConfigurationError as error:
+        remedy = "put the key back from a copy, or move the file away for a new one"
+        return [Check("signing key", WARNING, str(error), remedy)]
+    key = note.device_key(read_owner(path).outbox_id, public_key)
+    return [Check("signing key", OK, f"{key}; note it elsewhere, to check evidence with")]
 
 
 def _queue(found: OutboxStatus, path: Path, *, running: bool) -> list[Check]:

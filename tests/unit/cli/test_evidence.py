@@ -121,6 +121,21 @@ def test_wrong_use_is_one_line(
     assert not (tmp_path / "e.zip").exists()
 
 
+def test_doctor_shows_the_key(outbox_path: Path) -> None:
+    """So that it can be noted elsewhere; a file that holds none is named."""
+    key = call("--outbox", outbox_path, "evidence", "--public-key").stdout.strip()
+
+    def shown() -> tuple[str, str]:
+        checks = call_json("--outbox", outbox_path, "doctor")["checks"]
+        (found,) = [check for check in checks if check["name"] == "signing key"]
+        return found["status"], found["message"]
+
+    assert shown()[0] == "ok"
+    assert key in shown()[1]
+    outbox_path.with_name(outbox_path.name + ".signing-key").write_text("not a key")
+    assert shown()[0] == "warning"
+
+
 def test_a_file_is_replaced_only_on_request(outbox_path: Path, tmp_path: Path) -> None:
     """An existing one stays as it is otherwise."""
     (tmp_path / "e.zip").write_text("mine")
