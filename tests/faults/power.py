@@ -58,9 +58,20 @@ def mounted(image: Path, where: Path) -> Iterator[Path]:
 
 def stop(group: int) -> None:
     """Stop a process group, and return when every thread stands still, its last sync over."""
-    os.killpg(group, signal.SIGSTOP)
+    _signal(group, signal.SIGSTOP, "TZ")
+
+
+def kill(group: int) -> None:
+    """Kill a process group, and return when none of it has a file open any more."""
+    _signal(group, signal.SIGKILL, "Z")
+
+
+def _signal(group: int, number: int, until: str) -> None:
+    """Signal a process group, and return when each of its threads is in one of these states."""
+    tasks = list(_tasks(group))
+    os.killpg(group, number)
     deadline = time.monotonic() + _STOP_SECONDS
-    while any(_state(task) not in ("T", "Z") for task in _tasks(group)):
+    while any(_state(task) not in until for task in (*tasks, *_tasks(group))):
         assert time.monotonic() < deadline, "the writer does not stop"
         time.sleep(0.001)
 
@@ -69,7 +80,8 @@ def _tasks(group: int) -> Iterator[Path]:
     """Yield the threads of a process and of the children that its main thread has forked."""
     tasks = Path(f"/proc/{group}/task")
     for pid in (group, *map(int, (tasks / str(group) / "children").read_text().split())):
-        yield from Path(f"/proc/{pid}/task").iterdir()
+        with contextlib.suppress(FileNotFoundError):  # it has ended
+            yield from Path(f"/proc/{pid}/task").iterdir()
 
 
 def _state(task: Path) -> str:

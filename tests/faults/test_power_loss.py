@@ -91,7 +91,7 @@ class Boot:
             try:
                 return [self._crash_once(writer, receiver) for _ in range(points)]
             finally:
-                os.killpg(writer.pid, signal.SIGKILL)
+                power.kill(writer.pid)
                 writer.wait()
 
     def _start(self) -> subprocess.Popen[bytes]:
