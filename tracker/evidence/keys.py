@@ -39,8 +39,11 @@ class PrivateKey:
     """An Ed25519 private key in memory."""
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
+        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
         self._key = key
-        self.public_key = key.public_key().public_bytes_raw()
+        # `public_bytes_raw` is missing in the versions that older distributions ship.
+        self.public_key = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
 
     def sign(self, message: bytes) -> bytes:
         """Return the Ed25519 signature over a message, of 64 bytes."""
@@ -152,3 +155,11 @@ def _require_extra() -> None:
         raise ConfigurationError(
             "signing needs the extra: pip install 'agent-tracking-sdk[evidence]'"
         )
+    try:
+        import cryptography.hazmat.primitives.asymmetric.ed25519
+        import cryptography.hazmat.primitives.serialization  # noqa: F401 - only tried here
+    except ImportError as error:
+        raise ConfigurationError(
+            f"the package cryptography, which signs, cannot be imported here ({error}); "
+            "install it anew: pip install 'agent-tracking-sdk[evidence]'"
+        ) from error

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy.exc import DBAPIError
 
 from tracker import canonical, log
+from tracker.clock import monotonic
 from tracker.erasure import ErasureResult, subject_of
 from tracker.errors import OutboxDamagedError, OutboxError
 from tracker.once import Once
@@ -304,11 +306,12 @@ class Outbox:
         scrubbed = self.scrub() and self._remove_drafts() and not self._damaged_sets_hold_more()
         return ErasureResult(*subject, done.erased, tuple(done.event_ids), scrubbed, done.guessable)
 
-    def checkpoint(self, seconds: float) -> bool:
+    def checkpoint(self, seconds: float, within: float = math.inf) -> bool:
         """Log a signed head of the tree over all events, if one is due; return True if so.
 
         Args:
             seconds: A new event is covered after so many seconds, or with 1,000 others.
+            within: How many seconds it may hash; if there is more to hash, the next call goes on.
 
         Raises:
             OutboxError: if the outbox cannot be read or written.
@@ -319,9 +322,11 @@ class Outbox:
         with self.reading() as connection:
             if not checkpoint.is_due(connection, seconds):
                 return False
+        end = monotonic() + within
         try:
             while not self.run(checkpoint.write(self.signer())):
-                pass
+                if monotonic() >= end:
+                    return False
         except TreeError as error:
             if self._logged.is_new(str(error)):
                 log.error("no checkpoint of the outbox %s can be made: %s", self.path, error)

@@ -37,6 +37,8 @@ _PRUNE_SECONDS = 3600.0
 _CHECKPOINT_SECONDS = 60.0
 _OFFLINE_SECONDS = 3600.0
 """How often a checkpoint is made while the receiver signs it, and while nobody does."""
+_HASHING_SECONDS = 0.5
+"""How long uploads, and a fork, wait at most for the hashing of what was never hashed."""
 _SAY_AGAIN_SECONDS = 3600.0
 """Interval between log lines about the same failure, so that a flaky link does not fill the log."""
 
@@ -132,7 +134,8 @@ class Uploader:
         Raises:
             OutboxError: if the outbox could not be read or written.
         """
-        return self._outbox.checkpoint(_CHECKPOINT_SECONDS if reachable else _OFFLINE_SECONDS)
+        seconds = _CHECKPOINT_SECONDS if reachable else _OFFLINE_SECONDS
+        return self._outbox.checkpoint(seconds, _HASHING_SECONDS)
 
     def close(self) -> None:
         """Record receipts, and close the destination."""

@@ -189,18 +189,30 @@ class Worker:
             self.elected = True
             self._news = False
             pause = uploader.step()
-            if pause.seconds:
-                # A fork waits: the first checkpoint imports what signs it.
-                with self._preparing:
-                    if uploader.checkpoint(reachable=pause.idle):
-                        pause = Pause(0.0) if pause.idle else pause
-            self._logged.forget()
+            return self._checkpoint(uploader, pause)
         except OutboxError as error:
             self._say_once(str(error), traceback=False)
             return Pause(POLL_SECONDS)
         except Exception as error:  # noqa: BLE001 - a bug must not end the thread
             self._say_once(repr(error), traceback=True)
             return Pause(self._config.backoff_cap)
+
+    def _checkpoint(self, uploader: Uploader, pause: Pause) -> Pause:
+        """Log a checkpoint if one is due and there is time; return the pause before the next step.
+
+        Trouble with it neither delays the next upload nor brings it forward.
+        """
+        try:
+            if pause.seconds:
+                # A fork waits: the first checkpoint imports what signs it.
+                with self._preparing:
+                    if uploader.checkpoint(reachable=pause.idle) and pause.idle:
+                        pause = Pause(0.0)
+            self._logged.forget()
+        except OutboxError as error:
+            self._say_once(str(error), traceback=False)
+        except Exception as error:  # noqa: BLE001 - events are uploaded with evidence or without
+            self._say_once(repr(error), traceback=True)
         return pause
 
     def _prepare(self) -> Uploader:

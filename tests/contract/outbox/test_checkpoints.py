@@ -149,6 +149,92 @@ def test_what_was_removed_stays_in_the_tree(outbox: Outbox) -> None:
     assert kept < 256
 
 
+def test_the_tile_of_the_signed_head_stays(outbox: Outbox) -> None:
+    """Until the receiver has signed a later head, the next one is proved to extend it."""
+
+    def remove_all_delivered() -> None:
+        deliver(outbox)
+        after = 0
+        while after >= 0:
+            _, after = outbox.run(retention.free_delivered(after))
+
+    fill(outbox, 300)
+    leaves = digests(outbox.path)
+    assert outbox.checkpoint(0)
+    assert outbox.note_witness(300, root_of(leaves).hex(), "the receiver's note")
+    for _ in range(3):
+        fill(outbox, 900)
+        remove_all_delivered()
+        assert outbox.checkpoint(0)
+    data = checkpoints(outbox.path)[-1]
+    head = parse_checkpoint(data["note"].encode())
+    proof = [bytes.fromhex(each) for each in data["consistency"]]
+    assert data["old_size"] == 300
+    assert is_extension(300, root_of(leaves), head.size, head.root, proof)
+    assert outbox.note_witness(head.size, head.root.hex(), "the receiver's note")
+    with outbox.reading() as connection:
+        kept = connection.exec_driver_sql("SELECT min(seq) FROM removed_digests").scalar_one()
+    assert kept > 512
+
+
+def test_a_backlog_is_hashed_in_parts(outbox: Outbox) -> None:
+    """Uploads need not wait for all of it: each call goes on where the last one ended."""
+    fill(outbox, 5_000)
+    assert [outbox.checkpoint(0, within=0.0) for _ in range(3)] == [False, False, True]
+    head = parse_checkpoint(checkpoints(outbox.path)[0]["note"].encode())
+    assert head.size == 5_000
+
+
+@pytest.mark.parametrize("stored", ["x", "5", "[1]", '[10, 5, "6"]', '{"a": 1}'])
+def test_bookkeeping_written_by_hand_raises_nothing(outbox: Outbox, stored: str) -> None:
+    """Without the last signed head there is none; without the list of unknown, no checkpoint."""
+    fill(outbox, 2)
+    assert outbox.checkpoint(0)
+    for column, logged in (("witness", True), ("unknown", False)):
+        fill(outbox, 600)
+        with closing(sqlite3.connect(outbox.path)) as connection, connection:
+            connection.execute(f"UPDATE tree SET {column} = ?", (stored,))  # noqa: S608 - constants
+        assert outbox.checkpoint(0) is logged
+
+
+BROKEN = {
+    "no library": "raise ImportError('libssl.so.3: cannot open shared object file')",
+    "another package of the name": "",
+    "a bug": "raise RuntimeError('bug')",
+}
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=list(BROKEN))
+def test_uploads_go_on_where_nothing_can_sign(tmp_path: Path, content: str) -> None:
+    """The package that signs may be installed and not work; events are delivered as ever."""
+    package = tmp_path / "path" / "cryptography"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(content)
+    program = (
+        "import os, queue, sys\n"
+        "sys.path.insert(0, os.path.join(sys.argv[1], 'path'))\n"
+        "from tracker import APIConfig, Tracker\n"
+        "from tracker.testing import RecordingDestination\n"
+        "types = queue.SimpleQueue()\n"
+        "class Destination(RecordingDestination):\n"
+        "    def send(self, upload):\n"
+        "        delivery, count = super().send(upload), len(upload.events)\n"
+        "        for event in self.events[-count:]: types.put(event['type'])\n"
+        "        return delivery\n"
+        "config = APIConfig(api_key='k', outbox_path=os.path.join(sys.argv[1], 'o.sqlite3'))\n"
+        "with Tracker(config, destination=Destination) as tracker:\n"
+        "    for _ in range(1_000): tracker.track('thing.happened')\n"
+        "    tracker.flush(20)\n"
+        "    for n in range(3):\n"
+        "        tracker.track('thing.happened.%d' % n)\n"
+        "        while types.get(timeout=10) != 'thing.happened.%d' % n: pass\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path], cwd=ROOT, check=False, capture_output=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
 def test_a_digest_that_is_gone_is_named(outbox: Outbox) -> None:
     """Cut out by hand, or removed before there was a tree."""
     fill(outbox, 9)

@@ -13,7 +13,7 @@ from tracker.evidence import heads
 from tracker.evidence.tree import Tree
 from tracker.outbox.integrity import tree
 from tracker.outbox.integrity.tree import StoredTree
-from tracker.outbox.store import identity, ledger
+from tracker.outbox.store import identity, ledger, removed_digests
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,7 +94,12 @@ def digest_of_gaps(connection: Connection) -> str:
 def witness(connection: Connection) -> Witness | None:
     """Return the newest head that the receiver has signed, or None."""
     stored = connection.exec_driver_sql("SELECT witness FROM tree").scalar()
-    return None if stored is None else Witness(*json.loads(stored))
+    try:
+        size, root, note = json.loads(stored or "[]")
+    except (ValueError, TypeError):  # there is none, or it was written by hand
+        return None
+    fits = type(size) is int and size >= 0 and isinstance(root, str) and isinstance(note, str)
+    return Witness(size, root, note) if fits else None
 
 
 def note_witness(connection: Connection, seen: Witness) -> bool:
@@ -103,10 +108,13 @@ def note_witness(connection: Connection, seen: Witness) -> bool:
     Raises:
         TreeError: if the stored hashes are damaged.
     """
-    if seen == witness(connection):
+    before = witness(connection)
+    if seen == before:
         return True
     size = tree.frontier(connection).size
     if seen.size > size or Tree(StoredTree(connection), seen.size).root().hex() != seen.root:
         return False
     connection.exec_driver_sql("UPDATE tree SET witness = ?", (json.dumps(list(seen)),))
+    if before is not None:
+        removed_digests.drop_whole_tiles(connection, before.size, before.size)
     return True

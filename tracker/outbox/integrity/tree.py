@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from tracker.evidence.tree import Frontier
+from tracker.evidence.tree import Frontier, TreeError
 from tracker.outbox.store import removed_digests
 from tracker.outbox.store.removed_digests import UNKNOWN, decoded
 
@@ -92,9 +92,16 @@ def extend(transaction: Transaction) -> bool:
 
 
 def unknown_ranges(connection: Connection) -> list[list[int]]:
-    """Return the first and last seq of each range of unknown events since the last checkpoint."""
+    """Return the first and last seq of each range of unknown events since the last checkpoint.
+
+    Raises:
+        TreeError: if the list is damaged.
+    """
     noted = connection.exec_driver_sql("SELECT unknown FROM tree").scalar()
-    return [] if noted is None else list(json.loads(noted))
+    try:
+        return [[first, last] for first, last in json.loads(noted or "[]")]
+    except (ValueError, TypeError):
+        raise TreeError("the stored list of unknown events is damaged") from None
 
 
 def _with(ranges: list[list[int]], seqs: list[int]) -> list[list[int]]:

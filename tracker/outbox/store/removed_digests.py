@@ -1,7 +1,8 @@
 """The digests of removed events, from which proofs of their neighbours in the tree are made.
 
 A digest is kept until no event of its tile is left, for the hash of the tile then stands for all of
-it. One that is not known is kept as zeros.
+it. Those of the tile in which the head ends that the receiver signed last are kept as long as it is
+the last: the next head is proved to extend it. A digest that is not known is kept as zeros.
 """
 
 from __future__ import annotations
@@ -18,6 +19,11 @@ TILE = 256
 UNKNOWN = bytes(32)
 """What stands for a digest that is not known. (No event has it.)"""
 
+_SIZES = """
+SELECT CAST(substr(frontier, 1, 8) AS BLOB),
+  coalesce(CASE WHEN json_valid(witness) THEN CAST(json_extract(witness, '$[0]') AS INTEGER) END, 0)
+FROM tree
+"""
 _KEEP = "INSERT OR REPLACE INTO removed_digests (seq, digest) VALUES (?, ?)"
 
 
@@ -36,11 +42,11 @@ def add(connection: Connection, digests: Iterable[tuple[int, bytes]]) -> None:
 
 
 def drop_whole_tiles(connection: Connection, first: int, last: int) -> None:
-    """Drop the digests in the tiles from `first` to `last` that are hashed and have no events."""
-    hashed = connection.exec_driver_sql("SELECT substr(frontier, 1, 8) FROM tree").scalar()
-    size = 0 if hashed is None else int.from_bytes(hashed, "big")
+    """Drop the digests in the tiles from `first` to `last` that are hashed and not needed."""
+    hashed, signed = connection.exec_driver_sql(_SIZES).first() or (b"", 0)
+    size = int.from_bytes(hashed, "big")
     for start in range((first - 1) // TILE * TILE, last, TILE):
-        if start + TILE <= size:
+        if start + TILE <= size and not start < signed < start + TILE:
             connection.exec_driver_sql(
                 "DELETE FROM removed_digests WHERE seq > ? AND seq <= ? AND NOT EXISTS "
                 "(SELECT 1 FROM events WHERE seq > ? AND seq <= ?)",
