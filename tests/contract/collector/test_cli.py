@@ -164,6 +164,18 @@ def test_without_the_library_that_signs_the_collector_is_no_witness(database: Pa
         process.stderr.close()
 
 
+def test_a_damaged_witness_key_is_named_and_stays(tmp_path: Path) -> None:
+    """The collector does not start with another key: nobody would know it."""
+    file = tmp_path / "c.sqlite3.witness-key"
+    file.write_text("not a key")
+    for command in ("witness-key", "serve"):
+        port = ["--port", "0"] if command == "serve" else []
+        refused = run(command, *port, database=tmp_path / "c.sqlite3")
+        assert (refused.exit_code, refused.stdout) == (2, "")
+        assert str(file) in refused.stderr.splitlines()[-1]
+    assert file.read_text() == "not a key"
+
+
 def test_a_database_that_is_no_file_has_no_place_for_a_witness_key() -> None:
     """It has to be given one."""
     shown = run("witness-key", "--database", "postgresql+psycopg://u@h/d")
