@@ -161,5 +161,5 @@ def _require_extra() -> None:
     except ImportError as error:
         raise ConfigurationError(
             f"the package cryptography, which signs, cannot be imported here ({error}); "
-            "install it anew: pip install 'agent-tracking-sdk[evidence]'"
+            "install it again: pip install 'agent-tracking-sdk[evidence]'"
         ) from error
