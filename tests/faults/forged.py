@@ -131,6 +131,7 @@ def make(folder: Path, key: bytes | None) -> World:
         outbox.erase("user_7", {})
         refused = sorted(destination.refuse)
         assert outbox.run(dead_letters.discard(refused[:1])) == 1
+        assert outbox.checkpoint(0)
         _log(outbox, 3)
         _upload(uploader)
         older = folder / "older.sqlite3"
@@ -202,7 +203,8 @@ def forged(world: World, *steps: tuple[Forgery, int]) -> Iterator[Connection]:
 
 def _content(db: sqlite3.Connection) -> list[Any]:
     """Return all that is in an outbox: of two forgeries, one may undo the other."""
-    tables = ("events", "gaps", "account", "identity", "sync_state", "time_ranges")
+    tables = ("events", "gaps", "account", "identity", "sync_state", "time_ranges", "tree",
+              "tiles", "removed_digests")  # fmt: skip
     return [db.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall() for table in tables]
 
 
@@ -696,6 +698,22 @@ def _(attacker: Attacker) -> None:
     note = attacker.chance.choice(("earliest_ms = latest_ms + 1", "latest_ms = earliest_ms - 1",
                                    "earliest_ms = NULL"))  # fmt: skip
     attacker.run(f"UPDATE time_ranges SET {note}")
+
+
+@forgery("what is kept of the tree over all events changed")
+def _(attacker: Attacker) -> None:
+    attacker.run(
+        attacker.chance.choice(
+            (
+                "UPDATE tree SET frontier = zeroblob(8)",
+                "UPDATE tree SET witness = NULL, head_seq = NULL",
+                "DELETE FROM tree",
+                "DELETE FROM removed_digests",
+                "UPDATE removed_digests SET digest = zeroblob(32)",
+                "INSERT OR REPLACE INTO tiles VALUES (1, 0, zeroblob(32))",
+            )
+        )
+    )
 
 
 # --- the whole ------------------------------------------------------------------------------------

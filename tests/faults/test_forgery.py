@@ -67,6 +67,26 @@ COMPOSED = {
             "a figure of the account changed",
             "a number of events moved from one figure of the account to another",
         ),
+        (
+            "pending events marked as delivered, with the account",
+            "the newest events, sent ones too, deleted, and the account set back",
+            "the newest events, not sent yet, deleted, and the newest seq set back",
+        ),
+        (
+            "the same, and the outbox's creation set to later",
+            "the newest events, sent ones too, deleted, and the account set back",
+            "the newest events, not sent yet, deleted, and the newest seq set back",
+        ),
+        (
+            "pending events marked as delivered, with the account",
+            "delivered events marked as pending, with the account",
+            "when an event was delivered or refused, and why, changed",
+        ),
+        (
+            "the same, and the outbox's creation set to later",
+            "delivered events marked as pending, with the account",
+            "when an event was delivered or refused, and why, changed",
+        ),
     ]
 }
 """Pairs that amount to a third forgery, so that they are found no better than that one."""
