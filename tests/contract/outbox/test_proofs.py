@@ -158,6 +158,32 @@ def test_a_removal_of_events_that_are_here_is_told(config: MakeConfig) -> None:
     assert places(verified(config)) == [(2, "gap")]
 
 
+@pytest.mark.parametrize(
+    ("first", "last", "named"),
+    [(4, 3, [4]), (2, "'x'", [2]), (1, 4, [1]), (5, 9, [6, 5])],
+)
+def test_a_record_of_a_removal_that_makes_no_sense_is_told(
+    config: MakeConfig, first: int, last: object, named: list[int]
+) -> None:
+    """It ends before it begins, or has no number, or overlaps what is here or another record."""
+    fill(config(), 5)
+    settle(config(), 5)
+    edit(config().outbox_path, RECORD.format(first, last, CHAIN.format(5), "NULL"))
+    report = verified(config)
+    assert [seq for seq, kind in places(report) if kind == "gap"] == named
+
+
+def test_records_that_overlap_end_the_check_no_more_than_others(config: MakeConfig) -> None:
+    """Where one leads back to before another, all is said to be missing that is."""
+    fill(config(), 6)
+    edit(
+        config().outbox_path,
+        RECORD.format(2, 5, CHAIN.format(5), "NULL"),
+        "DELETE FROM events WHERE seq IN (2, 4, 5)",
+    )
+    assert [kind for _, kind in places(verified(config)) if kind == "gap"]
+
+
 def test_an_export_carries_the_proofs(
     config: MakeConfig, keyed: APIConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

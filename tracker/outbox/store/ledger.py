@@ -107,7 +107,8 @@ def last_seq(connection: Connection) -> int:
     return int(
         connection.exec_driver_sql(
             "SELECT max(coalesce((SELECT max(seq) FROM events), 0), "
-            "coalesce((SELECT last_seq FROM gaps ORDER BY first_seq DESC LIMIT 1), 0), "
+            "coalesce((SELECT last_seq FROM gaps WHERE typeof(last_seq) = 'integer' "
+            "ORDER BY first_seq DESC LIMIT 1), 0), "
             "coalesce((SELECT events FROM account WHERE entry = 'stored'), 0))"
         ).scalar_one()
     )
