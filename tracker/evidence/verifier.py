@@ -879,10 +879,20 @@ class _Check:
 
     def _check_trust(self) -> None:
         if self._keys and not {*map(str, self._keys)} & {*self._signed_by}:
-            raise NotProvenError(f"{CHECKPOINT}: not signed by the key that was given")
+            raise NotProvenError(
+                f"{CHECKPOINT}: not signed by the key that was given{self._under_another_id()}"
+            )
         for witness in self._witnesses:
             if str(witness) not in self._signed_by:
                 raise NotProvenError(f"{CHECKPOINT}: not signed by the witness {witness.name}")
+
+    def _under_another_id(self) -> str:
+        """Return the end of the sentence if a key was given for another outbox id, and signed."""
+        renamed = [key._replace(name=self._head.origin) for key in self._keys]
+        for key in signers(self._head.note, renamed):
+            digits = key.public_key.hex()
+            return f" for that outbox id, but for this one; to trust it for any, give {digits}"
+        return ""
 
     def _check_stamps(self, heads: Mapping[int, _Head], tsa_roots: Sequence[Path]) -> None:
         for name in sorted(name for name in self._members if name.startswith("timestamps/")):

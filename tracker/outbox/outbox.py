@@ -70,7 +70,7 @@ class Outbox:
         self._chain_key = canonical.key_bytes(config.chain_key)
         self._trouble = StorageTrouble()
         self._last_seen = status.OutboxStatus()
-        self._signer: tuple[Signer | None] | None = None  # known when it is first needed
+        self._signer: Signer | None = None  # known when it is first needed
         self._logged = Once()
         self.connections = Connections(
             config.outbox_path, config.durability, self._chain_key, damage.LOCK_MARK
@@ -334,12 +334,12 @@ class Outbox:
         return True
 
     def signer(self) -> Signer | None:
-        """Return the key that signs checkpoints; None if there is none."""
+        """Return the key that signs checkpoints; None if there is none now."""
         from tracker.outbox.integrity import signing
 
         if self._signer is None:
-            self._signer = (signing.signer(self.path, self._config.signing_key),)
-        return self._signer[0]
+            self._signer = signing.signer(self.path, self._config.signing_key, self._logged)
+        return self._signer
 
     def note_witness(self, size: int, root: str, note: str) -> bool:
         """Store a head that the receiver has signed; return False if this outbox never had it.

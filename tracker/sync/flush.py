@@ -47,6 +47,7 @@ class Flush:
         self._generation = self._outbox.generation
         self._from_memory = self._outbox.buffered > 0  # read before they are written
         self._target, self._before, self._dead_before = self._look(None)
+        self._pending = self._before.pending
 
     @property
     def settled_before(self) -> tuple[int, int]:
@@ -107,7 +108,9 @@ class Flush:
             self._begin()  # the outbox was replaced: all events have another seq
         buffered = self._outbox.buffered > 0
         if self._from_memory and not buffered:
-            self._target, _, _ = self._look(None)  # events from memory have got their seqs only now
+            # Events from memory have got their seqs only now.
+            self._target, now, dead = self._look(None)
+            self._pending = now.pending + self._settled_since(now, dead)
         self._from_memory = buffered
         with self._outbox.reading() as connection:
             settled = batches.settled_through(connection)
@@ -117,11 +120,19 @@ class Flush:
         """Return the current result for the events of this flush."""
         settled, now, dead_now = self._look(self._target)
         dead = max(0, dead_now - self._dead_before)
-        discarded = sum(now.discarded.values()) - sum(self._before.discarded.values())
         waiting = self._outbox.buffered
         delivered = now.delivered - self._before.delivered
         if settled >= self._target:
-            rest = self._before.pending - dead  # newer events may have been delivered as well
+            rest = self._pending - dead  # newer events may have been delivered as well
+            discarded = self._settled_since(now, dead_now) - delivered - dead
             return FlushResult(min(rest, delivered) if discarded else rest, waiting, dead)
-        left = max(0, self._before.pending - delivered - dead - discarded)
+        left = max(0, self._pending - self._settled_since(now, dead_now))
         return FlushResult(delivered, left + waiting, dead)
+
+    def _settled_since(self, now: Account, dead: int) -> int:
+        """Return how many events were delivered, refused for good or discarded since it began."""
+        return (
+            now.delivered - self._before.delivered
+            + max(0, dead - self._dead_before)
+            + sum(now.discarded.values()) - sum(self._before.discarded.values())
+        )  # fmt: skip

@@ -525,6 +525,19 @@ def test_who_has_no_key_can_forge_nothing(
     assert len(str(report).splitlines()) == 1
 
 
+def test_a_key_noted_for_another_outbox_id_is_told_from_a_strangers(tmp_path: Path) -> None:
+    """A device keeps its key as it begins a new id; the line says how to trust it for any."""
+    device = Device(an_event(seq) for seq in range(1, 4))
+    noted = str(note.device_key("the-former-id", device.key.public_key))
+    digits = device.key.public_key.hex()
+    report = check(device.bundle(), tmp_path, Trust((noted,)))
+    assert report.verdict == "NOT PROVEN"
+    assert f"given for that outbox id, but for this one; to trust it for any, give {digits}" in str(
+        report
+    )
+    assert check(device.bundle(), tmp_path, Trust((digits,))).verdict == "PROVEN"
+
+
 def test_events_of_another_tree_that_the_forger_signed_are_not_taken(tmp_path: Path) -> None:
     """The whole bundle made again with another key."""
     forged = Device(an_event(seq, data={"content": "forged"}) for seq in range(1, 31))

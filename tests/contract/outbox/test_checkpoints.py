@@ -292,6 +292,22 @@ def test_a_damaged_key_file_signs_nothing_and_stays(
     assert "are not signed" in caplog.text
 
 
+def test_a_key_that_can_be_read_again_signs_again(
+    outbox: Outbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A full disk, or wrong rights, for a while: later heads are signed without a restart."""
+    key_of(outbox).write_text("not a key")
+    for _ in range(2):
+        fill(outbox, 1)
+        assert outbox.checkpoint(0)
+    assert caplog.text.count("are not signed") == 1
+    key_of(outbox).unlink()
+    fill(outbox, 1)
+    assert outbox.checkpoint(0)
+    notes = [each["note"] for each in checkpoints(outbox.path)]
+    assert [text.endswith("\n\n") for text in notes] == [True, True, False]
+
+
 def signed_head(text: str, size: int, root: str) -> Callable[[Any], Delivery]:
     head = SignedHead(size, root, text)
     return lambda _: Delivery(Outcome.DELIVERED, witness=head)

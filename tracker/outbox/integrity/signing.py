@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tracker.evidence.keys import Signer
+    from tracker.once import Once
 
 
-def signer(path: Path, given: str | None) -> Signer | None:
+def signer(path: Path, given: str | None, logged: Once) -> Signer | None:
     """Return the signer for the outbox at `path`; None if there is none.
 
     The file is made on first use, if the extra ``[evidence]`` is installed. A copy of the outbox
@@ -25,13 +26,13 @@ def signer(path: Path, given: str | None) -> Signer | None:
     Args:
         path: The outbox.
         given: The private key of the configuration, PKCS#8 in PEM, or None.
+        logged: What was said already: why nothing is signed is said once.
     """
     if not keys.can_sign():
         return None
     try:
         return keys.from_text(given) if given else keys.load_or_create(paths.signing_key(path))
-    except ConfigurationError as error:
-        log.error("checkpoints of the outbox %s are not signed: %s", path, error)
-    except OSError as error:
-        log.error("checkpoints of the outbox %s are not signed: %s", path, error.strerror)
+    except (ConfigurationError, OSError) as error:
+        if logged.is_new(str(error)):
+            log.error("checkpoints of the outbox %s are not signed: %s", path, error)
     return None
