@@ -16,6 +16,7 @@ from tracker.evidence.verifier import (
     BUNDLE,
     CHECKPOINT,
     EVENTS,
+    LARGEST,
     MANIFEST,
     ORIGIN,
     PROOF,
@@ -59,7 +60,8 @@ def write(
             key, or a witness's. Without one, nobody vouches for the report.
 
     Raises:
-        BundleError: if there is no event, one is not under the head, or one was changed.
+        BundleError: if there is no event, one is not under the head, one was changed, or it would
+            be larger than the verifier reads.
         TreeError: if digests are missing that the proof needs.
     """
     try:
@@ -99,7 +101,10 @@ def _members(
             members[f"heads/{size}.txt"] = each.note.encode()
         if each.timestamp is not None:
             members[f"timestamps/{size}.tsr"] = each.timestamp
-    return {**members, MANIFEST: _manifest(head, members, signer)}
+    members[MANIFEST] = _manifest(head, members, signer)
+    if sum(map(len, members.values())) > LARGEST:
+        raise BundleError(f"it would have more than {LARGEST >> 20} MiB; select fewer events")
+    return members
 
 
 def _line(event: Mapping[str, Any], withhold: Iterable[str]) -> dict[str, Any]:

@@ -579,7 +579,9 @@ _MEMBER = re.compile(
     r"manifest\.txt|checkpoint\.txt|proof\.json|events\.jsonl|removals\.jsonl|report\.html"
     r"|keys\.json|(heads/|timestamps/)(0|[1-9][0-9]{0,18})\.(txt|tsr)"
 )
-_LARGEST_MEMBER = 1 << 28
+LARGEST = 1 << 29
+"""Bytes of all members of a bundle together; its writer refuses to make a larger one."""
+_LARGEST_KEY_FILE = 4_096
 _BROKEN = (
     *(zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError),
     *(ValueError, IndexError, OverflowError),
@@ -608,24 +610,28 @@ def read_members(path: Path) -> dict[str, bytes]:
         NotProvenError: if a member is damaged or does not belong in a bundle.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise UnusableError(f"{path}: not a file")
         archive = zipfile.ZipFile(path)
     except _BROKEN as error:
         raise UnusableError(f"{path}: not a bundle that can be read: {error}") from None
     members: dict[str, bytes] = {}
+    left = LARGEST
     with archive:
         for info in archive.infolist():
             name = ascii(info.filename)[1:-1]
             if not _MEMBER.fullmatch(name) or name in members:
                 raise NotProvenError(f"{name}: such a member does not belong in a bundle")
-            members[name] = _read_member(archive, info)
+            members[name] = _read_member(archive, info, left)
+            left -= len(members[name])
     for name in (MANIFEST, CHECKPOINT, PROOF, EVENTS):
         if name not in members:
             raise NotProvenError(f"{name}: missing")
     return members
 
 
-def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    if info.file_size > _LARGEST_MEMBER:
+def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> bytes:
+    if info.file_size > most:
         raise NotProvenError(f"{info.filename}: too large")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise NotProvenError(f"{info.filename}: damaged")
@@ -1211,7 +1217,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _from_file(text: str) -> str:
     """Return what the file of that name contains, or the text itself if there is none."""
     try:
-        return Path(text).read_text("ascii").strip()
+        with Path(text).open("rb") as file:
+            content = file.read(_LARGEST_KEY_FILE + 1)
+        return content.decode("ascii").strip() if len(content) <= _LARGEST_KEY_FILE else text
     except (OSError, ValueError):
         return text
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests.contract.evidence.authority import OPENSSL
 from tests.contract.evidence.bundles import OUTBOX_ID, Device, an_event, check, members, zipped
-from tracker.evidence import note, verifier
+from tracker.evidence import bundle, note, verifier
 from tracker.evidence.verifier import UnusableError
 
 if TYPE_CHECKING:
@@ -100,6 +100,8 @@ def test_the_exit_code_tells_the_verdict(
         ("bundle.zip", "--key", "empty"),
         ("bundle.zip", "--key", "damaged"),
         ("bundle.zip", "--key", "."),
+        ("bundle.zip", "--key", "/dev/zero"),
+        ("/dev/zero",),
         ("bundle.zip", "--key", "x" * 5_000),
         ("bundle.zip", "--key", DEVICE.trust.witnesses[0]),
         ("bundle.zip", "--key", DEVICE.trust.keys[0][:-1]),
@@ -216,6 +218,20 @@ def test_a_member_that_says_it_is_huge_is_not_unpacked(tmp_path: Path) -> None:
         archive.comment = b"."  # so that the directory is written again
     report = check(file.getvalue(), tmp_path, DEVICE.trust)
     assert "report.html: too large" in report.summary
+
+
+def test_members_that_are_huge_together_are_not_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor are such bundles written."""
+    size = sum(map(len, MEMBERS.values()))
+    monkeypatch.setattr(verifier, "LARGEST", size)
+    assert check(BUNDLE, tmp_path, DEVICE.trust).verdict == "PROVEN"
+    monkeypatch.setattr(verifier, "LARGEST", size - 1)
+    assert ": too large" in check(BUNDLE, tmp_path, DEVICE.trust).summary
+    monkeypatch.setattr(bundle, "LARGEST", 1_000)
+    with pytest.raises(bundle.BundleError, match="select fewer events"):
+        DEVICE.bundle()
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
