@@ -489,7 +489,9 @@ def _(attacker: Attacker) -> None:
     column = attacker.chance.choice(("first_seq", "last_seq"))
     by = attacker.chance.choice((-2, -1, 1, 2))
     first = middle_gap(attacker)
-    attacker.run(f"UPDATE gaps SET {column} = {column} + ? WHERE first_seq = ?", by, first)
+    attacker.run(
+        f"UPDATE OR REPLACE gaps SET {column} = {column} + ? WHERE first_seq = ?", by, first
+    )
 
 
 @forgery("its chain value changed")
