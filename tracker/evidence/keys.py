@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import base64
 import importlib.util
+import os
+import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
@@ -63,8 +65,10 @@ def load(path: Path) -> PrivateKey:
             missing.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(_LARGEST)
+        # What is no file, such as a pipe that nobody writes, must not be waited for.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123 - of a descriptor
+            is_file = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            content = file.read(_LARGEST) if is_file else b""
     except OSError as error:
         raise ConfigurationError(f"the signing key {path} cannot be read ({error})") from error
     return _read(content, f"the signing key {path}")

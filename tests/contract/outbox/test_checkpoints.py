@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import sqlite3
 import subprocess
@@ -290,6 +291,22 @@ def test_a_damaged_key_file_signs_nothing_and_stays(
     assert checkpoints(outbox.path)[0]["note"].endswith("\n\n")
     assert key_of(outbox).read_text() == "not a key"
     assert "are not signed" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_what_is_no_key_file_is_not_waited_for_nor_followed(
+    outbox: Outbox, tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    """A link may lead to somebody else's key, and a pipe has no end."""
+    if kind == "pipe":
+        os.mkfifo(key_of(outbox))
+    else:
+        keys.load_or_create(tmp_path / "another.key")
+        key_of(outbox).symlink_to(tmp_path / "another.key")
+    fill(outbox, 1)
+    assert outbox.checkpoint(0)
+    assert checkpoints(outbox.path)[0]["note"].endswith("\n\n")
+    assert str(key_of(outbox)) in caplog.text
 
 
 def test_a_key_that_can_be_read_again_signs_again(

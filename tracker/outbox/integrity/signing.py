@@ -31,7 +31,12 @@ def signer(path: Path, given: str | None, logged: Once) -> Signer | None:
     if not keys.can_sign():
         return None
     try:
-        return keys.from_text(given) if given else keys.load_or_create(paths.signing_key(path))
+        if given:
+            return keys.from_text(given)
+        file = paths.signing_key(path)
+        if file.is_symlink():
+            raise ConfigurationError(f"{file} is a link; give a key elsewhere as signing_key")
+        return keys.load_or_create(file)
     except (ConfigurationError, OSError) as error:
         if logged.is_new(str(error)):
             log.error("checkpoints of the outbox %s are not signed: %s", path, error)
