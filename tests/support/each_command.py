@@ -65,7 +65,7 @@ COLLECTOR = {
     "keys list": [],
     "keys revoke": ["1"],
     "witness-key": [],
-    "outbox-key": ["--client", "c", "--outbox", SESSION],
+    "outbox-key": ["--client", "c", "--outbox", "0" * 32],
     "serve": ["--port", "0"],
 }
 ENDLESS = ("run", "serve")

@@ -8,6 +8,7 @@ import logging
 import signal
 import socket
 import sys
+import uuid
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -190,7 +191,7 @@ def show_witness_key(database: str, key_file: Path | None, witness_name: str) ->
 
 @cli.command("outbox-key")
 @click.option("--client", "client_id", required=True, help="The client that the outbox is of.")
-@click.option("--outbox", "outbox_id", required=True, help="The outbox id.")
+@click.option("--outbox", "outbox", required=True, type=click.UUID, help="The outbox id.")
 @click.option(
     "--replace",
     metavar="KEY",
@@ -198,8 +199,13 @@ def show_witness_key(database: str, key_file: Path | None, witness_name: str) ->
     "hex digits.",
 )
 @_database_option
-def outbox_key(client_id: str, outbox_id: str, replace: str | None, database: str) -> None:
+def outbox_key(client_id: str, outbox: uuid.UUID, replace: str | None, database: str) -> None:
     """Show the keys by which a device signed an outbox's heads, the present one last."""
+    try:
+        check_client_id(client_id)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--client") from error
+    outbox_id = str(outbox)
     with _opened(database) as store:
         if replace is not None:
             try:
