@@ -8,7 +8,6 @@ import logging
 import signal
 import socket
 import sys
-import uuid
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +29,7 @@ from tracker.evidence.keys import can_sign
 from tracker.folders import default_folder
 
 if TYPE_CHECKING:
+    import uuid
     from collections.abc import Callable, Iterator
 
     from tracker.collector.replication import Durability
