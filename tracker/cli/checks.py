@@ -214,7 +214,7 @@ def _sqlite_version() -> Check:
 def _outbox(target: Target) -> list[Check]:
     if not target.exists:
         return [Check("outbox", OK, target.absence)]
-    from tracker.outbox import chain_key
+    from tracker.outbox import chain_key, checkpoint
     from tracker.outbox import status as outbox_status
 
     try:
@@ -222,6 +222,7 @@ def _outbox(target: Target) -> list[Check]:
             found = outbox_status.read(connection)
             said = connection.exec_driver_sql("PRAGMA quick_check(3)").scalars().all()
             remembered = chain_key.read(connection).check
+            seen = checkpoint.witness(connection)
     except OutboxError as error:
         return [Check("outbox", PROBLEM, str(error), "keep a copy; then move the file away")]
     checks = []
@@ -241,7 +242,7 @@ def _outbox(target: Target) -> list[Check]:
     return [
         *checks,
         *_copies(found),
-        *_signing_key(target.path),
+        *_signing_key(target.path, "" if seen is None else seen.note),
         *_queue(found, target.path, running=uploader_runs(target.path)),
         *_owner(target, found),
     ]
@@ -335,9 +336,15 @@ def _copies(found: OutboxStatus) -> list[Check]:
     ]
 
 
-def _signing_key(path: Path) -> list[Check]:
-    """Report the public key that signs checkpoints, if the outbox has one beside it."""
+def _signing_key(path: Path, seen: str) -> list[Check]:
+    """Report the public key that signs checkpoints, if the outbox has one beside it.
+
+    Args:
+        path: The outbox.
+        seen: The note of the newest head that the collector has signed; empty if there is none.
+    """
     from tracker.evidence import keys, note
+    from tracker.evidence.verifier import NotProvenError, parse_note
     from tracker.outbox import paths
 
     file = paths.signing_key(path)
@@ -349,6 +356,20 @@ def _signing_key(path: Path) -> list[Check]:
         remedy = "put the key back from a copy, or move the file away for a new one"
         return [Check("signing key", WARNING, str(error), remedy)]
     key = note.device_key(read_owner(path).outbox_id, public_key)
+    try:
+        signatures = parse_note(seen.encode()).signatures
+    except NotProvenError:
+        signatures = ()
+    if {each.key_id for each in signatures if each.name == key.name} - {key.id}:
+        return [
+            Check(
+                "signing key",
+                WARNING,
+                f"{key}; the collector signed the newest head of another key, and signs none of "
+                "this one until it is told to",
+                "put the key back from a copy, or see `tracker-collector outbox-key --help`",
+            )
+        ]
     return [Check("signing key", OK, f"{key}; note it elsewhere, to check evidence with")]
 
 

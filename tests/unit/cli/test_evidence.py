@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 import zipfile
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.support.cli import call, call_json
 from tracker import Tracker
-from tracker.evidence import verifier
+from tracker.evidence import keys, note, verifier
 from tracker.outbox.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -134,6 +136,36 @@ def test_doctor_shows_the_key(outbox_path: Path) -> None:
     assert key in shown()[1]
     outbox_path.with_name(outbox_path.name + ".signing-key").write_text("not a key")
     assert shown()[0] == "warning"
+
+
+def test_doctor_tells_that_the_collector_knows_another_key(outbox_path: Path) -> None:
+    """Whoever lost the key would not notice: events are delivered, and heads are not cosigned."""
+    call("--outbox", outbox_path, "evidence", "--public-key")
+    file = outbox_path.with_name(outbox_path.name + ".signing-key")
+
+    def sign_at_the_collector() -> None:
+        with closing(sqlite3.connect(outbox_path)) as connection, connection:
+            (outbox_id,) = connection.execute("SELECT outbox_id FROM identity").fetchone()
+            text = note.checkpoint_text(outbox_id, 1, bytes(32))
+            signature = note.signature(text, note.origin(outbox_id), keys.load(file))
+            seen = json.dumps([1, bytes(32).hex(), note.signed(text, [signature])])
+            connection.execute(
+                "INSERT INTO tree (id, frontier, witness) VALUES (1, zeroblob(8), ?) "
+                "ON CONFLICT (id) DO UPDATE SET witness = excluded.witness",
+                (seen,),
+            )
+
+    def shown() -> tuple[str, str]:
+        checks = call_json("--outbox", outbox_path, "doctor")["checks"]
+        (found,) = [check for check in checks if check["name"] == "signing key"]
+        return found["status"], found["message"]
+
+    sign_at_the_collector()
+    assert shown()[0] == "ok"
+    file.unlink()
+    call("--outbox", outbox_path, "evidence", "--public-key")
+    assert shown()[0] == "warning"
+    assert "another key" in shown()[1]
 
 
 def test_a_file_is_replaced_only_on_request(outbox_path: Path, tmp_path: Path) -> None:
