@@ -281,6 +281,23 @@ def existing(place: Place) -> Target:
     return target
 
 
+def spare(target: Target, output: Path | None) -> None:
+    """Refuse to write a command's output over a file of the outbox that it reads.
+
+    Raises:
+        UsageError: if the output, which may replace a file, is one.
+    """
+    from tracker.outbox import paths
+
+    own = [*paths.all_of(target.path), paths.signing_key(target.path)]
+    if output is not None and _placed(output) in map(_placed, own):
+        raise click.UsageError(f"{output} is a file of the outbox; give another name")
+
+
+def _placed(path: Path) -> Path:
+    return path.parent.resolve() / path.name
+
+
 def uploader_runs(path: Path) -> bool:
     """Return True if a process uploads from this outbox, that is if its upload lock is held.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tracker.cli.command import Command, Place, WrongConfiguration
-from tracker.cli.context import existing, opened_to_change
+from tracker.cli.context import existing, opened_to_change, spare
 from tracker.cli.events import Since
 from tracker.cli.output import echo_json, events, json_option
 from tracker.errors import ValidationError
@@ -82,7 +82,9 @@ def evidence(place: Place, /, *, as_json: bool, **options: Any) -> None:
     """
     from tracker.audit import evidence as bundles
 
-    with opened_to_change(existing(place)) as outbox:
+    target = existing(place)
+    spare(target, options["output"])
+    with opened_to_change(target) as outbox:
         if options["public_key"]:
             key = bundles.device_key(outbox)
             if key is None:

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from tracker.cli.command import Command, Place, extra
-from tracker.cli.context import existing
+from tracker.cli.context import existing, spare
 from tracker.cli.events import as_dict, as_row, filter_options, read
 from tracker.cli.output import events as number_of_events
 from tracker.cli.output import printable, to_json
@@ -93,7 +93,9 @@ def export(
     kind = format_ or _SUFFIXES.get(output.suffix.lower() if output else "", "jsonl")
     if output is None and kind == "parquet" and sys.stdout.isatty():
         raise click.UsageError("Parquet cannot be shown on a terminal; give --output FILE")
-    found = read(existing(place), wanted, limit)
+    target = existing(place)
+    spare(target, output)
+    found = read(target, wanted, limit)
     write = _WRITERS[kind]
     if output is None:
         if kind == "csv" and sys.stdout.isatty():  # JSON Lines are ASCII

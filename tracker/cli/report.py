@@ -9,7 +9,7 @@ import click
 
 from tracker.cli.chain_keys import chain_keys, key_files_option
 from tracker.cli.command import Command, Place
-from tracker.cli.context import existing, opened_to_read
+from tracker.cli.context import existing, opened_to_read, spare
 from tracker.cli.events import Since
 from tracker.cli.output import echo_json, json_option, printable
 from tracker.trackers.audit import FRAMEWORKS
@@ -73,7 +73,9 @@ def report(
     if since is not None and until is not None and since > until:
         raise click.UsageError("--until is before --since")
     keys = chain_keys(key_files)
-    with opened_to_read(existing(place)) as outbox, outbox.snapshot() as connection:
+    target = existing(place)
+    spare(target, output)
+    with opened_to_read(target) as outbox, outbox.snapshot() as connection:
         made = make(connection, framework, since, until, keys)
     if output is not None:
         try:

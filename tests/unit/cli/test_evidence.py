@@ -178,6 +178,21 @@ def test_a_file_is_replaced_only_on_request(outbox_path: Path, tmp_path: Path) -
     assert zipfile.is_zipfile(tmp_path / "e.zip")
 
 
+@pytest.mark.parametrize("suffix", ["", "-wal", ".lock", ".signing-key"])
+@pytest.mark.parametrize(
+    "command", [("evidence", "--seq", "1"), ("report", "--framework", "soc2"), ("export",)]
+)
+def test_no_output_replaces_a_file_of_the_outbox(
+    outbox_path: Path, command: tuple[str, ...], suffix: str
+) -> None:
+    """The shell completes its name, and --force is in the history."""
+    output = outbox_path.parent / ".." / outbox_path.parent.name / (outbox_path.name + suffix)
+    result = call("--outbox", outbox_path, *command, "--output", output, "--force")
+    assert result.exit_code == 2
+    assert "is a file of the outbox" in result.stderr
+    assert call("--outbox", outbox_path, "verify").exit_code == 0
+
+
 def test_a_changed_event_proves_nothing(outbox_path: Path, tmp_path: Path) -> None:
     """Under the head that was signed before it was changed."""
     import sqlite3
