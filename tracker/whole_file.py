@@ -33,10 +33,14 @@ def whole_file(
     Raises:
         FileExistsError: if there is a file already, or one appears meanwhile, and `replace` is
             False.
-        OSError: if the file cannot be written.
+        OSError: if the file cannot be written, or what it may replace is not a file.
     """
+    if not path.name:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not replace:
         _refuse_existing(path)
+    elif path.exists() and not path.is_file():  # such as /dev/null, which others need
+        raise OSError(errno.EINVAL, "is not a file", str(path))
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with os.fdopen(ownership.create(draft, like), "wb") as file:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+import stat
 import subprocess
 import sys
 import zipfile
@@ -191,6 +193,22 @@ def test_no_output_replaces_a_file_of_the_outbox(
     assert result.exit_code == 2
     assert "is a file of the outbox" in result.stderr
     assert call("--outbox", outbox_path, "verify").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "command", [("evidence", "--seq", "1"), ("report", "--framework", "soc2"), ("export",)]
+)
+@pytest.mark.parametrize("name", ["pipe", ""])
+def test_no_output_replaces_what_is_no_file(
+    outbox_path: Path, tmp_path: Path, command: tuple[str, ...], name: str
+) -> None:
+    """As root, /dev/null would be gone for everybody; an unset variable names nothing."""
+    os.mkfifo(tmp_path / "pipe")
+    output = tmp_path / name if name else ""
+    result = call("--outbox", outbox_path, *command, "--output", output, "--force")
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
 
 
 def test_a_changed_event_proves_nothing(outbox_path: Path, tmp_path: Path) -> None:
