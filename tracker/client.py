@@ -185,11 +185,11 @@ class Client:
         """Wait until the events that are pending now are settled; see `Flush`."""
         forks.check()
         try:
-            flush = Flush(self.outbox, self.worker)
+            flush = Flush(self.outbox, self.worker, checkpoint=True)
             return self._since_the_last(flush, flush.wait(timeout))
         except OutboxDamagedError:
             self.outbox.maintain(now=True)
-        flush = Flush(self.outbox, self.worker)
+        flush = Flush(self.outbox, self.worker, checkpoint=True)
         return self._since_the_last(flush, flush.wait(timeout))
 
     def _since_the_last(self, flush: Flush, result: FlushResult) -> FlushResult:

@@ -109,8 +109,10 @@ def at_once(
 def test_flush_delivers(collector: CollectorProcess, settings: dict[str, str]) -> None:
     """No argument, only the environment: exit code 0, and the collector has everything."""
     events = fill(as_config(settings), 1200)
-    assert process(environment=settings) == (0, "1,200 events delivered, 0 pending, 0 dead\n", "")
-    assert [event["event_id"] for event in collector.events()] == [e.event_id for e in events]
+    assert process(environment=settings) == (0, "1,201 events delivered, 0 pending, 0 dead\n", "")
+    *arrived, checkpoint = collector.events()
+    assert [event["event_id"] for event in arrived] == [e.event_id for e in events]
+    assert checkpoint["type"] == "integrity.checkpoint"
 
 
 @pytest.mark.slow

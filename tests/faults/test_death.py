@@ -134,7 +134,8 @@ def judge_collected(collector: CollectorProcess, order: Order, notes: Path) -> o
         writer.say()
         assert tracker.flush(timeout=120).pending == 0
     book = oracle.examine(order.config)
-    assert (book.pending, book.dead) == (0, 0)
+    assert book.pending <= 1, "a checkpoint may have become due"
+    assert book.dead == 0
     events = collector.events()
     (outbox,) = collector.outboxes()
     assert (outbox["missing"], outbox["chain"]) == ([], "intact")

@@ -119,7 +119,7 @@ def _upload(
     end = monotonic() + timeout
     while True:
         left = max(0.0, end - monotonic())
-        Flush(client.outbox, client.worker).wait(left, progress=progress)
+        Flush(client.outbox, client.worker, checkpoint=True).wait(left, progress=progress)
         book, sync = _look(client.outbox)
         if not book.pending or monotonic() >= end:
             return book, sync

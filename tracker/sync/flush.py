@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tracker import log
 from tracker.clock import monotonic, sleep
+from tracker.errors import OutboxError
 from tracker.outbox import batches, dead_letters, ledger, sync_state
+from tracker.sync.pause import CHECKPOINT_SECONDS, HASHING_SECONDS, OFFLINE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,12 +39,32 @@ class FlushResult:
 
 
 class Flush:
-    """A wait for all events that are pending when it is made. Thread-safe."""
+    """A wait for all events that are pending when it is made. Thread-safe.
 
-    def __init__(self, outbox: Outbox, worker: Worker) -> None:
+    Args:
+        outbox: The outbox.
+        worker: Uploads.
+        checkpoint: Whether to log a checkpoint first, if one is due.
+    """
+
+    def __init__(self, outbox: Outbox, worker: Worker, *, checkpoint: bool = False) -> None:
         self._outbox = outbox
         self._worker = worker
+        if checkpoint:
+            self._checkpoint()
         self._begin()
+
+    def _checkpoint(self) -> None:
+        """Log a checkpoint if one is due, so that this flush sends it, and leaves none behind."""
+        try:
+            with self._outbox.reading() as connection:
+                paused = sync_state.read_state(connection).paused_because is not None
+            seconds = OFFLINE_SECONDS if paused else CHECKPOINT_SECONDS
+            self._outbox.checkpoint(seconds, HASHING_SECONDS)
+        except OutboxError as error:
+            log.info("a checkpoint that is due cannot be logged yet: %s", error)
+        except Exception as error:  # noqa: BLE001 - a bug there; the worker tries again and says so
+            log.info("a checkpoint that is due cannot be logged yet: %r", error)
 
     def _begin(self) -> None:
         self._generation = self._outbox.generation

@@ -20,7 +20,7 @@ from tracker.outbox import (
     sync_state,
 )
 from tracker.sync.destination import Outcome, Upload
-from tracker.sync.pause import Pause
+from tracker.sync.pause import CHECKPOINT_SECONDS, HASHING_SECONDS, OFFLINE_SECONDS, Pause
 from tracker.sync.rate_limit import TokenBucket
 from tracker.sync.retry import Backoff
 from tracker.sync.sizing import Sizing
@@ -34,11 +34,6 @@ if TYPE_CHECKING:
 
 _FIRST_PRUNE_SECONDS = 60.0
 _PRUNE_SECONDS = 3600.0
-_CHECKPOINT_SECONDS = 60.0
-_OFFLINE_SECONDS = 3600.0
-"""How often a checkpoint is made while the receiver signs it, and while nobody does."""
-_HASHING_SECONDS = 0.5
-"""How long uploads, and a fork, wait at most for the hashing of what was never hashed."""
 _SAY_AGAIN_SECONDS = 3600.0
 """Interval between log lines about the same failure, so that a flaky link does not fill the log."""
 
@@ -134,8 +129,8 @@ class Uploader:
         Raises:
             OutboxError: if the outbox could not be read or written.
         """
-        seconds = _CHECKPOINT_SECONDS if reachable else _OFFLINE_SECONDS
-        return self._outbox.checkpoint(seconds, _HASHING_SECONDS)
+        seconds = CHECKPOINT_SECONDS if reachable else OFFLINE_SECONDS
+        return self._outbox.checkpoint(seconds, HASHING_SECONDS)
 
     def close(self) -> None:
         """Record receipts, and close the destination."""

@@ -25,6 +25,7 @@ from tracker.outbox.maintenance import retention
 from tracker.outbox.outbox import Outbox
 from tracker.outbox.queue import batches, settlement
 from tracker.sync.destination import Delivery, Outcome, SignedHead
+from tracker.sync.flush import FlushResult
 from tracker.testing import RecordingDestination
 
 if TYPE_CHECKING:
@@ -389,3 +390,18 @@ def test_a_head_the_receiver_signed_is_kept(outbox: Outbox) -> None:
     assert outbox.note_witness(3, root.hex(), "n")
     with outbox.reading() as connection:
         assert checkpoint.witness(connection) == (3, root.hex(), "n")
+
+
+def test_flush_leaves_no_checkpoint_behind(config: MakeConfig) -> None:
+    """One that is due is logged before the others are sent, and goes with them."""
+    settings = config()
+    outbox = Outbox(settings)
+    fill(outbox, 1_000)
+    outbox.close()
+    destination = RecordingDestination()
+    with Tracker(settings, destination=lambda: destination) as tracker:
+        assert tracker.flush(20).delivered == 1_001
+        assert [event["type"] for event in destination.events].count("integrity.checkpoint") == 1
+        assert tracker.flush(20) == FlushResult()
+    with closing(sqlite3.connect(settings.outbox_path)) as connection:
+        assert connection.execute("SELECT count(*) FROM pending").fetchone() == (0,)
