@@ -30,7 +30,13 @@ if TYPE_CHECKING:
 
 SAID = "fault.said"
 """Type of the events that writers log."""
-_SDKS_OWN = ("compliance.erased", "retention.applied", "events.discarded")
+_SDKS_OWN = (
+    "compliance.erased",
+    "events.discarded",
+    "integrity.checkpoint",
+    "retention.applied",
+    "security.reported",
+)
 _ERASED = {"erased": True}
 
 
