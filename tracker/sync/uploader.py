@@ -184,8 +184,10 @@ class Uploader:
 
     def _next_batch(self) -> Batch:
         with self._outbox.reading() as connection:
+            connection.exec_driver_sql("BEGIN")  # an event that comes meanwhile is not astray
             batch = batches.next_batch(connection, self._sizing.max_events, self._sizing.max_bytes)
             astray = not batch.rows and not batch.damaged and ledger.read(connection).pending > 0
+            connection.exec_driver_sql("COMMIT")
         if astray:
             log.error(
                 "the outbox %s counts pending events but has none where they should begin; "

@@ -131,7 +131,7 @@ class AuditExport(BaseTracker):
 
 
 def _check_path(path: object) -> None:
-    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
+    if not isinstance(path, (str, os.PathLike)) or os.fspath(path) == "" or "\0" in str(path):
         raise ValidationError("path", f"is {path!r}; give the path of a new file")
 
 

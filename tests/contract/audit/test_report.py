@@ -449,6 +449,7 @@ def test_memory_does_not_grow_with_the_events(config: MakeConfig, tmp_path: Path
         ({"framework": ["soc2"]}, "framework"),
         ({"path": ""}, "path"),
         ({"path": "/no/such/folder/x"}, "path"),
+        ({"path": "a\0b"}, "path"),
         ({"since": "yesterday"}, "since"),
         ({"since": 2, "until": 1}, "until"),
     ],

@@ -329,3 +329,30 @@ def event_ids(outbox: Outbox) -> list[str]:
         return list(
             connection.exec_driver_sql("SELECT event_id FROM events ORDER BY seq").scalars()
         )
+
+
+def test_an_event_that_comes_while_nothing_is_found_is_not_astray(
+    outbox: Outbox,
+    settings: APIConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Or each such moment would be an error in the log, and a scan under the write lock."""
+    uploader = Uploader(outbox, settings, RecordingDestination())
+    while not uploader.step().idle:
+        pass
+    find = batches.next_batch
+
+    def find_and_log(*arguments: Any) -> batches.Batch:
+        found = find(*arguments)
+        outbox.append(make_event("thing.happened", {}))
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batches, "next_batch", find_and_log)
+        assert uploader.step().idle
+    assert "counts pending events" not in caplog.text
+    while not uploader.step().idle:
+        pass
+    with outbox.reading() as connection:
+        assert ledger.read(connection).pending == 0
