@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sqlalchemy.exc import DBAPIError
 
 from tracker import canonical, log
-from tracker.clock import monotonic
+from tracker.clock import monotonic, sleep
 from tracker.erasure import ErasureResult, subject_of
 from tracker.errors import OutboxDamagedError, OutboxError
 from tracker.once import Once
@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from tracker.outbox.store.transaction import Transaction
 
 T = TypeVar("T")
+
+_BETWEEN_SECONDS = 0.002
+"""Pause between two jobs of hashing, in which logging calls get their turn."""
 
 
 class Outbox:
@@ -327,6 +330,7 @@ class Outbox:
             while not self.run(checkpoint.write(self.signer())):
                 if monotonic() >= end:
                     return False
+                sleep(_BETWEEN_SECONDS)
         except TreeError as error:
             if self._logged.is_new(str(error)):
                 log.error("no checkpoint of the outbox %s can be made: %s", self.path, error)

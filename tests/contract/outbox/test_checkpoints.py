@@ -9,6 +9,7 @@ import random
 import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -185,6 +186,25 @@ def test_a_backlog_is_hashed_in_parts(outbox: Outbox) -> None:
     assert [outbox.checkpoint(0, within=0.0) for _ in range(3)] == [False, False, True]
     head = parse_checkpoint(checkpoints(outbox.path)[0]["note"].encode())
     assert head.size == 5_000
+
+
+def test_logging_calls_get_their_turn_while_a_backlog_is_hashed(outbox: Outbox) -> None:
+    """A call waits for one job, not for all of them."""
+    fill(outbox, 40_000)
+    done, calls = threading.Event(), 0
+
+    def call() -> None:
+        nonlocal calls
+        while not done.wait(0.002):
+            outbox.append(make_event("test.noted", {}))
+            calls += 1
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    assert outbox.checkpoint(0)
+    done.set()
+    thread.join()
+    assert calls > 10
 
 
 @pytest.mark.parametrize("stored", ["x", "5", "[1]", '[10, 5, "6"]', '{"a": 1}'])
