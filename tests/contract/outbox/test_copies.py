@@ -74,6 +74,9 @@ def test_two_copies_that_send_are_told(
         assert log(other, 2).warning == "forked"
         assert log(mine, 1).warning == "forked"
     assert len([line for line in caplog.messages if "two copies of this outbox" in line]) == 2
+    for each in (other, mine):  # what they logged under their new ids
+        with Tracker(each) as tracker:
+            assert tracker.flush(10).pending == 0
     report, *others = collector.outboxes()
     assert (report["reused_seqs"], report["chain"]) == ([4, 5], "forked")
     # Each goes on under an outbox id of its own, and says from where and what it will not send.
@@ -118,7 +121,7 @@ def test_a_receiver_that_has_more_than_the_outbox_is_told(
     """Once, and until a receipt says otherwise; a destination of one's own can say it too."""
     highest: list[int | None] = [4, 4, 5, None]
     destination = RecordingDestination(
-        lambda _: Delivery(Outcome.DELIVERED, highest_seq=highest.pop(0))
+        lambda _: Delivery(Outcome.DELIVERED, highest_seq=highest.pop(0) if highest else None)
     )
     with (
         caplog.at_level(logging.WARNING, "tracker"),
