@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import sqlite3
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,8 +72,10 @@ class Process:
         held = self.outbox.connections.write_connection._connection
         if held is not None:
             once = iter([1])
-            held[1].set_progress_handler(lambda: next(once, 0), 1)
-            self.fails = True
+            # It may stand between closing the connection and forgetting it.
+            with contextlib.suppress(sqlite3.ProgrammingError):
+                held[1].set_progress_handler(lambda: next(once, 0), 1)
+                self.fails = True
 
     def die(self) -> None:
         """Let go of what the kernel lets go of; the call never goes on."""
