@@ -27,9 +27,9 @@ _MOST_RANGES = 1_000
 
 _EVENT = f"""
 SELECT {tables.EVENT}, chain, coalesce(
-  (SELECT chain FROM events WHERE seq = ?1 - 1),
-  (SELECT chain FROM gaps WHERE last_seq = ?1 - 1), ?2)
-FROM events WHERE seq = ?1
+  (SELECT chain FROM events WHERE seq = ? - 1),
+  (SELECT chain FROM gaps WHERE last_seq = ? - 1), ?)
+FROM events WHERE seq = ?
 """
 
 
@@ -75,7 +75,7 @@ def _said_by(transaction: Transaction, seq: int) -> list[discards.Discards]:
 
     One that somebody slipped in without the chain key is not vouched for by being named again.
     """
-    query = _EVENT, (seq, canonical.GENESIS)
+    query = _EVENT, (seq, seq, canonical.GENESIS, seq)
     *fields, chain, before = transaction.connection.exec_driver_sql(*query).one()
     event = Event(*fields)
     genuine = event.is_intact and transaction.link(before, event.digest) == chain
