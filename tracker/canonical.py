@@ -132,22 +132,17 @@ def envelope(
     session_id: str | None,
     user_id: str | None,
     data: str,
-    context: str | None = None,
-    trace: str | None = None,
 ) -> str:
-    """Return an event's canonical JSON without ``seq``, ``digest``, ``chain`` and salt.
+    """Return the canonical JSON that the digest of an event without a salt is made over.
 
-    `data`, `context` and `trace` must be canonical JSON text; they are inserted as they are, not
-    decoded and encoded again.
+    `data` must be canonical JSON text; it is inserted as it is, not decoded and encoded again.
     """
     agent = "null" if agent_id is None else _quoted(agent_id)
     session = "null" if session_id is None else _quoted(session_id)
     user = "null" if user_id is None else _quoted(user_id)
-    around = "" if context is None else f'"context":{context},'
-    traced = "" if trace is None else f'"trace":{trace},'
     return (
-        f'{{"agent_id":{agent},{around}"data":{data},"event_id":{_quoted(event_id)},'
-        f'"session_id":{session},"timestamp_ms":{timestamp_ms},{traced}"type":{_quoted(type)},'
+        f'{{"agent_id":{agent},"data":{data},"event_id":{_quoted(event_id)},'
+        f'"session_id":{session},"timestamp_ms":{timestamp_ms},"type":{_quoted(type)},'
         f'"user_id":{user}}}'
     )
 
@@ -161,7 +156,10 @@ def head(
     context: str | None = None,
     trace: str | None = None,
 ) -> str:
-    """Return the canonical JSON of what stays of an event after an erasure."""
+    """Return the canonical JSON of what stays of an event after an erasure.
+
+    `context` and `trace` must be canonical JSON text.
+    """
     agent = "null" if agent_id is None else _quoted(agent_id)
     session = "null" if session_id is None else _quoted(session_id)
     around = "" if context is None else f'"context":{context},'
@@ -170,6 +168,15 @@ def head(
         f'{{"agent_id":{agent},{around}"event_id":{_quoted(event_id)},"session_id":{session},'
         f'"timestamp_ms":{timestamp_ms},{traced}"type":{_quoted(type)}}}'
     )
+
+
+def whole(head: str, user_id: str | None, data: str) -> str:
+    """Return the JSON of an event from its `head`, without ``seq``, ``digest``, ``chain`` and salt.
+
+    It has as many bytes as its canonical JSON.
+    """
+    user = "null" if user_id is None else _quoted(user_id)
+    return f'{head[:-1]},"data":{data},"user_id":{user}}}'
 
 
 def seal(user_id: str | None, data: str, salt: bytes) -> bytes:
@@ -230,8 +237,8 @@ def digest_of(
         if sealed is not None or len(salt) != SALT_BYTES:
             raise ValueError("an event with a salt of another length, or one erased and not erased")
         sealed = seal(user_id, data, salt)
-    whole = head(event_id, type, timestamp_ms, agent_id, session_id, context, trace)
-    return salted_digest(whole, sealed)
+    of_all = head(event_id, type, timestamp_ms, agent_id, session_id, context, trace)
+    return salted_digest(of_all, sealed)
 
 
 def matches(*fields: Any) -> bool:
@@ -243,34 +250,6 @@ def matches(*fields: Any) -> bool:
         return bool(digest_of(*fields) == fields[7])
     except (TypeError, ValueError, AttributeError):
         return False
-
-
-def wire(
-    event_id: str,
-    type: str,
-    timestamp_ms: int,
-    agent_id: str | None,
-    session_id: str | None,
-    user_id: str | None,
-    data: str,
-    digest: str,
-    context: str | None,
-    trace: str | None,
-    salt: bytes | None,
-    sealed: bytes | None,
-    seq: int,
-    chain: str,
-) -> str:
-    """Return an event as it is sent and exported, as JSON."""
-    whole = envelope(
-        event_id, type, timestamp_ms, agent_id, session_id, user_id, data, context, trace
-    )
-    secret = ""
-    if salt is not None:
-        secret = f',"salt":"{salt.hex()}"'
-    elif sealed is not None:
-        secret = f',"sealed":"{sealed.hex()}"'
-    return f'{whole[:-1]},"seq":{seq},"digest":"{digest}","chain":"{chain}"{secret}}}'
 
 
 def chain(previous: str, digest: str, key: bytes | None = None) -> str:

@@ -120,6 +120,24 @@ class Event(NamedTuple):
         """
         return canonical.matches(*self)
 
+    def head(self) -> str:
+        """Return the canonical JSON of what stays of it after an erasure."""
+        return canonical.head(*self[:5], self.context, self.trace)
+
+    def wire(self, seq: int, chain: str) -> str:
+        """Return it as it is sent and exported, as JSON, with its seq and chain value.
+
+        Raises:
+            TypeError, ValueError, AttributeError: if it is damaged.
+        """
+        said = canonical.whole(self.head(), self.user_id, self.data)
+        secret = ""
+        if self.salt is not None:
+            secret = f',"salt":"{self.salt.hex()}"'
+        elif self.sealed is not None:
+            secret = f',"sealed":"{self.sealed.hex()}"'
+        return f'{said[:-1]},"seq":{seq},"digest":"{self.digest}","chain":"{chain}"{secret}}}'
+
 
 def make_event(
     type: str,
@@ -182,7 +200,7 @@ def from_wire(sent: Mapping[str, Any]) -> Event:
 
 def size_of(event: Event) -> int:
     """Return how many bytes `max_event_bytes` takes an event for: those of its envelope."""
-    return len(canonical.envelope(*event[:7], event.context, event.trace).encode())
+    return len(canonical.whole(event.head(), event.user_id, event.data).encode())
 
 
 def _check_size(event: Event, data: Mapping[str, Any], max_bytes: int) -> None:

@@ -208,7 +208,7 @@ class _Search:
         for seq, *fields, chain in self._connection.exec_driver_sql(query, bound):
             event = Event(*fields)
             try:
-                sent = json.loads(canonical.wire(*event, seq, chain))
+                sent = json.loads(event.wire(seq, chain))
             except (TypeError, ValueError, AttributeError):
                 raise OutboxError(
                     f"event {seq} was changed after it was stored: see `tracker-sync verify`"

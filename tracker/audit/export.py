@@ -162,7 +162,7 @@ def _removed_line(first: int, gap: Gap) -> bytes:
 
 def _event_line(event: Event, place: dict[str, Any]) -> bytes:
     try:
-        line = canonical.wire(*event, place["seq"], place["chain"])
+        line = event.wire(place["seq"], place["chain"])
         json.loads(line)
         return line.encode() + b"\n"
     except (TypeError, ValueError, AttributeError, RecursionError):

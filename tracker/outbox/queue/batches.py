@@ -7,7 +7,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from tracker import canonical
 from tracker.erasure import ERASED
 from tracker.events import Event
 from tracker.outbox.schema import tables
@@ -89,7 +88,7 @@ def next_batch(
             if not (event.is_intact or _is_erased(event, erasures)):
                 damaged.append(seq)
                 continue
-            wire = canonical.wire(*event, seq, chain).encode()
+            wire = event.wire(seq, chain).encode()
             if rows and size + len(wire) + 1 > max_bytes:
                 more = True
                 break
@@ -138,8 +137,17 @@ def _newest_erasure(connection: Connection) -> int | None:
 
 
 def _is_erased(event: Event, erasures: Erasures) -> bool:
-    """Return True if an event without its digest is an erased one that never had a salt."""
-    return event.data == ERASED and event.salt is event.sealed is None and erasures.name(event)
+    """Return True if an event without its digest is an erased one that never had a salt.
+
+    Nothing checks its other columns either: they must at least be of the types that are sent.
+    """
+    if not (event.data == ERASED and event.salt is event.sealed is None):
+        return False
+    sendable = type(event.timestamp_ms) is int and all(
+        each is None or isinstance(each, str)
+        for each in (event.type, event.agent_id, event.session_id, event.user_id, event.digest)
+    )
+    return sendable and erasures.name(event)
 
 
 def settled_through(connection: Connection) -> int:

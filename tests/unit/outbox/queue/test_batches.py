@@ -74,3 +74,16 @@ def test_each_erasure_covers_what_it_names(outbox: Outbox) -> None:
     assert (seqs(batch), list(batch.damaged)) == ([1, 2, 3, 4, 5, 6], [])
     sent = [json.loads(row.wire)["data"] for row in batch.rows[:3]]
     assert sent == [json.loads(ERASED)] * 3
+
+
+def test_a_damaged_row_of_an_erased_event_stops_nothing(outbox: Outbox) -> None:
+    """One from before there were salts has no digest to show it: its types do."""
+    fill(outbox, 2)
+    with outbox.reading() as connection:
+        (named,) = connection.exec_driver_sql("SELECT event_id FROM events WHERE seq = 1").one()
+    outbox.append(make_event("compliance.erased", {"event_ids": [named], "unsalted": [named]}))
+    change(outbox, f"UPDATE events SET data = '{ERASED}', salt = NULL WHERE seq = 1")  # noqa: S608 - ours
+    assert seqs(next_batch(outbox)) == [1, 2, 3]
+    change(outbox, "UPDATE events SET agent_id = x'00ff' WHERE seq = 1")
+    batch = next_batch(outbox)
+    assert (seqs(batch), batch.damaged) == ([2, 3], [1])
