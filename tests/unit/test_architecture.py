@@ -220,7 +220,7 @@ def test_only_config_reads_the_environment() -> None:
     "module",
     [
         *("requests", "backoff", "alembic", "rich", "click", "fastapi", "cryptography"),
-        "tracker.evidence",
+        *("tracker.evidence", "tracker.outbox.recovery.salvage", "tracker.outbox.queue.settlement"),
     ],
 )
 def test_importing_the_package_does_not_import(module: str, loaded: frozenset[str]) -> None:

@@ -18,8 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tracker import canonical, ownership
 from tracker.errors import ConfigurationError, OutboxError
 from tracker.outbox.files import paths
-from tracker.outbox.integrity import chain_key, renewal
-from tracker.outbox.recovery import rebuild
+from tracker.outbox.integrity import chain_key
 from tracker.outbox.recovery.continuation import copy
 from tracker.outbox.schema import create
 from tracker.outbox.sqlite.engine import make_engine
@@ -86,6 +85,7 @@ def restore(connection: sqlite3.Connection, path: Path, key: bytes | None) -> No
     Raises:
         OutboxError: if there is a file at `path` already, or it cannot be made.
     """
+    from tracker.outbox.recovery import rebuild  # seldom used, and every start imports this module
 
     def rename(made: Connection) -> None:
         create.bring_up_to_date(made.engine, "", "")  # it may have an older schema
@@ -95,6 +95,8 @@ def restore(connection: sqlite3.Connection, path: Path, key: bytes | None) -> No
 
 
 def _rename(transaction: Transaction, path: Path, key: bytes | None) -> None:
+    from tracker.outbox.integrity import renewal  # seldom used
+
     remembered = chain_key.read(transaction.connection)
     if remembered.check not in (0, canonical.key_check(key)):
         chain_key.warn(path, key, remembered)
