@@ -97,6 +97,8 @@ def log_something() -> None:
             conversation.agent("On its way.", tokens_used=9)
             conversation.end(quality_score=5.0, outcome="resolved")
         tracker.llm.record_usage("openai", "gpt-4o", 900, 120, session_id="order-7")
+        tracker.performance.record_feedback("order-7", score=4)
+        tracker.performance.observe(len)("order-7")
         tracker.operations.heartbeat("agent_123")
         tracker.compliance.export_audit("audit.jsonl")
         tracker.flush()
@@ -284,7 +286,7 @@ def test_queries_on_the_views_find_something(
         found = {query: connection.execute(query).fetchall() for query in queries}
     connection.close()
     empty = [re.findall(r"FROM (\w+)", query)[0] for query, rows in found.items() if not rows]
-    assert len(queries) == 7
+    assert len(queries) == 10
     assert empty == ["pending", "dead_letters"]
 
 

@@ -163,6 +163,21 @@ def test_failed_migration_leaves_the_file_as_it_was(
         assert connection.execute("SELECT version_num FROM alembic_version").fetchone() != ("9999",)
 
 
+def test_an_analysts_view_gives_way_to_ours(
+    config: Callable[..., APIConfig], tmp_path: Path
+) -> None:
+    """A view of one's own that has the name of a later one of ours does not lock anybody out."""
+    settings = config(client_id="fixture", base_url="http://127.0.0.1:9")
+    restore(FIXTURES / "outbox_0008.sql", settings.outbox_path)
+    with closing(sqlite3.connect(settings.outbox_path)) as connection:
+        connection.execute("CREATE VIEW Scores AS SELECT seq FROM events")
+        connection.execute("CREATE VIEW mine AS SELECT seq FROM Scores")
+    Outbox(settings).close()
+    with closing(sqlite3.connect(settings.outbox_path)) as connection:
+        assert connection.execute("SELECT name, value FROM scores").fetchall() == []
+        assert connection.execute("SELECT * FROM mine").fetchall() == []
+
+
 def test_newer_schema_is_refused_untouched(config: Callable[..., APIConfig]) -> None:
     """A file from a newer tracker is left byte for byte as it was; the error says what to do."""
     settings = config()

@@ -20,7 +20,9 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0008"
+from tracker.validation import MAX_COST_USD
+
+HEAD = "0009"
 """Alembic revision of the schema below."""
 
 APPLICATION_ID = 0x54524B52  # "TRKR"
@@ -190,17 +192,77 @@ _EVENT_COLUMNS = (
 )
 _ADDED = "digest, chain, context, trace"
 
+_WHOSE = (
+    f"seq, event_id, {_utc('timestamp_ms')} AS timestamp, timestamp_ms, "
+    "agent_id, session_id, user_id"
+)
+
+
+def _json(column: str, value: str) -> str:
+    """Return `value`, which reads JSON in a column, or NULL where damage left no JSON there."""
+    return f"CASE WHEN json_valid({column}) THEN {value} END"
+
+
+def _field(name: str, column: str = "data") -> str:
+    return _json(column, f"json_extract({column}, '$.{name}')")
+
+
+def _fields(*names: str) -> str:
+    return ", ".join(f"{_field(name)} AS {name}" for name in names)
+
+
+_AROUND = ", ".join(
+    f"{_field(name, column)} AS {name}"
+    for column, names in (
+        ("trace", ("trace_id", "span_id", "parent_span_id")),
+        ("context", ("environment", "release")),
+    )
+    for name in names
+)
+_FEEDBACK = "type = 'feedback.recorded'"
+
+
+def _kind(name: str) -> str:
+    """Return what tells a boolean, which SQL gives as 1 or 0, from a number."""
+    return _json(
+        "data",
+        f"CASE json_type(data, '$.{name}') WHEN 'true' THEN 'boolean' WHEN 'false' THEN 'boolean' "
+        "WHEN 'integer' THEN 'number' WHEN 'real' THEN 'number' WHEN 'text' THEN 'text' END",
+    )
+
+
 _BEGUN = "type IN ('conversation.started', 'conversation.resumed')"
+_ENDED = "type = 'conversation.ended'"
 # As in `queries.conversations`: a conversation that failed stays failed until it continues.
 _FAILED = (
-    "type = 'conversation.failed' OR (type = 'conversation.ended' AND CASE WHEN json_valid(data) "
-    "THEN lower(json_extract(data, '$.outcome')) IN ('failure', 'failed', 'error') END)"
+    f"type = 'conversation.failed' OR ({_ENDED} AND "
+    f"lower({_field('outcome')}) IN ('failure', 'failed', 'error'))"
 )
 
 
 def _last(condition: str) -> str:
     return f"max(CASE WHEN {condition} THEN seq ELSE 0 END)"
 
+
+def _newest(value: str, condition: str) -> str:
+    """Return the last value, as text, of the rows of a group that have one."""
+    return f"substr(max(CASE WHEN {condition} THEN printf('%020d', seq) || {value} END), 21)"
+
+
+def _number(name: str, least: int, most: int) -> str:
+    """Return a figure within its limits, like `queries.figures.figure`."""
+    number = f"json_type(data, '$.{name}') IN ('integer', 'real')"
+    within = f"json_extract(data, '$.{name}') BETWEEN {least} AND {most}"
+    return _json("data", f"CASE WHEN {number} AND {within} THEN json_extract(data, '$.{name}') END")
+
+
+_OUTCOME = _json(
+    "data",
+    "CASE WHEN json_type(data, '$.outcome') = 'text' "
+    "THEN nullif(json_extract(data, '$.outcome'), '') END",
+)
+_SCORE = _number("quality_score", 1, 5)
+_COST = f"CASE WHEN type = 'llm.used' THEN {_number('cost_usd', 0, MAX_COST_USD)} END"
 
 VIEWS = {
     "pending": f"""
@@ -216,38 +278,44 @@ VIEWS = {
                dead_code AS code, dead_message AS message, {_ADDED}
         FROM events WHERE dead_at_ms IS NOT NULL""",
     "messages": f"""
-        SELECT seq, event_id, {_utc("timestamp_ms")} AS timestamp, timestamp_ms,
-               agent_id, session_id, user_id,
-               json_extract(data, '$.role') AS role,
-               json_extract(data, '$.content') AS content,
-               json_extract(data, '$.response_time_ms') AS response_time_ms,
-               json_extract(data, '$.tokens_used') AS tokens_used,
-               json_extract(data, '$.model') AS model
+        SELECT {_WHOSE}, {_fields("role", "content", "response_time_ms", "tokens_used", "model")},
+               {_AROUND}
         FROM events WHERE type = 'message.logged'""",
+    "tool_calls": f"""
+        SELECT {_WHOSE}, {_fields("name", "arguments", "result", "error", "duration_ms")},
+               {_fields("call_id")}, {_AROUND}
+        FROM events WHERE type = 'tool.called'""",
     "llm_usage": f"""
-        SELECT seq, event_id, {_utc("timestamp_ms")} AS timestamp, timestamp_ms,
-               agent_id, session_id, user_id,
-               json_extract(data, '$.provider') AS provider,
-               json_extract(data, '$.model') AS model,
-               json_extract(data, '$.prompt_tokens') AS prompt_tokens,
-               json_extract(data, '$.completion_tokens') AS completion_tokens,
-               json_extract(data, '$.total_tokens') AS total_tokens,
-               json_extract(data, '$.cost_usd') AS cost_usd,
-               json_extract(data, '$.latency_ms') AS latency_ms
+        SELECT {_WHOSE}, {_fields("provider", "model", "prompt_tokens", "completion_tokens")},
+               {_fields("total_tokens", "cost_usd", "latency_ms")}, {_AROUND}
         FROM events WHERE type = 'llm.used'""",
+    "spans": f"""
+        SELECT {_WHOSE}, type, {_fields("name")},
+               coalesce({_field("input")}, {_field("arguments")}) AS input,
+               coalesce({_field("output")}, {_field("result")}) AS output,
+               {_fields("error", "duration_ms", "attributes")}, {_AROUND}
+        FROM events WHERE type IN ('span.recorded', 'function.observed')""",
+    "scores": f"""
+        SELECT {_WHOSE}, CASE WHEN {_FEEDBACK} THEN 'feedback' ELSE {_field("name")} END AS name,
+               CASE WHEN {_FEEDBACK} THEN {_field("score")} ELSE {_field("value")} END AS value,
+               CASE WHEN {_FEEDBACK} THEN {_kind("score")} ELSE {_kind("value")} END AS value_type,
+               {_fields("target_event_id", "target_trace_id", "comment", "source")}, {_AROUND}
+        FROM events WHERE type IN ('score.recorded', 'feedback.recorded')""",
     "conversations": f"""
         SELECT session_id, max(agent_id) AS agent_id, max(user_id) AS user_id,
                {_utc("min(timestamp_ms)")} AS timestamp, min(timestamp_ms) AS timestamp_ms,
                {_utc("max(timestamp_ms)")} AS last_timestamp,
                CASE WHEN {_last(_FAILED)} > {_last(_BEGUN)} THEN 'failed'
-                    WHEN {_last("type = 'conversation.ended'")} > {_last(_BEGUN)} THEN 'ended'
+                    WHEN {_last(_ENDED)} > {_last(_BEGUN)} THEN 'ended'
                     ELSE 'open' END AS status,
+               {_newest(_OUTCOME, _ENDED)} AS outcome,
                sum(type = 'message.logged') AS messages,
                sum(type = 'tool.called') AS tool_calls,
                sum(CASE WHEN type = 'message.logged'
-                        THEN json_extract(data, '$.tokens_used') END) AS tokens_used,
-               max(CASE WHEN type = 'conversation.ended'
-                        THEN json_extract(data, '$.quality_score') END) AS quality_score
+                        THEN {_field("tokens_used")} END) AS tokens_used,
+               CAST({_newest(_SCORE, _ENDED)} AS REAL) AS quality_score,
+               sum({_COST}) AS cost_usd,
+               sum(type = 'llm.used') - count({_COST}) AS unpriced
         FROM events WHERE session_id IS NOT NULL GROUP BY session_id""",
 }
 """The name and query of each view."""
