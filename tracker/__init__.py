@@ -12,6 +12,7 @@ import typing
 from tracker._version import __version__
 from tracker.config import APIConfig
 from tracker.context import bind
+from tracker.default import configure, conversation, get_tracker, observe
 from tracker.erasure import ErasureResult
 from tracker.errors import (
     ConfigurationError,
@@ -104,7 +105,11 @@ __all__ = [
     "ValidationError",
     "__version__",
     "bind",
+    "configure",
+    "conversation",
     "current_conversation",
+    "get_tracker",
+    "observe",
 ]
 
 _LATER = {

@@ -39,6 +39,8 @@ class Stage(enum.IntEnum):
     """What is known of agents gets a new lock."""
     CALLS = enum.auto()
     """Awaited calls get new threads."""
+    DEFAULT = enum.auto()
+    """The default tracker gets a new lock."""
 
 
 _pid = os.getpid()

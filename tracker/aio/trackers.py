@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 from tracker import validation
 from tracker.aio.base import AsyncBaseTracker, logs, reads
 from tracker.aio.conversation import AsyncConversation
 from tracker.aio.observe import AsyncObserver
+from tracker.trackers.capture import share
 from tracker.trackers.compliance import ComplianceTracker
 from tracker.trackers.llm import LLMTracker
 from tracker.trackers.observe import on_function
@@ -119,7 +120,13 @@ class AsyncAgentPerformanceTracker(AsyncBaseTracker[AgentPerformanceTracker]):
 
         def wrap(inner: Any) -> Any:
             observer = AsyncObserver(
-                self._settings, self._target, inner, name, agent_id, capture_input, capture_output
+                share(self._settings.max_event_bytes),
+                self._target,
+                inner,
+                name,
+                agent_id,
+                capture_input,
+                capture_output,
             )
             observer.calls = self._calls
             return observer.wrapped()
@@ -181,13 +188,16 @@ class AsyncComplianceTracker(AsyncBaseTracker[ComplianceTracker]):
     report = reads(ComplianceTracker.report)
 
 
-class AsyncTracker(AsyncBaseTracker[Tracker]):
+class AsyncTracker(AsyncAgentPerformanceTracker):
     """`Tracker` for `asyncio`: all trackers in one; see `AsyncBaseTracker`.
+
+    Conversations, messages, observed functions and scores are its own methods, those of
+    `AsyncAgentPerformanceTracker`; the other areas are attributes.
 
     ::
 
         async with AsyncTracker(APIConfig(api_key="...")) as tracker:
-            session_id = await tracker.performance.start_conversation("agent-1")
+            session_id = await tracker.start_conversation("agent-1")
             await tracker.llm.record_usage("openai", "gpt-4o", 900, 120, session_id=session_id)
             await tracker.track("cart.abandoned", {"items": 3}, session_id=session_id)
 
@@ -196,7 +206,7 @@ class AsyncTracker(AsyncBaseTracker[Tracker]):
         destination: Function that makes a `Destination` to use in place of HTTP to the collector.
 
     Attributes:
-        performance: Conversations, an `AsyncAgentPerformanceTracker`.
+        performance: This tracker, for code that names the area of each call.
         operations: What agents are doing, an `AsyncAgentOperationsTracker`.
         llm: Calls to language models, an `AsyncLLMTracker`.
         security: Security events, unclosed conversations, integrity, an `AsyncSecurityTracker`.
@@ -212,12 +222,17 @@ class AsyncTracker(AsyncBaseTracker[Tracker]):
         destination: Callable[[], Destination] | None = None,
     ) -> None:
         super().__init__(config, destination=destination)
-        self.performance = AsyncAgentPerformanceTracker._part_of(
-            self, lambda: self._target().performance
-        )
         self.operations = AsyncAgentOperationsTracker._part_of(
-            self, lambda: self._target().operations
+            self, lambda: self._whole().operations
         )
-        self.llm = AsyncLLMTracker._part_of(self, lambda: self._target().llm)
-        self.security = AsyncSecurityTracker._part_of(self, lambda: self._target().security)
-        self.compliance = AsyncComplianceTracker._part_of(self, lambda: self._target().compliance)
+        self.llm = AsyncLLMTracker._part_of(self, lambda: self._whole().llm)
+        self.security = AsyncSecurityTracker._part_of(self, lambda: self._whole().security)
+        self.compliance = AsyncComplianceTracker._part_of(self, lambda: self._whole().compliance)
+
+    @property
+    def performance(self) -> AsyncAgentPerformanceTracker:
+        """This tracker."""
+        return self
+
+    def _whole(self) -> Tracker:
+        return cast("Tracker", self._target())

@@ -42,7 +42,6 @@ from tracker.trackers.capture import (
     Capture,
     capture,
     readable,
-    share,
     type_name,
 )
 from tracker.trackers.reporting import Boundary, error_text
@@ -53,7 +52,6 @@ if TYPE_CHECKING:
 
     from typing_extensions import ParamSpec
 
-    from tracker.config import APIConfig
     from tracker.trackers.conversation import ActiveConversation
 
     P = ParamSpec("P")
@@ -88,7 +86,7 @@ class Observer:
 
     def __init__(
         self,
-        config: APIConfig,
+        characters: int,
         tracker: Callable[[], _Tracker],
         function: Callable[..., Any],
         name: str | None,
@@ -100,7 +98,7 @@ class Observer:
             raise ValidationError(
                 "function", f"is of type {type_name(function)}; give a function, method or property"
             )
-        self.characters = share(config.max_event_bytes)
+        self.characters = characters
         self.tracker = tracker
         self.agent_id = agent_id
         self.capture_input = capture_input

@@ -18,7 +18,7 @@ from tracker.events import (
 )
 from tracker.ids import new_id
 from tracker.redaction.uncut import Uncut
-from tracker.trackers.capture import type_name
+from tracker.trackers.capture import share, type_name
 from tracker.trackers.conversation import ActiveConversation
 from tracker.trackers.observe import Observer, on_function
 from tracker.trackers.reading import ReadingTracker
@@ -134,7 +134,13 @@ class AgentPerformanceTracker(ReadingTracker):
             return on_function(
                 function,
                 lambda inner: Observer(
-                    self.config, lambda: self, inner, name, agent_id, capture_input, capture_output
+                    share(self.config.max_event_bytes),
+                    lambda: self,
+                    inner,
+                    name,
+                    agent_id,
+                    capture_input,
+                    capture_output,
                 ).wrapped(),
             )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tracker.trackers.base import BaseTracker
 from tracker.trackers.compliance import ComplianceTracker
 from tracker.trackers.llm import LLMTracker
 from tracker.trackers.operations import AgentOperationsTracker
@@ -19,13 +18,16 @@ if TYPE_CHECKING:
     from tracker.sync.flush import FlushResult
 
 
-class Tracker(BaseTracker):
+class Tracker(AgentPerformanceTracker):
     """All trackers in one, on one outbox and one sync thread. Any thread may call it.
+
+    Conversations, messages, observed functions and scores are its own methods, those of
+    `AgentPerformanceTracker`; the other areas are attributes.
 
     ::
 
         with Tracker(APIConfig(api_key="...")) as tracker:
-            session_id = tracker.performance.start_conversation("agent-1")
+            session_id = tracker.start_conversation("agent-1")
             tracker.llm.record_usage("openai", "gpt-4o", 900, 120, session_id=session_id)
             tracker.track("cart.abandoned", {"items": 3}, session_id=session_id)
 
@@ -34,7 +36,7 @@ class Tracker(BaseTracker):
         destination: Function that makes a `Destination` to use in place of HTTP to the collector.
 
     Attributes:
-        performance: Conversations, an `AgentPerformanceTracker`.
+        performance: This tracker, for code that names the area of each call.
         operations: What agents are doing, an `AgentOperationsTracker`.
         llm: Calls to language models, an `LLMTracker`.
         security: Security events, unclosed conversations, integrity, a `SecurityTracker`.
@@ -52,11 +54,15 @@ class Tracker(BaseTracker):
         destination: Callable[[], Destination] | None = None,
     ) -> None:
         super().__init__(config, destination=destination)
-        self.performance = AgentPerformanceTracker(self.config)
         self.operations = AgentOperationsTracker(self.config)
         self.llm = LLMTracker(self.config)
         self.security = SecurityTracker(self.config)
         self.compliance = ComplianceTracker(self.config)
+
+    @property
+    def performance(self) -> AgentPerformanceTracker:
+        """This tracker."""
+        return self
 
     def close(self, timeout: float = 2.0) -> FlushResult:
         """Close this tracker and all its parts; see `BaseTracker.close`.
@@ -64,7 +70,7 @@ class Tracker(BaseTracker):
         Args:
             timeout: Maximum number of seconds to upload; a failed attempt ends it. Default 2.
         """
-        parts = (self.performance, self.operations, self.llm, self.security, self.compliance)
+        parts = (self.operations, self.llm, self.security, self.compliance)
         for part in parts:
             part.close(timeout=0)  # never the last one: this tracker still holds the outbox
         return super().close(timeout)

@@ -126,7 +126,7 @@ def test_no_call_is_missing(config: MakeConfig) -> None:
     pairs += [(part, getattr(tracker, name)) for name, part in parts.items()]
     for one, other in pairs:
         assert public(type(one)) == public(type(other))
-        for name in public(type(one)) - {"config", "conversation", "observe"}:
+        for name in public(type(one)) - {"config", "conversation", "observe", "performance"}:
             assert inspect.iscoroutinefunction(getattr(type(other), name)), name
             assert inspect.signature(getattr(one, name)) == inspect.signature(getattr(other, name))
     says = {"user", "agent", "system", "tool", "feedback", "end"}
@@ -583,7 +583,7 @@ def test_closing_stores_what_was_logged_and_refuses_later_calls(config: MakeConf
         await_(lambda: not threads())
         assert await tracker.close() == FlushResult()
         for name, call in (
-            ("AsyncAgentPerformanceTracker", tracker.performance.log_user_message("s", "m")),
+            ("AsyncTracker", tracker.performance.log_user_message("s", "m")),
             ("AsyncLLMTracker", tracker.llm.get_usage()),
             ("AsyncTracker", tracker.flush()),
             ("AsyncTracker", tracker.__aenter__()),

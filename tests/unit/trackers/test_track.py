@@ -11,7 +11,6 @@ import pytest
 from tests.support import opened
 from tracker import (
     AgentOperationsTracker,
-    AgentPerformanceTracker,
     FlushResult,
     LLMTracker,
     Tracker,
@@ -126,7 +125,7 @@ def test_the_parts_share_one_client(config: MakeConfig) -> None:
     with Tracker(config(), destination=RecordingDestination) as tracker:
         parts = (tracker.performance, tracker.operations, tracker.llm)
         assert [type(part) for part in parts] == [
-            AgentPerformanceTracker, AgentOperationsTracker, LLMTracker,
+            Tracker, AgentOperationsTracker, LLMTracker,
         ]  # fmt: skip
         with LLMTracker(config()) as alone:
             alone.track("cart.abandoned")
