@@ -12,6 +12,7 @@ import typing
 from tracker._version import __version__
 from tracker.config import APIConfig
 from tracker.context import bind
+from tracker.context_block import ContextBlock, add_context
 from tracker.default import configure, conversation, get_tracker, observe
 from tracker.erasure import ErasureResult
 from tracker.errors import (
@@ -73,6 +74,7 @@ __all__ = [
     "AsyncTracker",
     "ComplianceTracker",
     "ConfigurationError",
+    "ContextBlock",
     "Conversation",
     "Delivery",
     "Destination",
@@ -104,6 +106,7 @@ __all__ = [
     "Upload",
     "ValidationError",
     "__version__",
+    "add_context",
     "bind",
     "configure",
     "conversation",

@@ -1,4 +1,4 @@
-"""The current conversation and the current observed call.
+"""The current conversation, the current observed call and the current context of events.
 
 They are kept in a `contextvars` variable: `asyncio` tasks inherit them from the code that creates
 the task, and what is set in one task is not seen in another. New threads have none: pass them a
@@ -49,11 +49,18 @@ class Call(NamedTuple):
     depth: int
 
 
+class Added(Protocol):
+    """The part of `ContextBlock` that an event needs."""
+
+    items: dict[str, Any]
+
+
 class Scope(NamedTuple):
-    """The current conversation and call. Never changed, only replaced."""
+    """The current conversation, call and context block. Never changed, only replaced."""
 
     conversation: Conversation | None = None
     call: Call | None = None
+    added: Added | None = None
 
 
 _NOTHING = Scope()

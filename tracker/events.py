@@ -149,13 +149,18 @@ def make_event(
     context: str | None = None,
     trace: str | None = None,
     max_bytes: int = MAX_EVENT_BYTES,
+    timestamp_ms: int | None = None,
 ) -> Event:
     """Return an event made of validated arguments; `context` and `trace` are canonical JSON text.
+
+    Its time is now unless `timestamp_ms` is given.
 
     Raises:
         ValidationError: if the event cannot be encoded or exceeds `max_bytes` encoded.
     """
-    (event_id, salt), timestamp_ms = new_id_and_salt(), time.time_ns() // 1_000_000
+    event_id, salt = new_id_and_salt()
+    if timestamp_ms is None:
+        timestamp_ms = time.time_ns() // 1_000_000
     try:
         text = canonical.encode(data)
         head = canonical.head(event_id, type, timestamp_ms, agent_id, session_id, context, trace)

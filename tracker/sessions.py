@@ -8,7 +8,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tracker import log
+from tracker import log, validation
 from tracker.errors import OutboxError
 from tracker.events import (
     CONVERSATION_ENDED,
@@ -19,6 +19,8 @@ from tracker.events import (
 from tracker.once import Once
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from tracker.outbox import Outbox
 
 _LOOK_UP = """
@@ -36,9 +38,26 @@ class Session:
     known: bool = True
     over: bool = False
     started: float | None = None
-    """Start on the monotonic clock; None if it was not started by this process."""
+    """Start on the monotonic clock; None if it was not started by this process, or earlier."""
+    started_ms: int | None = None
+    """Start in Unix milliseconds, if it was started earlier than it was logged."""
     warned: bool = False
     """Whether a warning was logged, or none is due any more."""
+
+    def duration_ms(self, ended: datetime | int | None) -> float | None:
+        """Return how long it lasted until a time of the past, or until now; None if unknown.
+
+        Raises:
+            ValidationError: if `ended` is no time.
+        """
+        if ended is not None:
+            ended_ms = validation.check_timestamp("timestamp", ended)
+            if self.started_ms is None or ended_ms < self.started_ms:
+                return None
+            return round(float(ended_ms - self.started_ms), 2)
+        if self.started is None:
+            return None
+        return round((time.monotonic() - self.started) * 1000, 2)
 
 
 class Sessions:
@@ -60,9 +79,20 @@ class Sessions:
         self._lock = threading.RLock()
         self._logged = Once(most=self.most)
 
-    def start(self, session_id: str, agent_id: str, user_id: str | None) -> None:
-        """Add a conversation that starts now."""
-        self._keep(session_id, Session(agent_id, user_id, started=time.monotonic()))
+    def start(
+        self,
+        session_id: str,
+        agent_id: str,
+        user_id: str | None,
+        timestamp: datetime | int | None = None,
+    ) -> None:
+        """Add a conversation that starts now, or started at the given time."""
+        session = Session(agent_id, user_id)
+        if timestamp is None:
+            session.started = time.monotonic()
+        else:
+            session.started_ms = validation.check_timestamp("timestamp", timestamp)
+        self._keep(session_id, session)
 
     def resume(self, session_id: str) -> Session:
         """Return a conversation, marked as open again."""

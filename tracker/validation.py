@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 MAX_ID_LENGTH = 256
 """Maximum length of an agent, session, user or run id."""
+MAX_TIMESTAMP_MS = 253_402_300_799_999
+"""Latest time of an event: the end of the year 9999."""
 MAX_DEPTH = 64
 """Maximum nesting of metadata, arguments, results and details."""
 MAX_INTEGER = 2**63 - 1
@@ -158,8 +160,22 @@ def check_flag(argument: str, value: object) -> bool:
 
 def check_since(argument: str, value: object) -> int | None:
     """Return a time as Unix milliseconds, rounded down; None for None."""
-    if value is None:
-        return None
+    return None if value is None else _milliseconds(argument, value)
+
+
+def check_timestamp(argument: str, value: object) -> int:
+    """Return the time of an event as Unix milliseconds, rounded down: from 1970 to 9999."""
+    when = _milliseconds(argument, value)
+    if not 0 <= when <= MAX_TIMESTAMP_MS:
+        raise ValidationError(
+            argument,
+            f"is {value!r:.80}; give an aware datetime or Unix milliseconds from 0 (the year 1970) "
+            f"to {MAX_TIMESTAMP_MS:,} (the year 9999)",
+        )
+    return when
+
+
+def _milliseconds(argument: str, value: object) -> int:
     if not isinstance(value, datetime):
         if isinstance(value, bool) or not isinstance(value, int):
             raise ValidationError(

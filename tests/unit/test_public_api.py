@@ -97,7 +97,7 @@ def test_an_awaited_call_shows_the_signature_and_help_of_the_plain_one(name: str
     """`help` of an async tracker says the same; `observe` and `conversation` say their own."""
     plain = getattr(tracker.AgentPerformanceTracker, name)
     awaited = getattr(tracker.AsyncAgentPerformanceTracker, name)
-    if name in ("close", "config", "conversation", "observe"):
+    if name in ("close", "config", "context", "conversation", "observe"):
         return
     assert inspect.iscoroutinefunction(awaited)
     assert inspect.signature(awaited) == inspect.signature(plain)

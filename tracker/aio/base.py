@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from tracker.aio.calls import Calls
+from tracker.context_block import AddsContext
 from tracker.errors import TrackerClosedError
 from tracker.process_local import ProcessLocal
 from tracker.sync.flush import FlushResult
@@ -78,13 +79,14 @@ def waits(
     return awaited
 
 
-class AsyncBaseTracker(ProcessLocal, Awaited, Generic[T]):
+class AsyncBaseTracker(ProcessLocal, AddsContext, Awaited, Generic[T]):
     """Base class of the async trackers. Tasks, event loops and threads may share one.
 
     Each method is like the method of the same name of the tracker without ``Async``, with the same
     arguments, errors and result, but it does not block the event loop. When the await of a logging
     call ends, its event is durable. Events of calls awaited one after the other keep their order;
     those of `asyncio.gather` are stored in the order in which the calls began, many in one commit.
+    `context` returns a plain ``with`` block.
 
     A cancelled await ends at once; the event is stored anyway, and a failure to do so is logged. A
     cancelled read, `flush` or `close` continues in its thread.

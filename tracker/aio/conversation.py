@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tracker import validation
 from tracker.aio.base import Awaited, logs
 from tracker.errors import ValidationError
 from tracker.ids import new_id
@@ -13,6 +14,7 @@ from tracker.trackers.reporting import behind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
+    from datetime import datetime
     from types import TracebackType
 
     from typing_extensions import Self
@@ -76,6 +78,7 @@ class AsyncConversation(ProcessLocal, Awaited):
         error: str | None = None,
         duration_ms: float | None = None,
         call_id: str | None = None,
+        timestamp: datetime | int | None = None,
     ) -> AsyncToolCall:
         """Return a tool call: await it to log it at once, or use it as a block to time it.
 
@@ -93,12 +96,15 @@ class AsyncConversation(ProcessLocal, Awaited):
             error: The error, if the call failed.
             duration_ms: Milliseconds it took, 0 or more; a block measures it.
             call_id: The id that the model gave the call.
+            timestamp: When it happened, for records of earlier: an aware datetime, or Unix
+                milliseconds. Default: now.
         """
         call = AsyncToolCall(self._target(), name, arguments, call_id)
         call._calls = self._calls
         call.result = None if result is UNKNOWN else result
         call.error = error
         call._duration_ms = duration_ms
+        call._timestamp = validation.optional(validation.check_timestamp, "timestamp", timestamp)
         return call
 
     def end(

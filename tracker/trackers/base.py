@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 from tracker import context, log, validation
 from tracker.client import connect
 from tracker.config import APIConfig
+from tracker.context_block import AddsContext
 from tracker.errors import (
     ConfigurationError,
     TrackerClosedError,
     TrackerError,
     ValidationError,
 )
+from tracker.event_context import EventContext
 from tracker.events import SECURITY_REPORTED, VOCABULARY, make_event
 from tracker.process_local import ProcessLocal
 from tracker.redaction.redactor import Redactor, redaction_kind
@@ -23,6 +25,7 @@ from tracker.trackers.capture import fitting, type_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from datetime import datetime
     from types import TracebackType
 
     from typing_extensions import Self
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
 _FREE_NAME = re.compile(r"[\w-]+(\.[\w-]+)+")
 
 
-class BaseTracker(ProcessLocal):
+class BaseTracker(ProcessLocal, AddsContext):
     """Base class of the trackers. All methods may be called from any thread.
 
     Trackers with the same configuration share one outbox and one sync thread in a process; closing
@@ -64,6 +67,7 @@ class BaseTracker(ProcessLocal):
         settings = settings_of(config)
         check_destination(destination)
         self._redactor = Redactor(settings)
+        self._context = EventContext({}, self._redactor)
         self._closed = False
         self._client: Recorder = connect(settings, self, destination)
 
@@ -80,6 +84,7 @@ class BaseTracker(ProcessLocal):
         session_id: str | None = None,
         agent_id: str | None = None,
         user_id: str | None = None,
+        timestamp: datetime | int | None = None,
     ) -> str:
         """Log an event of your own type and return its id.
 
@@ -92,6 +97,8 @@ class BaseTracker(ProcessLocal):
                 one.
             agent_id: The agent it concerns; by default that of the conversation.
             user_id: The user it concerns; by default that of the conversation.
+            timestamp: When it happened, for records of earlier: an aware datetime, or Unix
+                milliseconds. Default: now.
 
         Raises:
             ValidationError: if an argument is not allowed; nothing is stored.
@@ -107,6 +114,7 @@ class BaseTracker(ProcessLocal):
             agent_id=validation.check_optional_id("agent_id", agent_id),
             user_id=validation.check_optional_id("user_id", user_id),
             nullable=tuple(data),
+            timestamp=timestamp,
         )
 
     def flush(self, timeout: float | None = 30.0) -> FlushResult:
@@ -181,6 +189,7 @@ class BaseTracker(ProcessLocal):
         session_id: str | None = None,
         user_id: str | None = None,
         nullable: tuple[str, ...] = (),
+        timestamp: datetime | int | None = None,
     ) -> str:
         """Make an event of validated arguments, store it, and return its id.
 
@@ -188,15 +197,16 @@ class BaseTracker(ProcessLocal):
         """
         if self._closed:
             self._check_open()
+        when = None if timestamp is None else validation.check_timestamp("timestamp", timestamp)
         try:
-            event, masked = self._make(type, data, agent_id, session_id, user_id, nullable)
+            event, masked = self._make(type, data, agent_id, session_id, user_id, nullable, when)
         except (ValidationError, MemoryError):
             raise
         except BaseException as error:  # another thread changed it since it was checked
             if validation.is_interrupt(error):
                 raise
             data = validation.copy_json(type, data)
-            event, masked = self._make(type, data, agent_id, session_id, user_id, nullable)
+            event, masked = self._make(type, data, agent_id, session_id, user_id, nullable, when)
         self._client.record(event)
         if masked and type != SECURITY_REPORTED and self.config.report_redactions:
             self._report_redactions(event, masked)
@@ -210,6 +220,7 @@ class BaseTracker(ProcessLocal):
         session_id: str | None,
         user_id: str | None,
         nullable: tuple[str, ...],
+        timestamp_ms: int | None,
     ) -> tuple[Event, dict[str, int]]:
         """Return the event and the number of masks in it by kind."""
         kept = data
@@ -222,6 +233,8 @@ class BaseTracker(ProcessLocal):
             agent_id=agent_id,
             session_id=session_id,
             user_id=user_id,
+            context=self._context.within(context.scope().added),
+            timestamp_ms=timestamp_ms,
             max_bytes=self._client.config.max_event_bytes,
         )
         return event, masked
@@ -262,6 +275,8 @@ class BaseTracker(ProcessLocal):
                 agent_id=event.agent_id,
                 session_id=event.session_id,
                 user_id=event.user_id,
+                context=event.context,
+                trace=event.trace,
                 max_bytes=self.config.max_event_bytes,
             )
             self._client.record(report)
@@ -277,6 +292,7 @@ class BaseTracker(ProcessLocal):
         agent_id: str | None,
         user_id: str | None = None,
         nullable: tuple[str, ...] = (),
+        timestamp: datetime | int | None = None,
     ) -> str:
         """Record an event of a conversation, by default of the current one, if there is one.
 
@@ -290,6 +306,7 @@ class BaseTracker(ProcessLocal):
             session_id=session_id,
             user_id=user_id,
             nullable=nullable,
+            timestamp=timestamp,
         )
 
     def _concerning(

@@ -9,6 +9,8 @@ from tracker.events import COMPLIANCE_ACKNOWLEDGED, COMPLIANCE_AUDITED, COMPLIAN
 from tracker.trackers.audit import AuditExport
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from tracker.erasure import ErasureResult
 
 
@@ -37,6 +39,7 @@ class ComplianceTracker(AuditExport):
         session_id: str | None = None,
         agent_id: str | None = None,
         user_id: str | None = None,
+        timestamp: datetime | int | None = None,
     ) -> str:
         """Log an action for the audit trail and return the event's id.
 
@@ -51,6 +54,8 @@ class ComplianceTracker(AuditExport):
             agent_id: The agent it concerns; by default that of the conversation.
             user_id: The user it concerns; by default that of the conversation. `erase_subject`
                 also erases audit records about a user.
+            timestamp: When it happened, for records of earlier: an aware datetime, or Unix
+                milliseconds. Default: now.
         """
         data = {
             "action": validation.check_id("action", action),
@@ -66,6 +71,7 @@ class ComplianceTracker(AuditExport):
             session_id=validation.check_optional_id("session_id", session_id),
             agent_id=validation.check_optional_id("agent_id", agent_id),
             user_id=validation.check_optional_id("user_id", user_id),
+            timestamp=timestamp,
         )
 
     def acknowledge(
@@ -77,6 +83,7 @@ class ComplianceTracker(AuditExport):
         session_id: str | None = None,
         agent_id: str | None = None,
         user_id: str | None = None,
+        timestamp: datetime | int | None = None,
     ) -> str:
         """Log that a person acknowledged a policy, and return the event's id.
 
@@ -87,6 +94,8 @@ class ComplianceTracker(AuditExport):
             session_id: The conversation in which it happened; by default the current one.
             agent_id: The agent it concerns; by default that of the conversation.
             user_id: The user it concerns; by default that of the conversation.
+            timestamp: When it happened, for records of earlier: an aware datetime, or Unix
+                milliseconds. Default: now.
         """
         data = {
             "policy": validation.check_id("policy", policy),
@@ -99,6 +108,7 @@ class ComplianceTracker(AuditExport):
             session_id=validation.check_optional_id("session_id", session_id),
             agent_id=validation.check_optional_id("agent_id", agent_id),
             user_id=validation.check_optional_id("user_id", user_id),
+            timestamp=timestamp,
         )
 
     def erase_subject(self, user_id: str, reason: str | None = None) -> ErasureResult:

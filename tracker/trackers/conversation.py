@@ -14,6 +14,7 @@ from tracker.trackers.reporting import Boundary, behind, error_text, say_replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from datetime import datetime
     from types import TracebackType
 
     from typing_extensions import Self
@@ -47,6 +48,7 @@ class _Tracker(Protocol):
         *,
         tokens_used: int | None,
         metadata: Mapping[str, Any] | None,
+        timestamp: datetime | int | None,
     ) -> str: ...
 
     def log_agent_message(
@@ -58,10 +60,16 @@ class _Tracker(Protocol):
         *,
         model: str | None,
         metadata: Mapping[str, Any] | None,
+        timestamp: datetime | int | None,
     ) -> str: ...
 
     def log_system_message(
-        self, session_id: str, content: str, *, metadata: Mapping[str, Any] | None
+        self,
+        session_id: str,
+        content: str,
+        *,
+        metadata: Mapping[str, Any] | None,
+        timestamp: datetime | int | None,
     ) -> str: ...
 
     def log_tool_call(
@@ -74,10 +82,17 @@ class _Tracker(Protocol):
         error: str | None,
         duration_ms: float | None,
         call_id: str | None,
+        timestamp: datetime | int | None,
     ) -> str: ...
 
     def record_feedback(
-        self, session_id: str, *, score: float | None, comment: str | None, source: str | None
+        self,
+        session_id: str,
+        *,
+        score: float | None,
+        comment: str | None,
+        source: str | None,
+        timestamp: datetime | int | None,
     ) -> str: ...
 
     def end_conversation(
@@ -162,6 +177,7 @@ class ActiveConversation(ProcessLocal):
         *,
         tokens_used: int | None = None,
         metadata: Mapping[str, Any] | None = None,
+        timestamp: datetime | int | None = None,
     ) -> str:
         """Log a message of the user; return the event's id.
 
@@ -169,12 +185,19 @@ class ActiveConversation(ProcessLocal):
             content: The text.
             tokens_used: Tokens used for it, 0 or more.
             metadata: Additional data that JSON can represent.
+            timestamp: When it happened, for records of earlier: an aware datetime, or Unix
+                milliseconds. Default: now.
         """
         now = time.monotonic()
         event_id = self._tracker.log_user_message(
-            self.session_id, content, tokens_used=tokens_used, metadata=metadata
+            self.session_id,
+            content,
+            tokens_used=tokens_used,
+            metadata=metadata,
+            timestamp=timestamp,
         )
-        self._time_from(now)
+        if timestamp is None:
+            self._time_from(now)
         return event_id
 
     def agent(
@@ -185,18 +208,22 @@ class ActiveConversation(ProcessLocal):
         tokens_used: int | None = None,
         model: str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        timestamp: datetime | int | None = None,
     ) -> str:
         """Log a message of the agent; return the event's id.
 
         Args:
             content: The text.
             response_time_ms: Milliseconds until the answer, 0 or more; by default measured since
-                the user's last message, or since the start if there was none.
+                the user's last message, or since the start if there was none, unless `timestamp`
+                is given.
             tokens_used: Tokens used for it, 0 or more.
             model: The model that generated it.
             metadata: Additional data that JSON can represent.
+            timestamp: When it happened, for records of earlier: an aware datetime, or Unix
+                milliseconds. Default: now.
         """
-        if response_time_ms is None:
+        if response_time_ms is None and timestamp is None:
             response_time_ms = _since(self._asked)
         return self._tracker.log_agent_message(
             self.session_id,
@@ -205,16 +232,27 @@ class ActiveConversation(ProcessLocal):
             tokens_used,
             model=model,
             metadata=metadata,
+            timestamp=timestamp,
         )
 
-    def system(self, content: str, *, metadata: Mapping[str, Any] | None = None) -> str:
+    def system(
+        self,
+        content: str,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        timestamp: datetime | int | None = None,
+    ) -> str:
         """Log a system message, such as an instruction to the agent; return the event's id.
 
         Args:
             content: The text.
             metadata: Additional data that JSON can represent.
+            timestamp: When it happened, for records of earlier: an aware datetime, or Unix
+                milliseconds. Default: now.
         """
-        return self._tracker.log_system_message(self.session_id, content, metadata=metadata)
+        return self._tracker.log_system_message(
+            self.session_id, content, metadata=metadata, timestamp=timestamp
+        )
 
     def tool(
         self,
@@ -225,6 +263,7 @@ class ActiveConversation(ProcessLocal):
         error: str | None = None,
         duration_ms: float | None = None,
         call_id: str | None = None,
+        timestamp: datetime | int | None = None,
     ) -> ToolCall:
         """Log a tool call: at once if its outcome is given, or in a block that times it.
 
@@ -244,8 +283,11 @@ class ActiveConversation(ProcessLocal):
             error: The error, if the call failed.
             duration_ms: Milliseconds it took, 0 or more.
             call_id: The id that the model gave the call.
+            timestamp: When it happened, for records of earlier: an aware datetime, or Unix
+                milliseconds. Default: now.
         """
         call = ToolCall(self, name, arguments, call_id)
+        call._timestamp = validation.optional(validation.check_timestamp, "timestamp", timestamp)
         if result is not UNKNOWN or error is not None or duration_ms is not None:
             call.result = None if result is UNKNOWN else result
             call.error = error
@@ -254,7 +296,12 @@ class ActiveConversation(ProcessLocal):
         return call
 
     def feedback(
-        self, *, score: float | None = None, comment: str | None = None, source: str | None = None
+        self,
+        *,
+        score: float | None = None,
+        comment: str | None = None,
+        source: str | None = None,
+        timestamp: datetime | int | None = None,
     ) -> str:
         """Log feedback on the conversation; return the event's id.
 
@@ -264,9 +311,11 @@ class ActiveConversation(ProcessLocal):
             score: Any finite number, on a scale of your choice.
             comment: A comment as text.
             source: The source of the feedback, such as ``"user"`` or ``"reviewer"``.
+            timestamp: When it happened, for records of earlier: an aware datetime, or Unix
+                milliseconds. Default: now.
         """
         return self._tracker.record_feedback(
-            self.session_id, score=score, comment=comment, source=source
+            self.session_id, score=score, comment=comment, source=source, timestamp=timestamp
         )
 
     def end(
@@ -379,6 +428,7 @@ class BaseToolCall(ProcessLocal):
     event_id: str | None = None
     _began: float | None = None
     _duration_ms: float | None = None
+    _timestamp: datetime | int | None = None
 
     def __init__(
         self,
@@ -429,6 +479,7 @@ class BaseToolCall(ProcessLocal):
             error=self.error if strict else _text(self.error, take),
             duration_ms=self._duration_ms,
             call_id=self.call_id if strict else _id(self.call_id),
+            timestamp=self._timestamp,
         )
 
     def __repr__(self) -> str:

@@ -51,6 +51,7 @@ class LLMTracker(BaseTracker):
         cache_write_tokens: int | None = None,
         cost_usd: float | None = None,
         metadata: Mapping[str, Any] | None = None,
+        timestamp: datetime | int | None = None,
     ) -> str:
         """Log one call to a model and return the event's id. The total of tokens is computed.
 
@@ -74,6 +75,8 @@ class LLMTracker(BaseTracker):
                 is then the version of the price list. An unknown cost is left out, never 0. The
                 first computation in a process takes some 0.3 s, to load the list.
             metadata: Additional data.
+            timestamp: When it happened, for records of earlier: an aware datetime, or Unix
+                milliseconds. Default: now.
         """
         data: dict[str, Any] = {
             "provider": validation.check_id("provider", provider),
@@ -93,7 +96,9 @@ class LLMTracker(BaseTracker):
         self._check_open()
         if cost_usd is None:
             data["cost_usd"], data["price_data"] = _price(data)
-        return self._record_about(LLM_USED, data, session_id=session_id, agent_id=agent_id)
+        return self._record_about(
+            LLM_USED, data, session_id=session_id, agent_id=agent_id, timestamp=timestamp
+        )
 
     def get_usage(
         self,

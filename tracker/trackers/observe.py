@@ -34,7 +34,7 @@ import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tracker import context, validation
-from tracker.context import Call, Scope
+from tracker.context import Call
 from tracker.errors import ValidationError
 from tracker.generators import GeneratorFunction, drive, drive_async, is_a, named
 from tracker.ids import new_id
@@ -256,7 +256,7 @@ class Observation:
         self._own: ActiveConversation | None = None
         parent = self._outer.call
         call = Call(new_id(), 0 if parent is None else parent.depth + 1)
-        self._inner = Scope(self._conversation, call)
+        self._inner = self._outer._replace(call=call)
         self._data: dict[str, Any] = {
             "name": observer.name,
             "call_id": call.call_id,

@@ -65,6 +65,7 @@ class AgentOperationsTracker(BaseTracker):
         version: str | None = None,
         capabilities: Sequence[str] | None = None,
         metadata: Mapping[str, Any] | None = None,
+        timestamp: datetime | int | None = None,
     ) -> str:
         """Log that an agent exists, and describe it; return the event's id.
 
@@ -76,6 +77,8 @@ class AgentOperationsTracker(BaseTracker):
             version: The agent's version.
             capabilities: What the agent can do: a list of non-empty strings.
             metadata: Additional data.
+            timestamp: When it happened, for records of earlier: an aware datetime, or Unix
+                milliseconds. Default: now.
         """
         agent_id = validation.check_id("agent_id", agent_id)
         data = {
@@ -84,7 +87,7 @@ class AgentOperationsTracker(BaseTracker):
             "capabilities": validation.optional(_check_words, "capabilities", capabilities),
             "metadata": validation.optional(validation.check_metadata, "metadata", metadata),
         }
-        return self._record(AGENT_REGISTERED, data, agent_id=agent_id)
+        return self._record(AGENT_REGISTERED, data, agent_id=agent_id, timestamp=timestamp)
 
     def update_agent_status(
         self,
@@ -92,6 +95,7 @@ class AgentOperationsTracker(BaseTracker):
         status: AgentStatus | Literal["active", "idle", "busy", "error"],
         *,
         metadata: Mapping[str, Any] | None = None,
+        timestamp: datetime | int | None = None,
     ) -> str:
         """Log the new status of an agent and return the event's id.
 
@@ -102,6 +106,8 @@ class AgentOperationsTracker(BaseTracker):
             agent_id: The agent; it need not be registered.
             status: ``"active"``, ``"idle"``, ``"busy"`` or ``"error"``, or an `AgentStatus`.
             metadata: Additional data.
+            timestamp: When it happened, for records of earlier: an aware datetime, or Unix
+                milliseconds. Default: now.
         """
         agent_id = validation.check_id("agent_id", agent_id)
         status = AgentStatus(validation.check_choice("status", status, STATUSES))
@@ -115,7 +121,9 @@ class AgentOperationsTracker(BaseTracker):
                 "previous_status": previous and previous.value,
                 "metadata": metadata,
             }
-            event_id = self._record(AGENT_STATUS_CHANGED, data, agent_id=agent_id)
+            event_id = self._record(
+                AGENT_STATUS_CHANGED, data, agent_id=agent_id, timestamp=timestamp
+            )
             agent.status = status
         return event_id
 
@@ -127,6 +135,7 @@ class AgentOperationsTracker(BaseTracker):
         duration_ms: float | None = None,
         details: Any = None,
         session_id: str | None = None,
+        timestamp: datetime | int | None = None,
     ) -> str:
         """Log an activity of an agent and return the event's id.
 
@@ -137,6 +146,8 @@ class AgentOperationsTracker(BaseTracker):
             details: Additional data that JSON can represent. None is left out.
             session_id: The conversation it belongs to; by default the current one, if there is
                 one.
+            timestamp: When it happened, for records of earlier: an aware datetime, or Unix
+                milliseconds. Default: now.
         """
         agent_id = validation.check_id("agent_id", agent_id)
         data = {
@@ -151,18 +162,27 @@ class AgentOperationsTracker(BaseTracker):
             data,
             agent_id=agent_id,
             session_id=validation.check_optional_id("session_id", session_id),
+            timestamp=timestamp,
         )
 
-    def heartbeat(self, agent_id: str, *, metadata: Mapping[str, Any] | None = None) -> str:
+    def heartbeat(
+        self,
+        agent_id: str,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        timestamp: datetime | int | None = None,
+    ) -> str:
         """Log that an agent is still running and return the event's id.
 
         Args:
             agent_id: The agent.
             metadata: Additional data.
+            timestamp: When it happened, for records of earlier: an aware datetime, or Unix
+                milliseconds. Default: now.
         """
         agent_id = validation.check_id("agent_id", agent_id)
         data = {"metadata": validation.optional(validation.check_metadata, "metadata", metadata)}
-        return self._record(AGENT_HEARTBEAT, data, agent_id=agent_id)
+        return self._record(AGENT_HEARTBEAT, data, agent_id=agent_id, timestamp=timestamp)
 
     def get_agent_status(self, agent_id: str) -> AgentState | None:
         """Return the state of an agent; None if no stored event is about it.

@@ -26,6 +26,7 @@ from tracker.trackers.reporting import error_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from datetime import datetime
     from typing import TypeVar
 
     from typing_extensions import ParamSpec
@@ -154,6 +155,7 @@ class AgentPerformanceTracker(ReadingTracker):
         session_id: str | None = None,
         run_id: str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        timestamp: datetime | int | None = None,
     ) -> str:
         """Start a conversation and return its session id.
 
@@ -163,6 +165,8 @@ class AgentPerformanceTracker(ReadingTracker):
             session_id: An id of your choice; by default a new UUIDv7.
             run_id: The experiment, deployment or job that the conversation belongs to.
             metadata: Additional data.
+            timestamp: When it happened, for records of earlier: an aware datetime, or Unix
+                milliseconds. Default: now.
         """
         agent_id = validation.check_id("agent_id", agent_id)
         user_id = validation.check_optional_id("user_id", user_id)
@@ -172,13 +176,22 @@ class AgentPerformanceTracker(ReadingTracker):
             "metadata": validation.optional(validation.check_metadata, "metadata", metadata),
         }
         self._record(
-            CONVERSATION_STARTED, data, agent_id=agent_id, session_id=session_id, user_id=user_id
+            CONVERSATION_STARTED,
+            data,
+            agent_id=agent_id,
+            session_id=session_id,
+            user_id=user_id,
+            timestamp=timestamp,
         )
-        self._client.sessions.start(session_id, agent_id, user_id)
+        self._client.sessions.start(session_id, agent_id, user_id, timestamp)
         return session_id
 
     def resume_conversation(
-        self, session_id: str, *, metadata: Mapping[str, Any] | None = None
+        self,
+        session_id: str,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        timestamp: datetime | int | None = None,
     ) -> str:
         """Log that a conversation continues, whether it had ended or not; return the event's id."""
         session_id = validation.check_id("session_id", session_id)
@@ -191,6 +204,7 @@ class AgentPerformanceTracker(ReadingTracker):
             session_id=session_id,
             agent_id=session.agent_id,
             user_id=session.user_id,
+            timestamp=timestamp,
         )
 
     def log_message(
@@ -203,6 +217,7 @@ class AgentPerformanceTracker(ReadingTracker):
         tokens_used: int | None = None,
         model: str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        timestamp: datetime | int | None = None,
     ) -> str:
         """Log one message and return the event's id.
 
@@ -215,9 +230,18 @@ class AgentPerformanceTracker(ReadingTracker):
             tokens_used: Tokens used for it, 0 or more.
             model: The model that generated it.
             metadata: Additional data.
+            timestamp: When it happened, for records of earlier: an aware datetime, or Unix
+                milliseconds. Default: now.
         """
         return self._log_message(
-            session_id, role, content, metadata, tokens_used, response_time_ms, model
+            session_id,
+            role,
+            content,
+            metadata,
+            tokens_used,
+            response_time_ms,
+            model,
+            timestamp=timestamp,
         )
 
     def log_user_message(
@@ -227,9 +251,12 @@ class AgentPerformanceTracker(ReadingTracker):
         *,
         tokens_used: int | None = None,
         metadata: Mapping[str, Any] | None = None,
+        timestamp: datetime | int | None = None,
     ) -> str:
         """Log a message of the user; see `log_message`."""
-        return self._log_message(session_id, "user", content, metadata, tokens_used)
+        return self._log_message(
+            session_id, "user", content, metadata, tokens_used, timestamp=timestamp
+        )
 
     def log_agent_message(
         self,
@@ -240,10 +267,18 @@ class AgentPerformanceTracker(ReadingTracker):
         *,
         model: str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        timestamp: datetime | int | None = None,
     ) -> str:
         """Log a message of the agent; see `log_message`."""
         return self._log_message(
-            session_id, "agent", content, metadata, tokens_used, response_time_ms, model
+            session_id,
+            "agent",
+            content,
+            metadata,
+            tokens_used,
+            response_time_ms,
+            model,
+            timestamp=timestamp,
         )
 
     def log_system_message(
@@ -252,9 +287,10 @@ class AgentPerformanceTracker(ReadingTracker):
         content: str | None = None,
         *,
         metadata: Mapping[str, Any] | None = None,
+        timestamp: datetime | int | None = None,
     ) -> str:
         """Log a system message, such as an instruction to the agent; see `log_message`."""
-        return self._log_message(session_id, "system", content, metadata)
+        return self._log_message(session_id, "system", content, metadata, timestamp=timestamp)
 
     def log_tool_call(
         self,
@@ -266,6 +302,7 @@ class AgentPerformanceTracker(ReadingTracker):
         error: str | None = None,
         duration_ms: float | None = None,
         call_id: str | None = None,
+        timestamp: datetime | int | None = None,
     ) -> str:
         """Log a tool call with its result or error; return the event's id.
 
@@ -277,6 +314,8 @@ class AgentPerformanceTracker(ReadingTracker):
             error: The error, if the call failed.
             duration_ms: Milliseconds it took, 0 or more; rounded to 2 decimals.
             call_id: The id that the model gave the call.
+            timestamp: When it happened, for records of earlier: an aware datetime, or Unix
+                milliseconds. Default: now.
         """
         session_id = context.resolve(session_id)
         try:
@@ -296,7 +335,9 @@ class AgentPerformanceTracker(ReadingTracker):
             ),
             "call_id": validation.check_optional_id("call_id", call_id),
         }
-        return self._record_in(session_id, TOOL_CALLED, data, nullable=("arguments",))
+        return self._record_in(
+            session_id, TOOL_CALLED, data, nullable=("arguments",), timestamp=timestamp
+        )
 
     def end_conversation(
         self,
@@ -306,6 +347,7 @@ class AgentPerformanceTracker(ReadingTracker):
         outcome: str | None = None,
         user_feedback: str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        timestamp: datetime | int | None = None,
     ) -> str:
         """End a conversation and return the event's id.
 
@@ -315,14 +357,15 @@ class AgentPerformanceTracker(ReadingTracker):
             outcome: The outcome, in a word of your choice such as ``"resolved"``.
             user_feedback: The user's feedback as text.
             metadata: Additional data.
+            timestamp: When it happened, for records of earlier: an aware datetime, or Unix
+                milliseconds. Default: now.
         """
         session_id = context.resolve(session_id)
         data = self._check_ending(quality_score, outcome, user_feedback, metadata)
         self._check_open()
         session = self._client.sessions.use(session_id)
-        if session.started is not None:
-            data["duration_ms"] = round((time.monotonic() - session.started) * 1000, 2)
-        event_id = self._record_in(session_id, CONVERSATION_ENDED, data)
+        data["duration_ms"] = session.duration_ms(timestamp)
+        event_id = self._record_in(session_id, CONVERSATION_ENDED, data, timestamp=timestamp)
         session.over = True
         return event_id
 
@@ -333,6 +376,7 @@ class AgentPerformanceTracker(ReadingTracker):
         *,
         exception: BaseException | None = None,
         metadata: Mapping[str, Any] | None = None,
+        timestamp: datetime | int | None = None,
     ) -> str:
         """Log that a conversation failed, and why; return the event's id.
 
@@ -341,6 +385,8 @@ class AgentPerformanceTracker(ReadingTracker):
             error_message: The reason; by default the exception's message.
             exception: The exception that ended it; the name of its type is stored.
             metadata: Additional data.
+            timestamp: When it happened, for records of earlier: an aware datetime, or Unix
+                milliseconds. Default: now.
         """
         session_id = context.resolve(session_id)
         if exception is not None and not issubclass(type(exception), BaseException):
@@ -360,7 +406,7 @@ class AgentPerformanceTracker(ReadingTracker):
             "error_message": error_message,
             "metadata": validation.optional(validation.check_metadata, "metadata", metadata),
         }
-        event_id = self._record_in(session_id, CONVERSATION_FAILED, data)
+        event_id = self._record_in(session_id, CONVERSATION_FAILED, data, timestamp=timestamp)
         self._client.sessions.get(session_id).over = True
         return event_id
 
@@ -371,6 +417,7 @@ class AgentPerformanceTracker(ReadingTracker):
         score: float | None = None,
         comment: str | None = None,
         source: str | None = None,
+        timestamp: datetime | int | None = None,
     ) -> str:
         """Log feedback on a conversation, which may have ended; return the event's id.
 
@@ -381,6 +428,8 @@ class AgentPerformanceTracker(ReadingTracker):
             score: Any finite number, on a scale of your choice.
             comment: A comment as text.
             source: The source of the feedback, such as ``"user"`` or ``"reviewer"``.
+            timestamp: When it happened, for records of earlier: an aware datetime, or Unix
+                milliseconds. Default: now.
         """
         session_id = context.resolve(session_id)
         if score is None and comment is None:
@@ -398,6 +447,7 @@ class AgentPerformanceTracker(ReadingTracker):
             session_id=session_id,
             agent_id=session.agent_id,
             user_id=session.user_id,
+            timestamp=timestamp,
         )
 
     def _log_message(
@@ -409,6 +459,7 @@ class AgentPerformanceTracker(ReadingTracker):
         tokens_used: object = None,
         response_time_ms: object = None,
         model: object = None,
+        timestamp: datetime | int | None = None,
     ) -> str:
         now = time.monotonic()
         session = context.resolve(session_id)
@@ -428,9 +479,9 @@ class AgentPerformanceTracker(ReadingTracker):
             data["model"] = validation.check_id("model", model)
         if metadata is not None:
             data["metadata"] = validation.check_metadata("metadata", metadata)
-        if role == "user":
+        if role == "user" and timestamp is None:
             context.user_spoke(session, now)
-        return self._record_in(session, MESSAGE_LOGGED, data)
+        return self._record_in(session, MESSAGE_LOGGED, data, timestamp=timestamp)
 
     def _is_over(self, session_id: str) -> bool:
         """Return True if the conversation has ended or failed."""
@@ -451,7 +502,12 @@ class AgentPerformanceTracker(ReadingTracker):
         }
 
     def _record_in(
-        self, session_id: str, type: str, data: dict[str, Any], nullable: tuple[str, ...] = ()
+        self,
+        session_id: str,
+        type: str,
+        data: dict[str, Any],
+        nullable: tuple[str, ...] = (),
+        timestamp: datetime | int | None = None,
     ) -> str:
         """Record an event of a conversation, with its agent and user."""
         if self._closed:
@@ -464,6 +520,7 @@ class AgentPerformanceTracker(ReadingTracker):
             agent_id=session.agent_id,
             user_id=session.user_id,
             nullable=nullable,
+            timestamp=timestamp,
         )
 
 

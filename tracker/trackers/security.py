@@ -14,6 +14,8 @@ from tracker.events import SECURITY_REPORTED
 from tracker.trackers.base import BaseTracker
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from tracker.queries.sessions import IntegrityReport, UnclosedSession
 
 SEVERITIES = ("low", "medium", "high", "critical")
@@ -53,6 +55,7 @@ class SecurityTracker(BaseTracker):
         agent_id: str | None = None,
         user_id: str | None = None,
         details: Any = None,
+        timestamp: datetime | int | None = None,
     ) -> str:
         """Log a security event and return its id.
 
@@ -67,6 +70,8 @@ class SecurityTracker(BaseTracker):
             user_id: The user it concerns; by default that of the conversation.
             details: Additional data that JSON can represent. Secrets in it are masked as usual; it
                 is kept even with ``capture_content=False``.
+            timestamp: When it happened, for records of earlier: an aware datetime, or Unix
+                milliseconds. Default: now.
         """
         data = {
             "kind": _check_kind(kind),
@@ -79,6 +84,7 @@ class SecurityTracker(BaseTracker):
             session_id=validation.check_optional_id("session_id", session_id),
             agent_id=validation.check_optional_id("agent_id", agent_id),
             user_id=validation.check_optional_id("user_id", user_id),
+            timestamp=timestamp,
         )
 
     def get_unclosed_sessions(self, older_than: timedelta | float = 3600) -> list[UnclosedSession]:

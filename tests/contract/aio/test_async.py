@@ -126,7 +126,13 @@ def test_no_call_is_missing(config: MakeConfig) -> None:
     pairs += [(part, getattr(tracker, name)) for name, part in parts.items()]
     for one, other in pairs:
         assert public(type(one)) == public(type(other))
-        for name in public(type(one)) - {"config", "conversation", "observe", "performance"}:
+        for name in public(type(one)) - {
+            "config",
+            "context",
+            "conversation",
+            "observe",
+            "performance",
+        }:
             assert inspect.iscoroutinefunction(getattr(type(other), name)), name
             assert inspect.signature(getattr(one, name)) == inspect.signature(getattr(other, name))
     says = {"user", "agent", "system", "tool", "feedback", "end"}
