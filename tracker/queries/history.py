@@ -9,6 +9,7 @@ from sqlalchemy import select
 
 from tracker import canonical, validation
 from tracker.events import MESSAGE_LOGGED, TOOL_CALLED
+from tracker.queries.content import parts_of, readable
 from tracker.queries.conversations import text
 from tracker.queries.figures import figure, tokens
 from tracker.queries.source import EVENTS, newest_page
@@ -48,13 +49,15 @@ class HistoryEntry:
         type: ``"message.logged"`` or ``"tool.called"``.
         timestamp_ms: Time when it was logged, Unix milliseconds.
         role: ``"user"``, ``"agent"``, ``"system"`` or ``"tool"``; ``"tool"`` for a tool call.
-        content: The message's text; None for a tool call.
+        content: The message as text, with a line for each part that is none, such as an image;
+            None for a tool call.
         response_time_ms: Milliseconds until the answer.
         tokens_used: Tokens used for it.
         model: The model that generated it.
         metadata: Additional data.
         tool_call: The call, for a tool call.
         erased: Whether its data was erased.
+        parts: The parts as they are stored, if the message consists of several; otherwise None.
     """
 
     seq: int
@@ -69,6 +72,7 @@ class HistoryEntry:
     metadata: dict[str, Any] | None = None
     tool_call: ToolCall | None = None
     erased: bool = False
+    parts: list[dict[str, Any]] | None = None
 
 
 def get_conversation_history(
@@ -137,12 +141,13 @@ def _entry(
         type,
         timestamp_ms,
         role=text(data.get("role")),
-        content=text(data.get("content")) if include_content else None,
+        content=readable(data.get("content")) if include_content else None,
         response_time_ms=figure("response_time_ms", data.get("response_time_ms")),
         tokens_used=tokens("tokens_used", data.get("tokens_used")),
         model=text(data.get("model")),
         metadata=metadata if include_content and isinstance(metadata, dict) else None,
         erased=erased,
+        parts=parts_of(data.get("content")) if include_content else None,
     )
 
 

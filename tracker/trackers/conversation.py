@@ -13,7 +13,7 @@ from tracker.trackers.capture import fitting, marker
 from tracker.trackers.reporting import Boundary, behind, error_text, say_replaced
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
     from types import TracebackType
 
@@ -44,7 +44,7 @@ class _Tracker(Protocol):
     def log_user_message(
         self,
         session_id: str,
-        content: str,
+        content: str | Sequence[Any],
         *,
         tokens_used: int | None,
         metadata: Mapping[str, Any] | None,
@@ -54,7 +54,7 @@ class _Tracker(Protocol):
     def log_agent_message(
         self,
         session_id: str,
-        content: str,
+        content: str | Sequence[Any],
         response_time_ms: float | None,
         tokens_used: int | None,
         *,
@@ -66,7 +66,7 @@ class _Tracker(Protocol):
     def log_system_message(
         self,
         session_id: str,
-        content: str,
+        content: str | Sequence[Any],
         *,
         metadata: Mapping[str, Any] | None,
         timestamp: datetime | int | None,
@@ -173,7 +173,7 @@ class ActiveConversation(ProcessLocal):
 
     def user(
         self,
-        content: str,
+        content: str | Sequence[Any],
         *,
         tokens_used: int | None = None,
         metadata: Mapping[str, Any] | None = None,
@@ -182,7 +182,7 @@ class ActiveConversation(ProcessLocal):
         """Log a message of the user; return the event's id.
 
         Args:
-            content: The text.
+            content: The text, or a list of parts; see `AgentPerformanceTracker.log_message`.
             tokens_used: Tokens used for it, 0 or more.
             metadata: Additional data that JSON can represent.
             timestamp: When it happened, for records of earlier: an aware datetime, or Unix
@@ -202,7 +202,7 @@ class ActiveConversation(ProcessLocal):
 
     def agent(
         self,
-        content: str,
+        content: str | Sequence[Any],
         *,
         response_time_ms: float | None = None,
         tokens_used: int | None = None,
@@ -213,7 +213,7 @@ class ActiveConversation(ProcessLocal):
         """Log a message of the agent; return the event's id.
 
         Args:
-            content: The text.
+            content: The text, or a list of parts; see `AgentPerformanceTracker.log_message`.
             response_time_ms: Milliseconds until the answer, 0 or more; by default measured since
                 the user's last message, or since the start if there was none, unless `timestamp`
                 is given.
@@ -237,7 +237,7 @@ class ActiveConversation(ProcessLocal):
 
     def system(
         self,
-        content: str,
+        content: str | Sequence[Any],
         *,
         metadata: Mapping[str, Any] | None = None,
         timestamp: datetime | int | None = None,
@@ -245,7 +245,7 @@ class ActiveConversation(ProcessLocal):
         """Log a system message, such as an instruction to the agent; return the event's id.
 
         Args:
-            content: The text.
+            content: The text, or a list of parts; see `AgentPerformanceTracker.log_message`.
             metadata: Additional data that JSON can represent.
             timestamp: When it happened, for records of earlier: an aware datetime, or Unix
                 milliseconds. Default: now.

@@ -19,13 +19,14 @@ from tracker.events import (
 from tracker.ids import new_id
 from tracker.redaction.uncut import Uncut
 from tracker.trackers.capture import share, type_name
+from tracker.trackers.content import check_content, check_role
 from tracker.trackers.conversation import ActiveConversation
 from tracker.trackers.observe import Observer, on_function
 from tracker.trackers.reading import ReadingTracker
 from tracker.trackers.reporting import error_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
     from typing import TypeVar
 
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
     P = ParamSpec("P")
     R = TypeVar("R")
-
-ROLES = ("user", "agent", "system", "tool")
 
 
 class AgentPerformanceTracker(ReadingTracker):
@@ -211,7 +210,7 @@ class AgentPerformanceTracker(ReadingTracker):
         self,
         session_id: str | None = None,
         role: str | None = None,
-        content: str | None = None,
+        content: str | Sequence[Any] | None = None,
         *,
         response_time_ms: float | None = None,
         tokens_used: int | None = None,
@@ -224,8 +223,12 @@ class AgentPerformanceTracker(ReadingTracker):
         Args:
             session_id: The conversation, as `start_conversation` returned it. None, the default,
                 means the current conversation, here and in the other methods.
-            role: ``"user"``, ``"agent"``, ``"system"`` or ``"tool"``.
-            content: The text.
+            role: ``"user"``, ``"agent"``, ``"system"`` or ``"tool"``. The names of the model APIs
+                are taken too: ``"assistant"`` is stored as ``"agent"``, ``"developer"`` as
+                ``"system"`` and ``"function"`` as ``"tool"``.
+            content: The text, or a list of parts as OpenAI's and Anthropic's APIs have them. Of
+                images, sounds and files, media type, size and SHA-256 are stored, never the bytes;
+                other parts are stored as JSON. See `tracker.trackers.content`.
             response_time_ms: Milliseconds until the answer, 0 or more; rounded to 2 decimals.
             tokens_used: Tokens used for it, 0 or more.
             model: The model that generated it.
@@ -247,7 +250,7 @@ class AgentPerformanceTracker(ReadingTracker):
     def log_user_message(
         self,
         session_id: str | None = None,
-        content: str | None = None,
+        content: str | Sequence[Any] | None = None,
         *,
         tokens_used: int | None = None,
         metadata: Mapping[str, Any] | None = None,
@@ -261,7 +264,7 @@ class AgentPerformanceTracker(ReadingTracker):
     def log_agent_message(
         self,
         session_id: str | None = None,
-        content: str | None = None,
+        content: str | Sequence[Any] | None = None,
         response_time_ms: float | None = None,
         tokens_used: int | None = None,
         *,
@@ -284,7 +287,7 @@ class AgentPerformanceTracker(ReadingTracker):
     def log_system_message(
         self,
         session_id: str | None = None,
-        content: str | None = None,
+        content: str | Sequence[Any] | None = None,
         *,
         metadata: Mapping[str, Any] | None = None,
         timestamp: datetime | int | None = None,
@@ -466,8 +469,8 @@ class AgentPerformanceTracker(ReadingTracker):
         if content is None:
             raise missing("content", session, "is None; pass the text as content=")
         data: dict[str, Any] = {
-            "role": validation.check_choice("role", role, ROLES),
-            "content": validation.check_text("content", content),
+            "role": check_role("role", role),
+            "content": check_content("content", content),
         }
         if response_time_ms is not None:
             data["response_time_ms"] = validation.check_milliseconds(
