@@ -13,7 +13,7 @@ from tracker._version import __version__
 from tracker.config import APIConfig
 from tracker.context import bind
 from tracker.context_block import ContextBlock, add_context
-from tracker.default import configure, conversation, get_tracker, observe
+from tracker.default import configure, conversation, get_tracker, observe, span
 from tracker.erasure import ErasureResult
 from tracker.errors import (
     ConfigurationError,
@@ -29,6 +29,7 @@ from tracker.errors import (
 from tracker.events import AgentStatus
 from tracker.health import Health
 from tracker.log_handler import TrackerHandler
+from tracker.propagation import RemoteParent, extract, inject
 from tracker.sync.destination import Delivery, Destination, Outcome, Rejection, Upload
 from tracker.sync.flush import FlushResult
 from tracker.trackers.compliance import ComplianceTracker
@@ -37,10 +38,12 @@ from tracker.trackers.llm import LLMTracker
 from tracker.trackers.operations import AgentOperationsTracker
 from tracker.trackers.performance import AgentPerformanceTracker
 from tracker.trackers.security import SecurityTracker
+from tracker.trackers.span import Span
 from tracker.trackers.tracker import Tracker
 
 if typing.TYPE_CHECKING:
     from tracker.aio.conversation import AsyncConversation, AsyncToolCall
+    from tracker.aio.span import AsyncSpan
     from tracker.aio.trackers import (
         AsyncAgentOperationsTracker,
         AsyncAgentPerformanceTracker,
@@ -70,6 +73,7 @@ __all__ = [
     "AsyncConversation",
     "AsyncLLMTracker",
     "AsyncSecurityTracker",
+    "AsyncSpan",
     "AsyncToolCall",
     "AsyncTracker",
     "ComplianceTracker",
@@ -94,9 +98,11 @@ __all__ = [
     "Outcome",
     "Problem",
     "Rejection",
+    "RemoteParent",
     "ResponseTime",
     "SchemaVersionError",
     "SecurityTracker",
+    "Span",
     "ToolCall",
     "Tracker",
     "TrackerClosedError",
@@ -111,8 +117,11 @@ __all__ = [
     "configure",
     "conversation",
     "current_conversation",
+    "extract",
     "get_tracker",
+    "inject",
     "observe",
+    "span",
 ]
 
 _LATER = {
@@ -124,6 +133,7 @@ _LATER = {
     "AsyncConversation": "tracker.aio.conversation",
     "AsyncLLMTracker": "tracker.aio.trackers",
     "AsyncSecurityTracker": "tracker.aio.trackers",
+    "AsyncSpan": "tracker.aio.span",
     "AsyncToolCall": "tracker.aio.conversation",
     "AsyncTracker": "tracker.aio.trackers",
     "Conversation": "tracker.queries.conversations",

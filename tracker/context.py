@@ -1,4 +1,4 @@
-"""The current conversation, the current observed call and the current context of events.
+"""The current conversation, span, observed call and context of events.
 
 They are kept in a `contextvars` variable: `asyncio` tasks inherit them from the code that creates
 the task, and what is set in one task is not seen in another. New threads have none: pass them a
@@ -14,18 +14,22 @@ from __future__ import annotations
 import contextvars
 import functools
 import inspect
+import sys
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tracker import validation
 from tracker.errors import ValidationError
 from tracker.generators import GeneratorFunction, InContext, drive, drive_async, is_a, named
+from tracker.span_context import foreign_span
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import TypeVar
 
     from typing_extensions import ParamSpec
+
+    from tracker.span_context import SpanContext
 
     P = ParamSpec("P")
     R = TypeVar("R")
@@ -37,9 +41,14 @@ class Conversation(Protocol):
     session_id: str
     agent_id: str
     user_id: str | None
+    _span: SpanContext | None
+    """What is logged in the conversation belongs to this span, if no other is current."""
 
-    def _time_from(self, when: float) -> None:
-        """Measure response times from this time of the monotonic clock."""
+    def _user_spoke(self, when: float | None) -> None:
+        """Begin a turn; measure response times from this time of the monotonic clock, if given."""
+
+    def _agent_spoke(self) -> None:
+        """Let the next message of the user begin a turn."""
 
 
 class Call(NamedTuple):
@@ -56,11 +65,12 @@ class Added(Protocol):
 
 
 class Scope(NamedTuple):
-    """The current conversation, call and context block. Never changed, only replaced."""
+    """The current conversation, call, context block and span. Never changed, only replaced."""
 
     conversation: Conversation | None = None
     call: Call | None = None
     added: Added | None = None
+    span: SpanContext | None = None
 
 
 _NOTHING = Scope()
@@ -126,6 +136,66 @@ def enter(new: Scope) -> None:
     _scope.set(new)
 
 
+def current_span() -> SpanContext | None:
+    """Return the innermost span that the running code is in: one of ours or of OpenTelemetry.
+
+    A span of OpenTelemetry that was current already when ours became current is not the inner one.
+    """
+    scope = _scope.get()
+    span = scope.span
+    if span is None and scope.conversation is not None:
+        span = scope.conversation._span
+    if "opentelemetry.trace" not in sys.modules:
+        return span
+    foreign = foreign_span()
+    if foreign is None or (span is not None and span.beside == foreign.text):
+        return span
+    return foreign
+
+
+def enter_span(span: SpanContext) -> None:
+    """Make `span` the current one, until `leave_span`."""
+    scope = _scope.get()
+    span.outer = scope.span
+    note_foreign(span)
+    _scope.set(scope._replace(span=span))
+
+
+def leave_span(span: SpanContext) -> None:
+    """Make the enclosing span, if any, the current one."""
+    span.left = True
+    scope = _scope.get()
+    # Blocks may be left in any order and in another context; see `ActiveConversation._step_back`.
+    if scope.span is span:
+        outer = span.outer
+        while outer is not None and outer.left:
+            outer = outer.outer
+        _scope.set(scope._replace(span=outer))
+        span.outer = None  # or tasks that start one another would make a chain without end
+
+
+def note_foreign(span: SpanContext) -> None:
+    """Have `span`, which becomes current, come before the current span of OpenTelemetry."""
+    foreign = foreign_span()
+    span.beside = None if foreign is None else foreign.text
+
+
+class inside:  # noqa: N801 - reads as a word: `with inside(span):`
+    """A block whose events belong to `span`; with None, to the span that is current anyway."""
+
+    def __init__(self, span: SpanContext | None) -> None:
+        self._span = span
+
+    def __enter__(self) -> None:
+        self._before = _scope.get()
+        if self._span is not None:
+            note_foreign(self._span)
+            _scope.set(self._before._replace(span=self._span))
+
+    def __exit__(self, *_: object) -> None:
+        _scope.set(self._before)
+
+
 def resolve(session_id: object) -> str:
     """Return `session_id` checked or, for None, the id of the current conversation.
 
@@ -153,8 +223,15 @@ def resolve(session_id: object) -> str:
         ) from None
 
 
-def user_spoke(session_id: str, when: float) -> None:
-    """Note when the user spoke, if `session_id` is the current conversation."""
+def user_spoke(session_id: str, when: float | None) -> None:
+    """Note that the user spoke, and when, if `session_id` is the current conversation."""
     conversation = _scope.get().conversation
     if conversation is not None and conversation.session_id == session_id:
-        conversation._time_from(when)
+        conversation._user_spoke(when)
+
+
+def agent_spoke(session_id: str) -> None:
+    """Note that the agent spoke, if `session_id` is the current conversation."""
+    conversation = _scope.get().conversation
+    if conversation is not None and conversation.session_id == session_id:
+        conversation._agent_spoke()

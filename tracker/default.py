@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from tracker.sync.destination import Destination
     from tracker.trackers.conversation import ActiveConversation
+    from tracker.trackers.span import Span
 
     P = ParamSpec("P")
     R = TypeVar("R")
@@ -163,6 +164,23 @@ def conversation(
     return get_tracker().conversation(
         agent_id, user_id=user_id, session_id=session_id, run_id=run_id, metadata=metadata
     )
+
+
+def span(name: str, *, input: Any = None, attributes: Mapping[str, Any] | None = None) -> Span:
+    """Return a span of the default tracker; see `AgentPerformanceTracker.span`.
+
+    Where no tracker can be made, as without an API key, the block works all the same, and that is
+    logged once.
+
+    Args:
+        name: The name of the step, at most 256 characters.
+        input: What it works on: any value.
+        attributes: More values by name: a dict with any values.
+
+    Raises:
+        ValidationError: if an argument is not allowed.
+    """
+    return _default.get_or_disabled().span(name, input=input, attributes=attributes)
 
 
 @overload

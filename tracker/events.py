@@ -21,6 +21,7 @@ MESSAGE_LOGGED = "message.logged"
 TOOL_CALLED = "tool.called"
 FEEDBACK_RECORDED = "feedback.recorded"
 LLM_USED = "llm.used"
+SPAN_RECORDED = "span.recorded"
 AGENT_REGISTERED = "agent.registered"
 AGENT_STATUS_CHANGED = "agent.status_changed"
 AGENT_ACTIVITY = "agent.activity"
@@ -43,6 +44,7 @@ VOCABULARY = frozenset(
         TOOL_CALLED,
         FEEDBACK_RECORDED,
         LLM_USED,
+        SPAN_RECORDED,
         AGENT_REGISTERED,
         AGENT_STATUS_CHANGED,
         AGENT_ACTIVITY,

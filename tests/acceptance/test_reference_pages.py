@@ -108,6 +108,10 @@ def log_what_is_gathered(tracker: Tracker) -> None:
 
     with pytest.raises(ValueError, match="no"):
         outer(1)
+    span = tracker.span("step", input=1, attributes={"a": 1})
+    span.output = 1
+    with pytest.raises(ValueError, match="no"), span:
+        inner()
     logger = logging.getLogger("pages")
     handler = TrackerHandler(tracker)
     logger.addHandler(handler)
@@ -158,6 +162,8 @@ def test_optional_fields_are_marked(config: MakeConfig) -> None:
         tracker.operations.register_agent("agent")
         tracker.operations.update_agent_status("agent", "busy")
         tracker.operations.log_activity("agent", "indexed")
+        with tracker.span("step"):
+            pass
         tracker.flush()
     for event in received.events:
         words = re.findall(r"`(\w+\??)`", described[event["type"]][1].replace("one of", "|"))

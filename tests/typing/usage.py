@@ -19,6 +19,7 @@ from tracker import (
     AgentState,
     APIConfig,
     AsyncAgentPerformanceTracker,
+    AsyncSpan,
     AsyncTracker,
     ComplianceTracker,
     ConfigurationError,
@@ -30,7 +31,9 @@ from tracker import (
     NotAnOutboxError,
     OutboxError,
     OutboxFullError,
+    RemoteParent,
     SchemaVersionError,
+    Span,
     Tracker,
     TrackerClosedError,
     TrackerError,
@@ -207,6 +210,14 @@ async def log_awaited(config: APIConfig) -> None:
             assert_type((await c.tool("search", result=1)).event_id, str | None)
             c.end(quality_score=5)
 
+        async with performance.span("retrieve", input="x", attributes={"a": 1}) as span:
+            span.output = [1]
+            assert_type(span, AsyncSpan)
+            assert_type(span.trace_id, str)
+            assert_type(span.parent_span_id, str | None)
+        with everything.extract({"traceparent": "00-"}) as remote:
+            assert_type(remote, RemoteParent)
+
         @performance.observe()
         async def answer(question: str) -> int:
             return len(question)
@@ -218,6 +229,21 @@ async def log_awaited(config: APIConfig) -> None:
         assert_type(await answer("what?"), int)
         assert_type(await answer_too("what?"), int)
         assert_type(await asyncio.gather(c.user("a"), c.user("b")), tuple[str, str])
+
+
+def trace(everything: Tracker, headers: dict[str, str]) -> None:
+    """Spans, with and without a tracker at hand."""
+    with everything.extract([(b"traceparent", b"00-")]), everything.span("a") as span:
+        assert_type(span, Span)
+        assert_type(span.event_id, str | None)
+        span.output, span.error = 1, "failed"
+        span.attributes["any"] = object()
+    with tracker.span("b", input=object()):
+        tracker.inject(headers)
+        tracker.inject([("host", "x")])
+    everything.span(5)  # type: ignore[arg-type]  # a name is text
+    everything.span("a", attributes=[1])  # type: ignore[arg-type]  # a dict
+    everything.span("a", "input")  # type: ignore[call-arg]  # by keyword only
 
 
 async def log_wrongly_awaited(everything: AsyncTracker) -> None:

@@ -190,7 +190,7 @@ class AsyncToolCall(BaseToolCall):
         return self
 
     async def __aenter__(self) -> Self:
-        self._begin()
+        self._enter()
         return self
 
     async def __aexit__(
@@ -199,5 +199,6 @@ class AsyncToolCall(BaseToolCall):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._leave()
         with behind(error, self._tracker, f"the failed call of {self._name!r}"):
             await self._calls.log(self._finish, error)

@@ -8,6 +8,8 @@ from tracker import validation
 from tracker.aio.base import AsyncBaseTracker, logs, reads
 from tracker.aio.conversation import AsyncConversation
 from tracker.aio.observe import AsyncObserver
+from tracker.aio.span import AsyncSpan
+from tracker.propagation import RemoteParent, extract, inject
 from tracker.trackers.capture import share
 from tracker.trackers.compliance import ComplianceTracker
 from tracker.trackers.llm import LLMTracker
@@ -74,6 +76,54 @@ class AsyncAgentPerformanceTracker(AsyncBaseTracker[AgentPerformanceTracker]):
         return AsyncConversation(
             self._calls, self._target, agent_id, user_id, session_id, run_id, metadata
         )
+
+    def span(
+        self, name: str, *, input: Any = None, attributes: Mapping[str, Any] | None = None
+    ) -> AsyncSpan:
+        """Return a span to use as an ``async with`` block; see `AgentPerformanceTracker.span`.
+
+        ::
+
+            async with tracker.span("retrieve", input=question) as span:
+                span.output = await search(question)
+
+        Args:
+            name: The name of the step, at most 256 characters.
+            input: What it works on: any value.
+            attributes: More values by name: a dict with any values.
+
+        Raises:
+            ValidationError: if an argument is not allowed.
+        """
+        span = AsyncSpan(self, self._target, self._settings, name, input, attributes)
+        span._calls = self._calls
+        return span
+
+    def inject(self, headers: Any) -> None:
+        """Add the current span to the headers of a request; see `tracker.inject`.
+
+        This is not awaited.
+
+        Args:
+            headers: A dict or another mutable mapping, or a list of pairs; changed in place.
+
+        Raises:
+            ValidationError: if it is neither.
+        """
+        inject(headers)
+
+    def extract(self, headers: Any) -> RemoteParent:
+        """Return a ``with`` block in which the sender of a request has the current span.
+
+        See `tracker.extract`. This is not awaited.
+
+        Args:
+            headers: The request's headers: a mapping, or pairs of name and value.
+
+        Raises:
+            ValidationError: if it is neither.
+        """
+        return extract(headers)
 
     @overload
     def observe(self, function: Callable[P, R], /) -> Callable[P, R]: ...

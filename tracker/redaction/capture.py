@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 TEXTS = frozenset({
     "content", "arguments", "result", "error", "error_message", "user_feedback", "comment",
-    "reason",
+    "reason", "input", "output",
 })  # fmt: skip
 """Fields of an event that are replaced as a whole."""
-MAPPINGS = frozenset({"metadata", "details"})
+MAPPINGS = frozenset({"metadata", "details", "attributes"})
 """Fields whose keys are kept and whose values are replaced."""
 KEPT = ("security.", "compliance.")
 """Types of events that are evidence: they keep their content."""

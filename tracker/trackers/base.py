@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tracker.client import Recorder
     from tracker.events import Event
     from tracker.health import Health
+    from tracker.span_context import SpanContext
     from tracker.sync.destination import Destination
     from tracker.sync.flush import FlushResult
 
@@ -190,23 +191,29 @@ class BaseTracker(ProcessLocal, AddsContext):
         user_id: str | None = None,
         nullable: tuple[str, ...] = (),
         timestamp: datetime | int | None = None,
+        span: SpanContext | None = None,
     ) -> str:
         """Make an event of validated arguments, store it, and return its id.
 
-        Fields of `data` that are None are left out unless they are `nullable`.
+        Fields of `data` that are None are left out unless they are `nullable`. The event belongs
+        to the current span, if there is one, unless it is a `span` itself.
         """
         if self._closed:
             self._check_open()
         when = None if timestamp is None else validation.check_timestamp("timestamp", timestamp)
         try:
-            event, masked = self._make(type, data, agent_id, session_id, user_id, nullable, when)
+            event, masked = self._make(
+                type, data, agent_id, session_id, user_id, nullable, when, span
+            )
         except (ValidationError, MemoryError):
             raise
         except BaseException as error:  # another thread changed it since it was checked
             if validation.is_interrupt(error):
                 raise
             data = validation.copy_json(type, data)
-            event, masked = self._make(type, data, agent_id, session_id, user_id, nullable, when)
+            event, masked = self._make(
+                type, data, agent_id, session_id, user_id, nullable, when, span
+            )
         self._client.record(event)
         if masked and type != SECURITY_REPORTED and self.config.report_redactions:
             self._report_redactions(event, masked)
@@ -221,12 +228,14 @@ class BaseTracker(ProcessLocal, AddsContext):
         user_id: str | None,
         nullable: tuple[str, ...],
         timestamp_ms: int | None,
+        span: SpanContext | None,
     ) -> tuple[Event, dict[str, int]]:
         """Return the event and the number of masks in it by kind."""
         kept = data
         if None in data.values():
             kept = {name: data[name] for name in data if data[name] is not None or name in nullable}
         kept, masked = self._redactor.apply(type, kept)
+        span = span or context.current_span()
         event = make_event(
             type,
             kept,
@@ -235,6 +244,7 @@ class BaseTracker(ProcessLocal, AddsContext):
             user_id=user_id,
             context=self._context.within(context.scope().added),
             timestamp_ms=timestamp_ms,
+            trace=None if span is None else span.text,
             max_bytes=self._client.config.max_event_bytes,
         )
         return event, masked
@@ -248,13 +258,14 @@ class BaseTracker(ProcessLocal, AddsContext):
         agent_id: str | None,
         session_id: str | None,
         user_id: str | None,
+        span: SpanContext | None = None,
     ) -> str:
         """Record captured data; the `gathered` fields are shortened until the event fits."""
 
         def record(take: Callable[[object], Any]) -> str:
             kept = {name: take(data[name]) if name in gathered else data[name] for name in data}
             return self._record(
-                type, kept, agent_id=agent_id, session_id=session_id, user_id=user_id
+                type, kept, agent_id=agent_id, session_id=session_id, user_id=user_id, span=span
             )
 
         try:

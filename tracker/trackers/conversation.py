@@ -9,6 +9,7 @@ from tracker import context, validation
 from tracker.errors import ValidationError
 from tracker.ids import new_id
 from tracker.process_local import ProcessLocal
+from tracker.span_context import new_span, new_trace
 from tracker.trackers.capture import fitting, marker
 from tracker.trackers.reporting import Boundary, behind, error_text, say_replaced
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from tracker.config import APIConfig
+    from tracker.span_context import SpanContext
 
 UNKNOWN: Any = object()
 """Default of a tool's result, since None is a valid result."""
@@ -72,7 +74,7 @@ class _Tracker(Protocol):
         timestamp: datetime | int | None,
     ) -> str: ...
 
-    def log_tool_call(
+    def _log_tool_call(
         self,
         session_id: str,
         name: str,
@@ -83,6 +85,7 @@ class _Tracker(Protocol):
         duration_ms: float | None,
         call_id: str | None,
         timestamp: datetime | int | None,
+        span: SpanContext | None,
     ) -> str: ...
 
     def record_feedback(
@@ -169,6 +172,9 @@ class ActiveConversation(ProcessLocal):
         self._left = False
         self._asked = time.monotonic()
         self._outer: ActiveConversation | None = None
+        self._span: SpanContext | None = None
+        self._in_turns = False
+        self._answered = False
         self._unlogged: set[BaseToolCall] = set()
 
     def user(
@@ -196,8 +202,7 @@ class ActiveConversation(ProcessLocal):
             metadata=metadata,
             timestamp=timestamp,
         )
-        if timestamp is None:
-            self._time_from(now)
+        self._user_spoke(now if timestamp is None else None)
         return event_id
 
     def agent(
@@ -344,23 +349,45 @@ class ActiveConversation(ProcessLocal):
         given = self._tracker._check_ending(quality_score, outcome, user_feedback, metadata)
         self._end_with.update({name: value for name, value in given.items() if value is not None})
 
-    def _time_from(self, when: float) -> None:
-        """Measure response times from this time of the monotonic clock."""
-        self._asked = when
+    def _user_spoke(self, when: float | None) -> None:
+        """Begin a turn; measure response times from this time of the monotonic clock, if given."""
+        if when is not None:
+            self._asked = when
+        if self._in_turns and self._answered:
+            self._span = new_trace()
+        self._answered = False
 
-    def _start(self) -> None:
-        """Log the start."""
+    def _agent_spoke(self) -> None:
+        """Let the next message of the user begin a turn."""
+        self._answered = True
+
+    def _start(self, span: SpanContext | None = None) -> None:
+        """Log the start, in `span` or by default in a new one.
+
+        A conversation inside of a span is a span itself. Otherwise each of its turns is a trace:
+        a conversation may go on for days, and no receiver shows a trace whose root is missing.
+        """
         if self._entered:
             raise ValidationError("conversation", "was entered before; make a new one")
-        self._tracker.start_conversation(
-            self.agent_id, user_id=self.user_id, session_id=self.session_id, **self._start_with
-        )
+        if span is None:
+            outer = context.current_span()
+            self._in_turns = outer is None
+            span = new_span(outer)
+        self._span = span
+        with context.inside(span):
+            self._tracker.start_conversation(
+                self.agent_id, user_id=self.user_id, session_id=self.session_id, **self._start_with
+            )
         self._entered = True
         self._asked = time.monotonic()
 
     def _finish(self, error: BaseException | None) -> None:
         """Log the end or the failure, unless the application has done so."""
         self._left = True
+        with context.inside(self._span):
+            self._log_end(error)
+
+    def _log_end(self, error: BaseException | None) -> None:
         for call in list(self._unlogged):
             with Boundary(self._tracker, f"the call of {call._name!r}"):
                 call._record()
@@ -393,10 +420,14 @@ class ActiveConversation(ProcessLocal):
         scope = context.scope()
         self._outer = current_conversation()
         context.enter(scope._replace(conversation=self))
+        if self._span is not None and not self._in_turns:
+            context.enter_span(self._span)
 
     def _step_back(self) -> None:
         """Make the enclosing conversation, if any, the current one."""
         self._left = True
+        if self._span is not None and not self._in_turns:
+            context.leave_span(self._span)
         scope = context.scope()
         # Generators share their caller's context, so blocks may be left in any order and in another
         # context than they were entered in: a token of `ContextVar.set` would not work.
@@ -429,6 +460,7 @@ class BaseToolCall(ProcessLocal):
     _began: float | None = None
     _duration_ms: float | None = None
     _timestamp: datetime | int | None = None
+    _span: SpanContext | None = None
 
     def __init__(
         self,
@@ -451,7 +483,17 @@ class BaseToolCall(ProcessLocal):
         if self not in self._conversation._unlogged:
             raise ValidationError("tool", "was logged or entered before; call tool() again")
         self._conversation._unlogged.discard(self)
+        self._span = new_span(context.current_span() or self._conversation._span)
         self._began = time.monotonic()
+
+    def _enter(self) -> None:
+        self._begin()
+        if self._span is not None:
+            context.enter_span(self._span)
+
+    def _leave(self) -> None:
+        if self._span is not None:
+            context.leave_span(self._span)
 
     def _finish(self, error: BaseException | None) -> None:
         self._duration_ms = None if self._began is None else _since(self._began)
@@ -471,7 +513,7 @@ class BaseToolCall(ProcessLocal):
         """Log the call with its values converted by `take`."""
         self._conversation._unlogged.discard(self)
         strict = take(marker) is marker
-        self.event_id = self._tracker.log_tool_call(
+        self.event_id = self._tracker._log_tool_call(
             self._conversation.session_id,
             self._name,
             take(self._arguments),
@@ -480,6 +522,7 @@ class BaseToolCall(ProcessLocal):
             duration_ms=self._duration_ms,
             call_id=self.call_id if strict else _id(self.call_id),
             timestamp=self._timestamp,
+            span=self._span,
         )
 
     def __repr__(self) -> str:
@@ -490,7 +533,8 @@ class ToolCall(BaseToolCall):
     """One call of a tool, made by `ActiveConversation.tool`.
 
     Used as a ``with`` (or ``async with``) block, it measures the duration and is logged when the
-    block is left. An exception that escapes is logged as the call's error and raised again.
+    block is left. An exception that escapes is logged as the call's error and raised again. The
+    block is a span: what is logged inside it belongs to it.
 
     Attributes:
         result: The result: any value that JSON can represent. Set it inside the block.
@@ -500,7 +544,7 @@ class ToolCall(BaseToolCall):
     """
 
     def __enter__(self) -> Self:
-        self._begin()
+        self._enter()
         return self
 
     def __exit__(
@@ -509,6 +553,7 @@ class ToolCall(BaseToolCall):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._leave()
         self._finish(error)
 
     async def __aenter__(self) -> Self:

@@ -38,6 +38,7 @@ from tracker.context import Call
 from tracker.errors import ValidationError
 from tracker.generators import GeneratorFunction, drive, drive_async, is_a, named
 from tracker.ids import new_id
+from tracker.span_context import new_span
 from tracker.trackers.capture import (
     Capture,
     capture,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import ParamSpec
 
+    from tracker.span_context import SpanContext
     from tracker.trackers.conversation import ActiveConversation
 
     P = ParamSpec("P")
@@ -74,6 +76,7 @@ class _Tracker(Protocol):
         agent_id: str | None,
         session_id: str | None,
         user_id: str | None,
+        span: SpanContext | None,
     ) -> str: ...
 
 
@@ -256,7 +259,8 @@ class Observation:
         self._own: ActiveConversation | None = None
         parent = self._outer.call
         call = Call(new_id(), 0 if parent is None else parent.depth + 1)
-        self._inner = self._outer._replace(call=call)
+        self._span = new_span(context.current_span())
+        self._inner = self._outer._replace(call=call, span=self._span)
         self._data: dict[str, Any] = {
             "name": observer.name,
             "call_id": call.call_id,
@@ -287,11 +291,13 @@ class Observation:
             self._conversation = self._own = self._tracker.conversation(agent_id)
             self._inner = self._inner._replace(conversation=self._own)
             with self._boundary():
-                self._own._start()
+                self._own._start(self._span)
         self._began = time.monotonic()
 
     def __enter__(self) -> None:
         self._outer = context.scope()
+        if self._inner.span is not None:
+            context.note_foreign(self._inner.span)
         context.enter(self._inner)
 
     def __exit__(self, *_: object) -> None:
@@ -334,6 +340,7 @@ class Observation:
             agent_id=agent_id,
             session_id=session_id,
             user_id=user_id,
+            span=self._span,
         )
 
     def _boundary(self) -> Boundary:

@@ -17,6 +17,7 @@ from tracker.events import (
     TOOL_CALLED,
 )
 from tracker.ids import new_id
+from tracker.propagation import RemoteParent, extract, inject
 from tracker.redaction.uncut import Uncut
 from tracker.trackers.capture import share, type_name
 from tracker.trackers.content import check_content, check_role
@@ -24,6 +25,7 @@ from tracker.trackers.conversation import ActiveConversation
 from tracker.trackers.observe import Observer, on_function
 from tracker.trackers.reading import ReadingTracker
 from tracker.trackers.reporting import error_text
+from tracker.trackers.span import Span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from typing_extensions import ParamSpec
+
+    from tracker.span_context import SpanContext
 
     P = ParamSpec("P")
     R = TypeVar("R")
@@ -73,6 +77,55 @@ class AgentPerformanceTracker(ReadingTracker):
         block, calls of the tracker need no session id.
         """
         return ActiveConversation(self, agent_id, user_id, session_id, run_id, metadata)
+
+    def span(
+        self, name: str, *, input: Any = None, attributes: Mapping[str, Any] | None = None
+    ) -> Span:
+        """Return a span, a named step of your own, to use as a ``with`` or ``async with`` block.
+
+        ::
+
+            with tracker.span("retrieve", input=question, attributes={"index": "faq"}) as span:
+                span.output = search(question)
+
+        When the block is left, a ``span.recorded`` event is logged with its duration, and with the
+        exception that escaped, if one did; see `Span` and `tracker.trackers.span`. Spans nest, over
+        observed functions, tool blocks and tasks too; together they are a trace. A span of
+        OpenTelemetry that is current becomes the parent.
+
+        Args:
+            name: The name of the step, at most 256 characters.
+            input: What it works on: any value.
+            attributes: More values by name: a dict with any values.
+
+        Raises:
+            ValidationError: if an argument is not allowed.
+        """
+        return Span(self, lambda: self, self.config, name, input, attributes)
+
+    def inject(self, headers: Any) -> None:
+        """Add the current span to the headers of a request; see `tracker.inject`.
+
+        Args:
+            headers: A dict or another mutable mapping, or a list of pairs; changed in place.
+
+        Raises:
+            ValidationError: if it is neither.
+        """
+        inject(headers)
+
+    def extract(self, headers: Any) -> RemoteParent:
+        """Return a ``with`` block in which the sender of a request has the current span.
+
+        See `tracker.extract`.
+
+        Args:
+            headers: The request's headers: a mapping, or pairs of name and value.
+
+        Raises:
+            ValidationError: if it is neither.
+        """
+        return extract(headers)
 
     @overload
     def observe(self, function: Callable[P, R], /) -> Callable[P, R]: ...
@@ -320,6 +373,32 @@ class AgentPerformanceTracker(ReadingTracker):
             timestamp: When it happened, for records of earlier: an aware datetime, or Unix
                 milliseconds. Default: now.
         """
+        return self._log_tool_call(
+            session_id,
+            name,
+            arguments,
+            result=result,
+            error=error,
+            duration_ms=duration_ms,
+            call_id=call_id,
+            timestamp=timestamp,
+            span=None,
+        )
+
+    def _log_tool_call(
+        self,
+        session_id: str | None,
+        name: str | None,
+        arguments: Any,
+        *,
+        result: Any,
+        error: str | None,
+        duration_ms: float | None,
+        call_id: str | None,
+        timestamp: datetime | int | None,
+        span: SpanContext | None,
+    ) -> str:
+        """Log a tool call. Within a trace it is a span: the one given, or a new one."""
         session_id = context.resolve(session_id)
         try:
             name = validation.check_id("name", name)
@@ -338,8 +417,15 @@ class AgentPerformanceTracker(ReadingTracker):
             ),
             "call_id": validation.check_optional_id("call_id", call_id),
         }
+        if span is None and (outer := context.current_span()) is not None:
+            span = outer.child()
         return self._record_in(
-            session_id, TOOL_CALLED, data, nullable=("arguments",), timestamp=timestamp
+            session_id,
+            TOOL_CALLED,
+            data,
+            nullable=("arguments",),
+            timestamp=timestamp,
+            span=span,
         )
 
     def end_conversation(
@@ -482,9 +568,12 @@ class AgentPerformanceTracker(ReadingTracker):
             data["model"] = validation.check_id("model", model)
         if metadata is not None:
             data["metadata"] = validation.check_metadata("metadata", metadata)
-        if role == "user" and timestamp is None:
-            context.user_spoke(session, now)
-        return self._record_in(session, MESSAGE_LOGGED, data, timestamp=timestamp)
+        if role == "user":
+            context.user_spoke(session, now if timestamp is None else None)
+        event_id = self._record_in(session, MESSAGE_LOGGED, data, timestamp=timestamp)
+        if role == "agent":
+            context.agent_spoke(session)
+        return event_id
 
     def _is_over(self, session_id: str) -> bool:
         """Return True if the conversation has ended or failed."""
@@ -511,6 +600,7 @@ class AgentPerformanceTracker(ReadingTracker):
         data: dict[str, Any],
         nullable: tuple[str, ...] = (),
         timestamp: datetime | int | None = None,
+        span: SpanContext | None = None,
     ) -> str:
         """Record an event of a conversation, with its agent and user."""
         if self._closed:
@@ -524,6 +614,7 @@ class AgentPerformanceTracker(ReadingTracker):
             user_id=session.user_id,
             nullable=nullable,
             timestamp=timestamp,
+            span=span,
         )
 
 
