@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_MAY_DIFFER = ("api_key", "api_key_file", "outbox_path")
+"""Settings that trackers of one outbox need not share: see `Client.join`."""
+
 
 class Recorder(Protocol):
     """What a tracker needs of a client."""
@@ -110,7 +113,7 @@ class Client:
         for item in dataclasses.fields(config):
             mine, others = getattr(self.config, item.name), getattr(config, item.name)
             # Another path of the same file is allowed: see `_find`.
-            if mine != others and item.name not in ("api_key", "outbox_path"):
+            if mine != others and item.compare and item.name not in _MAY_DIFFER:
                 shown = f"={mine!r}; this one says {others!r}" if item.repr else " set otherwise"
                 raise ConfigurationError(
                     f"another tracker in this process uses the outbox {config.outbox_path} with "
@@ -119,10 +122,10 @@ class Client:
                 )
         if destination is not None and destination != self._custom_destination:
             self._keep_destination()
-        if config.api_key != self.config.api_key:
+        if (config.api_key, config.api_key_file) != (self.config.api_key, self.config.api_key_file):
             self.config = dataclasses.replace(config, outbox_path=self.config.outbox_path)
             if self._custom_destination is None:
-                self.worker.use(self._http)
+                self.worker.use(self._http, self.config)
 
     def _keep_destination(self) -> None:
         """Refuse another destination in place of the collector; warn of one in place of another.

@@ -15,6 +15,7 @@ import pytest
 from tests.support.conversations import ROOT
 from tests.support.pages import Page
 from tracker import APIConfig, Tracker
+from tracker.config.kinds import variable_of
 from tracker.sync.destination import Delivery, Outcome
 from tracker.testing import RecordingDestination
 
@@ -26,11 +27,7 @@ if TYPE_CHECKING:
     from tests.support.collector import CollectorClient
 
 README = Page(ROOT / "README.md")
-VARIABLES = {
-    field.metadata["variable"]
-    for field in dataclasses.fields(APIConfig)
-    if "variable" in field.metadata
-}
+VARIABLES = {variable_of(field) for field in dataclasses.fields(APIConfig)} - {None}
 PROGRAMS = "/srv/kiosk/.venv/bin/"
 SETTINGS = "/etc/kiosk/tracker.env"
 
@@ -41,19 +38,20 @@ def test_it_is_short() -> None:
 
 
 def test_the_configuration_table_is_complete() -> None:
-    """The table names every field of APIConfig, its variable, and its default."""
-    rows = re.findall(r"^\| (`.*)\|$", README.section("Configuration"), re.MULTILINE)
+    """The table names every field of APIConfig and its default; a sentence says its variable."""
+    section = README.section("Configuration")
+    assert "variable of its name, as `SDK_RETENTION_DAYS` of `retention_days`" in section
+    rows = re.findall(r"^\| (`.*)\|$", section, re.MULTILINE)
     described = {}
     for row in rows:
-        names, variable, defaults, _ = (cell.strip() for cell in row.split("|", 3))
+        names, defaults, _ = (cell.strip() for cell in row.split("|", 2))
         several = names.split(", ")
         each = defaults.split(", ") if len(several) > 1 else [defaults]
         for name, default in zip(several, each, strict=True):
-            described[name.strip("`")] = (variable.strip("`"), default.strip("`"))
+            described[name.strip("`")] = default.strip("`")
     fields = {field.name: field for field in dataclasses.fields(APIConfig)}
     assert set(described) == set(fields)
-    for name, (variable, default) in described.items():
-        assert variable == fields[name].metadata.get("variable", "")
+    for name, default in described.items():
         check_default(name, default, fields[name].default)
 
 

@@ -202,7 +202,7 @@ def test_what_waits_goes_by_a_clock_that_no_test_can_freeze() -> None:
     assert frozen - within(frozen, *measuring) - demo == set()
 
 
-def test_only_config_reads_the_environment() -> None:
+def test_only_the_sources_of_settings_read_the_environment() -> None:
     """Settings of programs (the collector's, the commands') apart."""
     readers = {
         name
@@ -213,7 +213,7 @@ def test_only_config_reads_the_environment() -> None:
         )
     }
     programs = ("tracker.collector", "tracker.cli", "tracker.demo")
-    assert readers - within(readers, *programs) == {"tracker.config"}
+    assert readers - within(readers, *programs) == {"tracker.config.sources"}
 
 
 @pytest.mark.parametrize(

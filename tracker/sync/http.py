@@ -12,9 +12,10 @@ from urllib.request import getproxies
 import requests
 import urllib3.exceptions
 
+from tracker import log
 from tracker._version import __version__
 from tracker.clock import monotonic
-from tracker.config import is_loopback
+from tracker.config import is_loopback, watched_key
 from tracker.redaction.own_keys import know
 from tracker.sync.compression import compress, decompress
 from tracker.sync.deadline import deadline, expired
@@ -75,6 +76,7 @@ class HTTPDestination:
     def __init__(self, config: APIConfig, outbox_id: str, api_key: str | None = None) -> None:
         self._config = config
         self._api_key = config.api_key if api_key is None else api_key
+        self._key_file = watched_key(config) if api_key is None else None
         know(self._api_key, config.chain_key)
         self._head = (
             f'{{"protocol":{PROTOCOL},"client_id":{json.dumps(config.client_id)},'
@@ -122,7 +124,10 @@ class HTTPDestination:
                 status, answer_headers, answer = self._request("POST", "/v1/events", headers, body)
             except _FAILURES as error:
                 return self._failed(error)
-        return read_answer(status, answer_headers, answer, upload.event_ids)
+        delivery = read_answer(status, answer_headers, answer, upload.event_ids)
+        if self._key_file is not None and delivery.outcome is Outcome.REFUSED:
+            self._key_file.look_again()
+        return delivery
 
     def _make_ready(self, following: Callable[[], Upload | None] | None) -> None:
         """Encode the next batch while the server processes this one."""
@@ -169,6 +174,7 @@ class HTTPDestination:
         self, method: str, path: str, headers: dict[str, str], body: bytes | None
     ) -> tuple[int, requests.structures.CaseInsensitiveDict[str], bytes]:
         self._adapter.begin()
+        self._renew_key()
         with self._session.request(
             method,
             self._config.base_url + path,
@@ -187,6 +193,13 @@ class HTTPDestination:
             encoding = response.headers.get("Content-Encoding", "")
             answer = decompress(packed, encoding, _MOST_ANSWER_BYTES + 1)
             return response.status_code, response.headers, answer
+
+    def _renew_key(self) -> None:
+        """Use the key that the file holds now, if one is named."""
+        if self._key_file is not None and self._key_file.changed():
+            self._api_key = self._key_file.current()
+            know(self._api_key, self._config.chain_key)  # so that it is masked, as the first is
+            log.info("a new API key was read from %s", self._config.api_key_file)
 
     def _failed(self, error: Exception) -> Delivery:
         causes = list(_causes(error))

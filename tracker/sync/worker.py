@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tracker import log
 from tracker.clock import monotonic
+from tracker.config import watched_key
 from tracker.errors import OutboxError
 from tracker.once import Once
 from tracker.outbox import sync_state
@@ -75,6 +76,7 @@ class Worker:
         self._hurry = False  # end the pause early
         self._renew = False  # replace the destination
         self._flush_requests: int | None = None
+        self._watched_key = watched_key(self._config)
         self._logged = Once(most=1)
 
     @property
@@ -111,9 +113,10 @@ class Worker:
         self._hurry = True
         self._tokens.put(None)
 
-    def use(self, make_destination: Callable[[], Destination]) -> None:
+    def use(self, make_destination: Callable[[], Destination], config: APIConfig) -> None:
         """Use another destination from the next request on, and try it at once."""
         self._make_destination = make_destination
+        self._watched_key = watched_key(config)
         self._renew = True
         self.hurry()
 
@@ -246,7 +249,9 @@ class Worker:
         if not pause.skippable:
             self.held_until = end
         while not self._stopping and (left := end - monotonic()) > 0:
-            if pause.skippable and (self._take_hurry() or self._flush_requested()):
+            if pause.skippable and (
+                self._take_hurry() or self._flush_requested() or self._key_is_new()
+            ):
                 return
             self._sleep(min(left, POLL_SECONDS))
             self._write_out_memory()
@@ -290,6 +295,10 @@ class Worker:
                 while True:
                     self._tokens.get_nowait()
             return
+
+    def _key_is_new(self) -> bool:
+        """Return True if the file of the API key holds another one than before."""
+        return self._watched_key is not None and self._watched_key.changed()
 
     def _take_hurry(self) -> bool:
         hurry, self._hurry = self._hurry, False

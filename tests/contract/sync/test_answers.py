@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gzip
+import json
 import random
 import time
 from email.utils import formatdate
@@ -322,6 +323,32 @@ def test_a_new_key_after_a_restart_delivers_everything(
     with AgentPerformanceTracker(config(base_url=scripted_server.url, api_key="new")) as tracker:
         assert tracker.flush(10).pending == 0
     assert [event["seq"] for event in scripted_server.delivered] == [1, 2]
+
+
+def test_a_new_key_in_the_file_is_used_without_a_restart(
+    config: MakeConfig, scripted_server: ScriptedServer, tmp_path: Path
+) -> None:
+    """It ends the pause of minutes that follows a refusal; no event shows it, nor the old one."""
+    file = tmp_path / "api-key"
+    file.write_text("key-of-yesterday")
+    settings = config(
+        base_url=scripted_server.url, backoff_cap=600, api_key=None, api_key_file=file
+    )
+    scripted_server.script(otherwise=only_key("key-of-today"))
+    with uploading(settings) as tracker:
+        tracker.track("agent.started")
+        scripted_server.wait_for(1)
+        wait_until(lambda: state_of(settings).paused_because is not None, "the refusal is noted")
+        file.unlink()  # for a moment
+        (tmp_path / "new").write_text("key-of-today\n")
+        (tmp_path / "new").rename(file)
+        wait_until(lambda: account_of(settings).pending == 0, "delivery with the new key")
+        tracker.track("key.leaked", {"old": "key-of-yesterday", "new": "key-of-today"})
+        tracker.close(5)
+    sent = json.dumps(scripted_server.delivered)
+    assert sent.count("[secret:tracker_key:") == 2
+    assert "yesterday" not in sent
+    assert "today" not in sent
 
 
 # --- Retry-After --------------------------------------------------------------------------------

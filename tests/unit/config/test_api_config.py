@@ -95,8 +95,9 @@ def test_a_missing_key_is_refused_with_the_ways_to_give_one() -> None:
     with pytest.raises(ConfigurationError) as caught:
         APIConfig()
     assert str(caught.value) == (
-        "no API key: set the environment variable SDK_API_KEY or pass "
-        "APIConfig(api_key=...); `tracker-collector keys create` makes one"
+        "no API key: set the environment variable SDK_API_KEY, or SDK_API_KEY_FILE to the path of "
+        "a file that holds one, or pass APIConfig(api_key=...); `tracker-collector keys create` "
+        "makes one"
     )
 
 
@@ -105,16 +106,16 @@ def test_a_missing_key_is_refused_with_the_ways_to_give_one() -> None:
     [
         ({"api_key": ""}, "no API key"),
         ({"api_key": 7}, "api_key is of type int; give a str"),
-        ({"api_key": f"{KEY} {KEY}"}, "api_key (SDK_API_KEY) has white space, control or non-AS"),
-        ({"api_key": f"{KEY}é"}, "api_key (SDK_API_KEY) has white space, control or non-ASCII"),
-        ({"api_key": f"{KEY}\r\nX: y"}, "api_key (SDK_API_KEY) has white space, control or non-A"),
-        ({"api_key": " \n"}, "api_key (SDK_API_KEY) has white space"),
-        ({"client_id": "x" * 257}, "client_id (SDK_CLIENT_ID): has 257 characters; at most 256"),
-        ({"client_id": 7}, "client_id (SDK_CLIENT_ID): is of type int; give a str"),
-        ({"client_id": "é"}, "client_id (SDK_CLIENT_ID) is 'é'; give printable ASCII"),
-        ({"client_id": "a\nb"}, "client_id (SDK_CLIENT_ID) is 'a\\nb'; give printable ASCII"),
+        ({"api_key": f"{KEY} {KEY}"}, "api_key has white space, control or non-AS"),
+        ({"api_key": f"{KEY}é"}, "api_key has white space, control or non-ASCII"),
+        ({"api_key": f"{KEY}\r\nX: y"}, "api_key has white space, control or non-A"),
+        ({"api_key": " \n"}, "api_key has white space"),
+        ({"client_id": "x" * 257}, "client_id: has 257 characters; at most 256"),
+        ({"client_id": 7}, "client_id: is of type int; give a str"),
+        ({"client_id": "é"}, "client_id is 'é'; give printable ASCII"),
+        ({"client_id": "a\nb"}, "client_id is 'a\\nb'; give printable ASCII"),
         ({"client_id": " a"}, "without white space at the ends"),
-        ({"base_url": 7}, "base_url (SDK_BASE_URL) is of type int; give a str"),
+        ({"base_url": 7}, "base_url is of type int; give a str"),
         ({"base_url": "ftp://localhost"}, "with the scheme 'ftp'; give https://host or http://lo"),
         ({"base_url": "localhost:8080"}, "with the scheme 'localhost'; give https://host"),
         ({"base_url": "collector.example"}, "with the scheme ''; give https://host"),
@@ -124,22 +125,22 @@ def test_a_missing_key_is_refused_with_the_ways_to_give_one() -> None:
         ({"base_url": "https://my host"}, "without spaces, query or fragment"),
         ({"base_url": "https://h/a b"}, "without spaces, query or fragment"),
         ({"base_url": "https://é.example"}, "in ASCII"),
-        ({"base_url": "https://[::1"}, "base_url (SDK_BASE_URL) is not a URL: "),
-        ({"base_url": "https://h:port"}, "base_url (SDK_BASE_URL) is not a URL: "),
-        ({"base_url": "https://h:99999"}, "base_url (SDK_BASE_URL) is not a URL: "),
+        ({"base_url": "https://[::1"}, "base_url is not a URL: "),
+        ({"base_url": "https://h:port"}, "base_url is not a URL: "),
+        ({"base_url": "https://h:99999"}, "base_url is not a URL: "),
         ({"base_url": f"https://me:{KEY}@h"}, "contains credentials (an @); give the key"),
         ({"base_url": f"https://{KEY}@h"}, "contains credentials (an @); give the key"),
         ({"base_url": f"me:{KEY}@h"}, "contains credentials (an @); give the key"),
         ({"base_url": "http://10.0.0.1"}, "plain http would send the API key unencrypted"),
         ({"base_url": "http://collector.example:80/x"}, "Use https://, or set allow_insecure_htt"),
-        ({"outbox_path": 7}, "outbox_path (SDK_OUTBOX_PATH) is of type int; give a path"),
-        ({"outbox_path": b"x"}, "outbox_path (SDK_OUTBOX_PATH) is of type bytes; give a path"),
-        ({"outbox_path": "a\0"}, "outbox_path (SDK_OUTBOX_PATH) must be text without NUL"),
+        ({"outbox_path": 7}, "outbox_path is of type int; give a path"),
+        ({"outbox_path": b"x"}, "outbox_path is of type bytes; give a path"),
+        ({"outbox_path": "a\0"}, "outbox_path must be text without NUL"),
         ({"outbox_path": ":memory:"}, "give the path of a file on a disk"),
         ({"outbox_path": "file:x?mode=rw"}, "give the path of a file on a disk"),
-        ({"outbox_path": "~nobody-of-that-name/x"}, "outbox_path (SDK_OUTBOX_PATH) is '~nobody-"),
-        ({"disabled": "perhaps"}, "disabled (SDK_DISABLED) is 'perhaps'; give 1 or 0"),
-        ({"allow_insecure_http": 2}, "allow_insecure_http (SDK_ALLOW_INSECURE_HTTP) is 2; give 1"),
+        ({"outbox_path": "~nobody-of-that-name/x"}, "outbox_path is '~nobody-"),
+        ({"disabled": "perhaps"}, "disabled is 'perhaps'; give 1 or 0"),
+        ({"allow_insecure_http": 2}, "allow_insecure_http is 2; give 1"),
         ({"durability": "none"}, "durability is 'none'; give one of 'full', 'process'"),
         ({"on_error": "ignore"}, "on_error is 'ignore'; give one of 'degrade', 'raise'"),
         ({"outbox_full": None}, "outbox_full is None; give one of 'refuse', 'discard_oldest'"),
@@ -158,12 +159,12 @@ def test_a_missing_key_is_refused_with_the_ways_to_give_one() -> None:
         ({"backoff_base": True}, "backoff_base is True; give a number from 0.001 to 3600"),
         ({"backoff_cap": float("inf")}, "backoff_cap is inf; give a number from 0.001 to 86400"),
         ({"retention_days": -1}, "retention_days is -1; give a number from 0 to 36500"),
-        ({"retention": "gdpr"}, "retention (SDK_RETENTION) is 'gdpr'; give 'eu_ai_act' or, in"),
+        ({"retention": "gdpr"}, "retention is 'gdpr'; give 'eu_ai_act' or day"),
         ({"retention": 190}, "retention is of type int; give days by event type, as in {'mess"),
         ({"exit_timeout": 61}, "exit_timeout is 61; give a number from 0 to 60"),
-        ({"ca_bundle": "/no/such.pem"}, "ca_bundle (SDK_CA_BUNDLE) is '/no/such.pem'; give the"),
-        ({"ca_bundle": "/"}, "ca_bundle (SDK_CA_BUNDLE) is '/'; give the path of a PEM file"),
-        ({"ca_bundle": "\0"}, "ca_bundle (SDK_CA_BUNDLE) is '\\x00'; give the path"),
+        ({"ca_bundle": "/no/such.pem"}, "ca_bundle is '/no/such.pem'; give the"),
+        ({"ca_bundle": "/"}, "ca_bundle is '/'; give the path of a PEM file"),
+        ({"ca_bundle": "\0"}, "ca_bundle is '\\x00'; give the path"),
         ({"proxies": "http://p"}, "proxies must map schemes to proxy URLs, as in {'https': 'http"),
         ({"proxies": {"https": None}}, "proxies must map schemes to proxy URLs"),
     ],
@@ -357,7 +358,7 @@ def test_a_chain_key_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(
     ("key", "said"),
     [
-        ("short", "chain_key (SDK_CHAIN_KEY) has 5 bytes; give 16 or more"),
+        ("short", "chain_key has 5 bytes; give 16 or more"),
         (b"", "has 0 bytes"),
         (7, "is of type int; give a str or bytes"),
         ("\ud800" * 16, "has characters that UTF-8 cannot encode"),

@@ -1,0 +1,293 @@
+"""`APIConfig`: all settings, from their sources, checked once."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+
+from tracker import identity
+from tracker.config import addresses, days, keys, kinds, places
+from tracker.config.kinds import Kind, setting
+from tracker.config.sources import DEFAULT, FILE, Origin, Sourced, Sources
+from tracker.errors import ConfigurationError
+from tracker.folders import default_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+PROTOCOL_BATCH_EVENTS = 500
+PROTOCOL_BATCH_BYTES = 4 * 1024 * 1024
+_ENVELOPE_ROOM = 4096
+"""Bytes of a request body reserved for everything but the events."""
+_Read = TypeVar("_Read")
+
+
+class _AnyPath(Protocol[_Read]):
+    """For type checkers: a field that accepts any kind of path and is read as a `Path`."""
+
+    def __get__(self, instance: object, owner: type) -> _Read:
+        """Return the converted value."""
+
+    def __set__(self, instance: object, value: str | os.PathLike[str] | _Read) -> None:
+        """Accept any path."""
+
+
+class _Retention(Protocol):
+    """For type checkers: a field that also accepts the name of a preset, and is read as days."""
+
+    def __get__(self, instance: object, owner: type) -> Mapping[str, float]:
+        """Return the days by type."""
+
+    def __set__(self, instance: object, value: Mapping[str, float] | Literal["eu_ai_act"]) -> None:
+        """Accept days, or the name of a preset."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class APIConfig(Sourced):
+    """Settings of a tracker: from arguments, else the environment, else a file, else the defaults.
+
+    Each field has a variable of its name, such as ``SDK_RETENTION_DAYS``, and a line in the TOML
+    file that `config_file` names; only `redactors`, which are functions, have neither. In the
+    environment, 1 or 0 stands for a flag, ``a,b`` for a list and ``k=v,k=v`` for a mapping, and an
+    empty text for nothing.
+
+    Instances are frozen; `dataclasses.replace` makes a changed copy, for which neither environment
+    nor file are read again. Neither `repr` nor any error shows a key.
+
+    Raises:
+        ConfigurationError: if a value is missing or invalid; the message says what is allowed.
+
+    Attributes:
+        api_key: The key that authenticates this client to the collector. Required, unless
+            `disabled`, here or in `api_key_file`.
+        api_key_file: File that holds the API key and nothing else. It is read again when it
+            changes; while it is missing or empty, the last key is used. Of both, the one that
+            comes from the higher source is used. A copy with another `api_key` needs
+            ``api_key_file=None``.
+        client_id: Name of this device or installation, 1 to 256 printable ASCII characters.
+            Default: a UUID made once and kept beside the outbox.
+        base_url: URL of the collector, with an optional path prefix; a trailing slash is ignored.
+            Default ``http://127.0.0.1:8080``.
+        outbox_path: The SQLite file. Default: one file per base URL and client id in the user's
+            data folder.
+        config_file: TOML file with further settings, each under the name of its field. Relative
+            paths in it start at its folder. Default: none.
+        disabled: If True, calls validate their arguments and do nothing else. Default False.
+        durability: ``"full"`` (default): the event of a call that has returned survives power
+            loss. ``"process"``: it survives only the death of the process, but calls are several
+            times faster.
+        on_error: What a logging call does when the outbox cannot be written. ``"degrade"``
+            (default): the event is kept in a bounded memory buffer until it can be written.
+            ``"raise"``: the call raises `OutboxError`.
+        allow_insecure_http: Allow plain ``http://`` to a host other than loopback; the API key is
+            then sent unencrypted. Default False.
+        max_event_bytes: Maximum size of one encoded event, 1,024 to 4,190,208 bytes.
+            Default 1 MiB.
+        batch_max_events: Maximum number of events in a batch, 1 to 500. Default 500.
+        batch_max_bytes: Maximum size of a batch before compression, at least `max_event_bytes`
+            plus 4 KiB, at most 4 MiB. Default 4 MiB.
+        flush_interval: Seconds to wait for more events before sending a batch, 0 to 3,600.
+            Default 0.5.
+        connect_timeout: Seconds to wait for a connection. Default 5.
+        read_timeout: Seconds to wait for the next bytes of an answer. Default 30.
+        total_timeout: Maximum duration of one request in seconds. Default 60.
+        backoff_base: Maximum length of the first pause after a failure, in seconds. Default 1.
+        backoff_cap: Maximum length of any pause in seconds, except one that the server asks for
+            with ``Retry-After``. Default 300.
+        requests_per_minute: Maximum number of requests in any 60 seconds, 1 to 5,000.
+            Default 5,000.
+        retention_days: Days that delivered events stay in the outbox; 0 removes them the next
+            time it is pruned. Default 7.
+        retention: Days that delivered events of certain types stay instead, by type:
+            ``{"message.logged": 30}``, or by a prefix that ends in ``.*``:
+            ``{"security.*": 365}``; the most specific one applies. Erasure events stay as long as
+            any event that they name. Default ``{"compliance.*": 3650}``, which is added unless
+            ``"compliance.*"`` is given. In place of all that, ``"eu_ai_act"`` raises
+            `retention_days` to 190, which is more than six months, if it is less.
+        max_outbox_bytes: Maximum size of the outbox in bytes, at least 1 MiB; None (default) for
+            no limit. Delivered events are removed early before `outbox_full` applies.
+        outbox_full: ``"refuse"`` (default): a new event over the limit is handled as `on_error`
+            says. ``"discard_oldest"``: the oldest pending events are removed, counted as
+            discarded, and named to the server by an event.
+        memory_buffer_events: Maximum number of events kept in memory while storage fails, 0 to
+            1,000,000. Default 10,000.
+        memory_buffer_bytes: Approximate maximum size of these events in bytes, 0 to 16 GiB.
+            Default 64 MiB.
+        exit_timeout: Seconds of uploading at interpreter exit, 0 to 60. Default 2.
+        ca_bundle: PEM file of CA certificates to trust in addition to the usual ones or those
+            named by ``REQUESTS_CA_BUNDLE``. A relative path is resolved when the config is made.
+        proxies: Proxies by scheme, as for requests. Default: those of the environment
+            (``HTTPS_PROXY`` …), which are never used for a loopback `base_url`.
+        redaction: What is masked in an event's data before it is stored: ``"secrets"`` (default)
+            masks keys, tokens, private keys, passwords in connection strings, and the values of
+            names such as ``password`` or ``api_key``; ``"pii"`` also masks e-mail addresses,
+            phone numbers, payment cards, IBANs, US social security numbers and IP addresses, and
+            needs the extra ``agent-tracking-sdk[pii]``; ``"off"`` masks nothing. Session, agent
+            and user ids are never masked.
+        secret_names: Additional names whose values are secret, such as ``["pin", "door_code"]``;
+            see `tracker.redaction.names` for the default ones. The value of a name that ends in
+            one of them is masked as ``[secret:pin]``. Default: none.
+        not_secret_names: Names to remove from the default ones, such as ``["auth"]``.
+            Default: none.
+        redactors: Functions of your own. Each is called with every string of an event's data,
+            keys included, after the built-in masks, and returns the text to store. A mask of the
+            form ``[pii:kind:short]`` (or ``medium``, ``long``) is counted by its kind, any other
+            change as ``custom``. If a function fails, ``[redaction failed]`` is stored.
+            `tracker.redaction.presidio` has an example.
+        capture_content: If False, messages, tool arguments and results, errors, comments and the
+            values of metadata are replaced by their sizes. Default True.
+        report_redactions: Log a ``security.reported`` event for each event in which something was
+            masked. Default False.
+        chain_key: Secret of at least 16 bytes, given as bytes or as text (encoded as UTF-8,
+            without white space at the ends). The hash chain is then an HMAC-SHA256 with this key,
+            so that nobody without it can recompute the chain after a change. The key is stored
+            nowhere: keep it, and pass it to every process that logs to the outbox. Default: none.
+        signing_key: Ed25519 private key, PKCS#8 in PEM, as text, that signs the outbox's
+            checkpoints. Needs the extra ``[evidence]``. Default: the key in the file
+            ``<outbox>.signing-key``, which is made on first use, if the extra is installed.
+    """
+
+    api_key: str = setting(None, Kind(keys.check_api_key), secret=True)
+    api_key_file: _AnyPath[Path | None] = setting(None, places.path())
+    client_id: str = setting(None, Kind(places.check_client_id))
+    base_url: str = setting("http://127.0.0.1:8080", Kind(addresses.check_base_url), optional=True)
+    outbox_path: _AnyPath[Path] = setting(None, places.path(places.check_outbox_path))
+    config_file: _AnyPath[Path | None] = setting(
+        None, Kind(places.check_path, from_file=None), compare=False
+    )
+    disabled: bool = setting(False, kinds.flag(), optional=True)
+    durability: Literal["full", "process"] = setting("full", kinds.choice("full", "process"))
+    on_error: Literal["degrade", "raise"] = setting("degrade", kinds.choice("degrade", "raise"))
+    allow_insecure_http: bool = setting(False, kinds.flag(), optional=True)
+    max_event_bytes: int = setting(
+        1024 * 1024, kinds.integer(1024, PROTOCOL_BATCH_BYTES - _ENVELOPE_ROOM)
+    )
+    batch_max_events: int = setting(PROTOCOL_BATCH_EVENTS, kinds.integer(1, PROTOCOL_BATCH_EVENTS))
+    batch_max_bytes: int = setting(PROTOCOL_BATCH_BYTES, Kind(read=kinds.read_integer))
+    flush_interval: float = setting(0.5, kinds.number(0.0, 3_600.0))
+    connect_timeout: float = setting(5.0, kinds.number(0.001, 3_600.0))
+    read_timeout: float = setting(30.0, kinds.number(0.001, 3_600.0))
+    total_timeout: float = setting(60.0, kinds.number(0.001, 86_400.0))
+    backoff_base: float = setting(1.0, kinds.number(0.001, 3_600.0))
+    backoff_cap: float = setting(300.0, kinds.number(0.001, 86_400.0))
+    requests_per_minute: int = setting(5_000, kinds.integer(1, 5_000))
+    retention_days: float = setting(7.0, kinds.number(0.0, days.MOST))
+    retention: _Retention = setting(
+        None,
+        Kind(days.check, days.read, kinds.flattened),
+        hash=False,
+    )
+    max_outbox_bytes: int | None = setting(
+        None, kinds.integer(1024 * 1024, 2**63 - 1, optional=True)
+    )
+    outbox_full: Literal["refuse", "discard_oldest"] = setting(
+        "refuse", kinds.choice("refuse", "discard_oldest")
+    )
+    memory_buffer_events: int = setting(10_000, kinds.integer(0, 1_000_000))
+    memory_buffer_bytes: int = setting(64 * 1024 * 1024, kinds.integer(0, 16 * 1024**3))
+    exit_timeout: float = setting(2.0, kinds.number(0.0, 60.0))
+    ca_bundle: _AnyPath[Path | None] = setting(None, places.path(places.check_ca_bundle))
+    # Secret: the URL of a proxy may contain a password.
+    proxies: Mapping[str, str] | None = setting(
+        None, Kind(addresses.check_proxies, kinds.read_mapping), secret=True, hash=False
+    )
+    redaction: Literal["secrets", "pii", "off"] = setting(
+        "secrets", kinds.choice("secrets", "pii", "off")
+    )
+    secret_names: Sequence[str] = setting((), kinds.names())
+    not_secret_names: Sequence[str] = setting((), kinds.names())
+    redactors: Sequence[Callable[[str], str]] = setting((), kinds.functions(), hash=False)
+    capture_content: bool = setting(True, kinds.flag())
+    report_redactions: bool = setting(False, kinds.flag())
+    chain_key: str | bytes | None = setting(None, Kind(keys.check_chain_key), secret=True)
+    signing_key: str | None = setting(None, Kind(keys.check_signing_key), secret=True)
+
+    def __post_init__(self) -> None:
+        """Take what is not given from the environment, a file or the defaults; check all of it."""
+        items = dataclasses.fields(self)
+        copied = len(self._given) == len(items)  # as by `dataclasses.replace`
+        sources = Sources(() if copied else items, self.config_file)  # a copy reads none
+        for item in items:
+            value, origin = self._argument(item, copied=copied) or sources.find(item)
+            self._origins[item.name] = origin
+            self._set(item.name, item.metadata["kind"].check(self._name(item.name), value))
+        self._check_together()
+        self._settle_retention()
+        self._settle_api_key(copied=copied)
+        self._locate()
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    def _check_together(self) -> None:
+        """Check what depends on more than one setting, or on what is installed."""
+        lowest = self.max_event_bytes + _ENVELOPE_ROOM
+        kinds.integer(lowest, PROTOCOL_BATCH_BYTES).check(
+            self._name("batch_max_bytes"), self.batch_max_bytes
+        )
+        if not self.allow_insecure_http:
+            addresses.check_safe(self._name("base_url"), self.base_url)
+        if self.redaction == "pii":
+            _check_pii_extra(self._name("redaction"))
+
+    def _settle_retention(self) -> None:
+        """Put the days that a preset stands for in place of its name."""
+        given: Any = self.retention
+        if isinstance(given, str):
+            self._set("retention_days", max(self.retention_days, days.PRESETS[given]))
+            given = None
+        self._set("retention", {**days.USUAL, **(given or {})})
+
+    def _settle_api_key(self, *, copied: bool) -> None:
+        """Read the API key from its file, unless a key is given that takes precedence."""
+        if self.api_key_file is not None and not copied:
+            of_key = self._origins["api_key"] if self.api_key else Origin(DEFAULT)
+            of_file = self._origins["api_key_file"]
+            if of_key.rank == of_file.rank:
+                raise ConfigurationError(
+                    f"both {self._name('api_key')} and {self._name('api_key_file')} are given; "
+                    "give one of them"
+                )
+            if of_key.rank < of_file.rank:
+                self._set("api_key_file", None)
+                self._origins["api_key_file"] = Origin(DEFAULT)
+            elif not self.disabled:
+                from tracker.config.key_file import KeyFile  # only where a file is named
+
+                self._set("api_key", KeyFile(self.api_key_file).read())
+                self._origins["api_key"] = Origin(FILE, str(self.api_key_file))
+        if not self.api_key:
+            if not self.disabled:
+                raise ConfigurationError(
+                    "no API key: set the environment variable SDK_API_KEY, or SDK_API_KEY_FILE to "
+                    "the path of a file that holds one, or pass APIConfig(api_key=...); "
+                    "`tracker-collector keys create` makes one"
+                )
+            self._set("api_key", "")
+
+    def _locate(self) -> None:
+        """Determine the outbox's path and the client id, which may be stored beside it."""
+        given: Path | None = self.outbox_path
+        folder = given.parent if given else default_folder()
+        if not self.client_id:
+            made = "disabled" if self.disabled else identity.load_or_create(folder)
+            self._set("client_id", places.check_client_id(self._name("client_id"), made))
+        path = given or folder / places.file_name(self.base_url, self.client_id)
+        # realpath of the folder only: a link in place of the file itself is refused on opening.
+        path = Path(os.path.realpath(path.parent)) / path.name
+        places.check_length(self._name("outbox_path"), path)
+        self._set("outbox_path", path)
+
+
+def _check_pii_extra(name: str) -> None:
+    import importlib.util
+
+    for module in ("phonenumbers", "stdnum"):
+        if importlib.util.find_spec(module) is None:
+            raise ConfigurationError(
+                f"{name}='pii' needs the package {module}, which is not installed: "
+                "pip install 'agent-tracking-sdk[pii]'"
+            )
