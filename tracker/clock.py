@@ -11,10 +11,13 @@ The wall clock is different: an event gets the time that the application sees.
 from __future__ import annotations
 
 from functools import partial
-from time import CLOCK_MONOTONIC, clock_gettime, sleep
+from time import CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, sleep
 
-__all__ = ["monotonic", "sleep"]
+__all__ = ["monotonic", "sleep", "wall"]
 
 monotonic = partial(clock_gettime, CLOCK_MONOTONIC)
 """Returns seconds of a clock that is never set; only differences are meaningful. Not a Python
 function, for speed: each logging call reads it three times."""
+
+wall = partial(clock_gettime, CLOCK_REALTIME)
+"""Returns seconds since the epoch by the system's clock, which may be set at any time."""

@@ -34,6 +34,9 @@ class Health:
         last_error: Reason of the last failed upload, or None.
         last_error_ms: Time of the last failed upload, or None.
         paused_because: Reason why uploading is paused now, or None.
+        waits_because: Which setting lets uploads wait, or None: the upload window, `may_upload`, or
+            the byte rate. Nothing has failed then.
+        waits_until_ms: When that is over, or None if nobody knows.
         warning: What the newest receipt warned of, or None: ``forked`` if two copies of the outbox
             have sent events under the same numbers, ``rolled_back`` if the server has later events
             than the outbox itself, or another word of the server's.
@@ -58,6 +61,8 @@ class Health:
     last_error: str | None = None
     last_error_ms: int | None = None
     paused_because: str | None = None
+    waits_because: str | None = None
+    waits_until_ms: int | None = None
     warning: str | None = None
     storage_error: str | None = None
     log_bytes: int = 0

@@ -380,6 +380,14 @@ def _queue(found: OutboxStatus, path: Path, *, running: bool) -> list[Check]:
         waiting += f", the oldest logged {ago(found.oldest_pending_ms)}"
     if book.pending and sync.paused_because:
         pending = Check("pending", WARNING, f"{waiting}; paused: {sync.paused_because}")
+    elif book.pending and sync.waits_because:
+        until = "" if sync.next_attempt_ms is None else f", until {moment(sync.next_attempt_ms)}"
+        pending = Check(
+            "pending",
+            OK,
+            f"{waiting}; waits by a setting: {sync.waits_because}{until}",
+            "to send them all the same: tracker-sync flush --now",
+        )
     else:
         pending = Check("pending", OK, waiting)
     dead = Check("dead letters", OK, "0")

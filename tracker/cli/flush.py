@@ -28,11 +28,12 @@ _BETWEEN_ROUNDS_SECONDS = 0.05
 class _Outcome:
     """Result of a flush: events `delivered` during it, and the other figures at its end."""
 
-    delivered: int
-    pending: int
-    dead: int
-    last_error: str | None
-    last_error_ms: int | None
+    delivered: int = 0
+    pending: int = 0
+    dead: int = 0
+    last_error: str | None = None
+    last_error_ms: int | None = None
+    waits_because: str | None = None
 
 
 @click.command(
@@ -40,6 +41,7 @@ class _Outcome:
     examples=[
         "tracker-sync flush",
         "tracker-sync flush --timeout 300 && sudo poweroff",
+        "tracker-sync flush --now",
         "tracker-sync flush --outbox /var/lib/kiosk/events.sqlite3 --json",
     ],
     exits={0: "nothing is left pending (there may be dead letters)", 1: "events are pending"},
@@ -52,16 +54,24 @@ class _Outcome:
     metavar="SECONDS",
     help="Maximum time to upload.",
 )
+@click.option(
+    "--now",
+    is_flag=True,
+    help="Upload outside the upload window too, and though the application's may_upload says no.",
+)
 @json_option
 @click.pass_obj
-def flush(place: Place, timeout: float, *, as_json: bool) -> None:
+def flush(place: Place, timeout: float, *, now: bool, as_json: bool) -> None:
     """Upload pending events and wait until they are delivered.
 
     If an application already uploads from the same outbox, this asks it to continue at once, and
     waits. Events that are not delivered stay in the outbox: a failed flush loses nothing.
+
+    Outside the upload window nothing is sent, unless --now is given: then the application that
+    uploads sends what is pending as well. The limit on bytes holds in any case.
     """
     target = find(place, uploads=True)
-    outcome = _flush(target, timeout) if target.exists else _Outcome(0, 0, 0, None, None)
+    outcome = _flush(target, timeout, now=now) if target.exists else _Outcome()
     if as_json:
         echo_json({"outbox": str(target.path) if target.settled else None, **vars(outcome)})
     elif not target.exists:
@@ -71,7 +81,7 @@ def flush(place: Place, timeout: float, *, as_json: bool) -> None:
     click.get_current_context().exit(FAILED if outcome.pending else OK)
 
 
-def _flush(target: Target, timeout: float) -> _Outcome:
+def _flush(target: Target, timeout: float, *, now: bool) -> _Outcome:
     from tracker.client import Client, connect
     from tracker.outbox import backup
 
@@ -86,7 +96,7 @@ def _flush(target: Target, timeout: float) -> _Outcome:
         assert isinstance(client, Client)  # noqa: S101 - `find` refuses a disabled configuration
         try:
             with _progress(before.pending) as progress:
-                after, sync = _upload(client, timeout, progress)
+                after, sync = _upload(client, timeout, progress, ordered=now)
             trouble = client.health().storage_error
         finally:
             client.release(target, timeout=0)
@@ -97,6 +107,7 @@ def _flush(target: Target, timeout: float) -> _Outcome:
         after.dead,
         (trouble or sync.paused_because or sync.last_error) if after.pending else None,
         at if after.pending else None,
+        sync.waits_because if after.pending else None,
     )
 
 
@@ -108,20 +119,26 @@ def _look(outbox: Outbox) -> tuple[Account, SyncState]:
 
 
 def _upload(
-    client: Client, timeout: float, progress: Callable[[FlushResult], None] | None
+    client: Client,
+    timeout: float,
+    progress: Callable[[FlushResult], None] | None,
+    *,
+    ordered: bool,
 ) -> tuple[Account, SyncState]:
     """Wait until nothing is pending, including events logged meanwhile, or until the timeout.
 
-    Return the figures at that moment: an application may log another event right after.
+    It ends earlier if a setting keeps the events back, unless they were `ordered`. Return the
+    figures at that moment: an application may log another event right after.
     """
     from tracker.sync.flush import Flush
 
     end = monotonic() + timeout
     while True:
         left = max(0.0, end - monotonic())
-        Flush(client.outbox, client.worker, checkpoint=True).wait(left, progress=progress)
+        flush = Flush(client.outbox, client.worker, checkpoint=True, ordered=ordered)
+        flush.wait(left, progress=progress)
         book, sync = _look(client.outbox)
-        if not book.pending or monotonic() >= end:
+        if not book.pending or monotonic() >= end or flush.held:
             return book, sync
         sleep(_BETWEEN_ROUNDS_SECONDS)
 
@@ -149,6 +166,10 @@ def _print(outcome: _Outcome) -> None:
     if outcome.dead:
         click.echo("to see the dead letters: tracker-sync dead list")
     if not outcome.pending:
+        return
+    if outcome.waits_because is not None:
+        click.echo(f"uploads wait: {printable(outcome.waits_because)}")
+        click.echo("to upload all the same: tracker-sync flush --now")
         return
     if outcome.last_error is not None:
         click.echo(f"last error, {moment(outcome.last_error_ms)}: {printable(outcome.last_error)}")

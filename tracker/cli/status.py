@@ -20,7 +20,7 @@ from tracker.cli.output import (
 )
 
 if TYPE_CHECKING:
-    from tracker.outbox import OutboxStatus
+    from tracker.outbox import OutboxStatus, SyncState
 
 
 @click.command(
@@ -89,6 +89,7 @@ def _as_dict(
         "last_error_ms": sync.last_error_ms,
         "next_attempt_ms": sync.next_attempt_ms,
         "paused_because": sync.paused_because,
+        "waits_because": sync.waits_because,
         "warning": sync.warning,
         "used_bytes": found.used_bytes,
         "files": files,
@@ -124,12 +125,22 @@ def _facts(
     ]
     if sync.last_error is not None:
         facts.append(("last error", f"{ago(sync.last_error_ms)}: {sync.last_error}"))
-    if sync.paused_because is not None and book.pending:
-        facts.append(("paused because", sync.paused_because))
-        if sync.next_attempt_ms is not None and running:
-            facts.append(("next attempt", moment(sync.next_attempt_ms)))
+    if book.pending:
+        facts += _pause(sync, running=running)
     if sync.warning is not None:
         facts.append(("warning", sync_state.describe_warning(sync.warning)))
+    return facts
+
+
+def _pause(sync: SyncState, *, running: bool) -> list[tuple[str, str]]:
+    """Return why nothing is uploaded at present, and until when."""
+    facts = []
+    if sync.paused_because is not None:
+        facts.append(("paused because", sync.paused_because))
+    if sync.waits_because is not None:
+        facts.append(("waits because", sync.waits_because))
+    if facts and sync.next_attempt_ms is not None and running:
+        facts.append(("next attempt", moment(sync.next_attempt_ms)))
     return facts
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tracker.outbox.queue.browse import DEAD, Filter, StoredEvent, find
     from tracker.outbox.queue.settlement import DeadLetter, Remarks
     from tracker.outbox.queue.sync_state import SyncState
+    from tracker.outbox.queue.urgent import Urgent
     from tracker.outbox.read_only import ReadOnlyOutbox, is_read_only
     from tracker.outbox.recovery import backup, damage
     from tracker.outbox.schema import create, errors, tables
@@ -66,6 +67,7 @@ __all__ = [
     "SyncState",
     "Transaction",
     "Unproven",
+    "Urgent",
     "backup",
     "batches",
     "browse",
@@ -148,6 +150,7 @@ _NAMES = {
     "SyncState": "tracker.outbox.queue.sync_state",
     "Transaction": "tracker.outbox.store.transaction",
     "Unproven": "tracker.outbox.integrity.chain",
+    "Urgent": "tracker.outbox.queue.urgent",
     "damaged_sets": "tracker.outbox.files.swap",
     "describe_readers": "tracker.outbox.maintenance.log_growth",
     "driver_of": "tracker.outbox.store.transaction",

@@ -123,6 +123,8 @@ def health(
         last_error=sync.last_error,
         last_error_ms=sync.last_error_ms,
         paused_because=sync.paused_because if book.pending else None,
+        waits_because=sync.waits_because if book.pending else None,
+        waits_until_ms=sync.next_attempt_ms if book.pending and sync.waits_because else None,
         warning=sync.warning,
         storage_error=error,
         log_bytes=log_bytes,

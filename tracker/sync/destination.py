@@ -109,6 +109,8 @@ class Delivery:
             say. If the outbox never got that far, it was set back, and `health` warns of it.
         witness: The newest head of this outbox's tree that the other side has signed, or None. If
             the outbox never had it, it was set back or another copy has sent.
+        sent_bytes: Number of bytes that the attempt sent, for `APIConfig.upload_bytes_per_second`.
+            None counts as the size of the events if they were delivered, and otherwise as 0.
     """
 
     outcome: Outcome
@@ -119,6 +121,7 @@ class Delivery:
     warning: str = ""
     highest_seq: int | None = None
     witness: SignedHead | None = None
+    sent_bytes: int | None = field(default=None, compare=False)
 
 
 class Destination(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tracker import log
@@ -45,11 +46,20 @@ class Flush:
         outbox: The outbox.
         worker: Uploads.
         checkpoint: Whether to log a checkpoint first, if one is due.
+        ordered: Whether to send what is pending though the upload window is closed or `may_upload`
+            says no.
+
+    Attributes:
+        held: Whether a wait ended early because one of these keeps the events back.
     """
 
-    def __init__(self, outbox: Outbox, worker: Worker, *, checkpoint: bool = False) -> None:
+    def __init__(
+        self, outbox: Outbox, worker: Worker, *, checkpoint: bool = False, ordered: bool = False
+    ) -> None:
         self._outbox = outbox
         self._worker = worker
+        self._ordered = ordered
+        self.held = False
         if checkpoint:
             self._checkpoint()
         self._begin()
@@ -58,8 +68,9 @@ class Flush:
         """Log a checkpoint if one is due, so that this flush sends it, and leaves none behind."""
         try:
             with self._outbox.reading() as connection:
-                paused = sync_state.read_state(connection).paused_because is not None
-            seconds = OFFLINE_SECONDS if paused else CHECKPOINT_SECONDS
+                state = sync_state.read_state(connection)
+            offline = state.paused_because or state.waits_because
+            seconds = OFFLINE_SECONDS if offline else CHECKPOINT_SECONDS
             self._outbox.checkpoint(seconds, HASHING_SECONDS)
         except OutboxError as error:
             log.info("a checkpoint that is due cannot be logged yet: %s", error)
@@ -98,20 +109,21 @@ class Flush:
         """Upload now, and wait until all events are settled or the timeout has passed.
 
         Args:
-            timeout: Seconds; None means no limit.
+            timeout: Seconds; None means no limit. It returns earlier if a setting keeps the events
+                back.
             patient: If False, give up as soon as an attempt fails or another process uploads.
             progress: Called repeatedly with the current result.
         """
         end = None if timeout is None else monotonic() + timeout
-        failures = self._worker.failures
+        failures, holds = self._worker.failures, self._worker.holds
         if self._settled():
             return self.result()
-        self._worker.hurry()
+        self._worker.hurry(ordered=self._ordered)
         asked = False
         while not self._settled():
             if patient and self._worker.elected is False and not asked:
                 asked = True
-                self._outbox.run(sync_state.request_flush)
+                self._outbox.run(partial(sync_state.request_flush, now=self._ordered))
             left = _POLL_SECONDS if end is None else end - monotonic()
             if not patient and (
                 self._worker.failures > failures
@@ -119,7 +131,8 @@ class Flush:
                 or self._worker.held_until > monotonic() + left
             ):
                 break
-            if left <= 0:
+            self.held = not self._ordered and self._worker.holds > holds
+            if left <= 0 or self.held:
                 break
             sleep(min(left, _POLL_SECONDS))
             if progress is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
@@ -123,11 +124,12 @@ class HTTPDestination:
             try:
                 status, answer_headers, answer = self._request("POST", "/v1/events", headers, body)
             except _FAILURES as error:
-                return self._failed(error)
-        delivery = read_answer(status, answer_headers, answer, upload.event_ids)
+                delivery = self._failed(error)
+            else:
+                delivery = read_answer(status, answer_headers, answer, upload.event_ids)
         if self._key_file is not None and delivery.outcome is Outcome.REFUSED:
             self._key_file.look_again()
-        return delivery
+        return replace(delivery, sent_bytes=self._adapter.sent_bytes)
 
     def _make_ready(self, following: Callable[[], Upload | None] | None) -> None:
         """Encode the next batch while the server processes this one."""

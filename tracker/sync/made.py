@@ -42,11 +42,11 @@ class MadeDestination:
                     self._made = made
                 else:
                     self._problem = (
-                        f"the destination cannot be made: the function returned {_shown(made)}; "
+                        f"the destination cannot be made: the function returned {shown(made)}; "
                         "return an object with the methods send and close"
                     )
-            except BaseException as error:  # noqa: BLE001 - the application's; see `_reraise`
-                _reraise(error)
+            except BaseException as error:  # noqa: BLE001 - the application's; see `reraise`
+                reraise(error)
                 self._problem = self._describe("the destination cannot be made", error)
 
     def send(self, upload: Upload) -> Delivery:
@@ -59,8 +59,8 @@ class MadeDestination:
             if problem:
                 return Delivery(Outcome.UNEXPECTED, f"the destination's answer is void: {problem}")
             return _completed(delivery)
-        except BaseException as error:  # noqa: BLE001 - the application's, or a bug; see `_reraise`
-            _reraise(error)
+        except BaseException as error:  # noqa: BLE001 - the application's, or a bug; see `reraise`
+            reraise(error)
             return Delivery(Outcome.UNAVAILABLE, self._describe("the destination failed", error))
 
     def close(self) -> None:
@@ -68,8 +68,8 @@ class MadeDestination:
         if self._made is not None:
             try:
                 self._made.close()
-            except BaseException as error:  # noqa: BLE001 - the application's; see `_reraise`
-                _reraise(error)
+            except BaseException as error:  # noqa: BLE001 - the application's; see `reraise`
+                reraise(error)
                 self._describe("the destination cannot be closed", error)
 
     def _describe(self, what: str, error: BaseException) -> str:
@@ -80,7 +80,7 @@ class MadeDestination:
         return line
 
 
-def _reraise(error: BaseException) -> None:
+def reraise(error: BaseException) -> None:
     """Raise what kills a greenlet; anything else that an application's code raises is an outcome.
 
     ``SystemExit``, a cancellation that leaks out of ``asyncio.run`` or a time limit of its own must
@@ -100,24 +100,27 @@ def _is_destination(made: object) -> bool:
 def _fault(answer: Any, event_ids: Sequence[str]) -> str | None:
     """Return why an answer says nothing about a batch, or None if it does."""
     if not isinstance(answer, Delivery):
-        return f"send returned {_shown(answer)}; return a tracker.Delivery"
+        return f"send returned {shown(answer)}; return a tracker.Delivery"
     outcome: object = answer.outcome
     if not isinstance(outcome, Outcome):
-        return f"its outcome is {_shown(outcome)}; give one of tracker.Outcome"
+        return f"its outcome is {shown(outcome)}; give one of tracker.Outcome"
     seconds: object = answer.retry_after
     if seconds is not None and (type(seconds) is bool or not isinstance(seconds, (int, float))):
-        return f"its retry_after is {_shown(seconds)}; give a number of seconds, or None"
+        return f"its retry_after is {shown(seconds)}; give a number of seconds, or None"
     highest: object = answer.highest_seq
     if highest is not None and type(highest) is not int:
-        return f"its highest_seq is {_shown(highest)}; give a seq, or None"
+        return f"its highest_seq is {shown(highest)}; give a seq, or None"
+    sent: object = answer.sent_bytes
+    if sent is not None and (type(sent) is not int or sent < 0):
+        return f"its sent_bytes is {shown(sent)}; give a number of bytes, or None"
     head: Any = answer.witness
     if head is not None and not (
         isinstance(head, SignedHead) and [type(part) for part in head] == [int, str, str]
     ):
-        return f"its witness is {_shown(head)}; give a SignedHead, or None"
+        return f"its witness is {shown(head)}; give a SignedHead, or None"
     rejected: Any = answer.rejected
     if not isinstance(rejected, Sequence) or not all(isinstance(r, Rejection) for r in rejected):
-        return f"its rejected is {_shown(rejected)}; give a list of tracker.Rejection"
+        return f"its rejected is {shown(rejected)}; give a list of tracker.Rejection"
     left = set(event_ids)
     for event_id in [each.event_id for each in rejected]:
         if not isinstance(event_id, str) or event_id not in left:
@@ -150,7 +153,8 @@ def _text(given: object) -> str:
     return "" if given is None else one_line(given).strip()
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Return what kind of value this is; the value itself may hold anything."""
     if value is None:
         return "None"
     if isinstance(value, type):

@@ -26,11 +26,13 @@ class Exchange:
         connected: Whether a new connection was made for it; otherwise a kept one is used.
         sent: Whether it was passed to a connection.
         heard: Whether bytes of an answer arrived.
+        sent_bytes: Number of bytes that were given to its connection.
     """
 
     connected: bool = False
     sent: bool = False
     heard: bool = False
+    sent_bytes: int = 0
 
 
 class _Answer(http.client.HTTPResponse):
@@ -60,6 +62,11 @@ class _Connection:
         self.exchange.sent = True
         super().request(*args, **kwargs)  # type: ignore[misc]  # the connection's
 
+    def send(self, data: bytes) -> None:
+        if self.sock is not None:  # type: ignore[attr-defined]  # the connection's
+            self.exchange.sent_bytes += len(data)  # all of it, even if it breaks off
+        super().send(data)  # type: ignore[misc]  # the connection's
+
     def _new_conn(self) -> socket.socket:
         self.exchange.connected = True
         return bounded(super()._new_conn())  # type: ignore[misc]  # the connection's
@@ -83,12 +90,18 @@ class Adapter(requests.adapters.HTTPAdapter):
     def begin(self) -> None:
         """Note that a request begins."""
         self._exchange.connected = self._exchange.sent = self._exchange.heard = False
+        self._exchange.sent_bytes = 0
 
     @property
     def went_stale(self) -> bool:
         """Whether the request used a kept connection that was closed before any answer."""
         seen = self._exchange
         return seen.sent and not (seen.connected or seen.heard)
+
+    @property
+    def sent_bytes(self) -> int:
+        """Number of bytes that the request has sent, TLS apart."""
+        return self._exchange.sent_bytes
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Make the pool of direct connections."""

@@ -7,12 +7,13 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from tracker import log
-from tracker.clock import monotonic
+from tracker.clock import monotonic, wall
 from tracker.errors import OutboxError, OutboxFullError
 from tracker.once import Once
 from tracker.outbox import (
     DeadLetter,
     Remarks,
+    Urgent,
     batches,
     is_disk_full,
     ledger,
@@ -20,6 +21,7 @@ from tracker.outbox import (
     sync_state,
 )
 from tracker.sync.destination import Outcome, Upload
+from tracker.sync.metering import Metering
 from tracker.sync.pause import CHECKPOINT_SECONDS, HASHING_SECONDS, OFFLINE_SECONDS, Pause
 from tracker.sync.rate_limit import TokenBucket
 from tracker.sync.retry import Backoff
@@ -31,9 +33,12 @@ if TYPE_CHECKING:
     from tracker.config import APIConfig
     from tracker.outbox import Batch, Outbox
     from tracker.sync.destination import Delivery, Destination, SignedHead
+    from tracker.sync.hold import Hold
 
 _FIRST_PRUNE_SECONDS = 60.0
 _PRUNE_SECONDS = 3600.0
+_WORTH_NOTING_SECONDS = 1.0
+"""A shorter pause by a setting is not written to the outbox: nobody would see it."""
 _SAY_AGAIN_SECONDS = 3600.0
 """Interval between log lines about the same failure, so that a flaky link does not fill the log."""
 
@@ -66,8 +71,13 @@ class Uploader:
     """Sends pending events, batch by batch, and records the results.
 
     It has no thread: that of the sync worker calls `step` repeatedly, and is the only one to use
-    the destination. `failures` counts failed attempts; `outbox_id` is the id of the outbox that
-    the destination was made for.
+    the destination.
+
+    Attributes:
+        destination: Where batches are sent.
+        outbox_id: The id of the outbox that the destination was made for.
+        failures: Number of failed attempts.
+        holds: How often a setting kept back what was pending, the byte rate apart.
     """
 
     def __init__(
@@ -76,13 +86,16 @@ class Uploader:
         config: APIConfig,
         destination: Destination,
         clock: Callable[[], float] = monotonic,
+        time_of_day: Callable[[], float] = wall,
     ) -> None:
         self.destination = destination
         self.outbox_id = outbox.owner.outbox_id
         self.failures = 0
+        self.holds = 0
         self._outbox = outbox
         self._clock = clock
-        self._sizing = Sizing(config.batch_max_events, config.batch_max_bytes - 1024)
+        self._metering = Metering(config, self._note, clock, time_of_day)
+        self._sizing = Sizing(config.batch_max_events, self._metering.batch_bytes)
         self._backoff = Backoff(config.backoff_base, config.backoff_cap)
         self._bucket = TokenBucket(config.requests_per_minute, clock())
         self._prune_at = clock() + _FIRST_PRUNE_SECONDS
@@ -94,6 +107,11 @@ class Uploader:
         self._received: list[_Received] = []
         self._witness: SignedHead | None = None  # the newest that is noted
         self._stale = False  # the last request used a connection that the server had closed
+        self._noted: Hold | None = None  # the one that the outbox shows
+        self._last: int | None = None  # the last seq that may be sent, or None for no limit
+        self._urgent = Urgent()
+        self._ordered = 0  # by hand: what is pending up to here is sent in any case
+        self._generation = outbox.generation
 
     def step(self) -> Pause:
         """Send at most one batch and return how long to wait before the next step.
@@ -107,6 +125,9 @@ class Uploader:
             if not (isinstance(error, OutboxFullError) or is_disk_full(error)):
                 raise  # otherwise sending events frees space
         self._prune_if_due()
+        pause = self._until_open()
+        if pause is not None:
+            return pause
         upcoming = self._take_ahead()
         if upcoming is None:
             self._record_received()
@@ -116,12 +137,28 @@ class Uploader:
         if upcoming.batch.outbox_id != self.outbox_id:
             self._outbox.read_owner()
             return GO_ON  # the outbox was replaced; the destination still has the old id
-        wait = self._bucket.take(self._clock())
+        hold = self._metering.exhausted()
+        if hold is None and upcoming.batch.rows[0].seq > self._ordered:
+            hold = self._metering.refused()
+        if hold is not None:
+            return self._hold(hold)
+        began = self._clock()
+        wait = self._bucket.take(began)
         if wait:
             self._record_received()
             return Pause(wait, skippable=False)
         delivery = self.destination.send(upcoming.upload)
+        self._metering.sent(_sent_bytes(upcoming.batch, delivery), began)
         return self._conclude(upcoming.batch, delivery)
+
+    def order(self) -> None:
+        """Send what is pending now, though the window is closed or the application says no.
+
+        Raises:
+            OutboxError: if the outbox could not be read.
+        """
+        with self._outbox.reading() as connection:
+            self._ordered = ledger.last_seq(connection)
 
     def checkpoint(self, *, reachable: bool) -> bool:
         """Log a checkpoint if one is due; return True if so.
@@ -140,6 +177,58 @@ class Uploader:
             log.info("a receipt cannot be recorded; its events will be sent again: %s", error)
         finally:
             self.destination.close()
+
+    def _until_open(self) -> Pause | None:
+        """Return a pause if the window is closed and nothing that is pending may pass it.
+
+        An event that may pass takes along all that were committed before it.
+        """
+        if self._generation != self._outbox.generation:  # all events have another seq
+            self._generation, self._urgent, self._ordered = self._outbox.generation, Urgent(), 0
+        self._last = None
+        hold = self._metering.closed()
+        if hold is None:
+            return None
+        self._record_received()
+        with self._outbox.reading() as connection:
+            connection.exec_driver_sql("BEGIN")
+            urgent = self._urgent.newest(connection) if self._metering.urgent else 0
+            self._last = max(urgent, self._ordered)
+            passes = self._last > batches.settled_through(connection)
+            pending = ledger.read(connection).pending > 0
+            connection.exec_driver_sql("COMMIT")
+        if self._ahead is not None and self._ahead.batch.through > self._last:
+            self._ahead = None
+        if passes:
+            return None
+        return self._hold(hold) if pending else IDLE
+
+    def _hold(self, hold: Hold) -> Pause:
+        """Send nothing for now, and let the outbox say why."""
+        self._ahead = None
+        self._record_received()
+        if hold.pause.skippable:
+            self.holds += 1
+        if hold.pause.seconds >= _WORTH_NOTING_SECONDS and hold != self._noted:
+            self._note(hold)
+        return hold.pause
+
+    def _note(self, hold: Hold) -> None:
+        now = time.time_ns() // 1_000_000
+        if hold.is_trouble:
+            state = sync_state.write_state(
+                last_error=hold.because,
+                last_error_ms=now,
+                next_attempt_ms=hold.until_ms,
+                paused_because=hold.because,
+            )
+        else:
+            state = sync_state.write_wait(hold.because, hold.until_ms)
+        try:
+            self._outbox.run(state)
+            self._noted = hold
+        except OutboxError as error:  # nothing is sent anyway
+            log.info("the state of uploading cannot be stored: %s", error)
 
     def _upcoming(self, batch: Batch) -> _Upcoming:
         rows = batch.rows
@@ -161,8 +250,9 @@ class Uploader:
             if not batch.more:
                 return None
             with self._outbox.reading() as connection:
+                sizing = self._sizing
                 ahead = batches.next_batch(
-                    connection, self._sizing.max_events, self._sizing.max_bytes, batch.through
+                    connection, sizing.max_events, sizing.max_bytes, batch.through, self._last
                 )
         except OutboxError as error:  # the next step fails as well and reports it
             log.info("the next batch could not be prepared in advance: %s", error)
@@ -185,8 +275,12 @@ class Uploader:
     def _next_batch(self) -> Batch:
         with self._outbox.reading() as connection:
             connection.exec_driver_sql("BEGIN")  # an event that comes meanwhile is not astray
-            batch = batches.next_batch(connection, self._sizing.max_events, self._sizing.max_bytes)
-            astray = not batch.rows and not batch.damaged and ledger.read(connection).pending > 0
+            sizing = self._sizing
+            batch = batches.next_batch(
+                connection, sizing.max_events, sizing.max_bytes, None, self._last
+            )
+            nothing = not batch.rows and not batch.damaged and self._last is None
+            astray = nothing and ledger.read(connection).pending > 0
             connection.exec_driver_sql("COMMIT")
         if astray:
             log.error(
@@ -262,6 +356,7 @@ class Uploader:
         witness: SignedHead | None = None,
     ) -> None:
         self._received.append(_Received(batch, letters, remarks, witness))
+        self._noted = None  # its record says that nothing waits
         if self._ahead is None:
             self._record_received()
         self._backoff.reset()
@@ -329,6 +424,7 @@ class Uploader:
             paused_because=delivery.cause,
         )
         self._ahead = None
+        self._noted = None
         try:
             self._record_received()
             self._outbox.run(state)
@@ -342,3 +438,10 @@ class Uploader:
         if self._clock() >= self._prune_at:
             self._prune_at = self._clock() + _PRUNE_SECONDS
             self._outbox.prune()
+
+
+def _sent_bytes(batch: Batch, delivery: Delivery) -> int:
+    """Return how many bytes an attempt has sent, or the best that is known of it."""
+    if delivery.sent_bytes is not None:
+        return delivery.sent_bytes
+    return batch.size if delivery.outcome is Outcome.DELIVERED else 0

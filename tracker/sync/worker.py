@@ -75,6 +75,7 @@ class Worker:
         self._idle = False  # the thread waits for new events
         self._hurry = False  # end the pause early
         self._renew = False  # replace the destination
+        self._ordered = False  # send what is pending though a setting keeps it back
         self._flush_requests: int | None = None
         self._watched_key = watched_key(self._config)
         self._logged = Once(most=1)
@@ -83,6 +84,11 @@ class Worker:
     def failures(self) -> int:
         """Number of failed attempts to upload so far."""
         return self._uploader.failures if self._uploader else 0
+
+    @property
+    def holds(self) -> int:
+        """How often a setting kept back what was pending, so far."""
+        return self._uploader.holds if self._uploader else 0
 
     def start(self) -> None:
         """Start the thread, unless it runs or the interpreter cannot start threads any more."""
@@ -107,9 +113,13 @@ class Worker:
         elif self._thread is None:
             self.start()
 
-    def hurry(self) -> None:
-        """End the current pause early, unless the server asked for it."""
+    def hurry(self, *, ordered: bool = False) -> None:
+        """End the current pause early, unless the server or the byte rate asked for it.
+
+        With `ordered`, what is pending is sent though the window or `may_upload` keeps it back.
+        """
         self.start()
+        self._ordered = self._ordered or ordered
         self._hurry = True
         self._tokens.put(None)
 
@@ -191,6 +201,9 @@ class Worker:
             uploader = self._prepare()
             self.elected = True
             self._news = False
+            if self._ordered:
+                self._ordered = False
+                uploader.order()
             pause = uploader.step()
             return self._checkpoint(uploader, pause)
         except OutboxError as error:
@@ -308,9 +321,12 @@ class Worker:
         """Return True if another process has asked for a flush since the last check."""
         try:
             with self._outbox.reading() as connection:
-                requests = sync_state.read_state(connection).flush_requests
+                state = sync_state.read_state(connection)
         except OutboxError as error:
             self._say_once(str(error), traceback=False)
             return False
-        before, self._flush_requests = self._flush_requests, requests
-        return before is not None and requests != before
+        before, self._flush_requests = self._flush_requests, state.flush_requests
+        if before is None or state.flush_requests == before:
+            return False
+        self._ordered = self._ordered or state.flush_now_requested(before)
+        return True

@@ -26,9 +26,14 @@ class Writing:
     failures = 0
     elected = True
     held_until = 0.0
+    holds = 0
 
-    def __init__(self, hurry: Callable[[], None]) -> None:
-        self.hurry = hurry
+    def __init__(self, write: Callable[[], None]) -> None:
+        self.write = write
+
+    def hurry(self, *, ordered: bool) -> None:
+        assert not ordered
+        self.write()
 
 
 def test_what_comes_from_memory_is_pending_until_it_is_sent(

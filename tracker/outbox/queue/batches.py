@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 _NEXT = f"""
 SELECT seq, {tables.EVENT}, chain
 FROM events
-WHERE seq > ? AND {tables.PENDING}
+WHERE seq > ? AND seq <= ? AND {tables.PENDING}
 ORDER BY seq LIMIT ?
 """
+_NO_LIMIT = 2**63 - 1
 
 
 class Row(NamedTuple):
@@ -66,12 +67,17 @@ class Batch:
 
 
 def next_batch(
-    connection: Connection, max_events: int, max_bytes: int, after: int | None = None
+    connection: Connection,
+    max_events: int,
+    max_bytes: int,
+    after: int | None = None,
+    last: int | None = None,
 ) -> Batch:
     """Return the next pending events; at least one, if any is pending.
 
     The cursor is closed before this returns: none is open while a request is under way. With
-    `after`, return the batch that is next once all events up to there are settled.
+    `after`, return the batch that is next once all events up to there are settled; with `last`,
+    take no event after that one.
     """
     if after is None:
         after = settled_through(connection)
@@ -81,7 +87,9 @@ def next_batch(
     more = False
     erasure, erasures = _newest_erasure(connection), Erasures(connection)
     # The driver's own cursor: SQLAlchemy's rows would take twice as long.
-    result = driver_of(connection).execute(_NEXT, (after, max_events))
+    result = driver_of(connection).execute(
+        _NEXT, (after, _NO_LIMIT if last is None else last, max_events)
+    )
     try:
         for seq, *fields, chain in result:
             event = Event(*fields)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +18,11 @@ FORKED = "forked"
 ROLLED_BACK = "rolled_back"
 """The warning that the receiver has later events than the outbox ever got to."""
 
+_WAITS = "waits: "
+"""How `paused_because` begins where uploads wait by a setting, and nothing has failed."""
+_NOW = 1 << 32
+"""What a request to flush in spite of such a setting adds to `flush_requests`; any other adds 1."""
+
 _WARNINGS = {
     FORKED: "two copies of this outbox have sent, or it was set back and went on: the server has "
     "different events under the same seq",
@@ -30,7 +35,8 @@ _WARNINGS = {
 class SyncState:
     """The state of uploading, for ``tracker-sync status``. Times are Unix milliseconds.
 
-    `warning` is what the newest receipt warned of, in one word, or None.
+    `warning` is what the newest receipt warned of, in one word, or None. `paused_because` is a
+    failure; `waits_because` is a setting that lets uploads wait.
     """
 
     settled_through: int = 0
@@ -41,6 +47,11 @@ class SyncState:
     paused_because: str | None = None
     warning: str | None = None
     flush_requests: int = field(default=0, compare=False)
+    waits_because: str | None = None
+
+    def flush_now_requested(self, before: int) -> bool:
+        """Return True if, since `flush_requests` was `before`, one was not to obey the settings."""
+        return self.flush_requests // _NOW != before // _NOW
 
 
 def read_state(connection: Connection) -> SyncState:
@@ -49,7 +60,11 @@ def read_state(connection: Connection) -> SyncState:
         "SELECT settled_through, last_success_ms, last_error, last_error_ms, next_attempt_ms, "
         "paused_because, warning, flush_requests FROM sync_state"
     ).one()
-    return SyncState(*row)
+    state = SyncState(*row)
+    if state.paused_because is not None and state.paused_because.startswith(_WAITS):
+        waits = state.paused_because[len(_WAITS) :]
+        return replace(state, paused_because=None, waits_because=waits)
+    return state
 
 
 def describe_warning(warning: str) -> str:
@@ -70,8 +85,16 @@ def write_state(**columns: Any) -> Callable[[Transaction], None]:
     return job
 
 
-def request_flush(transaction: Transaction) -> None:
-    """Ask the uploading process, whichever it is, to try now instead of waiting."""
+def write_wait(because: str, until_ms: int | None) -> Callable[[Transaction], None]:
+    """Return the job that stores by which setting uploads wait, and until when."""
+    return write_state(paused_because=_WAITS + because, next_attempt_ms=until_ms)
+
+
+def request_flush(transaction: Transaction, *, now: bool = False) -> None:
+    """Ask the uploading process, whichever it is, to try now instead of waiting.
+
+    With `now`, what is pending at present is to be sent though a setting keeps it back.
+    """
     transaction.connection.exec_driver_sql(
-        "UPDATE sync_state SET flush_requests = flush_requests + 1"
+        "UPDATE sync_state SET flush_requests = flush_requests + ?", (_NOW if now else 1,)
     )
