@@ -5,31 +5,27 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import shutil
 import subprocess
-import sys
 from typing import TYPE_CHECKING
-
-import pytest
 
 from tests.support.conversations import ROOT
 from tests.support.pages import Page
+from tests.support.shipped import install, placed
 from tracker import APIConfig, Tracker
 from tracker.config.kinds import variable_of
 from tracker.sync.destination import Delivery, Outcome
 from tracker.testing import RecordingDestination
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
+
+    import pytest
 
     from tests.conftest import MakeConfig
     from tests.support.collector import CollectorClient
 
 README = Page(ROOT / "README.md")
 VARIABLES = {variable_of(field) for field in dataclasses.fields(APIConfig)} - {None}
-PROGRAMS = "/srv/kiosk/.venv/bin/"
-SETTINGS = "/etc/kiosk/tracker.env"
 
 
 def test_it_is_short() -> None:
@@ -72,32 +68,16 @@ def check_default(name: str, said: str, default: object) -> None:
         assert said.strip('"') == default, name
 
 
-@pytest.fixture
-def installed(tmp_path: Path) -> Callable[[str], str]:
-    """Put this package's commands where a text of README's has them; return the text changed so."""
-    programs = tmp_path / "programs"
-    programs.mkdir()
-    command = programs / "tracker-sync"
-    command.write_text(
-        f"#!/bin/sh\nPYTHONPATH='{os.pathsep.join(sys.path)}' "
-        f"exec '{sys.executable}' -m tracker.cli.main \"$@\"\n"
-    )
-    command.chmod(0o755)
-    return lambda text: text.replace(PROGRAMS, f"{programs}/").replace(
-        SETTINGS, str(tmp_path / "tracker.env")
-    )
-
-
 def test_the_line_for_cron_uploads(
     client: CollectorClient,
     config: MakeConfig,
     tmp_path: Path,
-    installed: Callable[[str], str],
 ) -> None:
     """cron's line has five fields and a command, which uploads with the settings of the file."""
     [line] = README.code("cron")
     found = re.fullmatch(r"((?:[\d*/,-]+ ){5})([^%\n]+)\n", line)
     assert found is not None
+    install(tmp_path / "programs")
     outbox = tmp_path / "events.sqlite3"
     (tmp_path / "tracker.env").write_text(
         f"SDK_API_KEY={client.api_key}\nSDK_CLIENT_ID={client.client_id}\n"
@@ -110,7 +90,7 @@ def test_the_line_for_cron_uploads(
         tracker.close(timeout=0)
     assert client.events() == []
     done = subprocess.run(
-        ["sh", "-c", installed(found[2])],
+        ["sh", "-c", placed(found[2], tmp_path)],
         check=False,
         capture_output=True,
         text=True,
@@ -119,25 +99,6 @@ def test_the_line_for_cron_uploads(
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert [event["type"] for event in client.events()] == ["agent.heartbeat"]
-
-
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
-def test_systemd_takes_the_unit(tmp_path: Path, installed: Callable[[str], str]) -> None:
-    """`systemd-analyze verify` finds nothing wrong with it."""
-    [unit] = README.code("ini")
-    path = tmp_path / "tracker-sync.service"
-    path.write_text(installed(unit))
-    done = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(path)],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    if "Failed to" in done.stderr and str(path) not in done.stderr:
-        pytest.skip(f"systemd-analyze does not work here: {done.stderr.strip()}")
-    assert done.returncode == 0, done.stderr
-    assert "tracker-sync.service" not in done.stderr, done.stderr
 
 
 def test_the_image_keeps_its_outbox_on_a_volume() -> None:

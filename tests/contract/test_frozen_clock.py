@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -67,6 +68,31 @@ def test_events_are_delivered_and_failures_tried_again(
 
     assert ends(use)
     assert len(scripted_server.delivered) == 3
+
+
+@pytest.mark.parametrize(("hours", "frozen"), [(-1, 12), (3, 4)], ids=["open", "closed"])
+def test_a_metered_link_goes_by_real_time(
+    config: MakeConfig, scripted_server: ScriptedServer, hours: int, frozen: int
+) -> None:
+    """Its window opens by the clock of the device, and the pause for its rate ends."""
+    begins = time.localtime(time.time() + hours * 3600).tm_hour
+    settings = config(
+        base_url=scripted_server.url,
+        upload_window=f"{begins:02}:00-{(begins + 3) % 24:02}:00",
+        upload_bytes_per_second=5_000,
+        batch_max_events=1,
+    )
+    pending = []
+
+    def use() -> None:
+        stands_at = datetime.datetime.now() + datetime.timedelta(days=-1, hours=frozen)
+        with freeze_time(stands_at), AgentPerformanceTracker(settings) as tracker:
+            for _ in range(3):
+                tracker.start_conversation("agent-1")
+            pending.append(tracker.flush(timeout=LONG).pending)
+
+    assert ends(use)
+    assert pending == [0 if hours < 0 else 3]
 
 
 def test_a_server_that_drips_is_given_up(

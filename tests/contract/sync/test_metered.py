@@ -215,7 +215,7 @@ def test_what_is_counted_is_what_went_over_the_wire(
     event = b'{"event_id":"1","data":{"content":"' + b"again " * 10_000 + b'"}}'
     sizes = [destination.send(Upload(["1"], [event])).sent_bytes or 0 for _ in range(2)]
     destination.close()
-    body = int(scripted_server.requests[-1].headers["content-length"])
+    body = int(scripted_server.requests[0].headers["content-length"])
     assert body <= sizes[0] <= sizes[1] < body + 1_000 < len(event) / 10
 
 
