@@ -10,16 +10,14 @@ import subprocess
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-import click
 import pytest
-from tracker.config.kinds import variable_of
 
 from tests.support.conversations import ROOT
 from tests.support.pages import IS_CHECKOUT, Page
 from tests.support.shipped import PROGRAMS, Example, examples_on, install, placed
 from tests.support.uploads import wait_until
 from tracker import APIConfig, Tracker
-from tracker.cli.main import cli
+from tracker.config.kinds import variable_of
 from tracker.sync.destination import Delivery, Outcome
 from tracker.testing import RecordingDestination
 
@@ -75,15 +73,6 @@ def test_systemd_takes_the_unit(unit: str, tmp_path: Path) -> None:
         pytest.skip(f"systemd-analyze does not work here: {done.stderr.strip()}")
     assert done.returncode == 0, done.stderr
     assert path.name not in done.stderr, done.stderr
-
-
-@each(UPLOADERS)
-def test_its_command_is_one(example: Example) -> None:
-    """With options that it has."""
-    with cli.make_context("tracker-sync", list(example.command[1:])) as context:
-        name, command, arguments = cli.resolve_command(context, [*context.protected_args])
-    assert command is not None
-    command.make_context(name, list(arguments), parent=click.Context(cli)).close()
 
 
 @each(UPLOADERS)

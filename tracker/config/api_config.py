@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from tracker import identity
-from tracker.config import addresses, days, keys, kinds, places
+from tracker.config import addresses, days, keys, kinds, places, uploads
 from tracker.config.kinds import Kind, setting
 from tracker.config.sources import DEFAULT, FILE, Origin, Sourced, Sources
 from tracker.errors import ConfigurationError
@@ -50,7 +50,7 @@ class APIConfig(Sourced):
     """Settings of a tracker: from arguments, else the environment, else a file, else the defaults.
 
     Each field has a variable of its name, such as ``SDK_RETENTION_DAYS``, and a line in the TOML
-    file that `config_file` names; only `redactors`, which are functions, have neither. In the
+    file that `config_file` names; only functions, such as `redactors`, have neither. In the
     environment, 1 or 0 stands for a flag, ``a,b`` for a list and ``k=v,k=v`` for a mapping, and an
     empty text for nothing.
 
@@ -117,6 +117,18 @@ class APIConfig(Sourced):
         memory_buffer_bytes: Approximate maximum size of these events in bytes, 0 to 16 GiB.
             Default 64 MiB.
         exit_timeout: Seconds of uploading at interpreter exit, 0 to 60. Default 2.
+        upload_bytes_per_second: Mean number of bytes that uploads may send in a second, headers and
+            compressed bodies, 1 to 1,000,000,000: after each request there is a pause in proportion
+            to its size, and batches are smaller. Default: no limit. This and the next three are
+            explained in tracker/README.md, "Metered links".
+        upload_window: Times of day at which events may be uploaded, by the local clock:
+            ``"22:00-06:00"``, or several such spans with commas between them. Default: always.
+        upload_outside_window: ``"security.critical"``: security events of severity critical are
+            uploaded outside the window too, with all pending events that were committed before
+            them. ``"nothing"`` (default): no event is.
+        may_upload: Function without arguments that is called in the sync thread before each
+            request, and returns True if it may be made. False, an exception, or any other value
+            keeps the events in the outbox, and it is asked again every 30 seconds. Default: none.
         ca_bundle: PEM file of CA certificates to trust in addition to the usual ones or those
             named by ``REQUESTS_CA_BUNDLE``. A relative path is resolved when the config is made.
         proxies: Proxies by scheme, as for requests. Default: those of the environment
@@ -189,6 +201,14 @@ class APIConfig(Sourced):
     memory_buffer_events: int = setting(10_000, kinds.integer(0, 1_000_000))
     memory_buffer_bytes: int = setting(64 * 1024 * 1024, kinds.integer(0, 16 * 1024**3))
     exit_timeout: float = setting(2.0, kinds.number(0.0, 60.0))
+    upload_bytes_per_second: int | None = setting(None, kinds.integer(1, 10**9, optional=True))
+    upload_window: str | None = setting(None, Kind(uploads.check_window))
+    upload_outside_window: Literal["nothing", "security.critical"] = setting(
+        "nothing", kinds.choice("nothing", "security.critical")
+    )
+    may_upload: Callable[[], bool] | None = setting(
+        None, Kind(uploads.check_function, None, None), hash=False
+    )
     ca_bundle: _AnyPath[Path | None] = setting(None, places.path(places.check_ca_bundle))
     # Secret: the URL of a proxy may contain a password.
     proxies: Mapping[str, str] | None = setting(

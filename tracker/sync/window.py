@@ -30,22 +30,16 @@ class UploadWindow:
     time zone count as soon as Python's local time follows them. No span at all is always open.
 
     Raises:
-        ConfigurationError: if the text is something else.
+        ConfigurationError: if the text is something else; the message calls it by `name`.
     """
 
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._spans = [self._parse(part.strip()) for part in text.split(",")] if text else []
-
-    def _parse(self, part: str) -> _Span:
-        found = _SPAN.fullmatch(part)
-        span = _Span(*(_minutes(time) for time in found.groups())) if found else _Span(0, 0)
-        if span.start == span.end:
+    def __init__(self, text: str, name: str = "upload_window") -> None:
+        self._spans = [_parse(part.strip()) for part in text.split(",")] if text else []
+        if any(span.start == span.end for span in self._spans):
             raise ConfigurationError(
-                f"upload_window (SDK_UPLOAD_WINDOW) is {self._text!r}; give spans of local time "
-                "from HH:MM to another HH:MM, as in '22:00-06:00' or '12:00-13:00, 22:00-06:00'"
+                f"{name} is {text!r}; give spans of local time from HH:MM to another HH:MM, as in "
+                "'22:00-06:00' or '12:00-13:00, 22:00-06:00'"
             )
-        return span
 
     def opens_at(self, now: float) -> float | None:
         """Return when it opens next, as seconds since the epoch; None if it is open `now`."""
@@ -60,6 +54,12 @@ class UploadWindow:
             for day in (0, 1)
         ]
         return min((time for time in times if time > now), default=now)
+
+
+def _parse(part: str) -> _Span:
+    """Return what a text stands for; an empty span if that is nothing."""
+    found = _SPAN.fullmatch(part)
+    return _Span(*map(_minutes, found.groups())) if found else _Span(0, 0)
 
 
 def _minutes(time: str) -> int:

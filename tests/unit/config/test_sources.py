@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 FIELDS = {item.name: item for item in dataclasses.fields(APIConfig)}
-FUNCTIONS = {"redactors"}
+FUNCTIONS = {"redactors", "may_upload"}
 """What no text can stand for. Everything else has a variable and, but for one, a line in a file."""
 
 PEM = "-----BEGIN PRIVATE KEY-----\nx\n-----END PRIVATE KEY-----\n"
@@ -52,6 +52,9 @@ EXAMPLES: dict[str, tuple[str, str, object]] = {
     "memory_buffer_events": ("5", "5", 5),
     "memory_buffer_bytes": ("6", "6", 6),
     "exit_timeout": ("0", "0", 0.0),
+    "upload_bytes_per_second": ("20000", "20_000", 20_000),
+    "upload_window": ("22:00-06:00", '"22:00-06:00"', "22:00-06:00"),
+    "upload_outside_window": ("security.critical", '"security.critical"', "security.critical"),
     "ca_bundle": ("ca.pem", '"ca.pem"', "ca.pem"),
     "proxies": (
         "https=http://me:a=b@proxy:1,http=http://proxy:2",
