@@ -63,7 +63,9 @@ def test_a_collectors_database_is_the_file_at_its_path(tmp_path: Path, name: str
 )
 def test_a_path_without_room_for_its_companions_is_refused(tmp_path: Path, path: str) -> None:
     """At once, by name, with what is allowed."""
-    with pytest.raises(ConfigurationError, match=r"SDK_OUTBOX_PATH.*at most 472 bytes, 215"):
+    with pytest.raises(
+        ConfigurationError, match=r"outbox_path is too long.*at most 472 bytes, 215"
+    ):
         APIConfig(api_key="k", client_id="c", outbox_path=tmp_path / path)
 
 
