@@ -57,6 +57,7 @@ SYNC = {
     "backup": ["NEW"],
     "restore": ["BACKUP"],
     "path": [],
+    "config": [],
     "run": [],
 }
 """Arguments of each command. The demonstration is left out: it has an outbox of its own."""

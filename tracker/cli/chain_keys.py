@@ -1,8 +1,7 @@
-"""The chain keys that a command checks with: from the environment and from files."""
+"""The chain keys that a command checks with: the configured one, and others from files."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,8 @@ import click
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from tracker.cli.command import Place
 
 
 def key_files_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -24,17 +25,18 @@ def key_files_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-def chain_keys(files: Sequence[Path]) -> tuple[bytes, ...]:
-    """Return the chain keys of the environment and the files.
+def chain_keys(place: Place, files: Sequence[Path]) -> tuple[bytes, ...]:
+    """Return the chain keys of the configuration and the files.
 
     Raises:
         ConfigurationError: if one is too short.
     """
     from tracker.config import check_chain_key
+    from tracker.config.lookup import look_up
 
     given: list[tuple[str, str | bytes]] = []
-    if variable := os.environ.get("SDK_CHAIN_KEY"):
-        given.append(("SDK_CHAIN_KEY", variable))
+    if configured := look_up(place.config, "chain_key")["chain_key"]:
+        given.append(("chain_key (SDK_CHAIN_KEY)", configured))
     for file in files:
         content = file.read_bytes()
         try:  # text as in the variable: white space at the ends is ignored

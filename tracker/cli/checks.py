@@ -22,6 +22,7 @@ from tracker.cli.context import (
 )
 from tracker.cli.output import ago, duration, moment, size
 from tracker.config import APIConfig, is_loopback
+from tracker.config.sources import FILE
 from tracker.errors import ConfigurationError, OutboxError
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def _configuration(target: Target) -> tuple[APIConfig | None, list[Check]]:
     """Check the settings for uploads; return them if they are valid."""
     local = target.config
     given: dict[str, Any] = {
+        "config_file": local.config_file,
         "client_id": local.client_id,
         "base_url": local.base_url,
         "outbox_path": local.outbox_path,
@@ -87,11 +89,11 @@ def _configuration(target: Target) -> tuple[APIConfig | None, list[Check]]:
         "total_timeout": _CONNECT_SECONDS + _ANSWER_SECONDS,
     }
     try:
-        disabled = APIConfig(api_key="-", **given).disabled
+        trial = APIConfig(api_key="-", **given)
     except ConfigurationError as error:
         return None, [Check("configuration", PROBLEM, str(error), "fix it and run this again")]
-    if disabled:
-        said = "SDK_DISABLED is set: nothing is logged or uploaded"
+    if trial.disabled:
+        said = f"{trial.origins['disabled'].name} disables it: nothing is logged or uploaded"
         return None, [Check("configuration", WARNING, said, "unset it to log events")]
     client = f"client {local.client_id}" if target.settled else "no client id was made yet"
     whole = Check("configuration", OK, f"{local.base_url}, {client}")
@@ -99,7 +101,19 @@ def _configuration(target: Target) -> tuple[APIConfig | None, list[Check]]:
         config = APIConfig(**given)
     except ConfigurationError as error:
         return None, [whole, Check("API key", PROBLEM, str(error))]
-    return config, [whole, Check("API key", OK, "set")]
+    return config, [whole, Check("API key", OK, "set"), *_readable_keys(config)]
+
+
+def _readable_keys(config: APIConfig) -> list[Check]:
+    """Warn of files with keys that other users can read."""
+    origins = [config.origins[name] for name in ("api_key", "chain_key", "signing_key")]
+    files = sorted({each.name for each in origins if each.source == FILE})
+    said = "other users can read {}, which holds a key"
+    return [
+        Check("key file", WARNING, said.format(file), f"chmod o-rwx {file}")
+        for file in files
+        if os.stat(file).st_mode & stat.S_IROTH  # noqa: PTH116 - read a moment ago
+    ]
 
 
 def _folder(path: Path) -> list[Check]:
@@ -439,13 +453,17 @@ def _server_clock(config: APIConfig) -> datetime | None:
     """Return the server's time, from the ``Date`` of any answer to a request without a key."""
     import requests
 
+    from tracker.sync.transport import Adapter
+
     with requests.Session() as session:
         # As for uploads: no proxy is used for a server on this machine.
         session.trust_env = not is_loopback(urlsplit(config.base_url).hostname or "")
+        session.mount("https://", Adapter(config.ca_bundle))
         try:
             with session.get(
                 f"{config.base_url}/v1/ping",
                 timeout=(_CONNECT_SECONDS, _ANSWER_SECONDS),
+                proxies=_proxies(config),
                 allow_redirects=False,
                 stream=True,
             ) as answer:
@@ -453,6 +471,13 @@ def _server_clock(config: APIConfig) -> datetime | None:
         except (requests.RequestException, TypeError, ValueError, IndexError, OverflowError):
             return None
     return said if said.tzinfo else None
+
+
+def _proxies(config: APIConfig) -> dict[str, Any] | None:
+    """Return the configured proxies, so that those of the environment count no more; or None."""
+    if config.proxies is None:
+        return None
+    return {"http": None, "https": None, "all": None, **config.proxies}
 
 
 def _clock(server: datetime | None) -> Check:

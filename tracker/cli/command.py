@@ -29,8 +29,12 @@ _REMEDY = (
 
 @dataclass
 class Place:
-    """The outbox that the command line or the environment names, as far as they do."""
+    """The outbox that the command line names, and where to find further settings, as far as given.
 
+    What is not given may be in the environment or in the configuration file.
+    """
+
+    config: str | None = None
     outbox: str | None = None
     base_url: str | None = None
     client_id: str | None = None
@@ -159,10 +163,17 @@ class Commands(click.Group):
 def place_options(*, hidden: bool = False) -> list[click.Option]:
     """Return the options that name the outbox.
 
-    The group has them, together with environment variables; every command has them as well,
-    hidden, so that they can be given after its name.
+    The group has them; every command has them as well, hidden, so that they can be given after its
+    name. Their variables are read with those of all other settings.
     """
     return [
+        _place_option(
+            "config",
+            "FILE",
+            "SDK_CONFIG_FILE",
+            "Settings of the application, a TOML file.",
+            hidden=hidden,
+        ),
         _place_option(
             "outbox",
             "PATH",
@@ -206,11 +217,8 @@ def _place_option(
     return click.Option(
         ["--" + name.replace("_", "-")],
         metavar=metavar,
-        # Read for the group only: on a command it would override the group's option.
-        envvar=None if hidden else variable,
-        show_envvar=True,
         expose_value=False,
         callback=remember,
         hidden=hidden,
-        help=text,
+        help=f"{text}  [env var: {variable}]",
     )

@@ -5,18 +5,19 @@ from __future__ import annotations
 import shlex
 import stat
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tracker import identity
 from tracker.config import APIConfig
+from tracker.config.lookup import look_up
 from tracker.errors import ConfigurationError, OutboxDamagedError, OutboxError
 from tracker.folders import default_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -28,8 +29,17 @@ if TYPE_CHECKING:
 _NO_KEY = "none-needed"
 """Used in place of the API key if nothing is uploaded."""
 
-_NO_CLIENT = "none-yet"
+NO_CLIENT = "none-yet"
 """Used in place of the client id if none was made yet: reading must not make one."""
+
+OPTIONS = {
+    "config_file": "config",
+    "outbox_path": "outbox",
+    "base_url": "base_url",
+    "client_id": "client_id",
+    "ca_bundle": "ca_bundle",
+}
+"""The options of every command, by the settings that they give."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +51,13 @@ class Target:
         exists: Whether the file exists and is not empty.
         settled: Whether its path is known. It is not if no client id is given and none was made
             yet, since the file is named after it.
+        given: The settings that the command line has given, or the outbox itself.
     """
 
     config: APIConfig
     exists: bool
     settled: bool
+    given: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def path(self) -> Path:
@@ -81,34 +93,43 @@ def find(place: Place, *, uploads: bool = False, create: bool = False) -> Target
         ConfigurationError: if a setting is missing or invalid.
         OutboxError: if the file cannot be read, or is not an outbox.
     """
-    given: dict[str, Any] = {
-        "outbox_path": place.outbox,
-        "base_url": place.base_url,
-        "client_id": place.client_id,
-    }
-    if place.outbox is not None:
+    given: dict[str, Any] = {name: getattr(place, OPTIONS[name]) for name in OPTIONS}
+    known = named(place)
+    if known["outbox_path"] is not None:
         path = _placeholder_config(given).outbox_path
-        if _holds_anything(path) and None in given.values():
+        if _holds_anything(path) and None in known.values():
             kept = read_owner(path)
-            kept_values = {"client_id": kept.client_id, "base_url": kept.base_url}
-            given |= {name: kept_values[name] for name in kept_values if given[name] is None}
-    given["ca_bundle"] = place.ca_bundle
+            owner = {"client_id": kept.client_id, "base_url": kept.base_url}
+            given |= {name: owner[name] for name in owner if known[name] is None}
+            known |= {name: owner[name] for name in owner if known[name] is None}
     settled = True
-    if given["client_id"] is None and not create:
+    if known["client_id"] is None and not create:
         folder = _placeholder_config(given).outbox_path.parent
         if not (folder / identity.FILE_NAME).exists():
-            settled = place.outbox is not None
-            given["client_id"] = _NO_CLIENT
+            settled = known["outbox_path"] is not None
+            given["client_id"] = NO_CLIENT
     config = APIConfig(**given) if uploads else _local_config(given)
     if config.disabled:
         raise ConfigurationError(
-            "the tracker is disabled by SDK_DISABLED: nothing is uploaded. Unset it and try again"
+            f"the tracker is disabled by {config.origins['disabled'].name}: nothing is uploaded. "
+            "Unset it and try again"
         )
-    return Target(config, settled and _holds_anything(config.outbox_path), settled)
+    return Target(config, settled and _holds_anything(config.outbox_path), settled, given)
+
+
+def named(place: Place) -> dict[str, Any]:
+    """Return path, client id and base URL of the outbox, as far as something says them.
+
+    Raises:
+        ConfigurationError: if the configuration file cannot be read.
+    """
+    found = look_up(place.config, "outbox_path", "client_id", "base_url")
+    options = {name: getattr(place, OPTIONS[name]) for name in found}
+    return {name: found[name] if options[name] is None else options[name] for name in found}
 
 
 def _placeholder_config(given: dict[str, Any]) -> APIConfig:
-    return _local_config({**given, "client_id": given["client_id"] or _NO_CLIENT})
+    return _local_config({**given, "client_id": given["client_id"] or NO_CLIENT})
 
 
 def _local_config(given: dict[str, Any]) -> APIConfig:

@@ -36,6 +36,7 @@ _LAZY = {
     "backup": "tracker.cli.backup:backup",
     "restore": "tracker.cli.backup:restore",
     "path": "tracker.cli.maintenance:path",
+    "config": "tracker.cli.config:config",
     "demo": "tracker.demo.command:demo",
 }
 _LOGGING = ("run", "demo")
@@ -64,8 +65,8 @@ def cli(ctx: click.Context) -> None:
 
     All commands work while an application is using the outbox. Only `flush`, `run` and
     `verify --against-collector` need the API key. It is read from the environment variable
-    SDK_API_KEY; there is no option for it, because other users of the machine can see the
-    arguments of a command.
+    SDK_API_KEY, or from a file (SDK_API_KEY_FILE, or the one of --config); there is no option for
+    it, because other users of the machine can see the arguments of a command.
 
     The options below may also be given after the command's name.
 

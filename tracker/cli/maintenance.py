@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 import click
 
 from tracker.cli.command import Command, Place
-from tracker.cli.context import existing, find, opened, opened_to_change, read_owner, read_revision
+from tracker.cli.context import (
+    existing,
+    find,
+    named,
+    opened,
+    opened_to_change,
+    read_owner,
+    read_revision,
+)
 from tracker.cli.output import echo_json, events, json_option, size
 
 if TYPE_CHECKING:
@@ -23,7 +31,7 @@ if TYPE_CHECKING:
     "--days",
     type=click.FloatRange(min=0, max=36_500),
     metavar="N",
-    help="Keep events delivered in the last N days. Default: the configured retention, 7.",
+    help="Keep events delivered in the last N days. Default: `retention_days`, 7.",
 )
 @json_option
 @click.pass_obj
@@ -31,8 +39,8 @@ def prune(place: Place, days: float | None, *, as_json: bool) -> None:
     """Remove old delivered events and shrink the file.
 
     Only events that a receipt says are stored are removed, never pending events or dead letters.
-    The uploader does the same every hour. Compliance events stay for ten years; the application's
-    other rules by event type are not known here.
+    The uploader does the same every hour. Compliance events stay for ten years, and others by the
+    rules of `retention`, as far as the environment or the configuration file says them.
     """
     target = find(place)
     removed = given_back = 0
@@ -95,14 +103,15 @@ def rebind(place: Place) -> None:
     """
     from tracker.outbox import identity
 
-    if place.outbox is None:
+    owner = named(place)
+    if owner["outbox_path"] is None:
         raise click.UsageError("name the file, with --outbox or SDK_OUTBOX_PATH")
-    if place.client_id is None and place.base_url is None:
+    if owner["client_id"] is None and owner["base_url"] is None:
         raise click.UsageError(
             "give the new owner, with --client-id or --base-url (SDK_CLIENT_ID, SDK_BASE_URL)"
         )
     target = existing(place)
-    _check_base_url(place)
+    _check_base_url(owner["base_url"])
     before = read_owner(target.path)
     client_id, base_url = target.config.client_id, target.config.base_url
     with opened_to_change(target) as outbox:
@@ -111,7 +120,7 @@ def rebind(place: Place) -> None:
     click.echo(f"now: client {client_id}, {base_url}")
 
 
-def _check_base_url(place: Place) -> None:
+def _check_base_url(base_url: str | None) -> None:
     """Refuse a base URL that uploads would refuse, such as plain http to another host.
 
     Raises:
@@ -119,8 +128,8 @@ def _check_base_url(place: Place) -> None:
     """
     from tracker.config import APIConfig
 
-    if place.base_url is not None:
-        APIConfig(api_key="-", client_id="-", base_url=place.base_url, disabled=False)
+    if base_url is not None:
+        APIConfig(api_key="-", client_id="-", base_url=base_url, disabled=False)
 
 
 @click.command(

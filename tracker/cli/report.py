@@ -72,7 +72,7 @@ def report(
         raise click.UsageError("give --output FILE for the page, or --json")
     if since is not None and until is not None and since > until:
         raise click.UsageError("--until is before --since")
-    keys = chain_keys(key_files)
+    keys = chain_keys(place, key_files)
     target = existing(place)
     spare(target, output)
     with opened_to_read(target) as outbox, outbox.snapshot() as connection:

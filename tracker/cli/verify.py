@@ -71,7 +71,7 @@ def verify(
     """
     if exported is not None and against:
         raise click.UsageError("--export checks a file by itself; leave out --against-collector")
-    keys = chain_keys(key_files)
+    keys = chain_keys(place, key_files)
     if exported is not None:
         code = _verify_export(exported, keys, as_json=as_json)
     else:

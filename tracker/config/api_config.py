@@ -257,7 +257,9 @@ class APIConfig(Sourced):
         """Put the days that a preset stands for in place of its name."""
         given: Any = self.retention
         if isinstance(given, str):
-            self._set("retention_days", max(self.retention_days, days.PRESETS[given]))
+            if self.retention_days < days.PRESETS[given]:
+                self._set("retention_days", days.PRESETS[given])
+                self._origins["retention_days"] = self._origins["retention"]
             given = None
         self._set("retention", {**days.USUAL, **(given or {})})
 

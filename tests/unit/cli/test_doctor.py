@@ -91,7 +91,7 @@ def test_a_missing_key_is_a_problem_and_the_rest_is_checked(
     [
         ("SDK_BASE_URL", "http://example.com", "problem", "SDK_ALLOW_INSECURE_HTTP"),
         ("SDK_BASE_URL", "gopher://x", "problem", "scheme"),
-        ("SDK_DISABLED", "1", "warning", "SDK_DISABLED is set"),
+        ("SDK_DISABLED", "1", "warning", "SDK_DISABLED disables it"),
         ("SDK_DISABLED", "perhaps", "problem", "SDK_DISABLED"),
     ],
 )

@@ -56,6 +56,7 @@ def test_all_commands_are_there() -> None:
             "backup",
             "restore",
             "path",
+            "config",
             "demo",
         ],
     ]
