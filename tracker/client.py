@@ -52,6 +52,9 @@ class Recorder(Protocol):
     def record_all(self, events: Sequence[Event]) -> None:
         """Store events durably in one transaction, all or none."""
 
+    def count_dropped(self) -> None:
+        """Count an event that the application's hook dropped as discarded."""
+
     def read(self, query: Callable[[Connection], T]) -> T:
         """Run a query of `tracker.queries` on the stored events."""
 
@@ -164,6 +167,11 @@ class Client:
             self.sessions.forget({event.session_id for event in events})
             raise
 
+    def count_dropped(self) -> None:
+        """Count an event that the application's hook dropped; see `Intake.count_dropped`."""
+        forks.check()
+        self.outbox.intake.count_dropped()
+
     def read(self, query: Callable[[Connection], T]) -> T:
         """Run a query on a separate connection to the outbox, so that it may be slow.
 
@@ -266,6 +274,9 @@ class DisabledClient:
 
     def record_all(self, events: Sequence[Event]) -> None:
         """Drop the events."""
+
+    def count_dropped(self) -> None:
+        """Do nothing."""
 
     def read(self, query: Callable[[Connection], T]) -> T:
         """Run a query on an empty outbox."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tracker import context, event_context
+from tracker import context, context_items
 from tracker.errors import ValidationError
 from tracker.process_local import ProcessLocal
 
@@ -47,7 +47,7 @@ class ContextBlock(ProcessLocal):
     """
 
     def __init__(self, items: dict[str, Any]) -> None:
-        self.items = event_context.check("context", items)
+        self.items = context_items.check("context", items)
         self._outer: ContextBlock | None = None
         self._entered = False
         self._left = False
@@ -78,8 +78,8 @@ class ContextBlock(ProcessLocal):
         scope = context.scope()
         outer = scope.added
         if outer is not None:
-            merged = event_context.merged(outer.items, self.items)
-            self.items = event_context.check("context", merged)
+            merged = context_items.merged(outer.items, self.items)
+            self.items = context_items.check("context", merged)
             self._outer = outer if isinstance(outer, ContextBlock) else None
         self._entered = True
         context.enter(scope._replace(added=self))

@@ -29,7 +29,8 @@ class Health:
         delivered: Number of events that a receipt says are stored.
         dead: Number of dead letters: events that the server permanently rejected.
         discarded: Number of discarded events by reason: ``operator``, ``size_policy``,
-            ``memory_buffer`` (it overflowed), ``damage`` (could not be salvaged).
+            ``memory_buffer`` (it overflowed), ``hook`` (`APIConfig.before_record` dropped it),
+            ``damage`` (could not be salvaged).
         last_success_ms: Time of the last receipt, or None.
         last_error: Reason of the last failed upload, or None.
         last_error_ms: Time of the last failed upload, or None.

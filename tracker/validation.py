@@ -201,9 +201,7 @@ def check_choice(argument: str, value: object, allowed: tuple[str, ...]) -> str:
 
 def check_metadata(argument: str, value: object) -> dict[str, Any]:
     """Return `value` as a dict if JSON can represent it (see `check_json`)."""
-    if not issubclass(type(value), dict):
-        value = _as_dict(argument, value)
-    checked: dict[str, Any] = check_json(argument, value)
+    checked: dict[str, Any] = check_json(argument, as_dict(argument, value))
     return checked
 
 
@@ -212,10 +210,11 @@ def copy_metadata(argument: str, value: object) -> dict[str, Any]:
     return check_metadata(argument, copy_json(argument, check_metadata(argument, value)))
 
 
-def _as_dict(argument: str, value: object) -> dict[Any, Any]:
+def as_dict(argument: str, value: object) -> dict[Any, Any]:
+    """Return a mapping as a dict, whatever it contains; a dict is returned as it is."""
     try:
         if issubclass(type(value), dict):
-            return dict.copy(value)  # type: ignore[arg-type]  # it is one
+            return value  # type: ignore[return-value]  # it is one
         if isinstance(value, Mapping):
             return dict(value)
     except BaseException as error:  # raised by the value's own code
@@ -242,6 +241,45 @@ def check_json(argument: str, value: object) -> Any:
             raise
         return copy_json(argument, value)
     return value
+
+
+def convert_json(argument: str, value: object, default: Callable[[Any], Any]) -> Any:
+    """Return `value` with every part that JSON does not have replaced, as `json.dumps` does.
+
+    Args:
+        argument: Its name, for errors.
+        value: The value.
+        default: Called with each object that JSON does not have; returns what to store instead.
+
+    Raises:
+        ValidationError: if JSON cannot represent the result, or `default` raised an error.
+    """
+    try:
+        return check_json(argument, value)
+    except ValidationError:
+        return check_json(argument, _convert(argument, value, default, 0))
+
+
+def _convert(argument: str, value: Any, default: Callable[[Any], Any], depth: int) -> Any:
+    kind = type(value)
+    if value is None or depth > MAX_DEPTH or issubclass(kind, (str, int, float)):
+        return value
+    if issubclass(kind, dict):
+        items = dict.copy(value).items()
+        return {key: _convert(argument, item, default, depth + 1) for key, item in items}
+    if issubclass(kind, (list, tuple)):
+        return [_convert(argument, item, default, depth + 1) for item in list(value)]
+    try:
+        replaced = default(value)
+    except BaseException as error:
+        if is_interrupt(error):
+            raise
+        raise ValidationError(
+            argument,
+            f"is or has a {kind.__name__}, for which json_default raised {type(error).__name__}; "
+            "return what JSON can represent",
+        ) from error
+    return _convert(argument, replaced, default, depth + 1)
 
 
 def copy_json(argument: str, value: object) -> Any:
@@ -323,7 +361,8 @@ def _walk(path: str, value: Any, depth: int, parents: set[int]) -> None:
         raise ValidationError(
             path,
             f"{kind.__name__} is not JSON-serialisable; "
-            "give dict, list, str, int, float, bool or None",
+            "give dict, list, str, int, float, bool or None, or a function that converts it as "
+            "APIConfig(json_default=...)",
         )
 
 

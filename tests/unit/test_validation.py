@@ -228,21 +228,24 @@ def test_what_json_can_hold_passes(value: dict[str, Any]) -> None:
             {"user": {"photo": b""}},
             (
                 "metadata['user'].photo: bytes is not JSON-serialisable; "
-                "give dict, list, str, int, float, bool or None"
+                "give dict, list, str, int, float, bool or None, or a function that converts it "
+                "as APIConfig(json_default=...)"
             ),
         ),
         (
             {"when": [0, datetime.datetime(2026, 1, 1)]},
             (
                 "metadata['when'][1]: datetime is not JSON-serialisable; "
-                "give dict, list, str, int, float, bool or None"
+                "give dict, list, str, int, float, bool or None, or a function that converts it "
+                "as APIConfig(json_default=...)"
             ),
         ),
         (
             {"a": {"not a name": {1, 2}}},
             (
                 "metadata['a']['not a name']: set is not JSON-serialisable; "
-                "give dict, list, str, int, float, bool or None"
+                "give dict, list, str, int, float, bool or None, or a function that converts it "
+                "as APIConfig(json_default=...)"
             ),
         ),
         (

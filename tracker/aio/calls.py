@@ -218,6 +218,9 @@ class _Deferring:
     def record_all(self, events: Sequence[Event]) -> None:
         self._client.record_all(events)
 
+    def count_dropped(self) -> None:
+        self._client.count_dropped()
+
     def read(self, query: Callable[[Connection], T]) -> T:
         return self._client.read(query)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tracker.outbox import OutboxStatus
 
-_REASONS = ("memory_buffer", "operator", "size_policy")
+_REASONS = ("hook", "memory_buffer", "operator", "size_policy")
 """Reasons for discarding events: reported even if 0, so that alerts can use each of them."""
 
 

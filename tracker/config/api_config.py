@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
-from tracker import identity
-from tracker.config import addresses, days, keys, kinds, places, uploads
+from tracker import context_items, identity
+from tracker.config import addresses, contexts, days, keys, kinds, places, uploads
 from tracker.config.kinds import Kind, setting
 from tracker.config.sources import DEFAULT, FILE, Origin, Sourced, Sources
 from tracker.errors import ConfigurationError
@@ -75,6 +75,16 @@ class APIConfig(Sourced):
             data folder.
         config_file: TOML file with further settings, each under the name of its field. Relative
             paths in it start at its folder. Default: none.
+        environment: Where the application runs, such as ``"production"``, 1 to 256 characters. Like
+            `release`, `tags` and `context`, it is in the context of every event, which stays when
+            a user's data is erased. Default: none.
+        release: The application's version, such as ``"1.4.2"``, 1 to 256 characters.
+            Default: none.
+        tags: Further text by name, each 1 to 256 characters, as in ``{"site": "oslo"}``; commands
+            and reads can select by them. Default: none.
+        context: Anything else that JSON can represent. Keys about a person, such as ``user`` or
+            ``email``, are refused here and in tags. All four have at most 4,096 bytes together.
+            Default: none.
         disabled: If True, calls validate their arguments and do nothing else. Default False.
         durability: ``"full"`` (default): the event of a call that has returned survives power
             loss. ``"process"``: it survives only the death of the process, but calls are several
@@ -149,6 +159,14 @@ class APIConfig(Sourced):
             form ``[pii:kind:short]`` (or ``medium``, ``long``) is counted by its kind, any other
             change as ``custom``. If a function fails, ``[redaction failed]`` is stored.
             `tracker.redaction.presidio` has an example.
+        before_record: Function of your own that sees each event that a call logs, after masking, as
+            a dict: ``type``, ``timestamp_ms``, ``agent_id``, ``session_id``, ``user_id``,
+            ``data``, ``context``, ``trace``. It returns the dict, with any but type, time and trace
+            changed, or None to drop the event, which is then counted as discarded. If it fails, the
+            event is stored without its data.
+        json_default: Function with the meaning of ``json.dumps(default=)``: called with each object
+            in metadata, details, arguments and results that JSON does not have, it returns what to
+            store instead. Without it, such objects are refused.
         capture_content: If False, messages, tool arguments and results, errors, comments and the
             values of metadata are replaced by their sizes. Default True.
         report_redactions: Log a ``security.reported`` event for each event in which something was
@@ -170,6 +188,10 @@ class APIConfig(Sourced):
     config_file: _AnyPath[Path | None] = setting(
         None, Kind(places.check_path, from_file=None), compare=False
     )
+    environment: str | None = setting(None, contexts.word())
+    release: str | None = setting(None, contexts.word())
+    tags: Mapping[str, str] = setting(None, contexts.tags(), hash=False)
+    context: Mapping[str, Any] = setting(None, contexts.items(), hash=False)
     disabled: bool = setting(False, kinds.flag(), optional=True)
     durability: Literal["full", "process"] = setting("full", kinds.choice("full", "process"))
     on_error: Literal["degrade", "raise"] = setting("degrade", kinds.choice("degrade", "raise"))
@@ -220,10 +242,21 @@ class APIConfig(Sourced):
     secret_names: Sequence[str] = setting((), kinds.names())
     not_secret_names: Sequence[str] = setting((), kinds.names())
     redactors: Sequence[Callable[[str], str]] = setting((), kinds.functions(), hash=False)
+    before_record: Callable[[dict[str, Any]], dict[str, Any] | None] | None = setting(
+        None, kinds.function(), hash=False
+    )
+    json_default: Callable[[Any], Any] | None = setting(None, kinds.function(), hash=False)
     capture_content: bool = setting(True, kinds.flag())
     report_redactions: bool = setting(False, kinds.flag())
     chain_key: str | bytes | None = setting(None, Kind(keys.check_chain_key), secret=True)
     signing_key: str | None = setting(None, Kind(keys.check_signing_key), secret=True)
+
+    @property
+    def event_context(self) -> dict[str, Any]:
+        """What is in the context of every event: `environment`, `release`, `tags`, `context`."""
+        given = {"environment": self.environment, "release": self.release, "tags": {**self.tags}}
+        stated = {name: value for name, value in given.items() if value}
+        return context_items.merged(self.context, stated)
 
     def __post_init__(self) -> None:
         """Take what is not given from the environment, a file or the defaults; check all of it."""
@@ -250,6 +283,7 @@ class APIConfig(Sourced):
         )
         if not self.allow_insecure_http:
             addresses.check_safe(self._name("base_url"), self.base_url)
+        contexts.check_together(self.event_context)
         if self.redaction == "pii":
             _check_pii_extra(self._name("redaction"))
 

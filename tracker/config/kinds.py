@@ -200,6 +200,17 @@ def functions() -> Kind:
     return Kind(check, None, None)
 
 
+def function() -> Kind:
+    """Return the kind of a function or None, which no text can stand for."""
+
+    def check(name: str, value: object) -> object:
+        if value is not None and not callable(value):
+            raise ConfigurationError(f"{name} is of type {type(value).__name__}; give a function")
+        return value
+
+    return Kind(check, None, None)
+
+
 def flattened(value: object, _folder: Path) -> object:
     """Return a table of TOML as one mapping with dotted keys: TOML nests what ``a.b = 1`` says."""
     if not isinstance(value, Mapping):

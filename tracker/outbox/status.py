@@ -105,8 +105,10 @@ def health(
         error = error or str(errors.explain(path, trouble))
     book, sync = seen.account, seen.sync
     discarded = dict(book.discarded)
-    if buffer.lost:
-        discarded[ledger.BY_BUFFER] = discarded.get(ledger.BY_BUFFER, 0) + buffer.lost
+    uncounted = {ledger.BY_BUFFER: buffer.lost, ledger.BY_HOOK: buffer.dropped}
+    for reason, events in uncounted.items():
+        if events:
+            discarded[reason] = discarded.get(reason, 0) + events
     age = None
     if seen.oldest_pending_ms is not None:
         age = max(0.0, time.time() - seen.oldest_pending_ms / 1000)
@@ -115,7 +117,7 @@ def health(
         pending=book.pending,
         oldest_pending_age=age,
         in_memory=len(buffer) + rescued,
-        accepted=book.accepted + buffer.lost,
+        accepted=book.accepted + sum(uncounted.values()),
         delivered=book.delivered,
         dead=book.dead,
         discarded=discarded,

@@ -17,11 +17,13 @@ from tracker.errors import (
     TrackerError,
     ValidationError,
 )
-from tracker.event_context import EventContext
 from tracker.events import SECURITY_REPORTED, VOCABULARY, make_event
+from tracker.ids import new_id
 from tracker.process_local import ProcessLocal
 from tracker.redaction.redactor import Redactor, redaction_kind
 from tracker.trackers.capture import fitting, type_name
+from tracker.trackers.event_context import EventContext
+from tracker.trackers.hook import Hook
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -68,7 +70,10 @@ class BaseTracker(ProcessLocal, AddsContext):
         settings = settings_of(config)
         check_destination(destination)
         self._redactor = Redactor(settings)
-        self._context = EventContext({}, self._redactor)
+        self._context = EventContext(settings.event_context, self._redactor)
+        self._hook: Hook | None = None
+        if settings.before_record is not None:
+            self._hook = Hook(settings.before_record, settings.max_event_bytes)
         self._closed = False
         self._client: Recorder = connect(settings, self, destination)
 
@@ -107,7 +112,7 @@ class BaseTracker(ProcessLocal, AddsContext):
             TrackerClosedError: after `close`.
         """
         name = _check_free_name(type)
-        data = {} if data is None else validation.check_metadata("data", data)
+        data = self._metadata("data", data) or {}
         return self._record_about(
             name,
             data,
@@ -214,6 +219,9 @@ class BaseTracker(ProcessLocal, AddsContext):
             event, masked = self._make(
                 type, data, agent_id, session_id, user_id, nullable, when, span
             )
+        if event is None:  # the application's hook dropped it
+            self._client.count_dropped()
+            return new_id()
         self._client.record(event)
         if masked and type != SECURITY_REPORTED and self.config.report_redactions:
             self._report_redactions(event, masked)
@@ -229,7 +237,7 @@ class BaseTracker(ProcessLocal, AddsContext):
         nullable: tuple[str, ...],
         timestamp_ms: int | None,
         span: SpanContext | None,
-    ) -> tuple[Event, dict[str, int]]:
+    ) -> tuple[Event | None, dict[str, int]]:
         """Return the event and the number of masks in it by kind."""
         kept = data
         if None in data.values():
@@ -247,7 +255,25 @@ class BaseTracker(ProcessLocal, AddsContext):
             trace=None if span is None else span.text,
             max_bytes=self._client.config.max_event_bytes,
         )
-        return event, masked
+        return (event if self._hook is None else self._hook.apply(event)), masked
+
+    def _json(self, argument: str, value: object) -> Any:
+        """Return a value that JSON can represent, converted by `APIConfig.json_default` if need be.
+
+        Raises:
+            ValidationError: if JSON cannot represent it.
+        """
+        default = self._client.config.json_default
+        if default is None:
+            return validation.check_json(argument, value)
+        return validation.convert_json(argument, value, default)
+
+    def _metadata(self, argument: str, value: object) -> dict[str, Any] | None:
+        """Return a mapping as a dict that JSON can represent, as `_json` does; None for None."""
+        if value is None:
+            return None
+        fields: dict[str, Any] = self._json(argument, validation.as_dict(argument, value))
+        return fields
 
     def _record_gathered(
         self,

@@ -63,7 +63,7 @@ class ComplianceTracker(AuditExport):
             "policy": validation.check_optional_id("policy", policy),
             "legal_basis": validation.check_optional_id("legal_basis", legal_basis),
             "scope": validation.check_optional_id("scope", scope),
-            "details": validation.check_json("details", details),
+            "details": self._json("details", details),
         }
         return self._record_about(
             COMPLIANCE_AUDITED,

@@ -122,6 +122,10 @@ class _Tracker(Protocol):
 
     def _is_over(self, session_id: str) -> bool: ...
 
+    def _json(self, argument: str, value: object) -> Any: ...
+
+    def _metadata(self, argument: str, value: object) -> dict[str, Any] | None: ...
+
 
 def current_conversation() -> ActiveConversation | None:
     """Return the conversation whose ``with`` block the running code is in, or None."""
@@ -345,7 +349,9 @@ class ActiveConversation(ProcessLocal):
         if self._left:
             raise ValidationError("conversation", "is over; call end() inside its block")
         if metadata is not None:  # store the present values, even if they change later
-            metadata = validation.copy_metadata("metadata", metadata)
+            metadata = validation.copy_json(
+                "metadata", self._tracker._metadata("metadata", metadata)
+            )
         given = self._tracker._check_ending(quality_score, outcome, user_feedback, metadata)
         self._end_with.update({name: value for name, value in given.items() if value is not None})
 
@@ -476,7 +482,9 @@ class BaseToolCall(ProcessLocal):
         self._tracker = conversation._tracker
         self._name = validation.check_id("name", name)
         # The tool may change its arguments; the event has the original ones.
-        self._arguments = validation.copy_json("arguments", arguments)
+        self._arguments = validation.copy_json(
+            "arguments", self._tracker._json("arguments", arguments)
+        )
         conversation._unlogged.add(self)
 
     def _begin(self) -> None:

@@ -89,7 +89,7 @@ class LLMTracker(BaseTracker):
                 validation.check_milliseconds, "time_to_first_token_ms", time_to_first_token_ms
             ),
             "cost_usd": validation.optional(validation.check_cost, "cost_usd", cost_usd),
-            "metadata": validation.optional(validation.check_metadata, "metadata", metadata),
+            "metadata": self._metadata("metadata", metadata),
         }
         session_id = validation.check_optional_id("session_id", session_id)
         agent_id = validation.check_optional_id("agent_id", agent_id)

@@ -85,7 +85,7 @@ class AgentOperationsTracker(BaseTracker):
             "name": validation.check_optional_id("name", name),
             "version": validation.check_optional_id("version", version),
             "capabilities": validation.optional(_check_words, "capabilities", capabilities),
-            "metadata": validation.optional(validation.check_metadata, "metadata", metadata),
+            "metadata": self._metadata("metadata", metadata),
         }
         return self._record(AGENT_REGISTERED, data, agent_id=agent_id, timestamp=timestamp)
 
@@ -111,7 +111,7 @@ class AgentOperationsTracker(BaseTracker):
         """
         agent_id = validation.check_id("agent_id", agent_id)
         status = AgentStatus(validation.check_choice("status", status, STATUSES))
-        metadata = validation.optional(validation.check_metadata, "metadata", metadata)
+        metadata = self._metadata("metadata", metadata)
         self._check_open()
         agent = self._statuses.of(agent_id)
         with agent.lock:  # the second of two threads has the first one's status as previous
@@ -155,7 +155,7 @@ class AgentOperationsTracker(BaseTracker):
             "duration_ms": validation.optional(
                 validation.check_milliseconds, "duration_ms", duration_ms
             ),
-            "details": validation.check_json("details", details),
+            "details": self._json("details", details),
         }
         return self._record_about(
             AGENT_ACTIVITY,
@@ -181,7 +181,7 @@ class AgentOperationsTracker(BaseTracker):
                 milliseconds. Default: now.
         """
         agent_id = validation.check_id("agent_id", agent_id)
-        data = {"metadata": validation.optional(validation.check_metadata, "metadata", metadata)}
+        data = {"metadata": self._metadata("metadata", metadata)}
         return self._record(AGENT_HEARTBEAT, data, agent_id=agent_id, timestamp=timestamp)
 
     def get_agent_status(self, agent_id: str) -> AgentState | None:

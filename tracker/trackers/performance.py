@@ -225,7 +225,7 @@ class AgentPerformanceTracker(ReadingTracker):
         session_id = validation.check_optional_id("session_id", session_id) or new_id()
         data = {
             "run_id": validation.check_optional_id("run_id", run_id),
-            "metadata": validation.optional(validation.check_metadata, "metadata", metadata),
+            "metadata": self._metadata("metadata", metadata),
         }
         self._record(
             CONVERSATION_STARTED,
@@ -247,7 +247,7 @@ class AgentPerformanceTracker(ReadingTracker):
     ) -> str:
         """Log that a conversation continues, whether it had ended or not; return the event's id."""
         session_id = validation.check_id("session_id", session_id)
-        data = {"metadata": validation.optional(validation.check_metadata, "metadata", metadata)}
+        data = {"metadata": self._metadata("metadata", metadata)}
         self._check_open()
         session = self._client.sessions.resume(session_id)
         return self._record(
@@ -406,8 +406,8 @@ class AgentPerformanceTracker(ReadingTracker):
             raise missing("name", session_id, wrong.problem) from None
         data = {
             "name": name,
-            "arguments": validation.check_json("arguments", arguments),
-            "result": validation.check_json("result", result),
+            "arguments": self._json("arguments", arguments),
+            "result": self._json("result", result),
             # The text of a tool block is valid, and is still to be truncated.
             "error": error
             if type(error) is Uncut
@@ -493,7 +493,7 @@ class AgentPerformanceTracker(ReadingTracker):
         data = {
             "error_type": None if exception is None else type_name(exception),
             "error_message": error_message,
-            "metadata": validation.optional(validation.check_metadata, "metadata", metadata),
+            "metadata": self._metadata("metadata", metadata),
         }
         event_id = self._record_in(session_id, CONVERSATION_FAILED, data, timestamp=timestamp)
         self._client.sessions.get(session_id).over = True
@@ -567,7 +567,7 @@ class AgentPerformanceTracker(ReadingTracker):
         if model is not None:
             data["model"] = validation.check_id("model", model)
         if metadata is not None:
-            data["metadata"] = validation.check_metadata("metadata", metadata)
+            data["metadata"] = self._metadata("metadata", metadata)
         if role == "user":
             context.user_spoke(session, now if timestamp is None else None)
         event_id = self._record_in(session, MESSAGE_LOGGED, data, timestamp=timestamp)
@@ -590,7 +590,7 @@ class AgentPerformanceTracker(ReadingTracker):
             "user_feedback": validation.optional(
                 validation.check_text, "user_feedback", user_feedback
             ),
-            "metadata": validation.optional(validation.check_metadata, "metadata", metadata),
+            "metadata": self._metadata("metadata", metadata),
         }
 
     def _record_in(

@@ -76,7 +76,7 @@ class SecurityTracker(BaseTracker):
         data = {
             "kind": _check_kind(kind),
             "severity": validation.check_choice("severity", severity, SEVERITIES),
-            "details": validation.check_json("details", details),
+            "details": self._json("details", details),
         }
         return self._record_about(
             SECURITY_REPORTED,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 FIELDS = {item.name: item for item in dataclasses.fields(APIConfig)}
-FUNCTIONS = {"redactors", "may_upload"}
+FUNCTIONS = {"before_record", "json_default", "may_upload", "redactors"}
 """What no text can stand for. Everything else has a variable and, but for one, a line in a file."""
 
 PEM = "-----BEGIN PRIVATE KEY-----\nx\n-----END PRIVATE KEY-----\n"
@@ -47,6 +47,10 @@ EXAMPLES: dict[str, tuple[str, str, object]] = {
         '{"message.logged" = 30, "security.*" = 365}',
         {"message.logged": 30.0, "security.*": 365.0, "compliance.*": 3650.0},
     ),
+    "environment": ("production", '"production"', "production"),
+    "release": ("1.4.2", '"1.4.2"', "1.4.2"),
+    "tags": ("site=oslo,line=4", '{site = "oslo", line = "4"}', {"site": "oslo", "line": "4"}),
+    "context": ("shift=night", '{shift = "night"}', {"shift": "night"}),
     "max_outbox_bytes": ("2000000", "2_000_000", 2_000_000),
     "outbox_full": ("discard_oldest", '"discard_oldest"', "discard_oldest"),
     "memory_buffer_events": ("5", "5", 5),

@@ -74,7 +74,9 @@ class Intake:
         generation = self._connections.generation
         try:
             buffer = self.buffer
-            if buffer.events or buffer.lost:  # `in_use`, without the cost of its call
+            if (
+                buffer.events or buffer.lost or buffer.dropped
+            ):  # `in_use`, without the cost of its call
                 if not buffer.should_retry():
                     buffer.hold(event)
                     return
@@ -111,6 +113,23 @@ class Intake:
                 self.note_success()
             self.on_commit()
 
+    def count_dropped(self) -> None:
+        """Count an event that the application's hook dropped as discarded, now or once possible.
+
+        Raises:
+            OutboxError: if it could not be counted yet and `on_error` is ``"raise"``.
+            TrackerClosedError: if the outbox is closed.
+        """
+        with self.buffer.lock:
+            self.buffer.dropped += 1
+            if not self.buffer.should_retry():
+                return
+            try:
+                self._drain()
+            except OutboxError:
+                if self._config.on_error == "raise":
+                    raise
+
     def drain(self) -> None:
         """Write the events in memory to the outbox, if there are any.
 
@@ -123,12 +142,13 @@ class Intake:
                     self._drain()
 
     def _drain(self) -> None:
-        events, lost = self.buffer.held()
+        events, lost, dropped = self.buffer.held()
 
         def job(transaction: Transaction) -> None:
             # An earlier drain may have been interrupted right after its commit.
             transaction.append_all_missing(events)
             ledger.discard(transaction.connection, ledger.BY_BUFFER, lost)
+            ledger.discard(transaction.connection, ledger.BY_HOOK, dropped)
 
         try:
             self._check_room(len(events))
@@ -138,7 +158,7 @@ class Intake:
             self.buffer.note_failure(error)
             raise
         self._trouble.said = None
-        self.buffer.written(events, lost)
+        self.buffer.written(events, lost, dropped)
 
     def drain_before_close(self) -> bool:
         """Write the events in memory before a close; log it and return False if that fails."""

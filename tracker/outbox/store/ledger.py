@@ -38,7 +38,10 @@ BY_BUFFER = "memory_buffer"
 BY_DAMAGE = "damage"
 """Undelivered events that could not be salvaged from the damaged file before this one."""
 
-WITHOUT_SEQ = (BY_BUFFER, BY_DAMAGE)
+BY_HOOK = "hook"
+"""Events that the application's own `APIConfig.before_record` dropped; they never had a seq."""
+
+WITHOUT_SEQ = (BY_BUFFER, BY_DAMAGE, BY_HOOK)
 """Reasons for discarding events that never had a seq in this outbox."""
 
 

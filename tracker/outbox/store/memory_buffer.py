@@ -27,8 +27,9 @@ class MemoryBuffer:
 
     Owns its events, and `lock`, which is held while they are written to the outbox. Holding an
     event takes no lock, so that a signal handler and a leading writer may do it at any moment.
-    Events that do not fit, by number or by size, are counted in `lost`, and the count is added to
-    the outbox's account once that is possible.
+    Events that do not fit, by number or by size, are counted in `lost`, those that the
+    application's hook dropped in `dropped`, and both counts are added to the outbox's account once
+    that is possible.
 
     Attributes:
         retry_seconds: How long to wait after a failure before the disk is tried again.
@@ -45,7 +46,7 @@ class MemoryBuffer:
         self._bytes = 0
         self.lock = threading.RLock()
         self.events: deque[Event] = deque()
-        self.lost = 0
+        self.lost = self.dropped = 0
         self._retry_at = 0.0
         self._said_failing = self._said_full = False
         self._often = Once(seconds=self.say_again_seconds)
@@ -56,7 +57,7 @@ class MemoryBuffer:
     @property
     def in_use(self) -> bool:
         """Whether events or a count of lost ones wait to be written."""
-        return bool(self.events or self.lost)
+        return bool(self.events or self.lost or self.dropped)
 
     def should_retry(self) -> bool:
         """Return True if it is time to try the disk again: at most once a second."""
@@ -78,17 +79,18 @@ class MemoryBuffer:
                 len(self.events),
             )
 
-    def held(self) -> tuple[list[Event], int]:
-        """Return everything held, in order, and how many events were lost."""
-        return list(self.events), self.lost
+    def held(self) -> tuple[list[Event], int, int]:
+        """Return everything held, in order, and how many events were lost and dropped."""
+        return list(self.events), self.lost, self.dropped
 
-    def written(self, events: Sequence[Event], lost: int) -> None:
-        """Forget `events` and the count of `lost` ones, now that they are on disk.
+    def written(self, events: Sequence[Event], lost: int, dropped: int) -> None:
+        """Forget `events` and the counts of `lost` and `dropped` ones, now that they are on disk.
 
         Events that a call inside this one has already removed are skipped; if an interruption
         leaves some, they are written once more, and found to be stored already.
         """
         self.lost -= lost
+        self.dropped -= dropped
         for event in events:
             with contextlib.suppress(ValueError):
                 self.events.remove(event)

@@ -1,4 +1,4 @@
-"""The context of events: what holds for every event of a process or block, such as the release.
+"""Items of the context of events: what holds for every event of a process or block.
 
 It belongs to the part of an event that its digest always covers and that stays after an erasure, so
 that it can be said later where an erased event came from. Hence nothing about a person may be in
@@ -16,8 +16,6 @@ from tracker.errors import ValidationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tracker.context import Added
-    from tracker.redaction.redactor import Redactor
 
 MAX_BYTES = 4_096
 """Maximum size of a context as JSON: it is stored with each event."""
@@ -78,36 +76,6 @@ def merged(outer: Mapping[str, Any], inner: Mapping[str, Any]) -> dict[str, Any]
     if outer.get("tags") and inner.get("tags"):
         both["tags"] = {**outer["tags"], **inner["tags"]}
     return both
-
-
-class EventContext:
-    """The context of a tracker's events. Any thread may use it.
-
-    Args:
-        base: The items of every event.
-        redactor: Masks the context like an event's data.
-
-    Attributes:
-        text: The context of events outside all blocks as canonical JSON, or None if there is none.
-    """
-
-    def __init__(self, base: Mapping[str, Any], redactor: Redactor) -> None:
-        self._base = base
-        self._redactor = redactor
-        self.text = self._encode(self._base)
-        self._last: tuple[object, str | None] = (None, self.text)
-
-    def within(self, block: Added | None) -> str | None:
-        """Return the context of events in a block that adds items, as canonical JSON, or None."""
-        last, text = self._last  # one block has many events
-        if last is not block:
-            text = self.text if block is None else self._encode(merged(self._base, block.items))
-            self._last = (block, text)
-        return text
-
-    def _encode(self, items: Mapping[str, Any]) -> str | None:
-        kept = {name: value for name, value in items.items() if value not in (None, {})}
-        return canonical.encode(self._redactor.masked(kept)) if kept else None
 
 
 def _refuse_personal(argument: str, value: object) -> None:
