@@ -19,13 +19,17 @@ import certifi
 import pytest
 import requests
 from click.testing import CliRunner
+from sqlalchemy import insert
 
 from tests.support import opened
 from tests.support.conversations import ROOT
 from tests.support.pages import IS_CHECKOUT, Page, pages
 from tracker import Tracker
 from tracker.cli.main import cli as tracker_sync
+from tracker.collector.keys import hash_key
 from tracker.collector.main import cli as tracker_collector
+from tracker.collector.store import Store
+from tracker.collector.tables import api_keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,6 +60,7 @@ def shell(
     """A new user's shell: the commands on the path, a collector that runs, a key for it."""
     use(shared_collector, monkeypatch)
     monkeypatch.setenv("COLLECTOR_DATABASE_URL", str(tmp_path / "other.sqlite3"))
+    know_key(tmp_path / "other.sqlite3")
     commands = tmp_path / "bin"
     commands.mkdir()
     (tmp_path / "home").mkdir()
@@ -84,6 +89,16 @@ def use(collector: CollectorProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SDK_API_KEY", collector.create_key(client_id))
     monkeypatch.setenv("SDK_CLIENT_ID", client_id)
     monkeypatch.setenv("SDK_BASE_URL", collector.url)
+
+
+def know_key(database: Path) -> None:
+    """Let another collector, of which only commands know, have the key that is set."""
+    store = Store(database)
+    with store.writing("keys") as connection:
+        values = {"client_id": os.environ["SDK_CLIENT_ID"], "operator": False, "created_at_ms": 0}
+        key_hash = hash_key(os.environ["SDK_API_KEY"])
+        connection.execute(insert(api_keys).values(key_hash=key_hash, **values))
+    store.close()
 
 
 def log_something() -> None:

@@ -53,6 +53,8 @@ SYNC = {
     "doctor": [],
     "prune": [],
     "migrate": [],
+    "pack": ["--output", "NEW"],
+    "receipts": ["BACKUP"],
     "rebind": ["--client-id", "c"],
     "backup": ["NEW"],
     "restore": ["BACKUP"],
@@ -67,6 +69,7 @@ COLLECTOR = {
     "keys revoke": ["1"],
     "witness-key": [],
     "outbox-key": ["--client", "c", "--outbox", "0" * 32],
+    "unpack": ["BACKUP", "--receipts", "NEW"],
     "serve": ["--port", "0"],
 }
 ENDLESS = ("run", "serve")

@@ -20,7 +20,10 @@ MODULES = {
     if "_migrations" not in path.parts
 }
 BASE = {"tracker.errors", "tracker.validation", "tracker.canonical", "tracker.ids"}
-BOTH = {"tracker.sync.worker", "tracker.sync.uploader", "tracker.sync.flush"}
+BOTH = {
+    *("tracker.sync.worker", "tracker.sync.uploader", "tracker.sync.flush", "tracker.sync.copies"),
+    *("tracker.sync.letters", "tracker.sync.bundle", "tracker.sync.returned"),
+}
 WIRE = {"tracker.client", "tracker.trackers.base", "tracker.testing", "tracker.aio.calls"}
 
 
@@ -113,7 +116,7 @@ def test_errors_and_events_know_nothing_above_them() -> None:
     assert within(imports("tracker.events"), "tracker") <= known
 
 
-def test_only_three_modules_of_sync_know_the_outbox() -> None:
+def test_only_some_modules_of_sync_know_the_outbox() -> None:
     """Destinations and decisions never see the outbox; the outbox never sees them."""
     sync = {name for name in MODULES if name.startswith("tracker.sync.")}
     assert sync & importers("tracker.outbox") == BOTH
@@ -143,6 +146,14 @@ def test_the_collector_is_a_program_of_its_own() -> None:
     forbidden = ("tracker.outbox", "tracker.sync", "tracker.client", "tracker.config",
                  "tracker.trackers")  # fmt: skip
     assert not {name for name in importers(*forbidden) if name.startswith("tracker.collector")}
+
+
+def test_sealed_files_know_neither_outbox_nor_collector() -> None:
+    """Both write and read them."""
+    for name in MODULES:
+        if name.startswith("tracker.sealed."):
+            found = within(imports(name), "tracker")
+            assert found == within(found, "tracker.sealed", "tracker.errors"), name
 
 
 def test_evidence_knows_neither_outbox_nor_collector() -> None:

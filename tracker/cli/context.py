@@ -78,7 +78,9 @@ class Target:
         return said
 
 
-def find(place: Place, *, uploads: bool = False, create: bool = False) -> Target:
+def find(
+    place: Place, *, uploads: bool = False, create: bool = False, keyed: bool = False
+) -> Target:
     """Return the named outbox. Nothing is created unless `create` is True.
 
     An existing file that is named also determines client id and base URL if they are not given.
@@ -88,6 +90,7 @@ def find(place: Place, *, uploads: bool = False, create: bool = False) -> Target
         uploads: Whether the command will upload. It then needs the API key, and is refused if the
             tracker is disabled.
         create: Whether a client id may be made, as by the application.
+        keyed: Whether the command needs the API key though it uploads nothing.
 
     Raises:
         ConfigurationError: if a setting is missing or invalid.
@@ -108,7 +111,7 @@ def find(place: Place, *, uploads: bool = False, create: bool = False) -> Target
         if not (folder / identity.FILE_NAME).exists():
             settled = known["outbox_path"] is not None
             given["client_id"] = NO_CLIENT
-    config = APIConfig(**given) if uploads else _local_config(given)
+    config = APIConfig(**given) if uploads else _local_config(given, keyed=keyed)
     if config.disabled:
         raise ConfigurationError(
             f"the tracker is disabled by {config.origins['disabled'].name}: nothing is uploaded. "
@@ -132,9 +135,14 @@ def _placeholder_config(given: dict[str, Any]) -> APIConfig:
     return _local_config({**given, "client_id": given["client_id"] or NO_CLIENT})
 
 
-def _local_config(given: dict[str, Any]) -> APIConfig:
-    """Return settings for a command without network access: no API key, and http is allowed."""
-    return APIConfig(api_key=_NO_KEY, disabled=False, allow_insecure_http=True, **given)
+def _local_config(given: dict[str, Any], *, keyed: bool = False) -> APIConfig:
+    """Return settings for a command without network access: http is allowed.
+
+    There is no API key, unless the command is `keyed`: then it is required.
+    """
+    if not keyed:
+        given = {**given, "api_key": _NO_KEY}
+    return APIConfig(disabled=False, allow_insecure_http=True, **given)
 
 
 def _holds_anything(path: Path) -> bool:
@@ -290,13 +298,17 @@ def opened_to_change(target: Target) -> Iterator[Outbox]:
         yield outbox
 
 
-def existing(place: Place) -> Target:
+def existing(place: Place, *, keyed: bool = False) -> Target:
     """Return the named outbox, which must exist.
+
+    Args:
+        place: The values of the command line and the environment.
+        keyed: As for `find`.
 
     Raises:
         ClickException: if it does not; exit code 1.
     """
-    target = find(place)
+    target = find(place, keyed=keyed)
     if not target.exists:
         raise click.ClickException(target.absence)
     return target

@@ -32,6 +32,8 @@ _LAZY = {
     "run": "tracker.cli.run:run",
     "prune": "tracker.cli.maintenance:prune",
     "migrate": "tracker.cli.maintenance:migrate",
+    "pack": "tracker.cli.pack:pack",
+    "receipts": "tracker.cli.receipts:receipts",
     "rebind": "tracker.cli.maintenance:rebind",
     "backup": "tracker.cli.backup:backup",
     "restore": "tracker.cli.backup:restore",
@@ -63,10 +65,10 @@ def cli(ctx: click.Context) -> None:
 
     Without a command: flush, which uploads pending events and waits for it.
 
-    All commands work while an application is using the outbox. Only `flush`, `run` and
-    `verify --against-collector` need the API key. It is read from the environment variable
-    SDK_API_KEY, or from a file (SDK_API_KEY_FILE, or the one of --config); there is no option for
-    it, because other users of the machine can see the arguments of a command.
+    All commands work while an application is using the outbox. Only `flush`, `run`, `pack`,
+    `receipts` and `verify --against-collector` need the API key. It is read from the environment
+    variable SDK_API_KEY, or from a file (SDK_API_KEY_FILE, or the one of --config); there is no
+    option for it, because other users of the machine can see the arguments of a command.
 
     The options below may also be given after the command's name.
 

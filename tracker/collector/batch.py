@@ -72,8 +72,7 @@ class Batch:
         sent_at_ms: The client's wall clock time when it sent them, Unix milliseconds.
         events: The valid events in the order sent.
         rejected: The other events in the order sent.
-        first_event_id: The id given by the first event sent, valid or not.
-        last_event_id: The id given by the last event sent, valid or not.
+        event_ids: The ids given by the events in the order sent, valid or not.
     """
 
     client_id: str
@@ -81,8 +80,7 @@ class Batch:
     sent_at_ms: int
     events: tuple[ReceivedEvent, ...]
     rejected: tuple[Rejection, ...]
-    first_event_id: str
-    last_event_id: str
+    event_ids: tuple[str, ...]
 
 
 class InvalidEventError(ValueError):
@@ -119,9 +117,7 @@ def parse_batch(body: bytes, client_id: str) -> Batch:
     if len(sent) > MAX_EVENTS:
         raise invalid_request(f"events has {len(sent)} events; at most {MAX_EVENTS} are allowed.")
     events, rejected = _sort_out(sent, odd)
-    return Batch(
-        client_id, outbox_id, sent_at_ms, events, rejected, _sent_id(sent[0]), _sent_id(sent[-1])
-    )
+    return Batch(client_id, outbox_id, sent_at_ms, events, rejected, tuple(map(_sent_id, sent)))
 
 
 def check_event(sent: object) -> ReceivedEvent:

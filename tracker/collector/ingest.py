@@ -2,7 +2,6 @@
 # No `from __future__ import annotations`: FastAPI reads the annotations at run time.
 
 import math
-import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -11,16 +10,11 @@ from starlette.concurrency import run_in_threadpool
 
 from tracker.collector.access import Caller, Parts, Sender, parts_of
 from tracker.collector.answers import json_answer
-from tracker.collector.batch import PROTOCOL, Batch, parse_batch
-from tracker.collector.limits import (
-    check_content_length,
-    check_encoding,
-    decode_body,
-    read_body,
-)
+from tracker.collector.batch import PROTOCOL
+from tracker.collector.limits import check_content_length, check_encoding, read_body
 from tracker.collector.models import BATCH, ERRORS, INGEST_ERRORS, Ping, Receipt
+from tracker.collector.receiving import receipt_of, receive
 from tracker.collector.refusal import RefusedError
-from tracker.collector.store import Stored
 
 router = APIRouter(tags=["events"], responses=ERRORS)
 
@@ -67,28 +61,5 @@ async def _counted(
 
 
 def _store_body(parts: Parts, body: bytes, encoding: str, client_id: str) -> dict[str, Any]:
-    decoded = decode_body(body, encoding, parts.settings.max_decoded_bytes)
-    batch = parse_batch(decoded, client_id)
-    stored = parts.store.store_batch(batch, time.time_ns() // 1_000_000)
-    return _receipt(batch, stored)
-
-
-def _receipt(batch: Batch, stored: Stored) -> dict[str, Any]:
-    receipt: dict[str, Any] = {
-        "protocol": PROTOCOL,
-        "first_event_id": batch.first_event_id,
-        "last_event_id": batch.last_event_id,
-        "accepted": stored.accepted,
-        "duplicates": stored.duplicates,
-        "rejected": [
-            {name: getattr(rejection, name) for name in ("event_id", "code", "message")}
-            for rejection in batch.rejected
-        ],
-        "highest_seq": stored.highest_seq,
-    }
-    if stored.forked:
-        receipt["warning"] = "forked"
-    if stored.cosigned is not None:
-        _, size, root, note = stored.cosigned
-        receipt["witness"] = {"size": size, "root": root, "note": note}
-    return receipt
+    batch, stored = receive(parts.store, body, encoding, client_id, parts.settings)
+    return receipt_of(batch, stored)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import secrets
 import time
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import insert, select, update
 
 from tracker.collector.tables import MAX_ID_LENGTH, api_keys
+from tracker.sealed.seal import Seal, hash_of
 
 if TYPE_CHECKING:
     from sqlalchemy import RowMapping
@@ -95,6 +95,15 @@ class Keys:
             return None
         return None if row["revoked_at_ms"] is not None else _describe(row)
 
+    def seals(self, client_id: str) -> list[tuple[ApiKey, Seal]]:
+        """Return the keys of a client, including revoked ones, and what each of them seals with."""
+        query = select(api_keys).where(
+            api_keys.c.client_id == client_id, api_keys.c.operator.is_(False)
+        )
+        with self._store.reading() as connection:
+            rows = connection.execute(query.order_by(api_keys.c.id)).mappings()
+            return [(_describe(row), Seal(bytes.fromhex(row["key_hash"]))) for row in rows]
+
     def list(self) -> list[ApiKey]:
         """Return the descriptions of all keys, including revoked ones, in order of creation."""
         with self._store.reading() as connection:
@@ -113,11 +122,8 @@ class Keys:
 
 
 def hash_key(key: str) -> str:
-    """Return the hash of a key to store: its SHA-256 as 64 hex digits.
-
-    A plain hash is sufficient: a key has 256 random bits and, unlike a password, cannot be guessed.
-    """
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+    """Return the hash of a key to store: its SHA-256 as 64 hex digits."""
+    return hash_of(key).hex()
 
 
 def check_client_id(client_id: str) -> None:

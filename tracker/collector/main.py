@@ -23,10 +23,14 @@ from tracker.collector.occasionally import Occasionally
 from tracker.collector.settings import Settings
 from tracker.collector.stamping import Stamping
 from tracker.collector.store import Store
+from tracker.collector.unpack import Bundle, Unpacked
 from tracker.collector.witness import DEFAULT_NAME, Witness, witness_of
 from tracker.errors import ConfigurationError
 from tracker.evidence.keys import can_sign
 from tracker.folders import default_folder
+from tracker.sealed import reader
+from tracker.sealed.form import SealError
+from tracker.whole_file import whole_file
 
 if TYPE_CHECKING:
     import uuid
@@ -215,6 +219,67 @@ def outbox_key(client_id: str, outbox: uuid.UUID, replace: str | None, database:
         found = store.outbox_keys(client_id, outbox_id)
     for each in found:
         click.echo(f"{each.key}  {each.reason}  {_date(each.bound_at_ms)}")
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
+@click.option(
+    "--receipts",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    metavar="FILE",
+    help="The new file with the receipts; it appears when everything is stored.",
+)
+@click.option("--force", is_flag=True, help="Replace the file of receipts if it exists.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@_database_option
+@_witness_options
+def unpack(
+    file: Path,
+    receipts: Path,
+    database: str,
+    key_file: Path | None,
+    witness_name: str,
+    *,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Store a file that `tracker-sync pack` has written, as if it had been sent.
+
+    This works beside a running server. Give the file of receipts to `tracker-sync receipts` on the
+    device. A file can be unpacked again: what is stored already is a duplicate.
+    """
+    with _opened(database) as store:
+        store.witness = _witness(database, key_file, witness_name)
+        done = _unpack(store, file, receipts, replace=force)
+    if as_json:
+        click.echo(json.dumps(vars(done)))
+        return
+    click.echo(
+        f"{done.client_id}: {done.accepted:,} stored, {done.duplicates:,} were stored before, "
+        f"{done.rejected:,} rejected; receipts in {receipts}"
+    )
+    for why in done.refused:
+        click.echo(f"a body was refused: {why}", err=True)
+
+
+def _unpack(store: Store, file: Path, receipts: Path, *, replace: bool) -> Unpacked:
+    """Store a bundle and write its receipts; convert what is wrong with files to one line."""
+    try:
+        with reader.opened(file) as content:
+            if receipts.exists() and receipts.samefile(file):
+                raise click.UsageError("--receipts is the file to unpack; give another name")
+            bundle = Bundle(content, store, Settings())
+            with whole_file(receipts, replace=replace) as written:
+                return bundle.store(written)
+    except SealError as error:
+        raise click.ClickException(f"{file} is refused: {error}") from error
+    except FileExistsError as error:
+        raise click.ClickException(
+            f"{error.filename} exists; give another name, or --force to replace it"
+        ) from error
+    except OSError as error:
+        raise click.ClickException(f"{error.filename}: {error.strerror or error}") from error
 
 
 @cli.group()

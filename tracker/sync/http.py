@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import time
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,7 +16,8 @@ from tracker._version import __version__
 from tracker.clock import monotonic
 from tracker.config import is_loopback, watched_key
 from tracker.redaction.own_keys import know
-from tracker.sync.compression import compress, decompress
+from tracker.sync.body import Body
+from tracker.sync.compression import decompress
 from tracker.sync.deadline import deadline, expired
 from tracker.sync.destination import Delivery, Outcome
 from tracker.sync.proxies import without_passwords
@@ -79,10 +78,7 @@ class HTTPDestination:
         self._api_key = config.api_key if api_key is None else api_key
         self._key_file = watched_key(config) if api_key is None else None
         know(self._api_key, config.chain_key)
-        self._head = (
-            f'{{"protocol":{PROTOCOL},"client_id":{json.dumps(config.client_id)},'
-            f'"outbox_id":{json.dumps(outbox_id)},"sent_at_ms":'
-        )
+        self._body = Body(config.client_id, outbox_id)
         self._adapter = Adapter(config.ca_bundle)
         self._session = self._make_session()
         self._ready: _Ready | None = None
@@ -138,9 +134,8 @@ class HTTPDestination:
             self._ready = _Ready(upload, self.encode(upload), monotonic())
 
     def encode(self, upload: Upload) -> bytes:
-        """Return the request body: the stored JSON of the events, joined and compressed."""
-        head = f'{self._head}{time.time_ns() // 1_000_000},"events":['.encode()
-        return compress(b"".join((head, b",".join(upload.events), b"]}")))
+        """Return the request body."""
+        return self._body.of(upload.events)
 
     def ping(self) -> Delivery:
         """Return DELIVERED if the server answers and accepts the key."""

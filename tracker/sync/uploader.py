@@ -20,7 +20,9 @@ from tracker.outbox import (
     settlement,
     sync_state,
 )
+from tracker.sync.copies import Copies
 from tracker.sync.destination import Outcome, Upload
+from tracker.sync.letters import letters_of
 from tracker.sync.metering import Metering
 from tracker.sync.pause import CHECKPOINT_SECONDS, HASHING_SECONDS, OFFLINE_SECONDS, Pause
 from tracker.sync.rate_limit import TokenBucket
@@ -102,10 +104,9 @@ class Uploader:
         self._trouble: str | None = None
         self._trouble_said = False
         self._logged = Once(seconds=_SAY_AGAIN_SECONDS, clock=clock)
-        self._warned = Once()
+        self._copies = Copies(outbox)
         self._ahead: _Upcoming | None = None
         self._received: list[_Received] = []
-        self._witness: SignedHead | None = None  # the newest that is noted
         self._stale = False  # the last request used a connection that the server had closed
         self._noted: Hold | None = None  # the one that the outbox shows
         self._last: int | None = None  # the last seq that may be sent, or None for no limit
@@ -331,14 +332,8 @@ class Uploader:
         return self._failed(delivery)
 
     def _delivered(self, batch: Batch, delivery: Delivery) -> Pause:
-        reasons = {item.event_id: item for item in delivery.rejected}
-        letters = [
-            DeadLetter(row.seq, reasons[row.event_id].code, reasons[row.event_id].message)
-            for row in batch.rows
-            if row.event_id in reasons
-        ]
         remarks = Remarks(delivery.warning, delivery.highest_seq)
-        self._settle(batch, letters, remarks, delivery.witness)
+        self._settle(batch, letters_of(batch, delivery), remarks, delivery.witness)
         self._sizing.passed(len(batch.rows))
         return GO_ON if batch.more else IDLE
 
@@ -380,31 +375,7 @@ class Uploader:
             received = self._received[0]
             self._outbox.run(settlement.settle(*received[:3]))
             del self._received[0]
-            remarks, through = received.remarks, received.batch.through
-            if received.batch.outbox_id != self._outbox.owner.outbox_id:
-                continue  # what it says concerns a former outbox id
-            if remarks is not None and (remarks.warning or (remarks.highest_seq or 0) > through):
-                self._follow_warning()
-            elif received.witness not in (None, self._witness):
-                self._keep_witness(received.witness)
-
-    def _follow_warning(self) -> None:
-        """Log, once for each, what a receipt warned of, and go on under another outbox id."""
-        with self._outbox.reading() as connection:
-            warning = sync_state.read_state(connection).warning
-        if warning is not None:
-            self._renew(warning)
-
-    def _keep_witness(self, witness: SignedHead) -> None:
-        self._witness = witness
-        if not self._outbox.note_witness(*witness):
-            self._renew(sync_state.ROLLED_BACK)
-
-    def _renew(self, warning: str) -> None:
-        if self._warned.is_new(warning):
-            log.warning("%s: %s", self._outbox.path, sync_state.describe_warning(warning))
-        if warning in (sync_state.FORKED, sync_state.ROLLED_BACK):
-            self._outbox.renew(warning)
+            self._copies.look_at(received.batch, received.remarks, received.witness)
 
     def _failed(self, delivery: Delivery) -> Pause:
         self.failures += 1

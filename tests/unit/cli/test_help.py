@@ -52,6 +52,8 @@ def test_all_commands_are_there() -> None:
             "run",
             "prune",
             "migrate",
+            "pack",
+            "receipts",
             "rebind",
             "backup",
             "restore",

@@ -34,8 +34,8 @@ def test_a_valid_batch_is_read_as_sent() -> None:
     assert batch.sent_at_ms == 1_790_000_000_000
     assert [event.event_id for event in batch.events] == [event["event_id"] for event in events]
     assert [event.seq for event in batch.events] == [1, 2, 3]
-    assert batch.first_event_id == events[0]["event_id"]
-    assert batch.last_event_id == events[-1]["event_id"]
+    assert batch.event_ids[0] == events[0]["event_id"]
+    assert batch.event_ids[-1] == events[-1]["event_id"]
     assert batch.rejected == ()
 
 
@@ -182,7 +182,7 @@ def test_an_entry_that_is_no_object_is_rejected_without_an_id(entry: object) -> 
     assert [(rejection.event_id, rejection.code) for rejection in batch.rejected] == [
         ("", "invalid_event")
     ]
-    assert batch.first_event_id == ""
+    assert batch.event_ids[0] == ""
     assert len(batch.events) == 1
 
 
@@ -192,7 +192,7 @@ def test_an_unusable_id_is_reported_as_sent_if_it_is_text(sent: object, reported
     chain = EventChain()
     batch = parse_batch(encode(chain.batch([{**chain.event(), "event_id": sent}])), CLIENT)
     assert batch.rejected[0].event_id == reported
-    assert batch.last_event_id == reported
+    assert batch.event_ids[-1] == reported
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_what_is_stored_already_is_counted_as_duplicate(store: Store) -> None:
     assert counts(store.store_batch(batch, 2)) == (0, 3)
     more = make_batch(chain, 2)
     twice = Batch(
-        "a", chain.outbox_id, 1, (batch.events[2], *more.events, more.events[0]), (), "", ""
+        "a", chain.outbox_id, 1, (batch.events[2], *more.events, more.events[0]), (), ("",)
     )
     assert counts(store.store_batch(twice, 3)) == (2, 2)
     rows, following = store.events_after("a", 0, 100, 10**6)
@@ -89,7 +89,7 @@ def test_the_first_of_two_events_with_one_id_is_kept(store: Store) -> None:
     """The second is the duplicate, not the first."""
     batch = make_batch(EventChain(), 1)
     (event,) = batch.events
-    pair = Batch("a", batch.outbox_id, 1, (event, event._replace(seq=9)), (), "", "")
+    pair = Batch("a", batch.outbox_id, 1, (event, event._replace(seq=9)), (), ("",))
     assert counts(store.store_batch(pair, 1)) == (1, 1)
     assert store.events_after("a", 0, 10, 10**6)[0][0]["seq"] == 1
 
@@ -98,7 +98,7 @@ def test_one_id_from_two_clients_is_two_events(store: Store) -> None:
     """A client must not be able to keep another's events out."""
     chain = EventChain()
     batch = make_batch(chain, 1)
-    other = Batch("b", chain.outbox_id, 1, batch.events, (), "", "")
+    other = Batch("b", chain.outbox_id, 1, batch.events, (), ("",))
     assert counts(store.store_batch(batch, 1)) == (1, 0)
     assert counts(store.store_batch(other, 1)) == (1, 0)
 

@@ -72,35 +72,78 @@ def settle(
         if identity.read(connection).outbox_id == batch.outbox_id:
             here, letters = batch, dead
             if remarks is not None:
-                _note_remarks(transaction, remarks)
+                _note_warning(connection, _warning(transaction, remarks))
         else:
-            here, letters = _find_in_new_outbox(connection, batch, dead)
-        mark_dead(connection, letters)
-        gone = {letter.seq for letter in letters}
-        delivered = _mark_delivered(connection, [r.seq for r in here.rows if r.seq not in gone])
-        ledger.add(connection, ledger.DELIVERED, delivered)
-        _advance(connection, here.through)
-        connection.exec_driver_sql(
-            "UPDATE sync_state SET next_attempt_ms = NULL, paused_because = NULL, "
-            "last_success_ms = CASE WHEN ? THEN ? ELSE last_success_ms END",
-            (delivered > 0, time.time_ns() // 1_000_000),
-        )
+            here, letters = _find_by_id(connection, batch, dead)
+        delivered, _ = _record(connection, here, letters)
+        _note_success(connection, delivered, goes_on=True)
         return delivered
 
     return job
 
 
-def _note_remarks(transaction: Transaction, remarks: Remarks) -> None:
-    warning = remarks.warning or None
-    if warning is None and (remarks.highest_seq or 0) > transaction.head[0]:
-        warning = ROLLED_BACK
-    transaction.connection.exec_driver_sql(_WARN, (warning, time.time_ns() // 1_000_000 - _DAY_MS))
+def settle_late(
+    batch: Batch, dead: Sequence[DeadLetter] = (), remarks: Remarks | None = None
+) -> Callable[[Transaction], tuple[int, int]]:
+    """Return the job that records a receipt that came by hand, perhaps long after the batch left.
+
+    As `settle`, with two differences. The events are those of the same id, whatever their seq: the
+    outbox may be an older copy, or have another id by now. And a receipt without a warning ends
+    neither an earlier warning nor a pause: newer ones may have come over the network.
+
+    The job returns how many events it marked as delivered, and how many became dead letters.
+    """
+
+    def job(transaction: Transaction) -> tuple[int, int]:
+        connection = transaction.connection
+        if remarks is not None and identity.read(connection).outbox_id == batch.outbox_id:
+            warning = _warning(transaction, remarks)
+            if warning is not None:
+                _note_warning(connection, warning)
+        counts = _record(connection, *_find_by_id(connection, batch, dead))
+        _note_success(connection, counts[0], goes_on=ledger.read(connection).pending == 0)
+        return counts
+
+    return job
 
 
-def _find_in_new_outbox(
+def _record(connection: Connection, batch: Batch, letters: Sequence[DeadLetter]) -> tuple[int, int]:
+    """Mark the pending events of a batch; return how many were delivered, and how many buried."""
+    buried = mark_dead(connection, letters)
+    gone = {letter.seq for letter in letters}
+    delivered = _mark_delivered(connection, [r.seq for r in batch.rows if r.seq not in gone])
+    ledger.add(connection, ledger.DELIVERED, delivered)
+    _advance(connection, batch.through)
+    return delivered, buried
+
+
+def _note_success(connection: Connection, delivered: int, *, goes_on: bool) -> None:
+    """Note the time of a delivery; if uploading `goes_on`, that it is not paused any more."""
+    connection.exec_driver_sql(
+        "UPDATE sync_state SET next_attempt_ms = CASE WHEN ? THEN NULL ELSE next_attempt_ms END, "
+        "paused_because = CASE WHEN ? THEN NULL ELSE paused_because END, "
+        "last_success_ms = CASE WHEN ? THEN ? ELSE last_success_ms END",
+        (goes_on, goes_on, delivered > 0, time.time_ns() // 1_000_000),
+    )
+
+
+def _warning(transaction: Transaction, remarks: Remarks) -> str | None:
+    if remarks.warning:
+        return remarks.warning
+    return ROLLED_BACK if (remarks.highest_seq or 0) > transaction.head[0] else None
+
+
+def _note_warning(connection: Connection, warning: str | None) -> None:
+    connection.exec_driver_sql(_WARN, (warning, time.time_ns() // 1_000_000 - _DAY_MS))
+
+
+def _find_by_id(
     connection: Connection, batch: Batch, dead: Sequence[DeadLetter]
 ) -> tuple[Batch, list[DeadLetter]]:
-    """Return batch and dead letters with the seqs of the outbox that replaced the batch's one."""
+    """Return batch and dead letters with the seqs that the events of these ids have here.
+
+    It reaches as far as the outbox, for earlier events may be settled later than others.
+    """
     seqs: dict[int, int] = {}
     rows: list[Row] = []
     for row in batch.rows:
@@ -111,7 +154,7 @@ def _find_in_new_outbox(
             rows.append(row._replace(seq=seq))
     rows.sort(key=lambda row: row.seq)
     letters = [replace(letter, seq=seqs[letter.seq]) for letter in dead if letter.seq in seqs]
-    return replace(batch, after=0, rows=rows, damaged=()), letters
+    return replace(batch, after=ledger.last_seq(connection), rows=rows, damaged=()), letters
 
 
 def set_aside(batch: Batch, letters: Sequence[DeadLetter]) -> Callable[[Transaction], None]:
@@ -164,8 +207,11 @@ def _mark_delivered(connection: Connection, seqs: Sequence[int]) -> int:
     return changed
 
 
-def mark_dead(connection: Connection, letters: Sequence[DeadLetter]) -> None:
-    """Make dead letters of pending events: they are kept, not sent, and hold up no other event."""
+def mark_dead(connection: Connection, letters: Sequence[DeadLetter]) -> int:
+    """Make dead letters of pending events: they are kept, not sent, and hold up no other event.
+
+    Return how many of them were pending.
+    """
     now = time.time_ns() // 1_000_000
     buried = 0
     for letter in letters:
@@ -175,6 +221,7 @@ def mark_dead(connection: Connection, letters: Sequence[DeadLetter]) -> None:
             (now, letter.code, letter.message, letter.seq),
         ).rowcount
     ledger.add(connection, ledger.DEAD, buried)
+    return buried
 
 
 def recount(transaction: Transaction) -> int:
