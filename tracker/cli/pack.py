@@ -55,10 +55,10 @@ def pack(
     uploaded or packed once more, and count once. The file is sealed with the API key, so that
     nobody can change it unnoticed, but it is not encrypted.
     """
+    target = existing(place, keyed=True)
     from tracker.outbox import backup
     from tracker.sync import bundle
 
-    target = existing(place, keyed=True)
     place_of = partial(_path, target, output, split=max_bytes is not None)
     try:
         with opened_to_read(target) as outbox:

@@ -34,12 +34,12 @@ def receipts(place: Place, /, file: Path, *, as_json: bool) -> None:
     one that was valid at the collector when it was written; otherwise nothing is marked. It can be
     given again at any time, in any order with others.
     """
+    target = existing(place, keyed=True)
     from tracker.outbox import ledger
     from tracker.sealed import reader
     from tracker.sealed.form import SealError
     from tracker.sync.returned import settle_returned
 
-    target = existing(place, keyed=True)
     try:
         with reader.opened(file) as content, opened_to_change(target) as outbox:
             result = settle_returned(outbox, target.config, content)
