@@ -30,9 +30,9 @@ def receipts(place: Place, /, file: Path, *, as_json: bool) -> None:
     """Mark events as delivered by a file of receipts.
 
     `tracker-collector unpack` writes it for a bundle of `tracker-sync pack`. What the collector
-    rejected becomes a dead letter. The file must be sealed with the API key in SDK_API_KEY, or with
-    one that was valid at the collector when it was written; otherwise nothing is marked. It can be
-    given again at any time, in any order with others.
+    rejected becomes a dead letter. Nothing is marked unless the file has the seal of the API key
+    that is set here: it has those of all keys that were valid for this client when it was written.
+    It can be given again at any time, in any order with others.
     """
     target = existing(place, keyed=True)
     from tracker.outbox import ledger
