@@ -19,6 +19,7 @@ from tracker import canonical, time_ranges
 from tracker.ids import new_id
 from tracker.outbox.outbox import Outbox
 from tracker.queries.conversations import list_conversations
+from tracker.queries.filters import Filters
 from tracker.queries.history import get_conversation_history
 from tracker.queries.metrics import DAY_MS, get_metrics
 
@@ -83,7 +84,7 @@ def reads(outbox: Outbox, sessions: list[str]) -> list[Read]:
     def day(agent_id: str | None = None) -> None:
         start = FIRST_MS + draw.randrange(DAYS) * DAY_MS
         with outbox.snapshot() as connection:
-            assert get_metrics(connection, agent_id, start, start + DAY_MS).messages
+            assert get_metrics(connection, Filters(start, start + DAY_MS, agent_id)).messages
 
     def everything() -> None:
         with outbox.snapshot() as connection:

@@ -9,14 +9,22 @@ import click
 
 from tracker.cli.command import Command, Place
 from tracker.cli.context import find, opened_to_read
-from tracker.cli.conversations import check_one_format, csv_option, echo_csv
-from tracker.cli.events import Since
-from tracker.cli.output import duration, echo_json, json_option, print_table
+from tracker.cli.filters import Given, filter_options
+from tracker.cli.output import (
+    check_one_format,
+    csv_option,
+    duration,
+    echo_csv,
+    echo_json,
+    json_option,
+    print_table,
+)
 
 if TYPE_CHECKING:
     from tracker.queries.agents import AgentActivity, AgentState
 
 _HEADINGS = ("agent", "status", "for", "last seen", "last activity", "name", "version")
+_SPARE = ("version", "name", "last activity", "for", "last seen")
 _COLUMNS = (
     *("agent_id", "name", "version", "status", "previous_status", "status_at_ms", "last_seen_ms"),
     *("activity", "activity_at_ms", "activity_session_id"),
@@ -32,26 +40,26 @@ _COLUMNS = (
     ],
     exits={0: "listed, or nothing was logged yet", 1: "the outbox cannot be read"},
 )
-@click.option("--agent", metavar="ID", help="Only this agent.")
 @click.option(
     "--status",
     type=click.Choice(["active", "idle", "busy", "error"]),
     help="Only agents whose last status is this.",
 )
-@click.option("--since", type=Since(), metavar="WHEN", help="Only agents seen since: see `list`.")
+@filter_options
 @json_option
 @csv_option
 @click.pass_obj
 def agents(
     place: Place,
-    agent: str | None,
     status: str | None,
-    since: int | None,
     *,
+    wanted: Given,
     as_json: bool,
     as_csv: bool,
 ) -> None:
     """List agents: status, last activity, and when last seen.
+
+    The filters find the agents that have an event that matches.
 
     An agent was last seen when an event with its id was last logged: a registration, status,
     activity, heartbeat, or event of a conversation. The table shows how long it has had its status
@@ -65,7 +73,8 @@ def agents(
     found: list[dict[str, Any]] = []
     if target.exists:
         with opened_to_read(target) as outbox, outbox.snapshot() as connection:
-            known, did = states(connection, agent, since), last_activities(connection)
+            known = states(connection, wanted.whole(connection))
+            did = last_activities(connection)
         found = [
             _described(one, did.get(one.agent_id))
             for one in known
@@ -79,7 +88,7 @@ def agents(
     elif as_csv:
         echo_csv(_COLUMNS, ([one[name] for name in _COLUMNS] for one in found))
     elif found:
-        print_table(_HEADINGS, map(_cells, found), fixed=4)
+        print_table(_HEADINGS, map(_cells, found), fixed=4, spare=_SPARE)
     else:
         click.echo("no such agents")
 

@@ -93,10 +93,18 @@ class Commands(click.Group):
 
     Args:
         lazy: Location of each command, as ``"module:name"``.
+        aliases: Further names of commands, which are not listed.
     """
 
-    def __init__(self, *args: Any, lazy: Mapping[str, str] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        lazy: Mapping[str, str] | None = None,
+        aliases: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self._aliases = dict(aliases or {})
         self.help = self.help or docstring(self.callback)
         self._lazy = dict(lazy or {})
 
@@ -106,6 +114,7 @@ class Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command; import it if necessary."""
+        cmd_name = self._aliases.get(cmd_name, cmd_name)
         if cmd_name in self._lazy and cmd_name not in self.commands:
             module, name = self._lazy[cmd_name].split(":")
             self.add_command(getattr(importlib.import_module(module), name), cmd_name)

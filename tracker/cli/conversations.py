@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import shutil
 import sys
@@ -15,10 +13,14 @@ import click
 from tracker import canonical
 from tracker.cli.command import Command, Place
 from tracker.cli.context import existing, find, opened_to_read
-from tracker.cli.events import Since, limit_option
+from tracker.cli.events import limit_option
+from tracker.cli.filters import Given, filter_options
 from tracker.cli.output import (
+    check_one_format,
     counted,
+    csv_option,
     duration,
+    echo_csv,
     echo_json,
     json_option,
     moment,
@@ -28,7 +30,7 @@ from tracker.cli.output import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Sequence
 
     from tracker.outbox import StoredEvent
     from tracker.queries.conversations import Conversation
@@ -40,32 +42,6 @@ _COLOURS = {"user": "green", "agent": "cyan", "system": "magenta", "tool": "yell
 _INDENT = "    "
 
 
-def csv_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the flag ``--csv`` to a command, as its argument `as_csv`."""
-    return click.option("--csv", "as_csv", is_flag=True, help="Print CSV, for spreadsheets.")(
-        command
-    )
-
-
-def check_one_format(*, as_json: bool, as_csv: bool) -> None:
-    """Refuse two formats at once.
-
-    Raises:
-        UsageError: if both are given.
-    """
-    if as_json and as_csv:
-        raise click.UsageError("give --json or --csv, not both")
-
-
-def echo_csv(headings: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Print CSV. Missing values are empty; control characters are escaped."""
-    lines = io.StringIO()
-    writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow(headings)
-    writer.writerows([printable(cell) for cell in row] for row in rows)
-    click.echo(lines.getvalue(), nl=False)
-
-
 @click.command(
     cls=Command,
     examples=[
@@ -75,32 +51,29 @@ def echo_csv(headings: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
     ],
     exits={0: "listed, or nothing was logged yet", 1: "the outbox cannot be read"},
 )
-@click.option("--agent", metavar="ID", help="Only those of this agent.")
-@click.option("--user", metavar="ID", help="Only those of this user.")
 @click.option(
     "--status",
     type=click.Choice(["open", "ended", "failed"]),
     help="Only those that are open, ended or failed.",
 )
-@click.option("--since", type=Since(), metavar="WHEN", help="Only those started since: see `list`.")
-@click.option("--until", type=Since(), metavar="WHEN", help="Only those started before.")
+@filter_options
 @limit_option
 @json_option
 @csv_option
 @click.pass_obj
 def conversations(
     place: Place,
-    agent: str | None,
-    user: str | None,
     status: str | None,
-    since: int | None,
-    until: int | None,
     limit: int,
     *,
+    wanted: Given,
     as_json: bool,
     as_csv: bool,
 ) -> None:
     """List conversations, the one that started last at the end.
+
+    Of a period are those that started in it; the other filters find those with an event that
+    matches.
 
     A conversation failed if a failure was recorded, or if it ended with the outcome "failure",
     "failed" or "error". Only events that are still in the outbox count; see `tracker-sync prune`.
@@ -112,15 +85,7 @@ def conversations(
     found: Sequence[Conversation] = ()
     if target.exists:
         with opened_to_read(target) as outbox, outbox.snapshot() as connection:
-            found = list_conversations(
-                connection,
-                agent_id=agent,
-                user_id=user,
-                status=status,
-                since=since,
-                until=until,
-                limit=limit or None,
-            )
+            found = list_conversations(connection, wanted.whole(connection), status, limit or None)
     elif not (as_json or as_csv):
         click.echo(target.absence)
         return
@@ -198,6 +163,7 @@ def conversation(
     from tracker.events import CONVERSATION_FAILED
     from tracker.outbox import browse
     from tracker.queries.conversations import find_conversation, newest_first
+    from tracker.queries.filters import Filters
     from tracker.queries.history import get_conversation_history
 
     with opened_to_read(existing(place)) as outbox, outbox.snapshot() as connection:
@@ -211,8 +177,10 @@ def conversation(
                 "delivered, it may have been pruned"
             )
         history = get_conversation_history(connection, session_id, not no_content, limit or None)
-        failures = browse.Filter(session_id=session_id, type=CONVERSATION_FAILED)
-        failure = next(browse.select(connection, failures, 1), None)
+        failed = Filters(session_id=session_id, type=CONVERSATION_FAILED)
+        failure = next(
+            browse.select(connection, browse.Condition(*failed.sql(connection)), 1), None
+        )
     if as_json:
         echo_json({**vars(whole), "history": [_as_dict(entry) for entry in history]})
         return

@@ -9,8 +9,18 @@ import click
 
 from tracker.cli.command import FAILED, OK, Command, Commands, Place
 from tracker.cli.context import Target, find, opened_to_change
-from tracker.cli.events import as_dict, echo_json_array, limit_option, read
-from tracker.cli.output import echo_json, events, json_option, moment, print_table, printable
+from tracker.cli.events import as_dict, echo_events_csv, echo_json_array, limit_option, read
+from tracker.cli.filters import Given, filter_options
+from tracker.cli.output import (
+    check_one_format,
+    csv_option,
+    echo_json,
+    events,
+    json_option,
+    moment,
+    print_table,
+    printable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,17 +48,20 @@ def dead() -> None:
     examples=["tracker-sync dead list", "tracker-sync dead list --limit 0 --json > dead.json"],
     exits={0: "listed, or there are none", 1: "the outbox cannot be read"},
 )
+@filter_options
 @limit_option
 @json_option
+@csv_option
 @click.pass_obj
-def list_dead(place: Place, limit: int, *, as_json: bool) -> None:
+def list_dead(place: Place, limit: int, *, wanted: Given, as_json: bool, as_csv: bool) -> None:
     """List dead letters and the server's reasons, the newest last."""
-    from tracker.outbox import DEAD, Filter
+    from tracker.outbox import DEAD
 
+    check_one_format(as_json=as_json, as_csv=as_csv)
     target = find(place)
-    letters = read(target, Filter(state=DEAD), limit)
-    if as_json:
-        echo_json_array(map(as_dict, letters))
+    letters = read(target, wanted, limit, DEAD)
+    if as_json or as_csv:
+        echo_json_array(map(as_dict, letters)) if as_json else echo_events_csv(letters)
         return
     found = list(letters)
     if not target.exists:
@@ -60,7 +73,7 @@ def list_dead(place: Place, limit: int, *, as_json: bool) -> None:
             (e.seq, moment(e.dead_at_ms), e.dead_code, e.type, e.dead_message, e.event_id)
             for e in found
         ]
-        print_table(_HEADINGS, rows, fixed=4)
+        print_table(_HEADINGS, rows, fixed=4, ids=1, spare=("event id", "type", "refused"))
 
 
 @dead.command(

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
-import re
-from dataclasses import replace
-from datetime import datetime, timedelta, timezone
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +12,11 @@ import click
 from tracker import canonical
 from tracker.cli.command import Command, Place
 from tracker.cli.context import Target, existing, find, opened_to_read
+from tracker.cli.filters import Given, filter_options
 from tracker.cli.output import (
+    check_one_format,
+    csv_option,
+    echo_csv,
     echo_json,
     json_option,
     moment,
@@ -30,40 +30,11 @@ from tracker.cli.output import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from sqlalchemy import Connection
+    from tracker.outbox import StoredEvent
 
-    from tracker.outbox import Filter, StoredEvent
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _HEADINGS = ("seq", "logged", "state", "type", "agent", "session", "event id")
-
-
-class Since(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
-    """A time as Unix milliseconds, given as a date and time or as an age."""
-
-    name = "since"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int | None:
-        """Parse ``2026-11-01``, ``2026-11-01T12:00``, ``…+01:00``, ``…Z``, ``2h`` or ``7d``."""
-        text = str(value).strip()
-        age = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw])", text, re.ASCII)
-        try:
-            if age:
-                back = timedelta(seconds=float(age[1]) * _UNITS[age[2]])
-                then = datetime.now(timezone.utc) - back
-            else:
-                # Without an offset it is local time; Python 3.10 does not accept the Z.
-                then = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text))
-            return int(then.timestamp() * 1000)
-        except (ValueError, OverflowError, OSError):
-            self.fail(
-                f"{text!r} is not a time; give a date such as 2026-11-01 or 2026-11-01T12:00, or "
-                "an age such as 30m, 2h, 7d",
-                param,
-                ctx,
-            )
+_SPARE = ("event id", "agent", "state", "logged", "type")
+"""What gives way on a narrow terminal; the seq is the id that is always there."""
 
 
 def limit_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -78,7 +49,7 @@ def limit_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-_FILTERS = (
+_STATES = (
     click.option(
         "--state",
         type=click.Choice(["pending", "delivered", "dead"]),
@@ -87,46 +58,14 @@ _FILTERS = (
     click.option("--pending", "state", flag_value="pending", help="Only pending events."),
     click.option("--delivered", "state", flag_value="delivered", help="Only delivered events."),
     click.option("--dead", "state", flag_value="dead", help="Only dead letters."),
-    click.option(
-        "--session",
-        metavar="ID",
-        help="Only this conversation; a unique beginning of its id is enough.",
-    ),
-    click.option("--agent", metavar="ID", help="Only this agent."),
-    click.option(
-        "--type", "event_type", metavar="TYPE", help="Only this type, e.g. message.logged."
-    ),
-    click.option(
-        "--since",
-        type=Since(),
-        metavar="WHEN",
-        help="Only events logged since: 2026-11-01, 2026-11-01T12:00 (local time), "
-        "2026-11-01T12:00+01:00, or 30m, 2h, 7d ago.",
-    ),
 )
 
 
-def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that filter events to a command, as its argument `wanted`."""
-
-    @functools.wraps(command)
-    def with_filter(
-        *args: Any,
-        state: str | None,
-        session: str | None,
-        agent: str | None,
-        event_type: str | None,
-        since: int | None,
-        **kwargs: Any,
-    ) -> Any:
-        from tracker.outbox import Filter
-
-        wanted = Filter(state, session, agent, event_type, since)
-        return command(*args, wanted=wanted, **kwargs)
-
-    for option in reversed(_FILTERS):
-        option(with_filter)
-    return with_filter
+def state_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options for the state of events to a command, as its argument `state`."""
+    for option in reversed(_STATES):
+        command = option(command)
+    return command
 
 
 @click.command(
@@ -141,49 +80,70 @@ def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ],
     exits={0: "listed, or nothing was logged yet", 1: "the outbox cannot be read"},
 )
+@state_options
 @filter_options
 @limit_option
 @json_option
+@csv_option
 @click.pass_obj
-def list_events(place: Place, limit: int, *, wanted: Filter, as_json: bool) -> None:
-    """List stored events, the newest last.
+def list_events(
+    place: Place,
+    state: str | None,
+    limit: int,
+    *,
+    wanted: Given,
+    as_json: bool,
+    as_csv: bool,
+) -> None:
+    """List stored events, the newest last; also called `events`.
 
     Delivered events stay in the outbox for some days; see `tracker-sync prune`.
     """
+    check_one_format(as_json=as_json, as_csv=as_csv)
     target = find(place)
+    found = read(target, wanted, limit, state)
     if as_json:
-        echo_json_array(map(as_dict, read(target, wanted, limit)))
+        echo_json_array(map(as_dict, found))
+    elif as_csv:
+        echo_events_csv(found)
     elif not target.exists:
         click.echo(target.absence)
     else:
-        _print_events(read(target, wanted, limit), endless=not limit)
+        _print_events(found, endless=not limit)
 
 
 @click.command(
     cls=Command,
     examples=[
         "tracker-sync show 42",
+        "tracker-sync show --last",
         "tracker-sync show 0199aa10-7c6e-7b2e-9d53-3f1c5a0e2b11 --json",
     ],
     exits={0: "shown", 1: "there is no such event, or the outbox cannot be read"},
 )
-@click.argument("event_id")
+@click.argument("event_id", required=False)
+@click.option("--last", is_flag=True, help="The event that was logged last.")
 @json_option
 @click.pass_obj
-def show(place: Place, event_id: str, *, as_json: bool) -> None:
+def show(place: Place, event_id: str | None, *, last: bool, as_json: bool) -> None:
     """Show one event, its state, and whether it is unchanged.
 
     EVENT_ID is an event's id, a unique beginning of it, or its seq, as printed by
     `tracker-sync list`.
     """
-    from tracker.outbox import find as find_event
+    from tracker.outbox import browse
 
-    with opened_to_read(existing(place)) as outbox, outbox.reading() as connection:
-        event = find_event(connection, event_id)
+    if last == (event_id is not None):
+        raise click.UsageError("give an EVENT_ID, or --last for the event that was logged last")
+    with opened_to_read(existing(place)) as outbox, outbox.snapshot() as connection:
+        if event_id is None:
+            event = next(browse.select(connection, limit=1), None)
+        else:
+            event = browse.find(connection, event_id)
     if event is None:
+        named = "event" if event_id is None else f"event {printable(event_id)}"
         raise click.ClickException(
-            f"there is no event {printable(event_id)} in {outbox.path}; if it was delivered, it "
-            "may have been pruned"
+            f"there is no {named} in {outbox.path}; if it was delivered, it may have been pruned"
         )
     described = as_dict(event)
     if as_json:
@@ -199,7 +159,9 @@ def show(place: Place, event_id: str, *, as_json: bool) -> None:
     click.echo(printable_lines(text))
 
 
-def read(target: Target, wanted: Filter, limit: int) -> Iterator[StoredEvent]:
+def read(
+    target: Target, wanted: Given, limit: int, state: str | None = None
+) -> Iterator[StoredEvent]:
     """Yield the matching events; none if there is no outbox.
 
     The outbox is open while the events are consumed. An error of the consumer, such as a closed
@@ -209,20 +171,9 @@ def read(target: Target, wanted: Filter, limit: int) -> Iterator[StoredEvent]:
 
     if target.exists:
         with opened_to_read(target) as outbox, outbox.snapshot() as connection:
-            yield from browse.select(connection, whole(connection, wanted), limit)
-
-
-def whole(connection: Connection, wanted: Filter) -> Filter:
-    """Return a filter with a complete session id, if the beginning of one was given.
-
-    Raises:
-        AmbiguousError: if several ids have this beginning.
-    """
-    from tracker.outbox import browse
-
-    if wanted.session_id is None:
-        return wanted
-    return replace(wanted, session_id=browse.complete(connection, "session_id", wanted.session_id))
+            sql = wanted.whole(connection).sql(connection)
+            condition = browse.Condition(*sql).in_state(state)
+            yield from browse.select(connection, condition, limit)
 
 
 def as_dict(event: StoredEvent) -> dict[str, Any]:
@@ -250,6 +201,13 @@ def as_row(event: StoredEvent) -> dict[str, Any]:
     return {**event._asdict(), **_hex(event), "state": event.state}
 
 
+def echo_events_csv(events: Iterable[StoredEvent]) -> None:
+    """Print events as CSV, in which JSON is text."""
+    from tracker.outbox import StoredEvent
+
+    echo_csv([*StoredEvent._fields, "state"], (as_row(event).values() for event in events))
+
+
 def echo_json_array(items: Iterable[dict[str, Any]]) -> None:
     """Print one JSON array, item by item: there may be more than fits into memory."""
     separator = "["
@@ -264,7 +222,8 @@ def _print_events(events: Iterator[StoredEvent], *, endless: bool) -> None:
     page = 1_000 if endless else 2**31
     shown = False
     for first in events:
-        print_table(_HEADINGS, map(_cells, chain([first], islice(events, page - 1))), fixed=4)
+        rows = map(_cells, chain([first], islice(events, page - 1)))
+        print_table(_HEADINGS, rows, fixed=4, ids=2, spare=_SPARE)
         shown = True
     if not shown:
         click.echo("no such events")

@@ -10,7 +10,7 @@ import click
 
 from tracker.cli.command import Command, Place, WrongConfiguration
 from tracker.cli.context import existing, opened_to_change, spare
-from tracker.cli.events import Since
+from tracker.cli.filters import Since
 from tracker.cli.output import echo_json, events, json_option
 from tracker.errors import ValidationError
 
@@ -50,7 +50,12 @@ class Seqs(click.ParamType):  # type: ignore[type-arg]  # not generic before cli
     ],
     exits={0: "the bundle is complete", 1: "no bundle: nothing is selected, or a file exists"},
 )
-@click.option("--session", metavar="ID", help="The events of this conversation.")
+@click.option(
+    "--session",
+    metavar="ID",
+    help="The events of this conversation; a beginning of its id is enough.",
+)
+@click.option("--last", is_flag=True, help="The events of the conversation that started last.")
 @click.option("--seq", "seqs", type=Seqs(), metavar="N[-M]", help="The events with these seqs.")
 @click.option("--since", type=Since(), metavar="WHEN", help="Events logged since, as in `list`.")
 @click.option("--until", type=Since(), metavar="WHEN", help="Events logged before.")
@@ -118,12 +123,15 @@ def evidence(place: Place, /, *, as_json: bool, **options: Any) -> None:
 def _selection(connection: Connection, options: Mapping[str, Any]) -> Selection:
     from tracker.audit.evidence import Selection
     from tracker.outbox import browse
+    from tracker.queries.conversations import newest_first
 
     session, seqs, since, until = (options[name] for name in ("session", "seqs", "since", "until"))
-    given = [session is not None, seqs is not None, since is not None or until is not None]
-    if sum(given) != 1:
-        raise click.UsageError("give one of --session, --seq, or --since and --until")
-    if session is not None:
+    in_period = since is not None or until is not None
+    if sum([session is not None, options["last"], seqs is not None, in_period]) != 1:
+        raise click.UsageError("give one of --session, --last, --seq, or --since and --until")
+    if options["last"]:
+        session = next((each.session_id for _, each in newest_first(connection)), "")
+    elif session is not None:
         session = browse.complete(connection, "session_id", session)
     return Selection(session, seqs, since, until)
 

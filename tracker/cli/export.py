@@ -13,7 +13,8 @@ import click
 
 from tracker.cli.command import Command, Place, extra
 from tracker.cli.context import existing, spare
-from tracker.cli.events import as_dict, as_row, filter_options, read
+from tracker.cli.events import as_dict, as_row, read, state_options
+from tracker.cli.filters import Given, filter_options
 from tracker.cli.output import events as number_of_events
 from tracker.cli.output import printable, to_json
 from tracker.whole_file import whole_file
@@ -21,7 +22,7 @@ from tracker.whole_file import whole_file
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from tracker.outbox import Filter, StoredEvent
+    from tracker.outbox import StoredEvent
 
     Write = Callable[[Iterable[StoredEvent], IO[bytes]], int]
 
@@ -64,6 +65,7 @@ _TIMES = ("timestamp_ms", "delivered_at_ms", "dead_at_ms")
     help="Default: by the suffix of the file, otherwise jsonl.",
 )
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@state_options
 @filter_options
 @click.option(
     "--limit",
@@ -77,9 +79,10 @@ def export(
     place: Place,
     destination: str,
     format_: str | None,
+    state: str | None,
     limit: int,
     *,
-    wanted: Filter,
+    wanted: Given,
     force: bool,
 ) -> None:
     """Export stored events as JSON Lines, CSV or Parquet.
@@ -95,7 +98,7 @@ def export(
         raise click.UsageError("Parquet cannot be shown on a terminal; give --output FILE")
     target = existing(place)
     spare(target, output)
-    found = read(target, wanted, limit)
+    found = read(target, wanted, limit, state)
     write = _WRITERS[kind]
     if output is None:
         if kind == "csv" and sys.stdout.isatty():  # JSON Lines are ASCII

@@ -41,6 +41,7 @@ _LAZY = {
     "config": "tracker.cli.config:config",
     "demo": "tracker.demo.command:demo",
 }
+_ALIASES = {"events": "list"}
 _LOGGING = ("run", "demo")
 """Commands that show the log by their own means."""
 
@@ -53,6 +54,7 @@ def main() -> None:
 @click.group(
     cls=Commands,
     lazy=_LAZY,
+    aliases=_ALIASES,
     params=place_options(),
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

@@ -9,10 +9,18 @@ import click
 
 from tracker.cli.command import Command, Place
 from tracker.cli.context import find, opened_to_read
-from tracker.cli.conversations import check_one_format, csv_option, echo_csv
 from tracker.cli.days import bar, calendar, sparkline
-from tracker.cli.events import Since
-from tracker.cli.output import counted, echo_json, json_option, print_facts, print_table
+from tracker.cli.filters import Given, filter_options
+from tracker.cli.output import (
+    check_one_format,
+    counted,
+    csv_option,
+    echo_csv,
+    echo_json,
+    json_option,
+    print_facts,
+    print_table,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +29,7 @@ if TYPE_CHECKING:
     from tracker.queries.metrics import Metrics
 
 _DAY_HEADINGS = ("day (UTC)", "conversations", "success", "messages", "tokens", "p95", "cost", "")
+_SPARE = ("", "p95", "tokens", "messages", "success")
 
 
 @click.command(
@@ -33,21 +42,11 @@ _DAY_HEADINGS = ("day (UTC)", "conversations", "success", "messages", "tokens", 
     ],
     exits={0: "shown, or nothing was logged yet", 1: "the outbox cannot be read"},
 )
-@click.option("--agent", metavar="ID", help="Only those of this agent.")
-@click.option("--since", type=Since(), metavar="WHEN", help="Only events logged since: see `list`.")
-@click.option("--until", type=Since(), metavar="WHEN", help="Only events logged before.")
+@filter_options
 @json_option
 @csv_option
 @click.pass_obj
-def metrics(
-    place: Place,
-    agent: str | None,
-    since: int | None,
-    until: int | None,
-    *,
-    as_json: bool,
-    as_csv: bool,
-) -> None:
+def metrics(place: Place, *, wanted: Given, as_json: bool, as_csv: bool) -> None:
     """Show success, response times, tokens and cost.
 
     Figures are in total and by day. The success rate is the number of ended conversations divided
@@ -58,13 +57,12 @@ def metrics(
     from tracker.queries.metrics import Metrics, get_metrics
 
     check_one_format(as_json=as_json, as_csv=as_csv)
-    if since is not None and until is not None and since > until:
-        raise click.UsageError("--until is before --since")
     target = find(place)
-    found = Metrics(agent_id=agent, since_ms=since, until_ms=until)
+    given = wanted.filters
+    found = Metrics(agent_id=given.agent_id, since_ms=given.since_ms, until_ms=given.until_ms)
     if target.exists:
         with opened_to_read(target) as outbox, outbox.snapshot() as connection:
-            found = get_metrics(connection, agent, since, until)
+            found = get_metrics(connection, wanted.whole(connection))
     elif not (as_json or as_csv):
         click.echo(target.absence)
         return
@@ -105,7 +103,7 @@ def _print(found: Metrics) -> None:
     if days:
         click.echo()
         most = max(day.conversations for day in days)
-        print_table(_DAY_HEADINGS, [_cells(day, most) for day in days], fixed=7)
+        print_table(_DAY_HEADINGS, [_cells(day, most) for day in days], fixed=7, spare=_SPARE)
 
 
 def _facts(found: Metrics) -> list[tuple[str, str]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import sys
 import time
 from datetime import datetime
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 _DAY = 86_400
 _GAP = 2
 """Number of characters between two columns of a table."""
+_FORMULA = ("=", "+", "-", "@")
+"""What a cell begins with that a spreadsheet calculates."""
 _NARROWEST = 4
 """Minimum width of a useful column of a table."""
 
@@ -24,6 +28,42 @@ _NARROWEST = 4
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the flag ``--json`` to a command, as its argument `as_json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")(command)
+
+
+def csv_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the flag ``--csv`` to a command, as its argument `as_csv`."""
+    return click.option("--csv", "as_csv", is_flag=True, help="Print CSV, for spreadsheets.")(
+        command
+    )
+
+
+def check_one_format(*, as_json: bool, as_csv: bool) -> None:
+    """Refuse two formats at once.
+
+    Raises:
+        UsageError: if both are given.
+    """
+    if as_json and as_csv:
+        raise click.UsageError("give --json or --csv, not both")
+
+
+def echo_csv(headings: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """Print CSV, line by line. Missing values are empty; control characters are escaped.
+
+    A text that a spreadsheet would take for a formula gets an apostrophe in front.
+    """
+    line = io.StringIO()
+    writer = csv.writer(line, lineterminator="")
+    for row in chain([headings], rows):
+        writer.writerow([_csv_cell(cell) for cell in row])
+        click.echo(line.getvalue())
+        line.seek(0)
+        line.truncate()
+
+
+def _csv_cell(value: object) -> str:
+    text = printable(value)
+    return f"'{text}" if isinstance(value, str) and text.startswith(_FORMULA) else text
 
 
 def echo_json(value: object) -> None:
@@ -128,9 +168,10 @@ def print_table(
         headings: The names of the columns.
         rows: The cells.
         fixed: Number of columns, from the left, that are never truncated.
-        ids: Number of columns, from the right, with ids, which are truncated only as far as they
+        ids: Number of columns, from the right, with ids. Other columns are truncated and left out
+            before an id is. Where there is no room for whole ids, they are truncated as far as they
             remain distinguishable.
-        spare: Columns to leave out, in this order, before ids are truncated further.
+        spare: Columns to leave out, in this order, if they do not fit.
     """
     cells = [[printable(value) for value in row] for row in rows]
     if sys.stdout.isatty():
@@ -153,40 +194,62 @@ def _print_on_terminal(
 
     console = Console(highlight=False)
     columns = list(zip(headings, *cells, strict=True))
-    kept = _kept(columns, fixed, ids, spare, console.width)
-    columns = [columns[place] for place in kept]
-    fixed = sum(place < fixed for place in kept)
-    headings, *cells = map(list, zip(*columns, strict=True))
     widths = [max(map(cell_len, column)) for column in columns]
-    least = [_NARROWEST] * len(columns)
-    if ids:
-        least[-ids:] = [telling(column) for column in columns[-ids:]]
+    shown = layout(columns, widths, fixed, ids, spare, console.width)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading, width in zip(
-        headings, fit(widths, fixed, console.width, least if ids else ()), strict=True
-    ):
-        table.add_column(heading, no_wrap=True, overflow="ellipsis", width=width)
+    for place, width in shown.items():
+        table.add_column(headings[place], no_wrap=True, overflow="ellipsis", width=width)
     for row in cells:
-        table.add_row(*map(Text, row))  # as Text, so that brackets are not markup
+        # As Text, so that brackets are not markup.
+        table.add_row(*(Text(row[place]) for place in shown))
     console.print(table)
 
 
-def _kept(
-    columns: Sequence[Sequence[str]], fixed: int, ids: int, spare: Sequence[str], room: int
-) -> list[int]:
-    """Return the indexes of the columns for which there is room."""
-    from rich.cells import cell_len
+def layout(
+    columns: Sequence[Sequence[str]],
+    widths: Sequence[int],
+    fixed: int,
+    ids: int,
+    spare: Sequence[str],
+    room: int,
+) -> dict[int, int]:
+    """Return the columns for which there is room, by their place, with the width of each.
 
-    least = [max(map(cell_len, column)) for column in columns]
-    least[fixed:] = [_NARROWEST] * (len(columns) - fixed)
-    if ids:
-        least[-ids:] = [telling(column) for column in columns[-ids:]]
+    Args:
+        columns: The heading and the cells of each column.
+        widths: The width that each would take.
+        fixed: As in `print_table`.
+        ids: As in `print_table`.
+        spare: As in `print_table`.
+        room: The width of the terminal.
+    """
+    first_id = len(columns) - ids
+    least = [
+        width if place < fixed or place >= first_id else min(width, _NARROWEST)
+        for place, width in enumerate(widths)
+    ]
+    kept = _kept(columns, least, spare, room)
+    if not _fits([least[place] for place in kept], room):
+        least[first_id:] = [telling(column) for column in columns[first_id:]]
+        kept = _kept(columns, least, spare, room)
+    fitted = fit([widths[place] for place in kept], [least[place] for place in kept], room)
+    return dict(zip(kept, fitted, strict=True))
+
+
+def _kept(
+    columns: Sequence[Sequence[str]], least: Sequence[int], spare: Sequence[str], room: int
+) -> list[int]:
+    """Return the places of the columns for which there is room, if all are narrow."""
     kept = list(range(len(columns)))
     for name in spare:
-        if sum(least[place] for place in kept) + _GAP * (len(kept) - 1) <= room:
+        if _fits([least[place] for place in kept], room):
             break
         kept = [place for place in kept if columns[place][0] != name]
     return kept
+
+
+def _fits(widths: Sequence[int], room: int) -> bool:
+    return sum(widths) + _GAP * (len(widths) - 1) <= room
 
 
 def telling(column: Sequence[str]) -> int:
@@ -203,19 +266,15 @@ def _shared(one: str, other: str) -> int:
     return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
-def fit(widths: Sequence[int], fixed: int, room: int, least: Sequence[int] = ()) -> list[int]:
-    """Return the widths of columns, reduced to fit into `room` except for the first `fixed` ones.
+def fit(widths: Sequence[int], least: Sequence[int], room: int) -> list[int]:
+    """Return the widths of columns, reduced to fit into `room`.
 
-    The widest is reduced first, down to its `least` width. If that is not enough, the ends of lines
-    are truncated.
+    The widest of those that may give way is reduced first, down to its `least` width. If that is
+    not enough, the ends of lines are truncated.
     """
     fitting = list(widths)
-    while sum(fitting) + _GAP * (len(fitting) - 1) > room:
-        giving = [
-            (width, -place)
-            for place, width in enumerate(fitting)
-            if place >= fixed and width > (least[place] if least else _NARROWEST)
-        ]
+    while not _fits(fitting, room):
+        giving = [(width, -place) for place, width in enumerate(fitting) if width > least[place]]
         if not giving:
             break
         fitting[-max(giving)[1]] -= 1

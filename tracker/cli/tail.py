@@ -10,14 +10,18 @@ import click
 
 from tracker.cli.command import Command, Place
 from tracker.cli.context import existing, opened_to_read
-from tracker.cli.events import as_dict, whole
+from tracker.cli.events import as_dict
+from tracker.cli.filters import Given, filter_options
 from tracker.cli.output import moment, printable, to_json
 from tracker.clock import sleep
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from tracker.outbox import Filter, Outbox, ReadOnlyOutbox, StoredEvent
+    from sqlalchemy import Connection
+
+    from tracker.outbox import Outbox, ReadOnlyOutbox, StoredEvent
+    from tracker.queries.filters import Filters
 
 _PAUSE_SECONDS = 0.25
 _CHUNK = 500
@@ -45,29 +49,15 @@ _NARROWEST = 20
     metavar="N",
     help="Start with the newest N events.",
 )
-@click.option("--session", metavar="ID", help="Only this conversation.")
-@click.option("--agent", metavar="ID", help="Only this agent.")
-@click.option("--type", "event_type", metavar="TYPE", help="Only this type, e.g. message.logged.")
+@filter_options
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON per event.")
 @click.option("--no-follow", is_flag=True, help="End after the existing events.")
 @click.pass_obj
-def tail(
-    place: Place,
-    lines: int,
-    session: str | None,
-    agent: str | None,
-    event_type: str | None,
-    *,
-    as_json: bool,
-    no_follow: bool,
-) -> None:
+def tail(place: Place, lines: int, *, wanted: Given, as_json: bool, no_follow: bool) -> None:
     """Follow events as they are logged, until Ctrl-C.
 
     Events of all processes are shown, and none is left out. Nothing is locked meanwhile.
     """
-    from tracker.outbox import Filter
-
-    wanted = Filter(session_id=session, agent_id=agent, type=event_type)
     try:
         with opened_to_read(existing(place)) as outbox:
             for event in follow(outbox, wanted, lines, endless=not no_follow):
@@ -77,25 +67,24 @@ def tail(
 
 
 def follow(
-    outbox: Outbox | ReadOnlyOutbox, wanted: Filter, lines: int, *, endless: bool
+    outbox: Outbox | ReadOnlyOutbox, wanted: Given, lines: int, *, endless: bool
 ) -> Iterator[StoredEvent]:
     """Yield the newest `lines` matching events, then each new one. Seqs are in commit order."""
-    from tracker.outbox import browse
+    from tracker.outbox import Condition, browse
 
     with outbox.snapshot() as connection:
-        wanted = whole(connection, wanted)
+        filters = wanted.whole(connection)
         (seen,) = connection.exec_driver_sql("SELECT coalesce(max(seq), 0) FROM events").one()
         if lines:
+            condition = Condition(*filters.sql(connection))
             # Events logged between the two reads are the first to be followed.
-            for event in browse.select(connection, wanted, lines):
+            for event in browse.select(connection, condition, lines):
                 seen = max(seen, event.seq)
                 yield event
-    condition, bound = wanted.condition()
-    query = f"SELECT seq FROM events WHERE seq > ? AND {condition} ORDER BY seq LIMIT {_CHUNK}"  # noqa: S608 - constant text
     while endless:
         with outbox.reading() as connection:
             (newest,) = connection.exec_driver_sql("SELECT max(seq) FROM events").one()
-            seqs = connection.exec_driver_sql(query, (seen, *bound)).scalars().all()
+            seqs = _after(connection, seen, filters) if (newest or 0) > seen else []
             found = [browse.find(connection, str(seq)) for seq in seqs]
         yield from (event for event in found if event is not None)  # or pruned meanwhile
         if len(seqs) == _CHUNK:
@@ -103,6 +92,12 @@ def follow(
             continue
         seen = max(seen, newest or 0, *seqs)
         sleep(_PAUSE_SECONDS)
+
+
+def _after(connection: Connection, seen: int, filters: Filters) -> Sequence[int]:
+    sql, bound = filters.sql(connection)  # each time: a run may have another conversation by now
+    query = f"SELECT seq FROM events WHERE seq > ? AND {sql} ORDER BY seq LIMIT {_CHUNK}"  # noqa: S608 - constant text
+    return connection.exec_driver_sql(query, (seen, *bound)).scalars().all()
 
 
 def _line(event: StoredEvent) -> str:

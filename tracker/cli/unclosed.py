@@ -9,9 +9,9 @@ import click
 
 from tracker.cli.command import Command, Place
 from tracker.cli.context import find, opened_to_read
-from tracker.cli.conversations import check_one_format, csv_option, print_conversations
-from tracker.cli.events import Since
-from tracker.cli.output import json_option
+from tracker.cli.conversations import print_conversations
+from tracker.cli.filters import Given, Since, filter_options
+from tracker.cli.output import check_one_format, csv_option, json_option
 
 if TYPE_CHECKING:
     from tracker.queries.conversations import Conversation
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     ],
     exits={0: "listed, or there are none", 1: "the outbox cannot be read"},
 )
-@click.option("--agent", metavar="ID", help="Only those of this agent.")
 @click.option(
     "--idle",
     type=Since(),
@@ -34,13 +33,15 @@ if TYPE_CHECKING:
     metavar="AGE",
     help="Only those without an event for this time: 30m, 2h, 7d. Default: 0s, for all.",
 )
+@filter_options
 @json_option
 @csv_option
 @click.pass_obj
-def unclosed(place: Place, agent: str | None, idle: int, *, as_json: bool, as_csv: bool) -> None:
+def unclosed(place: Place, idle: int, *, wanted: Given, as_json: bool, as_csv: bool) -> None:
     """List conversations that have neither ended nor failed.
 
-    Either they continue, or the application stopped without ending them.
+    Either they continue, or the application stopped without ending them. The filters are those of
+    `conversations`.
     """
     from tracker.queries.conversations import OPEN, list_conversations
 
@@ -50,7 +51,7 @@ def unclosed(place: Place, agent: str | None, idle: int, *, as_json: bool, as_cs
     everyone: tuple[Conversation, ...] = ()
     if target.exists:
         with opened_to_read(target) as outbox, outbox.snapshot() as connection:
-            everyone = list_conversations(connection, agent_id=agent, status=OPEN, limit=None)
+            everyone = list_conversations(connection, wanted.whole(connection), OPEN, limit=None)
         found = [each for each in everyone if _is_idle(each.last_at_ms, idle)]
     elif not (as_json or as_csv):
         click.echo(target.absence)

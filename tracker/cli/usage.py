@@ -10,11 +10,17 @@ import click
 
 from tracker.cli.command import Command, Place
 from tracker.cli.context import find, opened_to_read
-from tracker.cli.conversations import check_one_format, csv_option, echo_csv
 from tracker.cli.days import bar, calendar
-from tracker.cli.events import Since
+from tracker.cli.filters import Given, filter_options
 from tracker.cli.metrics import cost
-from tracker.cli.output import echo_json, json_option, print_table
+from tracker.cli.output import (
+    check_one_format,
+    csv_option,
+    echo_csv,
+    echo_json,
+    json_option,
+    print_table,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +35,7 @@ _FIGURES = (
 )
 _WHY = "the price list did not know the model, or the extra [cost] was not installed; give cost_usd"
 _HEADINGS = ("calls", "prompt", "cached", "written", "completion", "total", "cost", "")
+_SPARE = ("", "written", "cached", "completion", "prompt", "calls", "total")
 
 
 @click.command(
@@ -44,11 +51,11 @@ _HEADINGS = ("calls", "prompt", "cached", "written", "completion", "total", "cos
 @click.option(
     "--by", type=click.Choice(_BY), default="model", show_default=True, help="What to sum by."
 )
-@click.option("--since", type=Since(), metavar="WHEN", help="Only events logged since: see `list`.")
+@filter_options
 @json_option
 @csv_option
 @click.pass_obj
-def usage(place: Place, by: str, since: int | None, *, as_json: bool, as_csv: bool) -> None:
+def usage(place: Place, by: str, *, wanted: Given, as_json: bool, as_csv: bool) -> None:
     """Show tokens and cost of model calls, by model, agent or day.
 
     Days are UTC days in order; other groups are sorted by tokens, the most first. A cost with a
@@ -62,7 +69,7 @@ def usage(place: Place, by: str, since: int | None, *, as_json: bool, as_csv: bo
     found: list[LLMUsage] = []
     if target.exists:
         with opened_to_read(target) as outbox, outbox.snapshot() as connection:
-            found = queries.usage(connection, by, since)
+            found = queries.usage(connection, by, wanted.whole(connection))
     elif not (as_json or as_csv):
         click.echo(target.absence)
         return
@@ -88,7 +95,8 @@ def _print(found: Sequence[LLMUsage], by: str) -> None:
     rows = [(*_cells(one), bar(one.total_tokens, most)) for one in shown]
     if len(found) > 1:
         rows.append((*_cells(_sum(found)), ""))
-    print_table((by + " (UTC)" if by == "day" else by, *_HEADINGS), rows, fixed=8)
+    headings = (by + " (UTC)" if by == "day" else by, *_HEADINGS)
+    print_table(headings, rows, fixed=9, spare=_SPARE)
     unpriced = sum(one.unpriced for one in found)
     if unpriced:
         click.echo(

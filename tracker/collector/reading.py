@@ -12,6 +12,7 @@ from sqlalchemy import Connection, FromClause
 from tracker.collector.access import Client, Identifier, Operator, parts_of
 from tracker.collector.answers import json_answer
 from tracker.collector.erasures import newest_erasures
+from tracker.collector.filtered import Filtered
 from tracker.collector.models import (
     ERRORS,
     Activities,
@@ -39,7 +40,6 @@ Limit = Annotated[int, Query(ge=1, le=_MAX_ROWS, description="Maximum number of 
 Before = Annotated[
     int | None, Query(ge=0, le=_MAX_INTEGER, description="`next` of the previous page.")
 ]
-Moment = Annotated[int | None, Query(ge=0, le=_MAX_INTEGER, description="Unix milliseconds.")]
 
 
 class Reader:
@@ -89,20 +89,16 @@ async def show_history(
 @router.get("/v1/conversations", response_model=Conversations)
 async def list_conversations(
     read: Read,
-    agent_id: Identifier | None = None,
-    user_id: Identifier | None = None,
+    wanted: Filtered,
     status: Literal["open", "ended", "failed"] | None = None,
-    since: Moment = None,
-    until: Moment = None,
     limit: Limit = 50,
     before: Before = None,
 ) -> Response:
     """Answer with the newest matching conversations, in the order in which they began."""
-    wanted = conversations.Wanted(agent_id, user_id, status, since, until)
 
     def query(connection: Connection, events: FromClause) -> Conversations:
         found, following = conversations.conversation_page(
-            connection, wanted, limit, before, events
+            connection, wanted, status, limit, before, events
         )
         return Conversations(found[::-1], following)
 
@@ -112,18 +108,17 @@ async def list_conversations(
 @router.get("/v1/agents", response_model=Agents)
 async def list_agents(
     read: Read,
-    agent_id: Identifier | None = None,
+    wanted: Filtered,
     status: AgentStatus | None = None,
-    since: Moment = None,
     limit: Limit = _MAX_ROWS,
     after: Annotated[str, Query(description="`next` of the previous page.")] = "",
 ) -> Response:
-    """Answer with one agent, the agents with a status, or all agents, seen since a time."""
+    """Answer with the agents that have a matching event, all or those with a status."""
 
     def query(connection: Connection, events: FromClause) -> Agents:
         found = [
             agent
-            for agent in agents.states(connection, agent_id, since, events)
+            for agent in agents.states(connection, wanted, events)
             if agent.agent_id > after and status in (None, agent.status)
         ]
         following = found[limit - 1].agent_id if len(found) > limit else None
@@ -134,17 +129,13 @@ async def list_agents(
 
 @router.get("/v1/activities", response_model=Activities)
 async def list_activities(
-    read: Read,
-    agent_id: Identifier | None = None,
-    since: Moment = None,
-    limit: Limit = 50,
-    before: Before = None,
+    read: Read, wanted: Filtered, limit: Limit = 50, before: Before = None
 ) -> Response:
     """Answer with the latest activities of agents, newest first."""
 
     def query(connection: Connection, events: FromClause) -> Activities:
         found = agents.newest_activities(
-            connection, agent_id, since, limit, before, read.max_characters, events
+            connection, wanted, limit, before, read.max_characters, events
         )
         return Activities(*found)
 
@@ -152,23 +143,23 @@ async def list_activities(
 
 
 @router.get("/v1/overview", response_model=OperationsOverview)
-async def show_overview(read: Read, since: Moment = None) -> Response:
-    """Answer with the number of agents in each status, and of events logged since a time."""
-    return await read.answer(lambda connection, events: agents.overview(connection, since, events))
+async def show_overview(read: Read, wanted: Filtered) -> Response:
+    """Answer with the number of agents in each status, and of events that match."""
+    return await read.answer(lambda connection, events: agents.overview(connection, wanted, events))
 
 
 @router.get("/v1/usage", response_model=Usage)
 async def show_usage(
     read: Read,
+    wanted: Filtered,
     by: Literal["model", "agent", "session", "day"] = "model",
-    since: Moment = None,
     limit: Limit = _MAX_ROWS,
     offset: Annotated[int, Query(ge=0, le=_MAX_INTEGER)] = 0,
 ) -> Response:
     """Answer with tokens and cost by model, agent, session or day."""
 
     def query(connection: Connection, events: FromClause) -> Usage:
-        found = usage.usage(connection, by, since, events)
+        found = usage.usage(connection, by, wanted, events)
         end = offset + limit
         return Usage(found[offset:end], end if len(found) > end else None)
 
@@ -178,15 +169,13 @@ async def show_usage(
 @router.get("/v1/metrics", response_model=MetricsPage)
 async def show_metrics(
     read: Read,
-    agent_id: Identifier | None = None,
-    since: Moment = None,
-    until: Moment = None,
+    wanted: Filtered,
     limit: Annotated[int, Query(ge=0, le=_MAX_ROWS, description="Maximum number of days.")] = 366,
 ) -> Response:
     """Answer with the metrics from `since` until just before `until`, in total and per day."""
 
     def query(connection: Connection, events: FromClause) -> dict[str, Any]:
-        found = metrics.get_metrics(connection, agent_id, since, until, events)
+        found = metrics.get_metrics(connection, wanted, events)
         first = max(len(found.days) - limit, 0)
         following = found.days[first - 1].until_ms if first else None
         days = tuple(_bounded(day) for day in found.days[first:])

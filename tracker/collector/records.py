@@ -9,6 +9,7 @@ from starlette.convertors import Convertor, register_url_convertor
 
 from tracker.collector.access import Client, parts_of
 from tracker.collector.answers import json_answer
+from tracker.collector.filtered import Filtered
 from tracker.collector.models import ERRORS, ChainPage, EventPage, Outboxes, Session
 from tracker.collector.refusal import RefusedError
 from tracker.collector.store import ConversationPlace
@@ -41,6 +42,7 @@ router = APIRouter(tags=["events"], responses=ERRORS)
 async def list_events(
     request: Request,
     client_id: Client,
+    wanted: Filtered,
     after: Annotated[int, Query(ge=0, le=_MAX_ID)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
 ) -> Response:
@@ -49,7 +51,7 @@ async def list_events(
 
     def query() -> Response:
         rows, following = parts.store.events_after(
-            client_id, after, limit, parts.settings.max_page_bytes
+            client_id, after, limit, parts.settings.max_page_bytes, wanted
         )
         return json_answer({"next": following}, events=[dict(row) for row in rows])
 

@@ -13,7 +13,8 @@ from tracker.collector.batch import ReceivedEvent
 from tracker.collector.conversation import SUMMARY_FIELDS, Conversation, summarise
 from tracker.collector.database import READ_SECONDS, Database
 from tracker.collector.integrity import IntegrityRow, OutboxReport, report
-from tracker.collector.tables import api_keys, events
+from tracker.collector.tables import api_keys, events, events_of
+from tracker.queries.filters import EVERYTHING, Filters
 from tracker.queries.source import extent
 
 if TYPE_CHECKING:
@@ -168,7 +169,12 @@ class Store(Database):
         connection.exec_driver_sql(self._upsert, (client_id, outbox_id))
 
     def events_after(
-        self, client_id: str, after: int, limit: int, max_page_bytes: int
+        self,
+        client_id: str,
+        after: int,
+        limit: int,
+        max_page_bytes: int,
+        wanted: Filters = EVERYTHING,
     ) -> tuple[list[RowMapping], int | None]:
         """Return a page of a client's events in stored order, and the start of the next page.
 
@@ -177,6 +183,7 @@ class Store(Database):
             after: Return only events with a greater `id`.
             limit: Maximum number of events, 1 or more.
             max_page_bytes: End the page early once its ``data`` has so many characters.
+            wanted: Which events.
 
         Returns:
             The rows, and the last row's id if more follow, otherwise None.
@@ -186,7 +193,11 @@ class Store(Database):
         """
         query = (
             select(events)
-            .where(events.c.client_id == client_id, events.c.id > after)
+            .where(
+                events.c.client_id == client_id,
+                events.c.id > after,
+                *wanted.conditions(events, among=events_of(client_id)),
+            )
             .order_by(events.c.id)
         )
         with self.reading() as connection:

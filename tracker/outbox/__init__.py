@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tracker.outbox.outbox import Outbox
     from tracker.outbox.queue import batches, browse, dead_letters, settlement, sync_state
     from tracker.outbox.queue.batches import Batch
-    from tracker.outbox.queue.browse import DEAD, Filter, StoredEvent, find
+    from tracker.outbox.queue.browse import DEAD, Condition, StoredEvent, find
     from tracker.outbox.queue.settlement import DeadLetter, Remarks
     from tracker.outbox.queue.sync_state import SyncState
     from tracker.outbox.queue.urgent import Urgent
@@ -47,9 +47,9 @@ __all__ = [
     "Account",
     "Batch",
     "Comparison",
+    "Condition",
     "DeadLetter",
     "FileLock",
-    "Filter",
     "Gap",
     "Held",
     "IntegrityReport",
@@ -129,10 +129,10 @@ _NAMES = {
     "Account": "tracker.outbox.store.ledger",
     "Batch": "tracker.outbox.queue.batches",
     "Comparison": "tracker.outbox.integrity.compare",
+    "Condition": "tracker.outbox.queue.browse",
     "DEAD": "tracker.outbox.queue.browse",
     "DeadLetter": "tracker.outbox.queue.settlement",
     "FileLock": "tracker.outbox.files.file_lock",
-    "Filter": "tracker.outbox.queue.browse",
     "Gap": "tracker.outbox.integrity.verify",
     "Held": "tracker.outbox.integrity.compare",
     "IntegrityReport": "tracker.outbox.integrity.verify",

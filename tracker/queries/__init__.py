@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from tracker.queries import agents, conversations, history, metrics, sessions, usage
+    from tracker.queries import agents, conversations, filters, history, metrics, sessions, usage
 
-__all__ = ["agents", "conversations", "history", "metrics", "sessions", "usage"]
+__all__ = ["agents", "conversations", "filters", "history", "metrics", "sessions", "usage"]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -17,10 +17,13 @@ from tracker.events import (
     AgentStatus,
 )
 from tracker.queries.figures import figure
-from tracker.queries.source import EVENTS, MAX_TEXT, in_period, newest_page, text_field
+from tracker.queries.filters import EVERYTHING
+from tracker.queries.source import EVENTS, MAX_TEXT, newest_page, text_field
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, FromClause, Select
+
+    from tracker.queries.filters import Filters
 
 
 @dataclass(frozen=True)
@@ -118,23 +121,25 @@ def last_status(
 
 
 def states(
-    connection: Connection,
-    agent_id: str | None = None,
-    since_ms: int | None = None,
-    events: FromClause = EVENTS,
+    connection: Connection, wanted: Filters = EVERYTHING, events: FromClause = EVENTS
 ) -> list[AgentState]:
-    """Return the agents with an event since `since_ms`, in the order of their ids, or one agent."""
-    rows = connection.execute(_states(agent_id, since_ms, events)).all()
+    """Return the agents with an event that matches, in the order of their ids.
+
+    Their state is from all of their events.
+    """
+    rows = connection.execute(_states(wanted, events)).all()
     found = (
         _state(*row) for row in rows if isinstance(row[0], str)
     )  # a damaged row may have any type
     return sorted(found, key=lambda agent: agent.agent_id)
 
 
-def _states(agent_id: str | None, since_ms: int | None, events: FromClause) -> Select[Any]:
-    event = events.c
+def _states(wanted: Filters, events: FromClause) -> Select[Any]:
+    event, agent_id = events.c, wanted.agent_id
     last_seen = func.max(event.timestamp_ms)
     whose = event.agent_id.is_not(None) if agent_id is None else event.agent_id == agent_id
+    if wanted.without("agent_id", "since_ms") != EVERYTHING:
+        whose &= event.agent_id.in_(select(wanted.of(events).c.agent_id))
     heard = (
         select(
             event.agent_id,
@@ -145,8 +150,8 @@ def _states(agent_id: str | None, since_ms: int | None, events: FromClause) -> S
         .where(whose)
         .group_by(event.agent_id)
     )
-    if since_ms is not None:
-        heard = heard.having(last_seen >= since_ms)
+    if wanted.since_ms is not None:
+        heard = heard.having(last_seen >= wanted.since_ms)
     seen = heard.cte("seen")
     registered, changed = events.alias("registered"), events.alias("changed")
     return select(
@@ -164,14 +169,10 @@ def _newest(events: FromClause, type: str) -> ColumnElement[int | None]:
 
 
 def recent_activity(
-    connection: Connection,
-    agent_id: str | None,
-    since_ms: int | None,
-    limit: int,
-    events: FromClause = EVENTS,
+    connection: Connection, wanted: Filters, limit: int, events: FromClause = EVENTS
 ) -> list[AgentActivity]:
-    """Return the newest `limit` activities, newest first, of one agent or of all."""
-    return newest_activities(connection, agent_id, since_ms, limit, events=events)[0]
+    """Return the newest `limit` activities that match, newest first."""
+    return newest_activities(connection, wanted, limit, events=events)[0]
 
 
 def last_activities(
@@ -197,8 +198,7 @@ def last_activities(
 
 def newest_activities(
     connection: Connection,
-    agent_id: str | None,
-    since_ms: int | None,
+    wanted: Filters,
     limit: int,
     before: int | None = None,
     max_characters: int | None = None,
@@ -208,28 +208,25 @@ def newest_activities(
 
     `limit`, `before`, `max_characters` and the second value are those of `newest_page`.
     """
+    events = wanted.of(events)
     event = events.c
     # An erased activity has no text any more.
     query = select(
         *(event.event_id, event.agent_id, event.session_id, event.timestamp_ms, event.data)
     ).where(event.type == AGENT_ACTIVITY, text_field(events, "activity").is_not(None))
-    if agent_id is not None:
-        query = query.where(event.agent_id == agent_id)
-    query = query.where(*in_period(events, since_ms))
     rows, following = newest_page(connection, events, query, limit, before, max_characters)
     return [_activity(*row) for row in rows], following
 
 
 def overview(
-    connection: Connection, since_ms: int | None, events: FromClause = EVENTS
+    connection: Connection, wanted: Filters = EVERYTHING, events: FromClause = EVENTS
 ) -> OperationsOverview:
-    """Return the overview of all agents now, and of the events logged since `since_ms`."""
-    agents = states(connection, events=events)
+    """Return the overview of the agents now, whatever the period, and of the events that match."""
+    agents = states(connection, wanted.without("since_ms", "until_ms"), events)
     of_status = Counter(agent.status for agent in agents)
+    type_ = wanted.of(events).c.type
     counted = connection.execute(
-        select(events.c.type, func.count())
-        .where(events.c.type.in_(_TYPES), *in_period(events, since_ms))
-        .group_by(events.c.type)
+        select(type_, func.count()).where(type_.in_(_TYPES)).group_by(type_)
     ).all()
     logged: dict[str, int] = dict(map(tuple, counted))
     return OperationsOverview(

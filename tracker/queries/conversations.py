@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from sqlalchemy import case, func, select
 
 from tracker import validation
-from tracker.errors import ValidationError
 from tracker.events import (
     CONVERSATION_ENDED,
     CONVERSATION_FAILED,
@@ -21,12 +19,15 @@ from tracker.events import (
     TOOL_CALLED,
 )
 from tracker.queries.figures import figure, known_sum, tokens
+from tracker.queries.filters import EVERYTHING
 from tracker.queries.source import EVENTS, number_field, text_field
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from sqlalchemy import Connection, FromClause
+
+    from tracker.queries.filters import Filters
 
 T = TypeVar("T")
 
@@ -88,29 +89,6 @@ class Conversation:
     unpriced: int = 0
 
 
-def milliseconds(argument: str, moment: datetime | int | None) -> int | None:
-    """Return a time as Unix milliseconds; None for None.
-
-    Raises:
-        ValidationError: if it is neither an int nor an aware datetime.
-    """
-    if moment is None or (isinstance(moment, int) and not isinstance(moment, bool)):
-        return moment
-    if not isinstance(moment, datetime):
-        raise ValidationError(
-            argument, f"is of type {type(moment).__name__}; give a datetime or Unix milliseconds"
-        )
-    if moment.utcoffset() is None:
-        raise ValidationError(
-            argument, "has no time zone; give one, as in datetime.now(timezone.utc)"
-        )
-    since_epoch = moment - datetime(1970, 1, 1, tzinfo=timezone.utc)
-    # With integers: the float of timestamp() would be inexact for some milliseconds.
-    return (since_epoch.days * 86_400 + since_epoch.seconds) * 1000 + (
-        since_epoch.microseconds // 1000
-    )
-
-
 def text(value: object) -> str | None:
     """Return the value of a field if it is text, otherwise None."""
     return value if isinstance(value, str) else None
@@ -136,48 +114,10 @@ def is_failure(outcome: object) -> bool:
     return isinstance(outcome, str) and outcome.casefold() in FAILURE_OUTCOMES
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """A filter of conversations; None matches all.
-
-    Attributes:
-        agent_id: The agent.
-        user_id: The user.
-        status: One of `STATUSES`.
-        since_ms: Earliest start, Unix milliseconds.
-        until_ms: Latest start, which is not included.
-    """
-
-    agent_id: str | None = None
-    user_id: str | None = None
-    status: str | None = None
-    since_ms: int | None = None
-    until_ms: int | None = None
-
-    def matches(self, conversation: Conversation) -> bool:
-        """Return True if a conversation matches."""
-        mine = (self.agent_id, self.user_id, self.status)
-        its = (conversation.agent_id, conversation.user_id, conversation.status)
-        if any(want is not None and want != has for want, has in zip(mine, its, strict=True)):
-            return False
-        if self.since_ms is None and self.until_ms is None:
-            return True
-        started: object = conversation.started_at_ms
-        if not isinstance(started, int):  # a damaged row holds any type
-            return False
-        return (self.since_ms is None or started >= self.since_ms) and (
-            self.until_ms is None or started < self.until_ms
-        )
-
-
 def list_conversations(
     connection: Connection,
-    *,
-    agent_id: str | None = None,
-    user_id: str | None = None,
+    wanted: Filters = EVERYTHING,
     status: str | None = None,
-    since: datetime | int | None = None,
-    until: datetime | int | None = None,
     limit: int | None = 50,
     events: FromClause = EVENTS,
 ) -> tuple[Conversation, ...]:
@@ -188,12 +128,8 @@ def list_conversations(
 
     Args:
         connection: A connection to the database.
-        agent_id: Only conversations of this agent.
-        user_id: Only conversations of this user.
+        wanted: Which conversations; see `conversation_page`.
         status: Only conversations that are ``"open"``, ``"ended"`` or ``"failed"``.
-        since: Only conversations started at this time or later: an aware datetime, or Unix
-            milliseconds.
-        until: Only conversations started before this time.
         limit: Maximum number of conversations; None for all.
         events: The table of events.
 
@@ -202,16 +138,9 @@ def list_conversations(
     """
     if status is not None:
         validation.check_choice("status", status, STATUSES)
-    wanted = Wanted(
-        validation.check_optional_id("agent_id", agent_id),
-        validation.check_optional_id("user_id", user_id),
-        status,
-        milliseconds("since", since),
-        milliseconds("until", until),
-    )
     if limit is not None:
         validation.check_count("limit", limit)
-    page = conversation_page(connection, wanted, limit, events=events)
+    page = conversation_page(connection, wanted, status, limit, events=events)
     return tuple(reversed(page.conversations))
 
 
@@ -224,7 +153,8 @@ class Page(NamedTuple):
 
 def conversation_page(
     connection: Connection,
-    wanted: Wanted,
+    wanted: Filters,
+    status: str | None,
     limit: int | None,
     before: int | None = None,
     events: FromClause = EVENTS,
@@ -233,7 +163,9 @@ def conversation_page(
 
     Args:
         connection: A connection to the database.
-        wanted: The filter.
+        wanted: Which conversations: those of an agent and a user, begun in a period, with an event
+            that matches the rest.
+        status: Only conversations with this status; None for all.
         limit: Maximum number of conversations; None for all.
         before: The `next` of the previous page; None for the first page.
         events: The table of events.
@@ -244,13 +176,28 @@ def conversation_page(
     """
     found: list[Conversation] = []
     last = None
-    for position, conversation in newest_first(connection, wanted.status, before, events):
+    rest = wanted.without("agent_id", "user_id", "since_ms", "until_ms")
+    for position, conversation in newest_first(connection, status, before, events, rest):
         if limit is not None and len(found) >= limit:
             return Page(found, last)
-        if wanted.matches(conversation):
+        if status in (None, conversation.status) and _matches(wanted, conversation):
             found.append(conversation)
             last = position
     return Page(found, None)
+
+
+def _matches(wanted: Filters, conversation: Conversation) -> bool:
+    """Return True if a conversation is of the agent and the user, and begun in the period."""
+    mine, its = (wanted.agent_id, wanted.user_id), (conversation.agent_id, conversation.user_id)
+    if any(want is not None and want != has for want, has in zip(mine, its, strict=True)):
+        return False
+    since_ms, until_ms = wanted.since_ms, wanted.until_ms
+    if since_ms is None and until_ms is None:
+        return True
+    started: object = conversation.started_at_ms
+    if not isinstance(started, int):  # a damaged row holds any type
+        return False
+    return (since_ms is None or started >= since_ms) and (until_ms is None or started < until_ms)
 
 
 def newest_first(
@@ -258,8 +205,11 @@ def newest_first(
     status: str | None = None,
     before: int | None = None,
     events: FromClause = EVENTS,
+    wanted: Filters = EVERYTHING,
 ) -> Iterator[tuple[int, Conversation]]:
-    """Yield all conversations, or those with a status, the one that began last first.
+    """Yield the conversations with an event that matches, the one that began last first.
+
+    With a `status`, only those that may have it.
 
     Each has the position of its first event. No cursor is open meanwhile.
     """
@@ -271,6 +221,8 @@ def newest_first(
         .group_by(events.c.session_id)
         .order_by(first.desc())
     )
+    if wanted != EVERYTHING:
+        query = query.where(events.c.session_id.in_(select(wanted.of(events).c.session_id)))
     if before is not None:
         query = query.having(first < before)
     sessions: Sequence[Any] = connection.execute(query).all()

@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import case, select
 
-from tracker import validation
-from tracker.errors import ValidationError
 from tracker.events import CONVERSATION_ENDED, MESSAGE_LOGGED, TOOL_CALLED
 from tracker.queries import conversations
 from tracker.queries.conversations import ENDED, FAILED, LIFECYCLE, LLM_USED, OPEN
 from tracker.queries.figures import figure, known_sum, tokens
+from tracker.queries.filters import EVERYTHING
 from tracker.queries.source import EVENTS, in_period, number_field, text_field
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from sqlalchemy import ColumnElement, Connection, FromClause
+
+    from tracker.queries.filters import Filters
 
 DAY_MS = 86_400_000
 
@@ -121,37 +122,18 @@ class Metrics:
 
 
 def get_metrics(
-    connection: Connection,
-    agent_id: str | None = None,
-    since: datetime | int | None = None,
-    until: datetime | int | None = None,
-    events: FromClause = EVENTS,
+    connection: Connection, wanted: Filters = EVERYTHING, events: FromClause = EVENTS
 ) -> Metrics:
-    """Return metrics of the events logged from `since` until just before `until`.
-
-    Args:
-        connection: A connection to the database.
-        agent_id: Only events of this agent.
-        since: Start of the period: an aware datetime, or Unix milliseconds.
-        until: End of the period, which is not included.
-        events: The table of events.
-
-    Raises:
-        ValidationError: if an argument is not allowed.
-    """
-    agent_id = validation.check_optional_id("agent_id", agent_id)
-    since_ms = conversations.milliseconds("since", since)
-    until_ms = conversations.milliseconds("until", until)
-    if since_ms is not None and until_ms is not None and since_ms > until_ms:
-        raise ValidationError("until", "is before since; give a later time")
-    window = _Window(connection, events, agent_id, since_ms, until_ms)
+    """Return metrics of the events that match."""
+    window = _Window(connection, wanted.of(events), wanted.since_ms, wanted.until_ms)
     total, days = _Tally(), defaultdict[int, _Tally](_Tally)
     _count_lifecycle(window, total, days)
     _count_work(window, total, days)
+    agent_id = wanted.agent_id
     return total.metrics(
         agent_id,
-        since_ms,
-        until_ms,
+        wanted.since_ms,
+        wanted.until_ms,
         days=tuple(days[day].metrics(agent_id, *window.part(day)) for day in sorted(days)),
     )
 
@@ -162,7 +144,6 @@ class _Window:
 
     connection: Connection
     events: FromClause
-    agent_id: str | None
     since_ms: int | None
     until_ms: int | None
 
@@ -181,16 +162,10 @@ class _Window:
         *columns: ColumnElement[Any],
         order: ColumnElement[Any] | None = None,
     ) -> Iterable[Any]:
-        """Return columns of the period's events of some types, of the window."""
-        first = _FIRST_MS if self.since_ms is None else self.since_ms
-        end = _END_MS if self.until_ms is None else self.until_ms
-        # Distant times are limited to values that the database can store.
-        first, end = min(max(first, _FIRST_MS), _END_MS), max(min(end, _END_MS), 0)
+        """Return columns of the window's events of some types."""
         event = self.events.c
-        period = in_period(self.events, first, end)
-        query = select(*columns).where(*period, event.type.in_(types))
-        if self.agent_id is not None:
-            query = query.where(event.agent_id == self.agent_id)
+        valid = in_period(self.events, _FIRST_MS, _END_MS)
+        query = select(*columns).where(*valid, event.type.in_(types))
         if order is not None:
             query = query.order_by(order)
         # There may be too many rows for memory.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Float,
     FromClause,
@@ -17,6 +18,7 @@ from sqlalchemy import (
     Table,
     Text,
     func,
+    literal,
     literal_column,
 )
 from sqlalchemy.ext.compiler import compiles
@@ -42,6 +44,7 @@ EVENTS: FromClause = Table(
     Column("session_id", Text),
     Column("user_id", Text),
     Column("data", Text),
+    Column("context", Text),
 )
 """An outbox's events."""
 
@@ -52,6 +55,8 @@ MAX_TEXT = 1_000
 """Maximum length of a name, model or outcome in answers; longer ones are truncated."""
 
 _FETCH_SIZES = 1_000
+_MAX_INTEGER = 2**63 - 1
+"""The most that both databases can store; a time beyond it matches the same events."""
 
 
 def in_period(
@@ -64,16 +69,18 @@ def in_period(
         since_ms: Start of the period, Unix milliseconds; None if it has none.
         until_ms: End of the period, which is not included; None if it has none.
     """
-    time, position, own = events.c.timestamp_ms, events.c.position, events is EVENTS
+    time, own = events.c.timestamp_ms, events is EVENTS
     conditions = []
     if since_ms is not None:
-        conditions.append(time >= since_ms)
+        first = max(min(since_ms, _MAX_INTEGER), -_MAX_INTEGER)
+        conditions.append(time >= first)
         if own:  # it has no index of times
-            conditions.append(position >= literal_column(time_ranges.first_seq(since_ms)))
+            conditions.append(events.c.position >= literal_column(time_ranges.first_seq(first)))
     if until_ms is not None:
-        conditions.append(time < until_ms)
+        end = max(min(until_ms, _MAX_INTEGER), -_MAX_INTEGER)
+        conditions.append(time < end)
         if own:
-            conditions.append(position <= literal_column(time_ranges.last_seq(until_ms)))
+            conditions.append(events.c.position <= literal_column(time_ranges.last_seq(end)))
     return conditions
 
 
@@ -134,13 +141,13 @@ def extent(
 
 
 class _Field(FunctionElement[Any]):
-    """A field of `data`: NULL if it is missing, of another type, or the row is damaged."""
+    """A field of a JSON column: NULL if missing, of another type, or the row is damaged."""
 
     inherit_cache = True
 
-    def __init__(self, events: FromClause, field: str) -> None:
+    def __init__(self, events: FromClause, field: str, column: str = "data") -> None:
         # A literal, so that PostgreSQL sees the same expression in SELECT and GROUP BY.
-        super().__init__(events.c.data, literal_column(f"'{field}'"))
+        super().__init__(events.c[column], literal_column(f"'{field}'"))
 
 
 class text_field(_Field):  # noqa: N801 - used like a function of SQL
@@ -157,6 +164,17 @@ class number_field(_Field):  # noqa: N801
     name = "number_field"
     type = Float()
     inherit_cache = True
+
+
+class has_tag(FunctionElement[bool]):  # noqa: N801
+    """Whether an event's context has a tag with this value; NULL if it does not."""
+
+    name = "has_tag"
+    type = Boolean()
+    inherit_cache = True
+
+    def __init__(self, events: FromClause, tag: str, value: str) -> None:
+        super().__init__(events.c.context, literal(tag, Text()), literal(value, Text()))
 
 
 class _Half(FunctionElement[int]):
@@ -213,6 +231,25 @@ def _number_for_postgresql(element: _Field, compiler: SQLCompiler, **options: An
     value, name = _json(element, compiler, options)
     # The pattern matches the JSON itself, in which text has quotes. Of any length, hence no float.
     return f"CAST(substring(CAST({value} -> {name} AS text) FROM '^[-0-9][-+.0-9eE]*$') AS numeric)"
+
+
+@compiles(has_tag, "sqlite")
+def _tag_for_sqlite(element: has_tag, compiler: SQLCompiler, **options: Any) -> str:
+    # Not by a path, in which some names cannot be written.
+    context, tag, value = (compiler.process(clause, **options) for clause in element.clauses)
+    each = f"json_each.key = {tag} AND json_each.type = 'text' AND json_each.value = {value}"
+    found = f"EXISTS (SELECT 1 FROM json_each({context}, '$.tags') WHERE {each})"  # noqa: S608 - our own, with binds
+    return f"CASE WHEN json_valid({context}) THEN {found} END"
+
+
+@compiles(has_tag, "postgresql")
+def _tag_for_postgresql(element: has_tag, compiler: SQLCompiler, **options: Any) -> str:
+    context, tag, value = element.clauses
+    stored, wanted = compiler.process(context, **options), compiler.process(value, **options)
+    tags = f"CAST({_without_nul(stored, 'strpos')} AS json) -> 'tags'"
+    # Processed once for each place, so that each gets a value.
+    kind, text = (f"{tags} {arrow} {compiler.process(tag, **options)}" for arrow in ("->", "->>"))
+    return f"CASE json_typeof({kind}) WHEN 'string' THEN {text} = {wanted} END"
 
 
 @compiles(upper_half)

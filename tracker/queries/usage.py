@@ -10,10 +10,10 @@ from sqlalchemy import case, func, literal_column, select
 
 from tracker.events import LLM_USED
 from tracker.queries.figures import BOUNDS
+from tracker.queries.filters import EVERYTHING
 from tracker.queries.metrics import DAY_MS
 from tracker.queries.source import (
     EVENTS,
-    in_period,
     lower_half,
     number_field,
     text_field,
@@ -22,6 +22,8 @@ from tracker.queries.source import (
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, FromClause, Select
+
+    from tracker.queries.filters import Filters
 
 
 @dataclass(frozen=True)
@@ -65,22 +67,23 @@ _COUNTS = (
 
 
 def usage(
-    connection: Connection, by: str, since_ms: int | None, events: FromClause = EVENTS
+    connection: Connection, by: str, wanted: Filters = EVERYTHING, events: FromClause = EVENTS
 ) -> list[LLMUsage]:
     """Return the usage by one of `BY`: days in order, others with the most tokens first."""
-    found = [_usage(by, *row) for row in connection.execute(_query(by, since_ms, events)).all()]
+    query = _query(by, wanted.of(events))
+    found = [_usage(by, *row) for row in connection.execute(query).all()]
     if by == "day":
         return sorted(found, key=lambda one: one.key or "")
     return sorted(found, key=lambda one: (-one.total_tokens, one.key or ""))
 
 
-def _query(by: str, since_ms: int | None, events: FromClause) -> Select[Any]:
+def _query(by: str, events: FromClause) -> Select[Any]:
     called = (
         select(
             _key(by, events).label("key"),
             *(_within(events, name).label(name) for name in ("cost_usd", *_COUNTS)),
         )
-        .where(events.c.type == LLM_USED, *in_period(events, since_ms))
+        .where(events.c.type == LLM_USED)
         .subquery()
     )
     # SQLite fails for a sum beyond 64 bits, which sums of halves cannot reach.

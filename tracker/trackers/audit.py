@@ -139,7 +139,7 @@ def _period(
     since: datetime | int | None, until: datetime | int | None
 ) -> tuple[int | None, int | None]:
     """Return the ends of a period, Unix milliseconds."""
-    milliseconds = queries.conversations.milliseconds
+    milliseconds = queries.filters.milliseconds
     since_ms, until_ms = milliseconds("since", since), milliseconds("until", until)
     if since_ms is not None and until_ms is not None and since_ms > until_ms:
         raise ValidationError("until", "is before since; give a later time")

@@ -105,6 +105,10 @@ class LLMTracker(BaseTracker):
         by: Literal["model", "agent", "session", "day"] = "model",
         *,
         since: datetime | int | None = None,
+        until: datetime | int | None = None,
+        environment: str | None = None,
+        release: str | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> list[LLMUsage]:
         """Return tokens and cost by model, agent, session or day.
 
@@ -115,14 +119,24 @@ class LLMTracker(BaseTracker):
             by: ``"model"`` (default), ``"agent"``, ``"session"``, or ``"day"`` for UTC days.
             since: Only events logged at this time or later: an aware datetime, or Unix
                 milliseconds.
+            until: Only events logged before this time.
+            environment: Only events logged in this environment.
+            release: Only events logged by this release.
+            tags: Only events that have each of these tags.
 
         Returns:
             Days in order; models, agents and sessions with the most tokens first.
         """
         by_ = validation.check_choice("by", by, queries.usage.BY)
-        since_ms = validation.check_since("since", since)
+        wanted = queries.filters.checked(
+            since=validation.check_since("since", since),
+            until=validation.check_since("until", until),
+            environment=environment,
+            release=release,
+            tags=tags,
+        )
         self._check_open()
-        return self._client.read(lambda connection: queries.usage.usage(connection, by_, since_ms))
+        return self._client.read(lambda connection: queries.usage.usage(connection, by_, wanted))
 
 
 class _Price(NamedTuple):

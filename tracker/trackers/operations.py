@@ -192,22 +192,36 @@ class AgentOperationsTracker(BaseTracker):
         """
         agent_id = validation.check_id("agent_id", agent_id)
         self._check_open()
-        found = self._client.read(lambda connection: queries.agents.states(connection, agent_id))
+        wanted = queries.filters.checked(agent_id=agent_id)
+        found = self._client.read(lambda connection: queries.agents.states(connection, wanted))
         return found[0] if found else None
 
-    def get_active_agents(self, *, since: datetime | int | None = None) -> list[AgentState]:
+    def get_active_agents(
+        self,
+        *,
+        since: datetime | int | None = None,
+        environment: str | None = None,
+        release: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> list[AgentState]:
         """Return the agents whose status is ``active``, in the order of their ids.
 
         Args:
             since: Only agents with an event at this time or later: an aware datetime, or Unix
                 milliseconds. By default all, even if their last event is years old: an agent that
                 has crashed logs nothing.
+            environment: Only agents with an event logged in this environment.
+            release: Only agents with an event logged by this release.
+            tags: Only agents with an event that has each of these tags.
         """
-        since_ms = validation.check_since("since", since)
-        self._check_open()
-        found = self._client.read(
-            lambda connection: queries.agents.states(connection, None, since_ms)
+        wanted = queries.filters.checked(
+            since=validation.check_since("since", since),
+            environment=environment,
+            release=release,
+            tags=tags,
         )
+        self._check_open()
+        found = self._client.read(lambda connection: queries.agents.states(connection, wanted))
         return [agent for agent in found if agent.status is AgentStatus.ACTIVE]
 
     def get_recent_activity(
@@ -216,6 +230,10 @@ class AgentOperationsTracker(BaseTracker):
         *,
         limit: int = 50,
         since: datetime | int | None = None,
+        until: datetime | int | None = None,
+        environment: str | None = None,
+        release: str | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> list[AgentActivity]:
         """Return the latest activities of agents, newest first.
 
@@ -224,27 +242,52 @@ class AgentOperationsTracker(BaseTracker):
             limit: Maximum number of activities, 1 or more. Default 50.
             since: Only activities logged at this time or later: an aware datetime, or Unix
                 milliseconds.
+            until: Only activities logged before this time.
+            environment: Only activities logged in this environment.
+            release: Only activities logged by this release.
+            tags: Only activities that have each of these tags.
         """
-        agent_id = validation.check_optional_id("agent_id", agent_id)
-        since_ms = validation.check_since("since", since)
+        wanted = queries.filters.checked(
+            agent_id=agent_id,
+            since=validation.check_since("since", since),
+            until=validation.check_since("until", until),
+            environment=environment,
+            release=release,
+            tags=tags,
+        )
         if validation.check_count("limit", limit) < 1:
             raise ValidationError("limit", "is 0; give an int, 1 or more")
         self._check_open()
         return self._client.read(
-            lambda connection: queries.agents.recent_activity(connection, agent_id, since_ms, limit)
+            lambda connection: queries.agents.recent_activity(connection, wanted, limit)
         )
 
-    def get_operations_overview(self, *, since: datetime | int | None = None) -> OperationsOverview:
+    def get_operations_overview(
+        self,
+        *,
+        since: datetime | int | None = None,
+        environment: str | None = None,
+        release: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> OperationsOverview:
         """Return how many agents have each status now, and how much was logged.
 
         Args:
             since: Count only activities, status changes and heartbeats logged at this time or
-                later: an aware datetime, or Unix milliseconds. By default all of them. All agents
-                are always counted.
+                later: an aware datetime, or Unix milliseconds. By default all of them. Agents
+                are counted whenever they were last seen.
+            environment: Count only events logged in this environment, and the agents with one.
+            release: Count only events logged by this release, and the agents with one.
+            tags: Count only events that have each of these tags, and the agents with one.
         """
-        since_ms = validation.check_since("since", since)
+        wanted = queries.filters.checked(
+            since=validation.check_since("since", since),
+            environment=environment,
+            release=release,
+            tags=tags,
+        )
         self._check_open()
-        return self._client.read(lambda connection: queries.agents.overview(connection, since_ms))
+        return self._client.read(lambda connection: queries.agents.overview(connection, wanted))
 
     def _look_up(self, agent_id: str) -> AgentStatus | None:
         try:

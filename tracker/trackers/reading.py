@@ -9,6 +9,7 @@ from tracker import queries
 from tracker.trackers.base import BaseTracker
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from tracker.queries.conversations import Conversation
@@ -58,6 +59,9 @@ class ReadingTracker(BaseTracker):
         since: datetime | int | None = None,
         until: datetime | int | None = None,
         limit: int | None = 50,
+        environment: str | None = None,
+        release: str | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> tuple[Conversation, ...]:
         """Return the newest matching conversations, in the order in which they began.
 
@@ -69,17 +73,23 @@ class ReadingTracker(BaseTracker):
                 milliseconds.
             until: Only conversations started before this time.
             limit: Maximum number of conversations; None for all.
+            environment: Only conversations with an event logged in this environment.
+            release: Only conversations with an event logged by this release.
+            tags: Only conversations with an event that has each of these tags.
         """
+        wanted = queries.filters.checked(
+            agent_id=agent_id,
+            user_id=user_id,
+            since=since,
+            until=until,
+            environment=environment,
+            release=release,
+            tags=tags,
+        )
         self._check_open()
         return self._client.read(
             partial(
-                queries.conversations.list_conversations,
-                agent_id=agent_id,
-                user_id=user_id,
-                status=status,
-                since=since,
-                until=until,
-                limit=limit,
+                queries.conversations.list_conversations, wanted=wanted, status=status, limit=limit
             )
         )
 
@@ -88,6 +98,10 @@ class ReadingTracker(BaseTracker):
         agent_id: str | None = None,
         since: datetime | int | None = None,
         until: datetime | int | None = None,
+        *,
+        environment: str | None = None,
+        release: str | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> Metrics:
         """Return metrics of the events logged from `since` until just before `until`.
 
@@ -95,8 +109,17 @@ class ReadingTracker(BaseTracker):
             agent_id: Only events of this agent.
             since: Start of the period: an aware datetime, or Unix milliseconds.
             until: End of the period, which is not included.
+            environment: Only events logged in this environment.
+            release: Only events logged by this release.
+            tags: Only events that have each of these tags.
         """
-        self._check_open()
-        return self._client.read(
-            partial(queries.metrics.get_metrics, agent_id=agent_id, since=since, until=until)
+        wanted = queries.filters.checked(
+            agent_id=agent_id,
+            since=since,
+            until=until,
+            environment=environment,
+            release=release,
+            tags=tags,
         )
+        self._check_open()
+        return self._client.read(partial(queries.metrics.get_metrics, wanted=wanted))

@@ -174,6 +174,106 @@ def check_agents(tracker: Tracker, client: CollectorClient, moments: list[int]) 
     assert client.get("/v1/agents", agent_id="nobody")["agents"] == []
 
 
+CONTEXTS: list[dict[str, Any]] = [
+    {"environment": "prod", "release": "1.0", "tags": {"site": "oslo", "a.\"'$ü": "\\u0000 %s"}},
+    {"environment": "prod", "release": "1.1", "tags": {"site": "bergen"}, "odd": "\0"},
+    {"environment": "test", "nested": {"environment": "prod", "tags": {"site": "oslo"}}},
+]
+
+
+def log_in_contexts(tracker: Tracker) -> None:
+    """Log a conversation of a run in each context, and one without any."""
+    for number, items in enumerate([*CONTEXTS, {}]):
+        name = f"{number}-ü"
+        with tracker.context(**items):
+            tracker.start_conversation(
+                f"agent-{name}",
+                user_id=f"user-{name}",
+                session_id=f"session-{name}",
+                run_id=f"run-{name}",
+            )
+            tracker.log_user_message(f"session-{name}", "Hello")
+            tracker.llm.record_usage("acme", "m", 1, number, session_id=f"session-{name}")
+            tracker.operations.log_activity(f"agent-{name}", "read")
+
+
+def test_what_an_event_was_logged_in_finds_it_everywhere(
+    settings: APIConfig, client: CollectorClient
+) -> None:
+    """Environment, release and tags, in each read of the tracker and in the collector's."""
+    with Tracker(settings) as tracker:
+        log_in_contexts(tracker)
+        assert tracker.flush(30).pending == 0
+        searches: list[dict[str, Any]] = [
+            *({"environment": "prod"}, {"environment": "test"}, {"release": "1.1"}),
+            *({"tags": tags} for tags in (CONTEXTS[0]["tags"], {"site": "oslo"}, {"site": "o"})),
+            {"environment": "prod", "tags": {"site": "bergen"}},
+        ]
+        for wanted in searches:
+            asked = {name: value for name, value in wanted.items() if name != "tags"}
+            asked["tag"] = [f"{name}={text}" for name, text in wanted.get("tags", {}).items()]
+            check_each_read(tracker, client, wanted, asked)
+
+
+def check_each_read(
+    tracker: Tracker, client: CollectorClient, wanted: dict[str, Any], asked: dict[str, Any]
+) -> None:
+    metrics = client.get("/v1/metrics", **asked)
+    assert metrics.pop("next") is None
+    check(metrics, tracker.get_metrics(**wanted))
+    check(client.get("/v1/usage", **asked)["usage"], tracker.llm.get_usage(**wanted))
+    listed = client.get("/v1/conversations", **asked)["conversations"]
+    check(listed, tracker.list_conversations(**wanted))
+    agents = tracker.operations
+    activities = client.get("/v1/activities", **asked)["activities"]
+    check(activities, agents.get_recent_activity(**wanted))
+    check(client.get("/v1/overview", **asked), agents.get_operations_overview(**wanted))
+    assert len(client.get("/v1/agents", **asked)["agents"]) == len(listed)
+    assert metrics["messages"] == len(activities) == len(listed)
+    assert len(client.get("/v1/events", **asked)["events"]) == 4 * len(listed)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "events"),
+    [
+        ("run_id", "run-1-ü", 3),
+        ("session_id", "session-1-ü", 3),
+        ("agent_id", "agent-1-ü", 4),
+        ("user_id", "user-1-ü", 3),
+        ("type", "llm.used", 4),
+        ("type", "conversation.*", 4),
+        ("type", "l", 0),
+        ("until", 1, 0),
+        ("since", 1, 16),
+    ],
+)
+def test_the_collector_finds_events_by_each_other_filter(
+    settings: APIConfig, client: CollectorClient, name: str, value: object, events: int
+) -> None:
+    """In its list of events and in its sums; another client's events never count."""
+    with Tracker(settings) as tracker:
+        log_in_contexts(tracker)
+        assert tracker.flush(30).pending == 0
+    found = client.get("/v1/events", **{name: value})["events"]
+    assert len(found) == events
+    called = client.get("/v1/usage", by="session", **{name: value})["usage"]
+    assert len(called) == sum(event["type"] == "llm.used" for event in found)
+    said = sum(event["type"] == "message.logged" for event in found)
+    assert client.get("/v1/metrics", **{name: value})["messages"] == said
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"tag": "oslo"}, {"tag": "=oslo"}, {"since": 2, "until": 1}, {"tag": ["a=b"] * 21},
+     {"environment": ""}, {"run_id": "x" * 257}, {"tag": "a=\0"}],
+)  # fmt: skip
+def test_a_filter_that_is_none_is_refused(client: CollectorClient, asked: dict[str, Any]) -> None:
+    """By every route that lists or sums events, with what is wrong."""
+    for path in ("events", "metrics", "usage", "conversations", "agents", "activities", "overview"):
+        answer = requests.get(f"{client.url}/v1/{path}", asked, headers=client.headers, timeout=10)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (422, "invalid_query")
+
+
 @needs_data
 @pytest.mark.slow
 def test_recorded_conversations_are_read_alike(

@@ -16,6 +16,7 @@ from tracker.outbox import browse
 from tracker.outbox.maintenance import retention
 from tracker.outbox.outbox import Outbox
 from tracker.outbox.queue import batches, settlement
+from tracker.queries.filters import Filters
 from tracker.queries.metrics import get_metrics
 from tracker.queries.usage import usage
 
@@ -78,14 +79,15 @@ def check(outbox: Outbox, draw: random.Random, stored: list[Event]) -> None:
     with outbox.reading() as connection:
         for since, until in map(sorted, periods):
             recent = [event for event in stored if event.timestamp_ms >= since]
-            listed = browse.select(connection, browse.Filter(since_ms=since))
+            wanted = Filters(since_ms=since)
+            listed = browse.select(connection, browse.Condition(*wanted.sql(connection)))
             assert [event.event_id for event in listed] == [event.event_id for event in recent]
             calls = sum(event.type == "llm.used" for event in recent)
-            assert sum(one.calls for one in usage(connection, "model", since)) == calls
+            assert sum(one.calls for one in usage(connection, "model", wanted)) == calls
             messages = sum(
                 event.type == "message.logged" for event in recent if event.timestamp_ms < until
             )
-            assert get_metrics(connection, None, since, until).messages == messages
+            assert get_metrics(connection, Filters(since, until)).messages == messages
 
 
 def test_reads_find_every_event_of_a_period(

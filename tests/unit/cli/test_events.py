@@ -128,7 +128,7 @@ def test_no_cursor_is_open_between_chunks(config: MakeConfig) -> None:
     fill(config(), 150)
     outbox = Outbox(config())
     with outbox.snapshot() as connection:
-        events = browse.select(connection, browse.Filter())
+        events = browse.select(connection)
         first = next(events)
         outbox.append(an_event())
         with outbox.reading() as other:
@@ -200,15 +200,16 @@ def test_no_event_steers_the_terminal(config: MakeConfig) -> None:
 
 def test_a_narrow_terminal_cuts_the_long_columns() -> None:
     """The first ones stay whole, the widest of the others give way."""
-    assert fit([2, 19, 7, 8, 36, 36], 4, 200) == [2, 19, 7, 8, 36, 36]
-    assert fit([2, 19, 7, 8, 36, 36], 4, 80) == [2, 19, 7, 8, 17, 17]
-    assert fit([2, 19, 7, 8, 6, 36], 4, 60) == [2, 19, 7, 8, 6, 8]
-    assert fit([2, 19, 7, 8, 36, 36], 4, 20) == [2, 19, 7, 8, 4, 4]
+    least = [2, 19, 7, 8, 4, 4]
+    assert fit([2, 19, 7, 8, 36, 36], least, 200) == [2, 19, 7, 8, 36, 36]
+    assert fit([2, 19, 7, 8, 36, 36], least, 80) == [2, 19, 7, 8, 17, 17]
+    assert fit([2, 19, 7, 8, 6, 36], least, 60) == [2, 19, 7, 8, 6, 8]
+    assert fit([2, 19, 7, 8, 36, 36], least, 20) == [2, 19, 7, 8, 4, 4]
 
 
 def test_since_reads_dates_as_python_does() -> None:
     """To the millisecond."""
-    from tracker.cli.events import Since
+    from tracker.cli.filters import Since
 
     expected = datetime(2026, 11, 1, 12, tzinfo=timezone.utc).timestamp() * 1000
     assert Since().convert("2026-11-01T12:00:00Z", None, None) == expected == NOON_MS

@@ -54,6 +54,13 @@ def written(path: Path, to: Path, *arguments: str) -> Any:
     return call_json("--outbox", path, "evidence", *arguments, "--output", to)
 
 
+def test_the_last_session_needs_no_id(outbox_path: Path, tmp_path: Path) -> None:
+    """`--last` proves the conversation that started last."""
+    last = written(outbox_path, tmp_path / "last.zip", "--last")
+    named = written(outbox_path, tmp_path / "named.zip", "--session", "s-v")
+    assert (last["events"], last["root"]) == (named["events"], named["root"])
+
+
 def test_a_session_is_proved_to_somebody_else(outbox_path: Path, tmp_path: Path) -> None:
     """With the device's key it is proven; without one, or with another, it is not."""
     key = call("--outbox", outbox_path, "evidence", "--public-key").stdout.strip()
@@ -107,8 +114,9 @@ def test_the_collectors_signature_is_in_it(
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ((), 2, "give one of --session, --seq, or --since"),
-        (("--seq", "1", "--session", "s"), 2, "give one of --session, --seq, or --since"),
+        ((), 2, "give one of --session, --last, --seq, or --since"),
+        (("--seq", "1", "--session", "s"), 2, "give one of --session, --last, --seq, or"),
+        (("--last", "--session", "s"), 2, "give one of --session, --last, --seq, or"),
         (("--seq", "9-7"), 2, "is no seq and no range of seqs"),
         (("--seq", "x"), 2, "is no seq and no range of seqs"),
         (("--session", "nobody"), 1, "selects no stored event"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.cli import an_event, call, call_json, fill
-from tracker.cli.output import fit, telling
+from tracker.cli.output import fit, layout, telling
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,8 +60,39 @@ def test_the_last_conversation_needs_no_id(path: Path) -> None:
     assert call("--outbox", path, "conversation", "02", "--last").exit_code == 2
 
 
+def test_the_last_event_needs_no_id(path: Path) -> None:
+    """`show --last` is the one that was logged last; with an id or with neither it is wrong use."""
+    assert call_json("--outbox", path, "show", "--last")["seq"] == 4
+    assert call("--outbox", path, "show").exit_code == 2
+    assert call("--outbox", path, "show", "4", "--last").exit_code == 2
+
+
+WIDTHS = {"seq": 7, "logged": 19, "type": 20, "agent": 12, "event": 36, "session": 36}
+SPARE = ("event", "agent", "logged", "type")
+
+
+@pytest.mark.parametrize(
+    ("room", "expected"),
+    [
+        (200, WIDTHS),
+        (130, {"seq": 7, "logged": 19, "type": 20, "agent": 12, "session": 36}),
+        (97, {"seq": 7, "logged": 19, "type": 20, "agent": 7, "session": 36}),
+        (80, {"seq": 7, "type": 20, "session": 36}),
+        (47, {"seq": 7, "session": 36}),
+        (40, {"seq": 7, "type": 20, "session": 9}),
+    ],
+)
+def test_other_columns_give_way_before_an_id(room: int, expected: dict[str, int]) -> None:
+    """Whole ids as long as they fit by themselves; then as much of them as tells them apart."""
+    columns = [[name, "x" * WIDTHS[name]] for name in WIDTHS]
+    columns[-1] = ["session", "abcdef-1".ljust(36, "x"), "abcdef-2".ljust(36, "x")]
+    shown = layout(columns, [*WIDTHS.values()], 3, 2, SPARE, room)
+    names = [*WIDTHS]
+    assert {names[place]: width for place, width in shown.items()} == expected
+
+
 def test_ids_are_cut_no_further_than_tells_them_apart() -> None:
     """What differs stays; a single id may be cut."""
     assert telling(["id", "abcdef-1x", "abcdef-2x"]) == 9
     assert telling(["id", "a-long-one"]) == 2
-    assert fit([5, 20, 36], 1, 40, [4, 4, 20]) == [5, 11, 20]
+    assert fit([5, 20, 36], [5, 4, 20], 40) == [5, 11, 20]

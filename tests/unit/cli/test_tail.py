@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.cli import an_event, call, fill, start
+from tracker.cli.filters import Given
 from tracker.cli.tail import follow
 from tracker.outbox.outbox import Outbox
-from tracker.outbox.queue.browse import Filter
+from tracker.queries.filters import Filters
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +53,7 @@ def test_new_events_follow(config: MakeConfig) -> None:
     """Each once and in order, more than one read's worth, and none that is not wanted."""
     fill(config(), 2)
     outbox = Outbox(config())
-    wanted = Filter(type="message.logged")
+    wanted = Given(Filters(type="message.logged"))
     events = follow(outbox, wanted, 1, endless=True)
     assert next(events).seq == 2
     outbox.append(an_event("tool.called"))

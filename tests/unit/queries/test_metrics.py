@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tracker.errors import ValidationError
 from tracker.ids import new_id
 from tracker.outbox.schema.create import empty_outbox
+from tracker.queries.filters import Filters, checked
 from tracker.queries.metrics import DAY_MS, Metrics, ResponseTime, get_metrics, nearest_rank
 
 if TYPE_CHECKING:
@@ -46,10 +47,12 @@ def store(connection: Connection, events: Iterable[Raw]) -> None:
         )
 
 
-def metrics_of(events: Iterable[Raw], *arguments: Any) -> Metrics:
+def metrics_of(
+    events: Iterable[Raw], agent_id: Any = None, since: Any = None, until: Any = None
+) -> Metrics:
     with empty_outbox() as connection:
         store(connection, events)
-        return get_metrics(connection, *arguments)
+        return get_metrics(connection, checked(agent_id=agent_id, since=since, until=until))
 
 
 # --- The same figures, counted plainly ---------------------------------------------------------
@@ -244,11 +247,11 @@ def test_a_day_is_what_it_is_alone() -> None:
     events = [Raw("message.logged", NOON_MS + hour * 3_600_000) for hour in range(48)]
     with empty_outbox() as connection:
         store(connection, events)
-        metrics = get_metrics(connection, None, NOON_MS + 1, NOON_MS + DAY_MS)
+        metrics = get_metrics(connection, Filters(NOON_MS + 1, NOON_MS + DAY_MS))
         assert [day.day for day in metrics.days] == [date(2026, 11, 1), date(2026, 11, 2)]
         assert [day.messages for day in metrics.days] == [11, 12]
         for day in metrics.days:
-            alone = get_metrics(connection, None, day.since_ms, day.until_ms)
+            alone = get_metrics(connection, Filters(day.since_ms, day.until_ms))
             assert figures(alone) == figures(day)
 
 

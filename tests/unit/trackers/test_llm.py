@@ -19,6 +19,7 @@ from sqlalchemy import create_engine
 from tracker import LLMTracker, LLMUsage, ValidationError
 from tracker.outbox.schema import tables
 from tracker.queries import usage
+from tracker.queries.filters import Filters
 from tracker.testing import RecordingDestination
 from tracker.trackers import llm
 
@@ -312,6 +313,6 @@ def read(rows: list[dict[str, Any]], by: str, since_ms: int | None) -> list[LLMU
         tables.metadata.create_all(connection)
         if rows:
             connection.execute(tables.events.insert(), rows)
-        found = usage.usage(connection, by, since_ms)
+        found = usage.usage(connection, by, Filters(since_ms))
     engine.dispose()
     return found

@@ -20,6 +20,7 @@ from tracker import (
 )
 from tracker.outbox.schema import tables
 from tracker.queries import agents
+from tracker.queries.filters import Filters
 from tracker.testing import RecordingDestination
 from tracker.trackers.operations import Statuses
 
@@ -104,7 +105,7 @@ def test_erased_and_damaged_events_do_not_break_reads() -> None:
         {**row(5, "agent.registered", 50, {}), "data": "[1]"},
     ]
     assert run(rows, agents.states) == [AgentState("a", None, None, None, None, 20, 50)]
-    assert run(rows, lambda c: agents.recent_activity(c, None, None, 9)) == []
+    assert run(rows, lambda c: agents.recent_activity(c, Filters(), 9)) == []
     assert run(rows, lambda c: agents.last_status(c, "a")) is None
 
 
@@ -113,7 +114,7 @@ def test_a_status_of_a_newer_version_is_none() -> None:
     rows = [row(1, "agent.status_changed", 10, {"status": "asleep", "previous_status": "idle"})]
     (state,) = run(rows, agents.states)
     assert (state.status, state.previous_status) == (None, AgentStatus.IDLE)
-    assert run(rows, lambda connection: agents.overview(connection, None)).without_status == 1
+    assert run(rows, lambda connection: agents.overview(connection)).without_status == 1
 
 
 @given(
@@ -150,16 +151,16 @@ def test_reads_equal_the_raw_events(
             counted[kind] += 1
             if kind == "agent.activity" and agent_id == "a":
                 activity.append(str(seq))
-    states = run(rows, lambda connection: agents.states(connection, None, since_ms))
+    states = run(rows, lambda connection: agents.states(connection, Filters(since_ms)))
     assert {one.agent_id: (one.status, one.last_seen_ms) for one in states} == {
         agent_id: (last.get(agent_id), at_ms)
         for agent_id, at_ms in seen.items()
         if since_ms is None or at_ms >= since_ms
     }
-    recent = run(rows, lambda c: agents.recent_activity(c, "a", since_ms, limit))
+    recent = run(rows, lambda c: agents.recent_activity(c, Filters(since_ms, agent_id="a"), limit))
     assert [one.event_id for one in recent] == activity[::-1][:limit]
     statuses = [last.get(agent_id) for agent_id in seen]
-    assert run(rows, lambda connection: agents.overview(connection, since_ms)) == (
+    assert run(rows, lambda connection: agents.overview(connection, Filters(since_ms))) == (
         OperationsOverview(
             agents=len(seen),
             active=statuses.count("active"),

@@ -4,12 +4,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from tracker import canonical, time_ranges
+from tracker import canonical
 from tracker.erasure import ERASED
 from tracker.errors import TrackerError
+from tracker.events import CONVERSATION_STARTED
 from tracker.outbox.schema import tables
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _COLUMNS = (
     "delivered_at_ms, dead_at_ms, dead_code, dead_message, context, trace, salt, sealed"
 )
 
-_CONDITIONS = {
+_STATES = {
     # The first half costs nothing and lets the search skip everything that is settled.
     PENDING: f"seq > (SELECT settled_through FROM sync_state) AND {tables.PENDING}",
     DELIVERED: "delivered_at_ms IS NOT NULL",
@@ -80,50 +80,30 @@ class StoredEvent(NamedTuple):
         return looks_so and self.intact == (self.sealed is not None)
 
 
-@dataclass(frozen=True)
-class Filter:
-    """Which events to select; None selects all.
+class Condition(NamedTuple):
+    """SQL over the columns of `events` and values to bind in it; by default it is true of all."""
 
-    Attributes:
-        state: One of `PENDING`, `DELIVERED` and `DEAD`.
-        session_id: The conversation.
-        agent_id: The agent.
-        type: The full type of the event.
-        since_ms: Only events logged then or later, Unix milliseconds.
-    """
+    sql: str = "1"
+    values: tuple[Any, ...] = ()
 
-    state: str | None = None
-    session_id: str | None = None
-    agent_id: str | None = None
-    type: str | None = None
-    since_ms: int | None = None
-
-    def condition(self) -> tuple[str, list[Any]]:
-        """Return the SQL condition and the values to bind in it."""
-        parts = [] if self.state is None else [_CONDITIONS[self.state]]
-        bound: list[Any] = []
-        for comparison, value in (
-            ("session_id = ?", self.session_id),
-            ("agent_id = ?", self.agent_id),
-            ("type = ?", self.type),
-            ("timestamp_ms >= ?", self.since_ms),
-        ):
-            if value is not None:
-                parts.append(comparison)
-                bound.append(value)
-        if self.since_ms is not None:
-            parts.append(f"seq >= {time_ranges.first_seq(self.since_ms)}")
-        return " AND ".join(parts) or "1", bound
+    def in_state(self, state: str | None) -> Condition:
+        """Return the same for events that are `PENDING`, `DELIVERED` or `DEAD`; None: for all."""
+        return self if state is None else Condition(f"{self.sql} AND {_STATES[state]}", self.values)
 
 
-def select(connection: Connection, wanted: Filter, limit: int = 0) -> Iterator[StoredEvent]:
+EVERY = Condition()
+
+
+def select(
+    connection: Connection, wanted: Condition = EVERY, limit: int = 0
+) -> Iterator[StoredEvent]:
     """Yield the newest `limit` of the selected events, oldest first; all of them for 0.
 
     Reads in chunks and keeps no cursor open between them: however slowly the caller consumes the
     events, the application's write-ahead log can be reset meanwhile. Events logged after the start
     are not included.
     """
-    condition, bound = wanted.condition()
+    condition, bound = wanted
     seq, last = _range(connection, condition, bound, limit)
     while seq <= last:
         rows = connection.exec_driver_sql(
@@ -138,7 +118,9 @@ def select(connection: Connection, wanted: Filter, limit: int = 0) -> Iterator[S
         seq = rows[-1][0] + 1
 
 
-def _range(connection: Connection, condition: str, bound: list[Any], limit: int) -> tuple[int, int]:
+def _range(
+    connection: Connection, condition: str, bound: tuple[Any, ...], limit: int
+) -> tuple[int, int]:
     """Return the first and last seq to read; an empty range if no event is selected."""
     if limit:
         query = (
@@ -152,6 +134,10 @@ def _range(connection: Connection, condition: str, bound: list[Any], limit: int)
 
 
 _LAST_CHARACTER = "\U0010ffff"
+_RUN_ID = (
+    f"CASE WHEN type = '{CONVERSATION_STARTED}' AND json_valid(data) "
+    "THEN json_extract(data, '$.run_id') END"
+)
 _SHOWN = 3
 _SHORTEST_BEGINNING = 8
 """Fewer digits than these are a seq; more can be the beginning of an event id."""
@@ -161,17 +147,21 @@ class AmbiguousError(TrackerError):
     """The given text is the beginning of several ids."""
 
 
-def complete(connection: Connection, column: Literal["event_id", "session_id"], given: str) -> str:
+def complete(
+    connection: Connection, column: Literal["event_id", "session_id", "run_id"], given: str
+) -> str:
     """Return the stored id that equals `given` or, if unique, begins with it; otherwise `given`.
 
     Raises:
         AmbiguousError: if several ids begin with it.
     """
+    expression = _RUN_ID if column == "run_id" else column
     found = [
         str(each)
         for each in connection.exec_driver_sql(
-            f"SELECT DISTINCT {column} FROM events WHERE {column} = ? "
-            f"OR ({column} >= ? AND {column} < ?) ORDER BY {column} LIMIT {_SHOWN}",
+            f"SELECT DISTINCT {expression} AS id FROM events "
+            f"WHERE {expression} = ? OR ({expression} >= ? AND {expression} < ?) "
+            f"ORDER BY id LIMIT {_SHOWN}",
             (given, given, given + _LAST_CHARACTER),
         ).scalars()
     ]

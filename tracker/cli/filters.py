@@ -1,0 +1,172 @@
+"""The filters that every command takes that lists or sums events."""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Connection
+
+    from tracker.queries.filters import Filters
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+class Since(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
+    """A time as Unix milliseconds, given as a date and time or as an age."""
+
+    name = "since"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | None:
+        """Parse ``2026-11-01``, ``2026-11-01T12:00``, ``…+01:00``, ``…Z``, ``2h`` or ``7d``."""
+        text = str(value).strip()
+        age = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw])", text, re.ASCII)
+        try:
+            if age:
+                back = timedelta(seconds=float(age[1]) * _UNITS[age[2]])
+                then = datetime.now(timezone.utc) - back
+            else:
+                # Without an offset it is local time; Python 3.10 does not accept the Z.
+                then = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text))
+            return int(then.timestamp() * 1000)
+        except (ValueError, OverflowError, OSError):
+            self.fail(
+                f"{text!r} is not a time; give a date such as 2026-11-01 or 2026-11-01T12:00, or "
+                "an age such as 30m, 2h, 7d",
+                param,
+                ctx,
+            )
+
+
+class Tag(click.ParamType):  # type: ignore[type-arg]  # as above
+    """A tag and its value: ``site=oslo``."""
+
+    name = "tag"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        """Parse the text."""
+        tag, equals, text = str(value).partition("=")
+        if not (tag and equals):
+            self.fail(
+                f"{value!r} is not a tag; give a name and a value, as in site=oslo", param, ctx
+            )
+        return tag, text
+
+
+_OPTIONS = (
+    click.option(
+        "--since",
+        "since_ms",
+        type=Since(),
+        metavar="WHEN",
+        help="Only from then on: 2026-11-01, 2026-11-01T12:00 (local time), "
+        "2026-11-01T12:00+01:00, or 30m, 2h, 7d ago.",
+    ),
+    click.option("--until", "until_ms", type=Since(), metavar="WHEN", help="Only before then."),
+    click.option("--agent", "agent_id", metavar="ID", help="Only this agent."),
+    click.option("--user", "user_id", metavar="ID", help="Only this user."),
+    click.option(
+        "--session",
+        "session_id",
+        metavar="ID",
+        help="Only this conversation; a unique beginning of its id is enough.",
+    ),
+    click.option("--last", is_flag=True, help="Only the conversation that started last."),
+    click.option(
+        "--run", "run_id", metavar="ID", help="Only conversations of this run; as for --session."
+    ),
+    click.option(
+        "--type",
+        metavar="TYPE",
+        help="Only events of this type, such as message.logged or conversation.*",
+    ),
+    click.option("--environment", metavar="NAME", help="Only what was logged in it."),
+    click.option("--release", metavar="NAME", help="Only what was logged by it."),
+    click.option(
+        "--tag",
+        "tags",
+        type=Tag(),
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Only what was logged with this tag. Can be repeated.",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Given:
+    """Filters as the command line gives them.
+
+    Attributes:
+        filters: The filters; the ids of a conversation and a run may be beginnings.
+        last: Whether only the conversation that started last is meant.
+    """
+
+    filters: Filters
+    last: bool = False
+
+    def whole(self, connection: Connection) -> Filters:
+        """Return the filters with complete ids.
+
+        Raises:
+            AmbiguousError: if several ids begin as the given one.
+        """
+        from tracker.outbox import browse
+        from tracker.queries.conversations import newest_first
+
+        session_id, run_id = self.filters.session_id, self.filters.run_id
+        if self.last:  # if there is none, no event has this id
+            session_id = next((each.session_id for _, each in newest_first(connection)), "")
+        elif session_id is not None:
+            session_id = browse.complete(connection, "session_id", session_id)
+        if run_id is not None:
+            run_id = browse.complete(connection, "run_id", run_id)
+        return replace(self.filters, session_id=session_id, run_id=run_id)
+
+
+def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that filter events to a command, as its argument `wanted`, a `Given`."""
+
+    @functools.wraps(command)
+    def with_filters(
+        *args: Any,
+        since_ms: int | None,
+        until_ms: int | None,
+        agent_id: str | None,
+        user_id: str | None,
+        session_id: str | None,
+        last: bool,
+        run_id: str | None,
+        type: str | None,
+        environment: str | None,
+        release: str | None,
+        tags: tuple[tuple[str, str], ...],
+        **kwargs: Any,
+    ) -> Any:
+        from tracker.queries.filters import Filters
+
+        if last and session_id is not None:
+            raise click.UsageError("give --session or --last, not both")
+        if since_ms is not None and until_ms is not None and since_ms > until_ms:
+            raise click.UsageError("--until is before --since")
+        filters = Filters(
+            *(since_ms, until_ms, agent_id, user_id, session_id, run_id, type),
+            *(environment, release, tags),
+        )
+        return command(*args, wanted=Given(filters, last), **kwargs)
+
+    for option in reversed(_OPTIONS):
+        option(with_filters)
+    return with_filters
