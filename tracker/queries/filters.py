@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import and_, func, literal, select, true
 from sqlalchemy.dialects import sqlite
 
-from tracker import canonical, event_context, validation
+from tracker import canonical, context_items, validation
 from tracker.errors import ValidationError
 from tracker.events import CONVERSATION_STARTED
 from tracker.queries.source import COLUMNS, EVENTS, has_tag, in_period, text_field
@@ -151,7 +151,7 @@ def checked(
         until_ms=milliseconds("until", until),
         environment=validation.check_optional_id("environment", environment),
         release=validation.check_optional_id("release", release),
-        tags=() if tags is None else tuple(event_context.check_tags(tags).items()),
+        tags=() if tags is None else tuple(context_items.check_tags(tags).items()),
     )
 
 

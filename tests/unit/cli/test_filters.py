@@ -44,7 +44,7 @@ OTHERS = {
         "prune",
         "migrate",
     ),
-    *("rebind", "backup", "restore", "path"),
+    *("rebind", "backup", "restore", "path", "pack", "receipts"),
 }
 
 
