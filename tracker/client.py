@@ -55,6 +55,11 @@ class Recorder(Protocol):
     def count_dropped(self) -> None:
         """Count an event that the application's hook dropped as discarded."""
 
+    def record_new(
+        self, session_id: str, choose: Callable[[list[tuple[str, str]]], list[Event]]
+    ) -> None:
+        """Store events chosen by what is stored of a conversation, in one transaction."""
+
     def read(self, query: Callable[[Connection], T]) -> T:
         """Run a query of `tracker.queries` on the stored events."""
 
@@ -172,6 +177,13 @@ class Client:
         forks.check()
         self.outbox.intake.count_dropped()
 
+    def record_new(
+        self, session_id: str, choose: Callable[[list[tuple[str, str]]], list[Event]]
+    ) -> None:
+        """Store events chosen by what is stored of a conversation; see `Intake.append_new`."""
+        forks.check()
+        self.outbox.intake.append_new(session_id, choose)
+
     def read(self, query: Callable[[Connection], T]) -> T:
         """Run a query on a separate connection to the outbox, so that it may be slow.
 
@@ -277,6 +289,12 @@ class DisabledClient:
 
     def count_dropped(self) -> None:
         """Do nothing."""
+
+    def record_new(
+        self, session_id: str, choose: Callable[[list[tuple[str, str]]], list[Event]]
+    ) -> None:
+        """Choose as if nothing were stored, and drop the events."""
+        choose([])
 
     def read(self, query: Callable[[Connection], T]) -> T:
         """Run a query on an empty outbox."""

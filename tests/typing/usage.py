@@ -105,6 +105,9 @@ def log(config: APIConfig, metadata: dict[str, Any], frozen: MappingProxyType[st
             str,
         )
         assert_type(performance.log_user_message(session, "hello", metadata={"a": [1]}), str)
+        performance.log_message(session, "assistant", [{"type": "text", "text": "hello"}])
+        assert_type(performance.log_messages(session, [{"role": "user"}]), list[str])
+        assert_type(performance.log_messages(messages=[object()]), list[str])
         assert_type(performance.log_agent_message(session, "hello", 12.5, 30, model="m"), str)
         assert_type(performance.log_system_message(session, "be kind"), str)
         assert_type(
@@ -188,6 +191,7 @@ async def log_awaited(config: APIConfig) -> None:
         session = await performance.start_conversation("agent", user_id="user", metadata={"a": 1})
         assert_type(session, str)
         assert_type(await performance.log_user_message(session, "hello"), str)
+        assert_type(await performance.log_messages(session, [{"role": "user"}]), list[str])
         assert_type(await performance.log_user_message(content="hello", tokens_used=2), str)
         assert_type(
             await performance.log_agent_message(session_id=session, content="x", tokens_used=3), str

@@ -72,7 +72,7 @@ class Calls:
     def deferring(self, client: Recorder) -> Recorder:
         """Return a client that commits the events of calls made here together."""
         self._store = client.record_all
-        return _Deferring(client)
+        return _Deferring(client, self._commit_prepared)
 
     async def log(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run `work` after earlier logging calls; return when its events are durable."""
@@ -121,6 +121,12 @@ class Calls:
             for call in calls:
                 call.error = call.error or error
         _settle(calls)
+
+    def _commit_prepared(self) -> None:
+        """Wait until the events of earlier logging calls are committed."""
+        done = threading.Event()
+        self._committing.submit(done.set)
+        done.wait()
 
     def drained(self) -> threading.Event:
         """Return an event that is set when all earlier logging calls are committed."""
@@ -198,8 +204,9 @@ class _Deferring:
     Events recorded outside of such a call, for instance by a decorator, are passed to the client.
     """
 
-    def __init__(self, client: Recorder) -> None:
+    def __init__(self, client: Recorder, commit_prepared: Callable[[], None]) -> None:
         self._client = client
+        self._commit_prepared = commit_prepared
 
     @property
     def config(self) -> APIConfig:
@@ -220,6 +227,12 @@ class _Deferring:
 
     def count_dropped(self) -> None:
         self._client.count_dropped()
+
+    def record_new(
+        self, session_id: str, choose: Callable[[list[tuple[str, str]]], list[Event]]
+    ) -> None:
+        self._commit_prepared()  # it is compared with what they logged, and comes after it
+        self._client.record_new(session_id, choose)
 
     def read(self, query: Callable[[Connection], T]) -> T:
         return self._client.read(query)

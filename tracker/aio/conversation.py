@@ -67,6 +67,7 @@ class AsyncConversation(ProcessLocal, Awaited):
     user = logs(ActiveConversation.user)
     agent = logs(ActiveConversation.agent)
     system = logs(ActiveConversation.system)
+    messages = logs(ActiveConversation.messages)
     feedback = logs(ActiveConversation.feedback)
 
     def tool(

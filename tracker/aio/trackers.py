@@ -46,6 +46,7 @@ class AsyncAgentPerformanceTracker(AsyncBaseTracker[AgentPerformanceTracker]):
     start_conversation = logs(AgentPerformanceTracker.start_conversation)
     resume_conversation = logs(AgentPerformanceTracker.resume_conversation)
     log_message = logs(AgentPerformanceTracker.log_message)
+    log_messages = logs(AgentPerformanceTracker.log_messages)
     log_user_message = logs(AgentPerformanceTracker.log_user_message)
     log_agent_message = logs(AgentPerformanceTracker.log_agent_message)
     log_system_message = logs(AgentPerformanceTracker.log_system_message)

@@ -152,7 +152,8 @@ def _media(kind: str, part: dict[str, Any]) -> dict[str, Any] | None:
         return {**kept, "media_type": said.get("media_type", "text/plain"), "text": data}
     if (said.get("type"), kind) == ("content", "file"):
         return {**kept, "content": without_bytes(said.get("content"))}
-    found = _bytes(url if data is None else data, _media_type(said))
+    inline = url if data is None and url is not None and url.startswith("data:") else data
+    found = _bytes(inline, _media_type(said))
     if found is not None:
         return {**kept, **_sealed(*found)}
     file_id = said.get("file_id") or said.get("id")

@@ -74,6 +74,8 @@ class _Tracker(Protocol):
         timestamp: datetime | int | None,
     ) -> str: ...
 
+    def log_messages(self, session_id: str, messages: Sequence[Any]) -> list[str]: ...
+
     def _log_tool_call(
         self,
         session_id: str,
@@ -262,6 +264,16 @@ class ActiveConversation(ProcessLocal):
         return self._tracker.log_system_message(
             self.session_id, content, metadata=metadata, timestamp=timestamp
         )
+
+    def messages(self, messages: Sequence[Any]) -> list[str]:
+        """Log what is new in the list of messages that a model got; return the events' ids.
+
+        See `AgentPerformanceTracker.log_messages`.
+
+        Args:
+            messages: The messages in the shape of OpenAI's or Anthropic's API.
+        """
+        return self._tracker.log_messages(self.session_id, messages)
 
     def tool(
         self,

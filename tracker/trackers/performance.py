@@ -22,8 +22,8 @@ from tracker.redaction.uncut import Uncut
 from tracker.trackers.capture import share, type_name
 from tracker.trackers.content import check_content, check_role
 from tracker.trackers.conversation import ActiveConversation
+from tracker.trackers.growing import ChatTracker
 from tracker.trackers.observe import Observer, on_function
-from tracker.trackers.reading import ReadingTracker
 from tracker.trackers.reporting import error_text
 from tracker.trackers.span import Span
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     R = TypeVar("R")
 
 
-class AgentPerformanceTracker(ReadingTracker):
+class AgentPerformanceTracker(ChatTracker):
     """Logs conversations between users and agents.
 
     Every logging call returns an id, once its event is stored in the outbox. Ids are non-empty

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from tracker import log
 from tracker.errors import OutboxDamagedError, OutboxError
+from tracker.events import MESSAGE_LOGGED, TOOL_CALLED
 from tracker.outbox.store import ledger
 from tracker.outbox.store.memory_buffer import MemoryBuffer
 
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
     from tracker.outbox.store.connections import Connections
     from tracker.outbox.store.transaction import Transaction
     from tracker.outbox.store.trouble import StorageTrouble
+
+
+_MESSAGES = (MESSAGE_LOGGED, TOOL_CALLED)
+_OF_SESSION = f"FROM events WHERE session_id = ? AND type IN {_MESSAGES}"
+_SAID = f"SELECT seq, type, data {_OF_SESSION} ORDER BY seq"
+_NEWEST = f"SELECT max(seq) {_OF_SESSION}"
 
 
 class Repairs(Protocol):
@@ -129,6 +136,75 @@ class Intake:
             except OutboxError:
                 if self._config.on_error == "raise":
                     raise
+
+    def append_new(
+        self, session_id: str, choose: Callable[[list[tuple[str, str]]], list[Event]]
+    ) -> None:
+        """Store events that are chosen by what is stored of a conversation, in one transaction.
+
+        `choose` gets type and data of its messages and tool calls in the order of logging. It runs
+        outside of the transaction, and again if another thread or process logged any meanwhile.
+
+        Raises:
+            OutboxError: if they could not be stored and `on_error` is ``"raise"``.
+            TrackerClosedError: if the outbox is closed.
+        """
+        stored = False
+        while not stored:
+            said, newest = self._said(session_id)
+            events = choose(said)
+            stored = not events or self._append_after(newest, session_id, events)
+
+    def _said(self, session_id: str) -> tuple[list[tuple[str, str]], int]:
+        """Return the messages and tool calls of a conversation, and the seq of the newest.
+
+        Of an outbox that cannot be read, those in memory are all there is.
+        """
+        said: list[tuple[str, str]] = []
+        newest = 0
+        try:
+            with self._connections.reading() as connection:
+                for seq, *row in connection.exec_driver_sql(_SAID, (session_id,)):
+                    said.append((str(row[0]), str(row[1])))
+                    newest = seq
+        except OutboxError as error:
+            if self._config.on_error == "raise":
+                raise
+            self.note_trouble(error)
+        held, *_ = self.buffer.held()
+        return said + [
+            (event.type, event.data)
+            for event in held
+            if event.session_id == session_id and event.type in _MESSAGES
+        ], newest
+
+    def _append_after(self, newest: int, session_id: str, events: Sequence[Event]) -> bool:
+        """Store `events` if `newest` is still the newest message; return False if it is not."""
+
+        def job(transaction: Transaction) -> bool:
+            found = transaction.connection.exec_driver_sql(_NEWEST, (session_id,)).scalar()
+            if (found or 0) != newest:
+                return False
+            for event in events:
+                transaction.append(event)
+            return True
+
+        generation = self._connections.generation
+        if self.buffer.in_use and not self.buffer.should_retry():
+            self._hold(events)
+            return True
+        try:
+            self.drain()
+            self._check_room(len(events))
+            stored = self._connections.writer.run(job)
+        except OutboxError as error:
+            self._handle_failure(events, error, generation)
+            return True
+        if stored:
+            if self._trouble.said is not None:
+                self.note_success()
+            self.on_commit()
+        return stored
 
     def drain(self) -> None:
         """Write the events in memory to the outbox, if there are any.

@@ -1,0 +1,259 @@
+"""`log_messages`: logs what is new in a conversation's list of messages."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tracker import canonical, context, validation
+from tracker.events import MESSAGE_LOGGED, TOOL_CALLED
+from tracker.trackers import chat
+from tracker.trackers.alignment import ERASED, Compared, Place, compare
+from tracker.trackers.chat import Call, Message, Result
+from tracker.trackers.reading import ReadingTracker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
+
+    from tracker.events import Event
+    from tracker.sessions import Session
+
+_KEY_BYTES = 6
+_ANSWERED = ("result", "error", "duration_ms")
+
+
+class ChatTracker(ReadingTracker):
+    """Logs conversations as the lists of messages that the model APIs take and return."""
+
+    def log_messages(
+        self,
+        session_id: str | None = None,
+        messages: Sequence[Any] | None = None,
+        *,
+        timestamp: datetime | int | None = None,
+    ) -> list[str]:
+        """Log what is new in a conversation's list of messages; return the new events' ids.
+
+        The list is the conversation as a model gets it: the messages of OpenAI's chat completions,
+        the items of its responses, or the messages of Anthropic's API, as dicts or as the objects
+        of their SDKs. Give it again whenever it has grown, from any process: what the outbox holds
+        of the conversation is not logged again, whichever call logged it. All that is new is
+        stored in one transaction.
+
+        A tool call becomes one ``tool.called`` event with its result, if the list has one; a result
+        that comes when its call is already logged becomes a message of the role ``tool`` with the
+        call's id. A message that differs from what was logged is new. Of a list whose beginning was
+        trimmed away or replaced, the new messages are found by their order; see
+        `tracker.trackers.alignment`. So give the whole list, or its end: to log a single message,
+        use `log_message`.
+
+        Args:
+            session_id: The conversation; None means the current one.
+            messages: The list.
+            timestamp: When it happened, for records of earlier: an aware datetime, or Unix
+                milliseconds. Default: now.
+
+        Raises:
+            ValidationError: if anything in the list is no message; nothing is stored.
+        """
+        now = time.monotonic()
+        session_id = context.resolve(session_id)
+        entries = chat.read("messages", messages)
+        when = None if timestamp is None else validation.check_timestamp("timestamp", timestamp)
+        listed = [self._listed(entry) for entry in entries if not isinstance(entry, Result)]
+        self._check_open()
+        session = self._client.sessions.use(session_id)
+        made: list[tuple[Event | None, dict[str, int]]] = []
+
+        def choose(stored: Iterable[tuple[str, str]]) -> list[Event]:
+            made[:] = self._made(listed, _Stored(stored), session_id, session, when)
+            return [event for event, _ in made if event is not None]
+
+        self._client.record_new(session_id, choose)
+        if made and when is None and any(each.data.get("role") == "user" for each in listed):
+            context.user_spoke(session_id, now)
+        for event, masked in made:
+            if event is None:  # the application's hook dropped it
+                self._client.count_dropped()
+            elif masked and self.config.report_redactions:
+                self._report_redactions(event, masked)
+        return [event.event_id for event, _ in made if event is not None]
+
+    def _made(
+        self,
+        listed: Sequence[_Listed],
+        stored: _Stored,
+        session_id: str,
+        session: Session,
+        timestamp_ms: int | None,
+    ) -> list[tuple[Event | None, dict[str, int]]]:
+        """Return the events for what is not stored yet, with the number of masks in each."""
+        found = [*_new(listed, stored)]
+        if found:
+            found[-1][1]["list_fingerprint"] = _prefixes(listed)[-1]
+        outer = context.current_span()
+        whose = (session.agent_id, session_id, session.user_id, ("arguments",), timestamp_ms)
+        return [
+            self._make(kind, data, *whose, outer.child() if outer and kind == TOOL_CALLED else None)
+            for kind, data in found
+        ]
+
+    def _listed(self, entry: Message | Call) -> _Listed:
+        """Return a message or call of a list, with the key by which it is compared."""
+        if isinstance(entry, Message):
+            data = {
+                "role": entry.role,
+                "content": entry.content,
+                "name": entry.name,
+                "call_id": entry.call_id,
+                "model": entry.model,
+            }
+            kind = MESSAGE_LOGGED
+        else:
+            data = {"name": entry.name, "arguments": entry.arguments, "call_id": entry.call_id}
+            kind = TOOL_CALLED
+        clean, _ = self._redactor.apply(kind, data)
+        return _Listed(kind, data, entry, _place(kind, clean, entry.index), _by_id(clean))
+
+
+class _Listed(NamedTuple):
+    """A message or call of a list.
+
+    Attributes:
+        type: The type of its event.
+        data: The event's data, without a call's result.
+        entry: What it was made of.
+        place: What it is compared by.
+        by_id: What the result of a call is compared by if its call is not known.
+    """
+
+    type: str
+    data: dict[str, Any]
+    entry: Message | Call
+    place: Place
+    by_id: int
+
+    @property
+    def answer(self) -> int:
+        """What the result of a call is compared by."""
+        return _key(["result", self.place.key])
+
+
+class _Stored:
+    """What is stored of a conversation, to be compared with a list.
+
+    Attributes:
+        places: Its messages and calls, and the results of calls.
+        answers: How many results are stored, by what they are compared by.
+        list_fingerprint: That of the list which the newest message came with; None if it came
+            alone.
+    """
+
+    def __init__(self, rows: Iterable[tuple[str, str]]) -> None:
+        self.places: list[Place] = []
+        self.answers: Counter[int] = Counter()
+        self.list_fingerprint: object = None
+        for kind, text in rows:
+            data = _decoded(text)
+            self.list_fingerprint = data.get("list_fingerprint")
+            if data.get("erased") is True:
+                self.places.append(Place(ERASED))
+                continue
+            index = data.get("list_index")
+            place = _place(kind, data, index if isinstance(index, int) else None)
+            fingerprint = data.get("fingerprint")
+            if isinstance(fingerprint, int) and not place.apart:
+                place = place._replace(key=fingerprint)
+            self.places.append(place)
+            if kind == TOOL_CALLED and any(data.get(name) is not None for name in _ANSWERED):
+                self.answers[_key(["result", place.key])] += 1
+                self.places.append(Place(_by_id(data), place.at, apart=True))
+            elif place.apart:
+                self.answers[fingerprint if isinstance(fingerprint, int) else _by_id(data)] += 1
+
+    def is_answered(self, call: _Listed) -> bool:
+        """Return True if the result of a call is stored; ask once for each call."""
+        for key in (call.answer, call.by_id):
+            if self.answers[key] > 0:
+                self.answers[key] -= 1
+                return True
+        return False
+
+
+def _new(listed: Sequence[_Listed], stored: _Stored) -> Iterable[tuple[str, dict[str, Any]]]:
+    """Yield type and data of the events for what is not stored yet."""
+    new, gone = _compared(listed, stored)
+    for position, each in enumerate(listed):
+        result = each.entry.result if isinstance(each.entry, Call) else None
+        if position in new:
+            data = {**each.data, "list_index": each.place.at}
+            if not each.place.apart:
+                data["fingerprint"] = each.place.key
+            if result is not None:
+                data["error" if result.error else "result"] = result.error_text or result.value
+            yield each.type, data
+        elif result is not None and position not in gone and not stored.is_answered(each):
+            yield MESSAGE_LOGGED, _late(result, each)
+
+
+def _compared(listed: Sequence[_Listed], stored: _Stored) -> Compared:
+    """Compare a list with what is stored; if it goes on from the last one, only by its length."""
+    before = _prefixes(listed)
+    if stored.list_fingerprint in before:
+        known = before.index(stored.list_fingerprint)
+        return Compared(set(range(known, len(listed))), set())
+    return compare([each.place for each in listed], stored.places)
+
+
+def _prefixes(listed: Sequence[_Listed]) -> list[int]:
+    """Return a fingerprint of each beginning of a list, from the empty one to the whole."""
+    found = [0]
+    for each in listed:
+        found.append(_key([found[-1], each.place.key]))
+    return found
+
+
+def _late(result: Result, call: _Listed) -> dict[str, Any]:
+    """Return the data of the message for a result whose call is logged without it."""
+    message = chat.as_message(result)
+    return {
+        "role": message.role,
+        "content": message.content,
+        "name": call.data["name"],
+        "call_id": call.data["call_id"],
+        "list_index": result.index,
+        "fingerprint": call.answer,
+    }
+
+
+def _place(type: str, data: dict[str, Any], index: int | None) -> Place:
+    """Return what a message or call is compared by: what is stored of it, after the masks."""
+    if type == MESSAGE_LOGGED and data.get("call_id") is not None:
+        return Place(_by_id(data), index, apart=True)
+    names = ("role", "content", "name") if type == MESSAGE_LOGGED else _CALL
+    system = type == MESSAGE_LOGGED and data.get("role") == "system"
+    return Place(_key([data.get(name) for name in names]), index, system=system)
+
+
+_CALL = ("name", "arguments", "call_id")
+
+
+def _by_id(data: dict[str, Any]) -> int:
+    """Return what a result is compared by whose call is not known: the call's id, or its name."""
+    return _key(["result", data.get("call_id") or data.get("name")])
+
+
+def _key(said: list[Any]) -> int:
+    text = canonical.encode(said)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:_KEY_BYTES], "big")
+
+
+def _decoded(text: str) -> dict[str, Any]:
+    try:
+        data = canonical.decode(text)
+    except ValueError:  # a damaged row
+        return {}
+    return data if isinstance(data, dict) else {}
