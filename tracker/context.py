@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from tracker import validation
 from tracker.errors import ValidationError
 from tracker.generators import GeneratorFunction, InContext, drive, drive_async, is_a, named
-from tracker.span_context import foreign_span
+from tracker.span_context import API, foreign_span
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -73,8 +73,9 @@ class Scope(NamedTuple):
     span: SpanContext | None = None
 
 
-_NOTHING = Scope()
-_scope: ContextVar[Scope] = ContextVar("tracker_scope", default=_NOTHING)
+NOTHING = Scope()
+SCOPE: ContextVar[Scope] = ContextVar("tracker_scope", default=NOTHING)
+"""The current scope. `scope` returns it; every logging call reads it without that call."""
 
 
 def bind(function: Callable[P, R]) -> Callable[P, R]:
@@ -128,12 +129,12 @@ def _bound(function: Any, context: contextvars.Context) -> Any:
 
 def scope() -> Scope:
     """Return the current scope."""
-    return _scope.get()
+    return SCOPE.get()
 
 
 def enter(new: Scope) -> None:
     """Make `new` the current scope."""
-    _scope.set(new)
+    SCOPE.set(new)
 
 
 def current_span() -> SpanContext | None:
@@ -141,11 +142,11 @@ def current_span() -> SpanContext | None:
 
     A span of OpenTelemetry that was current already when ours became current is not the inner one.
     """
-    scope = _scope.get()
+    scope = SCOPE.get()
     span = scope.span
     if span is None and scope.conversation is not None:
         span = scope.conversation._span
-    if "opentelemetry.trace" not in sys.modules:
+    if API not in sys.modules:
         return span
     foreign = foreign_span()
     if foreign is None or (span is not None and span.beside == foreign.text):
@@ -155,22 +156,22 @@ def current_span() -> SpanContext | None:
 
 def enter_span(span: SpanContext) -> None:
     """Make `span` the current one, until `leave_span`."""
-    scope = _scope.get()
+    scope = SCOPE.get()
     span.outer = scope.span
     note_foreign(span)
-    _scope.set(scope._replace(span=span))
+    SCOPE.set(scope._replace(span=span))
 
 
 def leave_span(span: SpanContext) -> None:
     """Make the enclosing span, if any, the current one."""
     span.left = True
-    scope = _scope.get()
+    scope = SCOPE.get()
     # Blocks may be left in any order and in another context; see `ActiveConversation._step_back`.
     if scope.span is span:
         outer = span.outer
         while outer is not None and outer.left:
             outer = outer.outer
-        _scope.set(scope._replace(span=outer))
+        SCOPE.set(scope._replace(span=outer))
         span.outer = None  # or tasks that start one another would make a chain without end
 
 
@@ -187,13 +188,13 @@ class inside:  # noqa: N801 - reads as a word: `with inside(span):`
         self._span = span
 
     def __enter__(self) -> None:
-        self._before = _scope.get()
+        self._before = SCOPE.get()
         if self._span is not None:
             note_foreign(self._span)
-            _scope.set(self._before._replace(span=self._span))
+            SCOPE.set(self._before._replace(span=self._span))
 
     def __exit__(self, *_: object) -> None:
-        _scope.set(self._before)
+        SCOPE.set(self._before)
 
 
 def resolve(session_id: object) -> str:
@@ -202,7 +203,7 @@ def resolve(session_id: object) -> str:
     Raises:
         ValidationError: if the id is not allowed, or it is None and no conversation is current.
     """
-    conversation = _scope.get().conversation
+    conversation = SCOPE.get().conversation
     if session_id is None:
         if conversation is None:
             raise ValidationError(
@@ -223,15 +224,8 @@ def resolve(session_id: object) -> str:
         ) from None
 
 
-def user_spoke(session_id: str, when: float | None) -> None:
-    """Note that the user spoke, and when, if `session_id` is the current conversation."""
-    conversation = _scope.get().conversation
+def user_spoke(session_id: str, when: float) -> None:
+    """Note when the user spoke, if `session_id` is the current conversation."""
+    conversation = SCOPE.get().conversation
     if conversation is not None and conversation.session_id == session_id:
         conversation._user_spoke(when)
-
-
-def agent_spoke(session_id: str) -> None:
-    """Note that the agent spoke, if `session_id` is the current conversation."""
-    conversation = _scope.get().conversation
-    if conversation is not None and conversation.session_id == session_id:
-        conversation._agent_spoke()

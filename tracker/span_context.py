@@ -6,6 +6,8 @@ import os
 import sys
 from typing import Any
 
+API = "opentelemetry.trace"
+"""The module of OpenTelemetry's API; it is used if it is loaded, and never imported."""
 SAMPLED = 1
 """The flag of W3C Trace Context that says that a span is recorded."""
 
@@ -69,7 +71,7 @@ def foreign_span() -> SpanContext | None:
 
     It is never imported here, and no error of it is raised.
     """
-    api: Any = sys.modules.get("opentelemetry.trace")
+    api: Any = sys.modules.get(API)
     if api is None:
         return None
     try:

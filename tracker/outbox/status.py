@@ -105,10 +105,9 @@ def health(
         error = error or str(errors.explain(path, trouble))
     book, sync = seen.account, seen.sync
     discarded = dict(book.discarded)
-    uncounted = {ledger.BY_BUFFER: buffer.lost, ledger.BY_HOOK: buffer.dropped}
+    uncounted = dict(buffer.discarded)
     for reason, events in uncounted.items():
-        if events:
-            discarded[reason] = discarded.get(reason, 0) + events
+        discarded[reason] = discarded.get(reason, 0) + events
     age = None
     if seen.oldest_pending_ms is not None:
         age = max(0.0, time.time() - seen.oldest_pending_ms / 1000)

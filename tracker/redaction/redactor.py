@@ -70,22 +70,6 @@ class Redactor:
         Texts to be truncated (see `cut`) are truncated after they are masked. The given data is
         never changed; it is returned if there is nothing to do.
         """
-        clean, counts = self._mask(type, data, own_names=type in VOCABULARY)
-        if not self._capture:
-            clean = without_content(type, clean, data)
-        if counts:
-            # An event of another type may have a field of that name.
-            name = "redactions" if "redactions" not in clean else "tracker.redactions"
-            clean = {**clean, name: dict(sorted(counts.items()))}
-        return clean, counts
-
-    def masked(self, items: dict[str, Any]) -> dict[str, Any]:
-        """Return an event's context with what is secret in it masked."""
-        return self._mask("", items, own_names=False)[0]
-
-    def _mask(
-        self, type: str, data: dict[str, Any], *, own_names: bool
-    ) -> tuple[dict[str, Any], dict[str, int]]:
         counts: dict[str, int] = {}
         clean = data
         strings, keys, values, flat = _texts(type, data)
@@ -108,9 +92,20 @@ class Redactor:
                     names = None
             if long or own or labelled or names is not None or self._custom:
                 walk = _Walk(own, labelled, names, self._custom, counts, self._complain)
-                masked = walk.data(data, own_names=own_names)
+                masked = walk.data(data, own_names=type in VOCABULARY)
                 clean = masked if counts or long else data
+        # A context, which has no type, is no content, and has no place for the counts.
+        if type and not self._capture:
+            clean = without_content(type, clean, data)
+        if type and counts:
+            # An event of another type may have a field of that name.
+            name = "redactions" if "redactions" not in clean else "tracker.redactions"
+            clean = {**clean, name: dict(sorted(counts.items()))}
         return clean, counts
+
+    def masked(self, items: dict[str, Any]) -> dict[str, Any]:
+        """Return an event's context with what is secret in it masked."""
+        return self.apply("", items)[0]
 
     def _complain(self, index: int, error: Exception | None) -> None:
         """Log once per redactor that it failed, without its message, which may contain the text."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 from tracker import context, log, validation
@@ -21,6 +22,7 @@ from tracker.events import SECURITY_REPORTED, VOCABULARY, make_event
 from tracker.ids import new_id
 from tracker.process_local import ProcessLocal
 from tracker.redaction.redactor import Redactor, redaction_kind
+from tracker.span_context import API
 from tracker.trackers.capture import fitting, type_name
 from tracker.trackers.event_context import EventContext
 from tracker.trackers.hook import Hook
@@ -243,14 +245,19 @@ class BaseTracker(ProcessLocal, AddsContext):
         if None in data.values():
             kept = {name: data[name] for name in data if data[name] is not None or name in nullable}
         kept, masked = self._redactor.apply(type, kept)
-        span = span or context.current_span()
+        scope = context.SCOPE.get()
+        if span is None and (scope is not context.NOTHING or API in sys.modules):
+            span = context.current_span()
+        around = self._context.text
+        if scope.added is not None:
+            around = self._context.within(scope.added)
         event = make_event(
             type,
             kept,
             agent_id=agent_id,
             session_id=session_id,
             user_id=user_id,
-            context=self._context.within(context.scope().added),
+            context=around,
             timestamp_ms=timestamp_ms,
             trace=None if span is None else span.text,
             max_bytes=self._client.config.max_event_bytes,

@@ -29,13 +29,13 @@ class EventContext:
         self._base = base
         self._redactor = redactor
         self.text = self._encode(self._base)
-        self._last: tuple[object, str | None] = (None, self.text)
+        self._last: tuple[object, str | None] = (None, None)
 
-    def within(self, block: Added | None) -> str | None:
+    def within(self, block: Added) -> str | None:
         """Return the context of events in a block that adds items, as canonical JSON, or None."""
         last, text = self._last  # one block has many events
         if last is not block:
-            text = self.text if block is None else self._encode(merged(self._base, block.items))
+            text = self._encode(merged(self._base, block.items))
             self._last = (block, text)
         return text
 

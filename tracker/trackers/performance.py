@@ -20,7 +20,7 @@ from tracker.ids import new_id
 from tracker.propagation import RemoteParent, extract, inject
 from tracker.redaction.uncut import Uncut
 from tracker.trackers.capture import share, type_name
-from tracker.trackers.content import check_content, check_role
+from tracker.trackers.content import ROLES, check_content, check_role
 from tracker.trackers.conversation import ActiveConversation
 from tracker.trackers.growing import ChatTracker
 from tracker.trackers.observe import Observer, on_function
@@ -555,8 +555,10 @@ class AgentPerformanceTracker(ChatTracker):
         if content is None:
             raise missing("content", session, "is None; pass the text as content=")
         data: dict[str, Any] = {
-            "role": check_role("role", role),
-            "content": check_content("content", content),
+            "role": (type(role) is str and ROLES.get(role)) or check_role("role", role),
+            "content": validation.check_text("content", content)
+            if issubclass(type(content), str)
+            else check_content("content", content),
         }
         if response_time_ms is not None:
             data["response_time_ms"] = validation.check_milliseconds(
@@ -568,11 +570,14 @@ class AgentPerformanceTracker(ChatTracker):
             data["model"] = validation.check_id("model", model)
         if metadata is not None:
             data["metadata"] = self._metadata("metadata", metadata)
-        if role == "user":
-            context.user_spoke(session, now if timestamp is None else None)
+        current = context.SCOPE.get().conversation
+        if current is not None and current.session_id != session:
+            current = None
+        if current is not None and role == "user":
+            current._user_spoke(now if timestamp is None else None)
         event_id = self._record_in(session, MESSAGE_LOGGED, data, timestamp=timestamp)
-        if role == "agent":
-            context.agent_spoke(session)
+        if current is not None and role == "agent":
+            current._agent_spoke()
         return event_id
 
     def _is_over(self, session_id: str) -> bool:

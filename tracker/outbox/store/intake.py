@@ -81,9 +81,7 @@ class Intake:
         generation = self._connections.generation
         try:
             buffer = self.buffer
-            if (
-                buffer.events or buffer.lost or buffer.dropped
-            ):  # `in_use`, without the cost of its call
+            if buffer.events or buffer.discarded:  # `in_use`, without the cost of its call
                 if not buffer.should_retry():
                     buffer.hold(event)
                     return
@@ -128,7 +126,7 @@ class Intake:
             TrackerClosedError: if the outbox is closed.
         """
         with self.buffer.lock:
-            self.buffer.dropped += 1
+            self.buffer.discard(ledger.BY_HOOK)
             if not self.buffer.should_retry():
                 return
             try:
@@ -218,13 +216,13 @@ class Intake:
                     self._drain()
 
     def _drain(self) -> None:
-        events, lost, dropped = self.buffer.held()
+        events, discarded = self.buffer.held()
 
         def job(transaction: Transaction) -> None:
             # An earlier drain may have been interrupted right after its commit.
             transaction.append_all_missing(events)
-            ledger.discard(transaction.connection, ledger.BY_BUFFER, lost)
-            ledger.discard(transaction.connection, ledger.BY_HOOK, dropped)
+            for reason, count in discarded.items():
+                ledger.discard(transaction.connection, reason, count)
 
         try:
             self._check_room(len(events))
@@ -234,7 +232,7 @@ class Intake:
             self.buffer.note_failure(error)
             raise
         self._trouble.said = None
-        self.buffer.written(events, lost, dropped)
+        self.buffer.written(events, discarded)
 
     def drain_before_close(self) -> bool:
         """Write the events in memory before a close; log it and return False if that fails."""
@@ -249,7 +247,7 @@ class Intake:
         except OutboxError as error:
             log.error(
                 "%d events in memory are lost, because the outbox cannot be written: %s",
-                len(self.buffer) + self.buffer.lost,
+                len(self.buffer) + sum(self.buffer.discarded.values()),
                 error,
             )
             return False

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from tracker import log
 from tracker.clock import monotonic
 from tracker.once import Once
+from tracker.outbox.store.ledger import BY_BUFFER
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from tracker.errors import OutboxError
     from tracker.events import Event
@@ -27,9 +28,9 @@ class MemoryBuffer:
 
     Owns its events, and `lock`, which is held while they are written to the outbox. Holding an
     event takes no lock, so that a signal handler and a leading writer may do it at any moment.
-    Events that do not fit, by number or by size, are counted in `lost`, those that the
-    application's hook dropped in `dropped`, and both counts are added to the outbox's account once
-    that is possible.
+    Events that are given up without a seq, because they do not fit or the application's hook
+    dropped them, are counted in `discarded` by reason, and added to the outbox's account once that
+    is possible.
 
     Attributes:
         retry_seconds: How long to wait after a failure before the disk is tried again.
@@ -46,7 +47,7 @@ class MemoryBuffer:
         self._bytes = 0
         self.lock = threading.RLock()
         self.events: deque[Event] = deque()
-        self.lost = self.dropped = 0
+        self.discarded: dict[str, int] = {}
         self._retry_at = 0.0
         self._said_failing = self._said_full = False
         self._often = Once(seconds=self.say_again_seconds)
@@ -56,21 +57,21 @@ class MemoryBuffer:
 
     @property
     def in_use(self) -> bool:
-        """Whether events or a count of lost ones wait to be written."""
-        return bool(self.events or self.lost or self.dropped)
+        """Whether events or a count of discarded ones wait to be written."""
+        return bool(self.events or self.discarded)
 
     def should_retry(self) -> bool:
         """Return True if it is time to try the disk again: at most once a second."""
         return monotonic() >= self._retry_at
 
     def hold(self, event: Event) -> None:
-        """Keep `event`, or count it as lost if there is no room."""
+        """Keep `event`, or count it as discarded if there is no room."""
         size = _size(event)
         if len(self.events) < self._capacity and self._bytes + size <= self._most_bytes:
             self._bytes += size
             self.events.append(event)
             return
-        self.lost += 1
+        self.discard(BY_BUFFER)
         if not self._said_full:
             self._said_full = True
             log.error(
@@ -79,18 +80,24 @@ class MemoryBuffer:
                 len(self.events),
             )
 
-    def held(self) -> tuple[list[Event], int, int]:
-        """Return everything held, in order, and how many events were lost and dropped."""
-        return list(self.events), self.lost, self.dropped
+    def discard(self, reason: str) -> None:
+        """Count an event that is given up without a seq."""
+        self.discarded[reason] = self.discarded.get(reason, 0) + 1
 
-    def written(self, events: Sequence[Event], lost: int, dropped: int) -> None:
-        """Forget `events` and the counts of `lost` and `dropped` ones, now that they are on disk.
+    def held(self) -> tuple[list[Event], dict[str, int]]:
+        """Return everything held, in order, and how many events are discarded by reason."""
+        return list(self.events), dict(self.discarded)
+
+    def written(self, events: Sequence[Event], discarded: Mapping[str, int]) -> None:
+        """Forget `events` and the counts of `discarded` ones, now that they are on disk.
 
         Events that a call inside this one has already removed are skipped; if an interruption
         leaves some, they are written once more, and found to be stored already.
         """
-        self.lost -= lost
-        self.dropped -= dropped
+        for reason, count in discarded.items():
+            left = self.discarded.pop(reason, 0) - count
+            if left > 0:
+                self.discarded[reason] = left
         for event in events:
             with contextlib.suppress(ValueError):
                 self.events.remove(event)

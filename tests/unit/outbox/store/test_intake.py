@@ -99,7 +99,7 @@ def test_a_failing_disk_is_not_tried_at_each_call(
             intake.append(event)
         intake.append_all(events[3:])
     assert store.attempts == 1
-    assert intake.buffer.held() == (events, 0, 0)
+    assert intake.buffer.held() == (events, {})
     assert ["the disk is full" in record.getMessage() for record in caplog.records] == [True]
     intake.drain()
     assert store.stored == events
@@ -129,7 +129,7 @@ def test_an_event_that_the_new_file_does_not_take_either_is_kept(
     store.fails_with = [DAMAGED, FULL]
     intake.append(event)
     assert (store.repairs, store.stored) == (1, [])
-    assert intake.buffer.held() == ([event], 0, 0)
+    assert intake.buffer.held() == ([event], {})
 
 
 def test_an_event_that_the_new_file_does_not_take_either_is_refused_if_asked(
@@ -188,7 +188,7 @@ def test_new_events_are_kept_out_of_the_room_that_uploading_needs(
     with pytest.raises(OutboxError, match="waits for room"):
         intake.drain()
     assert store.attempts == 0
-    assert intake.buffer.held() == ([event], 0, 0)
+    assert intake.buffer.held() == ([event], {})
 
 
 @pytest.mark.parametrize("call", ["append", "append_all"])

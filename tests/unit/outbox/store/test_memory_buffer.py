@@ -8,6 +8,7 @@ import pytest
 
 from tracker.errors import OutboxError
 from tracker.events import make_event
+from tracker.outbox.store.ledger import BY_BUFFER
 from tracker.outbox.store.memory_buffer import MemoryBuffer
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ def events(count: int) -> list[Event]:
 
 
 def counted(buffer: MemoryBuffer) -> tuple[int, int]:
-    held, lost, _ = buffer.held()
-    return len(held), lost
+    held, discarded = buffer.held()
+    return len(held), discarded.get(BY_BUFFER, 0)
 
 
 def test_events_are_held_in_order() -> None:
@@ -36,8 +37,8 @@ def test_events_are_held_in_order() -> None:
     some = events(5)
     for event in some:
         buffer.hold(event)
-    assert buffer.held() == (some, 0, 0)
-    assert buffer.held() == (some, 0, 0)
+    assert buffer.held() == (some, {})
+    assert buffer.held() == (some, {})
     assert len(buffer) == 5
 
 
@@ -48,7 +49,7 @@ def test_what_does_not_fit_is_counted(capacity: int) -> None:
     some = events(10)
     for event in some:
         buffer.hold(event)
-    assert buffer.held() == (some[:capacity], 10 - capacity, 0)
+    assert buffer.held() == (some[:capacity], {BY_BUFFER: 10 - capacity})
 
 
 def test_the_memory_buffer_is_bounded_in_bytes_too() -> None:
@@ -57,10 +58,10 @@ def test_the_memory_buffer_is_bounded_in_bytes_too() -> None:
     large = [make_event("t", {"text": "x" * 30_000}) for _ in range(5)]
     for event in large:
         buffer.hold(event)
-    assert buffer.held() == (large[:3], 2, 0)
-    buffer.written(large[:3], 2, 0)
+    assert buffer.held() == (large[:3], {BY_BUFFER: 2})
+    buffer.written(large[:3], {BY_BUFFER: 2})
     buffer.hold(large[3])
-    assert buffer.held() == ([large[3]], 0, 0)
+    assert buffer.held() == ([large[3]], {})
 
 
 def test_a_buffer_is_in_use_while_events_or_a_count_of_lost_ones_wait() -> None:
@@ -71,7 +72,7 @@ def test_a_buffer_is_in_use_while_events_or_a_count_of_lost_ones_wait() -> None:
     assert is_in_use(buffer)
     buffer.written(*buffer.held())
     assert not is_in_use(buffer)
-    assert buffer.held() == ([], 0, 0)
+    assert buffer.held() == ([], {})
 
 
 def test_the_disk_is_not_tried_again_at_once() -> None:
