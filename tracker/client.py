@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_MAY_DIFFER = ("api_key", "api_key_file", "outbox_path")
+_MAY_DIFFER = ("debug", "api_key", "api_key_file", "outbox_path")
 """Settings that trackers of one outbox need not share: see `Client.join`."""
 
 
@@ -93,6 +93,12 @@ class Client:
         self.worker = Worker(self.outbox, config, destination or self._http)
         self.outbox.on_commit = self.worker.wake
         self._told = self._settled_so_far()
+        log.debug(
+            "%s: opened; uploading to %s as client %s",
+            config.outbox_path,
+            config.base_url if destination is None else "a destination of the application's own",
+            config.client_id,
+        )
         _living.add(self)
         self.worker.start()
 
@@ -271,6 +277,7 @@ class Client:
     def _end(self) -> None:
         """Close the outbox. Called when the sync thread, which uses it last, has ended."""
         self.outbox.close()
+        log.debug("%s: closed", self.outbox.path)
         _living.discard(self)
 
 
@@ -342,6 +349,10 @@ def connect(
     if config.disabled:
         return DisabledClient(config)
     forks.check()
+    if config.debug:
+        from tracker import stderr  # only on request
+
+        stderr.show()
     with _registry_lock:
         client = _find(config.outbox_path)
         if client is None:

@@ -24,7 +24,14 @@ lock = threading.RLock()
 """Held while a line is written. It is the last lock to take, and reentrant for signal handlers."""
 
 _logger = logging.getLogger("tracker")
-_logger.addHandler(logging.NullHandler())
+NOWHERE = logging.NullHandler()
+"""Drops the records, as long as an application has not set up where they go."""
+_logger.addHandler(NOWHERE)
+
+
+def debug(message: str, *arguments: Any) -> None:
+    """Log what only somebody who looks for a fault wants to know."""
+    _write(logging.DEBUG, message, *arguments)
 
 
 def info(message: str, *arguments: Any) -> None:

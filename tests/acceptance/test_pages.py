@@ -303,35 +303,3 @@ def test_queries_on_the_views_find_something(
     empty = [re.findall(r"FROM (\w+)", query)[0] for query, rows in found.items() if not rows]
     assert len(queries) == 10
     assert empty == ["pending", "dead_letters"]
-
-
-# --- what is said of the SDK's own log ---
-
-
-def test_nothing_is_printed_unless_logging_is_set_up(tmp_path: Path) -> None:
-    """A program whose uploads fail prints nothing; once `logging` is set up, it says why."""
-    program = (
-        "import logging, sys\n"
-        "from tracker import APIConfig, Tracker\n"
-        "config = APIConfig(api_key='-', client_id='-', outbox_path='log.sqlite3',\n"
-        "                   base_url='http://127.0.0.1:9')\n"
-        "for loudly in (False, True):\n"
-        "    if loudly:\n"
-        "        print('from now on:', file=sys.stderr)\n"
-        "        logging.basicConfig(level=logging.INFO)\n"
-        "    with Tracker(config) as tracker:\n"
-        "        tracker.operations.heartbeat('agent_123')\n"
-        "        tracker.flush(timeout=0.3)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        check=True,
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        timeout=60,
-    )
-    silently, _, loudly = done.stderr.partition("from now on:")
-    assert done.stdout + silently == ""
-    assert ":tracker:" in loudly

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tracker import identity
+from tracker import identity, stderr
 from tracker.config import APIConfig
 from tracker.config.lookup import look_up
 from tracker.errors import ConfigurationError, OutboxDamagedError, OutboxError
@@ -112,6 +112,8 @@ def find(
             settled = known["outbox_path"] is not None
             given["client_id"] = NO_CLIENT
     config = APIConfig(**given) if uploads else _local_config(given, keyed=keyed)
+    if config.debug:
+        stderr.show()
     if config.disabled:
         raise ConfigurationError(
             f"the tracker is disabled by {config.origins['disabled'].name}: nothing is uploaded. "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tracker import stderr
 from tracker.cli.output import printable
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class _ToStderr(logging.Handler):
     def filter(self, record: logging.LogRecord) -> bool:
         """Return False for what is not for the users of commands."""
         retried = record.module == "uploader" and record.levelno < logging.ERROR
-        return not retried and record.module != "chain_key"
+        return not (retried or record.module == "chain_key" or stderr.is_shown())
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record."""

@@ -86,6 +86,8 @@ class APIConfig(Sourced):
             ``email``, are refused here and in tags. All four have at most 4,096 bytes together.
             Default: none.
         disabled: If True, calls validate their arguments and do nothing else. Default False.
+        debug: Show the log, from level DEBUG on, on stderr, once per process, except for what the
+            application's own logging writes there. Default False.
         durability: ``"full"`` (default): the event of a call that has returned survives power
             loss. ``"process"``: it survives only the death of the process, but calls are several
             times faster.
@@ -193,6 +195,7 @@ class APIConfig(Sourced):
     tags: Mapping[str, str] = setting(None, contexts.tags(), hash=False)
     context: Mapping[str, Any] = setting(None, contexts.items(), hash=False)
     disabled: bool = setting(False, kinds.flag(), optional=True)
+    debug: bool = setting(False, kinds.flag())
     durability: Literal["full", "process"] = setting("full", kinds.choice("full", "process"))
     on_error: Literal["degrade", "raise"] = setting("degrade", kinds.choice("degrade", "raise"))
     allow_insecure_http: bool = setting(False, kinds.flag(), optional=True)

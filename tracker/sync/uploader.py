@@ -24,6 +24,7 @@ from tracker.sync.copies import Copies
 from tracker.sync.destination import Outcome, Upload
 from tracker.sync.letters import letters_of
 from tracker.sync.metering import Metering
+from tracker.sync.notice import Notice
 from tracker.sync.pause import CHECKPOINT_SECONDS, HASHING_SECONDS, OFFLINE_SECONDS, Pause
 from tracker.sync.rate_limit import TokenBucket
 from tracker.sync.retry import Backoff
@@ -105,6 +106,7 @@ class Uploader:
         self._trouble_said = False
         self._logged = Once(seconds=_SAY_AGAIN_SECONDS, clock=clock)
         self._copies = Copies(outbox)
+        self._notice = Notice(outbox.path, clock)
         self._ahead: _Upcoming | None = None
         self._received: list[_Received] = []
         self._stale = False  # the last request used a connection that the server had closed
@@ -150,7 +152,18 @@ class Uploader:
             return Pause(wait, skippable=False)
         delivery = self.destination.send(upcoming.upload)
         self._metering.sent(_sent_bytes(upcoming.batch, delivery), began)
+        self._describe(upcoming.batch, delivery, began)
         return self._conclude(upcoming.batch, delivery)
+
+    def _describe(self, batch: Batch, delivery: Delivery, began: float) -> None:
+        log.debug(
+            "sent %s events, seq %s to %s: %s after %s ms",
+            len(batch.rows),
+            batch.rows[0].seq,
+            batch.rows[-1].seq,
+            delivery.cause or delivery.outcome.value,
+            round((self._clock() - began) * 1000),
+        )
 
     def order(self) -> None:
         """Send what is pending now, though the window is closed or the application says no.
@@ -355,6 +368,7 @@ class Uploader:
         if self._ahead is None:
             self._record_received()
         self._backoff.reset()
+        self._notice.succeeded()
         if letters:
             log.warning(
                 "the server permanently rejected %d event%s (%s: %s), kept as dead letters: see "
@@ -379,6 +393,7 @@ class Uploader:
 
     def _failed(self, delivery: Delivery) -> Pause:
         self.failures += 1
+        self._notice.failed(delivery)
         seconds = self._backoff.pause_after(delivery)
         trouble = f"{delivery.outcome.value} {delivery.code}"
         if trouble != self._trouble:  # log a failure once, not at every attempt

@@ -28,6 +28,7 @@ EXAMPLES: dict[str, tuple[str, str, object]] = {
     "base_url": ("https://x.example/", '"https://x.example/"', "https://x.example"),
     "outbox_path": ("o.sqlite3", '"o.sqlite3"', "o.sqlite3"),
     "disabled": ("1", "true", True),
+    "debug": ("1", "true", True),
     "durability": ("process", '"process"', "process"),
     "on_error": ("raise", '"raise"', "raise"),
     "allow_insecure_http": ("yes", "true", True),
