@@ -50,7 +50,7 @@ def is_heard() -> bool:
 
 
 def tell(line: str) -> None:
-    """Write a line for whoever runs the program. Keys and other secrets in it are masked."""
+    """Write a line for those who run the program. Keys and other secrets in it are masked."""
     _write(f"tracker: {clean(line)}")
 
 
