@@ -110,7 +110,6 @@ class Uploader:
         self._ahead: _Upcoming | None = None
         self._received: list[_Received] = []
         self._stale = False  # the last request used a connection that the server had closed
-        self._noted: Hold | None = None  # the one that the outbox shows
         self._last: int | None = None  # the last seq that may be sent, or None for no limit
         self._urgent = Urgent()
         self._ordered = 0  # by hand: what is pending up to here is sent in any case
@@ -171,8 +170,14 @@ class Uploader:
         Raises:
             OutboxError: if the outbox could not be read.
         """
+        self._forget_former_seqs()
         with self._outbox.reading() as connection:
             self._ordered = ledger.last_seq(connection)
+
+    def _forget_former_seqs(self) -> None:
+        """Note if the outbox was replaced: all events have another seq then."""
+        if self._generation != self._outbox.generation:
+            self._generation, self._urgent, self._ordered = self._outbox.generation, Urgent(), 0
 
     def checkpoint(self, *, reachable: bool) -> bool:
         """Log a checkpoint if one is due; return True if so.
@@ -197,13 +202,11 @@ class Uploader:
 
         An event that may pass takes along all that were committed before it.
         """
-        if self._generation != self._outbox.generation:  # all events have another seq
-            self._generation, self._urgent, self._ordered = self._outbox.generation, Urgent(), 0
+        self._forget_former_seqs()
         self._last = None
         hold = self._metering.closed()
         if hold is None:
             return None
-        self._record_received()
         with self._outbox.reading() as connection:
             connection.exec_driver_sql("BEGIN")
             urgent = self._urgent.newest(connection) if self._metering.urgent else 0
@@ -223,7 +226,7 @@ class Uploader:
         self._record_received()
         if hold.pause.skippable:
             self.holds += 1
-        if hold.pause.seconds >= _WORTH_NOTING_SECONDS and hold != self._noted:
+        if hold.pause.seconds >= _WORTH_NOTING_SECONDS:
             self._note(hold)
         return hold.pause
 
@@ -239,8 +242,7 @@ class Uploader:
         else:
             state = sync_state.write_wait(hold.because, hold.until_ms)
         try:
-            self._outbox.run(state)
-            self._noted = hold
+            self._outbox.run(state)  # SQLite writes nothing if it says so already
         except OutboxError as error:  # nothing is sent anyway
             log.info("the state of uploading cannot be stored: %s", error)
 
@@ -264,9 +266,8 @@ class Uploader:
             if not batch.more:
                 return None
             with self._outbox.reading() as connection:
-                sizing = self._sizing
                 ahead = batches.next_batch(
-                    connection, sizing.max_events, sizing.max_bytes, batch.through, self._last
+                    connection, self._sizing.max_events, self._sizing.max_bytes, batch.through
                 )
         except OutboxError as error:  # the next step fails as well and reports it
             log.info("the next batch could not be prepared in advance: %s", error)
@@ -364,7 +365,6 @@ class Uploader:
         witness: SignedHead | None = None,
     ) -> None:
         self._received.append(_Received(batch, letters, remarks, witness))
-        self._noted = None  # its record says that nothing waits
         if self._ahead is None:
             self._record_received()
         self._backoff.reset()
@@ -410,7 +410,6 @@ class Uploader:
             paused_because=delivery.cause,
         )
         self._ahead = None
-        self._noted = None
         try:
             self._record_received()
             self._outbox.run(state)

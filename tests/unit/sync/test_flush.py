@@ -32,7 +32,7 @@ class Writing:
         self.write = write
 
     def hurry(self, *, ordered: bool) -> None:
-        assert not ordered
+        self.ordered = ordered
         self.write()
 
 
@@ -55,4 +55,22 @@ def test_what_comes_from_memory_is_pending_until_it_is_sent(
         flush = Flush(outbox, cast("Worker", Writing(write)))
         assert flush.result() == FlushResult(pending=4)
         assert flush.wait(0) == FlushResult(pending=4)
+    outbox.close()
+
+
+def test_what_is_kept_back_ends_a_wait_unless_it_was_ordered(config: MakeConfig) -> None:
+    """The thread may have looked at the window just before the order came."""
+    outbox = Outbox(config())
+    outbox.append(make_event("thing.happened", {}))
+
+    def keep_back() -> None:
+        worker.holds += 1
+
+    worker = Writing(keep_back)
+    flush = Flush(outbox, cast("Worker", worker))
+    assert flush.wait(60).pending == 1
+    assert (flush.held, worker.ordered) == (True, False)
+    flush = Flush(outbox, cast("Worker", worker), ordered=True)
+    assert flush.wait(0.05).pending == 1
+    assert (flush.held, worker.ordered) == (False, True)
     outbox.close()
