@@ -79,9 +79,9 @@ def test_the_line_for_cron_uploads(
     assert found is not None
     install(tmp_path / "programs")
     outbox = tmp_path / "events.sqlite3"
-    (tmp_path / "tracker.env").write_text(
-        f"SDK_API_KEY={client.api_key}\nSDK_CLIENT_ID={client.client_id}\n"
-        f"SDK_BASE_URL={client.url}\nSDK_OUTBOX_PATH={outbox}\n"
+    (tmp_path / "tracker.toml").write_text(
+        f'api_key = "{client.api_key}"\nclient_id = "{client.client_id}"\n'
+        f'base_url = "{client.url}"\noutbox_path = "{outbox}"\n'
     )
     offline = RecordingDestination(lambda _: Delivery(Outcome.UNAVAILABLE))
     settings = config(client_id=client.client_id, base_url=client.url, outbox_path=outbox)

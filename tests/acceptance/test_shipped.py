@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 PAGE = Page(ROOT / "tracker" / "cli" / "README.md")
 EXAMPLES = examples_on(PAGE) if IS_CHECKOUT else []
 VARIABLES = {variable_of(field) for field in dataclasses.fields(APIConfig)}
-UNITS = [*Page(ROOT / "README.md").code("ini"), *(PAGE.code("ini") if IS_CHECKOUT else [])]
+UNITS = PAGE.code("ini") if IS_CHECKOUT else []
 UPLOADERS = [each for each in EXAMPLES if each.command[0].endswith("tracker-sync")]
 
 

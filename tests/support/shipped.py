@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.support.pages import Page
 
 PROGRAMS = "/srv/kiosk/.venv/bin/"
-SETTINGS = "/etc/kiosk/tracker.env"
+SETTINGS = "/etc/kiosk/"
 CREDENTIALS = "%d"
 
 
@@ -113,6 +113,6 @@ def install(folder: Path) -> Path:
 
 def placed(text: str, folder: Path) -> str:
     """Return a text with the paths of the examples replaced by those of a test."""
-    text = text.replace(PROGRAMS, f"{folder}/programs/").replace(SETTINGS, f"{folder}/tracker.env")
+    text = text.replace(PROGRAMS, f"{folder}/programs/").replace(SETTINGS, f"{folder}/")
     text = re.sub(r"/run/secrets(/tracker)?/|%d/", f"{folder}/secrets/", text)
     return text.replace("/var/lib/kiosk/", f"{folder}/state/")

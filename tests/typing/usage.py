@@ -64,7 +64,14 @@ def configure(path: Path) -> APIConfig:
         ca_bundle="ca.pem",
         proxies={"https": "http://proxy:3128"},
         chain_key="0123456789abcdef",
+        config_file="tracker.toml",
+        debug=True,
     )
+    assert_type(APIConfig(api_key_file=path).api_key_file, Path | None)
+    assert_type(config.config_file, Path | None)
+    assert_type(config.debug, bool)
+    assert_type(config.origins["api_key"].source, str)
+    assert_type(config.origins["api_key"].name, str)
     assert_type(config.chain_key, str | bytes | None)
     assert_type(config.api_key, str)
     assert_type(config.client_id, str)
