@@ -57,6 +57,7 @@ if typing.TYPE_CHECKING:
     from tracker.queries.history import HistoryEntry
     from tracker.queries.metrics import Metrics, ResponseTime
     from tracker.queries.sessions import IntegrityReport, Problem, UnclosedSession
+    from tracker.queries.traces import Trace, TraceEvent, TraceSpan
     from tracker.queries.usage import LLMUsage
 
 __all__ = [
@@ -104,6 +105,9 @@ __all__ = [
     "SecurityTracker",
     "Span",
     "ToolCall",
+    "Trace",
+    "TraceEvent",
+    "TraceSpan",
     "Tracker",
     "TrackerClosedError",
     "TrackerError",
@@ -144,6 +148,9 @@ _LATER = {
     "OperationsOverview": "tracker.queries.agents",
     "Problem": "tracker.queries.sessions",
     "ResponseTime": "tracker.queries.metrics",
+    "Trace": "tracker.queries.traces",
+    "TraceEvent": "tracker.queries.traces",
+    "TraceSpan": "tracker.queries.traces",
     "UnclosedSession": "tracker.queries.sessions",
 }
 """Modules of the names that are imported on first use: async trackers and results of reads."""

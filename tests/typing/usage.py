@@ -34,6 +34,7 @@ from tracker import (
     RemoteParent,
     SchemaVersionError,
     Span,
+    TraceSpan,
     Tracker,
     TrackerClosedError,
     TrackerError,
@@ -249,6 +250,10 @@ def trace(everything: Tracker, headers: dict[str, str]) -> None:
         assert_type(span.event_id, str | None)
         span.output, span.error = 1, "failed"
         span.attributes["any"] = object()
+    found = everything.get_trace(span.trace_id)
+    if found is not None:
+        assert_type(found.spans[0].children, tuple[TraceSpan, ...])
+        assert_type(found.spans[0].duration_ms, float | None)
     with tracker.span("b", input=object()):
         tracker.inject(headers)
         tracker.inject([("host", "x")])

@@ -58,6 +58,7 @@ class AsyncAgentPerformanceTracker(AsyncBaseTracker[AgentPerformanceTracker]):
     get_conversation_history = reads(AgentPerformanceTracker.get_conversation_history)
     list_conversations = reads(AgentPerformanceTracker.list_conversations)
     get_metrics = reads(AgentPerformanceTracker.get_metrics)
+    get_trace = reads(AgentPerformanceTracker.get_trace)
 
     def conversation(
         self,

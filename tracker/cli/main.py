@@ -17,6 +17,7 @@ _LAZY = {
     "tail": "tracker.cli.tail:tail",
     "conversations": "tracker.cli.conversations:conversations",
     "conversation": "tracker.cli.conversations:conversation",
+    "trace": "tracker.cli.trace:trace",
     "unclosed": "tracker.cli.unclosed:unclosed",
     "metrics": "tracker.cli.metrics:metrics",
     "agents": "tracker.cli.agents:agents",

@@ -12,9 +12,27 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from tracker.queries import agents, conversations, filters, history, metrics, sessions, usage
+    from tracker.queries import (
+        agents,
+        conversations,
+        filters,
+        history,
+        metrics,
+        sessions,
+        traces,
+        usage,
+    )
 
-__all__ = ["agents", "conversations", "filters", "history", "metrics", "sessions", "usage"]
+__all__ = [
+    "agents",
+    "conversations",
+    "filters",
+    "history",
+    "metrics",
+    "sessions",
+    "traces",
+    "usage",
+]
 
 
 def __getattr__(name: str) -> ModuleType:

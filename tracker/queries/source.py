@@ -45,6 +45,7 @@ EVENTS: FromClause = Table(
     Column("user_id", Text),
     Column("data", Text),
     Column("context", Text),
+    Column("trace", Text),
 )
 """An outbox's events."""
 
@@ -82,6 +83,24 @@ def in_period(
         if own:
             conditions.append(events.c.position <= literal_column(time_ranges.last_seq(end)))
     return conditions
+
+
+TRACE_BEGINNING = 8
+"""How many digits of a trace id an outbox has an index of."""
+TRACE_BEGINNING_SQL = f"substr(trace, -34, {TRACE_BEGINNING})"
+"""Those digits; the id ends the canonical JSON text of ``trace``."""
+
+
+def of_trace(events: FromClause, trace_id: str) -> list[ColumnElement[bool]]:
+    """Return the conditions for the events of a trace, given by its id of 32 hex digits."""
+    if events is not EVENTS:  # a collector's have the id in a column
+        return [events.c.trace_id == trace_id]
+    column = events.c.trace
+    return [
+        column.is_not(None),
+        literal_column(TRACE_BEGINNING_SQL, Text) == trace_id[:TRACE_BEGINNING],
+        func.substr(column, -34) == f'{trace_id}"}}',
+    ]
 
 
 def newest_page(

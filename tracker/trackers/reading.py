@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from tracker import queries
+from tracker import queries, validation
 from tracker.trackers.base import BaseTracker
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tracker.queries.conversations import Conversation
     from tracker.queries.history import HistoryEntry
     from tracker.queries.metrics import Metrics
+    from tracker.queries.traces import Trace
 
 
 class ReadingTracker(BaseTracker):
@@ -123,3 +124,16 @@ class ReadingTracker(BaseTracker):
         )
         self._check_open()
         return self._client.read(partial(queries.metrics.get_metrics, wanted=wanted))
+
+    def get_trace(self, trace_id: str, limit: int | None = 10_000) -> Trace | None:
+        """Return a trace as trees of spans; None if no event of it is stored.
+
+        Args:
+            trace_id: Its id: 32 hex digits, such as `Span.trace_id`.
+            limit: Read only so many of its newest events; None for all. Default 10,000.
+        """
+        trace_id = queries.traces.check_trace_id("trace_id", trace_id)
+        if limit is not None:
+            validation.check_count("limit", limit)
+        self._check_open()
+        return self._client.read(partial(queries.traces.get_trace, trace_id=trace_id, limit=limit))

@@ -38,7 +38,7 @@ def test_all_commands_are_there() -> None:
     names = [" ".join(path) for path in COMMANDS]
     assert names == [
         *["flush", "status", "list", "show"],
-        *["tail", "conversations", "conversation", "unclosed", "metrics"],
+        *["tail", "conversations", "conversation", "trace", "unclosed", "metrics"],
         *["agents", "usage", "export", "evidence", "stats"],
         *[
             "dead",

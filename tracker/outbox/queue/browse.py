@@ -174,6 +174,44 @@ def complete(
     )
 
 
+_TRACE_ID = "substr(trace, -34, 32)"
+_TRACE_BEGINNING = "substr(trace, -34, 8)"
+"""What the index of traces is of; see `schema.tables`."""
+
+
+def complete_trace(connection: Connection, given: str) -> str | None:
+    """Return the stored trace id that `given` is or, if unique, begins; None if there is none.
+
+    Raises:
+        AmbiguousError: if several ids begin with it.
+    """
+    given = given.lower()
+    beginning = given[:8]
+    found = (
+        connection.exec_driver_sql(
+            f"SELECT DISTINCT {_TRACE_ID} FROM events WHERE trace IS NOT NULL "
+            f"AND {_TRACE_BEGINNING} >= ? AND {_TRACE_BEGINNING} < ? "
+            f"AND substr({_TRACE_ID}, 1, ?) = ? LIMIT {_SHOWN}",
+            (beginning, beginning + _LAST_CHARACTER, len(given), given),
+        )
+        .scalars()
+        .all()
+    )
+    if len(found) > 1:
+        raise AmbiguousError(
+            f"several traces begin with {given!r}, such as {', '.join(found)}; give more of the id"
+        )
+    return found[0] if found else None
+
+
+def newest_trace(connection: Connection) -> str | None:
+    """Return the id of the trace of the newest event that has one; None if there is none."""
+    found: str | None = connection.exec_driver_sql(
+        f"SELECT {_TRACE_ID} FROM events WHERE trace IS NOT NULL ORDER BY seq DESC LIMIT 1"
+    ).scalar()
+    return found
+
+
 def find(connection: Connection, name: str) -> StoredEvent | None:
     """Return the event whose id or, if it is a number, seq is `name`; None if there is none.
 

@@ -22,7 +22,7 @@ from sqlalchemy import (
 
 from tracker.validation import MAX_COST_USD
 
-HEAD = "0009"
+HEAD = "0010"
 """Alembic revision of the schema below."""
 
 APPLICATION_ID = 0x54524B52  # "TRKR"
@@ -72,6 +72,13 @@ Index(
     sqlite_where=events.c.session_id.is_not(None),
 )
 Index("ix_events_dead", events.c.seq, sqlite_where=events.c.dead_at_ms.is_not(None))
+# Of the first digits of the trace id, which ends the text; an event without a trace costs nothing.
+Index(
+    "ix_events_trace",
+    text("substr(trace, -34, 8)"),
+    sqlite_where=events.c.trace.is_not(None),
+    _table=events,
+)
 # Nearly empty, so it costs an insert nothing: only these rows name erased events.
 Index(
     "ix_events_erasures",
