@@ -58,6 +58,8 @@ HOSTILE = {
     "SDK_CLIENT_ID": "somebody",
     "SDK_DISABLED": "1",
     "SDK_OUTBOX_PATH": "/nonexistent/outbox.sqlite3",
+    "SDK_CONFIG_FILE": "/nonexistent/tracker.toml",
+    "SDK_MAX_EVENT_BYTES": "many",
     "COLLECTOR_DATABASE_URL": "postgresql://nowhere.invalid/db",
     "HTTP_PROXY": "http://127.0.0.1:1",
     "http_proxy": "http://127.0.0.1:1",

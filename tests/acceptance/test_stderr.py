@@ -94,4 +94,4 @@ def test_debug_shows_each_line_once(
         tmp_path, f"{setup}upload()\n", SDK_BASE_URL=scripted_server.url, SDK_DEBUG="1"
     )
     assert len(re.findall("log.sqlite3: opened; uploading to http", stderr)) == 1
-    assert len(re.findall("sent 1 events, seq 1 to 1: delivered after", stderr)) == 1
+    assert len(re.findall("a request with 1 events, seq 1 to 1: delivered, after", stderr)) == 1

@@ -60,7 +60,8 @@ def test_debug_shows_the_log_once(config: MakeConfig, capsys: pytest.CaptureFixt
     lines = capsys.readouterr().err.splitlines()
     assert sum("opened; uploading to a destination" in line for line in lines) == 1
     assert (
-        sum(" DEBUG tracker: sent 1 events, seq 1 to 1: delivered after" in x for x in lines) == 1
+        sum(" DEBUG tracker: a request with 1 events, seq 1 to 1: delivered, " in x for x in lines)
+        == 1
     )
 
 

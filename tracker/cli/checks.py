@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import stat
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -22,7 +22,7 @@ from tracker.cli.context import (
 )
 from tracker.cli.output import ago, duration, moment, size
 from tracker.config import APIConfig, is_loopback
-from tracker.config.sources import FILE
+from tracker.config.sources import FILE, strange_variables
 from tracker.errors import ConfigurationError, OutboxError
 
 if TYPE_CHECKING:
@@ -100,8 +100,22 @@ def _configuration(target: Target) -> tuple[APIConfig | None, list[Check]]:
     try:
         config = APIConfig(**given)
     except ConfigurationError as error:
-        return None, [whole, Check("API key", PROBLEM, str(error))]
-    return config, [whole, Check("API key", OK, "set"), *_readable_keys(config)]
+        return None, [whole, Check("API key", PROBLEM, str(error)), *_strange_variables()]
+    return config, [
+        whole,
+        Check("API key", OK, "set"),
+        *_readable_keys(config),
+        *_strange_variables(),
+    ]
+
+
+def _strange_variables() -> list[Check]:
+    """Warn of variables whose names are probably misspelt."""
+    found = strange_variables(fields(APIConfig))
+    return [
+        Check("variable", WARNING, f"{name} is no setting's variable", f"did you mean {alike}?")
+        for name, alike in found.items()
+    ]
 
 
 def _readable_keys(config: APIConfig) -> list[Check]:

@@ -52,7 +52,7 @@ class APIConfig(Sourced):
     Each field has a variable of its name, such as ``SDK_RETENTION_DAYS``, and a line in the TOML
     file that `config_file` names; only functions, such as `redactors`, have neither. In the
     environment, 1 or 0 stands for a flag, ``a,b`` for a list and ``k=v,k=v`` for a mapping, and an
-    empty text for nothing.
+    empty text for nothing. Where None is the default, an argument of None counts as not given.
 
     Instances are frozen; `dataclasses.replace` makes a changed copy, for which neither environment
     nor file are read again. Neither `repr` nor any error shows a key.
@@ -263,8 +263,8 @@ class APIConfig(Sourced):
 
     def __post_init__(self) -> None:
         """Take what is not given from the environment, a file or the defaults; check all of it."""
-        items = dataclasses.fields(self)
-        copied = len(self._given) == len(items)  # as by `dataclasses.replace`
+        items = [item for item in dataclasses.fields(self) if "kind" in item.metadata]
+        copied = self._given.issuperset(item.name for item in items)  # as by `dataclasses.replace`
         sources = Sources(() if copied else items, self.config_file)  # a copy reads none
         for item in items:
             value, origin = self._argument(item, copied=copied) or sources.find(item)

@@ -24,9 +24,9 @@ def path(check: Callable[[str, Any], Path | None] | None = None) -> Kind:
     """Return the kind of a path; in a configuration file, a relative one starts at its folder."""
 
     def from_file(value: object, folder: Path) -> object:
-        if not isinstance(value, str):
-            return value
-        return str(folder / os.path.expanduser(value))  # noqa: PTH111 - a Path raises
+        # What is empty, or begins with the home folder of somebody, is for `check`.
+        relative = isinstance(value, str) and value and not value.startswith("~")
+        return str(folder / value) if relative else value  # type: ignore[operator]  # it is a str
 
     return Kind(check or check_path, from_file=from_file)
 
@@ -109,7 +109,7 @@ def check_path(name: str, value: object) -> Path | None:
     if value is None:
         return None
     text = os.fspath(value) if isinstance(value, os.PathLike) else value
-    if not isinstance(text, str) or "\0" in text:
+    if not isinstance(text, str) or not text or "\0" in text:
         raise ConfigurationError(f"{name} is {value!r}; give the path of a file")
     return Path(os.path.abspath(os.path.expanduser(text)))  # noqa: PTH100, PTH111 - a Path raises
 

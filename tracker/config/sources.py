@@ -68,6 +68,19 @@ class Sources:
         return item.default, Origin(DEFAULT)
 
 
+def strange_variables(items: Sequence[Field[Any]]) -> dict[str, str]:
+    """Return variables that no setting has but one nearly has, each with that one's variable.
+
+    Others that begin with ``SDK_`` may belong to another program.
+    """
+    import difflib
+
+    known = [name for item in items if (name := variable_of(item))]
+    others = [name for name in os.environ if name.startswith("SDK_") and name not in known]
+    alike = {name: difflib.get_close_matches(name, known, n=1, cutoff=0.85) for name in others}
+    return {name: found[0] for name, found in alike.items() if found}
+
+
 def _from_environment(item: Field[Any]) -> tuple[object, Origin] | None:
     """Return the value of a field that the environment has; an empty text is none."""
     variable = variable_of(item)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ import tracker
 from tracker.errors import TrackerError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from typing_extensions import Self
 
@@ -281,6 +281,16 @@ class Collector:
         if answer.status_code != 200:
             raise DemoError(f"{self.url}{path} answered {answer.status_code}: {answer.text[:200]}")
         return answer.json()
+
+
+@contextmanager
+def without_settings() -> Iterator[None]:
+    """Hide the user's own settings from this process, too, in the block."""
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("SDK_")}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def _environment() -> dict[str, str]:

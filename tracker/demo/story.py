@@ -32,6 +32,7 @@ from tracker.demo.processes import (
     Children,
     Collector,
     DemoError,
+    without_settings,
 )
 from tracker.errors import TrackerError
 from tracker.outbox import Outbox, ledger, sync_state, verify
@@ -57,7 +58,7 @@ FROM events ORDER BY seq
 def run(*, keep: bool) -> int:
     """Run the demo; return 0 if every check held, otherwise 1."""
     console = Console(highlight=False)
-    with _orderly_end(), _folder(keep) as folder:
+    with _orderly_end(), without_settings(), _folder(keep) as folder:
         try:
             with Children(folder) as children:
                 held = _Story(console, folder, children).tell()

@@ -156,7 +156,7 @@ class Uploader:
 
     def _describe(self, batch: Batch, delivery: Delivery, began: float) -> None:
         log.debug(
-            "sent %s events, seq %s to %s: %s after %s ms",
+            "a request with %s events, seq %s to %s: %s, after %s ms",
             len(batch.rows),
             batch.rows[0].seq,
             batch.rows[-1].seq,

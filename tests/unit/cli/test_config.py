@@ -159,6 +159,17 @@ def test_what_disables_the_tracker_is_named(file: Path) -> None:
     assert f"disabled by {file}: nothing is uploaded" in call("--config", file, "flush").stderr
 
 
+def test_doctor_warns_of_a_variable_that_is_misspelt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other programs' variables that begin so are none of its business."""
+    for name in ("SDK_RETENTION_DAY", "SDK_APIKEY", "SDK_VERSION"):
+        monkeypatch.setenv(name, "3")
+    shown = call("doctor").stdout
+    assert "did you mean SDK_API_KEY?" in shown
+    assert "SDK_RETENTION_DAY is no setting's variable" in shown
+    assert "did you mean SDK_RETENTION_DAYS?" in shown
+    assert "SDK_VERSION" not in shown
+
+
 def test_doctor_warns_of_a_key_that_others_can_read(file: Path) -> None:
     """A file with a key in it should be the application's alone."""
     write(file, f'api_key = "{KEY}"\nclient_id = "c"\n').chmod(0o604)

@@ -260,6 +260,18 @@ def test_a_changed_copy_is_checked_again(config: MakeConfig) -> None:
         dataclasses.replace(settings, flush_interval=-2)
 
 
+def test_an_application_may_derive_a_config_of_its_own() -> None:
+    """With a field that the SDK does not know, and which it leaves alone."""
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Mine(APIConfig):
+        colour: str = "blue"
+
+    mine = Mine(api_key="k", client_id="c", flush_interval=2)
+    assert (mine.colour, mine.flush_interval) == ("blue", 2.0)
+    assert dataclasses.replace(mine, colour="red").flush_interval == 2.0
+
+
 def test_the_callers_proxies_are_not_shared(config: MakeConfig) -> None:
     """Changing the dict afterwards does not change the configuration."""
     proxies = {"https": "http://p:1"}

@@ -58,6 +58,13 @@ def problem(path: Path) -> str:
         ("retention = [1]", "retention (in {path}) is of type list; give days by event type"),
         (f'[proxies]\nhttps = ["{SECRET}"]', "proxies (in {path}) must map schemes to proxy URLs"),
         ("outbox_path = 7", "outbox_path (in {path}) is of type int; give a path"),
+        ("outbox_path = ''", "outbox_path (in {path}) is '', which names no file"),
+        (
+            "outbox_path = '~nobody-here/x'",
+            "outbox_path (in {path}) is '~nobody-here/x', and there",
+        ),
+        ("ca_bundle = ''", "ca_bundle (in {path}) is ''; give the path of a PEM file"),
+        ("api_key_file = ''", "api_key_file (in {path}) is ''; give the path of a file"),
         ("secret_names = 'pin'", "secret_names (in {path}) must be a list of names"),
     ],
 )
