@@ -51,7 +51,8 @@ def is_heard() -> bool:
 
 def tell(line: str) -> None:
     """Write a line for those who run the program. Keys and other secrets in it are masked."""
-    _write(f"tracker: {clean(line)}")
+    shown = (c if c.isprintable() else ascii(c)[1:-1] for c in clean(line))
+    _write(f"tracker: {''.join(shown)}")
 
 
 def _handlers() -> Iterator[logging.Handler]:

@@ -48,6 +48,14 @@ def test_a_refused_key_is_told_at_once_in_one_line(
 
 
 @unlogged()
+def test_it_is_one_line_whatever_the_path(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder may have any name."""
+    Notice(Path("/var/\n\x1b[2J\udce9"), clock).failed(REFUSED)
+    [line] = capsys.readouterr().err.splitlines()
+    assert r"/var/\n\x1b[2J\udce9" in line
+
+
+@unlogged()
 def test_other_failures_are_told_after_ten_minutes(
     notice: Notice, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
