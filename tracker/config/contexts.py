@@ -51,4 +51,6 @@ def _checked(check: Callable[[str, Any], Any], name: str, value: object) -> Any:
     try:
         return check(name, value)
     except ValidationError as error:
-        raise ConfigurationError(str(error)) from None
+        said = str(error)
+        # An error about a part names the part; where the whole comes from is worth knowing too.
+        raise ConfigurationError(said if said.startswith(name) else f"{name}: {said}") from None

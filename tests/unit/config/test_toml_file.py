@@ -58,6 +58,7 @@ def problem(path: Path) -> str:
         ("retention = [1]", "retention (in {path}) is of type list; give days by event type"),
         (f'[proxies]\nhttps = ["{SECRET}"]', "proxies (in {path}) must map schemes to proxy URLs"),
         ("outbox_path = 7", "outbox_path (in {path}) is of type int; give a path"),
+        ("tags = {line = 4}", "tags (in {path}): tags['line']: is of type int; give a str"),
         ("outbox_path = ''", "outbox_path (in {path}) is '', which names no file"),
         (
             "outbox_path = '~nobody-here/x'",
