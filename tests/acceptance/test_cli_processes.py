@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -199,6 +199,32 @@ def test_run_uploads_until_sigterm(collector: CollectorProcess, settings: dict[s
     assert "client test-client" in lines[0]
     assert settings["SDK_API_KEY"] not in "".join(lines) + rest
     assert set(acknowledged) <= {event["event_id"] for event in collector.events()}
+
+
+@pytest.mark.slow
+def test_run_uploads_from_all_outboxes(local: dict[str, str]) -> None:
+    """Each to its own server; one that cannot be opened is named in the log and the exit code."""
+    folder = Path(local["SDK_OUTBOX_PATH"]).parent
+    with ScriptedServer() as one, ScriptedServer() as other:
+        for name, server in (("events", one), ("second", other), ("third", one)):
+            settings = {"SDK_BASE_URL": server.url, "SDK_CLIENT_ID": f"client-{name}"}
+            path = folder / f"{name}.sqlite3"
+            fill(as_config({**local, **settings, "SDK_OUTBOX_PATH": str(path)}))
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("UPDATE alembic_version SET version_num = '0042'")
+            connection.commit()
+        running = start("run", "--all", environment=local)
+        one.wait_for(requests=1, timeout=20)
+        other.wait_for(requests=1, timeout=20)
+        running.send_signal(signal.SIGTERM)
+        _, log = running.communicate(timeout=20)
+        assert running.returncode == 1
+        assert [len(server.delivered) for server in (one, other)] == [3, 3]
+        clients = {request.headers["x-client-id"] for request in [*one.requests, *other.requests]}
+        assert clients == {"client-events", "client-second"}
+    assert "third.sqlite3: " in log
+    assert "events.sqlite3: stopped; 0 events pending in the outbox" in log
+    assert log.count("Traceback") == 0
 
 
 @pytest.mark.slow

@@ -31,6 +31,7 @@ SESSION = "s\N{LATIN SMALL LETTER E WITH ACUTE}"
 
 SYNC = {
     "flush": ["--timeout", "0"],
+    "outboxes": [],
     "status": [],
     "list": [],
     "show": ["1"],

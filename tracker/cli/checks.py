@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tracker import canonical
+from tracker.cli.beside import waiting_beside
 from tracker.cli.context import (
     find,
     opened_to_read,
     read_owner,
     uploader_runs,
-    waiting_beside,
 )
 from tracker.cli.output import ago, duration, moment, size
 from tracker.config import APIConfig, is_loopback

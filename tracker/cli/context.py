@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import stat
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -111,15 +110,20 @@ def find(
         if not (folder / identity.FILE_NAME).exists():
             settled = known["outbox_path"] is not None
             given["client_id"] = NO_CLIENT
-    config = APIConfig(**given) if uploads else _local_config(given, keyed=keyed)
+    config = _uploading_config(given) if uploads else _local_config(given, keyed=keyed)
     if config.debug:
         stderr.show()
-    if config.disabled:
-        raise ConfigurationError(
-            f"the tracker is disabled by {config.origins['disabled'].name}: nothing is uploaded. "
-            "Unset it and try again"
-        )
     return Target(config, settled and _holds_anything(config.outbox_path), settled, given)
+
+
+def folder_of(place: Place) -> Path:
+    """Return the folder of the outbox, whether one is there or not.
+
+    Raises:
+        ConfigurationError: if a setting is missing or invalid.
+    """
+    given: dict[str, Any] = {name: getattr(place, OPTIONS[name]) for name in OPTIONS}
+    return _local_config({**given, "client_id": NO_CLIENT}).outbox_path.parent
 
 
 def named(place: Place) -> dict[str, Any]:
@@ -131,6 +135,26 @@ def named(place: Place) -> dict[str, Any]:
     found = look_up(place.config, "outbox_path", "client_id", "base_url")
     options = {name: getattr(place, OPTIONS[name]) for name in found}
     return {name: found[name] if options[name] is None else options[name] for name in found}
+
+
+def check_uploads(place: Place) -> None:
+    """Check what every upload needs, whichever outbox it is from.
+
+    Raises:
+        ConfigurationError: if a setting is missing or invalid, or the tracker is disabled.
+    """
+    given: dict[str, Any] = {name: getattr(place, OPTIONS[name]) for name in OPTIONS}
+    _uploading_config({**given, "client_id": NO_CLIENT})
+
+
+def _uploading_config(given: dict[str, Any]) -> APIConfig:
+    config = APIConfig(**given)
+    if config.disabled:
+        raise ConfigurationError(
+            f"the tracker is disabled by {config.origins['disabled'].name}: nothing is uploaded. "
+            "Unset it and try again"
+        )
+    return config
 
 
 def _placeholder_config(given: dict[str, Any]) -> APIConfig:
@@ -156,51 +180,6 @@ def _holds_anything(path: Path) -> bool:
     except OSError as error:
         raise OutboxError(f"the outbox {path} cannot be read: {error.strerror}") from error
     return not stat.S_ISREG(found.st_mode) or found.st_size > 0
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """Another outbox in the same folder, with pending events.
-
-    Attributes:
-        path: The file.
-        client_id: Its client id.
-        pending: Number of pending events.
-    """
-
-    path: Path
-    client_id: str
-    pending: int
-
-    @property
-    def command(self) -> str:
-        """The command that sends them."""
-        return f"tracker-sync --outbox {shlex.quote(str(self.path))} flush"
-
-
-def waiting_beside(path: Path) -> list[Waiting]:
-    """Return the other outboxes in the folder of `path` that have pending events.
-
-    Other files and outboxes that cannot be read are ignored.
-    """
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from tracker.outbox import create, ledger
-    from tracker.outbox import identity as identities
-
-    found = []
-    for other in sorted(path.parent.glob("*.sqlite3")):
-        if other == path or other.is_symlink() or not other.is_file():
-            continue
-        try:
-            with connected(other) as connection:
-                create.is_current(connection)
-                pending, whose = ledger.read(connection).pending, identities.read(connection)
-        except (SQLAlchemyError, OutboxError, OSError):
-            continue
-        if pending > 0:
-            found.append(Waiting(other, whose.client_id, pending))
-    return found
 
 
 def read_owner(path: Path) -> Owner:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
+from sqlalchemy.exc import SQLAlchemyError
 
+from tracker.cli.beside import paths_in, to_upload
 from tracker.cli.command import FAILED, OK, Command, Place
-from tracker.cli.context import Target, find, opened
+from tracker.cli.context import Target, check_uploads, find, folder_of, opened
 from tracker.cli.output import echo_json, events, json_option, moment, printable
 from tracker.clock import monotonic, sleep
+from tracker.errors import TrackerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from tracker.client import Client
     from tracker.outbox import Account, Outbox, SyncState
@@ -42,9 +47,13 @@ class _Outcome:
         "tracker-sync flush",
         "tracker-sync flush --timeout 300 && sudo poweroff",
         "tracker-sync flush --now",
+        "tracker-sync flush --all --json",
         "tracker-sync flush --outbox /var/lib/kiosk/events.sqlite3 --json",
     ],
-    exits={0: "nothing is left pending (there may be dead letters)", 1: "events are pending"},
+    exits={
+        0: "nothing is left pending (there may be dead letters)",
+        1: "events are pending, or an outbox cannot be opened",
+    },
 )
 @click.option(
     "--timeout",
@@ -59,9 +68,15 @@ class _Outcome:
     is_flag=True,
     help="Upload outside the upload window too, and though the application's may_upload says no.",
 )
+@click.option(
+    "--all",
+    "every",
+    is_flag=True,
+    help="Upload from all outboxes in the folder, each for its own client id and collector.",
+)
 @json_option
 @click.pass_obj
-def flush(place: Place, timeout: float, *, now: bool, as_json: bool) -> None:
+def flush(place: Place, timeout: float, *, now: bool, every: bool, as_json: bool) -> None:
     """Upload pending events and wait until they are delivered.
 
     If an application already uploads from the same outbox, this asks it to continue at once, and
@@ -69,7 +84,13 @@ def flush(place: Place, timeout: float, *, now: bool, as_json: bool) -> None:
 
     Outside the upload window nothing is sent, unless --now is given: then the application that
     uploads sends what is pending as well. The limit on bytes holds in any case.
+
+    With --all, the outboxes are those of `tracker-sync outboxes`. The API key is the same for all,
+    and each collector gets it. An outbox that cannot be opened is named, and the others go on.
     """
+    if every:
+        _flush_all(place, timeout, now=now, as_json=as_json)
+        return
     target = find(place, uploads=True)
     outcome = _flush(target, timeout, now=now) if target.exists else _Outcome()
     if as_json:
@@ -81,7 +102,54 @@ def flush(place: Place, timeout: float, *, now: bool, as_json: bool) -> None:
     click.get_current_context().exit(FAILED if outcome.pending else OK)
 
 
-def _flush(target: Target, timeout: float, *, now: bool) -> _Outcome:
+def _flush_all(place: Place, timeout: float, *, now: bool, as_json: bool) -> None:
+    """Flush all outboxes of the folder at the same time, and print what became of each."""
+    check_uploads(place)
+    folder = folder_of(place)
+    paths = list(paths_in(folder))
+    outcomes: dict[Path, _Outcome | str] = {}
+
+    def work(path: Path) -> None:
+        try:
+            target = to_upload(path, place)
+            if target is not None:
+                outcomes[path] = _flush(target, timeout, now=now, quiet=True)
+        except (TrackerError, SQLAlchemyError, OSError) as error:
+            outcomes[path] = str(error)
+
+    # Daemons, so that Ctrl-C does not wait for them.
+    threads = [threading.Thread(target=work, args=(path,), daemon=True) for path in paths]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    done = {path: outcomes[path] for path in paths if path in outcomes}  # without backups
+    if as_json:
+        echo_json([_described(path, outcome) for path, outcome in done.items()])
+    elif not done:
+        click.echo(f"no outbox in {printable(folder)} yet: nothing was logged")
+    else:
+        for path, outcome in done.items():
+            _print_named(path, outcome)
+    failed = any(isinstance(each, str) or each.pending for each in done.values())
+    click.get_current_context().exit(FAILED if failed else OK)
+
+
+def _described(path: Path, outcome: _Outcome | str) -> dict[str, object]:
+    if isinstance(outcome, str):
+        return {"outbox": str(path), **dict.fromkeys(vars(_Outcome())), "error": outcome}
+    return {"outbox": str(path), **vars(outcome), "error": None}
+
+
+def _print_named(path: Path, outcome: _Outcome | str) -> None:
+    if isinstance(outcome, str):
+        click.echo(f"{printable(path)}: {printable(outcome)}", err=True)
+    else:
+        click.secho(printable(path), bold=True)
+        _print(outcome)
+
+
+def _flush(target: Target, timeout: float, *, now: bool, quiet: bool = False) -> _Outcome:
     from tracker.client import Client, connect
     from tracker.outbox import backup
 
@@ -95,7 +163,7 @@ def _flush(target: Target, timeout: float, *, now: bool) -> _Outcome:
         client = connect(target.config, target)
         assert isinstance(client, Client)  # noqa: S101 - `find` refuses a disabled configuration
         try:
-            with _progress(before.pending) as progress:
+            with nullcontext() if quiet else _progress(before.pending) as progress:
                 after, sync = _upload(client, timeout, progress, ordered=now)
             trouble = client.health().storage_error
         finally:

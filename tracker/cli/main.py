@@ -11,6 +11,7 @@ from tracker.cli.command import Commands, place_options
 
 _LAZY = {
     "flush": "tracker.cli.flush:flush",
+    "outboxes": "tracker.cli.outboxes:outboxes",
     "status": "tracker.cli.status:status",
     "list": "tracker.cli.events:list_events",
     "show": "tracker.cli.events:show",

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tracker.cli.beside import waiting_beside
 from tracker.cli.command import Command, Place
-from tracker.cli.context import Target, find, opened_to_read, uploader_runs, waiting_beside
+from tracker.cli.context import Target, find, opened_to_read, uploader_runs
 from tracker.cli.output import (
     ago,
     echo_json,

@@ -34,6 +34,7 @@ OTHERS = {
     # Of the outbox as a whole.
     *(
         "flush",
+        "outboxes",
         "status",
         "stats",
         "verify",

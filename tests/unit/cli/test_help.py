@@ -37,7 +37,7 @@ def test_all_commands_are_there() -> None:
     """Those that the documentation names, and no others."""
     names = [" ".join(path) for path in COMMANDS]
     assert names == [
-        *["flush", "status", "list", "show"],
+        *["flush", "outboxes", "status", "list", "show"],
         *["tail", "conversations", "conversation", "trace", "unclosed", "metrics"],
         *["agents", "usage", "export", "evidence", "stats"],
         *[

@@ -124,6 +124,7 @@ def test_events_that_wait_in_another_outbox_are_named(config: MakeConfig) -> Non
     fill(config(client_id="sent", outbox_path=folder / "sent.sqlite3"), 1)
     settle(config(client_id="sent", outbox_path=folder / "sent.sqlite3"), 1)
     (folder / "notes.sqlite3").write_text("no outbox")
+    call("--outbox", folder / "other one.sqlite3", "backup", folder / "copy.sqlite3")
     fill(config(), 1)
     path = config().outbox_path
     sends = f"tracker-sync --outbox '{folder / 'other one.sqlite3'}' flush"
