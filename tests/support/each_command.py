@@ -38,6 +38,7 @@ SYNC = {
     "tail": ["--no-follow"],
     "conversations": [],
     "conversation": [SESSION],
+    "trace": ["--last"],
     "unclosed": ["--idle", "0s"],
     "metrics": [],
     "agents": [],

@@ -30,7 +30,7 @@ LISTS = {
 }
 OTHERS = {
     # Of one event or conversation, or of named ones.
-    *("show", "conversation", "dead retry", "dead discard", "erase", "evidence"),
+    *("show", "conversation", "trace", "dead retry", "dead discard", "erase", "evidence"),
     # Of the outbox as a whole.
     *(
         "flush",
