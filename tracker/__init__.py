@@ -56,6 +56,7 @@ if typing.TYPE_CHECKING:
     from tracker.queries.conversations import Conversation
     from tracker.queries.history import HistoryEntry
     from tracker.queries.metrics import Metrics, ResponseTime
+    from tracker.queries.scores import Score, ScoreSummary
     from tracker.queries.sessions import IntegrityReport, Problem, UnclosedSession
     from tracker.queries.traces import Trace, TraceEvent, TraceSpan
     from tracker.queries.usage import LLMUsage
@@ -102,6 +103,8 @@ __all__ = [
     "RemoteParent",
     "ResponseTime",
     "SchemaVersionError",
+    "Score",
+    "ScoreSummary",
     "SecurityTracker",
     "Span",
     "ToolCall",
@@ -151,6 +154,8 @@ _LATER = {
     "Trace": "tracker.queries.traces",
     "TraceEvent": "tracker.queries.traces",
     "TraceSpan": "tracker.queries.traces",
+    "Score": "tracker.queries.scores",
+    "ScoreSummary": "tracker.queries.scores",
     "UnclosedSession": "tracker.queries.sessions",
 }
 """Modules of the names that are imported on first use: async trackers and results of reads."""

@@ -20,6 +20,7 @@ CONVERSATION_FAILED = "conversation.failed"
 MESSAGE_LOGGED = "message.logged"
 TOOL_CALLED = "tool.called"
 FEEDBACK_RECORDED = "feedback.recorded"
+SCORE_RECORDED = "score.recorded"
 LLM_USED = "llm.used"
 SPAN_RECORDED = "span.recorded"
 AGENT_REGISTERED = "agent.registered"
@@ -43,6 +44,7 @@ VOCABULARY = frozenset(
         MESSAGE_LOGGED,
         TOOL_CALLED,
         FEEDBACK_RECORDED,
+        SCORE_RECORDED,
         LLM_USED,
         SPAN_RECORDED,
         AGENT_REGISTERED,

@@ -67,6 +67,10 @@ def log_every_type(tracker: Tracker) -> None:
     spoken.resume_conversation(session, **more)
     spoken.end_conversation(session, 3.5, outcome="resolved", user_feedback="good", **more)
     spoken.record_feedback(session, score=4, comment="good", source="reviewer")
+    listed = {"role": "tool", "tool_call_id": "c", "name": "find", "content": "sent"}
+    spoken.log_messages(session, [{"role": "user", "name": "Ada", "content": "Hi"}, listed])
+    spoken.record_score("helpful", 4, event_id="e", comment="good", source="reviewer")
+    spoken.record_score("helpful", 4, trace_id="1" * 32)
     tracker.llm.record_usage(
         "openai", "gpt-4o", 9, 1, latency_ms=1, time_to_first_token_ms=1, cached_tokens=1,
         cache_write_tokens=1, cost_usd=0.1, **more,
@@ -155,6 +159,7 @@ def test_optional_fields_are_marked(config: MakeConfig) -> None:
         tracker.performance.log_user_message(session, "Hi")
         tracker.performance.log_tool_call(session, "find", None)
         tracker.performance.record_failed_session(session, "it broke")
+        tracker.performance.record_score("helpful", 4, session_id=session)
         tracker.security.report_event("access_denied", "low")
         tracker.compliance.record_audit("exported", "ops")
         tracker.compliance.acknowledge("p", "user")

@@ -19,9 +19,10 @@ from tracker import canonical, time_ranges
 from tracker.ids import new_id
 from tracker.outbox.outbox import Outbox
 from tracker.queries.conversations import list_conversations
+from tracker.queries.figures import DAY_MS
 from tracker.queries.filters import Filters
 from tracker.queries.history import get_conversation_history
-from tracker.queries.metrics import DAY_MS, get_metrics
+from tracker.queries.metrics import get_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -43,6 +43,7 @@ SYNC = {
     "metrics": [],
     "agents": [],
     "usage": [],
+    "scores": [],
     "export": [],
     "stats": [],
     "dead list": [],

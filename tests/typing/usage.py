@@ -33,6 +33,8 @@ from tracker import (
     OutboxFullError,
     RemoteParent,
     SchemaVersionError,
+    Score,
+    ScoreSummary,
     Span,
     TraceSpan,
     Tracker,
@@ -116,6 +118,12 @@ def log(config: APIConfig, metadata: dict[str, Any], frozen: MappingProxyType[st
         performance.log_message(session, "assistant", [{"type": "text", "text": "hello"}])
         assert_type(performance.log_messages(session, [{"role": "user"}]), list[str])
         assert_type(performance.log_messages(messages=[object()]), list[str])
+        assert_type(performance.record_score("helpful", 4, session_id=session), str)
+        assert_type(performance.record_score("helpful", True, event_id="e"), str)
+        assert_type(performance.record_score("topic", "billing", trace_id="0" * 32), str)
+        performance.record_score("topic", None)  # type: ignore[arg-type]  # no value
+        assert_type(performance.get_scores(by="day"), list[ScoreSummary])
+        assert_type(performance.list_scores(session), tuple[Score, ...])
         assert_type(performance.log_agent_message(session, "hello", 12.5, 30, model="m"), str)
         assert_type(performance.log_system_message(session, "be kind"), str)
         assert_type(
@@ -202,6 +210,8 @@ async def log_awaited(config: APIConfig) -> None:
         assert_type(session, str)
         assert_type(await performance.log_user_message(session, "hello"), str)
         assert_type(await performance.log_messages(session, [{"role": "user"}]), list[str])
+        assert_type(await performance.record_score("helpful", 4.5), str)
+        assert_type(await performance.get_scores("release"), list[ScoreSummary])
         assert_type(await performance.log_user_message(content="hello", tokens_used=2), str)
         assert_type(
             await performance.log_agent_message(session_id=session, content="x", tokens_used=3), str

@@ -69,6 +69,7 @@ class AsyncConversation(ProcessLocal, Awaited):
     system = logs(ActiveConversation.system)
     messages = logs(ActiveConversation.messages)
     feedback = logs(ActiveConversation.feedback)
+    score = logs(ActiveConversation.score)
 
     def tool(
         self,

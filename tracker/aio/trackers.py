@@ -54,11 +54,14 @@ class AsyncAgentPerformanceTracker(AsyncBaseTracker[AgentPerformanceTracker]):
     end_conversation = logs(AgentPerformanceTracker.end_conversation)
     record_failed_session = logs(AgentPerformanceTracker.record_failed_session)
     record_feedback = logs(AgentPerformanceTracker.record_feedback)
+    record_score = logs(AgentPerformanceTracker.record_score)
 
     get_conversation_history = reads(AgentPerformanceTracker.get_conversation_history)
     list_conversations = reads(AgentPerformanceTracker.list_conversations)
     get_metrics = reads(AgentPerformanceTracker.get_metrics)
     get_trace = reads(AgentPerformanceTracker.get_trace)
+    get_scores = reads(AgentPerformanceTracker.get_scores)
+    list_scores = reads(AgentPerformanceTracker.list_scores)
 
     def conversation(
         self,

@@ -27,6 +27,7 @@ from tracker.events import (
     FEEDBACK_RECORDED,
     LLM_USED,
     MESSAGE_LOGGED,
+    SCORE_RECORDED,
     SECURITY_REPORTED,
     TOOL_CALLED,
 )
@@ -60,7 +61,7 @@ KINDS = {
     "acknowledged": "compliance.acknowledged; by whom",
     "failures": "conversation.failed; by error",
     "security": "security.reported; by kind and severity",
-    "feedback": "feedback.recorded; by source",
+    "feedback": "feedback.recorded, score.recorded; by source",
     "heartbeats": "agent.heartbeat; by agent",
     "status": "agent.status_changed; by status",
     "registered": "agent.registered; by agent and version",
@@ -93,6 +94,7 @@ _OF_TYPE = {
     COMPLIANCE_ERASED: ("erasures",),
     SECURITY_REPORTED: ("security",),
     FEEDBACK_RECORDED: ("feedback",),
+    SCORE_RECORDED: ("feedback",),
     AGENT_HEARTBEAT: ("heartbeats",),
     AGENT_STATUS_CHANGED: ("status",),
     AGENT_REGISTERED: ("registered",),
@@ -110,6 +112,7 @@ _FIELDS = {
     COMPLIANCE_AUDITED: "actor",
     COMPLIANCE_ACKNOWLEDGED: "acknowledged_by",
     FEEDBACK_RECORDED: "source",
+    SCORE_RECORDED: "source",
     AGENT_STATUS_CHANGED: "status",
     EVENTS_DISCARDED: "reason",
 }

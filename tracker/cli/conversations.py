@@ -28,6 +28,7 @@ from tracker.cli.output import (
     printable,
     printable_lines,
 )
+from tracker.cli.scores import line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from tracker.outbox import StoredEvent
     from tracker.queries.conversations import Conversation
     from tracker.queries.history import HistoryEntry, ToolCall
+    from tracker.queries.scores import Score
 
 _HEADINGS = ("began", "status", "messages", "tools", "tokens", "quality", "agent", "session")
 _SPARE = ("quality", "tools", "tokens", "messages")
@@ -153,7 +155,7 @@ def conversation(
     no_content: bool,
     as_json: bool,
 ) -> None:
-    """Show the messages and tool calls of a conversation.
+    """Show the messages, tool calls and scores of a conversation.
 
     SESSION_ID is the conversation's id, as printed by `tracker-sync conversations`, or a unique
     beginning of it.
@@ -165,6 +167,7 @@ def conversation(
     from tracker.queries.conversations import find_conversation, newest_first
     from tracker.queries.filters import Filters
     from tracker.queries.history import get_conversation_history
+    from tracker.queries.scores import list_scores
 
     with opened_to_read(existing(place)) as outbox, outbox.snapshot() as connection:
         if session_id is None:
@@ -177,23 +180,33 @@ def conversation(
                 "delivered, it may have been pruned"
             )
         history = get_conversation_history(connection, session_id, not no_content, limit or None)
+        scores = list_scores(connection, session_id, include_comments=not no_content)
         failed = Filters(session_id=session_id, type=CONVERSATION_FAILED)
         failure = next(
             browse.select(connection, browse.Condition(*failed.sql(connection)), 1), None
         )
     if as_json:
-        echo_json({**vars(whole), "history": [_as_dict(entry) for entry in history]})
+        told = [_as_dict(entry) for entry in history]
+        echo_json({**vars(whole), "history": told, "scores": [vars(score) for score in scores]})
         return
     _print_heading(whole)
     for entry in history:
         _print_entry(entry, content=not no_content)
+    shown = {score.event_id for entry in history for score in entry.scores}
+    for score in scores:
+        if score.event_id not in shown:
+            _print_score(score)
     if failure is not None and whole.status == "failed" and not no_content:
         _print_failure(failure)
 
 
 def _as_dict(entry: HistoryEntry) -> dict[str, Any]:
     call = entry.tool_call
-    return {**vars(entry), "tool_call": None if call is None else vars(call)}
+    return {
+        **vars(entry),
+        "tool_call": None if call is None else vars(call),
+        "scores": [vars(score) for score in entry.scores],
+    }
 
 
 def _print_heading(whole: Conversation) -> None:
@@ -236,6 +249,14 @@ def _print_entry(entry: HistoryEntry, *, content: bool) -> None:
         _print_tool_call(entry.tool_call)
     elif entry.content is not None:
         _print_text(entry.content)
+    for score in entry.scores:
+        _print_text(line(score), dim=True)
+
+
+def _print_score(score: Score) -> None:
+    click.echo()
+    click.secho(printable(line(score)), bold=True, nl=False)
+    click.secho(f"  {moment(score.timestamp_ms)}", dim=True)
 
 
 def _print_tool_call(call: ToolCall) -> None:

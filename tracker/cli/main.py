@@ -23,6 +23,7 @@ _LAZY = {
     "metrics": "tracker.cli.metrics:metrics",
     "agents": "tracker.cli.agents:agents",
     "usage": "tracker.cli.usage:usage",
+    "scores": "tracker.cli.scores:scores",
     "export": "tracker.cli.export:export",
     "evidence": "tracker.cli.evidence:evidence",
     "stats": "tracker.cli.stats:stats",

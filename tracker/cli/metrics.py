@@ -21,6 +21,7 @@ from tracker.cli.output import (
     print_facts,
     print_table,
 )
+from tracker.cli.scores import told
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,7 +79,11 @@ def metrics(place: Place, *, wanted: Given, as_json: bool, as_csv: bool) -> None
 
 
 def _as_dict(metrics: Metrics) -> dict[str, Any]:
-    described = {**vars(metrics), "response_time": vars(metrics.response_time)}
+    described = {
+        **vars(metrics),
+        "response_time": vars(metrics.response_time),
+        "scores": [vars(score) for score in metrics.scores],
+    }
     del described["days"]
     return described
 
@@ -87,7 +92,7 @@ def _flat(metrics: Metrics) -> dict[str, object]:
     """Return the figures of a day with names for a table."""
     described = _as_dict(metrics)
     times, scores = described.pop("response_time"), described.pop("quality_distribution")
-    for name in ("agent_id", "since_ms", "until_ms", "outcomes"):
+    for name in ("agent_id", "since_ms", "until_ms", "outcomes", "scores"):
         del described[name]
     return {
         "day": metrics.day,
@@ -126,6 +131,7 @@ def _facts(found: Metrics) -> list[tuple[str, str]]:
         said = "  ".join(f"{score}: {scores[score]:,}" for score in sorted(scores))
         shape = sparkline([scores[score] for score in sorted(scores)])
         facts.append(("quality", f"mean {found.quality_mean:.2f}  {shape}  {said}"))
+    facts += [(f"score {one.name}", f"{told(one)}, of {one.count:,}") for one in found.scores]
     if found.outcomes:
         counts = ", ".join(f"{name} {count:,}" for name, count in found.outcomes.items())
         facts.append(("outcomes", counts))

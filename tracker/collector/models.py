@@ -17,6 +17,7 @@ from tracker.queries.agents import AgentActivity, AgentState
 from tracker.queries.conversations import Conversation
 from tracker.queries.history import HistoryEntry
 from tracker.queries.metrics import Metrics
+from tracker.queries.scores import Score, ScoreSummary
 from tracker.queries.usage import LLMUsage
 
 
@@ -245,11 +246,15 @@ class Clients:
 
 @dataclass(frozen=True)
 class History:
-    """Messages and tool calls in the order of logging; `next` is the `before` of earlier ones."""
+    """Messages and tool calls in the order of logging; `next` is the `before` of earlier ones.
+
+    `scores` has the newest 100 scores of the conversation as a whole and of its traces.
+    """
 
     session_id: str
     entries: list[HistoryEntry]
     next: int | None
+    scores: list[Score]
 
 
 @dataclass(frozen=True)
@@ -288,10 +293,19 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class Scores:
+    """Summaries in the order of `get_scores`; `next` is the `offset` of the next page."""
+
+    scores: list[ScoreSummary]
+    next: int | None
+
+
+@dataclass(frozen=True)
 class MetricsPage(Metrics):
     """Total metrics and those of the newest days; `next` is the `until` for earlier days.
 
-    `outcomes` has the 100 most frequent ones, in total and of each day.
+    `outcomes` has the 100 most frequent ones, in total and of each day, and `scores` the 100 names
+    with the most.
     """
 
     next: int | None = None

@@ -23,18 +23,19 @@ from tracker.collector.models import (
     History,
     MetricsPage,
     Rejections,
+    Scores,
     Usage,
 )
 from tracker.collector.tables import events_of
 from tracker.events import AgentStatus
-from tracker.queries import agents, conversations, history, metrics, usage
+from tracker.queries import agents, conversations, history, metrics, scores, usage
 from tracker.queries.agents import OperationsOverview
 
 router = APIRouter(tags=["reading"], responses=ERRORS)
 
 _MAX_INTEGER = 2**63 - 1
 _MAX_ROWS = 1_000
-_MAX_OUTCOMES = 100
+_MOST_NAMED = 100
 
 Limit = Annotated[int, Query(ge=1, le=_MAX_ROWS, description="Maximum number of items.")]
 Before = Annotated[
@@ -81,7 +82,11 @@ async def show_history(
         entries, following = history.newest_entries(
             connection, session_id, include_content, limit, before, read.max_characters, events
         )
-        return History(session_id, entries[::-1], following)
+        told = scores.list_scores(
+            connection, session_id, events, include_content, read.max_characters
+        )
+        whole = [score for score in told if score.target_event_id is None]
+        return History(session_id, entries[::-1], following, whole[-_MOST_NAMED:])
 
     return await read.answer(query)
 
@@ -166,6 +171,24 @@ async def show_usage(
     return await read.answer(query)
 
 
+@router.get("/v1/scores", response_model=Scores)
+async def show_scores(
+    read: Read,
+    wanted: Filtered,
+    by: Literal["name", "day", "release"] = "name",
+    limit: Limit = _MAX_ROWS,
+    offset: Annotated[int, Query(ge=0, le=_MAX_INTEGER)] = 0,
+) -> Response:
+    """Answer with scores by name, day or release."""
+
+    def query(connection: Connection, events: FromClause) -> Scores:
+        found = scores.get_scores(connection, by, wanted, events)
+        end = offset + limit
+        return Scores(found[offset:end], end if len(found) > end else None)
+
+    return await read.answer(query)
+
+
 @router.get("/v1/metrics", response_model=MetricsPage)
 async def show_metrics(
     read: Read,
@@ -185,9 +208,11 @@ async def show_metrics(
 
 
 def _bounded(found: metrics.Metrics) -> metrics.Metrics:
-    """Return metrics with only the most frequent outcomes: a client can make up any number."""
-    outcomes = Counter(found.outcomes).most_common(_MAX_OUTCOMES)
-    return replace(found, outcomes=dict(sorted(outcomes)))
+    """Return metrics with only the most frequent outcomes and scores: a client can make up more."""
+    outcomes = Counter(found.outcomes).most_common(_MOST_NAMED)
+    most = sorted(found.scores, key=lambda score: (-score.count, score.name))[:_MOST_NAMED]
+    most.sort(key=lambda score: score.name)
+    return replace(found, outcomes=dict(sorted(outcomes)), scores=tuple(most))
 
 
 @router.get("/v1/erasures", response_model=Erasures)

@@ -10,9 +10,9 @@ from tracker.queries.conversations import text
 
 def parts_of(content: object) -> list[dict[str, Any]] | None:
     """Return the parts of a message's content; None if it is a text, or damaged."""
-    if not isinstance(content, list):
-        return None
-    return [part for part in content if isinstance(part, dict)]
+    if isinstance(content, list) and all(isinstance(part, dict) for part in content):
+        return content
+    return None
 
 
 def readable(content: object) -> str | None:

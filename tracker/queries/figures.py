@@ -7,9 +7,12 @@ logging call accepts is ignored, so that no sum exceeds the range of a number.
 from __future__ import annotations
 
 import math
+from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 from tracker.validation import MAX_COST_USD, MAX_MILLISECONDS, MAX_TOKENS
+
+DAY_MS = 86_400_000
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,6 +32,14 @@ BOUNDS: dict[str, tuple[int, int]] = {
     ),
 }
 """The minimum and maximum of each numeric field."""
+
+
+def day_name(day: int) -> str | None:
+    """Return a day counted from 1970 as text; None after the year 9999."""
+    try:
+        return (date(1970, 1, 1) + timedelta(days=day)).isoformat()
+    except OverflowError:
+        return None
 
 
 def figure(field: str, value: object) -> float | int | None:

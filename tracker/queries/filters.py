@@ -133,6 +133,7 @@ def checked(
     *,
     agent_id: str | None = None,
     user_id: str | None = None,
+    session_id: str | None = None,
     since: datetime | int | None = None,
     until: datetime | int | None = None,
     environment: str | None = None,
@@ -147,6 +148,7 @@ def checked(
     return Filters(
         agent_id=validation.check_optional_id("agent_id", agent_id),
         user_id=validation.check_optional_id("user_id", user_id),
+        session_id=validation.check_optional_id("session_id", session_id),
         since_ms=milliseconds("since", since),
         until_ms=milliseconds("until", until),
         environment=validation.check_optional_id("environment", environment),

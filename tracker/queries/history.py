@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
@@ -12,6 +12,7 @@ from tracker.events import MESSAGE_LOGGED, TOOL_CALLED
 from tracker.queries.content import parts_of, readable
 from tracker.queries.conversations import text
 from tracker.queries.figures import figure, tokens
+from tracker.queries.scores import Score, list_scores
 from tracker.queries.source import EVENTS, newest_page
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class HistoryEntry:
         tool_call: The call, for a tool call.
         erased: Whether its data was erased.
         parts: The parts as they are stored, if the message consists of several; otherwise None.
+        scores: The scores of this message or call. Those of the conversation as a whole are in
+            `list_scores`.
     """
 
     seq: int
@@ -73,6 +76,7 @@ class HistoryEntry:
     tool_call: ToolCall | None = None
     erased: bool = False
     parts: list[dict[str, Any]] | None = None
+    scores: tuple[Score, ...] = ()
 
 
 def get_conversation_history(
@@ -121,7 +125,19 @@ def newest_entries(
         *(column.seq, column.event_id, column.type, column.timestamp_ms, column.data)
     ).where(column.session_id == session_id, column.type.in_((MESSAGE_LOGGED, TOOL_CALLED)))
     rows, following = newest_page(connection, events, query, limit, before, max_characters)
-    return [_entry(*row, include_content=include_content) for row in rows], following
+    entries = [_entry(*row, include_content=include_content) for row in rows]
+    judged: dict[str, list[Score]] = {}
+    for score in list_scores(connection, session_id, events, include_content, max_characters):
+        if score.target_event_id is not None:
+            judged.setdefault(score.target_event_id, []).append(score)
+    if judged:
+        entries = [
+            replace(entry, scores=tuple(judged[entry.event_id]))
+            if entry.event_id in judged
+            else entry
+            for entry in entries
+        ]
+    return entries, following
 
 
 def _entry(

@@ -13,8 +13,10 @@ from sqlalchemy import case, select
 from tracker.events import CONVERSATION_ENDED, MESSAGE_LOGGED, TOOL_CALLED
 from tracker.queries import conversations
 from tracker.queries.conversations import ENDED, FAILED, LIFECYCLE, LLM_USED, OPEN
-from tracker.queries.figures import figure, known_sum, tokens
+from tracker.queries.figures import DAY_MS, figure, known_sum, tokens
 from tracker.queries.filters import EVERYTHING
+from tracker.queries.scores import TYPES as SCORES
+from tracker.queries.scores import ScoreSummary, Tally
 from tracker.queries.source import EVENTS, in_period, number_field, text_field
 
 if TYPE_CHECKING:
@@ -24,15 +26,13 @@ if TYPE_CHECKING:
 
     from tracker.queries.filters import Filters
 
-DAY_MS = 86_400_000
-
 # Valid times: 1970 to 9999. That of a damaged row may be outside, or not a number: the comparison
 # with both limits excludes such rows.
 _FIRST_MS = 0
 _END_MS = 253_402_300_800_000
 
 _BEST_SCORE = 5
-_WORK = (MESSAGE_LOGGED, TOOL_CALLED, LLM_USED)
+_WORK = (MESSAGE_LOGGED, TOOL_CALLED, LLM_USED, *SCORES)
 
 _FETCH_ROWS = 1_000
 
@@ -88,6 +88,7 @@ class Metrics:
             both may be logged for the same answer.
         cost_usd: Cost in US dollars of model calls, as far as known; None if none is known.
         unpriced: Number of model calls whose cost is unknown and not in `cost_usd`.
+        scores: The scores recorded, a summary for each name, in order.
         days: The same metrics for each UTC day with events, in order.
     """
 
@@ -112,6 +113,7 @@ class Metrics:
     cost_usd: float | None = None
     unpriced: int = 0
     days: tuple[Metrics, ...] = ()
+    scores: tuple[ScoreSummary, ...] = ()
 
     @property
     def day(self) -> date | None:
@@ -194,6 +196,7 @@ class _Tally:
     llm_calls: int = 0
     llm_tokens: int = 0
     costs: list[float | None] = field(default_factory=list)
+    judged: Tally = field(default_factory=Tally)
 
     def count_message(self, used: Any, took: Any) -> None:
         """Count a message, with its tokens and response time."""
@@ -253,6 +256,7 @@ class _Tally:
             cost_usd=cost_usd,
             unpriced=unpriced,
             days=days,
+            scores=tuple(self.judged.summaries()),
         )
 
 
@@ -276,7 +280,7 @@ def _count_lifecycle(window: _Window, total: _Tally, days: dict[int, _Tally]) ->
 
 
 def _count_work(window: _Window, total: _Tally, days: dict[int, _Tally]) -> None:
-    """Count messages, tool calls and model calls, in one pass: the outbox has no index of types."""
+    """Count messages, calls and scores, in one pass: the outbox has no index of types."""
     event = window.events.c
     message, model_call = event.type == MESSAGE_LOGGED, event.type == LLM_USED
     used_of = case(
@@ -285,9 +289,14 @@ def _count_work(window: _Window, total: _Tally, days: dict[int, _Tally]) -> None
     figure_of = case(
         (message, window.number("response_time_ms")), (model_call, window.number("cost_usd"))
     )
-    columns = (window.day, event.session_id, event.type, used_of, figure_of)
-    for day, session_id, type_, used, value in window.select(_WORK, *columns):
+    judged = case((event.type.in_(SCORES), event.data))
+    columns = (window.day, event.session_id, event.type, used_of, figure_of, judged)
+    for day, session_id, type_, used, value, data in window.select(_WORK, *columns):
         tally = days[int(day)]
+        if type_ in SCORES:
+            for each in (tally, total):
+                each.judged.count_stored(type_, data)
+            continue
         if type_ == LLM_USED:
             tally.count_model_call(used, value)
             continue

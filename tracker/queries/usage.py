@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import case, func, literal_column, select
 
 from tracker.events import LLM_USED
-from tracker.queries.figures import BOUNDS
+from tracker.queries.figures import BOUNDS, DAY_MS, day_name
 from tracker.queries.filters import EVERYTHING
-from tracker.queries.metrics import DAY_MS
 from tracker.queries.source import (
     EVENTS,
     lower_half,
@@ -124,14 +122,6 @@ def _usage(
         (int(high or 0) << 32) + int(low or 0)
         for high, low in zip(halves[::2], halves[1::2], strict=True)
     )
-    named = _date(key) if by == "day" else key
+    named = day_name(key) if by == "day" else key
     unpriced = calls - priced
     return LLMUsage(named, calls, prompt, completion, total, cached, cost_usd, unpriced, written)
-
-
-def _date(day: int) -> str | None:
-    """Return a day counted from 1970 as text; None after the year 9999."""
-    try:
-        return (date(1970, 1, 1) + timedelta(days=day)).isoformat()
-    except OverflowError:
-        return None

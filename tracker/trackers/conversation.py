@@ -90,6 +90,16 @@ class _Tracker(Protocol):
         span: SpanContext | None,
     ) -> str: ...
 
+    def record_score(
+        self,
+        name: str,
+        value: float | bool | str,
+        *,
+        session_id: str,
+        comment: str | None,
+        source: str | None,
+    ) -> str: ...
+
     def record_feedback(
         self,
         session_id: str,
@@ -337,6 +347,28 @@ class ActiveConversation(ProcessLocal):
         """
         return self._tracker.record_feedback(
             self.session_id, score=score, comment=comment, source=source, timestamp=timestamp
+        )
+
+    def score(
+        self,
+        name: str,
+        value: float | bool | str,
+        *,
+        comment: str | None = None,
+        source: str | None = None,
+    ) -> str:
+        """Log a score of the conversation; return the event's id.
+
+        For a score of one of its events, see `AgentPerformanceTracker.record_score`.
+
+        Args:
+            name: What it says, such as ``"helpful"``: scores of one name are summed up.
+            value: Any finite number, True or False, or a category such as ``"off topic"``.
+            comment: A comment as text.
+            source: The source of the score, such as ``"user"`` or ``"judge"``.
+        """
+        return self._tracker.record_score(
+            name, value, session_id=self.session_id, comment=comment, source=source
         )
 
     def end(

@@ -12,7 +12,6 @@ from tracker.events import (
     CONVERSATION_FAILED,
     CONVERSATION_RESUMED,
     CONVERSATION_STARTED,
-    FEEDBACK_RECORDED,
     MESSAGE_LOGGED,
     TOOL_CALLED,
 )
@@ -25,6 +24,7 @@ from tracker.trackers.conversation import ActiveConversation
 from tracker.trackers.growing import ChatTracker
 from tracker.trackers.observe import Observer, on_function
 from tracker.trackers.reporting import error_text
+from tracker.trackers.scoring import ScoringTracker
 from tracker.trackers.span import Span
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     R = TypeVar("R")
 
 
-class AgentPerformanceTracker(ChatTracker):
+class AgentPerformanceTracker(ChatTracker, ScoringTracker):
     """Logs conversations between users and agents.
 
     Every logging call returns an id, once its event is stored in the outbox. Ids are non-empty
@@ -498,46 +498,6 @@ class AgentPerformanceTracker(ChatTracker):
         event_id = self._record_in(session_id, CONVERSATION_FAILED, data, timestamp=timestamp)
         self._client.sessions.get(session_id).over = True
         return event_id
-
-    def record_feedback(
-        self,
-        session_id: str | None = None,
-        *,
-        score: float | None = None,
-        comment: str | None = None,
-        source: str | None = None,
-        timestamp: datetime | int | None = None,
-    ) -> str:
-        """Log feedback on a conversation, which may have ended; return the event's id.
-
-        A score, a comment, or both have to be given.
-
-        Args:
-            session_id: The conversation; None means the current one.
-            score: Any finite number, on a scale of your choice.
-            comment: A comment as text.
-            source: The source of the feedback, such as ``"user"`` or ``"reviewer"``.
-            timestamp: When it happened, for records of earlier: an aware datetime, or Unix
-                milliseconds. Default: now.
-        """
-        session_id = context.resolve(session_id)
-        if score is None and comment is None:
-            raise ValidationError("score", "is missing, and so is comment; give one or both")
-        data = {
-            "score": validation.optional(validation.check_number, "score", score),
-            "comment": validation.optional(validation.check_text, "comment", comment),
-            "source": validation.check_optional_id("source", source),
-        }
-        self._check_open()
-        session = self._client.sessions.get(session_id)
-        return self._record(
-            FEEDBACK_RECORDED,
-            data,
-            session_id=session_id,
-            agent_id=session.agent_id,
-            user_id=session.user_id,
-            timestamp=timestamp,
-        )
 
     def _log_message(
         self,

@@ -131,7 +131,7 @@ def test_no_call_is_missing(config: MakeConfig) -> None:
         for name in public(type(one)) - plain:
             assert inspect.iscoroutinefunction(getattr(type(other), name)), name
             assert inspect.signature(getattr(one, name)) == inspect.signature(getattr(other, name))
-    says = {"user", "agent", "system", "messages", "tool", "feedback", "end"}
+    says = {"user", "agent", "system", "messages", "tool", "feedback", "score", "end"}
     assert public(ActiveConversation) == public(AsyncConversation) == says
     sync.close()
 

@@ -15,7 +15,7 @@ import requests
 from tests.support.collector import CollectorClient, CollectorProcess, EventChain
 from tests.support.conversations import all_calls, needs_data
 from tracker import AgentPerformanceTracker, AgentStatus, Tracker
-from tracker.queries.metrics import DAY_MS
+from tracker.queries.figures import DAY_MS
 
 if TYPE_CHECKING:
     from tests.conftest import MakeConfig
@@ -85,6 +85,11 @@ def log_a_day(tracker: Tracker, day: str, clock: Any) -> None:
         cost = None if number == 2 else 0.01 * number
         llm.record_usage("acme", f"model-{number % 2}", 10, 2**39, session_id=session_id,
                          agent_id=agent_id, cost_usd=cost, cached_tokens=4)  # fmt: skip
+        answer = talk.log_agent_message(session_id, "Is it not?")
+        talk.record_score("helpful", number / 3, event_id=answer, comment="hm\0", source="judge")
+        talk.record_score("resolved", number > 2, session_id=session_id)
+        talk.record_score("topic", f"topic {number % 2}\n", session_id=session_id)
+        talk.record_feedback(session_id, score=number, comment="good")
     talk.end_conversation(sessions[0], quality_score=4.5, outcome="resolved")
     talk.record_failed_session(sessions[1], "out of memory")
     talk.end_conversation(sessions[2], quality_score=1, outcome="Failure")
@@ -114,6 +119,11 @@ def test_every_read_is_the_trackers(
             for since in (None, moments[1]):
                 answer = client.get("/v1/usage", by=by, since=since)["usage"]
                 check(answer, tracker.llm.get_usage(by, since=since))
+        for group in ("name", "day", "release"):
+            for since in (None, moments[1]):
+                answer = client.get("/v1/scores", by=group, since=since)["scores"]
+                assert answer
+                check(answer, tracker.get_scores(group, since=since))
 
 
 def check_conversations(
@@ -222,6 +232,7 @@ def check_each_read(
     assert metrics.pop("next") is None
     check(metrics, tracker.get_metrics(**wanted))
     check(client.get("/v1/usage", **asked)["usage"], tracker.llm.get_usage(**wanted))
+    check(client.get("/v1/scores", **asked)["scores"], tracker.get_scores(**wanted))
     listed = client.get("/v1/conversations", **asked)["conversations"]
     check(listed, tracker.list_conversations(**wanted))
     agents = tracker.operations
@@ -303,6 +314,7 @@ def test_recorded_conversations_are_read_alike(
         ("/v1/erasures", "erasures", None),
         ("/v1/agents", "agents", "after"),
         ("/v1/usage", "usage", "offset"),
+        ("/v1/scores", "scores", "offset"),
     ],
 )
 def test_pages_make_up_the_whole(
@@ -318,6 +330,7 @@ def test_pages_make_up_the_whole(
             chain.event({"role": "user", "content": "x"}),
             chain.event({"activity": f"n{number}"}, type="agent.activity", **session),
             chain.event({"model": f"m{number}", "total_tokens": 1}, type="llm.used"),
+            chain.event({"name": f"n{number}", "value": number}, type="score.recorded"),
             chain.event({"subject": "u", "event_ids": []}, type="compliance.erased"),
         ]
     client.send(chain, sent)
@@ -432,6 +445,7 @@ def test_figures_of_any_shape_do_no_harm(client: CollectorClient) -> None:
         ("/v1/activities", {"limit": 0}),
         ("/v1/activities", {"since": -1}),
         ("/v1/usage", {"by": "user"}),
+        ("/v1/scores", {"by": "user"}),
         ("/v1/usage", {"offset": 2**63}),
         ("/v1/metrics", {"since": 2, "until": 1}),
         ("/v1/metrics", {"until": 2**63}),

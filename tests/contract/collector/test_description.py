@@ -34,6 +34,7 @@ ANSWERS: dict[str, Any] = {
     "/v1/activities": models.Activities,
     "/v1/overview": OperationsOverview,
     "/v1/usage": models.Usage,
+    "/v1/scores": models.Scores,
     "/v1/metrics": models.MetricsPage,
     "/v1/erasures": models.Erasures,
     "/v1/rejections": models.Rejections,
@@ -48,6 +49,7 @@ EVENTS: list[tuple[str, dict[str, Any]]] = [
     ("conversation.ended", {"quality_score": 4.5, "outcome": "resolved"}),
     ("agent.status_changed", {"status": "busy"}),
     ("agent.activity", {"activity": "read", "details": {"of": 1}}),
+    ("score.recorded", {"name": "helpful", "value": 4}),
     ("llm.used", {"model": "m", "total_tokens": 5, "cost_usd": 0.5}),
     ("compliance.erased", {"subject": "u", "event_ids": ["x"]}),
 ]

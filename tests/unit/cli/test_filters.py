@@ -26,6 +26,7 @@ FILTERS = {
 }
 LISTS = {
     *("list", "tail", "export", "conversations", "unclosed", "metrics", "agents", "usage"),
+    "scores",
     "dead list",
 }
 OTHERS = {
@@ -176,7 +177,7 @@ def test_what_is_no_filter_is_refused(path: Path, options: list[str], code: int,
 
 @pytest.mark.parametrize(
     "command",
-    ["list", "conversations", "unclosed", "metrics", "agents", "usage", "dead list"],
+    ["list", "conversations", "unclosed", "metrics", "agents", "usage", "scores", "dead list"],
 )
 def test_no_outbox_has_nothing_that_matches(tmp_path: Path, command: str) -> None:
     """Every filter may be given before anything was logged."""

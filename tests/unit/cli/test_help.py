@@ -39,7 +39,7 @@ def test_all_commands_are_there() -> None:
     assert names == [
         *["flush", "outboxes", "status", "list", "show"],
         *["tail", "conversations", "conversation", "trace", "unclosed", "metrics"],
-        *["agents", "usage", "export", "evidence", "stats"],
+        *["agents", "usage", "scores", "export", "evidence", "stats"],
         *[
             "dead",
             "dead list",

@@ -11,7 +11,8 @@ import pytest
 from tests.support.cli import NOON_MS, an_event, call, call_json, fill
 from tracker.cli.days import sparkline
 from tracker.cli.metrics import without_holes
-from tracker.queries.metrics import DAY_MS, Metrics
+from tracker.queries.figures import DAY_MS
+from tracker.queries.metrics import Metrics
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.cli import NOON_MS, an_event, call, call_json, fill
-from tracker.queries.metrics import DAY_MS
+from tracker.queries.figures import DAY_MS
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from tracker.errors import ValidationError
 from tracker.ids import new_id
 from tracker.outbox.schema.create import empty_outbox
+from tracker.queries.figures import DAY_MS
 from tracker.queries.filters import Filters, checked
-from tracker.queries.metrics import DAY_MS, Metrics, ResponseTime, get_metrics, nearest_rank
+from tracker.queries.metrics import Metrics, ResponseTime, get_metrics, nearest_rank
+from tracker.queries.scores import ScoreSummary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -122,7 +124,39 @@ def counted(events: list[Raw]) -> dict[str, Any]:
         "llm_calls": types.count("llm.used"),
         "llm_tokens": sum(numbers(events, "llm.used", "total_tokens")),
         **costs(events),
+        "scores": judged(events),
     }
+
+
+def judged(events: list[Raw]) -> tuple[ScoreSummary, ...]:
+    values = {
+        "feedback": [
+            score for score in numbers(events, "feedback.recorded", "score") if score is not True
+        ]
+    }
+    for event in events:
+        if event.type == "score.recorded" and {"name", "value"} <= event.data.keys():
+            name, value = event.data["name"], event.data["value"]
+            values.setdefault(name, []).append(value)
+    return tuple(summed(name, values[name]) for name in sorted(values) if values[name])
+
+
+def summed(name: str, values: list[Any]) -> ScoreSummary:
+    flags = [value for value in values if value in (True, False) and type(value) is bool]
+    words = [value for value in values if type(value) is str]
+    figures = [value for value in values if type(value) in (int, float)]
+    return ScoreSummary(
+        name,
+        name,
+        len(values),
+        len(figures),
+        math.fsum(figures) / len(figures) if figures else None,
+        min(figures) if figures else None,
+        max(figures) if figures else None,
+        len(flags),
+        flags.count(True) / len(flags) if flags else None,
+        {word: words.count(word) for word in words},
+    )
 
 
 def figures(metrics: Metrics) -> dict[str, Any]:
@@ -164,7 +198,11 @@ DATA = {
     ),
     "tool.called": st.just({"name": "find", "arguments": None}),
     "llm.used": data_of(total_tokens=COUNTS, cost_usd=st.floats(0, 10)),
-    "feedback.recorded": st.just({"score": 3}),
+    "feedback.recorded": data_of(score=st.integers(1, 5)),
+    "score.recorded": data_of(
+        name=st.sampled_from(["a", "b"]),
+        value=st.floats(-10, 10) | st.booleans() | st.sampled_from(["x", "y"]),
+    ),
 }
 
 
@@ -208,8 +246,7 @@ def test_every_figure_is_the_plain_count(
     assert figures(metrics) == counted(within)
     days: dict[int, list[Raw]] = {}
     for event in within:
-        if event.type != "feedback.recorded":
-            days.setdefault(event.timestamp_ms // DAY_MS, []).append(event)
+        days.setdefault(event.timestamp_ms // DAY_MS, []).append(event)
     assert [figures(day) for day in metrics.days] == [counted(days[day]) for day in sorted(days)]
 
 
