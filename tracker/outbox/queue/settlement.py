@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -24,6 +25,11 @@ DAMAGED = "damaged"
 """Code of a dead letter whose row does not match its digest."""
 
 
+_PENDING_AMONG = f"""
+SELECT event_id, seq FROM events
+WHERE event_id IN (SELECT value FROM json_each(?)) AND {tables.PENDING}
+ORDER BY seq
+"""
 _DAY_MS = 86_400_000
 # A warning that led to a new outbox id, under which no receipt warns, stays for a day.
 _WARN = """
@@ -140,20 +146,17 @@ def _note_warning(connection: Connection, warning: str | None) -> None:
 def _find_by_id(
     connection: Connection, batch: Batch, dead: Sequence[DeadLetter]
 ) -> tuple[Batch, list[DeadLetter]]:
-    """Return batch and dead letters with the seqs that the events of these ids have here.
+    """Return what is still pending of them, with the seqs that the events of these ids have here.
 
-    It reaches as far as the outbox, for earlier events may be settled later than others.
+    The batch reaches as far as the outbox: earlier events may be settled later than others.
     """
-    seqs: dict[int, int] = {}
-    rows: list[Row] = []
-    for row in batch.rows:
-        query = "SELECT seq FROM events WHERE event_id = ?"
-        seq = connection.exec_driver_sql(query, (row.event_id,)).scalar()
-        if seq is not None:
-            seqs[row.seq] = seq
-            rows.append(row._replace(seq=seq))
-    rows.sort(key=lambda row: row.seq)
-    letters = [replace(letter, seq=seqs[letter.seq]) for letter in dead if letter.seq in seqs]
+    ids = {row.seq: row.event_id for row in batch.rows}
+    found = connection.exec_driver_sql(_PENDING_AMONG, (json.dumps([*ids.values()]),)).all()
+    seqs: dict[str, int] = {each.event_id: each.seq for each in found}
+    rows = [Row(seq, event_id, b"") for event_id, seq in found]
+    letters = [
+        replace(letter, seq=seqs[ids[letter.seq]]) for letter in dead if ids[letter.seq] in seqs
+    ]
     return replace(batch, after=ledger.last_seq(connection), rows=rows, damaged=()), letters
 
 
