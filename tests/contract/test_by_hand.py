@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import shutil
 import sqlite3
 import stat
+import subprocess
+import sys
 import threading
 from contextlib import closing
 from itertools import permutations
@@ -17,12 +20,14 @@ import pytest
 
 from tests.support.by_hand import Device, Shore
 from tests.support.collector import ForkedCollector
+from tests.support.conversations import ROOT
 from tracker import AgentPerformanceTracker, Tracker
 from tracker.collector.settings import Settings
 from tracker.collector.unpack import Bundle
 from tracker.events import make_event
 from tracker.outbox.queue import dead_letters
 from tracker.outbox.queue.settlement import DeadLetter, mark_dead
+from tracker.outbox.read_only import ReadOnlyOutbox
 from tracker.sealed.form import BUNDLE, RECEIPTS
 from tracker.sealed.seal import Seal
 from tracker.sealed.writer import Writer
@@ -31,6 +36,8 @@ from tracker.sync.returned import settle_returned
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+SYNC, COLLECTOR = "tracker.cli.main", "tracker.collector.main"
 
 
 @pytest.fixture
@@ -86,6 +93,17 @@ def test_pack_changes_nothing(device: Device) -> None:
         "files": [str(device.folder / "a")]
     }
     assert (first["events"], first["first_seq"], first["last_seq"]) == (700, 1, 700)
+
+
+def test_an_outbox_that_can_only_be_read_is_packed(device: Device, tmp_path: Path) -> None:
+    """As on a read-only mount; no file beside it is made or changed."""
+    device.log(600)
+    before = {file: file.read_bytes() for file in device.folder.iterdir()}
+    done = bundle.pack(
+        ReadOnlyOutbox(device.outbox_path), device.config, lambda _: tmp_path / "bundle"
+    )
+    assert done.events == 600
+    assert {file: file.read_bytes() for file in device.folder.iterdir()} == before
 
 
 def test_the_files_are_this_users_alone_and_hold_no_key(
@@ -647,6 +665,37 @@ def test_a_pause_ends_only_if_nothing_is_pending(
     assert device.called("status")["paused_because"] is None
 
 
+# --- at once ---
+
+
+def test_several_unpack_and_settle_at_once(device: Device, shore: Shore, tmp_path: Path) -> None:
+    """Each event is stored once and counted once, by whichever process was first."""
+    ids = device.log(2_000)
+    packed = device.pack("bundle")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "SDK_API_KEY": device.api_key}
+    unpacking = [
+        [COLLECTOR, "unpack", packed, "--receipts", tmp_path / f"r{number}", "--json",
+         "--database", shore.database]
+        for number in range(3)
+    ]  # fmt: skip
+    settling = [
+        [SYNC, "--outbox", device.outbox_path, "receipts", tmp_path / f"r{number}", "--json"]
+        for number in range(3)
+    ]
+    for lines, count in ((unpacking, "accepted"), (settling, "delivered")):
+        started = [
+            subprocess.Popen(
+                [sys.executable, "-m", *map(str, line)], env=environment, stdout=subprocess.PIPE
+            )
+            for line in lines
+        ]
+        found = [json.loads(process.communicate(timeout=60)[0]) for process in started]
+        assert sum(each[count] for each in found) == 2_000
+    assert sorted(shore.ids()) == sorted(ids)
+    account = device.account()
+    assert (account.accepted, account.delivered, account.pending) == (2_000, 2_000, 0)
+
+
 # --- odd files ---
 
 
@@ -684,6 +733,28 @@ def test_odd_files_are_refused_in_one_line(
             assert done.exit_code in (1, 2), (path, force, done.output)
             assert isinstance(done.exception, SystemExit)
     assert device.account().pending == 1
+
+
+@pytest.mark.parametrize("client_id", ["\ud800", "a\0b", "", " a", "x" * 300, None, 7, ["a"]])
+def test_a_header_that_nobody_sealed_is_not_trusted(
+    shore: Shore, tmp_path: Path, client_id: object
+) -> None:
+    """It is read before any key is known, so whatever it says ends in one line."""
+    shore.new_key()
+    with (tmp_path / "odd").open("wb") as file:
+        Writer(file, BUNDLE, [Seal.of("trk_x")], {"client_id": client_id}).end({})
+    done = shore.unpack(tmp_path / "odd", tmp_path / "receipts")
+    assert done.exit_code == 1
+    assert "is refused: " in done.output
+    assert isinstance(done.exception, SystemExit)
+
+
+def test_no_name_is_no_file(device: Device) -> None:
+    """An empty variable in a script, for instance."""
+    device.log(1)
+    for more in ((), ("--max-bytes", 10_000)):
+        done = device.call("pack", "--output", "", *more)
+        assert (done.exit_code, isinstance(done.exception, SystemExit)) == (2, True)
 
 
 def test_no_file_of_the_outbox_is_replaced(device: Device) -> None:

@@ -14,17 +14,32 @@ import pytest
 
 from tests.support.by_hand import NO_SERVER, Device, Shore
 from tests.support.conversations import ROOT
+from tracker.events import make_event
 from tracker.sealed.form import BUNDLE, RECEIPTS
 from tracker.sealed.reader import Reader
 from tracker.sealed.seal import Seal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 pytestmark = pytest.mark.faults
 
 SYNC, COLLECTOR = "tracker.cli.main", "tracker.collector.main"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MB, gone with the test."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a small file system")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("this machine lets nobody mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 class Machine:
@@ -185,3 +200,35 @@ def test_killed_at_any_step_each_event_arrives_once(
     kills = courier.sea.kills + courier.land.kills
     assert kills
     tell(f"carried by hand, {kills} kills | {len(courier.ids)} events | 0 lost, each stored once |")
+
+
+def test_a_full_disk_leaves_no_half_a_file(
+    tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a bundle nor receipts; with parts, those that are whole stay, and count."""
+    shore = Shore(tmp_path / "shore")
+    device = Device(tmp_path / "device", shore.new_key(), monkeypatch)
+    ids = device.log(200, size=10)
+    with device.outbox() as outbox:
+        for _ in range(200):
+            outbox.append(make_event("test.noted", {"content": os.urandom(5_000).hex()}))
+    full = device.call("pack", "--output", small_disk / "bundle")
+    assert (full.exit_code, "No space left" in full.stderr) == (1, True)
+    assert list(small_disk.iterdir()) == []
+    parts = device.call("pack", "--output", small_disk / "part", "--max-bytes", 300_000)
+    assert parts.exit_code == 1
+    whole = sorted(small_disk.iterdir())
+    assert [path.name for path in whole] == ["part.1", "part.2", "part.3"]
+    for path in whole:
+        shore.unpacked(path, tmp_path / "receipts")
+        device.settle(tmp_path / "receipts")
+        path.unlink()
+    assert set(ids) <= device.delivered() == set(shore.ids())
+    rest = device.pack("rest")
+    (small_disk / "hog").write_bytes(bytes(1 << 20))
+    refused = shore.unpack(rest, small_disk / "receipts")
+    assert (refused.exit_code, "No space left" in refused.output) == (1, True)
+    assert [path.name for path in small_disk.iterdir()] == ["hog"]
+    shore.unpacked(rest, tmp_path / "receipts")
+    device.settle(tmp_path / "receipts")
+    assert device.account().pending == 0

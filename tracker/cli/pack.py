@@ -55,6 +55,8 @@ def pack(
     uploaded or packed once more, and count once. The file is sealed with the API key, so that
     nobody can change it unnoticed, but it is not encrypted.
     """
+    if not output.name:
+        raise click.UsageError("--output is no name of a file")
     target = existing(place, keyed=True)
     from tracker.outbox import backup
     from tracker.sync import bundle

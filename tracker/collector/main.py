@@ -25,7 +25,7 @@ from tracker.collector.stamping import Stamping
 from tracker.collector.store import Store
 from tracker.collector.unpack import Bundle, Unpacked
 from tracker.collector.witness import DEFAULT_NAME, Witness, witness_of
-from tracker.errors import ConfigurationError
+from tracker.errors import ConfigurationError, readable
 from tracker.evidence.keys import can_sign
 from tracker.folders import default_folder
 from tracker.sealed import reader
@@ -279,7 +279,8 @@ def _unpack(store: Store, file: Path, receipts: Path, *, replace: bool) -> Unpac
             f"{error.filename} exists; give another name, or --force to replace it"
         ) from error
     except OSError as error:
-        raise click.ClickException(f"{error.filename}: {error.strerror or error}") from error
+        named = f"{error.filename}: " if error.filename else ""
+        raise click.ClickException(readable(f"{named}{error.strerror or error}")) from error
 
 
 @cli.group()

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
-from tracker.collector.keys import Keys
+from tracker.collector.keys import Keys, check_client_id
 from tracker.collector.limits import check_encoding
 from tracker.collector.receiving import receipt_of, receive
 from tracker.collector.refusal import RefusedError, too_large
@@ -68,20 +68,22 @@ class Bundle:
 
     def _find_key(self) -> tuple[Seal, list[Seal]]:
         """Return the key that sealed the file, and all valid keys of its client."""
-        client_id = self._reader.header.get("client_id")
-        if not isinstance(client_id, str) or "\0" in client_id or len(self._reader.keys) != 1:
-            raise SealError("it is damaged: its header names no client, or not one key")
-        (name,) = self._reader.keys
+        client_id, names = str(self._reader.header.get("client_id")), self._reader.keys
+        try:
+            check_client_id(client_id)
+        except ValueError as error:
+            raise SealError(f"it is damaged: {error}") from error
+        if len(names) != 1:
+            raise SealError("it is damaged: it names several keys, or none")
         known = Keys(self._store).seals(client_id)
         for key, seal in known:
-            if seal.name == name:
+            if seal.name == names[0]:
                 if key.revoked_at_ms is not None:
                     raise SealError(
                         f"it is sealed with key {key.id}, which is revoked: pack again with a "
                         "valid key"
                     )
-                others = [other for each, other in known if each.revoked_at_ms is None]
-                return seal, others
+                return seal, [valid for each, valid in known if each.revoked_at_ms is None]
         raise SealError("it is sealed with a key that is unknown here, or not its client's")
 
     def store(self, receipts: IO[bytes]) -> Unpacked:
