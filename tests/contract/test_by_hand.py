@@ -14,7 +14,7 @@ import sys
 import threading
 from contextlib import closing
 from itertools import permutations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -35,7 +35,12 @@ from tracker.sync import bundle
 from tracker.sync.returned import settle_returned
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from pathlib import Path
+
+    from sqlalchemy import Connection
+
+    from tracker.outbox.outbox import Outbox
 
 SYNC, COLLECTOR = "tracker.cli.main", "tracker.collector.main"
 
@@ -287,6 +292,28 @@ def test_events_that_are_logged_and_uploaded_meanwhile(
         assert sorted(each["event_id"] for each in stored) == sorted(ids)
         account = device.account()
         assert account.accepted == account.delivered == len(shore.ids())
+
+
+class Busy:
+    """An outbox to which more is logged than is packed, whenever it is read."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self.owner = outbox.owner
+        self.reads = 0
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        self.reads += 1
+        assert self.reads < 10, "it is packed for ever"
+        self._outbox.append_all([make_event("test.noted", {}) for _ in range(600)])
+        return self._outbox.reading()
+
+
+def test_what_is_logged_meanwhile_waits_for_the_next_bundle(device: Device, tmp_path: Path) -> None:
+    """An application that logs faster than it is packed does not keep the command for ever."""
+    with device.outbox() as outbox:
+        busy: Any = Busy(outbox)
+        assert bundle.pack(busy, device.config, lambda _: tmp_path / "bundle").events == 600
 
 
 # --- forged, cut, changed, another's ---
