@@ -25,7 +25,7 @@ from tracker import AgentPerformanceTracker, Tracker
 from tracker.collector.settings import Settings
 from tracker.collector.unpack import Bundle
 from tracker.events import make_event
-from tracker.outbox.queue import dead_letters
+from tracker.outbox.queue import dead_letters, sync_state
 from tracker.outbox.queue.settlement import DeadLetter, mark_dead
 from tracker.outbox.read_only import ReadOnlyOutbox
 from tracker.sealed.form import BUNDLE, RECEIPTS
@@ -454,6 +454,34 @@ def test_receipts_of_another_client_are_refused(
     assert (done.exit_code, "another client" in done.output) == (1, True)
 
 
+def test_several_events_that_were_refused_together_stay_pending(
+    device: Device, receipts: Path
+) -> None:
+    """Even if the receipts name them: which of them is bad is not known."""
+    ids = device.log(2)
+    with receipts.open("wb") as file:
+        writer = Writer(file, RECEIPTS, [Seal.of(device.api_key)], {"client_id": "test-client"})
+        error = b'{"error":{"code":"too_large","message":"no"}}'
+        writer.add({"status": 413, "event_ids": ids}, error)
+        writer.end({})
+    done = device.call("receipts", receipts)
+    assert (done.exit_code, "1 body not accepted" in done.stderr) == (1, True)
+    assert device.account().pending == 2
+
+
+def test_another_clients_outbox_is_neither_packed_nor_marked(
+    device: Device, shore: Shore, receipts: Path
+) -> None:
+    """As it would not be uploaded: its events are not this client's."""
+    device.log(1)
+    shore.unpacked(device.pack("bundle"), receipts)
+    device.api_key = shore.new_key("another")
+    for command in (["pack", "--output", device.folder / "new"], ["receipts", receipts]):
+        done = device.call("--client-id", "another", *command)
+        assert (done.exit_code, "belongs to client 'test-client'" in done.stderr) == (2, True)
+    assert device.account().pending == 1
+
+
 # --- the rotation of keys ---
 
 
@@ -692,6 +720,16 @@ def test_a_pause_ends_only_if_nothing_is_pending(
     assert device.called("status")["paused_because"] is None
 
 
+def test_receipts_without_a_warning_end_none(device: Device, shore: Shore, receipts: Path) -> None:
+    """A newer answer, which came over the network meanwhile, may have given it."""
+    device.log(1)
+    shore.unpacked(device.pack("bundle"), receipts)
+    with device.outbox() as outbox:
+        outbox.run(sync_state.write_state(warning="quota"))
+    device.settle(receipts)
+    assert device.rows("SELECT warning FROM sync_state") == [("quota",)]
+
+
 # --- at once ---
 
 
@@ -749,7 +787,8 @@ def test_odd_files_are_refused_in_one_line(
         ):
             assert done.exit_code in (1, 2), path
             assert len(done.stderr.strip().splitlines()) <= 4
-            assert done.exception is None or isinstance(done.exception, SystemExit)
+            assert isinstance(done.exception, SystemExit)
+            assert path.name != "pipe" or "not a regular file" in done.output
     for path in odd[:5] + odd[6:7]:
         for force in ((), ("--force",)):
             if path.name == "empty" and force:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tracker.errors import OutboxError, TrackerError
-from tracker.outbox import batches, ledger
+from tracker.outbox import batches, identity, ledger
 from tracker.sealed.form import BUNDLE
 from tracker.sealed.seal import Seal
 from tracker.sealed.writer import Writer
@@ -71,12 +71,14 @@ def pack(
         replace: Whether existing files may be replaced.
 
     Raises:
+        ConfigurationError: if it is the outbox of another client, or for another collector.
         OutboxError: if the outbox cannot be read, or gets another id meanwhile.
         TooSmallError: if an event does not fit into `max_bytes`.
         FileExistsError: if a file exists and `replace` is False.
         OSError: if a file cannot be written. Parts that are complete stay.
     """
     owner = outbox.owner
+    identity.check(owner, config)
     with outbox.reading() as connection:
         end = ledger.last_seq(connection)  # or an application that logs would keep us for ever
     with _Parts(config, owner.outbox_id, place, max_bytes, replace=replace) as parts:

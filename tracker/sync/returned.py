@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING
 
-from tracker.outbox import Batch, DeadLetter, Remarks, batches, checkpoint, ledger, settlement
+from tracker.outbox import (
+    Batch,
+    DeadLetter,
+    Remarks,
+    batches,
+    checkpoint,
+    identity,
+    ledger,
+    settlement,
+)
 from tracker.redaction.own_keys import know
 from tracker.sealed.form import RECEIPTS, SealError
 from tracker.sealed.reader import Reader
@@ -47,9 +56,11 @@ def settle_returned(outbox: Outbox, config: APIConfig, file: IO[bytes]) -> Retur
     Raises:
         SealError: if the file is not what a collector that knows the API key has made for this
             client; nothing is marked.
+        ConfigurationError: if it is the outbox of another client, or for another collector.
         OutboxError: if the outbox cannot be read or written.
         OSError: if the file cannot be read.
     """
+    identity.check(outbox.owner, config)
     know(config.api_key, config.chain_key)  # messages must not show them
     reader = Reader(file, RECEIPTS)
     seal = Seal.of(config.api_key)

@@ -141,7 +141,7 @@ class Supervisor:
         except (SQLAlchemyError, sqlite3.Error, OSError) as error:
             raise errors.explain(self._path, error) from error
         if self.check_owner:
-            self._check_owner()
+            identity.check(self.owner, self._config)
         self._connections.write_connection.use_file(file)
         self._connections.generation += 1
         self._opened()
@@ -182,17 +182,6 @@ class Supervisor:
             self.owner = identity.read(connection)
             if self.check_owner:
                 backup.refuse(connection, self._path)
-
-    def _check_owner(self) -> None:
-        config = self._config
-        _, client_id, base_url, _ = self.owner
-        if (client_id, base_url) != (config.client_id, config.base_url):
-            raise ConfigurationError(
-                f"the outbox {self._path} belongs to client {client_id!r} and sends to {base_url}; "
-                f"the configuration says client {config.client_id!r} and {config.base_url}. "
-                "Give each its own outbox_path (SDK_OUTBOX_PATH), or move this outbox with "
-                "`tracker-sync rebind`"
-            )
 
     def release_file(self) -> None:
         """Stop counting the file as open in this process."""

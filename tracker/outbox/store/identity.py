@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from tracker.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy import Connection
 
+    from tracker.config import APIConfig
     from tracker.outbox.store.transaction import Transaction
 
 
@@ -34,6 +37,21 @@ def read(connection: Connection) -> Owner:
         "SELECT outbox_id, client_id, base_url, created_at_ms FROM identity"
     ).one()
     return Owner(*row)
+
+
+def check(owner: Owner, config: APIConfig) -> None:
+    """Check that an outbox is of the client and for the collector that the settings name.
+
+    Raises:
+        ConfigurationError: if it is not.
+    """
+    if (owner.client_id, owner.base_url) != (config.client_id, config.base_url):
+        raise ConfigurationError(
+            f"the outbox {config.outbox_path} belongs to client {owner.client_id!r} and sends to "
+            f"{owner.base_url}; the configuration says client {config.client_id!r} and "
+            f"{config.base_url}. Give each its own outbox_path (SDK_OUTBOX_PATH), or move this "
+            "outbox with `tracker-sync rebind`"
+        )
 
 
 def rebind(client_id: str, base_url: str) -> Callable[[Transaction], None]:
