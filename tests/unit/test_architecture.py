@@ -191,6 +191,7 @@ def test_some_libraries_have_one_door() -> None:
         "tracker.sync.transport",
     }
     assert importers("cryptography") <= {"tracker.evidence.keys"}
+    assert importers("tomllib", "tomli") == {"tracker.config.toml_file"}
     servers = importers("fastapi", "uvicorn", "starlette")
     assert servers - within(servers, "tracker.collector") == set()
 
@@ -231,6 +232,7 @@ def test_only_the_sources_of_settings_read_the_environment() -> None:
     "module",
     [
         *("requests", "backoff", "alembic", "rich", "click", "fastapi", "cryptography"),
+        *("tomllib", "tomli", "tracker.config.key_file", "tracker.stderr"),
         *("tracker.evidence", "tracker.outbox.recovery.salvage", "tracker.outbox.queue.settlement"),
     ],
 )
