@@ -123,7 +123,8 @@ def test_sessions_users_and_usage_are_found(desk: Tracker, served: list[tuple[st
         messages = desk.get_conversation_history(session_id)
         assert [entry.role for entry in messages if entry.role] == ["user", "agent"]
     [usage] = desk.llm.get_usage(by="model")
-    assert (usage.key, usage.calls, usage.cost_usd) == ("gpt-4o", 2, pytest.approx(0.004))
+    assert (usage.key, usage.calls) == ("gpt-4o", 2)
+    assert usage.cost_usd == pytest.approx(0.004)
 
 
 def test_scores_of_answers_sessions_and_traces_are_summed_up(

@@ -414,7 +414,7 @@ def _queue(found: OutboxStatus, path: Path, *, running: bool) -> list[Check]:
             "pending",
             OK,
             f"{waiting}; waits by a setting: {sync.waits_because}{until}",
-            "to send them all the same: tracker-sync flush --now",
+            "to send them all the same: tracker-sync flush --now" if sync.is_held else "",
         )
     else:
         pending = Check("pending", OK, waiting)

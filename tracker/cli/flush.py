@@ -39,6 +39,7 @@ class _Outcome:
     last_error: str | None = None
     last_error_ms: int | None = None
     waits_because: str | None = None
+    held: bool = False
 
 
 @click.command(
@@ -176,6 +177,7 @@ def _flush(target: Target, timeout: float, *, now: bool, quiet: bool = False) ->
         (trouble or sync.paused_because or sync.last_error) if after.pending else None,
         at if after.pending else None,
         sync.waits_because if after.pending else None,
+        after.pending > 0 and sync.is_held,
     )
 
 
@@ -237,7 +239,8 @@ def _print(outcome: _Outcome) -> None:
         return
     if outcome.waits_because is not None:
         click.echo(f"uploads wait: {printable(outcome.waits_because)}")
-        click.echo("to upload all the same: tracker-sync flush --now")
+        if outcome.held:
+            click.echo("to upload all the same: tracker-sync flush --now")
         return
     if outcome.last_error is not None:
         click.echo(f"last error, {moment(outcome.last_error_ms)}: {printable(outcome.last_error)}")

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tracker.sync.worker import Worker
 
 _POLL_SECONDS = 0.02
+_ANSWER_SECONDS = 3.0
+"""How long another process may take to notice that it is asked to upload."""
 
 
 @dataclass(frozen=True)
@@ -119,10 +121,10 @@ class Flush:
         if self._settled():
             return self.result()
         self._worker.hurry(ordered=self._ordered)
-        asked = False
+        asked: float | None = None
         while not self._settled():
-            if patient and self._worker.elected is False and not asked:
-                asked = True
+            if patient and self._worker.elected is False and asked is None:
+                asked = monotonic()
                 self._outbox.run(partial(sync_state.request_flush, now=self._ordered))
             left = _POLL_SECONDS if end is None else end - monotonic()
             if not patient and (
@@ -131,13 +133,20 @@ class Flush:
                 or self._worker.held_until > monotonic() + left
             ):
                 break
-            self.held = not self._ordered and self._worker.holds > holds
+            self.held = not self._ordered and (self._worker.holds > holds or self._refused(asked))
             if left <= 0 or self.held:
                 break
             sleep(min(left, _POLL_SECONDS))
             if progress is not None:
                 progress(self.result())
         return self.result()
+
+    def _refused(self, asked: float | None) -> bool:
+        """Return True if the process that uploads was asked to, and a setting keeps it from it."""
+        if asked is None or monotonic() - asked < _ANSWER_SECONDS:
+            return False
+        with self._outbox.reading() as connection:
+            return sync_state.read_state(connection).is_held
 
     def _settled(self) -> bool:
         if self._generation != self._outbox.generation:

@@ -240,7 +240,7 @@ class Uploader:
                 paused_because=hold.because,
             )
         else:
-            state = sync_state.write_wait(hold.because, hold.until_ms)
+            state = sync_state.write_wait(hold.because, hold.until_ms, held=hold.pause.skippable)
         try:
             self._outbox.run(state)  # SQLite writes nothing if it says so already
         except OutboxError as error:  # nothing is sent anyway

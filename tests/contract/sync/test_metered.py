@@ -11,7 +11,7 @@ import pytest
 from tests.support.cli import call, call_json, process
 from tests.support.uploads import state_of, wait_until
 from tracker import APIConfig, Tracker
-from tracker.sync.destination import Upload
+from tracker.sync.destination import Delivery, Outcome, Upload
 from tracker.sync.http import HTTPDestination
 from tracker.testing import RecordingDestination
 
@@ -165,7 +165,10 @@ def test_an_operator_can_send_all_the_same(
         assert tracker.flush().pending == 1
         wait_until(lambda: state_of(settings).waits_because is not None, "the wait is noted")
         flush = ("--outbox", settings.outbox_path, "flush")
-        assert process(*flush, "--timeout", "3")[0] == 1
+        start = time.monotonic()
+        code, said, _ = process(*flush)
+        assert (code, "tracker-sync flush --now" in said) == (1, True)
+        assert time.monotonic() - start < 30, "it waits for nothing that will not come"
         assert scripted_server.requests == []
         code, said, _ = process(*flush, "--now", "--timeout", "30")
         assert (code, said) == (0, "1 event delivered, 0 pending, 0 dead\n")
@@ -206,6 +209,25 @@ def test_a_wait_for_the_rate_ends_at_once_when_the_application_does(tracked: Mak
     assert tracker.close(timeout=20).pending == 1
     assert time.monotonic() - start < 5.0
     wait_until(lambda: received.closed, "the thread has ended")
+
+
+def test_a_flush_waits_for_the_rate(tracked: Make) -> None:
+    """Its pauses are short, and what is sent is what was asked for."""
+    tracker, received = tracked(upload_bytes_per_second=1_000, batch_max_events=1)
+    for _ in range(3):
+        tracker.track("thing.happened")
+    assert tracker.flush(timeout=30).pending == 0
+    assert received.sizes == [1, 1, 1]
+    assert state_of(tracker.config).waits_because is None
+
+
+def test_a_failure_is_no_wait_whatever_it_says(config: MakeConfig) -> None:
+    """A destination of one's own may give any cause."""
+    failing = RecordingDestination(lambda _: Delivery(Outcome.UNAVAILABLE, "held: by customs"))
+    with Tracker(config(), destination=lambda: failing) as tracker:
+        tracker.track("thing.happened")
+        wait_until(lambda: not tracker.health().ok, "the failure is noted")
+        assert tracker.health().paused_because == "held: by customs"
 
 
 def test_what_is_counted_is_what_went_over_the_wire(

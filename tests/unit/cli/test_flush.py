@@ -89,6 +89,7 @@ def test_json_has_the_figures_and_the_last_error(
         "last_error": None,
         "last_error_ms": None,
         "waits_because": None,
+        "held": False,
     }
 
 

@@ -18,8 +18,9 @@ FORKED = "forked"
 ROLLED_BACK = "rolled_back"
 """The warning that the receiver has later events than the outbox ever got to."""
 
-_WAITS = "waits: "
-"""How `paused_because` begins where uploads wait by a setting, and nothing has failed."""
+_WAITS, _HELD = "waits: ", "held: "
+"""How `paused_because` begins where uploads wait by a setting, and nothing has failed: for the byte
+rate, or for as long as the upload window is closed or `may_upload` says no."""
 _NOW = 1 << 32
 """What a request to flush in spite of such a setting adds to `flush_requests`; any other adds 1."""
 
@@ -36,7 +37,8 @@ class SyncState:
     """The state of uploading, for ``tracker-sync status``. Times are Unix milliseconds.
 
     `warning` is what the newest receipt warned of, in one word, or None. `paused_because` is a
-    failure; `waits_because` is a setting that lets uploads wait.
+    failure; `waits_because` is a setting that lets uploads wait; `is_held` says that `flush --now`
+    would not wait for it.
     """
 
     settled_through: int = 0
@@ -48,6 +50,7 @@ class SyncState:
     warning: str | None = None
     flush_requests: int = field(default=0, compare=False)
     waits_because: str | None = None
+    is_held: bool = False
 
     def flush_now_requested(self, before: int) -> bool:
         """Return True if, since `flush_requests` was `before`, one was not to obey the settings."""
@@ -61,10 +64,12 @@ def read_state(connection: Connection) -> SyncState:
         "paused_because, warning, flush_requests FROM sync_state"
     ).one()
     state = SyncState(*row)
-    if state.paused_because is not None and state.paused_because.startswith(_WAITS):
-        waits = state.paused_because[len(_WAITS) :]
-        return replace(state, paused_because=None, waits_because=waits)
-    return state
+    because = state.paused_because
+    if because in (None, state.last_error) or not because.startswith((_WAITS, _HELD)):
+        return state  # what a failure says is stored as the last error too
+    waits = because.partition(": ")[2]
+    held = because.startswith(_HELD)
+    return replace(state, paused_because=None, waits_because=waits, is_held=held)
 
 
 def describe_warning(warning: str) -> str:
@@ -85,9 +90,10 @@ def write_state(**columns: Any) -> Callable[[Transaction], None]:
     return job
 
 
-def write_wait(because: str, until_ms: int | None) -> Callable[[Transaction], None]:
+def write_wait(because: str, until_ms: int | None, *, held: bool) -> Callable[[Transaction], None]:
     """Return the job that stores by which setting uploads wait, and until when."""
-    return write_state(paused_because=_WAITS + because, next_attempt_ms=until_ms)
+    begins = _HELD if held else _WAITS
+    return write_state(paused_because=begins + because, next_attempt_ms=until_ms)
 
 
 def request_flush(transaction: Transaction, *, now: bool = False) -> None:
