@@ -520,23 +520,30 @@ def test_receipts_of_before_the_new_key_name_the_one_they_need(
 # --- what happened meanwhile ---
 
 
+@pytest.mark.parametrize("erasure_first", [True, False])
 def test_what_was_erased_meanwhile_is_erased_at_the_collector(
-    device: Device, shore: Shore, receipts: Path
+    device: Device, shore: Shore, receipts: Path, *, erasure_first: bool
 ) -> None:
-    """Whether the erasure comes after the bundle or before it."""
-    for user, first in (("before", True), ("after", False)):
-        with Tracker(device.config) as tracker:
-            tracker.track("test.noted", {"secret": f"of {user}"}, user_id=user)
-        packed = device.pack(f"of-{user}")
-        with Tracker(device.config) as tracker:
-            tracker.compliance.erase_subject(user)
-        erasure = device.pack(f"erasure-of-{user}")
-        for each in (erasure, packed) if first else (packed, erasure):
-            shore.unpacked(each, receipts)
-            device.settle(receipts)
+    """Whether the erasure comes after the bundle or before it, and without what it erased."""
+    device.settings["batch_max_events"] = 1
+    with device.outbox() as outbox:
+        agent, session = os.urandom(128).hex(), os.urandom(128).hex()  # so that it stays large
+        outbox.append(
+            make_event("test.noted", {}, user_id="user", agent_id=agent, session_id=session)
+        )
+        packed = device.pack("clear")
+        assert outbox.erase("user", {}).erased == 1
+        parts = bundle.pack(
+            outbox, device.config, lambda number: device.folder / f"part.{number}", max_bytes=2_450
+        )
+    assert len(parts.files) == 2
+    files = [parts.files[1], packed] if erasure_first else [packed, parts.files[1]]
+    for file in files:
+        assert shore.unpacked(file, receipts)["accepted"] == 1
+        device.settle(receipts)
     assert device.account().pending == 0
-    noted = [event for event in shore.events() if event["type"] == "test.noted"]
-    assert [(event["data"], event["user_id"]) for event in noted] == [({"erased": True}, None)] * 2
+    (noted,) = [event for event in shore.events() if event["type"] == "test.noted"]
+    assert (noted["data"], noted["user_id"]) == ({"erased": True}, None)
     assert device.call("verify").exit_code == 0
 
 
