@@ -25,11 +25,13 @@ class SpanContext:
         beside: The span of OpenTelemetry that was current when this one became current.
         outer: The span that is current again when this one is left.
         left: Whether it was left.
+        parent: The enclosing span of this process, until this one is left.
+        told: What tells the exception whose traceback a span inside this one has recorded.
     """
 
     __slots__ = (
-        "beside", "flags", "left", "outer", "parent_span_id", "span_id", "state", "text",
-        "trace_id",
+        "beside", "flags", "left", "outer", "parent", "parent_span_id", "span_id", "state", "text",
+        "told", "trace_id",
     )  # fmt: skip
 
     def __init__(
@@ -50,10 +52,14 @@ class SpanContext:
         self.beside: str | None = None
         self.outer: SpanContext | None = None
         self.left = False
+        self.parent: SpanContext | None = None
+        self.told: object = None
 
     def child(self) -> SpanContext:
         """Return a new span inside this one."""
-        return SpanContext(self.trace_id, _random(8), self.span_id, self.flags, self.state)
+        made = SpanContext(self.trace_id, _random(8), self.span_id, self.flags, self.state)
+        made.parent = self
+        return made
 
 
 def new_trace() -> SpanContext:

@@ -185,9 +185,16 @@ def conversation(
         failure = next(
             browse.select(connection, browse.Condition(*failed.sql(connection)), 1), None
         )
+    told = {} if failure is None or whole.status != "failed" else _failure(failure)
     if as_json:
-        told = [_as_dict(entry) for entry in history]
-        echo_json({**vars(whole), "history": told, "scores": [vars(score) for score in scores]})
+        echo_json(
+            {
+                **vars(whole),
+                "failure": None if no_content or not told else told,
+                "history": [_as_dict(entry) for entry in history],
+                "scores": [vars(score) for score in scores],
+            }
+        )
         return
     _print_heading(whole)
     for entry in history:
@@ -197,7 +204,7 @@ def conversation(
         if score.event_id not in shown:
             _print_score(score)
     if failure is not None and whole.status == "failed" and not no_content:
-        _print_failure(failure)
+        _print_failure(failure.timestamp_ms, told)
 
 
 def _as_dict(entry: HistoryEntry) -> dict[str, Any]:
@@ -269,18 +276,25 @@ def _print_tool_call(call: ToolCall) -> None:
         _print_text(f"failed: {call.error}", fg="red")
 
 
-def _print_failure(event: StoredEvent) -> None:
-    """Print why the conversation failed, as far as the row can be read."""
+def _failure(event: StoredEvent) -> dict[str, str]:
+    """Return why a conversation failed, as far as the row can be read; nothing if it was erased."""
     try:
         data = canonical.decode(event.data)
-        said = [data[name] for name in ("error_type", "error_message") if name in data]
+        names = ("error_type", "error_message", "traceback")
+        return {name: str(data[name]) for name in names if name in data}
     except (ValueError, TypeError):  # not JSON, or not an object
-        said = []
+        return {}
+
+
+def _print_failure(when: object, told: dict[str, str]) -> None:
     click.echo()
     click.secho("failed", fg="red", bold=True, nl=False)
-    click.secho(f"  {moment(event.timestamp_ms)}", dim=True)
-    if said:  # an erased event has no message
-        _print_text(": ".join(map(str, said)), fg="red")
+    click.secho(f"  {moment(when)}", dim=True)
+    said = [told[name] for name in ("error_type", "error_message") if name in told]
+    if said:
+        _print_text(": ".join(said), fg="red")
+    if "traceback" in told:
+        _print_text(told["traceback"])
 
 
 def _print_text(text: str, **style: Any) -> None:

@@ -360,7 +360,7 @@ def _like(value: str, clean: str) -> str:
     if type(value) is not Uncut:
         return clean
     uncut = Uncut(clean)
-    uncut.most, uncut.mark = value.most, value.mark
+    uncut.most, uncut.mark, uncut.tail = value.most, value.mark, value.tail
     return uncut
 
 

@@ -16,20 +16,31 @@ class Uncut(str):
     Attributes:
         most: Maximum number of characters to keep.
         mark: The text at the end of a truncated text.
+        tail: Number of characters to keep of its end, in whole lines; then the middle is left out.
     """
 
-    __slots__ = ("mark", "most")
+    __slots__ = ("mark", "most", "tail")
 
     most: int
     mark: str
+    tail: int
 
     def kept(self, masked: str) -> str:
         """Return the part to keep of `masked`, which is this text with masks."""
+        if self.tail:
+            return self._without_middle(masked)
         kept = masked[: self.most]
         opening = max(kept.rfind("[secret:"), kept.rfind("[pii:"))
         if opening >= 0 and "]" not in kept[opening:]:
             kept = kept[:opening]  # do not split a mask
         return kept + self.mark
+
+    def _without_middle(self, masked: str) -> str:
+        if len(masked) <= self.most:
+            return masked
+        head = masked[: self.most - self.tail].rpartition("\n")[0]
+        tail = masked[-self.tail :].partition("\n")[2]
+        return f"{head}\n{self.mark}\n{tail}"
 
 
 def cut(text: str, most: int, *, mark: str | None = None) -> str:
@@ -44,8 +55,20 @@ def cut(text: str, most: int, *, mark: str | None = None) -> str:
     if len(text) <= most:
         return kept
     uncut = Uncut(kept)
-    uncut.most = most
+    uncut.most, uncut.tail = most, 0
     uncut.mark = f"… ({len(text):,} characters)" if mark is None else mark
+    return uncut
+
+
+def cut_middle(text: str, most: int) -> str:
+    """Return `text`; if it is longer than `most` characters, mark its middle lines to be left out.
+
+    UTF-8 must be able to encode it.
+    """
+    if len(text) <= most:
+        return text
+    uncut = Uncut(text)
+    uncut.most, uncut.tail, uncut.mark = most, most // 2, "[the middle was left out]"
     return uncut
 
 

@@ -12,6 +12,7 @@ from tracker.process_local import ProcessLocal
 from tracker.span_context import new_span, new_trace
 from tracker.trackers.capture import fitting, marker
 from tracker.trackers.reporting import Boundary, behind, error_text, say_replaced
+from tracker.trackers.tracebacks import end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -88,6 +89,7 @@ class _Tracker(Protocol):
         call_id: str | None,
         timestamp: datetime | int | None,
         span: SpanContext | None,
+        traceback: str | None,
     ) -> str: ...
 
     def record_score(
@@ -436,6 +438,8 @@ class ActiveConversation(ProcessLocal):
         self._left = True
         with context.inside(self._span):
             self._log_end(error)
+        if self._span is not None:
+            self._span.parent = None
 
     def _log_end(self, error: BaseException | None) -> None:
         for call in list(self._unlogged):
@@ -511,6 +515,7 @@ class BaseToolCall(ProcessLocal):
     _duration_ms: float | None = None
     _timestamp: datetime | int | None = None
     _span: SpanContext | None = None
+    _traceback: str | None = None
 
     def __init__(
         self,
@@ -554,6 +559,7 @@ class BaseToolCall(ProcessLocal):
             try:
                 if error is not None and self.error is None:
                     self.error = error_text(error, with_type=True)
+                self._traceback = end(self._span, error, self._tracker.config)
             finally:  # an interrupt in the exception's own code does not lose the event
                 try:
                     self._record()
@@ -575,6 +581,7 @@ class BaseToolCall(ProcessLocal):
             call_id=self.call_id if strict else _id(self.call_id),
             timestamp=self._timestamp,
             span=self._span,
+            traceback=self._traceback if strict else None,
         )
 
     def __repr__(self) -> str:

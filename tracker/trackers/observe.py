@@ -9,6 +9,7 @@ Each call becomes one ``function.observed`` event with these fields:
 ``items``           the number of items a generator yielded, including those not in ``result``
 ``error``           the message of the exception that escaped
 ``error_type``      the name of its type
+``traceback``       where it came from, unless a call or span inside tells
 ``duration_ms``     measured on the monotonic clock; for a generator from the first item to its
                     end, including the time of its consumer
 ``call_id``         the id of this call
@@ -46,6 +47,7 @@ from tracker.trackers.capture import (
     type_name,
 )
 from tracker.trackers.reporting import Boundary, error_text
+from tracker.trackers.tracebacks import end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import ParamSpec
 
+    from tracker.config import APIConfig
     from tracker.span_context import SpanContext
     from tracker.trackers.conversation import ActiveConversation
 
@@ -64,6 +67,9 @@ FUNCTION_OBSERVED = "function.observed"
 
 class _Tracker(Protocol):
     """The part of `AgentPerformanceTracker` that calls are recorded with."""
+
+    @property
+    def config(self) -> APIConfig: ...
 
     def conversation(self, agent_id: str) -> ActiveConversation: ...
 
@@ -315,6 +321,7 @@ class Observation:
                 if error is not None:
                     self._data["error_type"] = type_name(error)
                     self._data["error"] = error_text(error, self._observer.characters)
+                self._data["traceback"] = end(self._span, error, self._tracker.config)
                 self._data.update(self._output(result, error))
             finally:
                 self._record()
@@ -336,7 +343,7 @@ class Observation:
         self._tracker._record_gathered(
             FUNCTION_OBSERVED,
             self._data,
-            gathered=("arguments", "result", "error"),
+            gathered=("arguments", "result", "error", "traceback"),
             agent_id=agent_id,
             session_id=session_id,
             user_id=user_id,

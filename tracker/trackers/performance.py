@@ -26,6 +26,7 @@ from tracker.trackers.observe import Observer, on_function
 from tracker.trackers.reporting import error_text
 from tracker.trackers.scoring import ScoringTracker
 from tracker.trackers.span import Span
+from tracker.trackers.tracebacks import traceback_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -397,6 +398,7 @@ class AgentPerformanceTracker(ChatTracker, ScoringTracker):
         call_id: str | None,
         timestamp: datetime | int | None,
         span: SpanContext | None,
+        traceback: str | None = None,
     ) -> str:
         """Log a tool call. Within a trace it is a span: the one given, or a new one."""
         session_id = context.resolve(session_id)
@@ -416,6 +418,7 @@ class AgentPerformanceTracker(ChatTracker, ScoringTracker):
                 validation.check_milliseconds, "duration_ms", duration_ms
             ),
             "call_id": validation.check_optional_id("call_id", call_id),
+            "traceback": traceback,
         }
         if span is None and (outer := context.current_span()) is not None:
             span = outer.child()
@@ -472,7 +475,8 @@ class AgentPerformanceTracker(ChatTracker, ScoringTracker):
         Args:
             session_id: The conversation; None means the current one.
             error_message: The reason; by default the exception's message.
-            exception: The exception that ended it; the name of its type is stored.
+            exception: The exception that ended it; the name of its type is stored, and its
+                traceback: frames without their local variables.
             metadata: Additional data.
             timestamp: When it happened, for records of earlier: an aware datetime, or Unix
                 milliseconds. Default: now.
@@ -493,6 +497,7 @@ class AgentPerformanceTracker(ChatTracker, ScoringTracker):
         data = {
             "error_type": None if exception is None else type_name(exception),
             "error_message": error_message,
+            "traceback": None if exception is None else traceback_of(exception, self.config),
             "metadata": self._metadata("metadata", metadata),
         }
         event_id = self._record_in(session_id, CONVERSATION_FAILED, data, timestamp=timestamp)

@@ -9,6 +9,7 @@ A block that is left becomes one ``span.recorded`` event with these fields:
 ``attributes``    the given attributes and those that the block set, if there are any
 ``error``         the message of the exception that escaped, or what the block set as the error
 ``error_type``    the name of the exception's type
+``traceback``     where it came from, unless a span inside tells; see `tracker.trackers.tracebacks`
 ``duration_ms``   measured on the monotonic clock
 ================  ============================================================================
 
@@ -30,6 +31,7 @@ from tracker.process_local import ProcessLocal
 from tracker.span_context import new_span
 from tracker.trackers.capture import capture, share, type_name
 from tracker.trackers.reporting import Boundary, error_text
+from tracker.trackers.tracebacks import end
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,6 +96,7 @@ class BaseSpan(ProcessLocal):
         self.error: str | None = None
         self._owner = owner
         self._tracker = tracker
+        self._config = config
         self._characters = share(config.max_event_bytes)
         self._input = None if input is None else capture(input, self._characters)
         self._conversation = context.scope().conversation
@@ -141,22 +144,24 @@ class BaseSpan(ProcessLocal):
                 self._record(data)
 
     def _add_error(self, data: dict[str, Any], error: BaseException | None) -> None:
-        if error is not None and not isinstance(error, GeneratorExit):
+        said: object = self.error
+        if isinstance(error, GeneratorExit):  # the consumer of a generator may stop
+            error = None
+        if error is None and isinstance(said, BaseException):
+            error = said
+        if error is not None:
             data["error_type"] = type_name(error)
             data["error"] = error_text(error, self._characters)
-        elif self.error is not None:
-            said: object = self.error
-            if isinstance(said, BaseException):
-                self._add_error(data, said)
-            else:
-                data["error"] = capture(said, self._characters)
+        elif said is not None:
+            data["error"] = capture(said, self._characters)
+        data["traceback"] = end(self._context, error, self._config)
 
     def _record(self, data: dict[str, Any]) -> None:
         about = self._conversation
         self.event_id = self._tracker()._record_gathered(
             SPAN_RECORDED,
             {name: value for name, value in data.items() if value not in (None, {})},
-            gathered=("input", "output", "attributes", "error"),
+            gathered=("input", "output", "attributes", "error", "traceback"),
             agent_id=None if about is None else about.agent_id,
             session_id=None if about is None else about.session_id,
             user_id=None if about is None else about.user_id,

@@ -174,7 +174,9 @@ def test_an_escaping_exception_marks_it_failed(
         fail(boom, lambda: c.end(quality_score=5, metadata={"k": 1}))
     assert caught.value is boom
     assert recorded.types == ["conversation.started", "conversation.failed"]
-    assert recorded.events[-1]["data"] == {
+    stored = recorded.events[-1]["data"]
+    assert stored.pop("traceback").endswith("\nTimeoutError: model \\ud800")
+    assert stored == {
         "error_type": "TimeoutError",
         "error_message": "model \\ud800",
         "metadata": {"k": 1},

@@ -263,3 +263,23 @@ def test_an_agent_of_which_only_conversations_are_known_is_shown(config: MakeCon
     fill(config(), [an_event("conversation.started", agent_id="talker")])
     (found,) = call_json("--outbox", config().outbox_path, "agents")
     assert (found["agent_id"], found["status"]) == ("talker", None)
+
+
+def test_a_failed_conversation_is_shown_with_its_traceback(config: MakeConfig) -> None:
+    """In the transcript and in JSON; not without content."""
+    settings = config()
+    with (
+        Tracker(settings) as tracker,
+        pytest.raises(ZeroDivisionError),
+        tracker.conversation("agent") as c,
+    ):
+        c.user(str(1 / 0))
+    shown = call("--outbox", settings.outbox_path, "conversation", "--last").stdout
+    assert "ZeroDivisionError: division by zero" in shown
+    assert "    Traceback (most recent call last):" in shown
+    assert "c.user(str(1 / 0))" in shown
+    said = call_json("--outbox", settings.outbox_path, "conversation", "--last")["failure"]
+    assert said["error_type"] == "ZeroDivisionError"
+    assert said["traceback"].endswith("ZeroDivisionError: division by zero")
+    bare = call("--outbox", settings.outbox_path, "conversation", "--last", "--no-content").stdout
+    assert "Traceback" not in bare
