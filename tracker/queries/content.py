@@ -29,7 +29,9 @@ def _line(part: dict[str, Any]) -> str:
     if "sha256" in part:
         size, digest = part.get("bytes"), str(part["sha256"])
         told = (part.get("name"), part.get("media_type"), f"{size} bytes", f"SHA-256 {digest}")
-        return f"[{', '.join(str(each) for each in told if each is not None)}]"
+        line = f"[{', '.join(str(each) for each in told if each is not None)}]"
+        spoken = part.get("text")
+        return f"{line} {spoken}" if isinstance(spoken, str) else line
     rest = {name: value for name, value in part.items() if name != "type"}
     if len(rest) == 1:
         (only,) = rest.values()

@@ -21,7 +21,7 @@ _ALLOWED = (
     "give the messages of OpenAI's or Anthropic's API, as in {'role': 'user', 'content': 'Hello!'}"
 )
 _INPUTS = ("arguments", "input", "action", "queries", "code", "operation", "actions")
-_OUTPUTS = ("output", "outputs", "results", "result")
+_OUTPUTS = ("output", "outputs", "results", "result", "tools")
 _STREAMED = ("message_", "content_block_")
 _BLOCKS = ("text", "input_text", "output_text", "tool_use", "tool_result", "thinking")
 _NOTHING = ("item_reference",)
@@ -106,7 +106,9 @@ def read(argument: str, messages: object) -> list[Entry]:
     """
     if not issubclass(type(messages), (list, tuple)):
         raise ValidationError(
-            argument, f"is of type {type_name(messages)}; give a list: {_ALLOWED}"
+            argument,
+            f"is of type {type_name(messages)}; give a list of messages, as in "
+            "[{'role': 'user', 'content': 'Hello!'}]",
         )
     entries: list[Entry] = []
     for index, item in enumerate(plain(argument, messages)):
@@ -155,7 +157,7 @@ def _entries(path: str, index: int, item: Any) -> list[Entry]:
         raise ValidationError(path, f"is of type {type_name(item)}; {_ALLOWED}")
     kind = item.get("type")
     _refuse_others(path, item, kind if isinstance(kind, str) else "")
-    if item.get("role") is not None:
+    if item.get("role") is not None and (kind in (None, "message") or "content" in item):
         return _of_message(path, index, item)
     if not isinstance(kind, str):
         raise ValidationError(path, f"has neither a role nor a type; {_ALLOWED}")
@@ -196,7 +198,9 @@ def _of_message(path: str, index: int, item: dict[str, Any]) -> list[Entry]:
         raise ValidationError(
             f"{path}.content", f"is of type {type_name(content)}; give a str or a list of parts"
         )
-    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content or []
+    parts = content if isinstance(content, list) else []
+    if isinstance(content, str):
+        parts = [validation.check_text(f"{path}.content", content)]
     results: list[Entry] = []
     calls: list[Entry] = []
     rest: list[Any] = []
@@ -282,6 +286,8 @@ def _tool_result(path: str, index: int, part: dict[str, Any]) -> Result:
 def _result(path: str, content: Any) -> Any:
     if content is None:
         return ""
+    if isinstance(content, dict) and content.get("type") == "computer_screenshot":
+        content = [content]
     if isinstance(content, list) and all(isinstance(p, dict) and "type" in p for p in content):
         return stored(path, content)
     return validation.check_json(path, without_bytes(content))
@@ -292,8 +298,9 @@ def _of_item(path: str, index: int, kind: str, item: dict[str, Any]) -> list[Ent
     if kind.endswith("_output"):
         call_id = item.get("call_id") or item.get("id")
         call_id = validation.check_optional_id(f"{path}.call_id", call_id)
-        return [Result(index, call_id, None, _result(f"{path}.output", item.get("output")))]
-    if kind.endswith("_call"):
+        value = next((item[name] for name in _OUTPUTS if item.get(name) is not None), None)
+        return [Result(index, call_id, None, _result(f"{path}.output", value))]
+    if kind.endswith("_call") or kind == "program":
         return _of_call(path, index, kind, item)
     if kind in _NOTHING:
         return []
@@ -310,7 +317,7 @@ def _of_item(path: str, index: int, kind: str, item: dict[str, Any]) -> list[Ent
 def _of_call(path: str, index: int, kind: str, item: dict[str, Any]) -> list[Entry]:
     """Return a call, and its result if the provider ran the tool and says so."""
     given = next((item[name] for name in _INPUTS if item.get(name) is not None), None)
-    call = _call(path, index, item, item.get("name") or kind[: -len("_call")], given)
+    call = _call(path, index, item, item.get("name") or kind.removesuffix("_call"), given)
     error = item.get("error")
     value = error or next((item[name] for name in _OUTPUTS if item.get(name) is not None), None)
     if value is None:

@@ -28,13 +28,14 @@ ROLES = {
 }
 """The role that is stored, by the role that is given: the model APIs have other names for some."""
 
+_ROLES = tuple(ROLES)
 _TEXTS = ("text", "input_text", "output_text")
 _MEDIA = {
-    **dict.fromkeys(("image", "image_url", "input_image"), "image"),
+    **dict.fromkeys(("image", "image_url", "input_image", "computer_screenshot"), "image"),
     **dict.fromkeys(("audio", "input_audio"), "audio"),
     **dict.fromkeys(("file", "input_file", "document"), "file"),
 }
-_WITHIN = ("source", "image_url", "input_audio", "file")
+_WITHIN = ("source", "image_url", "input_audio", "audio", "file")
 """Members of a part that say where its bytes are."""
 _NOT_SAID = ("type", "cache_control")
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w.+-]+=[^;,]*)*)(;base64)?,", re.ASCII)
@@ -45,7 +46,7 @@ _ALLOWED = "give a str, or a list of parts such as {'type': 'text', 'text': 'Hel
 
 def check_role(argument: str, value: object) -> str:
     """Return the role to store: ``"agent"`` for ``"assistant"``, and so on."""
-    return ROLES[validation.check_choice(argument, value, tuple(ROLES))]
+    return ROLES[validation.check_choice(argument, value, _ROLES)]
 
 
 def check_content(argument: str, value: object) -> str | list[dict[str, Any]]:
@@ -56,9 +57,10 @@ def check_content(argument: str, value: object) -> str | list[dict[str, Any]]:
     Raises:
         ValidationError: if it is neither, or a part cannot be stored; the error names its path.
     """
-    if issubclass(type(value), str):
+    kind = type(value)
+    if kind is str or issubclass(kind, str):
         return validation.check_text(argument, value)
-    if not issubclass(type(value), (list, tuple)):
+    if not issubclass(kind, (list, tuple)):
         raise ValidationError(argument, f"is of type {type_name(value)}; {_ALLOWED}")
     return stored(argument, plain(argument, value))
 
@@ -83,7 +85,7 @@ def plain(argument: str, value: Any, depth: int = 0) -> Any:
     kind = type(value)
     try:
         if hasattr(kind, "model_dump"):  # an object of OpenAI's or Anthropic's SDK
-            value = value.model_dump()
+            value = value.model_dump(exclude_none=True)
             kind = type(value)
         if issubclass(kind, (list, tuple)):
             return [plain(f"{argument}[{i}]", item, depth + 1) for i, item in enumerate(value)]
@@ -148,6 +150,8 @@ def _media(kind: str, part: dict[str, Any]) -> dict[str, Any] | None:
     data = said.get("data", said.get("file_data"))
     named = said.get("filename") or said.get("title")
     kept: dict[str, Any] = {"type": kind, **({"name": named} if isinstance(named, str) else {})}
+    if isinstance(spoken := said.get("transcript"), str):
+        kept["text"] = spoken
     if (said.get("type"), kind) == ("text", "file") and isinstance(data, str):
         return {**kept, "media_type": said.get("media_type", "text/plain"), "text": data}
     if (said.get("type"), kind) == ("content", "file"):

@@ -102,8 +102,9 @@ def test_one_text_is_a_text(recorded: Recorded) -> None:
     """However it is wrapped: as a part of either API, or as an object of an SDK."""
 
     class Block:
-        def model_dump(self) -> dict[str, Any]:
-            return {"type": "output_text", "text": "Hello!", "annotations": [], "logprobs": None}
+        def model_dump(self, *, exclude_none: bool) -> dict[str, Any]:
+            assert exclude_none, "what the API did not send is no part of it"
+            return {"type": "output_text", "text": "Hello!", "annotations": []}
 
     for content in (
         "Hello!",

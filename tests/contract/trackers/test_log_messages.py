@@ -43,6 +43,10 @@ RESPONSES = [
     {"type": "function_call", "id": "fc_1", "call_id": "c1", "status": "completed", **FUNCTION},
     {"type": "function_call_output", "call_id": "c1", "output": "sent"},
 ]
+BUILT_IN = [
+    {"type": "mcp_call", "id": "c1", "server_label": "shop", "output": "sent", **FUNCTION},
+    {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "AAAA"},
+]
 ANTHROPIC = [
     {
         "role": "assistant",
@@ -67,8 +71,9 @@ class Model:
     def __init__(self, said: dict[str, Any]) -> None:
         self._said = said
 
-    def model_dump(self) -> dict[str, Any]:
-        return {"refusal": None, "audio": None, **self._said}
+    def model_dump(self, *, exclude_none: bool) -> dict[str, Any]:
+        nothing = {} if exclude_none else {"refusal": None, "audio": None}
+        return {**nothing, **self._said}
 
 
 def said(recorded: Recorded) -> list[Any]:
@@ -105,7 +110,7 @@ def test_a_growing_list_is_logged_once(recorded: Recorded) -> None:
     ]
 
 
-@pytest.mark.parametrize("called", [CHAT, LEGACY, RESPONSES, ANTHROPIC])
+@pytest.mark.parametrize("called", [CHAT, LEGACY, RESPONSES, BUILT_IN, ANTHROPIC])
 @pytest.mark.parametrize("objects", [False, True], ids=["dicts", "objects"])
 def test_a_call_and_its_result_are_one_event(
     recorded: Recorded, called: list[Any], objects: bool
@@ -118,6 +123,39 @@ def test_a_call_and_its_result_are_one_event(
     assert (data["name"], data["arguments"], data["result"]) == ("find_order", {"id": 7}, "sent")
     assert data.get("call_id") == (None if called is LEGACY else "c1")
     assert recorded.tracker.log_messages("s", listed) == []
+
+
+def test_what_a_provider_ran_leaves_no_bytes(recorded: Recorded) -> None:
+    """A picture that was made or shown is a result, by its size and hash."""
+    made = {"type": "image_generation_call", "id": "ig_1", "result": "cGljdHVyZQ=="}
+    asked = {
+        "type": "computer_call",
+        "id": "x",
+        "call_id": "cu_1",
+        "action": {"type": "screenshot"},
+    }
+    screen = {"type": "computer_screenshot", "image_url": "data:image/png;base64,cGljdHVyZQ=="}
+    shown = {"type": "computer_call_output", "call_id": "cu_1", "output": screen}
+    recorded.tracker.log_messages("s", [made, asked, shown])
+    calls = [event["data"] for event in recorded.events]
+    assert [(call["name"], call["result"][0]["bytes"]) for call in calls] == [
+        ("image_generation", 7),
+        ("computer", 7),
+    ]
+    assert "cGljdHVyZQ" not in str(recorded.events)
+
+
+def test_spoken_answers_keep_their_words(recorded: Recorded) -> None:
+    """And a refusal is what the agent said."""
+    audio = {"id": "audio_1", "data": "cGljdHVyZQ==", "transcript": "Hello!"}
+    recorded.tracker.log_messages(
+        "s",
+        [{"role": "assistant", "audio": audio}, {"role": "assistant", "refusal": "No."}],
+    )
+    spoken, refused = recorded.tracker.get_conversation_history("s")
+    assert spoken.content is not None
+    assert spoken.content.endswith("] Hello!")
+    assert refused.content == "No."
 
 
 def test_calls_at_once_have_their_own_results(recorded: Recorded) -> None:
@@ -307,6 +345,8 @@ def test_it_is_awaited_too(config: MakeConfig) -> None:
         ([{"type": "content_block_delta", "index": 0}], "messages[0]: is a part of a stream"),
         ([{"object": "chat.completion", "choices": []}], "messages[0]: is a whole answer"),
         ([{"type": "text", "text": "Hi"}], "messages[0]: is a text block without its message"),
+        ([{"type": "human", "content": "Hi"}], "messages[0]: has no role; give the messages"),
+        ([{"role": "user", "content": "\ud800"}], "messages[0].content: has a lone surrogate"),
     ],
 )
 def test_what_is_no_message_is_refused(recorded: Recorded, listed: Any, problem: str) -> None:
