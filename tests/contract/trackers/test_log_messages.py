@@ -292,6 +292,20 @@ def test_calls_at_the_same_time_log_once(config: MakeConfig) -> None:
     assert len(ids) == len(set(ids)) == 30
 
 
+def test_processes_at_the_same_time_log_once(config: MakeConfig) -> None:
+    """Between two of them, too, a message is stored once."""
+    settings = {
+        "api_key": "k",
+        "client_id": "c",
+        "base_url": "http://127.0.0.1:9",
+        "outbox_path": str(config().outbox_path),
+    }
+    listed = [{"role": "user", "content": f"message {number}"} for number in range(30)]
+    command = [sys.executable, "-c", PROGRAM, json.dumps(settings), json.dumps(listed)]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert sorted(process.communicate()[0] for process in started) == ["0\n", "0\n", "30\n"]
+
+
 def test_what_was_erased_stays_erased(config: MakeConfig) -> None:
     """The list still has it, and is given again."""
     with Tracker(config(), destination=RecordingDestination) as tracker:
