@@ -88,7 +88,7 @@ def agents(
     elif as_csv:
         echo_csv(_COLUMNS, ([one[name] for name in _COLUMNS] for one in found))
     elif found:
-        print_table(_HEADINGS, map(_cells, found), fixed=4, spare=_SPARE)
+        print_table(_HEADINGS, map(_cells, found), fixed=4, ids=("agent",), spare=_SPARE)
     else:
         click.echo("no such agents")
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from tracker.queries.scores import Score
 
 _HEADINGS = ("began", "status", "messages", "tools", "tokens", "quality", "agent", "session")
-_SPARE = ("quality", "tools", "tokens", "messages")
+_SPARE = ("quality", "tools", "tokens", "messages", "began", "agent", "status")
 _COLOURS = {"user": "green", "agent": "cyan", "system": "magenta", "tool": "yellow"}
 _INDENT = "    "
 
@@ -106,7 +106,7 @@ def print_conversations(found: Sequence[Conversation], *, as_json: bool, as_csv:
         names = [item.name for item in fields(Conversation)]
         echo_csv(names, ([getattr(each, name) for name in names] for each in found))
     elif found:
-        print_table(_HEADINGS, map(_cells, found), fixed=6, ids=1, spare=_SPARE)
+        print_table(_HEADINGS, map(_cells, found), fixed=6, ids=("session",), spare=_SPARE)
     else:
         click.echo("no such conversations")
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tracker.outbox import Outbox, Transaction
 
 _HEADINGS = ("seq", "refused", "code", "type", "message", "event id")
+_SPARE = ("event id", "type", "refused", "code")
 
 _which_argument = click.argument("event_ids", nargs=-1, metavar="[EVENT_ID]...")
 _all_option = click.option("--all", "every", is_flag=True, help="All dead letters.")
@@ -73,7 +74,7 @@ def list_dead(place: Place, limit: int, *, wanted: Given, as_json: bool, as_csv:
             (e.seq, moment(e.dead_at_ms), e.dead_code, e.type, e.dead_message, e.event_id)
             for e in found
         ]
-        print_table(_HEADINGS, rows, fixed=4, ids=1, spare=("event id", "type", "refused"))
+        print_table(_HEADINGS, rows, fixed=4, ids=("event id",), spare=_SPARE)
 
 
 @dead.command(

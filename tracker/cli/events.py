@@ -223,7 +223,7 @@ def _print_events(events: Iterator[StoredEvent], *, endless: bool) -> None:
     shown = False
     for first in events:
         rows = map(_cells, chain([first], islice(events, page - 1)))
-        print_table(_HEADINGS, rows, fixed=4, ids=2, spare=_SPARE)
+        print_table(_HEADINGS, rows, fixed=4, ids=("session", "event id"), spare=_SPARE)
         shown = True
     if not shown:
         click.echo("no such events")

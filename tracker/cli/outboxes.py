@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import click
@@ -10,9 +11,9 @@ from tracker.cli.beside import Found, outboxes_in
 from tracker.cli.command import FAILED, OK, Command, Place
 from tracker.cli.context import folder_of
 from tracker.cli.output import (
-    ago,
     check_one_format,
     csv_option,
+    duration,
     echo_csv,
     echo_json,
     json_option,
@@ -70,18 +71,24 @@ def _as_dict(found: Found) -> dict[str, object]:
 def _print(found: Sequence[Found]) -> None:
     sound = [each for each in found if each.error is None]
     if sound:
-        print_table(_HEADINGS, map(_cells, sound), fixed=1, ids=2, spare=_SPARE)
+        print_table(_HEADINGS, map(_cells, sound), fixed=4, ids=("client", "outbox"), spare=_SPARE)
     for each in found:
         if each.error is not None:
             click.echo(f"{printable(each.path)}: {printable(each.error)}", err=True)
 
 
+def _age(milliseconds: int | None, none: str) -> str:
+    """Return how long ago a time was; a clock that was set back makes it 0."""
+    if not isinstance(milliseconds, int):  # there is none, or a damaged row has another type
+        return none
+    return f"{duration(max(time.time() - milliseconds / 1000, 0))} ago"
+
+
 def _cells(found: Found) -> tuple[object, ...]:
-    oldest = "" if found.oldest_pending_ms is None else ago(found.oldest_pending_ms)
     return (
         f"{found.pending:,}",
-        "(a backup)" if found.backup else oldest,
-        ago(found.last_success_ms),
+        "(a backup)" if found.backup else _age(found.oldest_pending_ms, "-"),
+        _age(found.last_success_ms, "never"),
         size(found.size_bytes),
         found.base_url,
         found.client_id,

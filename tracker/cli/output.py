@@ -159,7 +159,7 @@ def print_table(
     rows: Iterable[Sequence[object]],
     fixed: int,
     *,
-    ids: int = 0,
+    ids: Sequence[str] = (),
     spare: Sequence[str] = (),
 ) -> None:
     """Print a table; on a narrow terminal, all but the first `fixed` columns are truncated.
@@ -168,9 +168,9 @@ def print_table(
         headings: The names of the columns.
         rows: The cells.
         fixed: Number of columns, from the left, that are never truncated.
-        ids: Number of columns, from the right, with ids. Other columns are truncated and left out
-            before an id is. Where there is no room for whole ids, they are truncated as far as they
-            remain distinguishable.
+        ids: The columns with ids. Other columns are truncated and left out before an id is. Where
+            there is no room for whole ids, they are truncated as far as they remain
+            distinguishable.
         spare: Columns to leave out, in this order, if they do not fit.
     """
     cells = [[printable(value) for value in row] for row in rows]
@@ -184,7 +184,7 @@ def _print_on_terminal(
     headings: Sequence[str],
     cells: list[list[str]],
     fixed: int,
-    ids: int,
+    ids: Sequence[str],
     spare: Sequence[str],
 ) -> None:
     from rich.cells import cell_len
@@ -209,7 +209,7 @@ def layout(
     columns: Sequence[Sequence[str]],
     widths: Sequence[int],
     fixed: int,
-    ids: int,
+    ids: Sequence[str],
     spare: Sequence[str],
     room: int,
 ) -> dict[int, int]:
@@ -223,14 +223,15 @@ def layout(
         spare: As in `print_table`.
         room: The width of the terminal.
     """
-    first_id = len(columns) - ids
+    with_ids = {place for place, column in enumerate(columns) if column[0] in ids}
     least = [
-        width if place < fixed or place >= first_id else min(width, _NARROWEST)
+        width if place < fixed or place in with_ids else min(width, _NARROWEST)
         for place, width in enumerate(widths)
     ]
     kept = _kept(columns, least, spare, room)
     if not _fits([least[place] for place in kept], room):
-        least[first_id:] = [telling(column) for column in columns[first_id:]]
+        for place in with_ids:
+            least[place] = telling(columns[place])
         kept = _kept(columns, least, spare, room)
     fitted = fit([widths[place] for place in kept], [least[place] for place in kept], room)
     return dict(zip(kept, fitted, strict=True))
@@ -254,10 +255,12 @@ def _fits(widths: Sequence[int], room: int) -> bool:
 
 def telling(column: Sequence[str]) -> int:
     """Return the width at which a column's ids differ, including the truncation sign."""
+    from rich.cells import cell_len
+
     ids = sorted(set(column[1:]))
-    shared = [_shared(*pair) for pair in pairwise(ids)]
-    longest = max(map(len, ids), default=0)
-    return max(len(column[0]), min(longest, max(shared, default=0) + 2))
+    shared = [0, *(_shared(*pair) for pair in pairwise(ids))]
+    needed = max((cell_len(each[: max(shared) + 1]) for each in ids), default=0) + 1
+    return max(len(column[0]), min(max(map(cell_len, ids), default=0), needed))
 
 
 def _shared(one: str, other: str) -> int:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _BY = ("name", "day", "release")
 _HEADINGS = ("score", "count", "mean", "min", "max", "true", "categories")
+_SPARE = ("min", "max", "true", "categories", "count")
 
 
 @click.command(
@@ -69,7 +70,8 @@ def scores(place: Place, by: str, *, wanted: Given, as_json: bool, as_csv: bool)
         echo_csv([*heading, *names[1:]], (_as_dict(one, by).values() for one in found))
     elif found:
         headings = _HEADINGS if by == "name" else (f"{by} (UTC)" if by == "day" else by, *_HEADINGS)
-        print_table(headings, [_cells(one, by) for one in found], fixed=len(headings) - 1)
+        rows = [_cells(one, by) for one in found]
+        print_table(headings, rows, fixed=len(headings) - 1, spare=_SPARE)
     else:
         click.echo("no such scores")
 

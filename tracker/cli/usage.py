@@ -35,7 +35,7 @@ _FIGURES = (
 )
 _WHY = "the price list did not know the model, or the extra [cost] was not installed; give cost_usd"
 _HEADINGS = ("calls", "prompt", "cached", "written", "completion", "total", "cost", "")
-_SPARE = ("", "written", "cached", "completion", "prompt", "calls", "total")
+_SPARE = ("", "written", "cached", "completion", "prompt", "calls", "cost", "total")
 
 
 @click.command(
@@ -96,7 +96,7 @@ def _print(found: Sequence[LLMUsage], by: str) -> None:
     if len(found) > 1:
         rows.append((*_cells(_sum(found)), ""))
     headings = (by + " (UTC)" if by == "day" else by, *_HEADINGS)
-    print_table(headings, rows, fixed=9, spare=_SPARE)
+    print_table(headings, rows, fixed=8, ids=(by,), spare=_SPARE)
     unpriced = sum(one.unpriced for one in found)
     if unpriced:
         click.echo(

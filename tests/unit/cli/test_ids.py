@@ -86,13 +86,21 @@ def test_other_columns_give_way_before_an_id(room: int, expected: dict[str, int]
     """Whole ids as long as they fit by themselves; then as much of them as tells them apart."""
     columns = [[name, "x" * WIDTHS[name]] for name in WIDTHS]
     columns[-1] = ["session", "abcdef-1".ljust(36, "x"), "abcdef-2".ljust(36, "x")]
-    shown = layout(columns, [*WIDTHS.values()], 3, 2, SPARE, room)
+    shown = layout(columns, [*WIDTHS.values()], 3, ("event", "session"), SPARE, room)
     names = [*WIDTHS]
     assert {names[place]: width for place, width in shown.items()} == expected
+
+
+def test_one_long_id_leaves_the_others_room() -> None:
+    """It is cut itself, and no column is left out for it."""
+    columns = [["agent", "a" * 256, "b"], ["status", "busy", "idle"], ["seen", "1 s", "2 s"]]
+    shown = layout(columns, [256, 6, 4], 3, ("agent",), ("seen",), 40)
+    assert shown == {0: 26, 1: 6, 2: 4}
 
 
 def test_ids_are_cut_no_further_than_tells_them_apart() -> None:
     """What differs stays; a single id may be cut."""
     assert telling(["id", "abcdef-1x", "abcdef-2x"]) == 9
     assert telling(["id", "a-long-one"]) == 2
+    assert telling(["id", "\N{HIRAGANA LETTER A}1x", "\N{HIRAGANA LETTER A}2x"]) == 4
     assert fit([5, 20, 36], [5, 4, 20], 40) == [5, 11, 20]
