@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -151,6 +152,28 @@ def test_ping_knows_a_real_collector_and_a_wrong_key(
         assert destination.ping().outcome is Outcome.DELIVERED
     with opened(config(base_url=shared_collector.url, api_key="wrong")) as destination:
         assert destination.ping().outcome is Outcome.REFUSED
+
+
+def test_a_refused_key_is_read_again_though_its_file_seems_the_same(
+    config: MakeConfig,
+    scripted_server: ScriptedServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A file system may keep times of seconds, and a key is as long as the one before."""
+    file = tmp_path / "key"
+    file.write_text("key-1")
+    settings = config(base_url=scripted_server.url, api_key=None, api_key_file=file)
+    scripted_server.script(receipt(), error(401, "unauthorized"), receipt())
+    with opened(settings) as destination, monkeypatch.context() as patch:
+        assert destination.send(UPLOAD).outcome is Outcome.DELIVERED
+        status = file.stat()
+        patch.setattr(os, "stat", lambda *_, **__: status)
+        file.write_text("key-2")
+        outcomes = [destination.send(UPLOAD).outcome for _ in range(2)]
+    assert outcomes == [Outcome.REFUSED, Outcome.DELIVERED]
+    keys = [request.headers["authorization"] for request in scripted_server.requests]
+    assert keys == ["Bearer key-1", "Bearer key-1", "Bearer key-2"]
 
 
 def test_ping_survives_a_server_that_is_down(config: MakeConfig) -> None:
