@@ -23,6 +23,8 @@ _MAX_INTEGER = 2**63 - 1  # a BIGINT column
 _BAD_NUMBER = "has NaN, Infinity or an integer of too many digits"
 
 _UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_TRACE_ID = re.compile(r'"trace_id":"([0-9a-f]{32})"\}$')
+"""At the end of canonical JSON text."""
 _HEX = re.compile("[0-9a-f]{64}")
 _SALT = re.compile("[0-9a-f]{32}")
 _SEALED = re.compile("[0-9a-f]{128}")
@@ -155,6 +157,12 @@ def has_its_digest(event: ReceivedEvent) -> bool:
     salt, sealed = unpacked(event.seal)
     fields = (event.digest, event.context, event.trace, salt, sealed)
     return canonical.matches(*event[1:8], *fields)
+
+
+def trace_id_of(event: ReceivedEvent) -> str | None:
+    """Return the id of the trace that an event belongs to; None if it names none."""
+    found = None if event.trace is None else _TRACE_ID.search(event.trace)
+    return None if found is None else found[1]
 
 
 def _parse_json(body: bytes) -> tuple[Any, bool]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from sqlalchemy import Connection, FromClause
 
 from tracker.collector.access import Client, Identifier, Operator, parts_of
@@ -26,10 +26,12 @@ from tracker.collector.models import (
     Scores,
     Usage,
 )
+from tracker.collector.refusal import RefusedError
 from tracker.collector.tables import events_of
 from tracker.events import AgentStatus
-from tracker.queries import agents, conversations, history, metrics, scores, usage
+from tracker.queries import agents, conversations, history, metrics, scores, traces, usage
 from tracker.queries.agents import OperationsOverview
+from tracker.queries.traces import Trace
 
 router = APIRouter(tags=["reading"], responses=ERRORS)
 
@@ -87,6 +89,23 @@ async def show_history(
         )
         whole = [score for score in told if score.target_event_id is None]
         return History(session_id, entries[::-1], following, whole[-_MOST_NAMED:])
+
+    return await read.answer(query)
+
+
+@router.get("/v1/traces/{trace_id}", response_model=Trace)
+async def show_trace(
+    read: Read,
+    trace_id: Annotated[str, Path(pattern="^[0-9a-fA-F]{32}$")],
+    limit: Annotated[int, Query(ge=1, le=traces.MOST_EVENTS)] = traces.MOST_EVENTS,
+) -> Response:
+    """Answer with the trees of a trace, as far as its newest events tell."""
+
+    def query(connection: Connection, events: FromClause) -> Trace:
+        found = traces.get_trace(connection, trace_id.lower(), limit, read.max_characters, events)
+        if found is None:
+            raise RefusedError(404, "not_found", "No event of this trace is stored.")
+        return found
 
     return await read.answer(query)
 

@@ -9,7 +9,7 @@ from sqlalchemy import func, select, tuple_, union
 
 from tracker import clock
 from tracker.collector import cosigning, discarded, erasure, forks, outbox_keys, rejections
-from tracker.collector.batch import ReceivedEvent
+from tracker.collector.batch import ReceivedEvent, trace_id_of
 from tracker.collector.conversation import SUMMARY_FIELDS, Conversation, summarise
 from tracker.collector.database import READ_SECONDS, Database
 from tracker.collector.integrity import IntegrityRow, OutboxReport, report
@@ -31,11 +31,12 @@ if TYPE_CHECKING:
     from tracker.collector.witness import Witness
 
 _FETCH_SMALL_ROWS = 1_000
-_COLUMNS = ("client_id", "outbox_id", "sent_at_ms", "received_at_ms", *ReceivedEvent._fields)
-_TRIAL_ROW = ("", "", 0, 0, 0, "", "", 0, None, None, None, "{}", "", "", None, None, None)
+_COLUMNS = ("client_id", "outbox_id", "sent_at_ms", "received_at_ms", *ReceivedEvent._fields,
+            "trace_id")  # fmt: skip
+_TRIAL_ROW = ("", "", 0, 0, 0, "", "", 0, None, None, None, "{}", "", "", None, None, None, None)
 
 
-EVENT_FIELDS = tuple(events.c.keys())
+EVENT_FIELDS = tuple(column.key for column in events.c if column.key != "trace_id")
 
 
 class Stored(NamedTuple):
@@ -123,7 +124,7 @@ class Store(Database):
                 erased = erasure.erase(connection, batch.client_id, named)
                 stored = erasure.as_stored(connection, batch.client_id, batch.events, named)
                 common = (batch.client_id, batch.outbox_id, batch.sent_at_ms, received_at_ms)
-                rows = [common + event for event in stored]
+                rows = [(*common, *event, trace_id_of(event)) for event in stored]
                 telling = cosigning.new_among(connection, batch.client_id, stored)
                 accepted = connection.exec_driver_sql(self._insert, rows).rowcount
                 if accepted:
@@ -192,7 +193,7 @@ class Store(Database):
             StorageError: if the database could not be read.
         """
         query = (
-            select(events)
+            select(*(events.c[name] for name in EVENT_FIELDS))
             .where(
                 events.c.client_id == client_id,
                 events.c.id > after,

@@ -15,6 +15,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    column,
     false,
     select,
 )
@@ -25,6 +26,7 @@ MAX_ID_LENGTH = 256
 """Maximum length of a client, agent, session or user id and of an event's type."""
 UUID_LENGTH = 36
 HEX_LENGTH = 64
+TRACE_ID_LENGTH = 32
 SEAL_LENGTH = 128
 
 # SQLite increments only a column of exactly the type INTEGER.
@@ -69,11 +71,20 @@ events = Table(
     Column("trace", Text),
     # The salt and zeros; after an erasure the commitments, which take as much room.
     Column("seal", String(SEAL_LENGTH)),
+    # That of `trace`, if it is one.
+    Column("trace_id", String(TRACE_ID_LENGTH)),
     UniqueConstraint("client_id", "event_id", name="uq_events_event_id"),
     # Not unique: after damage, an outbox may use a seq for another event.
     Index("ix_events_outbox", "client_id", "outbox_id", "seq"),
     Index("ix_events_session", "client_id", "session_id"),
     Index("ix_events_type", "client_id", "type", "timestamp_ms"),
+    Index(
+        "ix_events_trace",
+        "client_id",
+        "trace_id",
+        sqlite_where=column("trace_id").is_not(None),
+        postgresql_where=column("trace_id").is_not(None),
+    ),
     # A reader that remembers the highest id it has seen must never get that id again.
     sqlite_autoincrement=True,
 )
@@ -172,5 +183,5 @@ def events_of(client_id: str) -> FromClause:
     except for dead letters that are retried.
     """
     columns = [events.c.id.label("position") if name == "position" else events.c[name]
-               for name in COLUMNS]  # fmt: skip
+               for name in (*COLUMNS, "trace_id")]  # fmt: skip
     return select(*columns).where(events.c.client_id == client_id).subquery("events_of_client")

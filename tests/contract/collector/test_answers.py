@@ -207,6 +207,29 @@ def log_in_contexts(tracker: Tracker) -> None:
             tracker.operations.log_activity(f"agent-{name}", "read")
 
 
+def test_a_trace_is_the_same_tree(settings: APIConfig, client: CollectorClient) -> None:
+    """A turn, a span that failed and a tool; an unknown trace is not found."""
+    with Tracker(settings) as tracker:
+        with tracker.conversation("agent", user_id="user") as c:
+            c.user("Where?")
+            c.tool("find", {"id": 7}, result="sent", duration_ms=3)
+            span = tracker.span("retrieve", input=[1])
+            with pytest.raises(ZeroDivisionError), span:
+                tracker.track("index.asked", {"times": 1 / 0})
+            c.agent("There.")
+        assert tracker.flush(30).pending == 0
+        found = tracker.get_trace(span.trace_id)
+    assert found is not None
+    answer = client.get(f"/v1/traces/{span.trace_id.upper()}")
+    check(answer, found)
+    short = client.get(f"/v1/traces/{span.trace_id}", limit=1)
+    assert not short["complete"]
+    for unknown, status in (("0" * 31 + "1", 404), ("x", 422)):
+        url = f"{client.url}/v1/traces/{unknown}"
+        assert requests.get(url, headers=client.headers, timeout=10).status_code == status
+    assert "trace_id" not in client.get("/v1/events", limit=1)["events"][0]
+
+
 def test_what_an_event_was_logged_in_finds_it_everywhere(
     settings: APIConfig, client: CollectorClient
 ) -> None:

@@ -15,6 +15,7 @@ from tests.support.device_tree import DeviceTree
 from tracker.collector import models
 from tracker.collector.batch import ReceivedEvent
 from tracker.queries.agents import OperationsOverview
+from tracker.queries.traces import Trace
 
 ANSWERS: dict[str, Any] = {
     "/healthz": models.Health,
@@ -29,6 +30,7 @@ ANSWERS: dict[str, Any] = {
     "/v1/outboxes/{outbox_id}/proof": models.Inclusion,
     "/v1/clients": models.Clients,
     "/v1/history": models.History,
+    "/v1/traces/{trace_id}": Trace,
     "/v1/conversations": models.Conversations,
     "/v1/agents": models.Agents,
     "/v1/activities": models.Activities,
@@ -94,6 +96,10 @@ def test_answers_are_as_described(
     """Answers are written without the models; so they are held against them here."""
     chain = DeviceTree()
     sent = [chain.event(data, type=type_) for type_, data in EVENTS]
+    trace = {"trace_id": "4bf92f3577b34da6a3ce929d0e0e4736", "span_id": "00f067aa0ba902b7"}
+    inner = {"span_id": "00f067aa0ba902b8", "parent_span_id": trace["span_id"]}
+    sent.append(chain.event({"name": "a", "duration_ms": 1.5}, type="span.recorded", trace=trace))
+    sent.append(chain.event({"x": 1}, type="cart.changed", trace={**trace, **inner}))
     sent.append(chain.head())
     sent.append({**chain.event(), "type": ""})
     receipt = client.send(chain, sent)
@@ -101,6 +107,7 @@ def test_answers_are_as_described(
     operator = CollectorClient(client.url, client.client_id, shared_collector.create_key(None))
     for path, model in ANSWERS.items():
         asked = path.replace("{session_id}", "session-1").replace("{outbox_id}", chain.outbox_id)
+        asked = asked.replace("{trace_id}", trace["trace_id"])
         answer = operator.get(asked, session_id="session-1", old=1, new=2, seq=1, size=2)
         found = TypeAdapter(model).validate_json(json.dumps(answer), strict=True)
         names = set(model.__dataclass_fields__)
