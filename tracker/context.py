@@ -222,10 +222,3 @@ def resolve(session_id: object) -> str:
             f"{error.problem}; inside this block it may be left out if everything is passed by "
             "keyword, as in content= or quality_score=",
         ) from None
-
-
-def user_spoke(session_id: str, when: float) -> None:
-    """Note when the user spoke, if `session_id` is the current conversation."""
-    conversation = SCOPE.get().conversation
-    if conversation is not None and conversation.session_id == session_id:
-        conversation._user_spoke(when)

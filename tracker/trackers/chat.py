@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tracker import canonical, validation
 from tracker.errors import ValidationError
 from tracker.trackers.capture import type_name
 from tracker.trackers.content import check_role, plain, stored, without_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _ALLOWED = (
     "give the messages of OpenAI's or Anthropic's API, as in {'role': 'user', 'content': 'Hello!'}"
@@ -98,8 +101,12 @@ class Call:
 Entry = Message | Call | Result
 
 
-def read(argument: str, messages: object) -> list[Entry]:
+def read(
+    argument: str, messages: object, default: Callable[[Any], Any] | None = None
+) -> list[Entry]:
     """Return what a list of messages says, in order; each result follows as an entry of its own.
+
+    `default` replaces objects that JSON does not have, as that of `json.dumps` does.
 
     Raises:
         ValidationError: if it is no list, or has anything else in it; the error names its place.
@@ -111,7 +118,7 @@ def read(argument: str, messages: object) -> list[Entry]:
             "[{'role': 'user', 'content': 'Hello!'}]",
         )
     entries: list[Entry] = []
-    for index, item in enumerate(plain(argument, messages)):
+    for index, item in enumerate(plain(argument, messages, default)):
         entries += _entries(f"{argument}[{index}]", index, item)
     return _paired(entries)
 

@@ -12,7 +12,7 @@ import base64
 import hashlib
 import mimetypes
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -37,6 +37,7 @@ _MEDIA = {
 }
 _WITHIN = ("source", "image_url", "input_audio", "audio", "file")
 """Members of a part that say where its bytes are."""
+_PLAIN = (str, int, float, bytes, bytearray)
 _NOT_SAID = ("type", "cache_control")
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w.+-]+=[^;,]*)*)(;base64)?,", re.ASCII)
 _UNKNOWN = "application/octet-stream"
@@ -49,10 +50,13 @@ def check_role(argument: str, value: object) -> str:
     return ROLES[validation.check_choice(argument, value, _ROLES)]
 
 
-def check_content(argument: str, value: object) -> str | list[dict[str, Any]]:
+def check_content(
+    argument: str, value: object, default: Callable[[Any], Any] | None = None
+) -> str | list[dict[str, Any]]:
     """Return a message's content as it is to be stored: a text, or a list of parts.
 
-    A list that holds one text and nothing else is that text.
+    A list that holds one text and nothing else is that text. `default` replaces objects that JSON
+    does not have, as that of `json.dumps` does.
 
     Raises:
         ValidationError: if it is neither, or a part cannot be stored; the error names its path.
@@ -62,7 +66,7 @@ def check_content(argument: str, value: object) -> str | list[dict[str, Any]]:
         return validation.check_text(argument, value)
     if not issubclass(kind, (list, tuple)):
         raise ValidationError(argument, f"is of type {type_name(value)}; {_ALLOWED}")
-    return stored(argument, plain(argument, value))
+    return stored(argument, plain(argument, value, default))
 
 
 def stored(argument: str, given: list[Any]) -> str | list[dict[str, Any]]:
@@ -74,8 +78,12 @@ def stored(argument: str, given: list[Any]) -> str | list[dict[str, Any]]:
     return checked
 
 
-def plain(argument: str, value: Any, depth: int = 0) -> Any:
+def plain(
+    argument: str, value: Any, default: Callable[[Any], Any] | None = None, depth: int = 0
+) -> Any:
     """Return a copy of plain dicts and lists in which the models of pydantic are dicts too.
+
+    What `default` returns stands for objects that JSON does not have, raw bytes apart.
 
     Raises:
         ValidationError: if it is nested too deeply, or its own code raises.
@@ -88,9 +96,15 @@ def plain(argument: str, value: Any, depth: int = 0) -> Any:
             value = value.model_dump(exclude_none=True)
             kind = type(value)
         if issubclass(kind, (list, tuple)):
-            return [plain(f"{argument}[{i}]", item, depth + 1) for i, item in enumerate(value)]
+            return [
+                plain(f"{argument}[{i}]", item, default, depth + 1) for i, item in enumerate(value)
+            ]
         if issubclass(kind, Mapping):
-            return {key: plain(f"{argument}.{key}", value[key], depth + 1) for key in value}
+            return {
+                key: plain(f"{argument}.{key}", value[key], default, depth + 1) for key in value
+            }
+        if default is not None and not (value is None or issubclass(kind, _PLAIN)):
+            return plain(argument, default(value), default, depth + 1)
     except ValidationError:
         raise
     except Exception as error:

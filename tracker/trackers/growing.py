@@ -8,6 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracker import canonical, context, validation
+from tracker.errors import ValidationError
 from tracker.events import MESSAGE_LOGGED, TOOL_CALLED
 from tracker.trackers import chat
 from tracker.trackers.alignment import ERASED, Compared, Place, compare
@@ -57,24 +58,26 @@ class ChatTracker(ReadingTracker):
                 milliseconds. Default: now.
 
         Raises:
-            ValidationError: if anything in the list is no message; nothing is stored.
+            ValidationError: if anything in the list is no message, or is too large; nothing is
+                stored.
         """
-        now = time.monotonic()
         session_id = context.resolve(session_id)
-        entries = chat.read("messages", messages)
+        entries = chat.read("messages", messages, self.config.json_default)
         when = None if timestamp is None else validation.check_timestamp("timestamp", timestamp)
         listed = [self._listed(entry) for entry in entries if not isinstance(entry, Result)]
         self._check_open()
         session = self._client.sessions.use(session_id)
+        found: list[_Found] = []
         made: list[tuple[Event | None, dict[str, int]]] = []
 
         def choose(stored: Iterable[tuple[str, str]]) -> list[Event]:
-            made[:] = self._made(listed, _Stored(stored), session_id, session, when)
+            found[:] = _new(listed, _Stored(stored))
+            if found:
+                found[-1].data["list_fingerprint"] = _prefixes(listed)[-1]
+            made[:] = [self._in_turn(each, session_id, session, when) for each in found]
             return [event for event, _ in made if event is not None]
 
         self._client.record_new(session_id, choose)
-        if made and when is None and any(each.data.get("role") == "user" for each in listed):
-            context.user_spoke(session_id, now)
         for event, masked in made:
             if event is None:  # the application's hook dropped it
                 self._client.count_dropped()
@@ -82,24 +85,34 @@ class ChatTracker(ReadingTracker):
                 self._report_redactions(event, masked)
         return [event.event_id for event, _ in made if event is not None]
 
+    def _in_turn(
+        self, found: _Found, session_id: str, session: Session, timestamp_ms: int | None
+    ) -> tuple[Event | None, dict[str, int]]:
+        """Return the event for something new; a message of the user begins a turn."""
+        role = found.data.get("role")
+        current = context.SCOPE.get().conversation
+        if current is None or current.session_id != session_id:
+            return self._made(found, session_id, session, timestamp_ms)
+        if role == "user":
+            current._user_spoke(time.monotonic() if timestamp_ms is None else None)
+        made = self._made(found, session_id, session, timestamp_ms)
+        if role == "agent":
+            current._agent_spoke()
+        return made
+
     def _made(
-        self,
-        listed: Sequence[_Listed],
-        stored: _Stored,
-        session_id: str,
-        session: Session,
-        timestamp_ms: int | None,
-    ) -> list[tuple[Event | None, dict[str, int]]]:
-        """Return the events for what is not stored yet, with the number of masks in each."""
-        found = [*_new(listed, stored)]
-        if found:
-            found[-1][1]["list_fingerprint"] = _prefixes(listed)[-1]
-        outer = context.current_span()
-        whose = (session.agent_id, session_id, session.user_id, ("arguments",), timestamp_ms)
-        return [
-            self._make(kind, data, *whose, outer.child() if outer and kind == TOOL_CALLED else None)
-            for kind, data in found
-        ]
+        self, found: _Found, session_id: str, session: Session, timestamp_ms: int | None
+    ) -> tuple[Event | None, dict[str, int]]:
+        """Return the event for something new, and the number of masks in it by kind."""
+        outer = context.current_span() if found.type == TOOL_CALLED else None
+        try:
+            return self._make(
+                *(found.type, found.data, session.agent_id, session_id, session.user_id),
+                *(("arguments",), timestamp_ms, None if outer is None else outer.child()),
+            )
+        except ValidationError as error:  # too large
+            place = f"messages[{found.data['list_index']}].{error.argument}"
+            raise ValidationError(place, error.problem) from error
 
     def _listed(self, entry: Message | Call) -> _Listed:
         """Return a message or call of a list, with the key by which it is compared."""
@@ -140,6 +153,13 @@ class _Listed(NamedTuple):
     def answer(self) -> int:
         """What the result of a call is compared by."""
         return _key(["result", self.place.key])
+
+
+class _Found(NamedTuple):
+    """Type and data of an event that is not stored yet."""
+
+    type: str
+    data: dict[str, Any]
 
 
 class _Stored:
@@ -183,8 +203,8 @@ class _Stored:
         return False
 
 
-def _new(listed: Sequence[_Listed], stored: _Stored) -> Iterable[tuple[str, dict[str, Any]]]:
-    """Yield type and data of the events for what is not stored yet."""
+def _new(listed: Sequence[_Listed], stored: _Stored) -> Iterable[_Found]:
+    """Yield what is not stored yet, in order."""
     new, gone = _compared(listed, stored)
     for position, each in enumerate(listed):
         result = each.entry.result if isinstance(each.entry, Call) else None
@@ -194,9 +214,9 @@ def _new(listed: Sequence[_Listed], stored: _Stored) -> Iterable[tuple[str, dict
                 data["fingerprint"] = each.place.key
             if result is not None:
                 data["error" if result.error else "result"] = result.error_text or result.value
-            yield each.type, data
+            yield _Found(each.type, data)
         elif result is not None and position not in gone and not stored.is_answered(each):
-            yield MESSAGE_LOGGED, _late(result, each)
+            yield _Found(MESSAGE_LOGGED, _late(result, each))
 
 
 def _compared(listed: Sequence[_Listed], stored: _Stored) -> Compared:

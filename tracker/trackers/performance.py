@@ -523,7 +523,7 @@ class AgentPerformanceTracker(ChatTracker, ScoringTracker):
             "role": (type(role) is str and ROLES.get(role)) or check_role("role", role),
             "content": validation.check_text("content", content)
             if issubclass(type(content), str)
-            else check_content("content", content),
+            else check_content("content", content, self.config.json_default),
         }
         if response_time_ms is not None:
             data["response_time_ms"] = validation.check_milliseconds(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import subprocess
 import sys
 import threading
+from datetime import date
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,15 @@ import pytest
 
 from tests.support.conversations import needs_data, read_conversations
 from tests.support.recorded import Recorded
-from tracker import AgentPerformanceTracker, AsyncAgentPerformanceTracker, Tracker, ValidationError
+from tracker import (
+    AgentPerformanceTracker,
+    APIConfig,
+    AsyncAgentPerformanceTracker,
+    Tracker,
+    ValidationError,
+)
+from tracker.outbox.sqlite.engine import OutboxConnection
+from tracker.outbox.store.memory_buffer import MemoryBuffer
 from tracker.testing import RecordingDestination
 
 if TYPE_CHECKING:
@@ -416,3 +426,64 @@ def test_a_hook_may_change_and_drop_messages(config: MakeConfig) -> None:
         assert len(tracker.log_messages("s", [*listed, THANKED])) == 1
         assert tracker.health().discarded["hook"] == 1
         assert said(recorded) == [("user", "gone"), ("agent", "gone"), ("user", "gone")]
+
+
+def test_each_turn_of_a_list_is_a_trace(recorded: Recorded) -> None:
+    """As if its messages had been logged one by one."""
+    with recorded.tracker.conversation("a") as c:
+        c.messages([SYSTEM, ASKED, *CHAT, ANSWERED, THANKED])
+    events = [e for e in recorded.events if e["type"] in ("message.logged", "tool.called")]
+    traces = [event["trace"]["trace_id"] for event in events]
+    assert len(set(traces[:4])) == 1
+    assert traces[4] != traces[0]
+
+
+def test_values_that_json_does_not_have_are_converted(config: MakeConfig) -> None:
+    """By the application's own function, if it gave one; otherwise the error names its place."""
+    day = date(2026, 11, 1)
+    content = [{"type": "tool_use", "id": "c1", "name": "find", "input": {"day": day}}]
+    recorded = Recorded(config(json_default=str))
+    with recorded.tracker as tracker:
+        tracker.log_messages("s", [{"role": "assistant", "content": content}])
+        tracker.log_message("s", "agent", content)
+        call, message = recorded.events
+    assert call["data"]["arguments"] == {"day": "2026-11-01"}
+    assert message["data"]["content"][0]["input"] == {"day": "2026-11-01"}
+    other = Recorded(config(outbox_path=config().outbox_path.with_name("strict.sqlite3")))
+    with other.tracker as tracker, pytest.raises(ValidationError, match=r"content\[0\]"):
+        tracker.log_messages("s", [{"role": "assistant", "content": content}])
+
+
+def test_a_message_that_is_too_large_is_named(config: MakeConfig) -> None:
+    """With its place in the list; what stands before it is not stored either."""
+    recorded = Recorded(config(max_event_bytes=4_096))
+    with recorded.tracker as tracker:
+        with pytest.raises(ValidationError, match=r"messages\[1\]\.content: makes an event of"):
+            tracker.log_messages("s", [ASKED, {"role": "assistant", "content": "x" * 5_000}])
+        assert recorded.events == []
+
+
+def test_a_disabled_tracker_only_checks() -> None:
+    """It returns an id for each message, and knows none of them later."""
+    with AgentPerformanceTracker(APIConfig(disabled=True)) as tracker:
+        assert len(tracker.log_messages("s", [ASKED, ANSWERED])) == 2
+        with pytest.raises(ValidationError):
+            tracker.log_messages("s", [{"role": "bot"}])
+
+
+def test_a_list_is_logged_once_while_the_disk_fails(
+    config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits in memory is known too, and is written before what comes next."""
+    monkeypatch.setattr(OutboxConnection, "busy_seconds", 0.02)
+    with AgentPerformanceTracker(config(), destination=RecordingDestination) as tracker:
+        tracker.log_messages("s", [ASKED])
+        other = sqlite3.connect(config().outbox_path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr(MemoryBuffer, "retry_seconds", 0.0)
+        assert len(tracker.log_messages("s", [ASKED, ANSWERED])) == 1
+        assert tracker.log_messages("s", [ASKED, ANSWERED]) == []
+        other.close()
+        assert len(tracker.log_messages("s", [ASKED, ANSWERED, THANKED])) == 1
+        told = tracker.get_conversation_history("s")
+    assert [entry.content for entry in told] == ["Where is order 7?", "On its way.", "Thank you."]
