@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import hmac
 import json
 import os
 import random
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from tests.support.postgresql import PostgresServer
     from tracker.outbox.outbox import Outbox
 
 SYNC, COLLECTOR = "tracker.cli.main", "tracker.collector.main"
@@ -85,6 +88,55 @@ def test_each_event_is_stored_once_and_then_marked(
     assert (report.highest_seq, list(report.missing), report.chain) == (1_200, [], "intact")
     assert device.call("verify").exit_code == 0
     assert device.called("status")["last_success_ms"] is not None
+
+
+def read_as_described(content: bytes, api_key: str) -> tuple[list[bytes], list[dict[str, Any]]]:
+    """Read a sealed file by the protocol's page alone; return its contents and its lines."""
+    key = hashlib.sha256(api_key.encode()).digest()
+    name = hmac.new(key, b"tracker key name", "sha256").hexdigest()[:16]
+    place, said, contents = content.index(b"\n") + 1, [], []
+
+    def line() -> bytes:
+        nonlocal place
+        begun, place = place, content.index(b"\n", place) + 1
+        return content[begun : place - 1]
+
+    while place < len(content):
+        said.append(json.loads(line()))
+        if "bytes" in said[-1]:
+            contents.append(content[place : place + said[-1]["bytes"]])
+            place += said[-1]["bytes"] + 1
+        seal = hmac.new(key, hashlib.sha256(content[:place]).digest(), "sha256").hexdigest()
+        assert line().decode().split(" ")[said[0]["keys"].index(name)] == seal
+    return contents, said
+
+
+def test_the_files_are_as_the_protocol_says(device: Device, shore: Shore, receipts: Path) -> None:
+    """Anybody can write the other side: bodies as they are posted, and answers as they come."""
+    ids = device.log(700)
+    packed = device.pack("bundle")
+    shore.new_key()
+    shore.unpacked(packed, receipts)
+    assert packed.read_bytes().startswith(b"tracker-bundle 1\n")
+    bodies, (header, *entries, end) = read_as_described(packed.read_bytes(), device.api_key)
+    assert (header["client_id"], header["outbox_id"]) == ("test-client", device.outbox_id())
+    sent = [json.loads(gzip.decompress(body)) for body in bodies]
+    assert [event["event_id"] for body in sent for event in body["events"]] == ids
+    assert [entry["events"] for entry in entries] == [500, 200]
+    assert entries[0]["last_event_id"] == ids[499]
+    assert (end["end"], end["entries"], end["events"]) == (True, 2, 700)
+    assert (end["first_seq"], end["last_seq"]) == (1, 700)
+    assert end["chain"] == sent[-1]["events"][-1]["chain"]
+    before_end = packed.read_bytes().rpartition(b'{"end"')[0]
+    assert end["sha256"] == hashlib.sha256(before_end).hexdigest()
+
+    assert receipts.read_bytes().startswith(b"tracker-receipts 1\n")
+    answers, (header, *entries, end) = read_as_described(receipts.read_bytes(), device.api_key)
+    assert len(header["keys"]) == 2
+    assert [entry["status"] for entry in entries] == [200, 200]
+    assert entries[1]["event_ids"] == ids[500:]
+    assert [json.loads(answer)["accepted"] for answer in answers] == [500, 200]
+    assert (end["accepted"], end["duplicates"], end["rejected"]) == (700, 0, 0)
 
 
 def test_pack_changes_nothing(device: Device) -> None:
@@ -146,6 +198,23 @@ def test_a_file_that_exists_is_kept(device: Device, shore: Shore, receipts: Path
     refused = shore.unpack(packed, receipts)
     assert (refused.exit_code, "--force" in refused.output) == (1, True)
     assert (receipts.read_text(), shore.ids()) == ("mine", [])
+
+
+@pytest.mark.slow
+def test_postgresql_is_unpacked_into_as_well(
+    device: Device, shore: Shore, receipts: Path, postgres_server: PostgresServer
+) -> None:
+    """With the same checks, receipts and duplicates."""
+    shore.database = postgres_server.new_database()
+    device.api_key = shore.new_key()
+    ids = device.log(600)
+    packed = device.pack("bundle")
+    assert shore.unpacked(packed, receipts)["accepted"] == 600
+    assert shore.unpacked(packed, receipts)["duplicates"] == 600
+    assert shore.ids() == ids
+    assert device.settle(receipts) == (600, 0)
+    shore.revoke(1)
+    assert "which is revoked" in shore.unpack(packed, receipts, "--force").output
 
 
 # --- parts, in any order, with the network between ---
@@ -425,6 +494,7 @@ def test_a_body_of_another_client_is_refused(shore: Shore, tmp_path: Path) -> No
         writer.add({"events": 1, "first_event_id": "x"}, body + b'"events":[{}]}')
         writer.end({})
     done = shore.unpack(tmp_path / "forged", tmp_path / "receipts")
+    assert done.exit_code == 1
     assert "a body was refused: 403 client_mismatch" in done.output
     assert shore.events() + shore.events("mallory") == []
 

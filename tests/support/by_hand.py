@@ -41,7 +41,7 @@ class Shore:
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
         self.folder = folder
-        self.database = folder / "collector.sqlite3"
+        self.database: str | Path = folder / "collector.sqlite3"
 
     @contextmanager
     def store(self) -> Iterator[Store]:

@@ -254,13 +254,14 @@ def unpack(
         done = _unpack(store, file, receipts, replace=force)
     if as_json:
         click.echo(json.dumps(vars(done)))
-        return
-    click.echo(
-        f"{done.client_id}: {done.accepted:,} stored, {done.duplicates:,} were stored before, "
-        f"{done.rejected:,} rejected; receipts in {receipts}"
-    )
+    else:
+        click.echo(
+            f"{done.client_id}: {done.accepted:,} stored, {done.duplicates:,} were stored before, "
+            f"{done.rejected:,} rejected; receipts in {receipts}"
+        )
     for why in done.refused:
         click.echo(f"a body was refused: {why}", err=True)
+    sys.exit(1 if done.refused else 0)
 
 
 def _unpack(store: Store, file: Path, receipts: Path, *, replace: bool) -> Unpacked:
