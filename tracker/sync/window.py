@@ -43,9 +43,11 @@ class UploadWindow:
 
     def opens_at(self, now: float) -> float | None:
         """Return when it opens next, as seconds since the epoch; None if it is open `now`."""
+        if not self._spans:
+            return None
         today = localtime(now)
         minute = today.tm_hour * 60 + today.tm_min
-        if not self._spans or any(span.holds(minute) for span in self._spans):
+        if any(span.holds(minute) for span in self._spans):
             return None
         times = [
             # mktime knows whether that hour has daylight saving, and normalizes the day.
