@@ -6,7 +6,7 @@ Every line with an ``ignore`` must be an error: both report the ignore as unused
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -69,7 +69,13 @@ def configure(path: Path) -> APIConfig:
         chain_key="0123456789abcdef",
         config_file="tracker.toml",
         debug=True,
+        upload_bytes_per_second=20_000,
+        upload_window="22:00-06:00",
+        upload_outside_window="security.critical",
+        may_upload=lambda: path.exists(),
     )
+    assert_type(config.upload_window, str | None)
+    assert_type(config.may_upload, Callable[[], bool] | None)
     assert_type(APIConfig(api_key_file=path).api_key_file, Path | None)
     assert_type(config.config_file, Path | None)
     assert_type(config.debug, bool)
@@ -92,6 +98,7 @@ def configure_wrongly() -> None:
     """What a type checker must see before anything runs."""
     APIConfig("key")  # type: ignore[call-arg]  # by keyword only
     APIConfig(durability="none")  # type: ignore[arg-type]  # one of two words
+    APIConfig(may_upload=lambda: "no")  # type: ignore[arg-type, return-value]  # True or False
     APIConfig(api_kee="key")  # type: ignore[call-arg]  # no such setting
     APIConfig().api_key = "other"  # type: ignore[misc]  # frozen
     AgentPerformanceTracker("key")  # type: ignore[arg-type]  # wants an APIConfig
