@@ -126,10 +126,11 @@ class Reader:
 
     def _check_seal(self, seal: Seal, place: int) -> None:
         expected = seal.over(self._hash.digest())
-        line = self._file.readline(65 * len(self.keys) + 1)
+        size = 65 * len(self.keys)
+        line = self._file.readline(size)
         self._hash.update(line)
         found = line.rstrip(b"\n").split(b" ")
-        if len(found) != len(self.keys) or not line.endswith(b"\n"):
+        if len(found) != len(self.keys) or len(line) != size or not line.endswith(b"\n"):
             raise SealError("it is cut off or damaged")
         if not hmac.compare_digest(found[place], expected.encode()):
             raise SealError("a seal is not valid: the file was changed, damaged or forged")

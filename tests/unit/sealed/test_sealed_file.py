@@ -72,9 +72,10 @@ def test_a_byte_that_changed_is_found() -> None:
 
 def test_a_file_that_was_cut_is_found() -> None:
     """Wherever it was cut, between two entries too."""
-    for length in range(len(WHOLE)):
-        found = read_until_refused(WHOLE[:length])
-        assert found == list(CONTENTS[: len(found)]), length
+    for whole in (WHOLE, written(seals=(SEAL, OTHER))):
+        for length in range(len(whole)):
+            found = read_until_refused(whole[:length])
+            assert found == list(CONTENTS[: len(found)]), length
 
 
 @pytest.mark.parametrize("more", [b"\n", b"x", WHOLE])
