@@ -259,7 +259,7 @@ def unpack(
             f"{done.client_id}: {done.accepted:,} stored, {done.duplicates:,} were stored before, "
             f"{done.rejected:,} rejected; receipts in {receipts}"
         )
-    for why in done.refused:
+    for why in dict.fromkeys(done.refused):
         click.echo(f"a body was refused: {why}", err=True)
     sys.exit(1 if done.refused else 0)
 
