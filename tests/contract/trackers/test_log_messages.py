@@ -206,6 +206,14 @@ def test_a_result_that_comes_later_is_a_message(recorded: Recorded) -> None:
     assert result["data"]["name"] == "find_order"
 
 
+def test_a_result_whose_call_was_cut_off_is_logged_once(recorded: Recorded) -> None:
+    """Also if its call is in the list again."""
+    tracker = recorded.tracker
+    tracker.log_messages("s", [ASKED, CHAT[0]])
+    assert len(tracker.log_messages("s", [CHAT[1]])) == 1
+    assert tracker.log_messages("s", [ASKED, *CHAT]) == []
+
+
 def test_what_other_calls_logged_is_known(recorded: Recorded) -> None:
     """Blocks and single messages may be mixed with lists."""
     with recorded.tracker.conversation("a") as c:
@@ -424,8 +432,9 @@ def test_a_hook_may_change_and_drop_messages(config: MakeConfig) -> None:
         assert len(tracker.log_messages("s", listed)) == 2
         assert tracker.log_messages("s", listed) == []
         assert len(tracker.log_messages("s", [*listed, THANKED])) == 1
+        assert len(tracker.log_messages("s", [ANSWERED, THANKED, ANSWERED])) == 1
         assert tracker.health().discarded["hook"] == 1
-        assert said(recorded) == [("user", "gone"), ("agent", "gone"), ("user", "gone")]
+        assert said(recorded) == [*[("user", "gone"), ("agent", "gone")] * 2]
 
 
 def test_each_turn_of_a_list_is_a_trace(recorded: Recorded) -> None:
