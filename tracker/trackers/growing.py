@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tracker.sessions import Session
 
 _KEY_BYTES = 6
+_MESSAGE = ("role", "content", "name")
+_CALL = ("name", "arguments", "call_id")
 _ANSWERED = ("result", "error", "duration_ms")
 
 
@@ -182,17 +184,17 @@ class _Stored:
             if data.get("erased") is True:
                 self.places.append(Place(ERASED))
                 continue
-            index = data.get("list_index")
-            place = _place(kind, data, index if isinstance(index, int) else None)
-            fingerprint = data.get("fingerprint")
-            if isinstance(fingerprint, int) and not place.apart:
-                place = place._replace(key=fingerprint)
+            index, fingerprint = (
+                value if isinstance(value := data.get(name), int) else None
+                for name in ("list_index", "fingerprint")
+            )
+            place = _place(kind, data, index, fingerprint)
             self.places.append(place)
             if kind == TOOL_CALLED and any(data.get(name) is not None for name in _ANSWERED):
                 self.answers[_key(["result", place.key])] += 1
                 self.places.append(Place(_by_id(data), place.at, apart=True))
             elif place.apart:
-                self.answers[fingerprint if isinstance(fingerprint, int) else _by_id(data)] += 1
+                self.answers[_by_id(data) if fingerprint is None else fingerprint] += 1
 
     def is_answered(self, call: _Listed) -> bool:
         """Return True if the result of a call is stored; ask once for each call."""
@@ -249,16 +251,20 @@ def _late(result: Result, call: _Listed) -> dict[str, Any]:
     }
 
 
-def _place(type: str, data: dict[str, Any], index: int | None) -> Place:
-    """Return what a message or call is compared by: what is stored of it, after the masks."""
+def _place(
+    type: str, data: dict[str, Any], index: int | None, fingerprint: int | None = None
+) -> Place:
+    """Return what a message or call is compared by: what is stored of it, after the masks.
+
+    One that was logged from a list has its fingerprint.
+    """
     if type == MESSAGE_LOGGED and data.get("call_id") is not None:
         return Place(_by_id(data), index, apart=True)
-    names = ("role", "content", "name") if type == MESSAGE_LOGGED else _CALL
+    if fingerprint is None:
+        names = _MESSAGE if type == MESSAGE_LOGGED else _CALL
+        fingerprint = _key([data.get(name) for name in names])
     system = type == MESSAGE_LOGGED and data.get("role") == "system"
-    return Place(_key([data.get(name) for name in names]), index, system=system)
-
-
-_CALL = ("name", "arguments", "call_id")
+    return Place(fingerprint, index, system=system)
 
 
 def _by_id(data: dict[str, Any]) -> int:
