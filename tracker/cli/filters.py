@@ -48,6 +48,21 @@ class Since(click.ParamType):  # type: ignore[type-arg]  # not generic before cl
             )
 
 
+class Text(click.ParamType):  # type: ignore[type-arg]  # as above
+    """A text that can be stored, and so compared with what is."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text."""
+        text = str(value)
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            self.fail(f"{text!r} is not UTF-8, as every stored text is", param, ctx)
+        return text
+
+
 class Tag(click.ParamType):  # type: ignore[type-arg]  # as above
     """A tag and its value: ``site=oslo``."""
 
@@ -57,7 +72,7 @@ class Tag(click.ParamType):  # type: ignore[type-arg]  # as above
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, str]:
         """Parse the text."""
-        tag, equals, text = str(value).partition("=")
+        tag, equals, text = Text().convert(value, param, ctx).partition("=")
         if not (tag and equals):
             self.fail(
                 f"{value!r} is not a tag; give a name and a value, as in site=oslo", param, ctx
@@ -75,25 +90,31 @@ _OPTIONS = (
         "2026-11-01T12:00+01:00, or 30m, 2h, 7d ago.",
     ),
     click.option("--until", "until_ms", type=Since(), metavar="WHEN", help="Only before then."),
-    click.option("--agent", "agent_id", metavar="ID", help="Only this agent."),
-    click.option("--user", "user_id", metavar="ID", help="Only this user."),
+    click.option("--agent", "agent_id", type=Text(), metavar="ID", help="Only this agent."),
+    click.option("--user", "user_id", type=Text(), metavar="ID", help="Only this user."),
     click.option(
         "--session",
         "session_id",
+        type=Text(),
         metavar="ID",
         help="Only this conversation; a unique beginning of its id is enough.",
     ),
     click.option("--last", is_flag=True, help="Only the conversation that started last."),
     click.option(
-        "--run", "run_id", metavar="ID", help="Only conversations of this run; as for --session."
+        "--run",
+        "run_id",
+        type=Text(),
+        metavar="ID",
+        help="Only conversations of this run; as for --session.",
     ),
     click.option(
         "--type",
+        type=Text(),
         metavar="TYPE",
         help="Only events of this type, such as message.logged or conversation.*",
     ),
-    click.option("--environment", metavar="NAME", help="Only what was logged in it."),
-    click.option("--release", metavar="NAME", help="Only what was logged by it."),
+    click.option("--environment", type=Text(), metavar="NAME", help="Only what was logged in it."),
+    click.option("--release", type=Text(), metavar="NAME", help="Only what was logged by it."),
     click.option(
         "--tag",
         "tags",
