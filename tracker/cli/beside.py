@@ -63,6 +63,9 @@ def outboxes_in(folder: Path) -> list[Found]:
 
     Files of other programs are left out. None of the outboxes may be open in this process: the
     first bytes of each are read, which would release SQLite's locks.
+
+    Raises:
+        OutboxError: if the folder cannot be read.
     """
     return [_look(path) for path in paths_in(folder)]
 
@@ -71,8 +74,17 @@ def paths_in(folder: Path, known: Collection[Path] = ()) -> Iterator[Path]:
     """Yield the paths of the outboxes in a folder, without those that are known.
 
     Must be called as `outboxes_in`, but the known ones may be open.
+
+    Raises:
+        OutboxError: if the folder cannot be read.
     """
-    for path in sorted(folder.glob("*.sqlite3")):
+    try:
+        files = list(folder.iterdir())  # glob would take a forbidden folder for an empty one
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise OutboxError(f"the folder {folder} cannot be read: {error.strerror}") from error
+    for path in sorted(file for file in files if file.suffix == ".sqlite3"):
         if path not in known and not path.is_symlink() and path.is_file() and _is_ours(path):
             yield path
 
@@ -97,7 +109,10 @@ def to_upload(path: Path, place: Place) -> Target | None:
 
 def waiting_beside(path: Path) -> list[Found]:
     """Return the other outboxes in the folder of `path` that have pending events to upload."""
-    others = (_look(other) for other in paths_in(path.parent) if other != path)
+    try:
+        others = [_look(other) for other in paths_in(path.parent, known=(path,))]
+    except OutboxError:
+        return []
     return [other for other in others if other.pending > 0 and not other.backup]
 
 

@@ -108,12 +108,14 @@ def _flush_all(place: Place, timeout: float, *, now: bool, as_json: bool) -> Non
     check_uploads(place)
     folder = folder_of(place)
     paths = list(paths_in(folder))
-    outcomes: dict[Path, _Outcome | str] = {}
+    outcomes: dict[Path, _Outcome | str | None] = dict.fromkeys(paths, "failed: see above")
 
     def work(path: Path) -> None:
         try:
             target = to_upload(path, place)
-            if target is not None:
+            if target is None:  # a backup
+                outcomes[path] = None
+            else:
                 outcomes[path] = _flush(target, timeout, now=now, quiet=True)
         except (TrackerError, SQLAlchemyError, OSError) as error:
             outcomes[path] = str(error)
@@ -124,7 +126,7 @@ def _flush_all(place: Place, timeout: float, *, now: bool, as_json: bool) -> Non
         thread.start()
     for thread in threads:
         thread.join()
-    done = {path: outcomes[path] for path in paths if path in outcomes}  # without backups
+    done = {path: outcome for path, outcome in outcomes.items() if outcome is not None}
     if as_json:
         echo_json([_described(path, outcome) for path, outcome in done.items()])
     elif not done:

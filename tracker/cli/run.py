@@ -175,13 +175,14 @@ class EveryOutbox(OneOutbox):
     def __init__(self, place: Place) -> None:
         check_uploads(place)
         self._place, self._folder = place, folder_of(place)
+        next(paths_in(self._folder), None)  # if the folder is forbidden, that is said at once
         self.watched = {}
         self.refused = {}
 
     def open(self) -> None:
         """Open those that are not open, and log why one cannot be opened."""
         refused = {}
-        for path in paths_in(self._folder, known=self.watched):
+        for path in self._new():
             try:
                 target = to_upload(path, self._place)
                 if target is not None:
@@ -191,6 +192,13 @@ class EveryOutbox(OneOutbox):
                 if self.refused.get(path) != str(error):
                     _logger.error("%s: %s", path.name, error)
         self.refused = refused
+
+    def _new(self) -> list[Path]:
+        try:
+            return list(paths_in(self._folder, known=self.watched))
+        except OutboxError as error:  # a sidecar continues when a disk is missing
+            _logger.error("%s", error)
+            return []
 
 
 def _watch(uploads: OneOutbox, stop: threading.Event) -> None:
