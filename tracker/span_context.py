@@ -21,7 +21,8 @@ class SpanContext:
         parent_span_id: The enclosing span, or None.
         flags: The flags of W3C Trace Context, passed on to other services.
         state: The ``tracestate`` of W3C Trace Context, passed on unread, or None.
-        text: The ids as canonical JSON text.
+        text: The ids as canonical JSON text. That of a turn says so: an outbox has no index of it,
+            since it has one of sessions.
         beside: The span of OpenTelemetry that was current when this one became current.
         outer: The span that is current again when this one is left.
         left: Whether it was left.
@@ -41,6 +42,8 @@ class SpanContext:
         parent_span_id: str | None = None,
         flags: int = SAMPLED,
         state: str | None = None,
+        *,
+        turn: bool = False,
     ) -> None:
         self.trace_id = trace_id
         self.span_id = span_id
@@ -48,7 +51,8 @@ class SpanContext:
         self.flags = flags
         self.state = state
         parent = "" if parent_span_id is None else f'"parent_span_id":"{parent_span_id}",'
-        self.text = f'{{{parent}"span_id":"{span_id}","trace_id":"{trace_id}"}}'
+        mark = ',"turn":true' if turn else ""
+        self.text = f'{{{parent}"span_id":"{span_id}","trace_id":"{trace_id}"{mark}}}'
         self.beside: str | None = None
         self.outer: SpanContext | None = None
         self.left = False
@@ -65,6 +69,11 @@ class SpanContext:
 def new_trace() -> SpanContext:
     """Return the first span of a new trace."""
     return SpanContext(_random(16), _random(8))
+
+
+def new_turn() -> SpanContext:
+    """Return the root of a new trace, that of a conversation's turn."""
+    return SpanContext(_random(16), _random(8), turn=True)
 
 
 def new_span(parent: SpanContext | None) -> SpanContext:

@@ -13,7 +13,8 @@ depends_on = None
 def upgrade() -> None:
     """Create the index, which is empty: no earlier version logged a trace."""
     op.execute(
-        "CREATE INDEX ix_events_trace ON events (substr(trace, -34, 8)) WHERE trace IS NOT NULL"
+        "CREATE INDEX ix_events_trace ON events (substr(trace, -34, 8)) "
+        "WHERE substr(trace, -5) <> 'true}'"
     )
 
 

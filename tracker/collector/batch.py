@@ -23,8 +23,7 @@ _MAX_INTEGER = 2**63 - 1  # a BIGINT column
 _BAD_NUMBER = "has NaN, Infinity or an integer of too many digits"
 
 _UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-_TRACE_ID = re.compile(r'"trace_id":"([0-9a-f]{32})"\}$')
-"""At the end of canonical JSON text."""
+_TRACE_ID = re.compile(r'"trace_id":"([0-9a-f]{32})"[,}]')
 _HEX = re.compile("[0-9a-f]{64}")
 _SALT = re.compile("[0-9a-f]{32}")
 _SEALED = re.compile("[0-9a-f]{128}")

@@ -17,9 +17,12 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    and_,
     func,
     literal,
     literal_column,
+    or_,
+    select,
 )
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
@@ -85,22 +88,31 @@ def in_period(
     return conditions
 
 
-TRACE_BEGINNING = 8
-"""How many digits of a trace id an outbox has an index of."""
-TRACE_BEGINNING_SQL = f"substr(trace, -34, {TRACE_BEGINNING})"
-"""Those digits; the id ends the canonical JSON text of ``trace``."""
+_MOST_SESSIONS = 500
+"""Maximum number of conversations in a trace; SQLite before 3.32 binds at most 999 values."""
 
 
-def of_trace(events: FromClause, trace_id: str) -> list[ColumnElement[bool]]:
+def of_trace(
+    connection: Connection, events: FromClause, trace_id: str
+) -> list[ColumnElement[bool]]:
     """Return the conditions for the events of a trace, given by its id of 32 hex digits."""
     if events is not EVENTS:  # a collector's have the id in a column
         return [events.c.trace_id == trace_id]
     column = events.c.trace
-    return [
-        column.is_not(None),
-        literal_column(TRACE_BEGINNING_SQL, Text) == trace_id[:TRACE_BEGINNING],
+    spans = and_(
+        # As the outbox's index has them.
+        literal_column("substr(trace, -5)", Text) != literal_column("'true}'"),
+        literal_column("substr(trace, -34, 8)", Text) == trace_id[:8],
         func.substr(column, -34) == f'{trace_id}"}}',
-    ]
+    )
+    named = func.instr(column, f'"trace_id":"{trace_id}"') > 0
+    found = connection.execute(
+        select(events.c.session_id).where(spans).distinct().limit(_MOST_SESSIONS)
+    ).scalars().all()  # fmt: skip
+    if not found:  # a turn without a span, which no index knows
+        return [column.is_not(None), named]
+    sessions = [session_id for session_id in found if session_id is not None]
+    return [or_(spans, and_(events.c.session_id.in_(sessions), named))]
 
 
 def newest_page(

@@ -155,7 +155,7 @@ def get_trace(
     query = select(
         column.seq, column.event_id, column.type, column.timestamp_ms, column.agent_id,
         column.session_id, column.trace, column.data,
-    ).where(*of_trace(events, trace_id))  # fmt: skip
+    ).where(*of_trace(connection, events, trace_id))  # fmt: skip
     rows, more = newest_page(connection, events, query, limit, max_characters=max_characters)
     return _tree(trace_id, rows[::-1], complete=more is None) if rows else None
 
@@ -167,6 +167,7 @@ class _Node:
         self.span_id = span_id
         self.parent = parent
         self.place = place
+        self.is_turn = False
         self.own: TraceEvent | None = None
         self.events: list[TraceEvent] = []
         self.children: list[_Node] = []
@@ -210,6 +211,7 @@ def _nodes(rows: Iterable[Sequence[Any]]) -> list[_Node]:
             by_id.setdefault(span_id, node)
             nodes.append(node)
         node.add(event, parent)
+        node.is_turn = node.is_turn or ids.get("turn") is True
     return nodes
 
 
@@ -316,14 +318,13 @@ def _without_event(node: _Node, children: tuple[TraceSpan, ...]) -> TraceSpan:
     first = min([*starts, *ends, *(child.started_at_ms for child in children)])
     last = max([*ends, *map(_span_end, children)])
     about = next((event for event in node.events if event.session_id is not None), None)
-    is_turn = node.parent is None and about is not None
     failure = next((event for event in node.events if event.type == CONVERSATION_FAILED), None)
     failed = (failure.data if failure else None) or {}
     return TraceSpan(
         node.span_id,
         node.parent,
-        "turn" if is_turn else "unknown",
-        about.agent_id if is_turn and about else None,
+        "turn" if node.is_turn else "unknown",
+        about.agent_id if node.is_turn and about else None,
         int(first),
         round(last - first, 2),
         text(failed.get("error_message")),

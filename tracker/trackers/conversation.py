@@ -9,7 +9,7 @@ from tracker import context, validation
 from tracker.errors import ValidationError
 from tracker.ids import new_id
 from tracker.process_local import ProcessLocal
-from tracker.span_context import new_span, new_trace
+from tracker.span_context import new_span, new_turn
 from tracker.trackers.capture import fitting, marker
 from tracker.trackers.reporting import Boundary, behind, error_text, say_replaced
 from tracker.trackers.tracebacks import end
@@ -406,7 +406,7 @@ class ActiveConversation(ProcessLocal):
         if when is not None:
             self._asked = when
         if self._in_turns and self._answered:
-            self._span = new_trace()
+            self._span = new_turn()
         self._answered = False
 
     def _agent_spoke(self) -> None:
@@ -424,7 +424,7 @@ class ActiveConversation(ProcessLocal):
         if span is None:
             outer = context.current_span()
             self._in_turns = outer is None
-            span = new_span(outer)
+            span = new_turn() if outer is None else outer.child()
         self._span = span
         with context.inside(span):
             self._tracker.start_conversation(

@@ -206,18 +206,34 @@ def test_odd_ids_and_erased_data_do_no_harm(config: MakeConfig, ids: Any) -> Non
 
 
 def test_a_trace_is_found_by_an_index(config: MakeConfig) -> None:
-    """A million other events are not looked at."""
+    """A million other events are not looked at, neither for spans nor for what is in the turn."""
     settings = config()
-    fill(settings, [step("a")])
+    fill(settings, [step("a"), made("x.y", "a", session_id="s")])
     with closing(Outbox(settings)) as outbox, outbox.reading() as connection:
         condition = " AND ".join(
-            str(each.compile(connection, compile_kwargs={"literal_binds": True}))
-            for each in source.of_trace(source.EVENTS, TRACE)
+            str(
+                each.compile(
+                    connection, compile_kwargs={"literal_binds": True, "render_postcompile": True}
+                )
+            )
+            for each in source.of_trace(connection, source.EVENTS, TRACE)
         )
         plan = connection.exec_driver_sql(
             f"EXPLAIN QUERY PLAN SELECT seq FROM events WHERE {condition} "  # noqa: S608 - our own
             "ORDER BY rowid DESC"
         ).all()
-    assert [str(row[3]).split()[:5] for row in plan] == [
-        ["SEARCH", "events", "USING", "INDEX", "ix_events_trace"]
-    ]
+    used = [str(row[3]).split("INDEX ")[1].split()[0] for row in plan if "USING" in str(row[3])]
+    assert used[:2] == ["ix_events_trace", "ix_events_session_id"]
+    assert not [row for row in plan if str(row[3]).startswith("SCAN")]
+
+
+def test_a_turn_without_a_span_is_found(config: MakeConfig) -> None:
+    """No index knows it; its id may be that of any event in it."""
+    with AgentPerformanceTracker(config()) as tracker:
+        with tracker.conversation("agent") as c:
+            c.user("hello")
+            headers: dict[str, str] = {}
+            tracker.inject(headers)
+        found = tracker.get_trace(headers["traceparent"].split("-")[1])
+    assert found is not None
+    assert [(span.kind, len(span.events)) for span in found.spans] == [("turn", 3)]

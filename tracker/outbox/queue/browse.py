@@ -13,7 +13,7 @@ from tracker.events import CONVERSATION_STARTED
 from tracker.outbox.schema import tables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from sqlalchemy import Connection
 
@@ -174,7 +174,7 @@ def complete(
     )
 
 
-_TRACE_ID = "substr(trace, -34, 32)"
+_TRACE_ID = "CASE WHEN json_valid(trace) THEN json_extract(trace, '$.trace_id') END"
 _TRACE_BEGINNING = "substr(trace, -34, 8)"
 """What the index of traces is of; see `schema.tables`."""
 
@@ -187,19 +187,24 @@ def complete_trace(connection: Connection, given: str) -> str | None:
     """
     given = given.lower()
     beginning = given[:8]
-    found = (
-        connection.exec_driver_sql(
-            f"SELECT DISTINCT {_TRACE_ID} FROM events WHERE trace IS NOT NULL "
-            f"AND {_TRACE_BEGINNING} >= ? AND {_TRACE_BEGINNING} < ? "
-            f"AND substr({_TRACE_ID}, 1, ?) = ? LIMIT {_SHOWN}",
-            (beginning, beginning + _LAST_CHARACTER, len(given), given),
-        )
-        .scalars()
-        .all()
+    select_ids = f"SELECT DISTINCT {_TRACE_ID} AS id FROM events WHERE "
+    named = ("instr(trace, ?) > 0", '"trace_id":"' + given)
+    by_index = (
+        f"substr(trace, -5) <> 'true}}' AND {_TRACE_BEGINNING} >= ? AND {_TRACE_BEGINNING} < ?"
     )
+    found: Sequence[str | None] = ()
+    for condition, bound in (
+        (f"{by_index} AND {named[0]}", (beginning, beginning + _LAST_CHARACTER, named[1])),
+        (f"trace IS NOT NULL AND {named[0]}", (named[1],)),  # a turn without a span
+    ):
+        query = f"{select_ids}{condition} LIMIT {_SHOWN}"
+        found = connection.exec_driver_sql(query, bound).scalars().all()
+        if found:
+            break
     if len(found) > 1:
+        shown = ", ".join(map(str, found))
         raise AmbiguousError(
-            f"several traces begin with {given!r}, such as {', '.join(found)}; give more of the id"
+            f"several traces begin with {given!r}, such as {shown}; give more of the id"
         )
     return found[0] if found else None
 

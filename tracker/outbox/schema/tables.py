@@ -72,11 +72,12 @@ Index(
     sqlite_where=events.c.session_id.is_not(None),
 )
 Index("ix_events_dead", events.c.seq, sqlite_where=events.c.dead_at_ms.is_not(None))
-# Of the first digits of the trace id, which ends the text; an event without a trace costs nothing.
+# Of the first digits of the trace id, which ends the text. What is logged in no span but the turn
+# of a conversation ends otherwise: the index of sessions finds it, so messages cost nothing here.
 Index(
     "ix_events_trace",
     text("substr(trace, -34, 8)"),
-    sqlite_where=events.c.trace.is_not(None),
+    sqlite_where=text("substr(trace, -5) <> 'true}'"),
     _table=events,
 )
 # Nearly empty, so it costs an insert nothing: only these rows name erased events.
