@@ -168,7 +168,9 @@ def test_turns_of_a_conversation_are_traces(recorded: Recorded) -> None:
     first = found.one("conversation.started")["trace"]
     second = found.one("message.logged", content="two")["trace"]
     assert first["trace_id"] != second["trace_id"]
+    assert first["turn"] is second["turn"] is True
     assert "parent_span_id" not in first
+    assert "turn" not in found.span("first")["trace"]
     for content in ("be brief", "one", "please", "yes"):
         assert found.one("message.logged", content=content)["trace"] == first
     assert found.one("feedback.recorded")["trace"] == first
