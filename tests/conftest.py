@@ -87,7 +87,7 @@ class MakeConfig(Protocol):
 def _no_settings() -> None:
     """Hide the developer's own settings, from what all tests share as well."""
     for name in list(os.environ):
-        if name.startswith(("SDK_", "COLLECTOR_")) or name.upper() in _NETWORK:
+        if name.startswith(("SDK_", "COLLECTOR_", "OTEL_")) or name.upper() in _NETWORK:
             del os.environ[name]
 
 

@@ -14,7 +14,7 @@ from tracker.erasure import ErasureResult, subject_of
 from tracker.errors import ConfigurationError, OutboxDamagedError, OutboxError
 from tracker.health import Health
 from tracker.once import Once
-from tracker.outbox import Outbox, empty_outbox, file_identity, ledger
+from tracker.outbox import Earlier, Outbox, empty_outbox, file_identity, ledger
 from tracker.sessions import Sessions
 from tracker.sync.flush import Flush, FlushResult
 from tracker.sync.worker import Worker
@@ -96,7 +96,9 @@ class Client:
         log.debug(
             "%s: opened; uploading to %s as client %s",
             config.outbox_path,
-            config.base_url if destination is None else "a destination of the application's own",
+            config.destination_url
+            if destination is None
+            else "a destination of the application's own",
             config.client_id,
         )
         _living.add(self)
@@ -112,7 +114,14 @@ class Client:
         return book.delivered, book.dead
 
     def _http(self) -> Destination:
-        from tracker.sync.http import HTTPDestination  # requests: only where it is needed
+        # requests, and what OTLP needs: only where it is needed
+        if self.config.protocol == "otlp":
+            from tracker.sync.otlp import OTLPDestination
+
+            owner = self.outbox.owner
+            earlier = Earlier(self.outbox.reading)
+            return OTLPDestination(self.config, owner.outbox_id, owner.created_at_ms, earlier)
+        from tracker.sync.http import HTTPDestination
 
         return HTTPDestination(self.config, self.outbox.owner.outbox_id)
 
@@ -305,7 +314,7 @@ class DisabledClient:
 
     def read(self, query: Callable[[Connection], T]) -> T:
         """Run a query on an empty outbox."""
-        with empty_outbox(self.config.client_id, self.config.base_url) as connection:
+        with empty_outbox(self.config.client_id, self.config.destination_url) as connection:
             return query(connection)
 
     def erase(self, user_id: str, said: Mapping[str, Any]) -> ErasureResult:

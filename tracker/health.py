@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 class Health:
     """Result of `BaseTracker.health`. Times are Unix milliseconds; the other figures count events.
 
-    The loss account adds up: `accepted` is `delivered` + `pending` + `dead` + the sum of
-    `discarded`. Events in memory are not included, since they are not in the outbox yet.
+    The loss account adds up: `accepted` is `delivered` + `pending` + `dead` + `skipped` + the sum
+    of `discarded`. Events in memory are not included, since they are not in the outbox yet.
 
     Attributes:
         enabled: False if the configuration says ``disabled``; everything else is empty then.
@@ -31,6 +31,7 @@ class Health:
         discarded: Number of discarded events by reason: ``operator``, ``size_policy``,
             ``memory_buffer`` (it overflowed), ``hook`` (`APIConfig.before_record` dropped it),
             ``damage`` (could not be salvaged).
+        skipped: Number of events that were not sent because a setting (`otlp_skip`) says so.
         last_success_ms: Time of the last receipt, or None.
         last_error: Reason of the last failed upload, or None.
         last_error_ms: Time of the last failed upload, or None.
@@ -58,6 +59,7 @@ class Health:
     delivered: int = 0
     dead: int = 0
     discarded: Mapping[str, int] = field(default_factory=dict)
+    skipped: int = 0
     last_success_ms: int | None = None
     last_error: str | None = None
     last_error_ms: int | None = None

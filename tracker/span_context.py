@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from typing import Any
@@ -79,6 +80,20 @@ def new_turn() -> SpanContext:
 def new_span(parent: SpanContext | None) -> SpanContext:
     """Return a new span inside `parent` or, for None, the first one of a new trace."""
     return new_trace() if parent is None else parent.child()
+
+
+def new_conversation(parent: SpanContext, session_id: str) -> SpanContext:
+    """Return the span of a conversation inside of `parent`; see `span_of_conversation`."""
+    span_id = span_of_conversation(parent.trace_id, session_id)
+    return SpanContext(parent.trace_id, span_id, parent.span_id, parent.flags, parent.state)
+
+
+def span_of_conversation(trace_id: str, session_id: str) -> str:
+    """Return the id of a conversation's span, by which its end is known as the record of it.
+
+    The end of a conversation may be logged in another span, which another event records.
+    """
+    return hashlib.sha256(f"{trace_id} {session_id}".encode()).hexdigest()[:16]
 
 
 def foreign_span() -> SpanContext | None:

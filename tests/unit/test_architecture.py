@@ -187,9 +187,13 @@ def test_some_libraries_have_one_door() -> None:
     assert importers("alembic") == {"tracker.outbox.schema.create"}
     clients = importers("requests", "urllib3")
     assert clients - within(clients, "tracker.cli", "tracker.demo") == {
-        "tracker.sync.http",
+        "tracker.sync.http_client",
         "tracker.sync.transport",
     }
+    receivers = importers("opentelemetry.proto", "google.protobuf")
+    assert receivers - within(receivers, "tracker.sync.otlp") <= {"tracker.otel.values"}
+    instrumented = importers("opentelemetry.sdk", "opentelemetry.trace", "opentelemetry.context")
+    assert not within(instrumented, "tracker.sync")
     assert importers("cryptography") <= {"tracker.evidence.keys"}
     assert importers("tomllib", "tomli") == {"tracker.config.toml_file"}
     servers = importers("fastapi", "uvicorn", "starlette")
@@ -233,6 +237,7 @@ def test_only_the_sources_of_settings_read_the_environment() -> None:
     [
         *("requests", "backoff", "alembic", "rich", "click", "fastapi", "cryptography"),
         *("tomllib", "tomli", "tracker.config.key_file", "tracker.stderr"),
+        *("opentelemetry", "google.protobuf", "tracker.sync.otlp"),
         *("tracker.evidence", "tracker.outbox.recovery.salvage", "tracker.outbox.queue.settlement"),
     ],
 )

@@ -101,6 +101,8 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         f"{account.pending:,} pending + {account.dead:,} refused by the receiver + "
         f"{sum(account.discarded.values()):,} given up"
     )
+    if account.skipped:
+        sums += f" + {account.skipped:,} of types that a setting says not to send"
     return [
         ("Outbox", report.outbox_id),
         ("Client", report.client_id),

@@ -81,7 +81,7 @@ def _configuration(target: Target) -> tuple[APIConfig | None, list[Check]]:
     given: dict[str, Any] = {
         "config_file": local.config_file,
         "client_id": local.client_id,
-        "base_url": local.base_url,
+        "base_url": local.destination_url,
         "outbox_path": local.outbox_path,
         "ca_bundle": local.ca_bundle,
         "connect_timeout": _CONNECT_SECONDS,
@@ -96,14 +96,15 @@ def _configuration(target: Target) -> tuple[APIConfig | None, list[Check]]:
         said = f"{trial.origins['disabled'].name} disables it: nothing is logged or uploaded"
         return None, [Check("configuration", WARNING, said, "unset it to log events")]
     client = f"client {local.client_id}" if target.settled else "no client id was made yet"
-    whole = Check("configuration", OK, f"{local.base_url}, {client}")
+    whole = Check("configuration", OK, f"{local.destination_url}, {client}")
     try:
         config = APIConfig(**given)
     except ConfigurationError as error:
         return None, [whole, Check("API key", PROBLEM, str(error)), *_strange_variables()]
+    key = "set" if config.api_key else "none, and none is required"
     return config, [
         whole,
-        Check("API key", OK, "set"),
+        Check("API key", OK, key),
         *_readable_keys(config),
         *_strange_variables(),
     ]
@@ -450,14 +451,15 @@ def _uploader(path: Path) -> Check:
 
 def _owner(target: Target, found: OutboxStatus) -> list[Check]:
     config, owner = target.config, found.owner
-    if owner is None or (owner.client_id, owner.base_url) == (config.client_id, config.base_url):
+    configured = (config.client_id, config.destination_url)
+    if owner is None or (owner.client_id, owner.base_url) == configured:
         return []
     return [
         Check(
             "owner",
             PROBLEM,
             f"the outbox belongs to client {owner.client_id} and {owner.base_url}; the "
-            f"configuration has client {config.client_id} and {config.base_url}",
+            f"configuration has client {config.client_id} and {config.destination_url}",
             "correct the configuration, or use `tracker-sync rebind`",
         )
     ]
@@ -513,6 +515,8 @@ def _clock(server: datetime | None) -> Check:
 
 def _server(target: Target, config: APIConfig) -> list[Check]:
     """Check that the server answers and accepts the key."""
+    if config.protocol == "otlp":
+        return [_receiver(target, config)]
     from tracker.sync.destination import Outcome
     from tracker.sync.http import HTTPDestination
 
@@ -553,3 +557,34 @@ def _server(target: Target, config: APIConfig) -> list[Check]:
             f"`tracker-collector keys create --client {config.client_id}`",
         ),
     ]
+
+
+def _receiver(target: Target, config: APIConfig) -> Check:
+    """Check that an OTLP receiver accepts the span that uploads try it with, too."""
+    from tracker.cli.command import extra
+    from tracker.outbox import Earlier
+    from tracker.sync.destination import Outcome
+
+    if not target.exists:
+        return Check("receiver", OK, f"{config.base_url}: not tried, since there is no outbox yet")
+    with extra("otel"):
+        from tracker.sync.otlp import OTLPDestination
+    with opened_to_read(target) as outbox:
+        owner = outbox.owner
+        destination = OTLPDestination(
+            config, owner.outbox_id, owner.created_at_ms, Earlier(outbox.snapshot)
+        )
+        try:
+            answer = destination.ping()
+        finally:
+            destination.close()
+    if answer.outcome is Outcome.DELIVERED:
+        said = f"{config.base_url} accepts spans (the span tracker.connected was sent)"
+        return Check("receiver", OK, said)
+    return Check(
+        "receiver",
+        PROBLEM,
+        f"{config.base_url}: {answer.cause}",
+        "check SDK_BASE_URL, otlp_headers, the network and the receiver; events are kept in the "
+        "outbox",
+    )

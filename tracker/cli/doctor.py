@@ -29,7 +29,8 @@ _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 def doctor(place: Place, *, as_json: bool) -> None:
     """Check configuration, files, disk, clock, server and API key.
 
-    Prints one line for each check, and what to do if there is a problem. Changes nothing.
+    Prints one line for each check, and what to do if there is a problem. Changes nothing. An OTLP
+    receiver is tried with one span, tracker.connected, which it holds once.
     """
     from tracker.cli import checks
 

@@ -52,7 +52,7 @@ def limit_option(command: Callable[..., Any]) -> Callable[..., Any]:
 _STATES = (
     click.option(
         "--state",
-        type=click.Choice(["pending", "delivered", "dead"]),
+        type=click.Choice(["pending", "delivered", "dead", "skipped"]),
         help="Only events in this state.",
     ),
     click.option("--pending", "state", flag_value="pending", help="Only pending events."),

@@ -113,7 +113,7 @@ def rebind(place: Place) -> None:
     target = existing(place)
     _check_base_url(owner["base_url"])
     before = read_owner(target.path)
-    client_id, base_url = target.config.client_id, target.config.base_url
+    client_id, base_url = target.config.client_id, target.config.destination_url
     with opened_to_change(target) as outbox:
         outbox.run(identity.rebind(client_id, base_url))
     click.echo(f"was: client {before.client_id}, {before.base_url}")

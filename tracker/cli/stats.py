@@ -23,13 +23,17 @@ _REASONS = ("hook", "memory_buffer", "operator", "size_policy")
 
 @dataclass(frozen=True)
 class Stats:
-    """Figures of an outbox at one moment. Counters never decrease in an outbox.
+    """Figures of an outbox at one moment.
+
+    Counters never decrease in an outbox, except for `delivered` when `tracker-sync resend` makes
+    delivered events pending again.
 
     Attributes:
         client_id: The client id; empty if there is no outbox.
         accepted: Number of events accepted from logging calls. A counter, like the next two.
         delivered: Number of events that a receipt says are stored.
         discarded: Number of discarded events by reason.
+        skipped: Number of events of types that are not sent. A counter.
         pending: Number of pending events.
         dead: Number of dead letters.
         oldest_pending_age_seconds: Age of the oldest pending event; 0 if there is none.
@@ -44,6 +48,7 @@ class Stats:
     accepted: int
     delivered: int
     discarded: Mapping[str, int]
+    skipped: int
     pending: int
     dead: int
     oldest_pending_age_seconds: float
@@ -111,6 +116,7 @@ def figures_of(found: OutboxStatus, size_bytes: int, now: float, *, running: boo
         accepted=book.accepted,
         delivered=book.delivered,
         discarded={**dict.fromkeys(_REASONS, 0), **book.discarded},
+        skipped=book.skipped,
         pending=book.pending,
         dead=book.dead,
         oldest_pending_age_seconds=round(age, 3),
@@ -148,6 +154,7 @@ def _families(figures: Stats) -> Iterator[Any]:
     for name, text, value in (
         ("accepted", "Events accepted from logging calls.", figures.accepted),
         ("delivered", "Events that a receipt says are stored.", figures.delivered),
+        ("skipped", "Events of types that are not sent.", figures.skipped),
     ):
         counter = CounterMetricFamily(f"tracker_outbox_{name}_events", text, labels=["client_id"])
         counter.add_metric(labels, value)
@@ -188,6 +195,7 @@ def _facts(figures: Stats) -> list[tuple[str, str]]:
         ("oldest pending", duration(figures.oldest_pending_age_seconds)),
         ("dead", f"{figures.dead:,}"),
         *((f"discarded, {reason}", f"{n:,}") for reason, n in sorted(figures.discarded.items())),
+        ("skipped", f"{figures.skipped:,}"),
         ("on disk", f"{size(figures.size_bytes)}, {size(figures.used_bytes)} of it in use"),
         ("last success", ago(int(last * 1000) or None)),
         ("next attempt in", duration(figures.backoff_seconds)),

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 def status(place: Place, *, as_json: bool) -> None:
     """Show the loss account and the state of uploading.
 
-    The figures of the loss account always add up: accepted = delivered + pending + dead +
+    The figures of the loss account always add up: accepted = delivered + pending + dead + skipped +
     discarded. This needs neither an API key nor a server.
     """
     from tracker.outbox import status as outbox_status
@@ -81,6 +81,7 @@ def _as_dict(
         "pending": book.pending,
         "dead": book.dead,
         "discarded": dict(book.discarded),
+        "skipped": book.skipped,
         "last_seq": found.last_seq,
         "oldest_pending_seq": found.oldest_pending_seq,
         "oldest_pending_ms": found.oldest_pending_ms,
@@ -118,6 +119,8 @@ def _facts(
         ("dead", f"{book.dead:,}" + (" (see: tracker-sync dead list)" if book.dead else "")),
     ]
     facts += [(f"discarded, {reason}", f"{n:,}") for reason, n in book.discarded.items()]
+    if book.skipped:
+        facts.append(("skipped", f"{book.skipped:,} of types that are not sent"))
     facts += [("damaged, kept", path) for path in _damaged(target)]
     facts += [
         ("on disk", f"{size(sum(files.values()))}, {size(found.used_bytes)} of it in use"),

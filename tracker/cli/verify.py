@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tracker.cli.chain_keys import chain_keys, key_files_option
-from tracker.cli.command import Command, Place
+from tracker.cli.command import Command, Place, WrongConfiguration
 from tracker.cli.context import existing, find, opened_to_read
 from tracker.cli.findings import NOT_PROVEN, as_dict, exit_code, print_findings
 from tracker.cli.output import echo_json, events, json_option
@@ -115,7 +115,7 @@ def _verify_outbox(place: Place, keys: Sequence[bytes], *, against: bool, as_jso
             report = verifying.verify(connection, keys)
         problems = report.problems
         if against:
-            compared, differences = _compare(find(place, uploads=True), outbox)
+            compared, differences = _compare(_collector(place), outbox)
             problems += differences
     if as_json:
         echo_json(_as_dict(target, report, problems, compared))
@@ -128,6 +128,21 @@ def _verify_outbox(place: Place, keys: Sequence[bytes], *, against: bool, as_jso
             )
         print_findings(problems, report.unproven, "outbox")
     return exit_code(problems, report.unproven)
+
+
+def _collector(place: Place) -> Target:
+    """Return the outbox with what is needed to ask its collector.
+
+    Raises:
+        WrongConfiguration: if the other side is no collector.
+    """
+    target = find(place, uploads=True)
+    if target.config.protocol != "tracker":
+        raise WrongConfiguration(
+            f"{target.config.base_url} is an OTLP receiver: it keeps neither seqs nor digests, and "
+            "has nothing to compare with. Compare by the attribute tracker.event.id there"
+        )
+    return target
 
 
 def _compare(target: Target, outbox: Outbox | ReadOnlyOutbox) -> tuple[int, tuple[Problem, ...]]:

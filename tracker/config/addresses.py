@@ -6,11 +6,14 @@ import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from tracker.config.otlp import PREFIX
 from tracker.errors import ConfigurationError
 
 
 def check_base_url(name: str, value: object) -> str:
     """Return the URL of a collector without a trailing slash.
+
+    A URL that begins with ``otlp+`` is that of an OTLP receiver; see `APIConfig.protocol`.
 
     Raises:
         ConfigurationError: if it is none, or has credentials, a query or a fragment.
@@ -23,8 +26,10 @@ def check_base_url(name: str, value: object) -> str:
             f"{name} contains credentials (an @); give the key as api_key instead, and write an @ "
             "in a path as %40"
         )
+    prefix = PREFIX if value.strip().startswith(PREFIX) else ""
+    value = value.strip().removeprefix(prefix)
     try:
-        parts = urlsplit(value.strip())
+        parts = urlsplit(value)
         host, port = parts.hostname, parts.port
     except ValueError as error:
         raise ConfigurationError(f"{name} is not a URL: {error}") from None
@@ -42,7 +47,7 @@ def check_base_url(name: str, value: object) -> str:
         )
     shown_host = f"[{host}]" if ":" in host else host
     shown_port = "" if port is None else f":{port}"
-    return f"{parts.scheme}://{shown_host}{shown_port}{parts.path.rstrip('/')}"
+    return f"{prefix}{parts.scheme}://{shown_host}{shown_port}{parts.path.rstrip('/')}"
 
 
 def check_safe(name: str, url: str) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from tracker import context_items, identity
-from tracker.config import addresses, contexts, days, keys, kinds, places, uploads
+from tracker.config import addresses, contexts, days, keys, kinds, otlp, places, uploads
 from tracker.config.kinds import Kind, setting
-from tracker.config.sources import DEFAULT, FILE, Origin, Sourced, Sources
+from tracker.config.sources import DEFAULT, ENVIRONMENT, FILE, Origin, Sourced, Sources
 from tracker.errors import ConfigurationError
 from tracker.folders import default_folder
 
@@ -71,6 +71,23 @@ class APIConfig(Sourced):
             Default: a UUID made once and kept beside the outbox.
         base_url: URL of the collector, with an optional path prefix; a trailing slash is ignored.
             Default ``http://127.0.0.1:8080``.
+        protocol: ``"tracker"`` (default): `base_url` is a collector. ``"otlp"``: a receiver of
+            OpenTelemetry's protocol over HTTP, such as Phoenix, MLflow, Langfuse or an
+            OpenTelemetry Collector; needs the extra ``agent-tracking-sdk[otel]``. A `base_url` such
+            as ``otlp+https://host`` says so too. Then `api_key` is optional, `base_url` defaults to
+            ``OTEL_EXPORTER_OTLP_ENDPOINT`` or ``http://127.0.0.1:4318``, and ``/v1/traces`` is
+            appended to it. What delivered means there depends on the receiver; see
+            tracker/sync/otlp/README.md.
+        otlp_headers: Headers of every request to an OTLP receiver, such as
+            ``{"x-project-name": "kiosk-17"}``. The API key is sent as ``Authorization: Bearer``
+            unless they have an ``Authorization``. Default: ``OTEL_EXPORTER_OTLP_HEADERS``.
+        otlp_resource: Attributes of the resource of spans made of events. Default:
+            ``OTEL_RESOURCE_ATTRIBUTES`` with ``OTEL_SERVICE_NAME``; ``service.name`` is the client
+            id unless it is among them.
+        otlp_logs: Send events that are no part of a conversation's course as log records, to
+            ``/v1/logs``. Default False: as spans, which every receiver takes.
+        otlp_skip: Types of events that are never sent to an OTLP receiver. They are settled and
+            counted as skipped. Default ``("otel.span_started",)``.
         outbox_path: The SQLite file. Default: one file per base URL and client id in the user's
             data folder.
         config_file: TOML file with further settings, each under the name of its field. Relative
@@ -186,6 +203,14 @@ class APIConfig(Sourced):
     api_key_file: _AnyPath[Path | None] = setting(None, places.path())
     client_id: str = setting(None, Kind(places.check_client_id))
     base_url: str = setting("http://127.0.0.1:8080", Kind(addresses.check_base_url), optional=True)
+    protocol: Literal["tracker", "otlp"] = setting(
+        "tracker", kinds.choice("tracker", "otlp"), optional=True
+    )
+    # Secret: most have a key in them.
+    otlp_headers: Mapping[str, str] = setting(None, otlp.headers(), secret=True, hash=False)
+    otlp_resource: Mapping[str, str] = setting(None, otlp.resource(), hash=False)
+    otlp_logs: bool = setting(False, kinds.flag())
+    otlp_skip: Sequence[str] = setting(("otel.span_started",), kinds.names())
     outbox_path: _AnyPath[Path] = setting(None, places.path(places.check_outbox_path))
     config_file: _AnyPath[Path | None] = setting(
         None, Kind(places.check_path, from_file=None), compare=False
@@ -270,6 +295,7 @@ class APIConfig(Sourced):
             value, origin = self._argument(item, copied=copied) or sources.find(item)
             self._origins[item.name] = origin
             self._set(item.name, item.metadata["kind"].check(self._name(item.name), value))
+        self._settle_protocol(copied=copied)
         self._check_together()
         self._settle_retention()
         self._settle_api_key(copied=copied)
@@ -277,6 +303,40 @@ class APIConfig(Sourced):
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
+
+    def _settle_protocol(self, *, copied: bool) -> None:
+        """Take the protocol from the base URL, and what it needs from OpenTelemetry's variables."""
+        if self.base_url.startswith(otlp.PREFIX):
+            if self.protocol == "tracker" and self._origins["protocol"].source != DEFAULT:
+                raise ConfigurationError(
+                    f"{self._name('protocol')} is 'tracker', and {self._name('base_url')} that of "
+                    "an OTLP receiver; give one of them"
+                )
+            self._set("base_url", self.base_url.removeprefix(otlp.PREFIX))
+            self._set("protocol", "otlp")
+            self._origins["protocol"] = self._origins["base_url"]
+        if self.protocol != "otlp":
+            return
+        for name in () if copied else ("base_url", "otlp_headers", "otlp_resource"):
+            self._take_opentelemetrys(name)
+        self._set("base_url", otlp.without_path(self.base_url))
+
+    def _take_opentelemetrys(self, name: str) -> None:
+        if self._origins[name].source != DEFAULT:
+            return
+        found = otlp.of_opentelemetry(name)
+        if found is not None:
+            value, variable = found
+            self._origins[name] = Origin(ENVIRONMENT, variable)
+            kind = type(self).__dataclass_fields__[name].metadata["kind"]
+            self._set(name, kind.check(f"{name} ({variable})", value))
+        elif name == "base_url":
+            self._set(name, otlp.DEFAULT_URL)
+
+    @property
+    def destination_url(self) -> str:
+        """`base_url`, after ``otlp+`` if that is the protocol: what the outbox is bound to."""
+        return self.base_url if self.protocol == "tracker" else f"{otlp.PREFIX}{self.base_url}"
 
     def _check_together(self) -> None:
         """Check what depends on more than one setting, or on what is installed."""
@@ -288,7 +348,9 @@ class APIConfig(Sourced):
             addresses.check_safe(self._name("base_url"), self.base_url)
         contexts.check_together(self.event_context)
         if self.redaction == "pii":
-            _check_pii_extra(self._name("redaction"))
+            _check_extra(self._name("redaction"), "pii", "phonenumbers", "stdnum")
+        if self.protocol == "otlp":
+            _check_extra(self._name("protocol"), "otel", "google.protobuf", "opentelemetry.proto")
 
     def _settle_retention(self) -> None:
         """Put the days that a preset stands for in place of its name."""
@@ -319,7 +381,7 @@ class APIConfig(Sourced):
                 self._set("api_key", KeyFile(self.api_key_file).read())
                 self._origins["api_key"] = Origin(FILE, str(self.api_key_file))
         if not self.api_key:
-            if not self.disabled:
+            if not self.disabled and self.protocol != "otlp":
                 raise ConfigurationError(
                     "no API key: set the environment variable SDK_API_KEY, or SDK_API_KEY_FILE to "
                     "the path of a file that holds one, or pass APIConfig(api_key=...); "
@@ -334,19 +396,29 @@ class APIConfig(Sourced):
         if not self.client_id:
             made = "disabled" if self.disabled else identity.load_or_create(folder)
             self._set("client_id", places.check_client_id(self._name("client_id"), made))
-        path = given or folder / places.file_name(self.base_url, self.client_id)
+        path = given or folder / places.file_name(self.destination_url, self.client_id)
         # realpath of the folder only: a link in place of the file itself is refused on opening.
         path = Path(os.path.realpath(path.parent)) / path.name
         places.check_length(self._name("outbox_path"), path)
         self._set("outbox_path", path)
 
 
-def _check_pii_extra(name: str) -> None:
+def _check_extra(setting: str, extra: str, *modules: str) -> None:
+    """Check that the modules of an extra that a setting needs are installed.
+
+    Raises:
+        ConfigurationError: if one is not.
+    """
     import importlib.util
 
-    for module in ("phonenumbers", "stdnum"):
-        if importlib.util.find_spec(module) is None:
+    value = {"pii": "'pii'", "otel": "'otlp'"}[extra]
+    for module in modules:
+        try:
+            found = importlib.util.find_spec(module)
+        except ModuleNotFoundError:  # the package that it would be in
+            found = None
+        if found is None:
             raise ConfigurationError(
-                f"{name}='pii' needs the package {module}, which is not installed: "
-                "pip install 'agent-tracking-sdk[pii]'"
+                f"{setting}={value} needs the package {module}, which is not installed: "
+                f"pip install 'agent-tracking-sdk[{extra}]'"
             )

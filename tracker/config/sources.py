@@ -101,6 +101,11 @@ def _path_of_file(items: Sequence[Field[Any]], given: object) -> Path | None:
     return path
 
 
+def opentelemetrys(variable: str) -> str:
+    """Return what one of OpenTelemetry's own variables says; an empty text if it is not set."""
+    return os.environ.get(variable, "")
+
+
 class Sourced:
     """Base of `APIConfig`: which settings are given as arguments, and where the others are from."""
 

@@ -24,9 +24,17 @@ if TYPE_CHECKING:
     from tracker.outbox.maintenance import erase
     from tracker.outbox.maintenance.log_growth import describe_readers, excess
     from tracker.outbox.outbox import Outbox
-    from tracker.outbox.queue import batches, browse, dead_letters, settlement, sync_state
+    from tracker.outbox.queue import (
+        batches,
+        browse,
+        dead_letters,
+        resend,
+        settlement,
+        sync_state,
+    )
     from tracker.outbox.queue.batches import Batch
     from tracker.outbox.queue.browse import DEAD, Condition, StoredEvent, find
+    from tracker.outbox.queue.earlier import Earlier
     from tracker.outbox.queue.settlement import DeadLetter, Remarks
     from tracker.outbox.queue.sync_state import SyncState
     from tracker.outbox.queue.urgent import Urgent
@@ -49,6 +57,7 @@ __all__ = [
     "Comparison",
     "Condition",
     "DeadLetter",
+    "Earlier",
     "FileLock",
     "Gap",
     "Held",
@@ -95,6 +104,7 @@ __all__ = [
     "make_engine",
     "paths",
     "read_only",
+    "resend",
     "settlement",
     "status",
     "sync_state",
@@ -120,6 +130,7 @@ _MODULES = {
     "paths": "tracker.outbox.files.paths",
     "ledger": "tracker.outbox.store.ledger",
     "read_only": "tracker.outbox.read_only",
+    "resend": "tracker.outbox.queue.resend",
     "settlement": "tracker.outbox.queue.settlement",
     "status": "tracker.outbox.status",
     "sync_state": "tracker.outbox.queue.sync_state",
@@ -128,6 +139,7 @@ _MODULES = {
 _NAMES = {
     "Account": "tracker.outbox.store.ledger",
     "Batch": "tracker.outbox.queue.batches",
+    "Earlier": "tracker.outbox.queue.earlier",
     "Comparison": "tracker.outbox.integrity.compare",
     "Condition": "tracker.outbox.queue.browse",
     "DEAD": "tracker.outbox.queue.browse",

@@ -120,6 +120,7 @@ def health(
         delivered=book.delivered,
         dead=book.dead,
         discarded=discarded,
+        skipped=book.skipped,
         last_success_ms=sync.last_success_ms,
         last_error=sync.last_error,
         last_error_ms=sync.last_error_ms,

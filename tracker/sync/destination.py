@@ -111,6 +111,10 @@ class Delivery:
             the outbox never had it, it was set back or another copy has sent.
         sent_bytes: Number of bytes that the attempt sent, for `APIConfig.upload_bytes_per_second`.
             None counts as the size of the events if they were delivered, and otherwise as 0.
+        count: How many events, from the first on, this is about, if not all of them: the others are
+            sent again, in another batch.
+        skipped: The ids of events of a delivered batch that were not sent, because a setting says
+            so. They are settled, and counted as skipped.
     """
 
     outcome: Outcome
@@ -122,6 +126,8 @@ class Delivery:
     highest_seq: int | None = None
     witness: SignedHead | None = None
     sent_bytes: int | None = field(default=None, compare=False)
+    count: int | None = None
+    skipped: Sequence[str] = ()
 
 
 class Destination(Protocol):

@@ -166,7 +166,7 @@ class Flush:
         settled, now, dead_now = self._look(self._target)
         dead = max(0, dead_now - self._dead_before)
         waiting = self._outbox.buffered
-        delivered = now.delivered - self._before.delivered
+        delivered = max(0, now.delivered - self._before.delivered)  # `resend` makes it less
         if settled >= self._target:
             rest = self._pending - dead  # newer events may have been delivered as well
             discarded = self._settled_since(now, dead_now) - delivered - dead
@@ -180,4 +180,5 @@ class Flush:
             now.delivered - self._before.delivered
             + max(0, dead - self._dead_before)
             + sum(now.discarded.values()) - sum(self._before.discarded.values())
+            + now.skipped - self._before.skipped
         )  # fmt: skip

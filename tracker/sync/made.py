@@ -121,11 +121,24 @@ def _fault(answer: Any, event_ids: Sequence[str]) -> str | None:
     rejected: Any = answer.rejected
     if not isinstance(rejected, Sequence) or not all(isinstance(r, Rejection) for r in rejected):
         return f"its rejected is {shown(rejected)}; give a list of tracker.Rejection"
-    left = set(event_ids)
-    for event_id in [each.event_id for each in rejected]:
-        if not isinstance(event_id, str) or event_id not in left:
-            return f"it rejects {one_line(repr(event_id))}, which was not sent or is named twice"
-        left.remove(event_id)
+    return _fault_in_part(answer, event_ids)
+
+
+def _fault_in_part(answer: Delivery, event_ids: Sequence[str]) -> str | None:
+    """Return what is wrong with the events that an answer names, or None."""
+    count: object = answer.count
+    if count is not None and (type(count) is not int or not 1 <= count <= len(event_ids)):
+        return f"its count is {shown(count)}; give a number of the events sent, or None"
+    skipped: Any = answer.skipped
+    if not isinstance(skipped, Sequence) or isinstance(skipped, str):
+        return f"its skipped is {shown(skipped)}; give a list of event ids"
+    left = set(event_ids[: answer.count])
+    for verb, named in (("rejects", [r.event_id for r in answer.rejected]), ("skips", skipped)):
+        for event_id in named:
+            if not isinstance(event_id, str) or event_id not in left:
+                shown_id = one_line(repr(event_id))
+                return f"it {verb} {shown_id}, which was not sent or is named twice"
+            left.remove(event_id)
     return None
 
 

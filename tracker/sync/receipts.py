@@ -44,7 +44,7 @@ def read_answer(
         return _read_receipt(body, event_ids)
     code, message = _read_error(body)
     cause = f"the server answered {status}" + (f" {code}: {message}" if code else "")
-    retry_after = _read_retry_after(headers)
+    retry_after = read_retry_after(headers)
     if status in (400, 422) and code:
         return Delivery(Outcome.INVALID, cause, code)
     if status in (401, 403):
@@ -157,7 +157,7 @@ def read_object(body: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _read_retry_after(headers: Mapping[str, str]) -> float | None:
+def read_retry_after(headers: Mapping[str, str]) -> float | None:
     """Return ``Retry-After`` in seconds, given as a number or as an HTTP date (RFC 9110, 10.2.3).
 
     A date is compared with the answer's ``Date``, if there is one, since a device's clock may be

@@ -31,7 +31,7 @@ from tracker.sync.retry import Backoff
 from tracker.sync.sizing import Sizing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from tracker.config import APIConfig
     from tracker.outbox import Batch, Outbox
@@ -67,6 +67,7 @@ class _Received(NamedTuple):
     batch: Batch
     letters: Sequence[DeadLetter]
     remarks: Remarks | None
+    skipped: Collection[str]
     witness: SignedHead | None
 
 
@@ -321,6 +322,8 @@ class Uploader:
         self._outbox.run(settlement.set_aside(batch, letters))
 
     def _conclude(self, batch: Batch, delivery: Delivery) -> Pause:
+        if delivery.count is not None:
+            batch = batch.first(delivery.count)
         alone = len(batch.rows) == 1
         if delivery.outcome is not Outcome.STALE:
             self._stale = False
@@ -347,7 +350,8 @@ class Uploader:
 
     def _delivered(self, batch: Batch, delivery: Delivery) -> Pause:
         remarks = Remarks(delivery.warning, delivery.highest_seq)
-        self._settle(batch, letters_of(batch, delivery), remarks, delivery.witness)
+        letters = letters_of(batch, delivery)
+        self._settle(batch, letters, remarks, delivery.witness, delivery.skipped)
         self._sizing.passed(len(batch.rows))
         return GO_ON if batch.more else IDLE
 
@@ -363,8 +367,9 @@ class Uploader:
         letters: Sequence[DeadLetter],
         remarks: Remarks | None = None,
         witness: SignedHead | None = None,
+        skipped: Collection[str] = (),
     ) -> None:
-        self._received.append(_Received(batch, letters, remarks, witness))
+        self._received.append(_Received(batch, letters, remarks, frozenset(skipped), witness))
         if self._ahead is None:
             self._record_received()
         self._backoff.reset()
@@ -387,7 +392,7 @@ class Uploader:
         """Record receipts; those that cannot be recorded are kept for the next attempt."""
         while self._received:
             received = self._received[0]
-            self._outbox.run(settlement.settle(*received[:3]))
+            self._outbox.run(settlement.settle(*received[:4]))
             del self._received[0]
             self._copies.look_at(received.batch, received.remarks, received.witness)
 

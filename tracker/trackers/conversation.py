@@ -9,7 +9,7 @@ from tracker import context, validation
 from tracker.errors import ValidationError
 from tracker.ids import new_id
 from tracker.process_local import ProcessLocal
-from tracker.span_context import new_span, new_turn
+from tracker.span_context import new_conversation, new_span, new_turn
 from tracker.trackers.capture import fitting, marker
 from tracker.trackers.reporting import Boundary, behind, error_text, say_replaced
 from tracker.trackers.tracebacks import end
@@ -424,7 +424,7 @@ class ActiveConversation(ProcessLocal):
         if span is None:
             outer = context.current_span()
             self._in_turns = outer is None
-            span = new_turn() if outer is None else outer.child()
+            span = new_turn() if outer is None else new_conversation(outer, self.session_id)
         self._span = span
         with context.inside(span):
             self._tracker.start_conversation(

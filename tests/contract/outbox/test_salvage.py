@@ -250,3 +250,19 @@ def test_the_key_tells_what_it_vouches_for() -> None:
     assert canonical.unproven_chain(canonical.GENESIS, digest, key) != canonical.chain(
         canonical.GENESIS, digest, key
     )
+
+
+def test_what_was_skipped_is_still_not_delivered(config: MakeConfig) -> None:
+    """A salvaged outbox counts it as the damaged one did, and none of it as lost."""
+    settings = config()
+    make(settings)
+    with closing(Outbox(settings)) as outbox:
+        with outbox.reading() as connection:
+            batch = batches.next_batch(connection, 3, 1 << 20)
+        outbox.run(settlement.settle(batch, (), None, {batch.rows[0].event_id}))
+    change(settings.outbox_path, "SELECT 1")
+    damage(settings.outbox_path)
+    with closing(Outbox(settings)) as outbox, outbox.reading() as connection:
+        book = ledger.read(connection)
+        assert (book.delivered, book.skipped, book.discarded.get("damage", 0)) == (7, 1, 0)
+        assert verify.verify(connection).ok

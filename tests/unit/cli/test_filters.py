@@ -28,6 +28,7 @@ LISTS = {
     *("list", "tail", "export", "conversations", "unclosed", "metrics", "agents", "usage"),
     "scores",
     "dead list",
+    "spans",
 }
 OTHERS = {
     # Of one event or conversation, or of named ones.
@@ -46,7 +47,7 @@ OTHERS = {
         "prune",
         "migrate",
     ),
-    *("rebind", "backup", "restore", "path", "pack", "receipts"),
+    *("resend", "rebind", "backup", "restore", "path", "pack", "receipts"),
 }
 
 

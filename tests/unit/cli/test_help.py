@@ -38,13 +38,14 @@ def test_all_commands_are_there() -> None:
     names = [" ".join(path) for path in COMMANDS]
     assert names == [
         *["flush", "outboxes", "status", "list", "show"],
-        *["tail", "conversations", "conversation", "trace", "unclosed", "metrics"],
+        *["tail", "conversations", "conversation", "spans", "trace", "unclosed", "metrics"],
         *["agents", "usage", "scores", "export", "evidence", "stats"],
         *[
             "dead",
             "dead list",
             "dead retry",
             "dead discard",
+            "resend",
             "erase",
             "verify",
             "report",

@@ -92,7 +92,7 @@ def test_an_outbox_that_is_not_there_yet(tmp_path: Path) -> None:
     """Has 0 for everything: an alert on it is no surprise, and none is missing."""
     none = tmp_path / "none.sqlite3"
     found = samples(call("--outbox", none, "stats", "--prometheus").stdout)
-    assert len(found) == 14
+    assert len(found) == 15
     assert set(found.values()) == {0.0}
     assert call_json("--outbox", none, "stats")["pending"] == 0
     assert "nothing was logged" in call("--outbox", none, "stats").stdout

@@ -26,6 +26,23 @@ EXAMPLES: dict[str, tuple[str, str, object]] = {
     "api_key_file": ("key", '"key"', "key"),
     "client_id": ("c-2", '"c-2"', "c-2"),
     "base_url": ("https://x.example/", '"https://x.example/"', "https://x.example"),
+    "protocol": ("otlp", '"otlp"', "otlp"),
+    "otlp_headers": (
+        "x-project-name=kiosk%2017,x-key=k",
+        '{x-project-name = "kiosk 17", x-key = "k"}',
+        {"x-project-name": "kiosk 17", "x-key": "k"},
+    ),
+    "otlp_resource": (
+        "service.name=kiosk,team=a",
+        '{"service.name" = "kiosk", team = "a"}',
+        {"service.name": "kiosk", "team": "a"},
+    ),
+    "otlp_logs": ("1", "true", True),
+    "otlp_skip": (
+        "otel.span_started,otel.log",
+        '["otel.span_started", "otel.log"]',
+        ("otel.span_started", "otel.log"),
+    ),
     "outbox_path": ("o.sqlite3", '"o.sqlite3"', "o.sqlite3"),
     "disabled": ("1", "true", True),
     "debug": ("1", "true", True),

@@ -133,3 +133,25 @@ def test_texts_that_cannot_be_stored_are_made_so() -> None:
     (rejected,) = made.send(UPLOAD).rejected
     (rejected.code + rejected.message).encode()
     assert rejected.event_id == "id"
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        ({"count": 0}, "count"),
+        ({"count": 2}, "count"),
+        ({"count": True}, "count"),
+        ({"skipped": ["other"]}, "skips 'other'"),
+        ({"skipped": "id"}, "skipped"),
+        ({"skipped": ["id"], "rejected": [Rejection("id", "c", "m")]}, "named twice"),
+    ],
+)
+def test_an_answer_about_events_that_were_not_sent_is_void(
+    answer: dict[str, Any], problem: str
+) -> None:
+    """Nothing of the batch is settled by it."""
+    made = MadeDestination(lambda: Odd(lambda: Delivery(Outcome.DELIVERED, **answer)))
+    made.prepare()
+    delivery = made.send(UPLOAD)
+    assert delivery.outcome is Outcome.UNEXPECTED
+    assert problem in delivery.cause

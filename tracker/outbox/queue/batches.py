@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from tracker.erasure import ERASED
@@ -65,6 +65,19 @@ class Batch:
         """The last seq of the batch, damaged rows included; `after` if it is empty."""
         return max([self.after, *self.damaged, *(row.seq for row in self.rows[-1:])])
 
+    def first(self, count: int) -> Batch:
+        """Return the batch of only the first `count` events."""
+        if count >= len(self.rows):
+            return self
+        rows, end = self.rows[:count], self.rows[count].seq
+        return replace(
+            self,
+            rows=rows,
+            size=sum(len(row.wire) + 1 for row in rows),
+            damaged=[seq for seq in self.damaged if seq < end],
+            more=True,
+        )
+
 
 def next_batch(
     connection: Connection,
@@ -85,7 +98,7 @@ def next_batch(
     damaged: list[int] = []
     size = 0
     more = False
-    erasure, erasures = _newest_erasure(connection), Erasures(connection)
+    erasure, erasures = newest_erasure(connection), Erasures(connection)
     # The driver's own cursor: SQLAlchemy's rows would take twice as long.
     result = driver_of(connection).execute(
         _NEXT, (after, _NO_LIMIT if last is None else last, max_events)
@@ -93,7 +106,7 @@ def next_batch(
     try:
         for seq, *fields, chain in result:
             event = Event(*fields)
-            if not (event.is_intact or _is_erased(event, erasures)):
+            if not (event.is_intact or is_erased(event, erasures)):
                 damaged.append(seq)
                 continue
             wire = event.wire(seq, chain).encode()
@@ -123,7 +136,7 @@ def is_next(connection: Connection, batch: Batch, received: Sequence[Batch] = ()
     """
     if identity.read(connection).outbox_id != batch.outbox_id:
         return False
-    if _newest_erasure(connection) != batch.erasure:
+    if newest_erasure(connection) != batch.erasure:
         return False
     sent = (row.seq for each in (*received, batch) for row in each.rows)
     expected = sorted([*sent, *batch.damaged])
@@ -136,7 +149,7 @@ def pending_between(connection: Connection, first: int, last: int) -> list[int]:
     return [seq for (seq,) in driver_of(connection).execute(query, (first, last)).fetchall()]
 
 
-def _newest_erasure(connection: Connection) -> int | None:
+def newest_erasure(connection: Connection) -> int | None:
     """Return the seq of the newest erasure event, or None."""
     newest: int | None = connection.exec_driver_sql(
         "SELECT max(seq) FROM events WHERE type = 'compliance.erased'"
@@ -144,7 +157,7 @@ def _newest_erasure(connection: Connection) -> int | None:
     return newest
 
 
-def _is_erased(event: Event, erasures: Erasures) -> bool:
+def is_erased(event: Event, erasures: Erasures) -> bool:
     """Return True if an event without its digest is an erased one that never had a salt.
 
     Nothing checks its other columns either: they must at least be of the types that are sent.

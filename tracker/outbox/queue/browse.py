@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PENDING = "pending"
 DELIVERED = "delivered"
 DEAD = "dead"
+SKIPPED = "skipped"
 
 _CHUNK = 100
 
@@ -31,8 +32,9 @@ _COLUMNS = (
 _STATES = {
     # The first half costs nothing and lets the search skip everything that is settled.
     PENDING: f"seq > (SELECT settled_through FROM sync_state) AND {tables.PENDING}",
-    DELIVERED: "delivered_at_ms IS NOT NULL",
+    DELIVERED: "delivered_at_ms IS NOT NULL AND dead_code IS NULL",
     DEAD: "dead_at_ms IS NOT NULL",
+    SKIPPED: "delivered_at_ms IS NOT NULL AND dead_code IS NOT NULL",
 }
 
 
@@ -60,10 +62,12 @@ class StoredEvent(NamedTuple):
 
     @property
     def state(self) -> str:
-        """``"pending"``, ``"delivered"`` or ``"dead"``."""
+        """``"pending"``, ``"delivered"``, ``"skipped"`` or ``"dead"``."""
         if self.dead_at_ms is not None:
             return DEAD
-        return PENDING if self.delivered_at_ms is None else DELIVERED
+        if self.delivered_at_ms is None:
+            return PENDING
+        return DELIVERED if self.dead_code is None else SKIPPED
 
     @property
     def intact(self) -> bool:
@@ -87,7 +91,7 @@ class Condition(NamedTuple):
     values: tuple[Any, ...] = ()
 
     def in_state(self, state: str | None) -> Condition:
-        """Return the same for events that are `PENDING`, `DELIVERED` or `DEAD`; None: for all."""
+        """Return the same for events in one of the states above; None: for all."""
         return self if state is None else Condition(f"{self.sql} AND {_STATES[state]}", self.values)
 
 

@@ -15,7 +15,7 @@ from tracker.outbox.schema import tables
 from tracker.outbox.store import identity, ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from sqlalchemy import Connection
 
@@ -61,7 +61,10 @@ class Remarks:
 
 
 def settle(
-    batch: Batch, dead: Sequence[DeadLetter] = (), remarks: Remarks | None = None
+    batch: Batch,
+    dead: Sequence[DeadLetter] = (),
+    remarks: Remarks | None = None,
+    skipped: Collection[str] = (),
 ) -> Callable[[Transaction], int]:
     """Return the job that records the receipt of a batch: delivered, except for the `dead`.
 
@@ -71,6 +74,7 @@ def settle(
         batch: The batch.
         dead: Those of its events that the receiver refused for good.
         remarks: What else the receipt says; None if there is none.
+        skipped: The ids of those of its events that were not sent, as a setting says.
     """
 
     def job(transaction: Transaction) -> int:
@@ -81,6 +85,7 @@ def settle(
                 _note_warning(connection, _warning(transaction, remarks))
         else:
             here, letters = _find_by_id(connection, batch, dead)
+        _mark_skipped(connection, [row.seq for row in here.rows if row.event_id in skipped])
         delivered, _ = _record(connection, here, letters)
         _note_success(connection, delivered, goes_on=True)
         return delivered
@@ -208,6 +213,19 @@ def _mark_delivered(connection: Connection, seqs: Sequence[int]) -> int:
             (now, seq),
         ).rowcount
     return changed
+
+
+def _mark_skipped(connection: Connection, seqs: Sequence[int]) -> None:
+    """Settle pending events that were not sent. They stay as long as delivered ones do."""
+    now = time.time_ns() // 1_000_000
+    marked = 0
+    for seq in seqs:
+        marked += connection.exec_driver_sql(
+            "UPDATE events SET delivered_at_ms = ?, dead_code = ? "
+            f"WHERE seq = ? AND {tables.PENDING}",
+            (now, tables.SKIPPED, seq),
+        ).rowcount
+    ledger.add(connection, ledger.SKIPPED, marked)
 
 
 def mark_dead(connection: Connection, letters: Sequence[DeadLetter]) -> int:

@@ -204,9 +204,11 @@ def _settle(connection: Connection, settled: list[tuple[int, Row]]) -> None:
             "dead_message = ? WHERE seq = ?",
             (row.delivered_at_ms, row.dead_at_ms, row.dead_code, row.dead_message, seq),
         )
-    delivered = sum(row.delivered_at_ms is not None for _, row in settled)
+    skipped = sum(row.skipped for _, row in settled)
+    delivered = sum(row.delivered_at_ms is not None for _, row in settled) - skipped
     ledger.add(connection, ledger.DELIVERED, delivered)
-    ledger.add(connection, ledger.DEAD, len(settled) - delivered)
+    ledger.add(connection, ledger.SKIPPED, skipped)
+    ledger.add(connection, ledger.DEAD, len(settled) - delivered - skipped)
 
 
 def log_result(path: Path, result: Result, reason: object) -> None:

@@ -36,6 +36,11 @@ class Row(NamedTuple):
         """Whether it is pending."""
         return self.delivered_at_ms is None and self.dead_at_ms is None
 
+    @property
+    def skipped(self) -> bool:
+        """Whether it was settled without being sent."""
+        return self.delivered_at_ms is not None and self.dead_code == tables.SKIPPED
+
 
 def make_row(seq: int, values: list[Any]) -> Row:
     """Return the row with these values of the columns, `FEWEST` or more, of any type."""
@@ -47,10 +52,14 @@ def make_row(seq: int, values: list[Any]) -> Row:
         Event(*(values[place] for place in _EVENT_COLUMNS)),
         delivered if was_delivered else None,
         dead if is_dead and not was_delivered else None,
-        str(code) if is_dead and code is not None else None,
+        str(code) if (is_dead and code is not None) or _was_skipped(delivered, code) else None,
         str(message) if is_dead and message is not None else None,
         values[_CHAIN],
     )
+
+
+def _was_skipped(delivered: object, code: object) -> bool:
+    return is_time(delivered) and code == tables.SKIPPED
 
 
 def is_time(value: object) -> bool:

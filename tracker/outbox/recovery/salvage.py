@@ -143,7 +143,7 @@ def _lost(found: FoundRows, books: dict[str, int], most: int) -> int:
         settled = sum(
             count
             for entry, count in books.items()
-            if entry == ledger.DELIVERED or entry.startswith(ledger.DISCARDED)
+            if entry in (ledger.DELIVERED, ledger.SKIPPED) or entry.startswith(ledger.DISCARDED)
             if entry.removeprefix(ledger.DISCARDED) not in ledger.WITHOUT_SEQ
         )
         return max(0, last - settled - found.undelivered())

@@ -165,7 +165,9 @@ class Supervisor:
         with self._connections.lock.also_held():
             if not self._is_current():  # another process may have been first
                 engine = self._connections.engine(writer=True)
-                create.bring_up_to_date(engine, self._config.client_id, self._config.base_url)
+                create.bring_up_to_date(
+                    engine, self._config.client_id, self._config.destination_url
+                )
 
     def _is_current(self) -> bool:
         with self._connections.readers.connect() as connection:
@@ -355,7 +357,7 @@ class Supervisor:
                 (self.owner.client_id, self.owner.base_url)
                 if self._connections.generation
                 else None,
-                (config.client_id, config.base_url) if self.check_owner else None,
+                (config.client_id, config.destination_url) if self.check_owner else None,
                 self._chain_key,
             )
         except (SQLAlchemyError, sqlite3.Error, OSError) as trouble:

@@ -22,7 +22,7 @@ from sqlalchemy import (
 
 from tracker.validation import MAX_COST_USD
 
-HEAD = "0010"
+HEAD = "0011"
 """Alembic revision of the schema below."""
 
 APPLICATION_ID = 0x54524B52  # "TRKR"
@@ -30,6 +30,8 @@ APPLICATION_ID = 0x54524B52  # "TRKR"
 
 metadata = MetaData()
 
+SKIPPED = "skipped"
+"""The code of a row that was settled without being sent. It is no dead letter."""
 PENDING = "delivered_at_ms IS NULL AND dead_at_ms IS NULL"
 """True for the rows that are pending."""
 EVENT = (
@@ -280,7 +282,7 @@ VIEWS = {
     "delivered": f"""
         SELECT {_EVENT_COLUMNS}, {_utc("delivered_at_ms")} AS delivered_at, delivered_at_ms,
                {_ADDED}
-        FROM events WHERE delivered_at_ms IS NOT NULL""",
+        FROM events WHERE delivered_at_ms IS NOT NULL AND dead_code IS NULL""",
     "dead_letters": f"""
         SELECT {_EVENT_COLUMNS}, {_utc("dead_at_ms")} AS dead_at, dead_at_ms,
                dead_code AS code, dead_message AS message, {_ADDED}

@@ -45,12 +45,12 @@ def check(owner: Owner, config: APIConfig) -> None:
     Raises:
         ConfigurationError: if it is not.
     """
-    if (owner.client_id, owner.base_url) != (config.client_id, config.base_url):
+    if (owner.client_id, owner.base_url) != (config.client_id, config.destination_url):
         raise ConfigurationError(
             f"the outbox {config.outbox_path} belongs to client {owner.client_id!r} and sends to "
             f"{owner.base_url}; the configuration says client {config.client_id!r} and "
-            f"{config.base_url}. Give each its own outbox_path (SDK_OUTBOX_PATH), or move this "
-            "outbox with `tracker-sync rebind`"
+            f"{config.destination_url}. Give each its own outbox_path (SDK_OUTBOX_PATH), or move "
+            "this outbox with `tracker-sync rebind`"
         )
 
 

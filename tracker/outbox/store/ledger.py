@@ -1,4 +1,4 @@
-"""The loss account: accepted = delivered + pending + dead + discarded, at any moment.
+"""The loss account: accepted = delivered + pending + dead + discarded + skipped, at any moment.
 
 Counting rows would take seconds in a large outbox. So each change of an event's state also updates
 a small table in the same transaction, and pending is the rest of the last seq: the sum is correct
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 DELIVERED = "delivered"
 DEAD = "dead"
+SKIPPED = "skipped"
 STORED = "stored"
 """Entry for the newest seq at the last write that did more than append: without this anchor, rows
 at the end could be removed without a trace. Updating it with each append would write one more page
@@ -55,6 +56,8 @@ class Account:
         pending: Events that wait to be sent.
         dead: Dead letters: events that the server refused for good, kept for the operator.
         discarded: Events that were given up on purpose, by reason.
+        skipped: Events of types that a setting says not to send; they stay here for a while, as
+            delivered ones do.
     """
 
     accepted: int = 0
@@ -62,6 +65,7 @@ class Account:
     pending: int = 0
     dead: int = 0
     discarded: Mapping[str, int] = field(default_factory=dict)
+    skipped: int = 0
 
 
 def read(connection: Connection) -> Account:
@@ -70,15 +74,15 @@ def read(connection: Connection) -> Account:
         row.entry: row.events
         for row in connection.exec_driver_sql("SELECT entry, events FROM account")
     }
-    delivered, dead = entries.get(DELIVERED, 0), entries.get(DEAD, 0)
+    delivered, dead, skipped = (entries.get(name, 0) for name in (DELIVERED, DEAD, SKIPPED))
     discarded = {
         entry.removeprefix(DISCARDED): events
         for entry, events in sorted(entries.items())
         if entry.startswith(DISCARDED)
     }
     accepted = last_seq(connection) + sum(discarded.get(reason, 0) for reason in WITHOUT_SEQ)
-    pending = accepted - delivered - dead - sum(discarded.values())
-    return Account(accepted, delivered, pending, dead, discarded)
+    pending = accepted - delivered - dead - skipped - sum(discarded.values())
+    return Account(accepted, delivered, pending, dead, discarded, skipped)
 
 
 def add(connection: Connection, entry: str, events: int) -> None:
