@@ -19,6 +19,7 @@ _SPAWN = multiprocessing.get_context("spawn")
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 _EVENT_ID = re.compile(rb'"event_id":"([^"]+)"')  # a quote within a text is escaped, so never this
 _GZIP = 31
+_OTLP = b"POST /v1/traces "
 
 
 class Received(NamedTuple):
@@ -38,7 +39,8 @@ class Received(NamedTuple):
 class Sink:
     """Reads batches, decompresses them, finds their ids and answers with the receipt.
 
-    A context manager, which owns the process. It stores nothing and checks nothing.
+    A context manager, which owns the process. It stores nothing and checks nothing. What comes over
+    OTLP gets the empty answer that says that all of it is stored.
 
     Args:
         seconds_away: How long each answer takes besides, as over a network.
@@ -96,12 +98,13 @@ def _answer(connection: socket.socket, counted: list[Received], seconds_away: fl
                 head += line
             found = _LENGTH.search(head)
             body = stream.read(int(found[1])) if found else b""
-            receipt, events = _receipt(body)
+            receipt, events = (b"", 0) if head.startswith(_OTLP) else _receipt(body)
+            kind = b"json" if receipt else b"x-protobuf"
             counted.append(Received(1, events, len(head) + len(body)))
             time.sleep(seconds_away)
             connection.sendall(
-                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-                b"Content-Length: %d\r\n\r\n%s" % (len(receipt), receipt)
+                b"HTTP/1.1 200 OK\r\nContent-Type: application/%s\r\n"
+                b"Content-Length: %d\r\n\r\n%s" % (kind, len(receipt), receipt)
             )
 
 

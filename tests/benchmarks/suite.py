@@ -14,6 +14,7 @@ FIGURES = {
     "tail": 240,
     "processes": 480,
     "drain": 620,
+    "otlp": 320,
     "wire": 60,
     "size": 600,
     "memory": 600,
