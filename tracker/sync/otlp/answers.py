@@ -76,6 +76,7 @@ def _says_its_length(headers: Mapping[str, str]) -> bool:
 
 def _read_success(signal: Signal, kind: str, body: bytes, *, is_whole: bool) -> Reading:
     problem = _fault(kind, body) or ("" if body or is_whole else "it was cut off")
+    response: ExportTraceServiceResponse | ExportLogsServiceResponse
     response = ExportTraceServiceResponse() if signal == "traces" else ExportLogsServiceResponse()
     if not problem:
         try:
@@ -88,13 +89,11 @@ def _read_success(signal: Signal, kind: str, body: bytes, *, is_whole: bool) -> 
             "else answering at base_url?"
         )
         return Reading(Delivery(Outcome.UNEXPECTED, cause))
-    partial = response.partial_success
-    refused = (
-        partial.rejected_spans
-        if isinstance(response, ExportTraceServiceResponse)
-        else response.partial_success.rejected_log_records
-    )
-    said = one_line(partial.error_message)
+    if isinstance(response, ExportTraceServiceResponse):
+        refused = response.partial_success.rejected_spans
+    else:
+        refused = response.partial_success.rejected_log_records
+    said = one_line(response.partial_success.error_message)
     if refused <= 0:
         return Reading(Delivery(Outcome.DELIVERED), 0, said)
     cause = f"the server rejected {refused} of what was sent: {said or 'it gives no reason'}"

@@ -64,6 +64,7 @@ class Batch:
 
     def encoded(self) -> bytes:
         """Return the body of the request, not yet compressed."""
+        request: ExportTraceServiceRequest | ExportLogsServiceRequest
         request = self._traces() if self.signal == "traces" else self._logs()
         body: bytes = request.SerializeToString()
         return body
