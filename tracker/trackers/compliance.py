@@ -118,8 +118,10 @@ class ComplianceTracker(AuditExport):
         by ``{"erased": true}``, and the user id by None. ``compliance.erased`` events name these
         events, and the collector erases them when it receives them. An event is about a user if it
         has the user's id, or if it has no user id but belongs to a conversation in which another
-        event has it. Digests, chain and seq do not change, so the outbox still verifies; neither do
-        time, type, agent and session. What was erased cannot be guessed from what stays, except for
+        event has it. Of the traces of these events, so is what has neither user nor conversation,
+        such as the arguments of an observed function: all of it, or the spans around these events
+        alone if others occur in the trace too. Digests, chain and seq do not change, so the outbox
+        still verifies; neither do time, type, agent and session. What was erased cannot be guessed from what stays, except for
         events that were stored before digests had a salt (`ErasureResult.guessable`).
 
         Events that were pruned from the outbox are not named: erase them at the collector. Events

@@ -189,6 +189,59 @@ def test_events_about_a_user(outbox: Outbox) -> None:
     assert result.erased == 3
 
 
+def test_what_surrounds_the_users_conversation_goes_too(config: MakeConfig) -> None:
+    """A handler's arguments, the spans around and beside it, and scores repeat what was said."""
+    settings_ = config()
+    with Tracker(settings_, destination=RecordingDestination) as tracker:
+
+        @tracker.observe
+        def handle(question: str) -> None:
+            with tracker.span("retrieve", input=question):
+                tracker.track("app.noted", {"text": question})
+            with tracker.conversation("agent-1", user_id="u") as c:
+                c.user(question)
+            raise ValueError(question)
+
+        with pytest.raises(ValueError), tracker.span("request", input=words("gone")) as request:
+            handle(words("gone"))
+        tracker.record_score("good", value=True, trace_id=request.trace_id, comment=words("gone"))
+        with tracker.span("request", input=words("kept")) as other:
+            pass
+        tracker.record_score("good", value=True, trace_id=other.trace_id, comment=words("kept"))
+        tracker.compliance.erase_subject("u")
+        assert tracker.security.verify_integrity().ok
+    found = raw(settings_.outbox_path)
+    assert b"<gone>" not in found
+    assert found.count(words("kept").encode()) == 2
+
+
+def test_of_a_trace_of_several_users_only_the_spans_around_go(config: MakeConfig) -> None:
+    settings_ = config()
+    with Tracker(settings_, destination=RecordingDestination) as tracker:
+        with tracker.span("batch", input=words("gone")):
+            for user in ("u", "v"):
+                with tracker.span("one", input=words(f"of {user}")):
+                    with tracker.conversation("agent-1", user_id=user) as c:
+                        c.user(words(f"said by {user}"))
+            tracker.track("batch.done", {"text": words("kept")})
+        tracker.compliance.erase_subject("u")
+        assert tracker.security.verify_integrity().ok
+    found = raw(settings_.outbox_path)
+    for text in (b"<gone>", b"<of u>", b"<said by u>"):
+        assert text not in found
+    for text in (b"<kept>", b"<of v>", b"<said by v>"):
+        assert text in found
+
+
+def test_a_damaged_trace_keeps_nobody_from_being_erased(outbox: Outbox) -> None:
+    note(outbox, "1")
+    note(outbox, "2", user=None, session=None)
+    for trace in ("[]", "{", '{"trace_id":[]}', '{"span_id":1,"trace_id":2}'):
+        edit(outbox, f"UPDATE events SET trace = '{trace}'")
+        assert outbox.erase("u", {}).erased <= 1
+    assert stored(outbox.path)[0]["data"] == MARKER
+
+
 def test_what_the_server_said_of_a_dead_letter_goes_too(outbox: Outbox) -> None:
     """It may quote the event; the code stays, and so does the loss account."""
     note(outbox, "a")

@@ -10,6 +10,7 @@ from tracker import canonical
 from tracker.erasure import ERASED
 from tracker.errors import ValidationError
 from tracker.events import COMPLIANCE_ERASED, Event, make_event, size_of
+from tracker.outbox.maintenance import subject
 from tracker.outbox.schema import tables
 
 if TYPE_CHECKING:
@@ -27,30 +28,10 @@ MOST = 200
 
 _ID_BYTES = len('"01990000-0000-7000-8000-000000000000",')
 
-# An event without a user belongs to the users of its conversation.
-_FIND = """
-SELECT event_id FROM events
-WHERE type != ? AND (user_id = ? OR (user_id IS NULL AND session_id IN (
-          SELECT session_id FROM events WHERE user_id = ?)))
-      AND data != ?
-ORDER BY seq
-"""
-
-
 def is_known(connection: Connection, user_id: str) -> bool:
     """Return True if any event names the user, erased or not."""
     query = "SELECT 1 FROM events WHERE user_id = ? LIMIT 1"
     return connection.exec_driver_sql(query, (user_id,)).first() is not None
-
-
-def find(connection: Connection, user_id: str) -> list[str]:
-    """Return the ids of the stored events about a user that are not erased yet, in order.
-
-    These are the events that name the user, and those that name no user but a conversation in which
-    another event names the user. Reads the whole outbox once, without making anybody wait.
-    """
-    rows = connection.exec_driver_sql(_FIND, (COMPLIANCE_ERASED, user_id, user_id, ERASED))
-    return list(rows.scalars())
 
 
 class Erasable(Protocol):
@@ -88,7 +69,7 @@ def erase(outbox: Erasable, user_id: str, said: Mapping[str, Any], max_bytes: in
         ValidationError: if `said` is so long that an erasure event has no room for event ids.
     """
     with outbox.snapshot() as connection:
-        found = find(connection, user_id)
+        found = subject.find(connection, user_id)
     done = [outbox.run(job) for job in jobs(found, said, max_bytes)]
     return Erased(
         sum(each.erased for each in done),
