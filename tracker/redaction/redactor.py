@@ -107,6 +107,12 @@ class Redactor:
         """Return an event's context with what is secret in it masked."""
         return self.apply("", items)[0]
 
+    def without_own_keys(self, items: dict[str, Any]) -> dict[str, Any]:
+        """Return a mapping with nothing but the own keys masked, in its names as well."""
+        text = "\n".join(_texts("", items)[0])
+        own = found(self._own, text, text.lower(), rest_of(text))
+        return _Walk(own, [], None, (), {}, self._complain).data(items, own_names=False)
+
     def _complain(self, index: int, error: Exception | None) -> None:
         """Log once per redactor that it failed, without its message, which may contain the text."""
         if self._failures_logged.is_new(index):

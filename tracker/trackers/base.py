@@ -75,7 +75,7 @@ class BaseTracker(ProcessLocal, AddsContext):
         self._context = EventContext(settings.event_context, self._redactor)
         self._hook: Hook | None = None
         if settings.before_record is not None:
-            self._hook = Hook(settings.before_record, settings.max_event_bytes)
+            self._hook = Hook(settings.before_record, self._redactor, settings.max_event_bytes)
         self._closed = False
         self._client: Recorder = connect(settings, self, destination)
 

@@ -121,8 +121,9 @@ class ComplianceTracker(AuditExport):
         event has it. Of the traces of these events, so is what has neither user nor conversation,
         such as the arguments of an observed function: all of it, or the spans around these events
         alone if others occur in the trace too. Digests, chain and seq do not change, so the outbox
-        still verifies; neither do time, type, agent and session. What was erased cannot be guessed from what stays, except for
-        events that were stored before digests had a salt (`ErasureResult.guessable`).
+        still verifies; neither do time, type, agent and session. What was erased cannot be guessed
+        from what stays, except for events that were stored before digests had a salt
+        (`ErasureResult.guessable`).
 
         Events that were pruned from the outbox are not named: erase them at the collector. Events
         that another process keeps in memory because the disk fails are not erased, nor are damaged

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from tracker.events import Event
+    from tracker.redaction.redactor import Redactor
 
 _FIXED = ("type", "timestamp_ms", "trace")
 _IDS = ("agent_id", "session_id", "user_id")
@@ -31,13 +32,19 @@ class Hook:
             ``session_id``, ``user_id``, ``data``, ``context`` and ``trace`` (None where there is
             none). Returns it, with any but ``type``, ``timestamp_ms`` and ``trace`` changed, or
             None to drop the event.
+        redactor: Masks the SDK's own keys in what the function returns. Nothing else is masked
+            once more: what an application adds is its own affair.
         max_event_bytes: Maximum size of an event.
     """
 
     def __init__(
-        self, function: Callable[[dict[str, Any]], dict[str, Any] | None], max_event_bytes: int
+        self,
+        function: Callable[[dict[str, Any]], dict[str, Any] | None],
+        redactor: Redactor,
+        max_event_bytes: int,
     ) -> None:
         self._function = function
+        self._redactor = redactor
         self._max_bytes = max_event_bytes
         self._said = Once()
 
@@ -71,11 +78,13 @@ class Hook:
                 raise _WrongAnswerError(f"an event with another {name}")
         kept: dict[str, Any] = {"context": event.context}
         try:
-            kept["data"] = validation.copy_metadata("data", returned.get("data"))
+            data = validation.copy_metadata("data", returned.get("data"))
+            kept["data"] = self._redactor.without_own_keys(data)
             for name in _IDS:
                 kept[name] = validation.check_optional_id(name, returned.get(name))
             if returned.get("context") != shown["context"]:
                 items = context_items.check("context", returned.get("context") or {})
+                items = self._redactor.without_own_keys(items)
                 kept["context"] = canonical.encode(items) if items else None
             return self._again(event, kept)
         except ValidationError as error:

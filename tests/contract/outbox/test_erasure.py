@@ -202,7 +202,10 @@ def test_what_surrounds_the_users_conversation_goes_too(config: MakeConfig) -> N
                 c.user(question)
             raise ValueError(question)
 
-        with pytest.raises(ValueError), tracker.span("request", input=words("gone")) as request:
+        with (
+            pytest.raises(ValueError, match="gone"),
+            tracker.span("request", input=words("gone")) as request,
+        ):
             handle(words("gone"))
         tracker.record_score("good", value=True, trace_id=request.trace_id, comment=words("gone"))
         with tracker.span("request", input=words("kept")) as other:
@@ -220,9 +223,11 @@ def test_of_a_trace_of_several_users_only_the_spans_around_go(config: MakeConfig
     with Tracker(settings_, destination=RecordingDestination) as tracker:
         with tracker.span("batch", input=words("gone")):
             for user in ("u", "v"):
-                with tracker.span("one", input=words(f"of {user}")):
-                    with tracker.conversation("agent-1", user_id=user) as c:
-                        c.user(words(f"said by {user}"))
+                with (
+                    tracker.span("one", input=words(f"of {user}")),
+                    tracker.conversation("agent-1", user_id=user) as c,
+                ):
+                    c.user(words(f"said by {user}"))
             tracker.track("batch.done", {"text": words("kept")})
         tracker.compliance.erase_subject("u")
         assert tracker.security.verify_integrity().ok
@@ -237,7 +242,7 @@ def test_a_damaged_trace_keeps_nobody_from_being_erased(outbox: Outbox) -> None:
     note(outbox, "1")
     note(outbox, "2", user=None, session=None)
     for trace in ("[]", "{", '{"trace_id":[]}', '{"span_id":1,"trace_id":2}'):
-        edit(outbox, f"UPDATE events SET trace = '{trace}'")
+        edit(outbox, f"UPDATE events SET trace = '{trace}'")  # noqa: S608 - constants
         assert outbox.erase("u", {}).erased <= 1
     assert stored(outbox.path)[0]["data"] == MARKER
 

@@ -54,6 +54,22 @@ def test_it_sees_the_event_after_masking(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_the_api_key_is_not_stored_even_if_the_hook_adds_it(tmp_path: Path) -> None:
+    key = "trk_0123456789abcdefghij"
+
+    def add(event: dict[str, Any]) -> dict[str, Any]:
+        event["data"] |= {"environment": {"SDK_API_KEY": key, "key": [f"-H {key}"]}, key: 1}
+        event["context"] = {"key": key}
+        return event
+
+    logged = Logged(tmp_path, add, api_key=key)
+    with logged.tracker as tracker:
+        tracker.track("cart.abandoned", {"items": 3})
+        (event,) = logged.events
+    assert event["data"]["items"] == 3
+    assert key not in str(event)
+
+
 def test_what_it_changes_is_stored(tmp_path: Path) -> None:
     metadata = {"list": [1]}
 

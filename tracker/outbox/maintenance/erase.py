@@ -28,6 +28,7 @@ MOST = 200
 
 _ID_BYTES = len('"01990000-0000-7000-8000-000000000000",')
 
+
 def is_known(connection: Connection, user_id: str) -> bool:
     """Return True if any event names the user, erased or not."""
     query = "SELECT 1 FROM events WHERE user_id = ? LIMIT 1"

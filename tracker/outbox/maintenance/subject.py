@@ -65,7 +65,7 @@ def find(connection: Connection, user_id: str) -> list[str]:
         if any(target in named for target in event.targets):
             found.append(event.event_id)
             continue
-        for each in {trace_id, *event.targets} & traces:
+        for each in traces & {trace_id, *event.targets}:
             by_trace.setdefault(each, []).append(event)
     for each, events in by_trace.items():
         found += _of_trace(connection, each, events, named)
