@@ -17,6 +17,8 @@ earlier; the next use makes a new one. A forked child continues with it.
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import threading
 from typing import TYPE_CHECKING, Any, overload
 
@@ -91,8 +93,15 @@ class _Default:
             if self._complained.is_new(type(error).__name__):
                 log.error("nothing is recorded by tracker.observe and tracker.span: %s", error)
             if self._disabled is None:
-                self._disabled = Tracker(APIConfig(disabled=True))
+                self._disabled = Tracker(_disabled())
             return self._disabled
+
+
+def _disabled() -> APIConfig:
+    """Return settings that do nothing and, since all are given, look at no environment or file."""
+    defaults = {item.name: item.default for item in dataclasses.fields(APIConfig)}
+    given = {"client_id": "disabled", "outbox_path": os.devnull, "disabled": True}
+    return APIConfig(**defaults | given)  # type: ignore[arg-type]  # of fields of all types
 
 
 _default = _Default()

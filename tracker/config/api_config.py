@@ -398,8 +398,9 @@ class APIConfig(Sourced):
             self._set("client_id", places.check_client_id(self._name("client_id"), made))
         path = given or folder / places.file_name(self.destination_url, self.client_id)
         # realpath of the folder only: a link in place of the file itself is refused on opening.
-        path = Path(os.path.realpath(path.parent)) / path.name
-        places.check_length(self._name("outbox_path"), path)
+        name = self._name("outbox_path")
+        path = Path(places.absolute(name, str(path.parent), os.path.realpath)) / path.name
+        places.check_length(name, path)
         self._set("outbox_path", path)
 
 

@@ -111,7 +111,21 @@ def check_path(name: str, value: object) -> Path | None:
     text = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(text, str) or not text or "\0" in text:
         raise ConfigurationError(f"{name} is {value!r}; give the path of a file")
-    return Path(os.path.abspath(os.path.expanduser(text)))  # noqa: PTH100, PTH111 - a Path raises
+    return Path(absolute(name, os.path.expanduser(text)))  # noqa: PTH111 - a Path raises
+
+
+def absolute(name: str, path: str, make: Callable[[str], str] = os.path.abspath) -> str:
+    """Return `path` as `make` makes it absolute.
+
+    Raises:
+        ConfigurationError: if it is relative and the current folder was deleted.
+    """
+    try:
+        return make(path)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{name} is {path!r}, and the current folder does not exist; give an absolute path"
+        ) from error
 
 
 def check_ca_bundle(name: str, value: object) -> Path | None:
@@ -124,7 +138,7 @@ def check_ca_bundle(name: str, value: object) -> Path | None:
         return None
     path = os.fspath(value) if isinstance(value, os.PathLike) else value
     if isinstance(path, str):
-        path = os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111 - a Path raises
+        path = absolute(name, os.path.expanduser(path))  # noqa: PTH111 - a Path raises
     # os.path returns False where a Path raises: for a NUL or a name that is too long.
     if not isinstance(path, str) or not os.path.isfile(path):  # noqa: PTH113
         raise ConfigurationError(f"{name} is {value!r}; give the path of a PEM file")

@@ -102,22 +102,40 @@ def test_a_configuration_and_settings_are_one_too_many(tmp_path: Path) -> None:
         tracker.configure(quick(tmp_path), disabled=True)
 
 
-def test_a_library_works_where_nothing_is_configured(tmp_path: Path) -> None:
+BROKEN: list[tuple[dict[str, str], str]] = [
+    ({}, "SDK_API_KEY"),
+    ({"SDK_RETENTION_DAYS": "many"}, "SDK_RETENTION_DAYS"),
+    ({"SDK_CONFIG_FILE": "missing.toml"}, "missing.toml"),
+    ({"SDK_TAGS": "email=a@example.com"}, "SDK_TAGS"),
+    ({"SDK_DISABLED": "perhaps"}, "SDK_DISABLED"),
+    ({"SDK_API_KEY": "k", "SDK_OUTBOX_PATH": "gone/o.sqlite3"}, "SDK_OUTBOX_PATH"),
+]
+
+
+@pytest.mark.parametrize(("environment", "named"), BROKEN, ids=[named for _, named in BROKEN])
+def test_a_library_works_where_no_tracker_can_be_made(
+    tmp_path: Path, environment: dict[str, str], named: str
+) -> None:
+    """Its functions run as if they were not observed, and the log says why nothing is recorded."""
     program = """
-import logging
+import logging, os
 logging.basicConfig(format="%(message)s")
 import tracker
 
 @tracker.observe
 def double(number):
-    return number * 2
+    with tracker.span("double", input=number):
+        return number * 2
 
+os.mkdir("cwd")
+os.chdir("cwd")
+os.rmdir("../cwd")
 print(double(2), double(3))
 """
-    done = run(program, tmp_path)
+    done = run(program, tmp_path, **environment)
     assert (done.returncode, done.stdout) == (0, "4 6\n")
     assert done.stderr.count("nothing is recorded") == 1
-    assert "SDK_API_KEY" in done.stderr
+    assert named in done.stderr
 
 
 def test_what_it_logged_is_on_disk_when_the_program_ends_without_a_word(tmp_path: Path) -> None:
