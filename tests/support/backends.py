@@ -1,0 +1,212 @@
+"""Real receivers of OTLP as processes on loopback, and what they have stored."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sqlite3
+import subprocess
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import requests
+
+from tests.support.environments import python_with
+from tests.support.uploads import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from typing_extensions import Self
+
+_START_SECONDS = 180.0
+
+
+class StoredSpan(NamedTuple):
+    """A span as a receiver has it. Times are Unix nanoseconds, to the receiver's precision."""
+
+    trace_id: str
+    span_id: str
+    parent_id: str | None
+    name: str
+    attributes: dict[str, Any]
+
+
+class Backend:
+    """A receiver. A context manager, which owns the process; `kill` and `start` may follow.
+
+    Args:
+        folder: Where it keeps what it stores.
+    """
+
+    package = ""
+    headers: dict[str, str] = {}  # noqa: RUF012 - of the class, never changed
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._python = python_with(self.package)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port: int = free.getsockname()[1]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        self.prepare()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    @property
+    def url(self) -> str:
+        """The base URL."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The settings of a tracker that sends to it."""
+        headers = ",".join(f"{name}={value}" for name, value in self.headers.items())
+        return {"SDK_PROTOCOL": "otlp", "SDK_BASE_URL": self.url, "SDK_OTLP_HEADERS": headers}
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        kept = {name: os.environ[name] for name in ("HOME", "LANG") if name in os.environ}
+        with (self.folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [self._python.parent / self.program()[0], *self.program()[1:]],
+                env={**kept, "PATH": os.defpath, **self.variables()},
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        wait_until(self._answers, f"{self.package} answers", _START_SECONDS)
+
+    def kill(self) -> None:
+        """Kill it and all its processes, without a chance to write anything."""
+        if self._process is not None:
+            os.killpg(self._process.pid, 9)
+            self._process.wait()
+            self._process = None
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            raise AssertionError((self.folder / "server.log").read_text()[-2_000:])
+        try:
+            return requests.get(f"{self.url}{self.health()}", timeout=5).status_code == 200
+        except requests.RequestException:
+            return False
+
+    def query(self, statement: str) -> list[Any]:
+        """Return the rows of a query of its database; none while it makes its tables."""
+        path = self.folder / "store.db"
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as connection:
+            return connection.execute(statement).fetchall()
+
+    def program(self) -> Sequence[str]:
+        """Return the command line, beginning with a program of its environment."""
+        raise NotImplementedError
+
+    def variables(self) -> dict[str, str]:
+        """Return further environment variables."""
+        return {}
+
+    def health(self) -> str:
+        """Return a path that answers 200 once it works."""
+        raise NotImplementedError
+
+    def prepare(self) -> None:
+        """Make what has to be there before the first span."""
+
+    def spans(self) -> list[StoredSpan]:
+        """Return all spans, the probe left out."""
+        raise NotImplementedError
+
+
+class MLflow(Backend):
+    """MLflow's tracking server, on SQLite. Its first experiment of our own has the id 1."""
+
+    package = "mlflow==3.17.2"
+    headers = {"x-mlflow-experiment-id": "1"}  # noqa: RUF012 - as above
+
+    def program(self) -> Sequence[str]:
+        """As above."""
+        store = f"sqlite:///{self.folder / 'store.db'}"
+        return (
+            *("mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)),
+            *("--backend-store-uri", store, "--workers", "1"),
+        )
+
+    def health(self) -> str:
+        """As above."""
+        return "/health"
+
+    def prepare(self) -> None:
+        """As above."""
+        path = f"{self.url}/api/2.0/mlflow/experiments/create"
+        made = requests.post(path, json={"name": "kiosk"}, timeout=30).json()
+        assert made["experiment_id"] == self.headers["x-mlflow-experiment-id"]
+
+    def spans(self) -> list[StoredSpan]:
+        """As above."""
+        rows = self.query("SELECT trace_id, span_id, parent_span_id, name, content FROM spans")
+        return [
+            StoredSpan(trace, span, parent, name, _decoded(json.loads(content)["attributes"]))
+            for trace, span, parent, name, content in rows
+            if name != "tracker.connected"
+        ]
+
+
+class Phoenix(Backend):
+    """Arize Phoenix, on SQLite."""
+
+    package = "arize-phoenix==20.26.1"
+    headers = {"x-project-name": "kiosk"}  # noqa: RUF012 - as above
+
+    def program(self) -> Sequence[str]:
+        """As above."""
+        return ("phoenix", "serve")
+
+    def variables(self) -> dict[str, str]:
+        """As above."""
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            other = free.getsockname()[1]
+        return {
+            "PHOENIX_HOST": "127.0.0.1",
+            "PHOENIX_PORT": str(self.port),
+            "PHOENIX_GRPC_PORT": str(other),
+            "PHOENIX_WORKING_DIR": str(self.folder),
+            "PHOENIX_SQL_DATABASE_URL": f"sqlite:///{self.folder / 'store.db'}",
+            "PHOENIX_TELEMETRY_ENABLED": "false",
+        }
+
+    def health(self) -> str:
+        """As above."""
+        return "/healthz"
+
+    def spans(self) -> list[StoredSpan]:
+        """As above."""
+        rows = self.query(
+            "SELECT t.trace_id, s.span_id, s.parent_id, s.name, json(s.attributes) "
+            "FROM spans s JOIN traces t ON t.id = s.trace_rowid"
+        )
+        return [
+            StoredSpan(trace, span, parent, name, json.loads(attributes))
+            for trace, span, parent, name, attributes in rows
+            if name != "tracker.connected"
+        ]
+
+
+def _decoded(attributes: dict[str, str]) -> dict[str, Any]:
+    """Return attributes that are stored as JSON text each."""
+    found = {}
+    for name, value in attributes.items():
+        try:
+            found[name] = json.loads(value)
+        except (TypeError, ValueError):
+            found[name] = value
+    return found
