@@ -9,7 +9,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from tracker import forks, log
+from tracker import forks, log, own_work
 from tracker.erasure import ErasureResult, subject_of
 from tracker.errors import ConfigurationError, OutboxDamagedError, OutboxError
 from tracker.health import Health
@@ -72,6 +72,12 @@ class Recorder(Protocol):
     def health(self) -> Health:
         """Return the state of storage and uploading."""
 
+    def hurry(self) -> None:
+        """Upload now instead of after the current pause."""
+
+    def note_otel_dropped(self, number: int) -> None:
+        """Count spans and log records of OpenTelemetry that could not be stored."""
+
     def release(self, holder: object, timeout: float) -> FlushResult:
         """Release a tracker's share; releasing the last one closes the recorder."""
 
@@ -85,6 +91,7 @@ class Client:
 
     def __init__(self, config: APIConfig, destination: Callable[[], Destination] | None) -> None:
         self.config = config
+        self._otel_dropped = 0
         self.holders: weakref.WeakSet[object] = weakref.WeakSet()
         self._custom_destination = destination
         self._warned = Once()
@@ -175,13 +182,16 @@ class Client:
 
         `new_id` has already checked whether this process is a forked child.
         """
-        self.outbox.intake.append(event)
+        if own_work.watched:
+            own_work.run(self.outbox.intake.append, event)
+        else:
+            self.outbox.intake.append(event)
 
     def record_all(self, events: Sequence[Event]) -> None:
         """Store events together; see `Outbox.append_all`."""
         forks.check()
         try:
-            self.outbox.append_all(events)
+            own_work.run(self.outbox.append_all, events)
         except OutboxError:
             # The calls have noted the conversations as if their events were stored: look again.
             self.sessions.forget({event.session_id for event in events})
@@ -190,14 +200,14 @@ class Client:
     def count_dropped(self) -> None:
         """Count an event that the application's hook dropped; see `Intake.count_dropped`."""
         forks.check()
-        self.outbox.intake.count_dropped()
+        own_work.run(self.outbox.intake.count_dropped)
 
     def record_new(
         self, session_id: str, choose: Callable[[list[tuple[str, str]]], list[Event]]
     ) -> None:
         """Store events chosen by what is stored of a conversation; see `Intake.append_new`."""
         forks.check()
-        self.outbox.intake.append_new(session_id, choose)
+        own_work.run(self.outbox.intake.append_new, session_id, choose)
 
     def read(self, query: Callable[[Connection], T]) -> T:
         """Run a query on a separate connection to the outbox, so that it may be slow.
@@ -206,6 +216,9 @@ class Client:
             OutboxError: if the outbox cannot be read.
         """
         forks.check()
+        return own_work.run(self._read, query)
+
+    def _read(self, query: Callable[[Connection], T]) -> T:
         try:
             with self.outbox.snapshot() as connection:
                 return query(connection)
@@ -217,11 +230,14 @@ class Client:
     def erase(self, user_id: str, said: Mapping[str, Any]) -> ErasureResult:
         """Erase the data stored about a user; see `Outbox.erase`."""
         forks.check()
-        return self.outbox.erase(user_id, said)
+        return own_work.run(self.outbox.erase, user_id, said)
 
     def flush(self, timeout: float | None) -> FlushResult:
         """Wait until the events that are pending now are settled; see `Flush`."""
         forks.check()
+        return own_work.run(self._flush, timeout)
+
+    def _flush(self, timeout: float | None) -> FlushResult:
         try:
             flush = Flush(self.outbox, self.worker, checkpoint=True)
             return self._since_the_last(flush, flush.wait(timeout))
@@ -244,7 +260,18 @@ class Client:
     def health(self) -> Health:
         """Return the state of storage and uploading; see `BaseTracker.health`."""
         forks.check()
-        return self.outbox.health()
+        return dataclasses.replace(
+            own_work.run(self.outbox.health), otel_dropped=self._otel_dropped
+        )
+
+    def hurry(self) -> None:
+        """Upload now instead of after the current pause."""
+        forks.check()
+        self.worker.hurry()
+
+    def note_otel_dropped(self, number: int) -> None:
+        """Count spans and log records of OpenTelemetry that could not be stored."""
+        self._otel_dropped += number
 
     def release(self, holder: object, timeout: float) -> FlushResult:
         """Release a tracker's share. The last one uploads for `timeout` seconds and closes."""
@@ -263,7 +290,7 @@ class Client:
 
         Storage errors are logged and not raised: closing must always be possible.
         """
-        return self._stop(timeout, then=self._end)
+        return own_work.run(self._stop, timeout, then=self._end)
 
     def leave(self) -> None:
         """Upload for `exit_timeout` seconds as the interpreter exits, without closing anything.
@@ -271,7 +298,7 @@ class Client:
         Daemon threads and other exit handlers may log until the process ends: their events are
         stored, and uploaded after the next start.
         """
-        self._stop(self.config.exit_timeout, then=self.outbox.rest)
+        own_work.run(self._stop, self.config.exit_timeout, then=self.outbox.rest)
 
     def _stop(self, timeout: float, then: Callable[[], None]) -> FlushResult:
         try:
@@ -329,6 +356,12 @@ class DisabledClient:
         """Return that it is disabled."""
         return Health(enabled=False)
 
+    def hurry(self) -> None:
+        """Do nothing."""
+
+    def note_otel_dropped(self, number: int) -> None:
+        """Do nothing."""
+
     def release(self, holder: object, timeout: float) -> FlushResult:
         """Return at once."""
         return FlushResult()
@@ -365,7 +398,8 @@ def connect(
     with _registry_lock:
         client = _find(config.outbox_path)
         if client is None:
-            client = _registry[config.outbox_path] = Client(config, destination)
+            client = own_work.run(Client, config, destination)
+            _registry[config.outbox_path] = client
         else:
             client.join(config, destination)
         client.holders.add(holder)
@@ -417,7 +451,7 @@ def _before_fork() -> None:
             if frame is None:  # a fork in C, from a thread that runs no Python
                 client.outbox.close_connections()
                 continue
-            if client.outbox.pause(frame):
+            if own_work.run(client.outbox.pause, frame):
                 _paused.append(client)
         except BaseException:  # noqa: BLE001 - if raised, it would be printed and the fork would go on
             log.error("an outbox could not be paused before a fork", exc_info=True)

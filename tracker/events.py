@@ -23,6 +23,9 @@ FEEDBACK_RECORDED = "feedback.recorded"
 SCORE_RECORDED = "score.recorded"
 LLM_USED = "llm.used"
 SPAN_RECORDED = "span.recorded"
+OTEL_SPAN = "otel.span"
+OTEL_SPAN_STARTED = "otel.span_started"
+OTEL_LOG = "otel.log"
 AGENT_REGISTERED = "agent.registered"
 AGENT_STATUS_CHANGED = "agent.status_changed"
 AGENT_ACTIVITY = "agent.activity"
@@ -34,6 +37,9 @@ COMPLIANCE_ERASED = "compliance.erased"
 EVENTS_DISCARDED = "events.discarded"
 INTEGRITY_CHECKPOINT = "integrity.checkpoint"
 INTEGRITY_KEY_CHANGED = "integrity.key_changed"
+
+OTEL = frozenset({OTEL_SPAN, OTEL_SPAN_STARTED, OTEL_LOG})
+"""What comes from OpenTelemetry; `tracker.otel` describes the fields."""
 
 VOCABULARY = frozenset(
     {
@@ -47,6 +53,7 @@ VOCABULARY = frozenset(
         SCORE_RECORDED,
         LLM_USED,
         SPAN_RECORDED,
+        *OTEL,
         AGENT_REGISTERED,
         AGENT_STATUS_CHANGED,
         AGENT_ACTIVITY,

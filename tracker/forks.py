@@ -37,6 +37,8 @@ class Stage(enum.IntEnum):
     """Connections of the parent are closed; outboxes, workers and sessions start again."""
     AGENTS = enum.auto()
     """What is known of agents gets a new lock."""
+    RUNS = enum.auto()
+    """Files that show that the parent lives are closed."""
     CALLS = enum.auto()
     """Awaited calls get new threads."""
     DEFAULT = enum.auto()

@@ -48,6 +48,8 @@ class Health:
             an old state of the outbox; see tracker/README.md, "What happens when …".
         damaged_sets: Damaged outbox files that were moved aside, oldest first; see
             tracker/README.md, "What happens when …".
+        otel_dropped: Number of OpenTelemetry's spans and log records that this process could not
+            store; the log says why. They are in no other figure.
     """
 
     enabled: bool = True
@@ -70,6 +72,7 @@ class Health:
     storage_error: str | None = None
     log_bytes: int = 0
     damaged_sets: tuple[Path, ...] = ()
+    otel_dropped: int = 0
 
     @property
     def ok(self) -> bool:

@@ -18,12 +18,11 @@ Each record becomes one ``log.recorded`` event with these fields:
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 import uuid
 from typing import Any
 
-from tracker import validation
+from tracker import own_work, validation
 from tracker.errors import TrackerClosedError, ValidationError
 from tracker.once import Once
 from tracker.trackers.base import BaseTracker
@@ -34,8 +33,6 @@ LOG_RECORDED = "log.recorded"
 
 _IDS = ("session_id", "agent_id", "user_id")
 _USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", *_IDS}
-_CALLERS = ("tracker.context", "tracker.trackers.observe", __name__)
-"""The modules of this package that call functions of the application, and this one."""
 _SYNC_THREAD = "tracker-sync"
 
 _formatter = logging.Formatter()
@@ -80,6 +77,7 @@ class TrackerHandler(logging.Handler):
                 "in TrackerHandler(Tracker(config)). An AsyncTracker(config) shares its outbox",
             )
         super().__init__(level)
+        own_work.watch()
         self._tracker = tracker
         self._thread = threading.local()
         self._closed_logged = Once()
@@ -202,12 +200,8 @@ def _exception(record: logging.LogRecord, characters: int) -> Any:
 
 def _is_our_own(record: logging.LogRecord) -> bool:
     """Return True if this package made `record` or caused another library to make it."""
-    if f"{record.name}.".startswith("tracker.") or record.threadName == _SYNC_THREAD:
-        return True
-    frame = sys._getframe()
-    while frame.f_back is not None:
-        frame = frame.f_back
-        module = str(frame.f_globals.get("__name__"))
-        if module.startswith("tracker.") and module not in _CALLERS:
-            return True
-    return False
+    return (
+        f"{record.name}.".startswith("tracker.")
+        or own_work.is_own()
+        or record.threadName == _SYNC_THREAD  # behind a queue, this is another thread
+    )

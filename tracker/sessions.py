@@ -8,7 +8,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tracker import log, validation
+from tracker import log, own_work, validation
 from tracker.errors import OutboxError
 from tracker.events import (
     CONVERSATION_ENDED,
@@ -124,7 +124,7 @@ class Sessions:
             if session is not None:
                 self._sessions.move_to_end(session_id)
                 return session
-        session = self._look_up(session_id)
+        session = own_work.run(self._look_up, session_id)
         self._keep(session_id, session)
         return session
 

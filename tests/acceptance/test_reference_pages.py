@@ -11,6 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import pytest
+from opentelemetry._logs import LogRecord, SeverityNumber
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    SpanContext,
+    Status,
+    StatusCode,
+    TraceFlags,
+    TraceState,
+    set_span_in_context,
+)
 
 from tests.support.conversations import ROOT
 from tests.support.pages import IS_CHECKOUT, Page
@@ -21,6 +34,7 @@ from tracker.collector.settings import Settings
 from tracker.collector.store import Store
 from tracker.events import INTEGRITY_KEY_CHANGED, VOCABULARY, make_event
 from tracker.log_handler import LOG_RECORDED
+from tracker.otel import OutboxLogRecordProcessor, OutboxSpanProcessor
 from tracker.outbox.maintenance.retention import discard_oldest
 from tracker.outbox.outbox import Outbox
 from tracker.outbox.schema import tables
@@ -125,6 +139,38 @@ def log_what_is_gathered(tracker: Tracker) -> None:
         logger.removeHandler(handler)
 
 
+def log_what_comes_in(tracker: Tracker) -> None:
+    """Log a span and a log record of OpenTelemetry, with every field that they can have."""
+    remote = SpanContext(
+        1, 2, is_remote=True, trace_flags=TraceFlags(1), trace_state=TraceState([("a", "b")])
+    )
+    spans, logs = TracerProvider(shutdown_on_exit=False), LoggerProvider(shutdown_on_exit=False)
+    spans.add_span_processor(OutboxSpanProcessor(tracker, started=True))
+    logs.add_log_record_processor(OutboxLogRecordProcessor(tracker))
+    otel = spans.get_tracer("library", "1.0")
+    within = set_span_in_context(NonRecordingSpan(remote))
+    links = [Link(remote, {"a": 1})] * 200
+    span = otel.start_span("step", within, attributes={"a": 1}, links=links)
+    for number in range(200):
+        span.set_attribute(f"a{number}", number)
+        span.add_event("token", {"n": number})
+    span.set_status(Status(StatusCode.ERROR, "too slow"))
+    span.end()
+    logs.get_logger("agent").emit(
+        LogRecord(
+            timestamp=1,
+            context=within,
+            severity_number=SeverityNumber.WARN,
+            severity_text="WARNING",
+            body="slow",
+            attributes={f"a{number}": "x" for number in range(128)} | {"long": "x" * (2 << 20)},
+            event_name="tool.slow",
+        )
+    )
+    spans.shutdown()
+
+
+@pytest.mark.filterwarnings("ignore:Log record attributes were dropped")  # that is meant here
 def test_every_event_type_is_described_with_its_fields(config: MakeConfig) -> None:
     """The protocol's page names all types, and for each the very fields that events carry."""
     described = rows(PROTOCOL.section("Event types"))
@@ -133,6 +179,7 @@ def test_every_event_type_is_described_with_its_fields(config: MakeConfig) -> No
     with Tracker(config(), destination=lambda: received) as tracker:
         log_every_type(tracker)
         log_what_is_gathered(tracker)
+        log_what_comes_in(tracker)
         tracker.flush()
     check_digests(received.events)
     with closing(Outbox(config())) as outbox:

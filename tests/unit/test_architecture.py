@@ -200,6 +200,19 @@ def test_some_libraries_have_one_door() -> None:
     assert servers - within(servers, "tracker.collector") == set()
 
 
+def test_only_the_packages_for_it_know_opentelemetry() -> None:
+    """What is sent as OTLP needs its messages, but not its SDK; spans that come in need both."""
+    users = importers("opentelemetry")
+    assert users - within(users, "tracker.otel", "tracker.sync.otlp") == set()
+    sdk = importers("opentelemetry.sdk", "opentelemetry.trace", "opentelemetry._logs")
+    assert sdk - within(sdk, "tracker.otel") == set()
+    shared = imports("tracker.otel.values") | imports("tracker.otel.plain")
+    assert within(shared, "opentelemetry") == within(shared, "opentelemetry.proto")
+    coming_in = {name for name in MODULES if name.startswith("tracker.otel.")}
+    assert coming_in & importers("tracker.outbox") == {"tracker.otel.started"}
+    assert not coming_in & importers("tracker.sync", "tracker.client", "tracker.queries")
+
+
 def test_what_waits_goes_by_a_clock_that_no_test_can_freeze() -> None:
     """Only what is measured, and the demo, whose process is its own, look at another one."""
     frozen = {
@@ -229,13 +242,17 @@ def test_only_the_sources_of_settings_read_the_environment() -> None:
         )
     }
     programs = ("tracker.collector", "tracker.cli", "tracker.demo")
-    assert readers - within(readers, *programs) == {"tracker.config.sources"}
+    assert readers - within(readers, *programs) == {
+        "tracker.config.sources",
+        "tracker.otel.instrumentation",  # which sets the instrumentors' switches
+    }
 
 
 @pytest.mark.parametrize(
     "module",
     [
         *("requests", "backoff", "alembic", "rich", "click", "fastapi", "cryptography"),
+        "tracker.otel",
         *("tomllib", "tomli", "tracker.config.key_file", "tracker.stderr"),
         *("opentelemetry", "google.protobuf", "tracker.sync.otlp"),
         *("tracker.evidence", "tracker.outbox.recovery.salvage", "tracker.outbox.queue.settlement"),

@@ -246,6 +246,12 @@ class _Deferring:
     def health(self) -> Health:
         return self._client.health()
 
+    def hurry(self) -> None:
+        self._client.hurry()
+
+    def note_otel_dropped(self, number: int) -> None:
+        self._client.note_otel_dropped(number)
+
     def release(self, holder: object, timeout: float) -> FlushResult:
         return self._client.release(holder, timeout)
 

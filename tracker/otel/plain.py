@@ -23,6 +23,7 @@ from math import isfinite
 from typing import Any
 
 from tracker.redaction.uncut import cut
+from tracker.trackers.capture import readable
 from tracker.validation import is_interrupt
 
 BYTES = "@bytes"
@@ -33,6 +34,7 @@ MAX_DEPTH = 24
 """Levels of nesting. Each takes three of OTLP's messages, and common receivers read 100 at most."""
 MAX_VALUES = 50_000
 """Values within one attribute."""
+_LONGEST_KEY = 1_024
 MAX_INT, MIN_INT = 2**63 - 1, -(2**63)
 
 
@@ -42,14 +44,18 @@ class Plain:
     Args:
         most: Longer texts are marked to be cut to so many characters once they are masked, and end
             with ``[cut: N characters]``, N being those that are missing.
+        binary: Whether to keep bytes as such; otherwise they become text, which can be masked.
 
     Attributes:
         cut: Number of texts that were marked.
+        found: The bytes that were kept, as text.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, *, binary: bool = True) -> None:
         self._most = most
+        self._binary = binary
         self.cut = 0
+        self.found: list[str] = []
 
     def attributes(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return attributes, or another mapping, as a JSON object."""
@@ -83,7 +89,7 @@ class Plain:
         if isinstance(value, float):
             return float(value) if isfinite(value) else {DOUBLE: float.__repr__(value)}
         if isinstance(value, (bytes, bytearray, memoryview)):
-            return {BYTES: base64.b64encode(bytes(value)).decode()}
+            return self._bytes(bytes(value))
         if depth == 0 or left[0] <= 0:
             return f"[cut: {type(value).__name__}]"
         if isinstance(value, Mapping):
@@ -94,8 +100,19 @@ class Plain:
             return [self._value(item, depth - 1, left) for item in value]
         return self.text(_str(value))
 
+    def _bytes(self, value: bytes) -> Any:
+        text = value.decode(errors="replace")
+        if not self._binary:
+            return self.text(text)
+        self.found.append(text)
+        return {BYTES: base64.b64encode(value).decode()}
+
     def _key(self, key: object) -> str:
-        name = key if type(key) is str and key.isascii() else self.text(_str(key))
+        name = key if type(key) is str else _str(key)
+        if len(name) > _LONGEST_KEY:
+            return f"[cut: a name of {len(name)} characters]"
+        if not name.isascii():
+            name = readable(name)
         return MARK + name if name.startswith(MARK) else name
 
 

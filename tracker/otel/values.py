@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
 
@@ -16,8 +16,9 @@ from tracker import canonical
 from tracker.otel.plain import BYTES, DOUBLE, MARK, MAX_DEPTH, MAX_INT, MIN_INT, Plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
+_SCALARS: Final[Collection[str]] = ("int_value", "double_value", "bool_value", "bytes_value")
 _DOUBLES = ("nan", "inf", "-inf")
 
 
@@ -71,9 +72,9 @@ def json_value(value: AnyValue) -> Any:
         return [json_value(item) for item in value.array_value.values]
     if kind == "kvlist_value":
         return json_attributes(value.kvlist_value.values)
-    if kind is None or kind == "string_value_strindex":  # that of a profile, which is nothing here
-        return None
-    return _PLAIN.value(getattr(value, kind))
+    if kind is not None and kind in _SCALARS:
+        return _PLAIN.value(getattr(value, kind))
+    return None  # and what refers to a table of a profile is nothing here
 
 
 _PLAIN = Plain(0)

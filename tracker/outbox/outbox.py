@@ -15,7 +15,7 @@ from tracker.once import Once
 from tracker.outbox import status
 from tracker.outbox.files import swap
 from tracker.outbox.integrity import chain_key
-from tracker.outbox.maintenance import erase, retention, scrub
+from tracker.outbox.maintenance import erase, interrupted, retention, scrub
 from tracker.outbox.maintenance.disk_space import DiskSpace
 from tracker.outbox.maintenance.log_growth import LogGrowth
 from tracker.outbox.maintenance.size_limit import SizeLimit
@@ -308,6 +308,25 @@ class Outbox:
         self.on_commit()
         scrubbed = self.scrub() and self._remove_drafts() and not self._damaged_sets_hold_more()
         return ErasureResult(*subject, done.erased, tuple(done.event_ids), scrubbed, done.guessable)
+
+    def end_interrupted(self) -> int:
+        """End the spans that were under way when their processes died; return how many.
+
+        Raises:
+            OutboxError: if the outbox cannot be read or written.
+        """
+        ended = 0
+        for lock in interrupted.leftover(self.path):
+            try:
+                with self.snapshot() as connection:
+                    ends = interrupted.ends(connection, lock, self._config.max_event_bytes)
+                if ends:
+                    self.append_all(ends)
+                ended += len(ends)
+                interrupted.finish(lock)
+            finally:
+                lock.close()
+        return ended
 
     def checkpoint(self, seconds: float, within: float = math.inf) -> bool:
         """Log a signed head of the tree over all events, if one is due; return True if so.

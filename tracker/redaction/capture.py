@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tracker.events import VOCABULARY
+from tracker.events import OTEL, VOCABULARY
+from tracker.redaction import telemetry
+from tracker.redaction.sizes import size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,23 +22,12 @@ KEPT = ("security.", "compliance.")
 """Types of events that are evidence: they keep their content."""
 
 
-def size(value: object) -> object:
-    """Return the size of a value; None, True and False are returned unchanged."""
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        return f"[not captured: {str.__len__(value)} characters]"
-    if isinstance(value, dict):
-        return f"[not captured: {len(value)} members]"
-    if isinstance(value, (list, tuple)):
-        return f"[not captured: {len(value)} items]"
-    return "[not captured: number]"
-
-
 def without_content(type: str, data: dict[str, Any], original: Mapping[str, Any]) -> dict[str, Any]:
     """Return `data` with its content replaced by the sizes of `original`."""
     if type.startswith(KEPT):
         return data
+    if type in OTEL:
+        return telemetry.without_content(data)
     if type not in VOCABULARY:  # another type: everything but the names may be content
         return dict(zip(data, map(size, original.values()), strict=True))
     return {name: _reduced(name, value, original[name]) for name, value in data.items()}

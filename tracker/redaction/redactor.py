@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tracker import log
-from tracker.events import VOCABULARY
+from tracker import log, own_work
+from tracker.events import OTEL, VOCABULARY
 from tracker.once import Once
-from tracker.redaction import assigned, secrets
+from tracker.redaction import assigned, secrets, telemetry
 from tracker.redaction.capture import without_content
 from tracker.redaction.names import KINDS, NUMERIC, Names, is_secret, mask_named
 from tracker.redaction.own_keys import found, know
@@ -71,7 +71,8 @@ class Redactor:
         never changed; it is returned if there is nothing to do.
         """
         counts: dict[str, int] = {}
-        clean = data
+        given = data
+        clean = data = telemetry.content(given) if type in OTEL else given
         strings, keys, values, flat = _texts(type, data)
         if strings or self._custom:
             long = Uncut in map(_type, strings)
@@ -94,9 +95,10 @@ class Redactor:
                 walk = _Walk(own, labelled, names, self._custom, counts, self._complain)
                 masked = walk.data(data, own_names=type in VOCABULARY)
                 clean = masked if counts or long else data
+        clean = clean if data is given else telemetry.with_content(given, data, clean)
         # A context, which has no type, is no content, and has no place for the counts.
         if type and not self._capture:
-            clean = without_content(type, clean, data)
+            clean = without_content(type, clean, given)
         if type and counts:
             # An event of another type may have a field of that name.
             name = "redactions" if "redactions" not in clean else "tracker.redactions"
@@ -291,7 +293,7 @@ class _Walk:
 
     def _by_custom(self, index: int, redactor: Callable[[str], str], text: str) -> str:
         try:
-            clean = redactor(str.__str__(text))
+            clean = own_work.run(redactor, str.__str__(text))
             if isinstance(clean, str):
                 clean.encode()  # text that UTF-8 cannot encode cannot be stored
                 if clean != text:

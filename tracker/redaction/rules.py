@@ -80,14 +80,16 @@ class Gates:
         """
         # Loops, not generators: this runs for every event.
         found: list[Rule] = []
+        tried: list[Rule] = []  # some stand behind several gates
         firsts = self._firsts.intersection(rest)
         for trigger, rules, pattern in self._by_firsts.get(firsts) or self._select(firsts):
             if trigger in rest and (pattern is None or pattern.search(text)):
                 for rule in rules:
                     for anchor in rule.anchors:
                         if anchor in text:
-                            if rule not in found and _holds(rule, text, lowered):
+                            if rule not in tried and _holds(rule, text, lowered):
                                 found.append(rule)
+                            tried.append(rule)
                             break
         return found
 

@@ -179,6 +179,9 @@ _AWS_SECRET = Rule(
     context=("secret",),
     keyed=True,
 )
+_SESSION_TOKENS = tuple(
+    f"{word}{sign}token" for word in ("session", "security") for sign in ("", "_", "-", " ")
+)
 _AWS_SESSION = Rule(
     "aws_session_token",
     re.compile(
@@ -187,7 +190,7 @@ _AWS_SESSION = Rule(
         + r"(?P<secret>[A-Za-z0-9/+]{100,4096}={0,2})"
     ),
     _is_random,
-    context=("token",),
+    context=_SESSION_TOKENS,  # ``token`` alone is in the attributes of each call of a model
     keyed=True,
 )
 _TWILIO_TOKEN = Rule(

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from tracker.sync.destination import Delivery, Destination, SignedHead
     from tracker.sync.hold import Hold
 
+_END_SECONDS = 3_600.0
 _FIRST_PRUNE_SECONDS = 60.0
 _PRUNE_SECONDS = 3600.0
 _WORTH_NOTING_SECONDS = 1.0
@@ -103,6 +104,7 @@ class Uploader:
         self._backoff = Backoff(config.backoff_base, config.backoff_cap)
         self._bucket = TokenBucket(config.requests_per_minute, clock())
         self._prune_at = clock() + _FIRST_PRUNE_SECONDS
+        self._end_at = clock()
         self._trouble: str | None = None
         self._trouble_said = False
         self._logged = Once(seconds=_SAY_AGAIN_SECONDS, clock=clock)
@@ -127,6 +129,7 @@ class Uploader:
         except OutboxError as error:
             if not (isinstance(error, OutboxFullError) or is_disk_full(error)):
                 raise  # otherwise sending events frees space
+        self._end_interrupted_if_due()
         self._prune_if_due()
         pause = self._until_open()
         if pause is not None:
@@ -423,6 +426,16 @@ class Uploader:
         # Unlike a busy server, a refused key does not impose a pause: a new key is tried at once.
         patience = delivery.retry_after is not None and delivery.outcome is not Outcome.REFUSED
         return Pause(seconds, skippable=not patience)
+
+    def _end_interrupted_if_due(self) -> None:
+        """End the spans of processes that died, at the start and each hour."""
+        if self._clock() >= self._end_at:
+            self._end_at = self._clock() + _END_SECONDS
+            try:
+                if number := self._outbox.end_interrupted():
+                    log.info("%d spans ended with their process", number)
+            except OSError as error:  # the folder cannot be read, say: uploading goes on
+                log.info("spans of processes that ended cannot be looked for: %s", error)
 
     def _prune_if_due(self) -> None:
         if self._clock() >= self._prune_at:

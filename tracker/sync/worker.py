@@ -7,7 +7,7 @@ import queue
 import threading
 from typing import TYPE_CHECKING
 
-from tracker import log
+from tracker import log, own_work
 from tracker.clock import monotonic
 from tracker.config import watched_key
 from tracker.errors import OutboxError
@@ -162,8 +162,10 @@ class Worker:
 
     def _run(self) -> None:
         try:
+            own_work.stay()
             self._let_the_host_fork()
             while not self._stopping:
+                own_work.stay()
                 self._wait(self._round())
         finally:
             if self._uploader is not None:

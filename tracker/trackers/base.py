@@ -28,7 +28,7 @@ from tracker.trackers.event_context import EventContext
 from tracker.trackers.hook import Hook
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
     from types import TracebackType
 
@@ -228,6 +228,12 @@ class BaseTracker(ProcessLocal, AddsContext):
         if masked and type != SECURITY_REPORTED and self.config.report_redactions:
             self._report_redactions(event, masked)
         return event.event_id
+
+    def _record_events(self, events: Sequence[Event]) -> None:
+        """Store events together, all or none; they were made by `_make`."""
+        self._check_open()
+        if events:
+            self._client.record_all(events)
 
     def _make(
         self,

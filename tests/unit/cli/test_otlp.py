@@ -10,6 +10,7 @@ import pytest
 from tests.support.cli import call, call_json
 from tests.support.otlp import PROBE, spans_in, success
 from tests.support.server import ScriptedServer, answer
+from tests.support.traced import traced
 from tests.support.uploads import account_of
 from tracker import Tracker
 from tracker.outbox.store.ledger import Account
@@ -101,12 +102,11 @@ def test_rebind_changes_the_protocol_too(
 def test_a_span_that_never_ended_is_open(config: MakeConfig) -> None:
     """What was started is listed with `--open` until its end is there, whatever else is."""
     settings = config()
-    with Tracker(settings) as tracker:
-        for number in (1, 2):
-            began = {"trace_id": f"{number:032}", "span_id": f"{number:016}", "name": f"s{number}"}
-            tracker.track("otel.span_started", began)
-        tracker.track("otel.span", {"trace_id": f"{1:032}", "span_id": f"{1:016}", "name": "s1"})
-    [left] = on(settings, "spans", "--open")
-    assert left["data"]["name"] == "s2"
-    assert "s2" in call("--outbox", settings.outbox_path, "spans", "--open").stdout
-    assert [each["data"]["name"] for each in on(settings, "spans")] == ["s1"]
+    with Tracker(settings) as tracker, traced(tracker, started=True) as otel:
+        ended = otel.start_span("s1")
+        otel.start_span("s2")
+        ended.end()
+        [left] = on(settings, "spans", "--open")
+        assert left["data"]["name"] == "s2"
+        assert "s2" in call("--outbox", settings.outbox_path, "spans", "--open").stdout
+        assert [each["data"]["name"] for each in on(settings, "spans")] == ["s1"]

@@ -16,9 +16,9 @@ import pytest
 from tests.support.conversations import all_calls, needs_data
 from tests.unit.redaction.redaction_corpus import Sample, samples
 from tracker import APIConfig, ConfigurationError
-from tracker.redaction.capture import size
 from tracker.redaction.redactor import FAILED, Redactor, redaction_kind
 from tracker.redaction.rules import mask_of
+from tracker.redaction.sizes import size
 
 if TYPE_CHECKING:
     from collections.abc import Callable

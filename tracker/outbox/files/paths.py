@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 COMPANIONS = ("-wal", "-shm")
@@ -51,6 +52,19 @@ def ballast(path: Path) -> Path:
 def signing_key(path: Path) -> Path:
     """Return the path of the key that signs the outbox's checkpoints."""
     return beside(path, ".signing-key")
+
+
+def run_lock(path: Path, run: str) -> Path:
+    """Return the path of the lock of a process that stores the starts of its spans."""
+    return beside(path, f".run-{run}")
+
+
+def run_locks(path: Path) -> Iterator[Path]:
+    """Yield the paths of those locks that exist, of processes that live and of those that died."""
+    prefix = run_lock(path, "").name
+    for each in path.parent.iterdir():  # not glob, whose signs the name may contain
+        if each.name.startswith(prefix):
+            yield each
 
 
 def all_of(path: Path) -> list[Path]:

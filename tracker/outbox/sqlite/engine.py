@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import os
 import sqlite3
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,12 @@ WAL_BYTES = 2_048_000
 With 4 MB, a commit wrote 2 % less, but on a full disk the ballast was too small for what a
 checkpoint has to add to the file; with 1 MB, one call in a hundred met a checkpoint.
 """
+
+_SILENT = "tracker"
+# Nobody is told of the statements of an outbox, whatever the level of SQLAlchemy's own loggers: a
+# thread that leads would wait for a handler's lock, whose holder may wait for the outbox.
+for _name in ("engine.Engine", "pool.impl.NullPool"):
+    logging.getLogger(f"sqlalchemy.{_name}.{_SILENT}").setLevel(logging.CRITICAL + 1)
 
 _FULL = 2  # as SQLite reports it
 
@@ -125,6 +132,8 @@ def make_engine(path: Path, durability: str, *, writer: bool, how: str = "mode=r
         # interrupted call has closed, and log the error; logging can block a thread that leads.
         pool_reset_on_return=None,
         isolation_level="AUTOCOMMIT",  # transactions begin explicitly: BEGIN IMMEDIATE
+        logging_name=_SILENT,
+        pool_logging_name=_SILENT,
     )
 
     @event.listens_for(engine, "connect")

@@ -92,7 +92,7 @@ def log_record(data: Mapping[str, Any]) -> LogRecord:
         observed_time_unix_nano=_time(data["observed"]),
         severity_number=data.get("severity", 0),
         severity_text=data.get("severity_text", ""),
-        body=any_value(data["body"]) if "body" in data else None,
+        body=any_value(data.get("body")),
         event_name=data.get("event_name", ""),
         trace_id=_id(data["trace_id"], 16) if "trace_id" in data else b"",
         span_id=_id(data["span_id"], 8) if "span_id" in data else b"",

@@ -20,6 +20,7 @@ from tests.support.otlp import (
 )
 from tests.support.otlp import unless as stores_unless
 from tests.support.server import SILENCE, Answer, Reply, ScriptedServer, answer, cut, redirect
+from tests.support.traced import traced
 from tests.support.uploads import (
     account_of,
     dead_letters,
@@ -347,10 +348,10 @@ def test_types_that_are_not_to_be_sent_are_counted_as_skipped(
     settings: APIConfig, scripted_server: ScriptedServer
 ) -> None:
     """They are settled, the account adds up with them, and they are not among the delivered."""
-    with Tracker(settings) as tracker:
-        tracker.track("otel.span_started", {"name": "a"})
+    with Tracker(settings) as tracker, traced(tracker, started=True) as otel:
+        otel.start_span("a")
         tracker.track("cart.abandoned", {"items": 3})
-        tracker.track("otel.span_started", {"name": "b"})
+        otel.start_span("b")
         result = tracker.flush(10)
         assert (result.delivered, result.pending) == (1, 0)
         assert tracker.health().skipped == 2
@@ -363,8 +364,8 @@ def test_only_skipped_events_make_no_request(
     settings: APIConfig, scripted_server: ScriptedServer
 ) -> None:
     """An empty request is an error to some receivers."""
-    with Tracker(settings) as tracker:
-        tracker.track("otel.span_started", {"name": "a"})
+    with Tracker(settings) as tracker, traced(tracker, started=True) as otel:
+        otel.start_span("a")
         tracker.flush(10)
     assert scripted_server.requests == []
     assert account_of(settings) == Account(accepted=1, skipped=1)
