@@ -25,6 +25,7 @@ FIGURES = {
     "disk": 120,
     "collector": 120,
     "reads": 300,
+    "otel": 420,
 }
 """Modules of this package with ``measure(scale)``, and the seconds that each may take at most."""
 
