@@ -60,9 +60,17 @@ def _write(level: int, message: str, *arguments: Any, exc_info: bool = False) ->
     shown = [each if isinstance(each, (int, float)) else clean(_text(each)) for each in arguments]
     if exc_info and sys.exc_info()[0] is not None:
         message += "\n%s"
-        shown.append(clean(readable(traceback.format_exc().rstrip())))
+        shown.append(clean(readable(_traceback())))
     with lock:
         _logger.log(level, message, *shown, stacklevel=3)
+
+
+def _traceback() -> str:
+    """Return where the current exception came from; exceptions have code of their own."""
+    try:
+        return traceback.format_exc().rstrip()
+    except Exception as failure:  # noqa: BLE001 - a log line must not replace what it is about
+        return f"[no traceback: {type(failure).__name__}]"
 
 
 def _text(value: object) -> str:

@@ -45,7 +45,7 @@ def is_interrupt(error: BaseException) -> bool:
     an extension written in Rust, which pyo3 derives from `BaseException`, and GeneratorExit, which
     concerns only the code of a generator.
     """
-    if isinstance(error, (Exception, GeneratorExit)):
+    if issubclass(type(error), (Exception, GeneratorExit)):  # its __class__ may raise
         return False
     return type(error).__name__ != "PanicException"
 
@@ -262,8 +262,10 @@ def convert_json(argument: str, value: object, default: Callable[[Any], Any]) ->
 
 def _convert(argument: str, value: Any, default: Callable[[Any], Any], depth: int) -> Any:
     kind = type(value)
-    if value is None or depth > MAX_DEPTH or issubclass(kind, (str, int, float)):
+    if value is None or issubclass(kind, (str, int, float)):
         return value
+    if depth > MAX_DEPTH:  # at once, since `default` may return two of what it was given
+        raise ValidationError(argument, f"is nested more than {MAX_DEPTH} levels deep")
     if issubclass(kind, dict):
         items = dict.copy(value).items()
         return {key: _convert(argument, item, default, depth + 1) for key, item in items}

@@ -41,7 +41,9 @@ class AsyncSpan(BaseSpan):
         traceback: TracebackType | None,
     ) -> None:
         duration_ms = self._leave()
-        if isinstance(error, GeneratorExit):  # closed before its end: it must not await anything
+        if issubclass(
+            type(error), GeneratorExit
+        ):  # closed before its end: it must not await anything
             self._finish(duration_ms, error)
             return
         with Boundary(self._owner, f"the span {self.name!r}"):

@@ -448,7 +448,7 @@ class ActiveConversation(ProcessLocal):
         with behind(error, self._tracker, f"the end of a conversation with {self.agent_id!r}"):
             if self._tracker._is_over(self.session_id):
                 return
-            if error is None or isinstance(error, GeneratorExit):
+            if error is None or issubclass(type(error), GeneratorExit):
                 self._tracker.end_conversation(self.session_id, **self._end_with)
             else:
                 self._tracker.record_failed_session(

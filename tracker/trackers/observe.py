@@ -386,7 +386,7 @@ class GeneratorObservation(Observation):
 
     def over(self, result: object = None, error: BaseException | None = None) -> None:
         """Record the call. A consumer may close it early; that is not a failure."""
-        super().over(result, None if isinstance(error, GeneratorExit) else error)
+        super().over(result, None if issubclass(type(error), GeneratorExit) else error)
 
     def _output(self, result: object, error: BaseException | None) -> dict[str, Any]:
         kept = {"result": self._kept} if self._observer.capture_output else {}

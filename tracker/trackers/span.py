@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from tracker import context, validation
 from tracker.errors import ValidationError
@@ -145,10 +145,10 @@ class BaseSpan(ProcessLocal):
 
     def _add_error(self, data: dict[str, Any], error: BaseException | None) -> None:
         said: object = self.error
-        if isinstance(error, GeneratorExit):  # the consumer of a generator may stop
+        if issubclass(type(error), GeneratorExit):  # the consumer of a generator may stop
             error = None
-        if error is None and isinstance(said, BaseException):
-            error = said
+        if error is None and issubclass(type(said), BaseException):
+            error = cast("BaseException", said)
         if error is not None:
             data["error_type"] = type_name(error)
             data["error"] = error_text(error, self._characters)

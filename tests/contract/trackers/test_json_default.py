@@ -84,6 +84,17 @@ def test_its_own_error_is_named_without_its_text(tmp_path: Path) -> None:
     assert "private" not in str(e.value)
 
 
+@pytest.mark.parametrize(
+    "again", [lambda it: it, lambda it: [it, it], lambda it: {"a": it, "b": it}]
+)
+def test_one_that_returns_what_it_was_given_ends(
+    tmp_path: Path, again: Callable[[Any], Any]
+) -> None:
+    """And it does so at once, where it returns it twice as well."""
+    with pytest.raises(ValidationError, match="64 levels"):
+        logged(tmp_path, "track", {"when": MOMENT}, json_default=again)
+
+
 def test_tool_blocks_and_the_end_of_a_conversation_use_it_too(tmp_path: Path) -> None:
     destination = RecordingDestination()
     config = quick(tmp_path, json_default=default)

@@ -234,6 +234,42 @@ def test_an_exception_marks_the_span_and_passes(
     assert not caplog.records
 
 
+class SealedError(Exception):
+    """An exception of which nothing can be read."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+@pytest.mark.parametrize("kind", ["span", "conversation", "function", "tool"])
+def test_an_exception_that_cannot_be_read_passes_and_is_named(
+    recorded: Recorded, tracker: AgentPerformanceTracker, kind: str
+) -> None:
+    boom, passed = SealedError(), None
+
+    @tracker.observe
+    def fail() -> None:
+        raise boom
+
+    with tracker.conversation("a") as c:
+        blocks: dict[str, Any] = {
+            "span": tracker.span("s"),
+            "conversation": tracker.conversation("b"),
+            "function": contextlib.nullcontext(),
+            "tool": c.tool("t", {}),
+        }
+        try:
+            with blocks[kind]:
+                if kind == "function":
+                    fail()
+                raise boom
+        except BaseException as error:  # noqa: BLE001 - pytest would read it
+            passed = type(error)
+    assert passed is SealedError
+    (failed,) = [event for event in recorded.events if "SealedError" in str(event["data"])]
+    assert failed["data"].keys() & {"error_type", "error"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
