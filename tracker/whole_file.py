@@ -15,6 +15,24 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+_SQLITE = b"SQLite format 3\0"
+
+
+def is_database(path: Path) -> bool:
+    """Return whether a file is an SQLite database, which no output of a command is to replace.
+
+    This process must not have it open: reading its first bytes would release SQLite's locks. A
+    link counts as no database, for whatever is written under its name replaces the link alone.
+
+    Raises:
+        OSError: if the file cannot be read.
+    """
+    if path.is_symlink() or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_SQLITE)) == _SQLITE
+
+
 @contextmanager
 def whole_file(
     path: Path, *, replace: bool = False, like: Path | None = None

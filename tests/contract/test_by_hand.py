@@ -16,6 +16,7 @@ import sys
 import threading
 from contextlib import closing
 from itertools import permutations
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -38,7 +39,6 @@ from tracker.sync.returned import settle_returned
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from sqlalchemy import Connection
 
@@ -909,6 +909,43 @@ def test_no_file_of_the_outbox_is_replaced(device: Device) -> None:
         done = device.call("pack", "--output", device.folder / output, "--force", *more)
         assert (done.exit_code, "a file of the outbox" in done.output) == (2, True)
     assert device.account().pending == 1
+
+
+def test_no_other_database_is_replaced(device: Device, shore: Shore, receipts: Path) -> None:
+    """Such as another client's outbox, whose pending events would be gone."""
+    device.log(1)
+    packed = device.pack("bundle")
+    other = device.folder / "other.sqlite3"
+    shutil.copy(device.folder / "outbox.sqlite3", other)
+    before = content_of(other)
+    for done in (
+        device.call("pack", "--output", other, "--force"),
+        device.call("export", "--output", other, "--force"),
+        shore.unpack(packed, other, "--force"),
+    ):
+        assert (done.exit_code, "is a database, which is not replaced" in done.output) == (2, True)
+    assert content_of(other) == before
+    link = receipts.with_name("link")
+    link.symlink_to(other)  # the link alone is replaced
+    device.call("pack", "--output", link, "--force")
+    assert (link.is_symlink(), content_of(other)) == (False, before)
+
+
+def test_no_file_of_the_collector_is_replaced_by_receipts(device: Device, shore: Shore) -> None:
+    """Whatever --force says, and under whatever name: the events would be at neither end."""
+    device.log(1)
+    packed = device.pack("bundle")
+    database = Path(shore.database)
+    link = packed.with_name("link")
+    link.symlink_to(database)
+    beside = [database.with_name(database.name + end) for end in ("-wal", ".lock", ".witness-key")]
+    witness_key = database.with_name("key")
+    for receipts in (database, link, *beside, witness_key):
+        done = shore.unpack(packed, receipts, "--force", "--witness-key", str(witness_key))
+        assert (done.exit_code, "a file of the collector" in done.output) == (2, True)
+    assert shore.ids() == []
+    shore.unpacked(packed, packed.with_name("receipts"))
+    assert len(shore.ids()) == 1
 
 
 def test_the_bundle_is_not_replaced_by_its_receipts(device: Device, shore: Shore) -> None:

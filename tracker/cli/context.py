@@ -296,16 +296,26 @@ def existing(place: Place, *, keyed: bool = False) -> Target:
 
 
 def spare(target: Target, output: Path | None) -> None:
-    """Refuse to write a command's output over a file of the outbox that it reads.
+    """Refuse to write a command's output over a file of the outbox, or over any database.
 
     Raises:
         UsageError: if the output, which may replace a file, is one.
+        ClickException: if what is there cannot be read.
     """
     from tracker.outbox import paths
+    from tracker.whole_file import is_database
 
+    if output is None:
+        return
     own = [*paths.all_of(target.path), paths.signing_key(target.path)]
-    if output is not None and _placed(output) in map(_placed, own):
+    if _placed(output) in map(_placed, own):
         raise click.UsageError(f"{output} is a file of the outbox; give another name")
+    try:
+        database = is_database(output)
+    except OSError as error:
+        raise click.ClickException(f"{output}: {error.strerror}") from error
+    if database:  # such as the outbox of another client, with what is pending there
+        raise click.UsageError(f"{output} is a database, which is not replaced; give another name")
 
 
 def _placed(path: Path) -> Path:

@@ -75,6 +75,20 @@ def file_of(url: URL) -> Path:
     return Path(url.database)
 
 
+def files_of(database: str | Path) -> list[Path]:
+    """Return what belongs to a database, whether or not it exists: nothing for PostgreSQL.
+
+    Raises:
+        ConfigurationError: if the database is not a valid path or URL.
+    """
+    url = parse(database)
+    if url.get_backend_name() != "sqlite":
+        return []
+    file = file_of(url)
+    suffixes = ("", "-wal", "-shm", "-journal", ".lock", ".witness-key")
+    return [file.with_name(f"{file.name}{suffix}") for suffix in suffixes]
+
+
 def make_engine(url: URL) -> sqlalchemy.Engine:
     """Return an engine, whose errors never include parameters, which contain conversations.
 

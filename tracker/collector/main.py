@@ -18,6 +18,7 @@ from tracker import program
 from tracker._version import __version__
 from tracker.collector.database import StorageError
 from tracker.collector.descriptors import allow_all_files
+from tracker.collector.engine import files_of
 from tracker.collector.keys import ApiKey, Keys, check_client_id
 from tracker.collector.occasionally import Occasionally
 from tracker.collector.settings import Settings
@@ -30,7 +31,7 @@ from tracker.evidence.keys import can_sign
 from tracker.folders import default_folder
 from tracker.sealed import reader
 from tracker.sealed.form import SealError
-from tracker.whole_file import whole_file
+from tracker.whole_file import is_database, whole_file
 
 if TYPE_CHECKING:
     import uuid
@@ -249,6 +250,7 @@ def unpack(
     This works beside a running server. Give the file of receipts to `tracker-sync receipts` on the
     device. A file can be unpacked again: what is stored already is a duplicate.
     """
+    _spare(receipts, database, key_file)
     with _opened(database) as store:
         store.witness = _witness(database, key_file, witness_name)
         done = _unpack(store, file, receipts, replace=force)
@@ -262,6 +264,24 @@ def unpack(
     for why in dict.fromkeys(done.refused):
         click.echo(f"a body was refused: {why}", err=True)
     sys.exit(1 if done.refused else 0)
+
+
+def _spare(receipts: Path, database: str, key_file: Path | None) -> None:
+    """Refuse to write receipts over the collector's own files, or over any other database."""
+    try:
+        own = files_of(database) if key_file is None else [*files_of(database), key_file]
+    except ConfigurationError as error:
+        raise click.BadParameter(str(error), param_hint="--database") from error
+    if receipts.resolve() in [file.resolve() for file in own]:
+        raise click.UsageError(f"{receipts} is a file of the collector; give another name")
+    try:
+        other = is_database(receipts)
+    except OSError as error:
+        raise click.ClickException(f"{receipts}: {error.strerror}") from error
+    if other:
+        raise click.UsageError(
+            f"{receipts} is a database, which is not replaced; give another name"
+        )
 
 
 def _unpack(store: Store, file: Path, receipts: Path, *, replace: bool) -> Unpacked:
