@@ -63,7 +63,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _is_fast(config: pytest.Config) -> bool:
-    return bool(config.option.markexpr == "not slow and not faults and not backends and not frameworks")
+    return bool(
+        config.option.markexpr == "not slow and not faults and not backends and not frameworks"
+    )
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:

@@ -21,14 +21,21 @@ MAX_BYTES = 4_096
 """Maximum size of a context as JSON: it is stored with each event."""
 PERSONAL = frozenset({
     "address", "birthdate", "birthday", "customername", "dateofbirth", "displayname", "email",
-    "emailaddress", "emails", "familyname", "firstname", "fullname", "givenname", "lastname",
-    "login", "mail", "middlename", "mobile", "mobilenumber", "mobilephone", "name", "names",
-    "nationalid", "passportnumber", "patient", "person", "phone", "phonenumber", "socialsecurity",
-    "ssn", "surname", "telephone", "useremail", "userid", "username", "user", "users", "userphone",
+    "emailaddress", "emails", "enduser", "enduserid", "familyname", "firstname", "fullname",
+    "givenname", "lastname", "login", "mail", "middlename", "mobile", "mobilenumber", "mobilephone",
+    "name", "names", "nationalid", "passportnumber", "patient", "person", "phone", "phonenumber",
+    "socialsecurity", "ssn", "surname", "telephone", "useremail", "userid", "userids", "username",
+    "user", "users", "userphone",
 })  # fmt: skip
 """Keys that are refused anywhere in a context, in lower case and without ``_`` and ``-``."""
 
-_BETWEEN_WORDS = re.compile(r"[\W_]+")
+SAYING_LITTLE = frozenset({
+    "address", "displayname", "login", "mail", "mobile", "name", "names", "patient", "person",
+    "user", "username", "users",
+})  # fmt: skip
+"""Those of them that say nothing about a person behind other words, as in ``host_name``."""
+
+_WORDS = re.compile(r"[A-Z]?[^\W_A-Z]+|[A-Z]+(?![^\W_A-Z])")
 
 
 def check(argument: str, items: object) -> dict[str, Any]:
@@ -81,7 +88,7 @@ def merged(outer: Mapping[str, Any], inner: Mapping[str, Any]) -> dict[str, Any]
 def _refuse_personal(argument: str, value: object) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
-            if _BETWEEN_WORDS.sub("", key).lower() in PERSONAL:
+            if _is_personal(key):
                 raise ValidationError(
                     argument,
                     f"has the key {key!r}: context stays when a person's data is erased, so "
@@ -91,3 +98,10 @@ def _refuse_personal(argument: str, value: object) -> None:
     elif isinstance(value, (list, tuple)):
         for item in value:
             _refuse_personal(argument, item)
+
+
+def _is_personal(key: str) -> bool:
+    """Return True if a key, or what it ends in, is one about a person: ``customerEmail``."""
+    words = [word.lower() for word in _WORDS.findall(key)]
+    ends = {"".join(words[start:]) for start in range(1, len(words))}
+    return "".join(words) in PERSONAL or not ends.isdisjoint(PERSONAL - SAYING_LITTLE)

@@ -183,6 +183,7 @@ def test_it_stays_when_the_events_of_a_user_are_erased(logged: Logged) -> None:
     [
         {"user": "x"}, {"user_id": "x"}, {"User-ID": "x"}, {"email": "x"}, {"name": "x"},
         {"phone": "x"}, {"firstName": "x"}, {"site": {"deep": [{"e_mail": "x"}]}},
+        {"customer_email": "x"}, {"contactPhone": "x"}, {"last-user-id": "x"}, {"enduser.id": "x"},
         {"tags": {"user": "x"}}, {"tags": "site=oslo"}, {"tags": {"line": 4}}, {"tags": {"": "x"}},
         {"environment": 3}, {"release": ""}, {"x": object()}, {"x": float("nan")},
         {"x": "\ud800"}, {"x": "y" * 5_000},
@@ -195,6 +196,13 @@ def test_what_it_refuses_changes_nothing(logged: Logged, items: dict[str, Any]) 
         add_context(**items)
     logged.tracker.track("in.none")
     assert logged.contexts == {"in.none": None}
+
+
+def test_names_of_other_things_than_persons_are_taken(logged: Logged) -> None:
+    items = {"host_name": "a", "user_agent": "b", "ipAddress": "c", "microphone": "d", "emailed": 1}
+    with logged.tracker.context(**items):
+        logged.tracker.track("in.it")
+    assert logged.contexts == {"in.it": items}
 
 
 def test_blocks_within_blocks_are_bounded_together(logged: Logged) -> None:
