@@ -86,8 +86,9 @@ class APIConfig(Sourced):
             id unless it is among them.
         otlp_logs: Send events that are no part of a conversation's course as log records, to
             ``/v1/logs``. Default False: as spans, which every receiver takes.
-        otlp_skip: Types of events that are never sent to an OTLP receiver. They are settled and
-            counted as skipped. Default ``("otel.span_started",)``.
+        otlp_skip: Types of events that are never sent to an OTLP receiver, or prefixes that end in
+            ``.*``, such as ``integrity.*``. They are settled and counted as skipped.
+            Default ``("otel.span_started",)``.
         outbox_path: The SQLite file. Default: one file per base URL and client id in the user's
             data folder.
         config_file: TOML file with further settings, each under the name of its field. Relative

@@ -86,15 +86,22 @@ class OTLPDestination:
             **config.otlp_resource,
         }
         self._mapper = Mapper(config.client_id, resource, history, logs=config.otlp_logs)
-        self._skipped_types = frozenset(config.otlp_skip)
+        self._skipped = frozenset(config.otlp_skip)
+        self._skipped_prefixes = tuple(each[:-1] for each in config.otlp_skip if each[-2:] == ".*")
         self._ready: _Request | None = None
         self._vouched = False  # a probe was accepted since the last dead letter
         self._refusing = False  # a probe was refused, and nothing was accepted since
         self._probe_next = False
+        self._sent_bytes = 0
         self._notes = Once()
 
     def send(self, upload: Upload) -> Delivery:
         """Send as many of the events as one request takes; see `Destination`."""
+        self._sent_bytes = 0
+        delivery = self._send(upload)
+        return dataclasses.replace(delivery, sent_bytes=self._sent_bytes)
+
+    def _send(self, upload: Upload) -> Delivery:
         if self._refusing and self._probe_next:
             trial = self._probe("traces")
             if trial.outcome is not Outcome.DELIVERED:
@@ -126,7 +133,7 @@ class OTLPDestination:
         skipped: list[str] = []
         for event_id, wire in zip(upload.event_ids, upload.events, strict=True):
             event: dict[str, Any] = json.loads(wire)
-            if event["type"] in self._skipped_types:
+            if event["type"] in self._skipped or event["type"].startswith(self._skipped_prefixes):
                 self._mapper.pass_over(event)
                 skipped.append(event_id)
                 continue
@@ -169,6 +176,7 @@ class OTLPDestination:
         self, signal: Signal, body: bytes, meanwhile: Callable[[], None] | None = None
     ) -> Reading:
         answer = self._client.request("POST", f"/v1/{signal}", _HEADERS, body, meanwhile)
+        self._sent_bytes += self._client.sent_bytes
         if isinstance(answer, Delivery):
             return Reading(answer)
         reading = read_answer(signal, *answer)

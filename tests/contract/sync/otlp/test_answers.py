@@ -360,6 +360,22 @@ def test_types_that_are_not_to_be_sent_are_counted_as_skipped(
     assert account_of(settings) == Account(accepted=3, delivered=1, skipped=2)
 
 
+def test_a_prefix_stands_for_all_types_that_begin_so(
+    config: MakeConfig, scripted_server: ScriptedServer
+) -> None:
+    """As in `retention`; what only begins alike is sent."""
+    scripted_server.otherwise = success()
+    settings = config(
+        base_url=scripted_server.url, protocol="otlp", api_key=None, otlp_skip=["cart.*"]
+    )
+    with Tracker(settings) as tracker:
+        tracker.track("cart.abandoned")
+        tracker.track("cartoon.watched")
+        tracker.flush(10)
+    assert {span.name for span in spans_in(*scripted_server.requests)} == {"cartoon.watched"}
+    assert account_of(settings) == Account(accepted=2, delivered=1, skipped=1)
+
+
 def test_only_skipped_events_make_no_request(
     settings: APIConfig, scripted_server: ScriptedServer
 ) -> None:
