@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tracker.cli.context import Target, connected, find, read_owner, uploader_runs
+from tracker.config.otlp import protocol_of
 from tracker.errors import OutboxError
 
 if TYPE_CHECKING:
@@ -102,7 +103,13 @@ def to_upload(path: Path, place: Place) -> Target | None:
         return None
     owner = read_owner(path)
     return find(
-        replace(place, outbox=str(path), client_id=owner.client_id, base_url=owner.base_url),
+        replace(
+            place,
+            outbox=str(path),
+            client_id=owner.client_id,
+            base_url=owner.base_url,
+            protocol=protocol_of(owner.base_url),
+        ),
         uploads=True,
     )
 

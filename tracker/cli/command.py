@@ -31,7 +31,8 @@ _REMEDY = (
 class Place:
     """The outbox that the command line names, and where to find further settings, as far as given.
 
-    What is not given may be in the environment or in the configuration file.
+    What is not given may be in the environment or in the configuration file. No option gives the
+    protocol: it comes with the base URL of an outbox.
     """
 
     config: str | None = None
@@ -39,6 +40,7 @@ class Place:
     base_url: str | None = None
     client_id: str | None = None
     ca_bundle: str | None = None
+    protocol: str | None = None
 
 
 class WrongConfiguration(click.ClickException):

@@ -12,6 +12,7 @@ import click
 from tracker import identity, stderr
 from tracker.config import APIConfig
 from tracker.config.lookup import look_up
+from tracker.config.otlp import protocol_of
 from tracker.errors import ConfigurationError, OutboxDamagedError, OutboxError
 from tracker.folders import default_folder
 
@@ -37,8 +38,9 @@ OPTIONS = {
     "base_url": "base_url",
     "client_id": "client_id",
     "ca_bundle": "ca_bundle",
+    "protocol": "protocol",
 }
-"""The options of every command, by the settings that they give."""
+"""What every command is given, by the settings that it stands for: options, and the protocol."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,8 @@ def find(
             kept = read_owner(path)
             owner = {"client_id": kept.client_id, "base_url": kept.base_url}
             given |= {name: owner[name] for name in owner if known[name] is None}
+            if known["base_url"] is None:
+                given["protocol"] = protocol_of(kept.base_url)
             known |= {name: owner[name] for name in owner if known[name] is None}
     settled = True
     if known["client_id"] is None and not create:

@@ -86,6 +86,11 @@ def of_opentelemetry(setting: str) -> tuple[Any, str] | None:
     return (found, variable) if text else None
 
 
+def protocol_of(destination_url: str) -> str:
+    """Return the protocol of what an outbox is bound to; see `APIConfig.destination_url`."""
+    return "otlp" if destination_url.startswith(PREFIX) else "tracker"
+
+
 def without_path(base_url: str) -> str:
     """Return a base URL without the path of traces, which is appended when something is sent."""
     return base_url.removesuffix(_TRACES)

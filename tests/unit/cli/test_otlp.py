@@ -52,6 +52,29 @@ def test_the_outbox_says_by_itself_where_it_is_sent(
     assert on(settings, "status")["base_url"] == f"otlp+{scripted_server.url}"
 
 
+def test_the_protocol_of_the_file_beats_that_of_the_environment(
+    config: MakeConfig, scripted_server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder may have outboxes of both kinds, and one environment for all commands."""
+    collected = config(base_url=scripted_server.url)
+    with Tracker(collected) as tracker:
+        tracker.track("cart.abandoned")
+        tracker.flush(10)
+    monkeypatch.setenv("SDK_PROTOCOL", "otlp")
+    monkeypatch.setenv("SDK_API_KEY", "test-key")
+    assert call("--outbox", collected.outbox_path, "resend", "--since", "1d").exit_code == 0
+    flushed = call("--outbox", collected.outbox_path, "flush")
+    assert flushed.exit_code == 0, flushed.output
+    assert scripted_server.requests[-1].path == "/v1/events"
+
+
+def test_config_shows_where_the_protocol_comes_from(settings: APIConfig) -> None:
+    """From the outbox, as its base URL does; and no header."""
+    shown = on(settings, "config")
+    assert shown["protocol"] == {"value": "otlp", "source": "outbox", "name": ""}
+    assert shown["otlp_headers"]["value"] is None
+
+
 def test_resend_says_how_many_are_pending_again(settings: APIConfig) -> None:
     """Of a type, and of all."""
     assert on(settings, "resend", "--since", "1d", "--type", "cart.abandoned") == {
