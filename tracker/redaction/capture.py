@@ -18,6 +18,14 @@ TEXTS = frozenset({
 """Fields of an event that are replaced as a whole."""
 MAPPINGS = frozenset({"metadata", "details", "attributes"})
 """Fields whose keys are kept and whose values are replaced."""
+NO_CONTENT = {
+    "function.observed": frozenset({
+        "name", "items", "error_type", "traceback", "duration_ms", "call_id", "parent_call_id",
+        "depth",
+    }),
+    "log.recorded": frozenset({"level", "logger"}),
+}  # fmt: skip
+"""Fields of what the SDK gathers by itself that are kept: a traceback has no content then."""
 KEPT = ("security.", "compliance.")
 """Types of events that are evidence: they keep their content."""
 
@@ -29,7 +37,9 @@ def without_content(type: str, data: dict[str, Any], original: Mapping[str, Any]
     if type in OTEL:
         return telemetry.without_content(data)
     if type not in VOCABULARY:  # another type: everything but the names may be content
-        return dict(zip(data, map(size, original.values()), strict=True))
+        kept = NO_CONTENT.get(type, ())
+        named = zip(data.items(), original.values(), strict=True)
+        return {name: value if name in kept else size(given) for (name, value), given in named}
     return {name: _reduced(name, value, original[name]) for name, value in data.items()}
 
 

@@ -442,6 +442,17 @@ def test_without_content_only_sizes_are_stored() -> None:
         "note": "[not captured: 4 characters]",
         "ok": True,
     }
+    call = {"name": "f", "duration_ms": 1.5, "call_id": "c", "depth": 0, "error_type": "KeyError"}
+    assert own.apply("function.observed", {**call, "arguments": {"a": 1}, "error": "oh"})[0] == {
+        **call,
+        "arguments": "[not captured: 1 members]",
+        "error": "[not captured: 2 characters]",
+    }
+    line = {"level": "INFO", "logger": "app"}
+    assert own.apply("log.recorded", {**line, "message": "sent"})[0] == {
+        **line,
+        "message": "[not captured: 4 characters]",
+    }
     evidence = {"kind": "k", "severity": "low", "details": {"why": "because"}}
     assert own.apply("security.reported", evidence)[0] == evidence
 
