@@ -39,7 +39,10 @@ _WITHIN = ("source", "image_url", "input_audio", "audio", "file")
 """Members of a part that say where its bytes are."""
 _PLAIN = (str, int, float, bytes, bytearray)
 _NOT_SAID = ("type", "cache_control")
-_DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w.+-]+=[^;,]*)*)(;base64)?,", re.ASCII)
+_DATA = re.compile(r"\s*data:", re.ASCII | re.IGNORECASE)
+_DATA_URL = re.compile(
+    rf"{_DATA.pattern}([\w.+-]+/[\w.+-]+)?((?:;[\w.+-]+=[^;,]*)*)(;\s*base64)?,", _DATA.flags
+)
 _UNKNOWN = "application/octet-stream"
 _AUDIO = {"mp3": "audio/mpeg", "pcm16": "audio/pcm"}
 _ALLOWED = "give a str, or a list of parts such as {'type': 'text', 'text': 'Hello!'}"
@@ -117,8 +120,9 @@ def without_bytes(value: Any) -> Any:
     if isinstance(value, (bytes, bytearray)):
         return {"type": "file", **_sealed(bytes(value), _UNKNOWN)}
     if isinstance(value, str):
-        found = _of_data_url(value) if value.startswith("data:") else None
-        return value if found is None else {"type": "file", **_sealed(*found)}
+        if _DATA_URL.match(value):
+            return {"type": "file", **_sealed(*_of_data_url(value))}
+        return value
     if isinstance(value, list):
         return [without_bytes(item) for item in value]
     if isinstance(value, dict):
@@ -170,7 +174,7 @@ def _media(kind: str, part: dict[str, Any]) -> dict[str, Any] | None:
         return {**kept, "media_type": said.get("media_type", "text/plain"), "text": data}
     if (said.get("type"), kind) == ("content", "file"):
         return {**kept, "content": without_bytes(said.get("content"))}
-    inline = url if data is None and url is not None and url.startswith("data:") else data
+    inline = url if data is None and url is not None and _DATA.match(url) else data
     found = _bytes(inline, _media_type(said))
     if found is not None:
         return {**kept, **_sealed(*found)}
@@ -199,19 +203,24 @@ def _bytes(data: Any, media_type: str) -> tuple[bytes, str] | None:
         return bytes(data), media_type
     if not isinstance(data, str):
         return None
-    if data.startswith("data:"):
+    if _DATA.match(data):
         return _of_data_url(data)
     content = _of_base64(data)
     return None if content is None else (content, media_type)
 
 
-def _of_data_url(url: str) -> tuple[bytes, str] | None:
+def _of_data_url(url: str) -> tuple[bytes, str]:
+    """Return bytes and media type of a data URL; of one that is damaged, what is in their place."""
     head = _DATA_URL.match(url)
+    start = head or _DATA.match(url)
+    body = url[start.end() if start else 0 :].encode(errors="surrogatepass")
+    content = unquote_to_bytes(body)
     if head is None:
-        return None
-    body = url[head.end() :]
-    content = _of_base64(body) if head[3] else unquote_to_bytes(body)
-    return None if content is None else (content, head[1] or "text/plain")
+        return content, _UNKNOWN
+    if head[3]:
+        decoded = _of_base64(content.decode(errors="replace"))
+        content = body if decoded is None else decoded
+    return content, head[1] or "text/plain"
 
 
 def _of_base64(text: str) -> bytes | None:

@@ -49,6 +49,29 @@ def test_an_image_leaves_its_size_and_hash(recorded: Recorded, part: Any) -> Non
 
 
 @pytest.mark.parametrize(
+    ("url", "whole"),
+    [
+        (f"DATA:image/png;BASE64,{TEXT}", True),
+        (f" data:image/png; base64,{TEXT}", True),
+        (f"data:image/png;base64,{TEXT.replace('=', '%3D')}", True),
+        (f"data:image/png;base64,{TEXT[:-1]}\0!", False),
+        (f"data:{TEXT}", False),
+    ],
+    ids=["capitals", "spaces", "escaped", "damaged", "cut"],
+)
+def test_bytes_of_an_odd_data_url_are_not_stored_either(
+    recorded: Recorded, url: str, whole: bool
+) -> None:
+    """Where they cannot be read, size and hash are those of the text in their place."""
+    image = kept(recorded, {"type": "image_url", "image_url": {"url": url}})
+    assert image.keys() == IMAGE.keys()
+    assert (image == IMAGE) == whole
+    if whole:
+        assert kept(recorded, {"type": "note", "of": [url]})["of"] == [{**IMAGE, "type": "file"}]
+    assert TEXT[:40] not in str(recorded.events)
+
+
+@pytest.mark.parametrize(
     ("part", "expected"),
     [
         (
