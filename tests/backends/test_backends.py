@@ -7,6 +7,7 @@ import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 
 from tests.acceptance.test_no_event_lost import kill, run_until
 from tests.acceptance.test_replay import kill_after
@@ -15,6 +16,7 @@ from tests.support.backends import Backend, MLflow, Phoenix, StoredSpan
 from tests.support.conversations import all_calls, needs_data
 from tests.support.uploads import account_of, dead_letters, wait_until
 from tracker import APIConfig, Tracker, canonical
+from tracker.otel import OutboxSpanProcessor
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -198,3 +200,28 @@ def test_spans_that_mlflow_cannot_store_hold_up_no_other(
             number for number in range(1, 31) if number not in (15, 16)
         ]
         assert {(about(span, "text"), about(span, "real")) for span in spans} == {("ü", 0.5)}
+
+
+def test_a_span_of_opentelemetry_is_in_mlflow_as_it_was(
+    tmp_path: Path, client: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In by the SDK's processor, out over OTLP: the same ids, times and attributes."""
+    given: dict[str, Any] = {"text": "ü", "number": 7, "real": 0.5, "flag": True, "list": [1, 2]}
+    provider = TracerProvider(shutdown_on_exit=False)
+    with MLflow(tmp_path / "store") as mlflow:
+        settings = configured({**client, **mlflow.environment}, monkeypatch)
+        with Tracker(settings) as tracker:
+            provider.add_span_processor(OutboxSpanProcessor(tracker, conversation=False))
+            with provider.get_tracer("t").start_as_current_span("step", attributes=given) as span:
+                pass
+            assert tracker.flush(50).delivered == 1
+        assert isinstance(span, ReadableSpan)
+        [stored] = mlflow.spans()
+        assert {name: about(stored, name) for name in given} == given
+        [times] = mlflow.query(
+            "SELECT start_time_unix_nano, end_time_unix_nano FROM spans WHERE name = 'step'"
+        )
+        assert times == (span.start_time, span.end_time)
+        context = span.get_span_context()
+        assert context is not None
+        assert f"{context.span_id:016x}" in stored.span_id
