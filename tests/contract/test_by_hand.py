@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.by_hand import Device, Shore
+from tests.support.by_hand import NO_SERVER, Device, Shore
 from tests.support.collector import ForkedCollector
 from tests.support.conversations import ROOT
 from tracker import AgentPerformanceTracker, Tracker
@@ -524,13 +524,31 @@ def test_receipts_of_another_client_are_refused(
     assert (done.exit_code, "another client" in done.output) == (1, True)
 
 
+def test_receipts_of_a_former_collector_mark_nothing(
+    device: Device, shore: Shore, receipts: Path
+) -> None:
+    """After `rebind`, though the key is the same: the new collector has none of the events."""
+    device.log(2)
+    shore.unpacked(device.pack("bundle"), receipts)
+    new = "http://127.0.0.1:10"
+    assert device.call("rebind", "--base-url", new).exit_code == 0
+    device.settings["base_url"] = new
+    done = device.call("receipts", receipts)
+    assert (done.exit_code, f"not packed for {new}" in done.output) == (1, True)
+    assert (device.account().delivered, device.account().pending) == (0, 2)
+    shore.unpacked(device.pack("again"), receipts)  # the same collector under another name
+    assert device.call("receipts", receipts).exit_code == 0
+    assert (device.account().delivered, len(shore.ids())) == (2, 2)
+
+
 def test_several_events_that_were_refused_together_stay_pending(
     device: Device, receipts: Path
 ) -> None:
     """Even if the receipts name them: which of them is bad is not known."""
     ids = device.log(2)
     with receipts.open("wb") as file:
-        writer = Writer(file, RECEIPTS, [Seal.of(device.api_key)], {"client_id": "test-client"})
+        header = {"client_id": "test-client", "base_url": NO_SERVER}
+        writer = Writer(file, RECEIPTS, [Seal.of(device.api_key)], header)
         error = b'{"error":{"code":"too_large","message":"no"}}'
         writer.add({"status": 413, "event_ids": ids}, error)
         writer.end({})

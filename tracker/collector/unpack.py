@@ -100,6 +100,7 @@ class Bundle:
         header = {
             "client_id": self.client_id,
             "outbox_id": self.outbox_id,
+            "base_url": self._reader.header.get("base_url"),  # by which the device knows us
             "unpacked_at_ms": time.time_ns() // 1_000_000,
         }
         writer = Writer(receipts, RECEIPTS, self._valid, header)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from tracker.config import APIConfig
     from tracker.outbox import Batch, Outbox, ReadOnlyOutbox
+    from tracker.outbox.store.identity import Owner
 
 
 _SPREAD = 64
@@ -81,7 +82,7 @@ def pack(
     identity.check(owner, config)
     with outbox.reading() as connection:
         end = ledger.last_seq(connection)  # or an application that logs would keep us for ever
-    with _Parts(config, owner.outbox_id, place, max_bytes, replace=replace) as parts:
+    with _Parts(config, owner, place, max_bytes, replace=replace) as parts:
         after, damaged, most = None, 0, config.batch_max_bytes - 1024
         while after is None or after < end:
             batch = _next(outbox, config.batch_max_events, most, after)
@@ -120,7 +121,7 @@ class _Parts:
     def __init__(
         self,
         config: APIConfig,
-        outbox_id: str,
+        owner: Owner,
         place: Callable[[int], Path],
         max_bytes: int | None,
         *,
@@ -130,8 +131,12 @@ class _Parts:
         self.events = 0
         self.first_seq: int | None = None
         self.last_seq: int | None = None
-        self._body = Body(config.client_id, outbox_id)
-        self._header = {"client_id": config.client_id, "outbox_id": outbox_id}
+        self._body = Body(config.client_id, owner.outbox_id)
+        self._header = {
+            "client_id": config.client_id,
+            "outbox_id": owner.outbox_id,
+            "base_url": owner.base_url,
+        }
         self._seal = Seal.of(config.api_key)
         self._place = place
         self._max_bytes = max_bytes

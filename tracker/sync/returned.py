@@ -70,8 +70,15 @@ def settle_returned(outbox: Outbox, config: APIConfig, file: IO[bytes]) -> Retur
             f"{seal.name}. Give the key that was packed with, or pack again with this one"
         )
     reader.check(seal)
-    if reader.header.get("client_id") != outbox.owner.client_id:
-        raise SealError(f"it is for another client than {outbox.owner.client_id}")
+    owner = outbox.owner
+    if reader.header.get("client_id") != owner.client_id:
+        raise SealError(f"it is for another client than {owner.client_id}")
+    if reader.header.get("base_url") != owner.base_url:
+        # Another collector need not have the events that this one has.
+        raise SealError(
+            f"its bundle was not packed for {owner.base_url}, where this outbox sends now: pack "
+            "again. What the collector has already counts once"
+        )
     return _Settling(outbox, str(reader.header.get("outbox_id"))).run(reader, seal)
 
 
