@@ -23,7 +23,7 @@ from tracker.cli.context import (
 from tracker.cli.output import ago, duration, moment, size
 from tracker.config import APIConfig, is_loopback
 from tracker.config.sources import FILE, strange_variables
-from tracker.errors import ConfigurationError, OutboxError
+from tracker.errors import ConfigurationError, NotAnOutboxError, OutboxDamagedError, OutboxError
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -61,7 +61,7 @@ def examine(place: Place) -> list[Check]:
     except ConfigurationError as error:
         return [Check("configuration", PROBLEM, str(error), "fix it and run this again")]
     except OutboxError as error:
-        return [Check("outbox", PROBLEM, str(error), "give another path, or move the file away")]
+        return [Check("outbox", PROBLEM, str(error), _remedy(error))]
     config, found = _configuration(target)
     found += [
         *_folder(target.path),
@@ -240,6 +240,18 @@ def _sqlite_version() -> Check:
     return Check("SQLite", OK, f"{sqlite3.sqlite_version}{note}")
 
 
+def _remedy(error: OutboxError) -> str:
+    """Return what to do about an outbox that cannot be opened; a sound one has to stay in place."""
+    if isinstance(error, NotAnOutboxError):
+        return "give another path, or move the file away"
+    if isinstance(error, OutboxDamagedError):
+        return "keep a copy; then move the file away"
+    return (
+        "leave its files where they are; run this as the user who owns them, with this version or "
+        "a newer one, and check the disk"
+    )
+
+
 def _outbox(target: Target) -> list[Check]:
     if not target.exists:
         return [Check("outbox", OK, target.absence)]
@@ -253,7 +265,7 @@ def _outbox(target: Target) -> list[Check]:
             remembered = chain_key.read(connection).check
             seen = checkpoint.witness(connection)
     except OutboxError as error:
-        return [Check("outbox", PROBLEM, str(error), "keep a copy; then move the file away")]
+        return [Check("outbox", PROBLEM, str(error), _remedy(error))]
     checks = []
     if list(said) == ["ok"]:
         checks.append(Check("integrity", OK, "quick check passed; full check: tracker-sync verify"))

@@ -228,10 +228,10 @@ class Uploader:
         """Send nothing for now, and let the outbox say why."""
         self._ahead = None
         self._record_received()
-        if hold.pause.skippable:
-            self.holds += 1
         if hold.pause.seconds >= _WORTH_NOTING_SECONDS:
             self._note(hold)
+        if hold.pause.skippable:
+            self.holds += 1  # last: a flush that sees it reads in the outbox why
         return hold.pause
 
     def _note(self, hold: Hold) -> None:
@@ -400,7 +400,6 @@ class Uploader:
             self._copies.look_at(received.batch, received.remarks, received.witness)
 
     def _failed(self, delivery: Delivery) -> Pause:
-        self.failures += 1
         self._notice.failed(delivery)
         seconds = self._backoff.pause_after(delivery)
         trouble = f"{delivery.outcome.value} {delivery.code}"
@@ -423,6 +422,7 @@ class Uploader:
             self._outbox.run(state)
         except OutboxError as error:  # the pause applies anyway
             log.info("the state of uploading cannot be stored: %s", error)
+        self.failures += 1  # last: a flush that sees it reads in the outbox why
         # Unlike a busy server, a refused key does not impose a pause: a new key is tried at once.
         patience = delivery.retry_after is not None and delivery.outcome is not Outcome.REFUSED
         return Pause(seconds, skippable=not patience)

@@ -6,6 +6,7 @@ import fcntl
 import shutil
 import sqlite3
 import time
+from contextlib import closing
 from email.utils import formatdate
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -184,6 +185,15 @@ def test_what_a_mode_of_the_folder_allows(path: Path, mode: int, said: str) -> N
         path.parent.chmod(0o700)
     assert found["folder"]["message"].endswith(f"has mode {mode:04o}: other users can {said}")
     assert found["files"]["status"] == "ok"
+
+
+def test_nobody_is_told_to_move_a_sound_outbox_away(path: Path) -> None:
+    """What cannot be opened for another reason than damage, such as a newer version or no right."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    action = examine(path)["outbox"]["action"]
+    assert "leave its files where they are" in action
+    assert "a newer one" in action
 
 
 def test_a_damaged_file(path: Path) -> None:

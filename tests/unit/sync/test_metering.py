@@ -117,6 +117,29 @@ def test_nothing_is_sent_outside_the_window(link: Link) -> None:
     assert (state.waits_because, state.next_attempt_ms) == (None, None)
 
 
+@pytest.mark.parametrize("what", ["holds", "failures"])
+def test_it_is_counted_when_the_outbox_says_why(
+    config: MakeConfig, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flush that sees the count and reads the outbox got the reason of an earlier process."""
+    made = config(upload_window="22:00-06:00")
+    fill(made, 1)
+    link = Link(made, lambda _: Delivery(Outcome.UNAVAILABLE, cause="no answer"))
+    link.time_of_day = NOON if what == "holds" else NIGHT
+    run, counted = link.outbox.run, []
+
+    def noting(job: Any) -> Any:
+        counted.append(getattr(link.uploader, what))
+        return run(job)
+
+    monkeypatch.setattr(link.outbox, "run", noting)
+    link.run()
+    assert getattr(link.uploader, what) == 1
+    assert counted
+    assert set(counted) == {0}
+    link.outbox.close()
+
+
 @window
 def test_a_window_that_closes_stops_a_backlog_at_the_next_request(link: Link) -> None:
     """What was read in advance waits too, and the receipt of what was sent is recorded."""
