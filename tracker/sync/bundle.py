@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from tracker.config import APIConfig
-    from tracker.outbox import Batch, Outbox, ReadOnlyOutbox
-    from tracker.outbox.store.identity import Owner
+    from tracker.outbox import Batch, Outbox, Owner, ReadOnlyOutbox
 
 
 _SPREAD = 64
