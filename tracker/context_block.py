@@ -39,21 +39,41 @@ def add_context(**items: Any) -> ContextBlock:
     return ContextBlock(items)._enter()
 
 
-class ContextBlock(ProcessLocal):
-    """A ``with`` block that adds items to the context of events; see `BaseTracker.context`.
+class _Layer:
+    """What one block adds; the scope holds it, so that it holds no block.
+
+    A block that nobody has any more cannot be left. If a layer kept the one below it, a thread that
+    calls `add_context` again and again would keep them all.
 
     Attributes:
-        items: The added items, those of the enclosing blocks included.
+        items: The items in force, those of the enclosing blocks included.
+        left: Whether the block was left.
+        outer: The layer below it, once it was left.
     """
 
+    __slots__ = ("items", "left", "outer")
+
     def __init__(self, items: dict[str, Any]) -> None:
-        self.items = context_items.check("context", items)
-        self._outer: ContextBlock | None = None
+        self.items = items
+        self.left = False
+        self.outer: _Layer | None = None
+
+
+class ContextBlock(ProcessLocal):
+    """A ``with`` block that adds items to the context of events; see `BaseTracker.context`."""
+
+    def __init__(self, items: dict[str, Any]) -> None:
+        self._layer = _Layer(context_items.check("context", items))
+        self._outer: _Layer | None = None
         self._entered = False
-        self._left = False
+
+    @property
+    def items(self) -> dict[str, Any]:
+        """The added items; once it was entered, those of the enclosing blocks included."""
+        return self._layer.items
 
     def __enter__(self) -> Self:
-        if self._left:
+        if self._layer.left:
             raise ValidationError("context", "was left before; make a new one")
         return self if self._entered else self._enter()
 
@@ -63,26 +83,26 @@ class ContextBlock(ProcessLocal):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._left = True
-        scope = context.scope()
+        layer = self._layer
+        if not layer.left:
+            layer.left, layer.outer, self._outer = True, self._outer, None
+        while layer.outer is not None and layer.outer.left:
+            layer.outer = layer.outer.outer
         # Generators share their caller's context, so blocks may be left in any order and in another
         # context than they were entered in.
-        if scope.added is self:
-            outer = self._outer
-            while outer is not None and outer._left:
-                outer = outer._outer
-            context.enter(scope._replace(added=outer))
-        self._outer = None
+        scope = context.scope()
+        if scope.added is layer:
+            context.enter(scope._replace(added=layer.outer))
 
     def _enter(self) -> Self:
-        scope = context.scope()
+        scope, layer = context.scope(), self._layer
         outer = scope.added
         if outer is not None:
-            merged = context_items.merged(outer.items, self.items)
-            self.items = context_items.check("context", merged)
-            self._outer = outer if isinstance(outer, ContextBlock) else None
+            merged = context_items.merged(outer.items, layer.items)
+            layer.items = context_items.check("context", merged)
+            self._outer = outer if isinstance(outer, _Layer) else None
         self._entered = True
-        context.enter(scope._replace(added=self))
+        context.enter(scope._replace(added=layer))
         return self
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -214,6 +216,35 @@ def test_blocks_within_blocks_are_bounded_together(logged: Logged) -> None:
         pass
     logged.tracker.track("in.none")
     assert logged.contexts == {"in.none": None}
+
+
+def test_blocks_left_in_any_order_leave_what_is_still_open(logged: Logged) -> None:
+    with logged.tracker.context(a=1):
+        second = logged.tracker.context(b=2).__enter__()
+        third = logged.tracker.context(c=3).__enter__()
+        second.__exit__(None, None, None)
+        third.__exit__(None, None, None)
+        second.__exit__(None, None, None)
+        logged.tracker.track("in.the.first")
+    logged.tracker.track("in.none")
+    assert logged.contexts == {"in.the.first": {"a": 1}, "in.none": None}
+
+
+def test_what_a_thread_adds_again_and_again_replaces_what_it_added() -> None:
+    """A worker that calls it for each request does not keep the items of all of them."""
+
+    def work() -> int:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(500):
+            add_context(request=f"{number:03000}")
+        return tracemalloc.get_traced_memory()[0] - before
+
+    tracemalloc.start()
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(work).result() < 500_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_block_is_entered_once(logged: Logged) -> None:
