@@ -36,5 +36,46 @@ SKELETON = (
 )
 """The attributes that are kept of a span that fits into no event."""
 
+OPERATION = "gen_ai.operation.name"
+KIND = "openinference.span.kind"
+WORK = (OPERATION, KIND, "llm.request.type")
+"""What says which kind of work a span is; the first that it has counts."""
+MODEL_WORK = frozenset(
+    {
+        *("chat", "text_completion", "generate_content", "embeddings"),
+        *("LLM", "EMBEDDING"),
+        *("completion", "embedding"),
+    }
+)
+"""The work of a model, by each of `WORK`. That of an agent repeats the usage of its models."""
+
+MODEL = ("gen_ai.response.model", "gen_ai.request.model", "llm.model_name")
+"""The model of a span, as the provider named it before what was asked for."""
+
+USAGE = {
+    "prompt_tokens": (
+        *("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens"),
+        *("llm.token_count.prompt", "llm.usage.prompt_tokens"),
+    ),
+    "completion_tokens": (
+        *("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens"),
+        *("llm.token_count.completion", "llm.usage.completion_tokens"),
+    ),
+    "total_tokens": (
+        *("gen_ai.usage.total_tokens", "llm.token_count.total", "llm.usage.total_tokens"),
+    ),
+    "cached_tokens": (
+        *("gen_ai.usage.cache_read.input_tokens", "gen_ai.usage.cache_read_input_tokens"),
+        *("gen_ai.usage.details.cache_read_tokens", "llm.token_count.prompt_details.cache_read"),
+    ),
+    "cache_write_tokens": (
+        *("gen_ai.usage.cache_creation.input_tokens", "gen_ai.usage.cache_write.input_tokens"),
+        *("gen_ai.usage.cache_creation_input_tokens", "gen_ai.usage.details.cache_write_tokens"),
+        "llm.token_count.prompt_details.cache_write",
+    ),
+    "cost_usd": ("llm.cost.total", "gen_ai.usage.cost", "operation.cost"),
+}
+"""The figures of a model's work, by their names in ``llm.used``; newer names before older ones."""
+
 INTERRUPTED = "tracker.span.interrupted"
 """True on a span whose process ended before it did."""

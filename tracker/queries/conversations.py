@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -20,6 +21,7 @@ from tracker.events import (
 )
 from tracker.queries.figures import figure, known_sum, tokens
 from tracker.queries.filters import EVERYTHING
+from tracker.queries.model_calls import model_calls
 from tracker.queries.source import EVENTS, number_field, text_field
 
 if TYPE_CHECKING:
@@ -308,20 +310,23 @@ def _read(
         .where(column.session_id.in_(sessions))
         .order_by(column.session_id, column.position)
     ).all()
+    costs = defaultdict[str | None, list[float | None]](list)
+    for call in model_calls(connection, events, [column.session_id.in_(sessions)]):
+        costs[call.session_id].append(call.cost_usd)
     found = {}
     for session_id, group in groupby(rows, itemgetter(0)):
         stored = list(group)
         if any(event[1] in _OF_CONVERSATIONS for event in stored):
-            found[session_id] = _summary(session_id, stored)
+            found[session_id] = _summary(session_id, stored, costs[session_id])
     return found
 
 
-def _summary(session_id: str, events: Sequence[Any]) -> Conversation:
-    """Return the state of a session from its events in order."""
+def _summary(session_id: str, events: Sequence[Any], costs: list[float | None]) -> Conversation:
+    """Return the state of a session from its events in order, and what spans in it cost."""
     status = OPEN
     agent_id = user_id = outcome = quality_score = None
     counts = dict.fromkeys((MESSAGE_LOGGED, TOOL_CALLED), 0)
-    tokens_used, costs = 0, list[float | None]()
+    tokens_used, costs = 0, [*costs]
     for _, type_, _, agent, user, value, said in events:
         agent_id, user_id = agent or agent_id, user or user_id
         status = next_status(status, type_, said)

@@ -15,6 +15,7 @@ from tracker.queries import conversations
 from tracker.queries.conversations import ENDED, FAILED, LIFECYCLE, LLM_USED, OPEN
 from tracker.queries.figures import DAY_MS, figure, known_sum, tokens
 from tracker.queries.filters import EVERYTHING
+from tracker.queries.model_calls import model_calls
 from tracker.queries.scores import TYPES as SCORES
 from tracker.queries.scores import ScoreSummary, Tally
 from tracker.queries.source import EVENTS, in_period, number_field, text_field
@@ -83,7 +84,7 @@ class Metrics:
         quality_count: Number of ends with a quality score.
         quality_mean: Mean quality score; None if there is none.
         quality_distribution: Number of scores nearest to 1, 2, 3, 4 and 5; halves are rounded up.
-        llm_calls: Number of model calls.
+        llm_calls: Number of model calls, those that OpenTelemetry recorded included.
         llm_tokens: Sum of the `total_tokens` of model calls, separate from `tokens_used` because
             both may be logged for the same answer.
         cost_usd: Cost in US dollars of model calls, as far as known; None if none is known.
@@ -131,6 +132,11 @@ def get_metrics(
     total, days = _Tally(), defaultdict[int, _Tally](_Tally)
     _count_lifecycle(window, total, days)
     _count_work(window, total, days)
+    valid = in_period(events, _FIRST_MS, _END_MS)
+    for call in model_calls(connection, events, [*valid, *wanted.conditions(events)]):
+        days[call.timestamp_ms // DAY_MS].count_model_call(call.total_tokens, call.cost_usd)
+    for day in days.values():
+        total.add_work(day)
     agent_id = wanted.agent_id
     return total.metrics(
         agent_id,
@@ -307,8 +313,6 @@ def _count_work(window: _Window, total: _Tally, days: dict[int, _Tally]) -> None
         if session_id is not None:
             tally.statuses.setdefault(session_id, OPEN)
             total.statuses.setdefault(session_id, OPEN)
-    for tally in days.values():
-        total.add_work(tally)
 
 
 def _response_time(values: list[float]) -> ResponseTime:

@@ -30,6 +30,8 @@ from sqlalchemy.sql.functions import FunctionElement
 from tracker import time_ranges
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sqlalchemy import ColumnElement, Connection, Select
     from sqlalchemy.sql.compiler import SQLCompiler
 
@@ -90,6 +92,17 @@ def in_period(
 
 _MOST_SESSIONS = 500
 """Maximum number of conversations in a trace; SQLite before 3.32 binds at most 999 values."""
+
+
+def in_spans(events: FromClause) -> list[ColumnElement[bool]]:
+    """Return the conditions for the events that are a span, or were logged in one."""
+    if events is not EVENTS:
+        return [events.c.trace.is_not(None)]
+    # As the outbox's index has them, which holds these events only.
+    return [
+        literal_column("substr(trace, -5)", Text) != literal_column("'true}'"),
+        literal_column("substr(trace, -34, 8)", Text) > literal_column("''"),
+    ]
 
 
 def of_trace(
@@ -197,6 +210,17 @@ class number_field(_Field):  # noqa: N801
     inherit_cache = True
 
 
+class attributes(FunctionElement[str]):  # noqa: N801
+    """Attributes of a span as the text of a JSON array, null in place of each that it lacks."""
+
+    name = "attributes"
+    type = Text()
+    inherit_cache = True
+
+    def __init__(self, events: FromClause, names: Iterable[str]) -> None:
+        super().__init__(events.c.data, *(literal_column(name) for name in names))
+
+
 class has_tag(FunctionElement[bool]):  # noqa: N801
     """Whether an event's context has a tag with this value; NULL if it does not."""
 
@@ -262,6 +286,25 @@ def _number_for_postgresql(element: _Field, compiler: SQLCompiler, **options: An
     value, name = _json(element, compiler, options)
     # The pattern matches the JSON itself, in which text has quotes. Of any length, hence no float.
     return f"CAST(substring(CAST({value} -> {name} AS text) FROM '^[-0-9][-+.0-9eE]*$') AS numeric)"
+
+
+@compiles(attributes, "sqlite")
+def _attributes_for_sqlite(element: attributes, compiler: SQLCompiler, **options: Any) -> str:
+    data, *names = (compiler.process(clause, **options) for clause in element.clauses)
+    paths = ", ".join(f"'$.attributes.\"{name}\"'" for name in names)
+    return f"CASE WHEN json_valid({data}) THEN json_extract({data}, {paths}) END"
+
+
+@compiles(attributes, "postgresql")
+def _attributes_for_postgresql(element: attributes, compiler: SQLCompiler, **options: Any) -> str:
+    data, *names = (compiler.process(clause, **options) for clause in element.clauses)
+    value = f"CAST({_without_nul(data, 'strpos')} AS json) -> 'attributes'"
+    given = f"CASE json_typeof({value}) WHEN 'object' THEN {value} END"
+    # One look for all of them: the text may be long.
+    record = ", ".join(f'"{name}" json' for name in names)
+    found = ", ".join(f'stored."{name}"' for name in names)
+    rows = f"json_to_record({given}) AS stored({record})"
+    return f"(SELECT CAST(json_build_array({found}) AS text) FROM {rows})"  # noqa: S608 - our own names
 
 
 @compiles(has_tag, "sqlite")

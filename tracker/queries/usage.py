@@ -1,8 +1,10 @@
-"""Tokens and cost of model calls, from the stored ``llm.used`` events."""
+"""Tokens and cost of model calls: ``llm.used`` events, and spans that `model_calls` finds."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import case, func, literal_column, select
@@ -10,6 +12,7 @@ from sqlalchemy import case, func, literal_column, select
 from tracker.events import LLM_USED
 from tracker.queries.figures import BOUNDS, DAY_MS, day_name
 from tracker.queries.filters import EVERYTHING
+from tracker.queries.model_calls import model_calls
 from tracker.queries.source import (
     EVENTS,
     lower_half,
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, FromClause, Select
 
     from tracker.queries.filters import Filters
+    from tracker.queries.model_calls import ModelCall
 
 
 @dataclass(frozen=True)
@@ -69,10 +73,13 @@ def usage(
 ) -> list[LLMUsage]:
     """Return the usage by one of `BY`: days in order, others with the most tokens first."""
     query = _query(by, wanted.of(events))
-    found = [_usage(by, *row) for row in connection.execute(query).all()]
+    logged = [_usage(by, *row) for row in connection.execute(query).all()]
+    found = {one.key: one for one in logged}
+    for key, calls in _spans(connection, by, wanted, events).items():
+        found[key] = calls.added_to(found.get(key) or _none(key))
     if by == "day":
-        return sorted(found, key=lambda one: one.key or "")
-    return sorted(found, key=lambda one: (-one.total_tokens, one.key or ""))
+        return sorted(found.values(), key=lambda one: one.key or "")
+    return sorted(found.values(), key=lambda one: (-one.total_tokens, one.key or ""))
 
 
 def _query(by: str, events: FromClause) -> Select[Any]:
@@ -125,3 +132,54 @@ def _usage(
     named = day_name(key) if by == "day" else key
     unpriced = calls - priced
     return LLMUsage(named, calls, prompt, completion, total, cached, cost_usd, unpriced, written)
+
+
+@dataclass
+class _Calls:
+    """Calls that spans tell of."""
+
+    calls: int = 0
+    counts: list[int] = field(default_factory=lambda: [0] * len(_COUNTS))
+    costs: list[float] = field(default_factory=list)
+
+    def add(self, call: ModelCall) -> None:
+        """Add a call."""
+        self.calls += 1
+        for place, name in enumerate(_COUNTS):
+            self.counts[place] += getattr(call, name) or 0
+        if call.cost_usd is not None:
+            self.costs.append(call.cost_usd)
+
+    def added_to(self, usage: LLMUsage) -> LLMUsage:
+        """Return a usage with these calls in it."""
+        sums = zip(_COUNTS, self.counts, strict=True)
+        known = self.costs if usage.cost_usd is None else [usage.cost_usd, *self.costs]
+        return replace(
+            usage,
+            calls=usage.calls + self.calls,
+            cost_usd=math.fsum(known) if known else None,
+            unpriced=usage.unpriced + self.calls - len(self.costs),
+            **{name: getattr(usage, name) + number for name, number in sums},
+        )
+
+
+def _none(key: str | None) -> LLMUsage:
+    return LLMUsage(key, 0, 0, 0, 0, 0, None, 0)
+
+
+def _spans(
+    connection: Connection, by: str, wanted: Filters, events: FromClause
+) -> dict[str | None, _Calls]:
+    """Return the calls that spans tell of, by their keys."""
+    found = defaultdict[str | None, _Calls](_Calls)
+    for call in model_calls(connection, events, wanted.conditions(events)):
+        found[_key_of(by, call)].add(call)
+    return found
+
+
+def _key_of(by: str, call: ModelCall) -> str | None:
+    if by == "model":
+        return call.model
+    if by == "day":
+        return day_name(call.timestamp_ms // DAY_MS)
+    return call.agent_id if by == "agent" else call.session_id

@@ -1,0 +1,182 @@
+"""What OpenTelemetry recorded, in the reads of an outbox and of a collector on either database."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Literal
+
+import pytest
+
+from tests.contract.otel.conftest import Traced
+from tests.support.cli import fill
+from tracker import Tracker, canonical
+from tracker.events import make_event
+
+if TYPE_CHECKING:
+    from tests.conftest import MakeConfig
+    from tests.contract.otel.conftest import MakeTraced
+    from tests.support.collector import CollectorClient
+
+BY: tuple[Literal["model", "agent", "session", "day"], ...] = ("model", "agent", "session", "day")
+CHAT: dict[str, Any] = {
+    "gen_ai.operation.name": "chat",
+    "gen_ai.request.model": "gpt-4o",
+    "gen_ai.response.model": "gpt-4o-2024",
+    "gen_ai.usage.input_tokens": 10,
+    "gen_ai.usage.output_tokens": 5,
+}
+LLM: dict[str, Any] = {
+    "openinference.span.kind": "LLM",
+    "llm.model_name": "gpt-4o-2024",
+    "llm.token_count.prompt": 10,
+    "llm.token_count.completion": 5,
+    "llm.token_count.prompt_details.cache_read": 4,
+    "llm.cost.total": 0.25,
+}
+
+
+def sums(traced: Traced) -> dict[str | None, tuple[int, int, int]]:
+    """Return calls, prompt and completion tokens of each model."""
+    return {
+        one.key: (one.calls, one.prompt_tokens, one.completion_tokens)
+        for one in traced.tracker.llm.get_usage()
+    }
+
+
+@pytest.mark.parametrize(
+    ("attributes", "used"),
+    [
+        (CHAT, (1, 10, 5)),
+        (LLM, (1, 10, 5)),
+        ({**CHAT, "gen_ai.operation.name": "embeddings"}, (1, 10, 5)),
+        ({**LLM, "openinference.span.kind": "EMBEDDING"}, (1, 10, 5)),
+        (
+            {
+                "llm.request.type": "completion",
+                "gen_ai.request.model": "gpt-4o-2024",
+                "gen_ai.usage.prompt_tokens": 7,
+                "gen_ai.usage.completion_tokens": 1,
+            },
+            (1, 7, 1),
+        ),
+        ({**CHAT, "gen_ai.operation.name": "invoke_agent"}, None),
+        ({**LLM, "openinference.span.kind": "CHAIN"}, None),
+        ({**CHAT, "gen_ai.usage.input_tokens": "10", "gen_ai.usage.output_tokens": -1}, None),
+        ({"gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-4o-2024"}, None),
+    ],
+)
+def test_a_span_of_a_model_is_a_model_call(
+    traced: Traced, attributes: dict[str, Any], used: tuple[int, int, int] | None
+) -> None:
+    """By the names of each convention; an agent's span repeats what its models used."""
+    traced.span(attributes=attributes)
+    assert sums(traced) == ({} if used is None else {"gpt-4o-2024": used})
+
+
+def test_spans_inside_one_another_count_once(traced: Traced) -> None:
+    """The innermost with tokens do, however far inside, and whichever ends first."""
+    within = traced.otel.start_as_current_span
+    with within("agent"):
+        with within("framework", attributes=CHAT), within("retry"):
+            late = traced.otel.start_span("client", attributes=LLM)
+            traced.span("no tokens", attributes={"gen_ai.operation.name": "chat"})
+        late.end()
+        traced.span("another", attributes=CHAT)
+    assert sums(traced) == {"gpt-4o-2024": (2, 20, 10)}
+    (one,) = traced.tracker.llm.get_usage()
+    assert (one.cached_tokens, one.cost_usd, one.unpriced) == (4, 0.25, 1)
+
+
+def test_usage_that_the_application_logs_replaces_the_span_around_it(traced: Traced) -> None:
+    """It knows the price; usage logged elsewhere is of another call."""
+    with traced.otel.start_as_current_span("chat", attributes=CHAT):
+        traced.tracker.llm.record_usage("openai", "own", 11, 6, cost_usd=1.5)
+    traced.tracker.llm.record_usage("openai", "own", 1, 1)
+    traced.span(attributes=CHAT)
+    assert sums(traced) == {"own": (2, 12, 7), "gpt-4o-2024": (1, 10, 5)}
+
+
+def test_two_processors_count_a_span_once(make_traced: MakeTraced) -> None:
+    """The same span is stored twice then."""
+    traced = make_traced()
+    traced.provider.add_span_processor(traced.processor)
+    traced.span(attributes=CHAT)
+    assert len(traced.data()) == 2
+    assert sums(traced) == {"gpt-4o-2024": (1, 10, 5)}
+
+
+def work(tracker: Tracker, traced: Traced) -> None:
+    """Let instrumented and own code work side by side."""
+    with tracker.conversation("a-1", user_id="u-1", session_id="s-1"):
+        tracker.log_user_message(content="Well?")
+        with traced.otel.start_as_current_span("framework", attributes=CHAT):
+            traced.span("client", attributes=LLM)
+        with traced.otel.start_as_current_span("chat", attributes=CHAT):
+            tracker.llm.record_usage("openai", "own", 11, 6, cost_usd=1.5)
+        tracker.log_agent_message(content="Well.")
+    traced.span(attributes={**LLM, "agent.name": "a-2", "llm.model_name": "mini"})
+    traced.span("POST", attributes={"http.request.method": "POST"})
+
+
+def test_a_collector_counts_the_same(config: MakeConfig, client: CollectorClient) -> None:
+    """On SQLite and on PostgreSQL, by each key, and filtered."""
+    settings = config(base_url=client.url, api_key=client.api_key, client_id=client.client_id)
+    with Tracker(settings) as tracker:
+        traced = Traced(tracker)
+        work(tracker, traced)
+        assert tracker.flush().pending == 0
+        local = {by: tracker.llm.get_usage(by) for by in BY}
+        metrics = tracker.performance.get_metrics("a-1")
+        (conversation,) = tracker.performance.list_conversations()
+        traced.provider.shutdown()
+    assert [one.key for one in local["model"]] == ["own", "gpt-4o-2024", "mini"]
+    assert {one.key: one.calls for one in local["agent"]} == {"a-1": 2, "a-2": 1}
+    for by, usage in local.items():
+        assert client.get("/v1/usage", by=by)["usage"] == [asdict(one) for one in usage], by
+    assert (metrics.llm_calls, metrics.llm_tokens, metrics.cost_usd) == (2, 32, 1.75)
+    assert sum(day.llm_calls for day in metrics.days) == 2
+    assert (conversation.cost_usd, conversation.unpriced) == (1.75, 0)
+    told = client.get("/v1/metrics", agent_id="a-1")
+    assert (told["llm_calls"], told["llm_tokens"], told["cost_usd"]) == (2, 32, 1.75)
+    (one,) = client.get("/v1/conversations")["conversations"]
+    assert (one["cost_usd"], one["unpriced"]) == (1.75, 0)
+    of_s = client.get("/v1/usage", by="model", session_id="s-1")["usage"]
+    assert [one["key"] for one in of_s] == ["own", "gpt-4o-2024"]
+
+
+ODD = (
+    *(None, True, -1, 2**70, 1e300, "7", "\0", [7], {"@double": "nan"}, {"a": {"b": 7}}),
+    *("x" * 10_000, "'; DROP TABLE events; --"),
+)
+
+
+def test_odd_attributes_do_no_harm(config: MakeConfig, client: CollectorClient) -> None:
+    """Whatever they are, the reads answer, the same everywhere; what is damaged counts nothing."""
+    settings = config(base_url=client.url, api_key=client.api_key, client_id=client.client_id)
+    odd = [{**CHAT, name: value} for value in ODD for name in CHAT]
+    given = [*odd, *ODD, *(dict.fromkeys(CHAT, value) for value in ODD)]
+    events = []
+    for number, attributes in enumerate(given):
+        ids = canonical.encode({"span_id": f"{number:016x}", "trace_id": f"{number % 7:032x}"})
+        data = {"attributes": attributes, "start": attributes, "end": attributes}
+        events.append(make_event("otel.span", data, trace=ids))
+    fill(settings, events)
+    with Tracker(settings) as tracker:
+        assert tracker.flush().pending == 0
+        local = tracker.llm.get_usage()
+    assert sum(one.calls for one in local) > len(ODD)
+    assert client.get("/v1/usage")["usage"] == [asdict(one) for one in local]
+
+
+def test_damaged_rows_do_no_harm(traced: Traced) -> None:
+    """They count nothing; the others do."""
+    for _ in range(5):
+        traced.span(attributes=CHAT)
+    with closing(sqlite3.connect(traced.path)) as connection:
+        for seq, data in enumerate(("{", b"\xff", "[1]", '{"attributes":{"a":1e999}}'), 1):
+            connection.execute("UPDATE events SET data = ? WHERE seq = ?", (data, seq))
+        connection.commit()
+    assert sums(traced) == {"gpt-4o-2024": (1, 10, 5)}
+    assert traced.tracker.performance.get_metrics().llm_calls == 1
