@@ -168,7 +168,7 @@ def _lines(span: TraceSpan, lead: str, below: str, signs: _Signs, content: bool)
 
 def _name(span: TraceSpan) -> str:
     name = printable(span.name or "")
-    if span.kind in ("span", "function"):
+    if span.kind in ("span", "function", "otel"):
         return name or span.kind
     if span.kind == "unknown":
         return f"(span {span.span_id}, which is not recorded here)"

@@ -11,7 +11,14 @@ from sqlalchemy import select
 
 from tracker import canonical
 from tracker.errors import ValidationError
-from tracker.events import CONVERSATION_ENDED, CONVERSATION_FAILED, SPAN_RECORDED, TOOL_CALLED
+from tracker.events import (
+    CONVERSATION_ENDED,
+    CONVERSATION_FAILED,
+    OTEL_SPAN,
+    OTEL_SPAN_STARTED,
+    SPAN_RECORDED,
+    TOOL_CALLED,
+)
 from tracker.queries.conversations import text
 from tracker.queries.figures import figure
 from tracker.queries.source import EVENTS, newest_page, of_trace
@@ -22,8 +29,16 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, FromClause
 
 FUNCTION_OBSERVED = "function.observed"
-_KINDS = {SPAN_RECORDED: "span", FUNCTION_OBSERVED: "function", TOOL_CALLED: "tool"}
+_KINDS = {
+    SPAN_RECORDED: "span",
+    FUNCTION_OBSERVED: "function",
+    TOOL_CALLED: "tool",
+    OTEL_SPAN: "otel",
+}
 _ENDS = (CONVERSATION_ENDED, CONVERSATION_FAILED)
+_MILLISECOND = 1_000_000
+_MOST_DIGITS = 19
+"""Of nanoseconds since 1970: as many as 64 bits hold, until 2286."""
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
 
 MOST_EVENTS = 10_000
@@ -63,12 +78,13 @@ class TraceSpan:
         span_id: Its id.
         parent_span_id: The enclosing span. That of a span without parent in the tree was recorded
             elsewhere, has not ended yet, or was pruned.
-        kind: ``"span"``, ``"function"``, ``"tool"``, ``"conversation"``, ``"turn"`` of a
-            conversation, or ``"unknown"`` if only what was logged inside is stored here.
+        kind: ``"span"``, ``"function"``, ``"tool"``, ``"otel"`` for a span of OpenTelemetry,
+            ``"conversation"``, ``"turn"`` of a conversation, or ``"unknown"`` if only what was
+            logged inside is stored here.
         name: Its name.
         started_at_ms: Time of its start, Unix milliseconds: that of its end minus its duration.
         duration_ms: Milliseconds it took; for a turn and an unknown span, from the first to the
-            last that is known of it.
+            last that is known of it. None for one that has not ended.
         error: Why it failed.
         error_type: The type of the exception.
         traceback: Where the exception came from.
@@ -82,6 +98,9 @@ class TraceSpan:
         erased: Whether its data was erased.
         events: What was logged inside it, in order.
         children: The spans inside it, in the order of their start.
+        start: The start of a span of OpenTelemetry, nanoseconds since 1970 as text.
+        end: Its end, likewise.
+        status: What it says of itself: ``"ok"``, ``"error"``, or nothing.
     """
 
     span_id: str
@@ -103,6 +122,9 @@ class TraceSpan:
     erased: bool = False
     events: tuple[TraceEvent, ...] = ()
     children: tuple[TraceSpan, ...] = ()
+    start: str | None = None
+    end: str | None = None
+    status: str | None = None
 
 
 @dataclass(frozen=True)
@@ -179,11 +201,16 @@ class _Node:
 
     def add(self, event: TraceEvent, parent: str | None) -> None:
         """Add an event that names this span: its own, or one that was logged inside it."""
+        if event.type == OTEL_SPAN_STARTED:  # all that is known until it ends
+            if self.own is None:
+                self.own, self.parent = event, parent
+            return
         may_be_own = event.type in _KINDS or (event.type in _ENDS and parent is not None)
         if not may_be_own or self.is_step:
             self.events.append(event)
             return
-        if self.own is not None:  # the end of a conversation inside the span
+        # The end of a conversation inside the span.
+        if self.own is not None and self.own.type != OTEL_SPAN_STARTED:
             self.events.append(self.own)
         self.own, self.parent = event, parent
 
@@ -284,6 +311,8 @@ def _span(node: _Node, children: tuple[TraceSpan, ...]) -> TraceSpan:
     own = node.own
     if own is None:
         return _without_event(node, children)
+    if own.type in (OTEL_SPAN, OTEL_SPAN_STARTED):
+        return _otel_span(node, own, children)
     data = own.data or {}
     is_end = own.type in _ENDS
     attributes = data.get("attributes")
@@ -308,6 +337,60 @@ def _span(node: _Node, children: tuple[TraceSpan, ...]) -> TraceSpan:
         tuple(node.events),
         children,
     )
+
+
+def _otel_span(node: _Node, own: TraceEvent, children: tuple[TraceSpan, ...]) -> TraceSpan:
+    data = own.data or {}
+    start, end = _moment(data.get("start")), _moment(data.get("end"))
+    took = None if start is None or end is None else max(int(end) - int(start), 0) / _MILLISECOND
+    attributes, status = _object(data.get("attributes")), _object(data.get("status"))
+    code = text(status.get("code"))
+    raised = _raised(data.get("events"))
+    error = error_type = None
+    if code == "error":
+        error = text(status.get("message")) or text(raised.get("exception.message")) or code
+        error_type = text(attributes.get("error.type")) or text(raised.get("exception.type"))
+    return TraceSpan(
+        node.span_id,
+        node.parent,
+        _KINDS[OTEL_SPAN],
+        text(data.get("name")),
+        int(_start(own)),
+        None if took is None else figure("duration_ms", round(took, 3)),
+        error,
+        error_type,
+        text(raised.get("exception.stacktrace")) if code == "error" else None,
+        own.agent_id,
+        own.session_id,
+        attributes=attributes or None,
+        seq=own.seq,
+        event_id=own.event_id,
+        erased=own.data is None,
+        events=tuple(node.events),
+        children=children,
+        start=start,
+        end=end,
+        status=code,
+    )
+
+
+def _moment(value: object) -> str | None:
+    """Return nanoseconds since 1970 as they are stored; None if the value is damaged."""
+    if not (isinstance(value, str) and value.isascii() and value.isdigit()):
+        return None
+    return value if len(value) <= _MOST_DIGITS else None
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _raised(events: object) -> dict[str, Any]:
+    """Return what the last exception among a span's own events was."""
+    for event in reversed(events if isinstance(events, list) else []):
+        if _object(event).get("name") == "exception":
+            return _object(event.get("attributes"))
+    return {}
 
 
 def _without_event(node: _Node, children: tuple[TraceSpan, ...]) -> TraceSpan:
@@ -338,7 +421,10 @@ def _without_event(node: _Node, children: tuple[TraceSpan, ...]) -> TraceSpan:
 
 
 def _start(event: TraceEvent) -> float:
-    """Return when what an event tells of began."""
+    """Return when what an event tells of began, Unix milliseconds."""
+    if event.type in (OTEL_SPAN, OTEL_SPAN_STARTED):
+        start = _moment((event.data or {}).get("start"))
+        return event.timestamp_ms if start is None else int(start) // _MILLISECOND
     took = (event.data or {}).get("duration_ms" if event.type != "llm.used" else "latency_ms")
     return event.timestamp_ms - (figure("duration_ms", took) or 0)
 

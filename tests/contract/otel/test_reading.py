@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
+from opentelemetry.trace import set_span_in_context
 
 from tests.contract.otel.conftest import Traced
-from tests.support.cli import fill
+from tests.support.cli import call, fill
 from tracker import Tracker, canonical
 from tracker.events import make_event
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from tests.contract.otel.conftest import MakeTraced
     from tests.support.collector import CollectorClient
 
+NOON_NS = 1_793_534_400_000_000_000
 BY: tuple[Literal["model", "agent", "session", "day"], ...] = ("model", "agent", "session", "day")
 CHAT: dict[str, Any] = {
     "gen_ai.operation.name": "chat",
@@ -159,15 +161,21 @@ def test_odd_attributes_do_no_harm(config: MakeConfig, client: CollectorClient) 
     given = [*odd, *ODD, *(dict.fromkeys(CHAT, value) for value in ODD)]
     events = []
     for number, attributes in enumerate(given):
-        ids = canonical.encode({"span_id": f"{number:016x}", "trace_id": f"{number % 7:032x}"})
-        data = {"attributes": attributes, "start": attributes, "end": attributes}
+        ids = canonical.encode({"span_id": f"{number:016x}", "trace_id": f"{number % 7 + 1:032x}"})
+        names = ("attributes", "start", "end", "name", "status", "events")
+        data = dict.fromkeys(names, attributes)
         events.append(make_event("otel.span", data, trace=ids))
     fill(settings, events)
     with Tracker(settings) as tracker:
         assert tracker.flush().pending == 0
         local = tracker.llm.get_usage()
+        traces = [tracker.performance.get_trace(f"{number:032x}") for number in range(1, 8)]
     assert sum(one.calls for one in local) > len(ODD)
     assert client.get("/v1/usage")["usage"] == [asdict(one) for one in local]
+    for number, trace in enumerate(traces, 1):
+        assert trace is not None
+        told = client.get(f"/v1/traces/{number:032x}")
+        assert [s["span_id"] for s in told["spans"]] == [s.span_id for s in trace.spans]
 
 
 def test_damaged_rows_do_no_harm(traced: Traced) -> None:
@@ -180,3 +188,31 @@ def test_damaged_rows_do_no_harm(traced: Traced) -> None:
         connection.commit()
     assert sums(traced) == {"gpt-4o-2024": (1, 10, 5)}
     assert traced.tracker.performance.get_metrics().llm_calls == 1
+
+
+def test_a_trace_shows_spans_of_opentelemetry(make_traced: MakeTraced) -> None:
+    """With their own times, to the nanosecond, their status and what raised, and what is inside."""
+    traced = make_traced(options={"started": True})
+    with suppress(KeyError), traced.otel.start_as_current_span("agent") as outer:
+        with traced.tracker.span("own"):
+            pass
+        traced.otel.start_span("chat", start_time=NOON_NS + 7).end(NOON_NS + 2_000_009)
+        raise KeyError("x")
+    under_way = traced.otel.start_span("under way", context=set_span_in_context(outer))
+    found = traced.tracker.performance.get_trace(f"{outer.get_span_context().trace_id:032x}")
+    under_way.end()
+    assert found is not None
+    (agent,) = found.spans
+    inside = {span.name: span for span in agent.children}
+    own, chat, open_one = inside["own"], inside["chat"], inside["under way"]
+    assert (agent.kind, agent.name, agent.status) == ("otel", "agent", "error")
+    assert (agent.error, agent.error_type) == ("KeyError: 'x'", "KeyError")
+    assert "KeyError: 'x'" in (agent.traceback or "")
+    assert (own.kind, own.start, len(inside)) == ("span", None, 3)
+    assert (chat.start, chat.end) == (str(NOON_NS + 7), str(NOON_NS + 2_000_009))
+    assert (chat.started_at_ms, chat.duration_ms, chat.status) == (NOON_NS // 10**6, 2.0, None)
+    assert (open_one.kind, open_one.end, open_one.duration_ms) == ("otel", None, None)
+    shown = call("--outbox", traced.path, "trace", found.trace_id)
+    assert shown.exit_code == 0
+    for line in ("agent", "own", "chat", "under way", "4 spans", "KeyError: 'x'"):
+        assert line in shown.stdout, line
