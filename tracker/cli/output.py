@@ -148,7 +148,7 @@ def counted(number: int, noun: str) -> str:
 
 def print_facts(facts: Iterable[tuple[str, str]]) -> None:
     """Print names and values, one pair per line."""
-    pairs = list(facts)
+    pairs = [(printable(name), value) for name, value in facts]
     width = max((len(name) for name, _ in pairs), default=0)
     for name, value in pairs:
         click.echo(f"{name:{width}}  {printable(value)}".rstrip())

@@ -48,6 +48,11 @@ def _tags(name: str, value: object) -> dict[str, str]:
 
 
 def _checked(check: Callable[[str, Any], Any], name: str, value: object) -> Any:
+    if isinstance(value, str) and check is not _word:
+        raise ConfigurationError(
+            f"{name} is {value!r:.200}; give a dict, as in {{'site': 'oslo'}}, or in the "
+            "environment site=oslo,line=4 with each name once"
+        )
     try:
         return check(name, value)
     except ValidationError as error:

@@ -64,6 +64,14 @@ def test_what_people_see(path: Path) -> None:
     assert (days[0][-1], days[2][-1]) == ("█" * 20, "█" * 10)
 
 
+def test_names_of_scores_are_shown_without_control_characters(config: MakeConfig) -> None:
+    score = {"name": "clear\x1b[2J", "value": "all\x1b]0;\x07"}
+    fill(config(), [an_event("score.recorded", session_id="a", data=score)])
+    shown = call("--outbox", config().outbox_path, "metrics").stdout
+    assert r"score clear\x1b[2J  all\x1b]0;\x07 1, of 1" in shown
+    assert "\x1b" not in shown
+
+
 def test_json_has_everything(path: Path) -> None:
     """The figures in all, and each day's under its date."""
     found = call_json("--outbox", path, "metrics")

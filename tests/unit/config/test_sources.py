@@ -250,6 +250,8 @@ def test_dotted_names_of_event_types_need_no_quotes(file: Callable[[str], Path])
         ("retention", "a.b", "retention (SDK_RETENTION) is 'a.b'; give 'eu_ai_act' or days by ev"),
         ("proxies", "http://p", "proxies (SDK_PROXIES) must map schemes to proxy URLs"),
         ("proxies", "a=1,a=2", "proxies (SDK_PROXIES) must map schemes to proxy URLs"),
+        ("tags", "oslo", "tags (SDK_TAGS) is 'oslo'; give a dict, as in {'site': 'oslo'}, or in"),
+        ("context", "a=1,a=2", "context (SDK_CONTEXT) is 'a=1,a=2'; give a dict"),
         ("secret_names", "a,-", "secret_names (SDK_SECRET_NAMES) must be a list of names"),
         ("api_key", "a b", "api_key (SDK_API_KEY) has white space"),
         ("chain_key", "short", "chain_key (SDK_CHAIN_KEY) has 5 bytes"),
