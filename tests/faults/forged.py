@@ -30,7 +30,7 @@ from tracker.sync.destination import Rejection
 from tracker.sync.uploader import Uploader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from sqlalchemy import Connection
@@ -80,6 +80,10 @@ class Collector:
         """Return the next events after a seq."""
         page = self.store.chain_page(CLIENT, self.outbox_id, seq, 4_000)
         return [Held(row["seq"], row["event_id"], row["digest"], row["chain"]) for row in page]
+
+    def elsewhere(self, digests: Mapping[str, str], first_ms: int, last_ms: int) -> set[str]:
+        """Return which events it has under another outbox: none, for there is one alone."""
+        return set()
 
     def given_up(self) -> list[tuple[int, int]]:
         """Return what is missing for a reason."""

@@ -11,11 +11,15 @@ from tracker.outbox import Held, is_seq
 from tracker.sync.destination import Delivery
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tracker.discards import Range
     from tracker.sync.http import HTTPDestination
 
 _REPORTS = 10
 """Outboxes in one answer, which would have a megabyte otherwise."""
+_LAST_MS = 2**63 - 1
+"""No later time is asked for: a damaged row may have any."""
 
 
 class CollectorError(TrackerError):
@@ -44,6 +48,29 @@ class Collector:
         if any(b.seq < a.seq for a, b in pairwise(held)) or (held and held[0].seq <= seq):
             raise CollectorError("the collector's page of a chain is not in order of seq")
         return held
+
+    def elsewhere(self, digests: Mapping[str, str], first_ms: int, last_ms: int) -> set[str]:
+        """Return which events it has under another outbox of this client, with the same digest.
+
+        Raises:
+            CollectorError: if the collector does not answer, or not as expected.
+        """
+        found: set[str] = set()
+        after: object = "0"
+        until = min(last_ms + 1, _LAST_MS)
+        while after is not None and len(found) < len(digests):
+            answer = self._read(f"/v1/events?since={first_ms}&until={until}&after={after}")
+            try:
+                found.update(
+                    event["event_id"]
+                    for event in answer["events"]
+                    if event["outbox_id"] != self._outbox_id
+                    and digests.get(event["event_id"]) == event["digest"]
+                )
+                after = answer["next"]
+            except (KeyError, TypeError) as error:
+                raise CollectorError("the collector's answer is no page of events") from error
+        return found
 
     def given_up(self) -> list[Range]:
         """Return the seqs that were refused, or that the outbox said it had discarded.

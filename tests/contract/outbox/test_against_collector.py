@@ -76,6 +76,32 @@ def test_what_either_side_lost(delivered: APIConfig, collector: CollectorProcess
 
 
 @pytest.mark.slow  # starts a collector
+def test_what_a_restored_copy_sent_again_is_at_the_collector(
+    config: MakeConfig, collector: CollectorProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under the original's id. What is there under none, or in another form, still shows."""
+    monkeypatch.setenv("SDK_API_KEY", collector.api_key)
+    settings = config(base_url=collector.url, api_key=collector.api_key)
+    fill(settings, 5)
+    copy, new = tmp_path / "copy.sqlite3", tmp_path / "new.sqlite3"
+    assert call("--outbox", settings.outbox_path, "backup", copy).exit_code == 0
+    assert call("--outbox", settings.outbox_path, "flush").exit_code == 0
+    restored = config(base_url=collector.url, api_key=collector.api_key, outbox_path=new)
+    assert call("--outbox", new, "restore", copy).exit_code == 0
+    fill(restored, 2)
+    assert call("--outbox", new, "flush").exit_code == 0
+    result = verify(restored, "--against-collector")
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "sound")
+    collector.stop()
+    with closing(sqlite3.connect(collector.database, isolation_level=None)) as connection:
+        connection.execute("DELETE FROM events WHERE seq = 2")
+        connection.execute("UPDATE events SET digest = '00' WHERE seq = 4")
+    collector.start()
+    found = call_json("--outbox", new, "verify", "--against-collector")
+    assert [problem["seq"] for problem in found["problems"]] == [2, 4]
+
+
+@pytest.mark.slow  # starts a collector
 def test_without_an_answer_nothing_is_said_to_be_sound(
     delivered: APIConfig, collector: CollectorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:

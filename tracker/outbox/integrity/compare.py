@@ -13,7 +13,7 @@ from tracker.outbox.schema import tables
 from tracker.outbox.store import identity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence, Set
 
     from sqlalchemy import Connection
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 _LOCAL = """
 SELECT seq, event_id, digest, chain,
-  delivered_at_ms >= (SELECT created_at_ms FROM identity) FROM events
+  delivered_at_ms >= (SELECT created_at_ms FROM identity),
+  CASE WHEN typeof(timestamp_ms) = 'integer' THEN max(timestamp_ms, 0) ELSE 0 END FROM events
 WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?
 """
 _DISCARDS = f"""
@@ -49,6 +50,15 @@ class Collector(Protocol):
         All events with the last seq are among them.
         """
 
+    def elsewhere(self, digests: Mapping[str, str], first_ms: int, last_ms: int) -> Set[str]:
+        """Return which events it has under another outbox of this client, with the same digest.
+
+        Args:
+            digests: The digests of the events, by their ids.
+            first_ms: The time of the first one, Unix milliseconds.
+            last_ms: The time of the last one.
+        """
+
     def given_up(self) -> Sequence[Range]:
         """Return the seqs that are missing for a reason.
 
@@ -62,6 +72,7 @@ class _Local(NamedTuple):
     digest: str
     chain: str
     delivered: int | None
+    timestamp_ms: int
 
 
 class Comparison:
@@ -125,7 +136,7 @@ class Comparison:
                     absent.append(row)
                 elif row.delivered is not None and row.seq not in wanted:
                     self._missing.append((row.seq, row.seq))
-            for row in self._still_absent(absent):
+            for row in self._nowhere(list(self._still_absent(absent))):
                 said = f"event {row.event_id} was delivered, but the collector does not have it"
                 yield Problem(row.seq, "collector", said)
         for held in theirs.values():
@@ -194,6 +205,19 @@ class Comparison:
             end = page[-1].seq if page else _END
             yield from (row for row in rows if row.seq <= end and row[:2] not in known)
             rows = [row for row in rows if row.seq > end]
+
+    def _nowhere(self, rows: list[_Local]) -> Iterator[_Local]:
+        """Yield those rows that the collector has under no other outbox either.
+
+        It drops what it has already: of a restored copy, what was pending in it and had arrived
+        from the original is there under the original's id.
+        """
+        if not rows:
+            return
+        times = [row.timestamp_ms for row in rows]
+        digests = {row.event_id: row.digest for row in rows}
+        known = self._collector.elsewhere(digests, min(times), max(times))
+        yield from (row for row in rows if row.event_id not in known)
 
     def _check_removed(self, held: Held) -> Iterator[Problem]:
         """Check an event that is not here: the tracker must have recorded its removal."""

@@ -15,7 +15,7 @@ from tracker.outbox.outbox import Outbox
 from tracker.outbox.queue import dead_letters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from tests.conftest import MakeConfig
     from tracker import APIConfig
@@ -37,6 +37,9 @@ class FakeCollector:
         page = [held for held in self.held if held.seq > seq][:PAGE]
         self.on_ask()
         return page
+
+    def elsewhere(self, digests: Mapping[str, str], first_ms: int, last_ms: int) -> set[str]:
+        return set()
 
     def given_up(self) -> list[tuple[int, int]]:
         return self.refused
