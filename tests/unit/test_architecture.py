@@ -191,7 +191,8 @@ def test_some_libraries_have_one_door() -> None:
         "tracker.sync.transport",
     }
     receivers = importers("opentelemetry.proto", "google.protobuf")
-    assert receivers - within(receivers, "tracker.sync.otlp") <= {"tracker.otel.values"}
+    speakers = within(receivers, "tracker.sync.otlp", "tracker.collector.otlp")
+    assert receivers - speakers <= {"tracker.otel.values"}
     instrumented = importers("opentelemetry.sdk", "opentelemetry.trace", "opentelemetry.context")
     assert not within(instrumented, "tracker.sync")
     assert importers("cryptography") <= {"tracker.evidence.keys"}
@@ -203,7 +204,8 @@ def test_some_libraries_have_one_door() -> None:
 def test_only_the_packages_for_it_know_opentelemetry() -> None:
     """What is sent as OTLP needs its messages, but not its SDK; spans that come in need both."""
     users = importers("opentelemetry")
-    assert users - within(users, "tracker.otel", "tracker.sync.otlp") == set()
+    speakers = within(users, "tracker.otel", "tracker.sync.otlp", "tracker.collector.otlp")
+    assert users == speakers
     sdk = importers("opentelemetry.sdk", "opentelemetry.trace", "opentelemetry._logs")
     assert sdk - within(sdk, "tracker.otel") == set()
     shared = imports("tracker.otel.values") | imports("tracker.otel.plain")

@@ -34,6 +34,7 @@ class Parts:
         bodies: Limits the bodies that are received at the same time.
         batches: Limits the batches that are stored at the same time, so that threads and
             connections are left for everything else.
+        conversions: The same for OTLP requests, which take far more memory than a batch.
         reads: The same for queries.
         lookups: The same for key lookups.
         readiness: Whether a batch would be stored.
@@ -45,6 +46,7 @@ class Parts:
     settings: Settings
     bodies: Bodies
     batches: Gate
+    conversions: Gate
     reads: Gate
     lookups: Gate
     readiness: Readiness

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from tracker.collector.database import StorageError
+from tracker.collector.otlp import forms
 from tracker.collector.refusal import RefusedError, retry_seconds
 from tracker.collector.seals import unpacked
 from tracker.errors import ValidationError
@@ -76,7 +77,7 @@ def _event_json(row: Mapping[str, Any]) -> str:
 
 
 def handle_errors(app: FastAPI) -> None:
-    """Answer every error with the protocol's error body."""
+    """Answer every error with the protocol's error body, or OTLP's where that is spoken."""
     app.add_exception_handler(RefusedError, _answer_refusal)
     app.add_exception_handler(StorageError, _answer_storage_error)
     app.add_exception_handler(ClientDisconnect, _answer_disconnect)
@@ -87,24 +88,30 @@ def handle_errors(app: FastAPI) -> None:
 
 
 def _error(
-    status: int, code: str, message: str, headers: Mapping[str, str] | None = None
+    request: Request,
+    status: int,
+    code: str,
+    message: str,
+    headers: Mapping[str, str] | None = None,
 ) -> Response:
+    if forms.is_otlp(request):
+        return forms.error(request, status, message, headers)
     return json_answer(
         {"error": {"code": code, "message": message}}, status=status, headers=headers
     )
 
 
-async def _answer_refusal(_request: Request, error: Exception) -> Response:
+async def _answer_refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, RefusedError)  # noqa: S101 - Starlette dispatches by this class
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return _error(error.status, error.code, error.message, headers)
+    return _error(request, error.status, error.code, error.message, headers)
 
 
-async def _answer_storage_error(_request: Request, error: Exception) -> Response:
+async def _answer_storage_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, StorageError)  # noqa: S101 - as above
     logger.error("storage is unavailable: %s", error)
     message = (
@@ -117,29 +124,29 @@ async def _answer_storage_error(_request: Request, error: Exception) -> Response
     else:
         message += " Nothing of this request was stored."
     code = "not_replicated" if error.not_replicated else "storage_unavailable"
-    return _error(503, code, message, {"Retry-After": str(retry_seconds())})
+    return _error(request, 503, code, message, {"Retry-After": str(retry_seconds())})
 
 
-async def _answer_disconnect(_request: Request, _error_: Exception) -> Response:
-    return _error(400, "client_disconnected", "The connection ended within the body.")
+async def _answer_disconnect(request: Request, _error_: Exception) -> Response:
+    return _error(request, 400, "client_disconnected", "The connection ended within the body.")
 
 
-async def _answer_framework_error(_request: Request, error: Exception) -> Response:
+async def _answer_framework_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - Starlette dispatches by this class
     code = _FRAMEWORK_CODES.get(error.status_code, "http_error")
-    return _error(error.status_code, code, f"{error.detail}.", error.headers)
+    return _error(request, error.status_code, code, f"{error.detail}.", error.headers)
 
 
-async def _answer_bad_query(_request: Request, error: Exception) -> Response:
+async def _answer_bad_query(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - as above
     problem = error.errors()[0]
-    return _error(422, "invalid_query", f"{problem['loc'][-1]}: {problem['msg']}.")
+    return _error(request, 422, "invalid_query", f"{problem['loc'][-1]}: {problem['msg']}.")
 
 
-async def _answer_bad_argument(_request: Request, error: Exception) -> Response:
-    return _error(422, "invalid_query", f"{error}.")
+async def _answer_bad_argument(request: Request, error: Exception) -> Response:
+    return _error(request, 422, "invalid_query", f"{error}.")
 
 
-async def _answer_defect(_request: Request, _error_: Exception) -> Response:
+async def _answer_defect(request: Request, _error_: Exception) -> Response:
     # Starlette raises the error again after this answer, and uvicorn logs it.
-    return _error(500, "internal_error", "The collector failed; its log says why.")
+    return _error(request, 500, "internal_error", "The collector failed; its log says why.")

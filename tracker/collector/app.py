@@ -12,6 +12,7 @@ from tracker.collector.gate import Bodies, Gate
 from tracker.collector.keys import Keys
 from tracker.collector.limits import RateLimiter
 from tracker.collector.models import ERRORS, Health
+from tracker.collector.otlp import routes as otlp
 from tracker.collector.readiness import Readiness
 from tracker.collector.settings import Settings
 from tracker.collector.store import Store
@@ -41,12 +42,20 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
         settings,
         Bodies(settings.max_requests, settings.max_held_bytes // 2, settings.max_held_bytes),
         Gate(*settings.concurrent_batches, settings.batch_wait_seconds),
+        Gate(*settings.concurrent_otlp, settings.batch_wait_seconds),
         Gate(*settings.concurrent_reads, settings.read_wait_seconds),
         Gate(settings.concurrent_lookups, settings.concurrent_lookups, _LOOKUP_SECONDS),
         Readiness(store),
     )
     app.add_middleware(_AnswerHead)
-    for routes in (ingest.router, records.router, reading.router, proofs.router, proofs.public):
+    for routes in (
+        ingest.router,
+        otlp.router,
+        records.router,
+        reading.router,
+        proofs.router,
+        proofs.public,
+    ):
         app.include_router(routes)
     app.include_router(router)
     handle_errors(app)

@@ -8,7 +8,7 @@ from json import JSONDecodeError
 from typing import Any, NamedTuple, TypeGuard
 
 from tracker import canonical
-from tracker.collector import numbers
+from tracker.collector import derived, numbers
 from tracker.collector.refusal import RefusedError, client_mismatch, invalid_request
 from tracker.collector.seals import packed, unpacked
 from tracker.collector.tables import MAX_ID_LENGTH
@@ -74,6 +74,7 @@ class Batch:
         events: The valid events in the order sent.
         rejected: The other events in the order sent.
         event_ids: The ids given by the events in the order sent, valid or not.
+        direct: Whether they came without an outbox: they get seq and chain when they are stored.
     """
 
     client_id: str
@@ -82,6 +83,7 @@ class Batch:
     events: tuple[ReceivedEvent, ...]
     rejected: tuple[Rejection, ...]
     event_ids: tuple[str, ...]
+    direct: bool = False
 
 
 class InvalidEventError(ValueError):
@@ -109,6 +111,8 @@ def parse_batch(body: bytes, client_id: str) -> Batch:
     outbox_id = content.get("outbox_id")
     if not (isinstance(outbox_id, str) and _UUID.fullmatch(outbox_id)):
         raise invalid_request("outbox_id is not a UUID string.")
+    if outbox_id.lower() == derived.outbox_id_of(client_id):
+        raise invalid_request("outbox_id is that of what arrives without an outbox.")
     sent_at_ms = content.get("sent_at_ms")
     if not _is_integer(sent_at_ms, 0):
         raise invalid_request("sent_at_ms is not an integer of Unix milliseconds.")

@@ -41,7 +41,7 @@ def named_in(connection: Connection, client_id: str, received: Sequence[Received
         new.setdefault(event.event_id, event)
     erasures = [event for event in new.values() if event.type == COMPLIANCE_ERASED]
     here: set[str] = set()
-    for some in _portions([event.event_id for event in erasures]):
+    for some in portions([event.event_id for event in erasures]):
         mine = (events.c.client_id == client_id, events.c.event_id.in_(some))
         here |= set(connection.execute(select(events.c.event_id).where(*mine)).scalars())
     return {
@@ -60,7 +60,7 @@ def erase(connection: Connection, client_id: str, named: Collection[str]) -> int
     yet are noted, for `as_stored`. Erasure events are never erased.
     """
     erased = 0
-    for some in _portions(named, _READ_TOGETHER):
+    for some in portions(named, _READ_TOGETHER):
         mine = (events.c.client_id == client_id, events.c.event_id.in_(some))
         rows = connection.execute(
             select(events.c.id, events.c.user_id, events.c.data, events.c.seal).where(
@@ -104,7 +104,7 @@ def as_stored(
     gone = set(named)
     notes = select(erased_events.c.event_id).where(erased_events.c.client_id == client_id)
     if connection.execute(notes.limit(1)).first() is not None:
-        for some in _portions([event.event_id for event in received]):
+        for some in portions([event.event_id for event in received]):
             gone |= set(connection.execute(_noted(client_id, some)).scalars())
     if not gone:
         return received
@@ -155,7 +155,8 @@ def _length_bytes(size: int) -> int:
     return -(-(2 * size + 13).bit_length() // 7)
 
 
-def _portions(event_ids: Collection[str], size: int = _BOUND) -> Iterator[list[str]]:
+def portions(event_ids: Collection[str], size: int = _BOUND) -> Iterator[list[str]]:
+    """Yield event ids in lists that one query can bind."""
     listed = list(event_ids)
     for start in range(0, len(listed), size):
         yield listed[start : start + size]

@@ -1,9 +1,10 @@
 """Routes that receive events."""
 # No `from __future__ import annotations`: FastAPI reads the annotations at run time.
 
+import contextlib
 import math
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
@@ -11,10 +12,14 @@ from starlette.concurrency import run_in_threadpool
 from tracker.collector.access import Caller, Parts, Sender, parts_of
 from tracker.collector.answers import json_answer
 from tracker.collector.batch import PROTOCOL
+from tracker.collector.gate import Gate
+from tracker.collector.keys import ApiKey
 from tracker.collector.limits import check_content_length, check_encoding, read_body
 from tracker.collector.models import BATCH, ERRORS, INGEST_ERRORS, Ping, Receipt
 from tracker.collector.receiving import receipt_of, receive
 from tracker.collector.refusal import RefusedError
+
+T = TypeVar("T")
 
 router = APIRouter(tags=["events"], responses=ERRORS)
 
@@ -28,6 +33,28 @@ async def ping(_caller: Caller) -> Response:
 @router.post("/v1/events", response_model=Receipt, responses=INGEST_ERRORS, openapi_extra=BATCH)
 async def receive_events(request: Request, sender: Sender) -> Response:
     """Store a batch and answer with its receipt."""
+    receipt = await received(request, sender, _store_body)
+    return json_answer(receipt)
+
+
+async def received(
+    request: Request,
+    sender: ApiKey,
+    store: Callable[[Parts, bytes, str, str], T],
+    *gates: Gate,
+) -> T:
+    """Read a request's body within the limits of its key, and return what `store` makes of it.
+
+    Args:
+        request: The request.
+        sender: Its key.
+        store: Called in a worker thread with the parts, the body as it was sent, its encoding and
+            the client, when it is the client's turn.
+        gates: Further limits of how many run at the same time.
+
+    Raises:
+        RefusedError: if a limit is exceeded.
+    """
     parts = parts_of(request)
     wait = parts.limiter.take(sender.id)
     if wait > 0:
@@ -47,9 +74,10 @@ async def receive_events(request: Request, sender: Sender) -> Response:
             settings.body_idle_seconds,
             settings.body_seconds,
         )
-        async with parts.batches.passing(client_id):
-            receipt = await run_in_threadpool(_store_body, parts, body, encoding, client_id)
-    return json_answer(receipt)
+        async with contextlib.AsyncExitStack() as passed:
+            for gate in (*gates, parts.batches):
+                await passed.enter_async_context(gate.passing(client_id))
+            return await run_in_threadpool(store, parts, body, encoding, client_id)
 
 
 async def _counted(

@@ -41,9 +41,9 @@ class OutboxReport:
         chain: ``intact`` if all links that could be checked were valid and there was at least one.
             ``broken`` if only some were valid: an event was changed or inserted. ``unverifiable``
             if none was valid: there was none to check, or the whole chain has a chain key, which
-            the collector does not have. ``forked`` if a number was reused, and it is not broken:
-            there are two continuations, and each is what its outbox holds; also if a signed head
-            contradicts one that was cosigned.
+            the collector does not have; also if the collector made the chain itself. ``forked`` if
+            a number was reused, and it is not broken: there are two continuations, and each is what
+            its outbox holds; also if a signed head contradicts one that was cosigned.
         chain_breaks_at_seq: The first `seq` whose link was not valid, or None.
         missing_events: Total number of missing events.
         refused: First and last `seq` of every range of refused events, up to 1,000. They are not
@@ -54,6 +54,10 @@ class OutboxReport:
         discarded_events: Total number of these.
         cosigned_size: How many events the largest head covers that was cosigned; 0 if none was.
         contradicting_heads: Number of heads that contradict one that was cosigned.
+        received_directly: Whether these are a client's events that came without an outbox, over
+            OTLP. The collector has numbered and chained them itself, so a gap or a broken chain is
+            damage to the collector's database, and no gap proves nothing of what was sent: `chain`
+            is never ``intact``.
     """
 
     events: int = 0
@@ -69,6 +73,7 @@ class OutboxReport:
     discarded_events: int = 0
     cosigned_size: int = 0
     contradicting_heads: int = 0
+    received_directly: bool = False
 
     def with_heads(self, cosigned_size: int, contradicting_heads: int) -> OutboxReport:
         """Return the report with what is known of the outbox's heads."""
@@ -79,6 +84,11 @@ class OutboxReport:
             cosigned_size=cosigned_size,
             contradicting_heads=contradicting_heads,
         )
+
+    def of_no_outbox(self) -> OutboxReport:
+        """Return the report as one on what came without an outbox."""
+        chain: Chain = "unverifiable" if self.chain == "intact" else self.chain
+        return replace(self, chain=chain, received_directly=True)
 
 
 def report(

@@ -341,6 +341,72 @@ INGEST_ERRORS: dict[int | str, dict[str, Any]] = {
 }
 """Additional error answers to a batch."""
 
+
+@dataclass(frozen=True)
+class OTLPStatus:
+    """A ``google.rpc.Status``, which is how OTLP answers anything other than 200."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class RejectedSpans:
+    """How many spans of a request are not stored, a number as text, and why."""
+
+    rejectedSpans: str  # noqa: N815 - OTLP's name
+    errorMessage: str  # noqa: N815 - OTLP's name
+
+
+@dataclass(frozen=True)
+class TracesAnswer:
+    """OTLP's ``ExportTraceServiceResponse``."""
+
+    partialSuccess: RejectedSpans | None = None  # noqa: N815 - OTLP's name
+
+
+@dataclass(frozen=True)
+class RejectedLogRecords:
+    """How many log records of a request are not stored, a number as text, and why."""
+
+    rejectedLogRecords: str  # noqa: N815 - OTLP's name
+    errorMessage: str  # noqa: N815 - OTLP's name
+
+
+@dataclass(frozen=True)
+class LogsAnswer:
+    """OTLP's ``ExportLogsServiceResponse``."""
+
+    partialSuccess: RejectedLogRecords | None = None  # noqa: N815 - OTLP's name
+
+
+OTLP_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {
+        "model": OTLPStatus,
+        "description": described,
+        "content": {"application/x-protobuf": {}},
+    }
+    for status, described in (
+        (400, "The body cannot be read."),
+        (401, "The API key is missing, unknown or revoked."),
+        (403, "The API key is not allowed to do this."),
+        (413, "The body, or what would be stored of it, is too large."),
+        (415, "The body is neither protobuf nor JSON, or is encoded in an unknown way."),
+        (422, "A header is not allowed."),
+        (429, "Too many requests; see Retry-After."),
+        (501, "The collector is installed without opentelemetry-proto."),
+        (503, "The database failed, the collector is busy, or the body did not arrive in time."),
+    )
+}
+"""Error answers of the routes for OTLP."""
+
+
+def otlp_body(request: str) -> dict[str, Any]:
+    """Return the description of a body with one of OTLP's requests."""
+    schema = {"type": "object", "description": f"OTLP's {request}."}
+    content = {form: {"schema": schema} for form in ("application/x-protobuf", "application/json")}
+    return {"requestBody": {"required": True, "content": content}}
+
+
 _ID = {"type": ["string", "null"], "minLength": 1, "maxLength": MAX_ID_LENGTH}
 _UUID = {"type": "string", "format": "uuid"}
 _HEX = {"type": "string", "pattern": "^[0-9a-f]{64}$"}

@@ -26,6 +26,8 @@ class Settings:
         concurrent_batches: Batches that are stored at the same time, in total and per client; more
             wait. More than two do not help a single client, since its writes exclude each other:
             eight threads in one interpreter store fewer events per second than two.
+        concurrent_otlp: The same for OTLP requests. One of 8 MiB can take 800 MB of memory, if it
+            was made for that.
         concurrent_reads: The same for queries.
         concurrent_lookups: Concurrent key lookups.
         batch_wait_seconds: Longest wait of a batch before it is answered 503.
@@ -42,6 +44,7 @@ class Settings:
     max_held_bytes: int = 256 * _MIB
     max_requests: int = 100
     concurrent_batches: tuple[int, int] = (8, 2)
+    concurrent_otlp: tuple[int, int] = (2, 1)
     concurrent_reads: tuple[int, int] = (4, 2)
     concurrent_lookups: int = 4
     batch_wait_seconds: float = 10.0

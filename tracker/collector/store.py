@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import func, select, tuple_, union
 
 from tracker import clock
-from tracker.collector import cosigning, discarded, erasure, forks, outbox_keys, rejections
+from tracker.collector import (
+    cosigning,
+    derived,
+    direct,
+    discarded,
+    erasure,
+    forks,
+    outbox_keys,
+    rejections,
+)
 from tracker.collector.batch import ReceivedEvent, trace_id_of
 from tracker.collector.conversation import SUMMARY_FIELDS, Conversation, summarise
 from tracker.collector.database import READ_SECONDS, Database
@@ -105,17 +114,21 @@ class Store(Database):
         Events that a ``compliance.erased`` event of the batch names are erased, and those that an
         earlier one named are stored as erased.
 
-        Its rejections are noted. Every batch writes something: see `tables.heads`.
+        Its rejections are noted. Every batch writes something: see `tables.heads`. What came
+        without an outbox is numbered here, within the transaction.
 
         Raises:
             StorageError: if nothing of the batch was stored, or that is `in_doubt`.
         """
         accepted = erased = 0
+        valid = len(batch.events)
         judged = None
         self._stored_at = None
         with self.writing(batch.client_id) as connection:
             self._touch(connection, batch.client_id, batch.outbox_id)
             head = forks.read(connection, batch.client_id, batch.outbox_id)
+            if batch.direct:
+                batch = direct.numbered(connection, batch, head.highest_seq)
             if batch.rejected:
                 rejections.note(connection, batch.client_id, batch.outbox_id, batch.rejected,
                                 received_at_ms)  # fmt: skip
@@ -141,7 +154,7 @@ class Store(Database):
         self._stored_at = clock.monotonic()
         if judged is not None and judged.cosigned is not None:
             self.head_cosigned.set()
-        return Stored(accepted, len(batch.events) - accepted, *head)
+        return Stored(accepted, valid - accepted, *head)
 
     def has_just_stored(self) -> bool:
         """Return True if the last batch was stored, within the last second."""
@@ -278,7 +291,8 @@ class Store(Database):
             refused = rejections.refused_seqs(connection, client_id, outbox_id)
             given_up = discarded.ranges(connection, client_id, outbox_id)
             found = report((IntegrityRow(*row) for row in result), refused, given_up)
-            return found.with_heads(*cosigning.known(connection, client_id, outbox_id))
+            found = found.with_heads(*cosigning.known(connection, client_id, outbox_id))
+        return found.of_no_outbox() if outbox_id == derived.outbox_id_of(client_id) else found
 
     def outbox_keys(self, client_id: str, outbox_id: str) -> list[BoundKey]:
         """Return the keys that are or were bound to an outbox for a client; the last one counts.

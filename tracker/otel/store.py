@@ -8,7 +8,7 @@ from tracker import log, own_work, validation
 from tracker.errors import TrackerError, ValidationError
 from tracker.events import OTEL_LOG, OTEL_SPAN, OTEL_SPAN_STARTED
 from tracker.once import Once
-from tracker.otel import logs, names, spans
+from tracker.otel import concerned, logs, spans
 from tracker.otel.fit import fitted
 from tracker.otel.origin import Origins
 from tracker.otel.plain import Plain
@@ -130,7 +130,7 @@ class Store:
         self, type: str, convert: Convert, where: SpanContext | None, *, current: bool = False
     ) -> None:
         def record(data: dict[str, Any]) -> str:
-            session_id, agent_id, user_id = _ids(data)
+            session_id, agent_id, user_id = concerned.ids(data)
             if current:
                 session_id, agent_id, user_id = self.tracker._concerning(
                     session_id, agent_id, user_id
@@ -152,7 +152,7 @@ class Store:
         self, made: list[Event], type: str, convert: Convert, where: SpanContext | None
     ) -> None:
         def make(data: dict[str, Any]) -> Event | None:
-            session_id, agent_id, user_id = _ids(data)
+            session_id, agent_id, user_id = concerned.ids(data)
             return self.tracker._make(type, data, agent_id, session_id, user_id, (), None, where)[0]
 
         event = fitted(self._clean(convert), make, self.tracker.config.max_event_bytes)
@@ -181,25 +181,3 @@ def _place(span: ReadableSpan) -> SpanContext:
     if context is None:
         raise ValidationError("span", "has no context")
     return spans.place(context, span.parent)
-
-
-def _ids(data: dict[str, Any]) -> tuple[str | None, str | None, str | None]:
-    """Return session, agent and user that the attributes name."""
-    attributes = data.get("attributes")
-    if not attributes:
-        return None, None, None
-    return (
-        _first(attributes, names.SESSION),
-        _first(attributes, names.AGENT),
-        _first(attributes, names.USER),
-    )
-
-
-def _first(attributes: dict[str, Any], keys: tuple[str, ...]) -> str | None:
-    for key in keys:
-        if key in attributes:
-            try:
-                return validation.check_id(key, attributes[key])
-            except ValidationError:  # another type, empty, or too long
-                continue
-    return None

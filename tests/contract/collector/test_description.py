@@ -43,6 +43,8 @@ ANSWERS: dict[str, Any] = {
 }
 OTHERS = {"/v1/witness-key": "text/plain", "/v1/evidence": "application/zip"}
 """Routes that answer with something other than JSON."""
+OTLP = {"/v1/traces": "TracesAnswer", "/v1/logs": "LogsAnswer"}
+"""Routes that speak OTLP, in JSON and protobuf."""
 OPEN = {"/healthz", "/readyz", "/v1/witness-key"}
 EVENTS: list[tuple[str, dict[str, Any]]] = [
     ("conversation.started", {}),
@@ -71,7 +73,7 @@ def described(shared_collector: CollectorProcess) -> Any:
 def test_every_route_is_described(described: Any) -> None:
     """With what it answers, refusals too, and the key that it needs."""
     paths = described["paths"]
-    assert set(paths) == {*ANSWERS, *OTHERS}
+    assert set(paths) == {*ANSWERS, *OTHERS, *OTLP}
     for path, routes in paths.items():
         for method, route in routes.items():
             answers = route["responses"]
@@ -84,7 +86,10 @@ def test_every_route_is_described(described: Any) -> None:
             for status, answer in answers.items():
                 if status != "200":
                     schema = answer["content"]["application/json"]["schema"]
-                    assert schema == {"$ref": "#/components/schemas/Refusal"}, (path, method)
+                    error = "OTLPStatus" if path in OTLP else "Refusal"
+                    assert schema == {"$ref": f"#/components/schemas/{error}"}, (path, method)
+                if path in OTLP:
+                    assert "application/x-protobuf" in answer["content"], (path, status)
     sent = paths["/v1/events"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     event = sent["properties"]["events"]["items"]
     assert set(event["required"]) == set(ReceivedEvent._fields) - {"context", "trace", "seal"}

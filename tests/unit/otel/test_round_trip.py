@@ -32,6 +32,10 @@ from opentelemetry.trace import (
 from opentelemetry.trace.span import TraceState
 
 from tracker import APIConfig, canonical
+from tracker.collector.otlp.body import items
+from tracker.collector.otlp.events import Gathering
+from tracker.collector.otlp.forms import PROTOBUF
+from tracker.collector.otlp.signals import LOGS, TRACES, Signal
 from tracker.otel import logs, spans
 from tracker.otel.origin import Origins
 from tracker.otel.plain import Plain
@@ -177,3 +181,27 @@ def test_a_log_record_goes_out_as_it_would_have_without_a_tracker(record: Any) -
     batch = encode.Batch("logs")
     batch.add(encode.Source(data["resource"], data.get("scope")), verbatim.log_record(data))
     assert batch.encoded() == sort_keys(encode_logs([record])).SerializeToString()
+
+
+def received(body: bytes, signal: Signal) -> Any:
+    """Return what a collector holds of the one item in a request."""
+    gathering = Gathering("kiosk-17", signal, 1_790_000_000_000)
+    gathering.add(items(body, PROTOBUF, signal))
+    (event,) = gathering.batch().events
+    return canonical.decode(event.data)
+
+
+@given(ended())
+def test_a_span_comes_to_a_collector_as_it_would_to_an_outbox(span: ReadableSpan) -> None:
+    """Sent by the official exporter, to the last digit."""
+    assert span.context is not None
+    where = spans.place(span.context, span.parent)
+    data = stored(spans.ended(span, where, Plain(1_000), ORIGINS))
+    assert received(encode_spans([span]).SerializeToString(), TRACES) == data
+
+
+@given(emitted())
+def test_a_log_record_comes_to_a_collector_as_it_would_to_an_outbox(record: Any) -> None:
+    """Sent by the official exporter, to the last digit."""
+    data = stored(logs.emitted(record, Plain(1_000), ORIGINS))
+    assert received(encode_logs([record]).SerializeToString(), LOGS) == data
