@@ -61,7 +61,7 @@ def find(connection: Connection, user_id: str) -> list[str]:
     traces = {trace_id for trace_id in named.values() if trace_id is not None}
     by_trace: dict[str, list[_Unnamed]] = {}
     found: list[str] = []
-    for trace_id, event in _unnamed(connection):
+    for trace_id, event in _unnamed(connection, traces):
         if any(target in named for target in event.targets):
             found.append(event.event_id)
             continue
@@ -72,10 +72,15 @@ def find(connection: Connection, user_id: str) -> list[str]:
     return [*dict.fromkeys(found), *named]
 
 
-def _unnamed(connection: Connection) -> Iterator[tuple[str | None, _Unnamed]]:
-    """Yield the events that name neither user nor conversation, each with the id of its trace."""
+def _unnamed(connection: Connection, traces: set[str]) -> Iterator[tuple[str | None, _Unnamed]]:
+    """Yield what names neither user nor conversation: all scores, and events of these traces.
+
+    Each comes with the id of its trace.
+    """
     rows = connection.exec_driver_sql(_UNNAMED, (SCORE_RECORDED, SCORE_RECORDED, ERASED))
     for event_id, kind, trace, data in rows:
+        if kind != SCORE_RECORDED and trace[-34:-2] not in traces:
+            continue  # as most of an outbox
         ids, judged = _ids(trace), _decoded(data)
         targets = (judged.get("target_event_id"), judged.get("target_trace_id"))
         yield (
