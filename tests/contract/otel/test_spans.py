@@ -15,13 +15,15 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.trace.span import TraceState
 
 from tests.contract.otel.conftest import Traced, rows
 from tracker import AsyncTracker, Tracker, ValidationError
-from tracker.otel import OutboxSpanProcessor
+from tracker.otel import OutboxSpanExporter, OutboxSpanProcessor
 from tracker.testing import RecordingDestination
 
 if TYPE_CHECKING:
@@ -358,6 +360,44 @@ def test_a_flush_that_waits_says_that_all_is_delivered(traced: Traced) -> None:
     traced.span()
     assert OutboxSpanProcessor(traced.tracker, flush_uploads=True).force_flush(10_000)
     assert traced.tracker.health().pending == 0
+
+
+# --- what holds for every event ---
+
+
+def test_the_applications_hook_sees_spans_and_may_drop_them(make_traced: MakeTraced) -> None:
+    """Like any other event, whether they come one by one or in a batch."""
+
+    def hook(event: dict[str, Any]) -> dict[str, Any] | None:
+        return None if event["data"].get("name") == "noise" else event
+
+    traced = make_traced(before_record=hook)
+    traced.span("noise")
+    traced.span("step")
+    memory = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(memory))
+    for name in ("noise", "exported"):
+        provider.get_tracer("x").start_span(name).end()
+    exporter = OutboxSpanExporter(traced.tracker)
+    assert exporter.export(memory.get_finished_spans()) is SpanExportResult.SUCCESS
+    assert [data["name"] for data in traced.data()] == ["step", "exported"]
+    assert traced.tracker.health().otel_dropped == 0
+
+
+def test_an_erasure_reaches_the_spans_of_a_user(traced: Traced) -> None:
+    """Those that name the user, and those of the user's conversations."""
+    with traced.tracker.conversation("agent_1", user_id="user_7") as c:
+        traced.span(attributes={"gen_ai.input.messages": "of user 7"})
+    traced.span(attributes={"session.id": c.session_id, "note": "of the same conversation"})
+    traced.span(attributes={"user.id": "user_8", "note": "of another user"})
+    traced.tracker.compliance.erase_subject("user_7", reason="asked for")
+    assert [data.get("attributes", {}).get("note") for data in traced.data()] == [
+        None,
+        None,
+        "of another user",
+    ]
+    assert [data == {"erased": True} for data in traced.data()] == [True, True, False]
 
 
 # --- threads and forks ---------------------------------------------------------------------------
