@@ -31,13 +31,14 @@ class Logs:
 
     def __init__(self, traced: Traced, **options: Any) -> None:
         self.processor = OutboxLogRecordProcessor(traced.tracker, **options)
-        self.provider = LoggerProvider(
+        self.provider: Any = LoggerProvider(  # whose methods have types in newer versions only
             resource=Resource({"service.name": "kiosk"}), shutdown_on_exit=False
         )
         self.provider.add_log_record_processor(self.processor)
 
     def logger(self, name: str = "agent") -> Logger:
-        return self.provider.get_logger(name, "2.0")
+        found: Logger = self.provider.get_logger(name, "2.0")
+        return found
 
 
 @pytest.fixture
