@@ -247,6 +247,10 @@ def _print_entry(entry: HistoryEntry, *, content: bool) -> None:
     role = entry.role or "unknown"
     name = "" if entry.tool_call is None else f" {entry.tool_call.name or 'unknown'}"
     # click leaves out colours if stdout is not a terminal.
+    if entry.prompt is not None:
+        click.echo()
+        click.secho("user", fg=_COLOURS.get("user"), bold=True)
+        _print_text(entry.prompt)
     click.echo()
     click.secho(printable(role + name), fg=_COLOURS.get(role), bold=True, nl=False)
     click.secho(f"  {printable('  '.join(facts))}", dim=True)

@@ -6,6 +6,8 @@ and Langfuse use for the same. The package of the conventions is not needed for 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 CONVERSATION_ID = "gen_ai.conversation.id"
 SESSION_ID = "session.id"
 USER_ID = "user.id"
@@ -38,7 +40,7 @@ SKELETON = (
 
 OPERATION = "gen_ai.operation.name"
 KIND = "openinference.span.kind"
-WORK = (OPERATION, KIND, "llm.request.type")
+WORK = (OPERATION, KIND, "llm.request.type", "traceloop.span.kind")
 """What says which kind of work a span is; the first that it has counts."""
 MODEL_WORK = frozenset(
     {
@@ -48,6 +50,9 @@ MODEL_WORK = frozenset(
     }
 )
 """The work of a model, by each of `WORK`. That of an agent repeats the usage of its models."""
+
+TOOL_WORK = frozenset(("execute_tool", "TOOL", "tool"))
+"""The work of a tool, likewise."""
 
 MODEL = ("gen_ai.response.model", "gen_ai.request.model", "llm.model_name")
 """The model of a span, as the provider named it before what was asked for."""
@@ -76,6 +81,49 @@ USAGE = {
     "cost_usd": ("llm.cost.total", "gen_ai.usage.cost", "operation.cost"),
 }
 """The figures of a model's work, by their names in ``llm.used``; newer names before older ones."""
+
+
+class Messages(NamedTuple):
+    """Where the messages of a model's work are.
+
+    Attributes:
+        listed: All of them, as JSON text or as values.
+        numbered: The beginnings of the names of one's ``role`` and ``content``, with its number.
+        whole: A text in place of them.
+        kind: The media type of that text.
+    """
+
+    listed: str
+    numbered: tuple[str, ...]
+    whole: str
+    kind: str
+
+
+INPUT = Messages(
+    "gen_ai.input.messages",
+    ("llm.input_messages.{}.message.", "gen_ai.prompt.{}."),
+    "input.value",
+    "input.mime_type",
+)
+OUTPUT = Messages(
+    "gen_ai.output.messages",
+    ("llm.output_messages.{}.message.", "gen_ai.completion.{}."),
+    "output.value",
+    "output.mime_type",
+)
+ANSWERED = (
+    OUTPUT.listed,
+    *(f"{beginning.format(0)}role" for beginning in OUTPUT.numbered),
+    *(f"{beginning.format(0)}content" for beginning in OUTPUT.numbered),
+    OUTPUT.whole,
+)
+"""What a span has if it tells what a model answered."""
+
+TOOL_NAME = ("gen_ai.tool.name", "tool.name", "traceloop.entity.name")
+TOOL_CALL_ID = ("gen_ai.tool.call.id", "tool_call.id", "tool.id")
+TOOL_ARGUMENTS = ("gen_ai.tool.call.arguments", INPUT.whole, "traceloop.entity.input")
+TOOL_RESULT = ("gen_ai.tool.call.result", OUTPUT.whole, "traceloop.entity.output")
+"""The parts of a tool's call, the first that it has before the others."""
 
 INTERRUPTED = "tracker.span.interrupted"
 """True on a span whose process ended before it did."""

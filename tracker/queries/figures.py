@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import math
 from datetime import date, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tracker.validation import MAX_COST_USD, MAX_MILLISECONDS, MAX_TOKENS
 
 DAY_MS = 86_400_000
+NANOSECONDS = 1_000_000
+"""Of a millisecond."""
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 _BEST_SCORE = 5
+_MOST_DIGITS = 19
+"""Of nanoseconds since 1970: as many as 64 bits hold, until 2286."""
 
 BOUNDS: dict[str, tuple[int, int]] = {
     "cost_usd": (0, MAX_COST_USD),
@@ -54,6 +58,21 @@ def tokens(field: str, value: object) -> int | None:
     """Return the value of a field if it is a number of tokens, otherwise None."""
     found = figure(field, value)
     return None if found is None else int(found)
+
+
+def nanoseconds(value: object) -> int | None:
+    """Return a time of OpenTelemetry, nanoseconds since 1970 as text; None if it is damaged."""
+    if not (isinstance(value, str) and value.isascii() and value.isdigit()):
+        return None
+    return int(value) if len(value) <= _MOST_DIGITS else None
+
+
+def span_duration(data: Mapping[str, Any]) -> float | None:
+    """Return the milliseconds that a span of OpenTelemetry took, None if it does not tell."""
+    start, end = nanoseconds(data.get("start")), nanoseconds(data.get("end"))
+    if start is None or end is None:
+        return None
+    return figure("duration_ms", round(max(end - start, 0) / NANOSECONDS, 3))
 
 
 def known_sum(costs: Iterable[float | None]) -> tuple[float | None, int]:

@@ -1,22 +1,25 @@
-"""The messages and tool calls of a conversation."""
+"""The messages and tool calls of a conversation: those logged, else those that spans tell of."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from tracker import canonical, validation
-from tracker.events import MESSAGE_LOGGED, TOOL_CALLED
+from tracker.events import MESSAGE_LOGGED, OTEL_SPAN, TOOL_CALLED
+from tracker.otel import names
 from tracker.queries.content import parts_of, readable
 from tracker.queries.conversations import text
-from tracker.queries.figures import figure, tokens
+from tracker.queries.figures import figure, span_duration, tokens
+from tracker.queries.model_calls import counts_of, first_text
 from tracker.queries.scores import Score, list_scores
 from tracker.queries.source import EVENTS, newest_page
+from tracker.queries.spoken import answer, is_tool, question, spoken, value_of
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, FromClause
+    from sqlalchemy import BindParameter, ColumnElement, Connection, FromClause
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ class HistoryEntry:
     Attributes:
         seq: Its position in the outbox.
         event_id: Its id.
-        type: ``"message.logged"`` or ``"tool.called"``.
+        type: ``"message.logged"``, ``"tool.called"``, or ``"otel.span"`` for a model or tool call
+            that OpenTelemetry recorded in a conversation without such events of its own.
         timestamp_ms: Time when it was logged, Unix milliseconds.
         role: ``"user"``, ``"agent"``, ``"system"`` or ``"tool"``; ``"tool"`` for a tool call.
         content: The message as text, with a line for each part that is none, such as an image;
@@ -61,6 +65,7 @@ class HistoryEntry:
         parts: The parts as they are stored, if the message consists of several; otherwise None.
         scores: The scores of this message or call. Those of the conversation as a whole are in
             `list_scores`.
+        prompt: What the user had said when the model was called, if only its span tells.
     """
 
     seq: int
@@ -77,6 +82,7 @@ class HistoryEntry:
     erased: bool = False
     parts: list[dict[str, Any]] | None = None
     scores: tuple[Score, ...] = ()
+    prompt: str | None = None
 
 
 def get_conversation_history(
@@ -121,11 +127,20 @@ def newest_entries(
     `limit`, `before`, `max_characters` and the second value are those of `newest_page`.
     """
     column = events.c
+    told = spoken(connection, session_id, events)
+    shown: ColumnElement[bool] = column.type.in_((MESSAGE_LOGGED, TOOL_CALLED))
+    if told.positions:
+        listed: BindParameter[Any] = bindparam(
+            "spans", told.positions, expanding=True, literal_execute=True
+        )
+        shown |= column.position.in_(listed)
     query = select(
         *(column.seq, column.event_id, column.type, column.timestamp_ms, column.data)
-    ).where(column.session_id == session_id, column.type.in_((MESSAGE_LOGGED, TOOL_CALLED)))
+    ).where(column.session_id == session_id, shown)
     rows, following = newest_page(connection, events, query, limit, before, max_characters)
     entries = [_entry(*row, include_content=include_content) for row in rows]
+    if not told.asked:
+        entries = [replace(entry, prompt=None) if entry.prompt else entry for entry in entries]
     judged: dict[str, list[Score]] = {}
     for score in list_scores(connection, session_id, events, include_content, max_characters):
         if score.target_event_id is not None:
@@ -145,6 +160,10 @@ def _entry(
 ) -> HistoryEntry:
     data = _decode(stored)
     erased = data.get("erased") is True
+    if type == OTEL_SPAN:
+        return _from_span(
+            HistoryEntry(seq, event_id, type, timestamp_ms), data, include_content=include_content
+        )
     if type == TOOL_CALLED:
         call = None if erased else _tool_call(data, include_content=include_content)
         return HistoryEntry(
@@ -165,6 +184,46 @@ def _entry(
         erased=erased,
         parts=parts_of(data.get("content")) if include_content else None,
     )
+
+
+def _from_span(entry: HistoryEntry, data: dict[str, Any], *, include_content: bool) -> HistoryEntry:
+    """Return the entry of a span of a model or a tool."""
+    stored = data.get("attributes")
+    given = stored if isinstance(stored, dict) else {}
+    took = span_duration(data)
+    if is_tool(given):
+        call = _called(data, given) if include_content else ToolCall()
+        name = first_text(given, names.TOOL_NAME) or text(data.get("name"))
+        call_id = first_text(given, names.TOOL_CALL_ID)
+        return replace(
+            entry,
+            role="tool",
+            tool_call=replace(call, name=name, duration_ms=took, call_id=call_id),
+        )
+    return replace(
+        entry,
+        role="agent",
+        content=answer(given) if include_content else None,
+        response_time_ms=took,
+        tokens_used=counts_of(given)[2],
+        model=first_text(given, names.MODEL),
+        prompt=question(given) if include_content else None,
+    )
+
+
+def _called(data: dict[str, Any], given: dict[str, Any]) -> ToolCall:
+    """Return what a span tells of a call of a tool: arguments, result and error."""
+    status = data.get("status")
+    failed = status if isinstance(status, dict) and status.get("code") == "error" else None
+    return ToolCall(
+        arguments=_first(given, names.TOOL_ARGUMENTS),
+        result=_first(given, names.TOOL_RESULT),
+        error=None if failed is None else text(failed.get("message")) or "error",
+    )
+
+
+def _first(given: dict[str, Any], keys: tuple[str, ...]) -> Any:
+    return next((value_of(given[key]) for key in keys if key in given), None)
 
 
 def _tool_call(data: dict[str, Any], *, include_content: bool) -> ToolCall:

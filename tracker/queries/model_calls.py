@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from sqlalchemy import or_, select
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from sqlalchemy import ColumnElement, Connection, FromClause
+
+T = TypeVar("T")
 
 _FETCH_ROWS = 1_000
 _COUNTS = (
@@ -95,54 +97,70 @@ def model_calls(
         yield from _innermost(trace)
 
 
-def _innermost(trace: Iterable[Sequence[Any]]) -> Iterator[ModelCall]:
-    parents: dict[str, str | None] = {}
-    calls: dict[str, ModelCall] = {}  # by span: one that was stored twice counts once
-    inner: list[str | None] = []  # the spans that something which counts is directly inside of
+def _innermost(trace: Iterable[Sequence[Any]]) -> list[ModelCall]:
+    spans: list[tuple[Any, Any, ModelCall | None]] = []
+    logged: list[str | None] = []
     for _, span_id, parent, type_, *whose, stored in trace:
         if type_ == LLM_USED:
-            inner.append(span_id)
-            continue
+            logged.append(span_id)
+        else:
+            spans.append((span_id, parent, _call(whose, stored)))
+    return innermost(spans, logged)
+
+
+def innermost(
+    spans: Iterable[tuple[str | None, str | None, T | None]], inside: Iterable[str | None] = ()
+) -> list[T]:
+    """Return what counts of the spans of a trace: what has nothing inside it that counts.
+
+    Args:
+        spans: The id of each, that of its parent, and what it counts; None if nothing.
+        inside: Spans that something else was logged in which counts.
+    """
+    parents: dict[str | None, str | None] = {}
+    found: dict[str | None, T] = {}  # by span: one that was stored twice counts once
+    for span_id, parent, item in spans:
         parents.setdefault(span_id, parent)
-        call = _call(whose, stored)
-        if call is not None and span_id not in calls:
-            calls[span_id] = call
-            inner.append(parent)
+        if item is not None:
+            found.setdefault(span_id, item)
     around: set[str] = set()
-    for span_id in inner:
-        each = span_id
+    for each in (*inside, *(parents[span_id] for span_id in found)):
         while each is not None and each not in around:
             around.add(each)
             each = parents.get(each)
-    yield from (call for span_id, call in calls.items() if span_id not in around)
+    return [item for span_id, item in found.items() if span_id not in around]
 
 
 def _call(whose: Sequence[Any], stored: object) -> ModelCall | None:
     """Return the call that a span was; None if it was none, or has no tokens."""
-    found = _decoded(stored)
-    work = first_text(found, names.WORK)
-    if work not in names.MODEL_WORK:
-        return None
-    used = {field: _first_figure(found, field) for field in names.USAGE}
+    found = decoded(stored, _ATTRIBUTES)
     timestamp_ms, agent_id, session_id = whose
-    prompt, completion, total, cached, written = (
-        None if count is None else int(count) for count in map(used.get, _COUNTS)
-    )
-    if not (prompt is None and completion is None):
-        total = (prompt or 0) + (completion or 0)
-    if total is None or not isinstance(timestamp_ms, int):  # a damaged row has any type
+    prompt, completion, total, cached, written = counts_of(found)
+    if first_text(found, names.WORK) not in names.MODEL_WORK or total is None:
         return None
-    model = first_text(found, names.MODEL)
-    whom = (timestamp_ms, agent_id, session_id, model)
-    return ModelCall(*whom, prompt, completion, total, cached, written, used["cost_usd"])
+    if not isinstance(timestamp_ms, int):  # a damaged row has any type
+        return None
+    whom = (timestamp_ms, agent_id, session_id, first_text(found, names.MODEL))
+    cost = _first_figure(found, "cost_usd")
+    return ModelCall(*whom, prompt, completion, total, cached, written, cost)
 
 
-def _decoded(stored: object) -> dict[str, Any]:
+def decoded(stored: object, keys: Sequence[str]) -> dict[str, Any]:
+    """Return what `source.attributes` found for these names; nothing if the row is damaged."""
     try:
-        values = canonical.decode(stored)  # type: ignore[arg-type]  # a damaged row has none
+        values = canonical.decode(stored)  # type: ignore[arg-type]  # it is None then
     except ValueError:
         return {}
-    return dict(zip(_ATTRIBUTES, values, strict=True))
+    return dict(zip(keys, values, strict=True))
+
+
+def counts_of(attributes: Mapping[str, Any]) -> tuple[int | None, ...]:
+    """Return the tokens of a span: sent, received, both, read from the cache, written to it."""
+    found = (_first_figure(attributes, field) for field in _COUNTS)
+    prompt, completion, total, *cache = (None if each is None else int(each) for each in found)
+    if not (prompt is None and completion is None):
+        total = (prompt or 0) + (completion or 0)
+    return prompt, completion, total, *cache
 
 
 def first_text(attributes: Mapping[str, Any], keys: Iterable[str]) -> str | None:

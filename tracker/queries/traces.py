@@ -20,7 +20,7 @@ from tracker.events import (
     TOOL_CALLED,
 )
 from tracker.queries.conversations import text
-from tracker.queries.figures import figure
+from tracker.queries.figures import NANOSECONDS, figure, nanoseconds, span_duration
 from tracker.queries.source import EVENTS, newest_page, of_trace
 
 if TYPE_CHECKING:
@@ -36,9 +36,6 @@ _KINDS = {
     OTEL_SPAN: "otel",
 }
 _ENDS = (CONVERSATION_ENDED, CONVERSATION_FAILED)
-_MILLISECOND = 1_000_000
-_MOST_DIGITS = 19
-"""Of nanoseconds since 1970: as many as 64 bits hold, until 2286."""
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
 
 MOST_EVENTS = 10_000
@@ -341,8 +338,6 @@ def _span(node: _Node, children: tuple[TraceSpan, ...]) -> TraceSpan:
 
 def _otel_span(node: _Node, own: TraceEvent, children: tuple[TraceSpan, ...]) -> TraceSpan:
     data = own.data or {}
-    start, end = _moment(data.get("start")), _moment(data.get("end"))
-    took = None if start is None or end is None else max(int(end) - int(start), 0) / _MILLISECOND
     attributes, status = _object(data.get("attributes")), _object(data.get("status"))
     code = text(status.get("code"))
     raised = _raised(data.get("events"))
@@ -356,7 +351,7 @@ def _otel_span(node: _Node, own: TraceEvent, children: tuple[TraceSpan, ...]) ->
         _KINDS[OTEL_SPAN],
         text(data.get("name")),
         int(_start(own)),
-        None if took is None else figure("duration_ms", round(took, 3)),
+        span_duration(data),
         error,
         error_type,
         text(raised.get("exception.stacktrace")) if code == "error" else None,
@@ -368,17 +363,15 @@ def _otel_span(node: _Node, own: TraceEvent, children: tuple[TraceSpan, ...]) ->
         erased=own.data is None,
         events=tuple(node.events),
         children=children,
-        start=start,
-        end=end,
+        start=_time(data.get("start")),
+        end=_time(data.get("end")),
         status=code,
     )
 
 
-def _moment(value: object) -> str | None:
-    """Return nanoseconds since 1970 as they are stored; None if the value is damaged."""
-    if not (isinstance(value, str) and value.isascii() and value.isdigit()):
-        return None
-    return value if len(value) <= _MOST_DIGITS else None
+def _time(value: Any) -> str | None:
+    """Return a time as it is stored; None if it is damaged."""
+    return None if nanoseconds(value) is None else str(value)
 
 
 def _object(value: object) -> dict[str, Any]:
@@ -423,8 +416,8 @@ def _without_event(node: _Node, children: tuple[TraceSpan, ...]) -> TraceSpan:
 def _start(event: TraceEvent) -> float:
     """Return when what an event tells of began, Unix milliseconds."""
     if event.type in (OTEL_SPAN, OTEL_SPAN_STARTED):
-        start = _moment((event.data or {}).get("start"))
-        return event.timestamp_ms if start is None else int(start) // _MILLISECOND
+        start = nanoseconds((event.data or {}).get("start"))
+        return event.timestamp_ms if start is None else start // NANOSECONDS
     took = (event.data or {}).get("duration_ms" if event.type != "llm.used" else "latency_ms")
     return event.timestamp_ms - (figure("duration_ms", took) or 0)
 

@@ -35,6 +35,8 @@ class ReadingTracker(BaseTracker):
     ) -> tuple[HistoryEntry, ...]:
         """Return a conversation's messages and tool calls in the order in which they were logged.
 
+        Where none were logged, those that spans of OpenTelemetry tell of.
+
         Args:
             session_id: The conversation. The history of an unknown one is empty.
             include_content: If False, texts, metadata and the arguments, results and errors of

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+import time
 from contextlib import closing, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +16,7 @@ from tests.contract.otel.conftest import Traced
 from tests.support.cli import call, fill
 from tracker import Tracker, canonical
 from tracker.events import make_event
+from tracker.testing import RecordingDestination
 
 if TYPE_CHECKING:
     from tests.conftest import MakeConfig
@@ -216,3 +219,131 @@ def test_a_trace_shows_spans_of_opentelemetry(make_traced: MakeTraced) -> None:
     assert shown.exit_code == 0
     for line in ("agent", "own", "chat", "under way", "4 spans", "KeyError: 'x'"):
         assert line in shown.stdout, line
+
+
+def parts(role: str, text: str) -> dict[str, Any]:
+    return {"role": role, "parts": [{"type": "text", "content": text}]}
+
+
+ASKED = [parts("system", "Be brief."), parts("user", "Hm?"), parts("assistant", "Hm."),
+         parts("user", "Where is it?")]  # fmt: skip
+CALL = {"role": "assistant", "parts": [{"type": "tool_call", "id": "c-1", "name": "find"}]}
+GEN_AI = {
+    **CHAT,
+    "gen_ai.input.messages": json.dumps([*ASKED, CALL, {"role": "tool", "parts": []}]),
+    "gen_ai.output.messages": json.dumps([parts("assistant", "At home.")]),
+}
+OPEN_INFERENCE = {
+    **LLM,
+    "llm.input_messages.0.message.role": "user",
+    "llm.input_messages.0.message.contents.0.message_content.type": "image",
+    "llm.input_messages.0.message.contents.1.message_content.type": "text",
+    "llm.input_messages.0.message.contents.1.message_content.text": "Where is it?",
+    "llm.output_messages.0.message.role": "assistant",
+    "llm.output_messages.0.message.content": "At home.",
+    "output.value": '{"id":"r-1"}',
+    "output.mime_type": "application/json",
+}
+OLDER = {
+    "llm.request.type": "chat",
+    "gen_ai.request.model": "gpt-4o-2024",
+    "llm.usage.total_tokens": 15,
+    "gen_ai.prompt.0.role": "user",
+    "gen_ai.prompt.0.content": '[{"type":"text","text":"Where is it?"}]',
+    "gen_ai.completion.0.role": "assistant",
+    "gen_ai.completion.0.content": "At home.",
+}
+PLAIN = {**LLM, "input.value": "Where is it?", "output.value": "At home."}
+
+
+@pytest.mark.parametrize("attributes", [GEN_AI, OPEN_INFERENCE, OLDER, PLAIN])
+def test_a_conversation_has_what_spans_tell(
+    config: MakeConfig, client: CollectorClient, attributes: dict[str, Any]
+) -> None:
+    """Question, answer and tool call, each once, by the names of each convention."""
+    settings = config(base_url=client.url, api_key=client.api_key, client_id=client.client_id)
+    within = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "find"}
+    called = {"gen_ai.tool.call.id": "c-1", "gen_ai.tool.call.arguments": '{"id":7}'}
+    with Tracker(settings) as tracker:
+        traced = Traced(tracker)
+        with tracker.conversation("a", session_id="s-1"):
+            with traced.otel.start_as_current_span("tool", attributes={"tool.name": "x"}) as tool:
+                tool.set_attributes({**within, **called, "gen_ai.tool.call.result": "sent"})
+            with traced.otel.start_as_current_span("framework", attributes=attributes):
+                start = time.time_ns()
+                span = traced.otel.start_span("client", attributes=attributes, start_time=start)
+                span.end(start + 7_000_000)
+            traced.span("agent", attributes={**attributes, "gen_ai.operation.name": "create_agent"})
+        whole = tracker.performance.get_conversation_history("s-1")
+        bare = tracker.performance.get_conversation_history("s-1", include_content=False)
+        last = tracker.performance.get_conversation_history("s-1", limit=1)
+        assert tracker.flush().pending == 0
+        traced.provider.shutdown()
+    use, said = whole
+    assert (use.role, use.type) == ("tool", "otel.span")
+    assert use.tool_call is not None
+    assert (use.tool_call.name, use.tool_call.call_id) == ("find", "c-1")
+    assert (use.tool_call.arguments, use.tool_call.result) == ({"id": 7}, "sent")
+    assert (said.role, said.prompt, said.content) == ("agent", "Where is it?", "At home.")
+    assert (said.model, said.tokens_used, said.response_time_ms) == ("gpt-4o-2024", 15, 7)
+    assert [(entry.prompt, entry.content) for entry in bare] == [(None, None)] * 2
+    assert last == (said,)
+    told = client.get("/v1/history", session_id="s-1")["entries"]
+    assert [(e["event_id"], e["prompt"], e["content"]) for e in told] == [
+        (entry.event_id, entry.prompt, entry.content) for entry in whole
+    ]
+    shown = call("--outbox", settings.outbox_path, "conversation", "s-1").stdout
+    assert shown.count("Where is it?") == shown.count("At home.") == 1
+
+
+def test_what_the_application_logs_is_the_transcript(traced: Traced) -> None:
+    """Spans would repeat it: each role that is logged is not taken from them."""
+    tool = {"openinference.span.kind": "TOOL", "tool.name": "find"}
+    for session_id in ("question", "answer", "tool"):
+        with traced.tracker.conversation("a", session_id=session_id) as c:
+            if session_id != "tool":
+                c.user("Where?") if session_id == "question" else c.agent("Here.")
+            else:
+                c.tool("find", {}, result=1)
+            traced.span(attributes=PLAIN)
+            traced.span(attributes=tool)
+    read = traced.tracker.performance.get_conversation_history
+    found = {
+        session_id: [(e.type, e.prompt, e.content) for e in read(session_id)]
+        for session_id in ("question", "answer", "tool")
+    }
+    assert found == {
+        "question": [
+            ("message.logged", None, "Where?"),
+            ("otel.span", None, "At home."),
+            ("otel.span", None, None),
+        ],
+        "answer": [("message.logged", None, "Here."), ("otel.span", None, None)],
+        "tool": [("tool.called", None, None), ("otel.span", "Where is it?", "At home.")],
+    }
+
+
+def test_odd_messages_do_no_harm(config: MakeConfig) -> None:
+    """Whatever they are, the conversation can be read."""
+    settings = config()
+    odd = (*ODD, "[", '["a",{"role":7,"parts":{"a":1}},[[]]]', [None, {"role": "user"}], "[]")
+    events = [
+        make_event(
+            "otel.span", {"attributes": {**attributes, name: value}}, session_id="s-1",
+            trace=canonical.encode({"span_id": f"{number:016x}", "trace_id": "1" * 32}),
+        )
+        for number, (attributes, name, value) in enumerate(
+            (attributes, name, value)
+            for attributes in (GEN_AI, OPEN_INFERENCE, OLDER, PLAIN)
+            for name in attributes
+            for value in odd
+        )
+    ]  # fmt: skip
+    fill(settings, [*events, make_event("conversation.started", {}, session_id="s-1")])
+    with Tracker(settings, destination=RecordingDestination) as tracker:
+        history = tracker.performance.get_conversation_history("s-1")
+    assert len(history) > len(odd)
+    for options in ((), ("--json",)):
+        assert (
+            call("--outbox", settings.outbox_path, "conversation", "s-1", *options).exit_code == 0
+        )
