@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tracker import identity, stderr
+from tracker.cli.command import WrongConfiguration
 from tracker.config import APIConfig
 from tracker.config.lookup import look_up
 from tracker.config.otlp import protocol_of
@@ -292,10 +293,18 @@ def existing(place: Place, *, keyed: bool = False) -> Target:
 
     Raises:
         ClickException: if it does not; exit code 1.
+        WrongConfiguration: if the command is `keyed`, and the other side is no collector.
     """
     target = find(place, keyed=keyed)
     if not target.exists:
         raise click.ClickException(target.absence)
+    if keyed and target.config.protocol != "tracker":
+        # It would be sealed with no key, and a file that anybody can make would mark events.
+        raise WrongConfiguration(
+            f"{target.config.base_url} is an OTLP receiver: only a collector takes events by hand. "
+            "Send them with `tracker-sync flush`, or give the outbox to a collector with "
+            "`tracker-sync rebind`"
+        )
     return target
 
 

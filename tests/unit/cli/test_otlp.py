@@ -14,8 +14,13 @@ from tests.support.traced import traced
 from tests.support.uploads import account_of
 from tracker import Tracker
 from tracker.outbox.store.ledger import Account
+from tracker.sealed.form import RECEIPTS
+from tracker.sealed.seal import Seal
+from tracker.sealed.writer import Writer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.conftest import MakeConfig
     from tracker.config import APIConfig
 
@@ -105,6 +110,24 @@ def test_verify_has_nothing_to_compare_with(settings: APIConfig) -> None:
     refused = call("--outbox", settings.outbox_path, "verify", "--against-collector")
     assert refused.exit_code == 2
     assert "keeps neither seqs nor digests" in refused.stderr
+
+
+def test_nothing_is_carried_by_hand(settings: APIConfig, tmp_path: Path) -> None:
+    """Without a key nothing would be sealed, and any file of receipts would mark events."""
+    with Tracker(settings) as tracker:
+        tracker.track("cart.abandoned")
+        tracker.flush(10)
+    assert call("--outbox", settings.outbox_path, "resend", "--since", "1d").exit_code == 0
+    pending = account_of(settings).pending
+    forged = tmp_path / "forged"
+    with forged.open("wb") as file:
+        header = {"client_id": "test-client", "base_url": settings.destination_url}
+        Writer(file, RECEIPTS, [Seal.of("")], header).end({})
+    for command in (("pack", "--output", tmp_path / "bundle"), ("receipts", forged)):
+        refused = call("--outbox", settings.outbox_path, *command)
+        assert (refused.exit_code, "only a collector takes events" in refused.stderr) == (2, True)
+    assert not (tmp_path / "bundle").exists()
+    assert account_of(settings).pending == pending > 0
 
 
 def test_rebind_changes_the_protocol_too(
