@@ -141,6 +141,8 @@ def sort_keys(message: Any) -> Any:
             sort_keys(value)
             continue
         for item in value:
+            if field.message_type.name == "KeyValue":
+                item.value.SetInParent()  # older versions leave a value out that is None
             sort_keys(item)
         if field.message_type.name == "KeyValue":
             value.sort(key=lambda pair: pair.key)
