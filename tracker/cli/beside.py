@@ -116,11 +116,15 @@ def to_upload(path: Path, place: Place) -> Target | None:
 
 def waiting_beside(path: Path) -> list[Found]:
     """Return the other outboxes in the folder of `path` that have pending events to upload."""
+    return [other for other in others_beside(path) if other.pending > 0 and not other.backup]
+
+
+def others_beside(path: Path) -> list[Found]:
+    """Return the other outboxes in the folder of `path`; none if it cannot be read."""
     try:
-        others = [_look(other) for other in paths_in(path.parent, known=(path,))]
+        return [_look(other) for other in paths_in(path.parent, known=(path,))]
     except OutboxError:
         return []
-    return [other for other in others if other.pending > 0 and not other.backup]
 
 
 def _is_ours(path: Path) -> bool:

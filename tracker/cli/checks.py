@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sqlite3
 import stat
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tracker import canonical
-from tracker.cli.beside import waiting_beside
+from tracker.cli.beside import others_beside
 from tracker.cli.context import (
     find,
     opened_to_read,
@@ -290,16 +291,19 @@ def _outbox(target: Target) -> list[Check]:
 
 
 def _beside(target: Target) -> list[Check]:
-    """Report other outboxes in the folder with pending events, such as of a former client id."""
-    return [
-        Check(
-            "other outbox",
-            WARNING,
-            f"{other.pending:,} pending in {other.path} of client {other.client_id}",
-            f"if no application sends them: {other.command}",
-        )
-        for other in waiting_beside(target.path)
-    ]
+    """Report other outboxes in the folder with pending events, or that cannot be read."""
+    checks = []
+    for other in others_beside(target.path):
+        if other.error is not None:
+            said = f"it is not known what is pending in {other.path}: {other.error}"
+            advice = f"see tracker-sync --outbox {shlex.quote(str(other.path))} doctor"
+        elif other.pending and not other.backup:
+            said = f"{other.pending:,} pending in {other.path} of client {other.client_id}"
+            advice = f"if no application sends them: {other.command}"
+        else:
+            continue
+        checks.append(Check("other outbox", WARNING, said, advice))
+    return checks
 
 
 def _log(path: Path) -> list[Check]:

@@ -117,6 +117,8 @@ def test_one_that_cannot_be_read_is_named_beside_the_others(
     assert f"{newer}: " in shown.stderr
     assert "0042" in shown.stderr
     assert f"{damaged}: " in shown.stderr
+    told = all_of(folder, "doctor").stdout  # there may be events in them that nobody sends
+    assert all(f"it is not known what is pending in {path}" in told for path in (newer, damaged))
     found = {each["outbox"]: each for each in call_json("--outbox", newer, "outboxes")}
     assert [bool(found[str(path)]["error"]) for path in (folder / "a.sqlite3", newer, damaged)] == [
         False,
