@@ -168,8 +168,11 @@ def test_one_bad_span_costs_only_itself(client: CollectorClient) -> None:
     assert answer.headers["Content-Type"] == "application/json"
     assert answer.json()["partialSuccess"]["rejectedSpans"] == "1"
     assert names_of(client) == ["span 1", "span 3", "span 4"]
+    assert post(client, traces_request(span_of(2, end_time_unix_nano=0))).status_code == 200
     noted = client.get("/v1/rejections")["rejections"]
-    assert [each["code"] for each in noted] == ["invalid_event"] * 2
+    assert [each["message"].partition(":")[0] for each in noted] == [
+        *("end_time_unix_nano", "spans", "trace_id"),
+    ]
 
 
 def test_one_bad_log_record_costs_only_itself(client: CollectorClient) -> None:

@@ -10,12 +10,14 @@ import pytest
 from google.protobuf import json_format
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from starlette.requests import Request
 
 from tests.support.collector import EventChain
 from tests.support.received import END_NS, logs_request, span_of, traces_request
 from tracker.collector import derived
 from tracker.collector.batch import has_its_digest, parse_batch
-from tracker.collector.otlp import events
+from tracker.collector.otlp import events, forms
 from tracker.collector.otlp.body import items
 from tracker.collector.otlp.events import Gathering
 from tracker.collector.otlp.forms import JSON, PROTOBUF, Form
@@ -26,8 +28,6 @@ from tracker.collector.store import Store, Stored
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
     from tracker.collector.batch import Batch, ReceivedEvent
 
@@ -170,15 +170,16 @@ def test_bad_spans_are_told_apart_from_good_ones() -> None:
         span_of(4, end_time_unix_nano=0),
         span_of(5, parent_span_id=b"12"),
         span_of(6, attributes={"a": "x" * events.MOST_EVENT_BYTES}),
+        span_of(7, events=[Span.Event()] * 180_001),
     ]
     gathering = gathered(traces_request(span_of(1), *bad))
     batch = gathering.batch()
-    assert (len(batch.events), gathering.rejected) == (1, 5)
+    assert (len(batch.events), gathering.rejected) == (1, 6)
     assert [each.message.partition(":")[0] for each in batch.rejected] == [
-        *("trace_id", "span_id", "end_time_unix_nano", "parent_span_id", "span"),
+        *("trace_id", "span_id", "end_time_unix_nano", "parent_span_id", "span", "events"),
     ]
     assert batch.rejected[-1].code == "too_large"
-    assert len({each.event_id for each in batch.rejected}) == 5
+    assert len({each.event_id for each in batch.rejected}) == 6
     assert "1 (trace_id: is not 16 bytes" in gathering.message
 
 
@@ -294,3 +295,11 @@ def test_what_was_erased_does_not_come_back(store: Store) -> None:
     assert [gone[event_id] for event_id in named] == [('{"erased":true}', None)] * 2
     report = store.outbox_report("kiosk-17", derived.outbox_id_of("kiosk-17"))
     assert (report.chain_breaks_at_seq, report.missing) == (None, [])
+
+
+def test_a_body_that_came_too_slowly_is_sent_again() -> None:
+    """Exporters give up after 408, which the collector says elsewhere; nothing else is changed."""
+    sent = {"type": "http", "method": "POST", "path": "/v1/traces", "headers": []}
+    statuses = [forms.error(Request(sent), status, "slow", None).status_code
+                for status in (408, 400, 413, 429)]  # fmt: skip
+    assert statuses == [503, 400, 413, 429]

@@ -19,6 +19,8 @@ _INTERNAL = "internal"
 """What a receiver may take an unspecified kind for."""
 _CODES = {Status.STATUS_CODE_OK: "ok", Status.STATUS_CODE_ERROR: "error"}
 _REMOTE = 0x200
+_MOST_EVENTS = 180_000
+"""More of them are too large as JSON for any event, and take a gigabyte before that is known."""
 TRACE_BYTES, SPAN_BYTES = 16, 8
 
 
@@ -68,6 +70,8 @@ def _check(span: Span) -> None:
         raise InvalidEventError("parent_span_id", "is neither empty nor 8 bytes")
     if not span.end_time_unix_nano:
         raise InvalidEventError("end_time_unix_nano", "is missing: the span has not ended")
+    if len(span.events) > _MOST_EVENTS:
+        raise InvalidEventError("events", f"has more than {_MOST_EVENTS:,} entries", "too_large")
 
 
 def _present(values: dict[str, Any]) -> dict[str, Any]:
