@@ -23,8 +23,6 @@ from tracker.errors import NotAnOutboxError, OutboxDamagedError
 from tracker.outbox.schema import tables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from sqlalchemy import Connection, MetaData
 
 _REVISION_TABLE = (
@@ -134,11 +132,16 @@ def _odd_values() -> str:
     )
 
 
-def _objects(connection: Connection) -> Iterator[tuple[str, str, str | None]]:
-    """Yield kind, name and statement of each object in the schema."""
-    for kind, name, sql in connection.exec_driver_sql(_QUERY).all():
-        statement = None if sql is None else sql.decode(errors="replace")
-        yield kind.decode(errors="replace"), name.decode(errors="replace"), statement
+def _objects(connection: Connection) -> list[tuple[str, str, str | None]]:
+    """Return kind, name and statement of each object in the schema."""
+    return [
+        (
+            kind.decode(errors="replace"),
+            name.decode(errors="replace"),
+            None if sql is None else sql.decode(errors="replace"),
+        )
+        for kind, name, sql in connection.exec_driver_sql(_QUERY).all()
+    ]
 
 
 def _compare(connection: Connection, kind: str, name: str, sql: str | None, *, older: bool) -> None:
