@@ -11,6 +11,7 @@ from tests.contract.otel.conftest import Row, rows
 from tests.frameworks import programs
 from tests.frameworks.requirements import REQUIREMENTS
 from tests.support import environments
+from tests.support.cli import call_json
 from tests.support.model_server import ANSWER, INPUT_TOKENS, ModelServer
 
 if TYPE_CHECKING:
@@ -33,43 +34,48 @@ class Expected(NamedTuple):
     more: str
     names: dict[str, int]
     calls: int = 0
-    """Calls of the model."""
+    """Spans of calls of the model."""
+    counted: int = 0
+    """Calls of it whose tokens are known."""
 
 
-OPENAI = Expected("OpenAI", programs.OPENAI, {"chat gpt-4o-mini": 6}, 6)
+OPENAI = Expected("OpenAI", programs.OPENAI, {"chat gpt-4o-mini": 6}, 6, 6)
 ANTHROPIC = {"anthropic.messages.create": 4}
 AGENT = Expected(
     "LangChain and LangGraph",
     programs.LANGCHAIN,
     {"invoke_agent": 2, "execute_tool find_order": 2, "chat gpt-4o-mini": 4},
     4,
+    2,  # it does not ask for the usage of a stream
 )
 EXPECTED = {
     "openai": OPENAI,
     "openai_openinference": OPENAI._replace(names={"ChatCompletion": 3, "Response": 3}),
     "anthropic": Expected(
-        "Anthropic", programs.ANTHROPIC, {**ANTHROPIC, "chat claude-haiku-4-5": 4}, 8
+        "Anthropic", programs.ANTHROPIC, {**ANTHROPIC, "chat claude-haiku-4-5": 4}, 8, 4
     ),
     "anthropic_openinference": Expected(
         "Anthropic",
         programs.ANTHROPIC,
         {**ANTHROPIC, "messages.create": 3, "messages.stream": 1},
         8,
+        5,  # the two spans of a stream have nothing in common
     ),
     "langchain": AGENT,
     "langchain_openinference": AGENT._replace(
         names={"LangGraph": 2, "model": 4, "ChatOpenAI": 4, "tools": 2, "find_order": 2}
     ),
     "openai_agents": Expected(
-        "OpenAI Agents", programs.AGENTS, {"agent_123": 2, "response": 4, "find_order": 2}, 4
+        "OpenAI Agents", programs.AGENTS, {"agent_123": 2, "response": 4, "find_order": 2}, 4, 4
     ),
     "pydantic_ai": Expected(
         "Pydantic AI",
         programs.PYDANTIC_AI,
         {"invoke_agent agent": 2, "execute_tool find_order": 2, "chat gpt-4o-mini": 4},
         4,
+        4,
     ),
-    "litellm": Expected("LiteLLM", programs.LITELLM, {"completion": 2}, 2),
+    "litellm": Expected("LiteLLM", programs.LITELLM, {"completion": 2}, 2, 1),
     "mcp": Expected(
         "MCP", programs.MCP, {"of the client": 1, "of the server": 1, "tools/call find_order": 1}
     ),
@@ -87,7 +93,7 @@ def models() -> Iterator[ModelServer]:
 
 def run(framework: str, folder: Path, models: ModelServer) -> list[Row]:
     """Run a framework's program, and return the spans that are stored."""
-    heading, more, _, _ = EXPECTED[framework]
+    heading, more, *_ = EXPECTED[framework]
     program = folder / "program.py"
     program.write_text("\n".join([PROGRAMS[heading], more, programs.END]))
     outbox = folder / "outbox.sqlite3"
@@ -145,6 +151,28 @@ def test_what_a_framework_does_is_stored(
             in (each.get("gen_ai.usage.input_tokens"), each.get("llm.token_count.prompt"))
             for each in (row.data["attributes"] for row in calls)
         )
+
+
+@pytest.mark.parametrize(
+    "framework", [name for name, expected in EXPECTED.items() if expected.calls]
+)
+def test_what_a_framework_does_is_read(tmp_path: Path, models: ModelServer, framework: str) -> None:
+    """Each call of the model once, and question, tool and answer of a conversation."""
+    found = run(framework, tmp_path, models)
+    outbox = tmp_path / "outbox.sqlite3"
+    (used,) = call_json("--outbox", outbox, "usage")
+    assert used["calls"] == EXPECTED[framework].counted
+    assert used["prompt_tokens"] == INPUT_TOKENS * used["calls"]
+    sessions = sorted({row.session_id or "" for row in found})
+    told = [
+        entry
+        for session_id in sessions
+        for entry in call_json("--outbox", outbox, "conversation", session_id)["history"]
+    ]
+    answers = [(entry["prompt"], entry["content"]) for entry in told if entry["role"] == "agent"]
+    assert ("Where is order 7?", ANSWER) in answers
+    assert {content for _, content in answers} == {ANSWER}
+    assert {entry["tool_call"]["name"] for entry in told if entry["tool_call"]} <= {"find_order"}
 
 
 def test_a_trace_goes_on_in_an_mcp_server(tmp_path: Path, models: ModelServer) -> None:

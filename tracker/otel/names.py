@@ -112,12 +112,11 @@ OUTPUT = Messages(
     "output.mime_type",
 )
 ANSWERED = (
-    OUTPUT.listed,
-    *(f"{beginning.format(0)}role" for beginning in OUTPUT.numbered),
+    *(OUTPUT.listed, OUTPUT.whole, OUTPUT.kind),
     *(f"{beginning.format(0)}content" for beginning in OUTPUT.numbered),
-    OUTPUT.whole,
+    "llm.output_messages.0.message.contents.0.message_content.text",
 )
-"""What a span has if it tells what a model answered."""
+"""What tells a model's answer, of which there is one as a rule."""
 
 TOOL_NAME = ("gen_ai.tool.name", "tool.name", "traceloop.entity.name")
 TOOL_CALL_ID = ("gen_ai.tool.call.id", "tool_call.id", "tool.id")

@@ -17,6 +17,7 @@ from tracker.events import (
     CONVERSATION_RESUMED,
     CONVERSATION_STARTED,
     MESSAGE_LOGGED,
+    OTEL_SPAN,
     TOOL_CALLED,
 )
 from tracker.queries.figures import figure, known_sum, tokens
@@ -285,14 +286,21 @@ def chunks(sessions: Sequence[T]) -> Iterator[Sequence[T]]:
 def find_conversation(
     connection: Connection, session_id: str, events: FromClause = EVENTS
 ) -> Conversation | None:
-    """Return one conversation; None if none of its events is stored."""
-    return _read(connection, [session_id], events).get(session_id)
+    """Return one conversation; None if none of its events is stored.
+
+    Spans of OpenTelemetry are enough for it: a framework may name conversations itself.
+    """
+    kinds = (*_OF_CONVERSATIONS, OTEL_SPAN)
+    return _read(connection, [session_id], events, kinds).get(session_id)
 
 
 def _read(
-    connection: Connection, sessions: Sequence[str], events: FromClause
+    connection: Connection,
+    sessions: Sequence[str],
+    events: FromClause,
+    kinds: Sequence[str] = _OF_CONVERSATIONS,
 ) -> dict[str, Conversation]:
-    """Return the conversations among these sessions, by id."""
+    """Return the conversations among these sessions, by id: those with an event of some types."""
     type_ = events.c.type
     found_figure = case(
         (type_ == MESSAGE_LOGGED, number_field(events, "tokens_used")),
@@ -316,7 +324,7 @@ def _read(
     found = {}
     for session_id, group in groupby(rows, itemgetter(0)):
         stored = list(group)
-        if any(event[1] in _OF_CONVERSATIONS for event in stored):
+        if any(event[1] in kinds for event in stored):
             found[session_id] = _summary(session_id, stored, costs[session_id])
     return found
 

@@ -151,7 +151,8 @@ def decoded(stored: object, keys: Sequence[str]) -> dict[str, Any]:
         values = canonical.decode(stored)  # type: ignore[arg-type]  # it is None then
     except ValueError:
         return {}
-    return dict(zip(keys, values, strict=True))
+    found = zip(keys, values, strict=True)
+    return {name: value for name, value in found if value is not None}
 
 
 def counts_of(attributes: Mapping[str, Any]) -> tuple[int | None, ...]:

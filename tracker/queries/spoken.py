@@ -6,6 +6,7 @@ tool calls, those are the transcript, and spans would repeat them.
 
 from __future__ import annotations
 
+import re
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 MOST_SPANS = 10_000
 """Maximum number of spans in a transcript: the newest."""
+_NUMBER = re.compile("[0-9]{1,9}")
 _LOOKED_AT = (*names.WORK, *names.ANSWERED)
 
 
@@ -32,7 +34,7 @@ class Spoken(NamedTuple):
     """The spans of a conversation that are in its transcript.
 
     Attributes:
-        positions: Their positions, in order.
+        positions: Their positions, in order. An answer without text, which calls tools, has none.
         asked: Whether they tell what the user said, too.
     """
 
@@ -76,8 +78,7 @@ def spoken(connection: Connection, session_id: str, events: FromClause) -> Spoke
 
 
 def _answers(seen: Mapping[str, Any]) -> bool:
-    answered = any(seen.get(name) is not None for name in names.ANSWERED)
-    return answered and first_text(seen, names.WORK) in names.MODEL_WORK
+    return first_text(seen, names.WORK) in names.MODEL_WORK and answer(seen) is not None
 
 
 def is_tool(given: Mapping[str, Any]) -> bool:
@@ -111,18 +112,23 @@ def _messages(given: Mapping[str, Any], where: names.Messages) -> Iterator[tuple
                 yield each.get("role"), _text(each.get("parts", each.get("content")))
         return
     for beginning in where.numbered:
-        number = 0
-        while any(f"{beginning.format(number)}{name}" in given for name in ("role", "content")):
-            start = beginning.format(number)
+        starts = _numbered(given, beginning)
+        for start in starts:
             content = given.get(f"{start}content", _contents(given, start))
-            text = _text(value_of(content)) or _text(content)
-            yield given.get(f"{start}role"), text
-            number += 1
-        if number:
+            yield given.get(f"{start}role"), _text(value_of(content)) or _text(content)
+        if starts:
             return
     whole = given.get(where.whole)
     if isinstance(whole, str) and given.get(where.kind) != "application/json":
         yield "user", whole
+
+
+def _numbered(given: Mapping[str, Any], beginning: str) -> list[str]:
+    """Return the beginnings of the names of all messages, in order; some number them from 1."""
+    first, last = beginning.split("{}")
+    places = (name[len(first) :].partition(".")[0] for name in given if name.startswith(first))
+    numbers = {int(place) for place in places if _NUMBER.fullmatch(place)}
+    return [f"{first}{number}{last}" for number in sorted(numbers)]
 
 
 def _contents(given: Mapping[str, Any], start: str) -> list[object]:

@@ -347,3 +347,12 @@ def test_odd_messages_do_no_harm(config: MakeConfig) -> None:
         assert (
             call("--outbox", settings.outbox_path, "conversation", "s-1", *options).exit_code == 0
         )
+
+
+def test_a_session_that_only_spans_name_can_be_read(traced: Traced) -> None:
+    """By its id; it was never opened, so that no list waits for its end."""
+    traced.span(attributes={**PLAIN, "session.id": "s-7"})
+    assert traced.tracker.performance.list_conversations() == ()
+    shown = call("--outbox", traced.path, "conversation", "s-7")
+    assert shown.exit_code == 0
+    assert "At home." in shown.stdout

@@ -22,7 +22,7 @@ from sqlalchemy import (
 
 from tracker.validation import MAX_COST_USD
 
-HEAD = "0011"
+HEAD = "0012"
 """Alembic revision of the schema below."""
 
 APPLICATION_ID = 0x54524B52  # "TRKR"
@@ -274,6 +274,21 @@ _OUTCOME = _json(
 _SCORE = _number("quality_score", 1, 5)
 _COST = f"CASE WHEN type = 'llm.used' THEN {_number('cost_usd', 0, MAX_COST_USD)} END"
 
+# OpenTelemetry's spans have both times as digits, as long as nobody damages them.
+_DIGITS = "json_extract(data, '$.{0}') NOT GLOB '*[^0-9]*' AND json_type(data, '$.{0}') = 'text'"
+_TIME = "CAST(json_extract(data, '$.{0}') AS INTEGER)"
+_TOOK = _json(
+    "data",
+    f"CASE WHEN {_DIGITS.format('start')} AND {_DIGITS.format('end')} "
+    f"THEN round(max({_TIME.format('end')} - {_TIME.format('start')}, 0) / 1000000.0, 3) END",
+)
+_FAILURE = _json(
+    "data",
+    "CASE WHEN json_extract(data, '$.status.code') = 'error' "
+    "THEN coalesce(json_extract(data, '$.status.message'), 'error') END",
+)
+_OTEL = "type = 'otel.span'"
+
 VIEWS = {
     "pending": f"""
         SELECT {_EVENT_COLUMNS}, {_ADDED} FROM events
@@ -303,8 +318,10 @@ VIEWS = {
         SELECT {_WHOSE}, type, {_fields("name")},
                coalesce({_field("input")}, {_field("arguments")}) AS input,
                coalesce({_field("output")}, {_field("result")}) AS output,
-               {_fields("error", "duration_ms", "attributes")}, {_AROUND}
-        FROM events WHERE type IN ('span.recorded', 'function.observed')""",
+               CASE WHEN {_OTEL} THEN {_FAILURE} ELSE {_field("error")} END AS error,
+               CASE WHEN {_OTEL} THEN {_TOOK} ELSE {_field("duration_ms")} END AS duration_ms,
+               {_fields("attributes")}, {_AROUND}
+        FROM events WHERE type IN ('span.recorded', 'function.observed', 'otel.span')""",
     "scores": f"""
         SELECT {_WHOSE}, CASE WHEN {_FEEDBACK} THEN 'feedback' ELSE {_field("name")} END AS name,
                CASE WHEN {_FEEDBACK} THEN {_field("score")} ELSE {_field("value")} END AS value,

@@ -114,6 +114,20 @@ def test_spans(outbox: Connection) -> None:
     assert rows(outbox, f"SELECT DISTINCT {_AROUND} FROM spans") == [AROUND]
 
 
+def test_spans_of_opentelemetry(outbox: Connection) -> None:
+    """They have their own times, and fail as they say; a damaged time is none."""
+    start, failed = "1790000000123456789", {"code": "error", "message": "too slow"}
+    log(outbox, "otel.span", {"name": "chat", "start": start, "end": "1790000000125456999"})
+    log(outbox, "otel.span", {"name": "x", "start": start, "end": "1", "status": failed})
+    for end in (7, "7e3", "", None, [1], "9" * 99, {"a": 1}):
+        log(outbox, "otel.span", {"name": "x", "start": end, "end": end, "status": {"code": end}})
+    log(outbox, "otel.span", {"status": {"code": "error"}, "attributes": {"k": 1}, "erased": True})
+    found = rows(outbox, "SELECT name, error, duration_ms, attributes FROM spans")
+    assert found[:2] == [("chat", None, 2.0, None), ("x", "too slow", 0.0, None)]
+    assert {row[1:3] for row in found[2:-1]} == {(None, None), (None, 0.0)}
+    assert found[-1] == (None, "error", None, '{"k":1}')
+
+
 def test_scores(outbox: Connection) -> None:
     """Scores of every kind are in one view, feedback as the score of that name."""
     log(outbox, "score.recorded", {"name": "f1", "value": 0.5, "target_event_id": "e"})
