@@ -188,6 +188,18 @@ def test_one_bad_log_record_costs_only_itself(client: CollectorClient) -> None:
     assert [event["data"]["body"] for event in client.events()] == ["a", "b"]
 
 
+def test_any_text_is_stored(client: CollectorClient) -> None:
+    """A database may refuse a NUL, and an id of a conversation may be none."""
+    text = "\0 \x01 \u2028 \U0001f600"
+    ids = {"session.id": "\0", "gen_ai.agent.id": "a" * 257, "user.id": text[2:]}
+    body = traces_request(span_of(1, name=text, attributes=ids), span_of(2, span_id=b"\0"))
+    assert post(client, body).status_code == 200
+    assert post(client, logs_request(text, time_unix_nano=1), "/v1/logs").status_code == 200
+    span, record = client.events()
+    assert (span["data"]["name"], record["data"]["body"]) == (text, text)
+    assert [span[name] for name in ("session_id", "agent_id", "user_id")] == [None, None, text[2:]]
+
+
 def test_an_empty_request_is_a_success(client: CollectorClient) -> None:
     """OTLP says so; exporters send one to see whether somebody is there."""
     assert (post(client, b"").status_code, post(client, b"").content) == (200, b"")
