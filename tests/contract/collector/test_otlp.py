@@ -188,6 +188,20 @@ def test_one_bad_log_record_costs_only_itself(client: CollectorClient) -> None:
     assert [event["data"]["body"] for event in client.events()] == ["a", "b"]
 
 
+def test_calls_of_models_are_in_the_sums(client: CollectorClient) -> None:
+    """The collector's reads take a span that came directly for what it is."""
+    called = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "openai",
+        "gen_ai.request.model": "gpt-4o",
+        "gen_ai.usage.input_tokens": 90,
+        "gen_ai.usage.output_tokens": 10,
+    }
+    assert post(client, traces_request(span_of(1, attributes=called))).status_code == 200
+    (usage,) = client.get("/v1/usage")["usage"]
+    assert (usage["key"], usage["total_tokens"]) == ("gpt-4o", 100)
+
+
 def test_any_text_is_stored(client: CollectorClient) -> None:
     """A database may refuse a NUL, and an id of a conversation may be none."""
     text = "\0 \x01 \u2028 \U0001f600"
