@@ -202,6 +202,18 @@ def test_calls_of_models_are_in_the_sums(client: CollectorClient) -> None:
     assert (usage["key"], usage["total_tokens"]) == ("gpt-4o", 100)
 
 
+def test_no_evidence_is_made_of_what_came_directly(client: CollectorClient) -> None:
+    """Nobody but the collector has signed for it, and it says so."""
+    span = span_of(1, attributes={"session.id": "s-1"})
+    assert post(client, traces_request(span)).status_code == 200
+    (report,) = client.outboxes()
+    asked = {"outbox_id": report["outbox_id"], "session_id": "s-1"}
+    url = client.url + "/v1/evidence"
+    answer = requests.get(url, params=asked, headers=client.headers, timeout=10)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+    assert report["cosigned_size"] == 0
+
+
 def test_any_text_is_stored(client: CollectorClient) -> None:
     """A database may refuse a NUL, and an id of a conversation may be none."""
     text = "\0 \x01 \u2028 \U0001f600"
