@@ -16,7 +16,6 @@ from tests.contract.otel.conftest import Traced
 from tests.support.cli import call, fill
 from tracker import Tracker, canonical
 from tracker.events import make_event
-from tracker.testing import RecordingDestination
 
 if TYPE_CHECKING:
     from tests.conftest import MakeConfig
@@ -323,10 +322,19 @@ def test_what_the_application_logs_is_the_transcript(traced: Traced) -> None:
     }
 
 
-def test_odd_messages_do_no_harm(config: MakeConfig) -> None:
-    """Whatever they are, the conversation can be read."""
-    settings = config()
-    odd = (*ODD, "[", '["a",{"role":7,"parts":{"a":1}},[[]]]', [None, {"role": "user"}], "[]")
+def test_odd_messages_do_no_harm(config: MakeConfig, client: CollectorClient) -> None:
+    """Whatever they are, the conversation can be read, here and there."""
+    settings = config(base_url=client.url, api_key=client.api_key, client_id=client.client_id)
+    halved = '[{"role":"user","content":"\\ud800\\u0000"}]'
+    tool = {"openinference.span.kind": "TOOL", "input.value": "{}", "output.value": "[]"}
+    odd = (
+        *ODD,
+        halved,
+        "[",
+        '["a",{"role":7,"parts":{"a":1}},[[]]]',
+        [None, {"role": "user"}],
+        "[]",
+    )
     events = [
         make_event(
             "otel.span", {"attributes": {**attributes, name: value}}, session_id="s-1",
@@ -334,15 +342,18 @@ def test_odd_messages_do_no_harm(config: MakeConfig) -> None:
         )
         for number, (attributes, name, value) in enumerate(
             (attributes, name, value)
-            for attributes in (GEN_AI, OPEN_INFERENCE, OLDER, PLAIN)
+            for attributes in (GEN_AI, OPEN_INFERENCE, OLDER, PLAIN, tool)
             for name in attributes
             for value in odd
         )
     ]  # fmt: skip
     fill(settings, [*events, make_event("conversation.started", {}, session_id="s-1")])
-    with Tracker(settings, destination=RecordingDestination) as tracker:
+    with Tracker(settings) as tracker:
         history = tracker.performance.get_conversation_history("s-1")
+        assert tracker.flush().pending == 0
     assert len(history) > len(odd)
+    told = client.get("/v1/history", session_id="s-1", limit=1_000)["entries"]
+    assert [e["event_id"] for e in told] == [entry.event_id for entry in history][-len(told) :]
     for options in ((), ("--json",)):
         assert (
             call("--outbox", settings.outbox_path, "conversation", "s-1", *options).exit_code == 0
