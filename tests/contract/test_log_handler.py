@@ -31,14 +31,18 @@ def tracker(
 
 
 @pytest.fixture
-def at_root(
-    tracker: AgentPerformanceTracker, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[TrackerHandler]:
+def at_root(tracker: AgentPerformanceTracker) -> Iterator[TrackerHandler]:
     """A handler at the root, where everything arrives, with every level of every logger on."""
     root, handler = logging.getLogger(), TrackerHandler(tracker)
-    monkeypatch.setattr(root, "level", logging.DEBUG)
     levels = {}
-    for name in ("tracker", "sqlalchemy", "sqlalchemy.engine", "sqlalchemy.pool", "urllib3"):
+    for name in (
+        "root",
+        "tracker",
+        "sqlalchemy",
+        "sqlalchemy.engine",
+        "sqlalchemy.pool",
+        "urllib3",
+    ):
         levels[name] = logging.getLogger(name).level
         logging.getLogger(name).setLevel(logging.DEBUG)
     root.addHandler(handler)

@@ -57,6 +57,7 @@ def test_missing_seqs_are_reported_until_they_arrive(client: CollectorClient) ->
         "chain_breaks_at_seq": None,
         "cosigned_size": 0,
         "contradicting_heads": 0,
+        "received_directly": False,
     }
     assert client.outboxes() == [expected]
     client.send(chain, events)
