@@ -303,6 +303,26 @@ def test_size_policy_refuse(
     outbox.close()
 
 
+@pytest.mark.usefixtures("impatient")
+def test_what_a_full_outbox_never_took_is_in_the_account_after_its_end(
+    config: Callable[..., APIConfig], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Events wait in memory for room; if the program ends first, they are counted as discarded."""
+    outbox = Outbox(config(max_outbox_bytes=1024 * 1024))
+    with caplog.at_level(logging.ERROR, logger="tracker"):
+        fill(outbox, 1500, size=1000)
+        waiting = outbox.buffered
+        outbox.close()
+    assert waiting > 0
+    assert f"{waiting:d} events in memory are lost" in caplog.text
+    again = Outbox(config())
+    assert book(again) == ledger.Account(
+        1500, pending=1500 - waiting, discarded={"memory_buffer": waiting}
+    )
+    assert problems(again) == []
+    again.close()
+
+
 def test_size_policy_discard_oldest(config: Callable[..., APIConfig]) -> None:
     """The oldest pending events make room, and every one of them is counted."""
     outbox = Outbox(

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from tracker import log
-from tracker.errors import OutboxDamagedError, OutboxError
+from tracker.errors import OutboxDamagedError, OutboxError, OutboxFullError
 from tracker.events import MESSAGE_LOGGED, TOOL_CALLED
 from tracker.outbox.store import ledger
 from tracker.outbox.store.memory_buffer import MemoryBuffer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from tracker.config import APIConfig
     from tracker.events import Event
@@ -221,8 +221,7 @@ class Intake:
         def job(transaction: Transaction) -> None:
             # An earlier drain may have been interrupted right after its commit.
             transaction.append_all_missing(events)
-            for reason, count in discarded.items():
-                ledger.discard(transaction.connection, reason, count)
+            _discard(discarded, transaction)
 
         try:
             self._check_room(len(events))
@@ -250,8 +249,31 @@ class Intake:
                 len(self.buffer) + sum(self.buffer.discarded.values()),
                 error,
             )
+            if isinstance(error, OutboxFullError):
+                self._count_lost()
             return False
         return True
+
+    def _count_lost(self) -> None:
+        """Count the events in memory as discarded.
+
+        An outbox that is full by `max_outbox_bytes` takes no event, but its account can change.
+        """
+        with self.buffer.lock:
+            events, discarded = self.buffer.held()
+
+            def job(transaction: Transaction) -> None:
+                # An earlier drain may have been interrupted right after its commit.
+                lost = sum(not transaction.holds(event.event_id) for event in events)
+                _discard(discarded, transaction)
+                _discard({ledger.BY_BUFFER: lost}, transaction)
+
+            try:
+                self._connections.writer.run(job)
+            except OutboxError as error:
+                log.info("nor could they be counted as discarded: %s", error)
+            else:
+                self.buffer.written(events, discarded)
 
     def _check_room(self, events: int) -> None:
         """Keep new events out of the room that uploading and pruning need, on disk and in the file.
@@ -300,6 +322,11 @@ class Intake:
         """Make `health` report no error, unless events are still waiting in memory."""
         if not (self.buffer.in_use or self._ballast.spent):
             self._trouble.said = None
+
+
+def _discard(counts: Mapping[str, int], transaction: Transaction) -> None:
+    for reason, count in counts.items():
+        ledger.discard(transaction.connection, reason, count)
 
 
 def _nothing() -> None:
