@@ -245,7 +245,8 @@ class CollectorProcess:
             raise RuntimeError("the collector runs already")
         arguments = ["serve", "--host", "127.0.0.1", "--port", str(self.port)]
         arguments += ["--database", self.database_url, *self._arguments]
-        paths = [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH", "")]
+        # Beside a wheel the root is that of all libraries, which a test may hide by the variable.
+        paths = [os.environ.get("PYTHONPATH", ""), str(_PACKAGE_ROOT)]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
         self._spoke.clear()
         self._process = self._launch(arguments, environment)
