@@ -131,7 +131,7 @@ def test_what_is_sent_again_is_stored_once(client: CollectorClient) -> None:
     with ThreadPoolExecutor(4) as pool:
         answers = [*pool.map(lambda _: post(client, spans), range(8))]
         answers += pool.map(lambda _: post(client, timed, "/v1/logs"), range(8))
-    answers.append(post(client, records, "/v1/logs"))
+        answers += pool.map(lambda _: post(client, records, "/v1/logs"), range(8))
     assert {(answer.status_code, answer.content) for answer in answers} == {(200, b"")}
     found = client.events()
     assert [event["seq"] for event in found] == list(range(1, 8 + 3 + 3 + 1))

@@ -124,15 +124,16 @@ class Gathering:
         record = item.message
         data = {**logs.data_of(record), **self._origin_of(item)}
         nanoseconds = record.time_unix_nano or record.observed_time_unix_nano
-        time_ms = nanoseconds // _NANOSECONDS if nanoseconds else self._now_ms
+        said_ms = nanoseconds // _NANOSECONDS
         text = canonical.encode(data)
         # Where clocks are coarse, a program says the same twice at one time.
         self._repeated[text] += 1
+        # Not when it came, which differs when it is sent again.
         event_id = derived.event_id_of(
-            time_ms, "log", self._client_id, text, str(self._repeated[text])
+            said_ms, "log", self._client_id, text, str(self._repeated[text])
         )
         data.setdefault("observed", str(self._now_ms * _NANOSECONDS))
-        return _event(event_id, OTEL_LOG, time_ms, data)
+        return _event(event_id, OTEL_LOG, said_ms if nanoseconds else self._now_ms, data)
 
     def _origin_of(self, item: Item) -> dict[str, Any]:
         """Return resource and scope of an item, made once for those beside it."""
