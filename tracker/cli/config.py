@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -116,7 +117,9 @@ def _text(value: Any) -> str:
 
 
 def _without_user(url: str) -> str:
-    """Return the URL of a proxy without user name and password, however malformed it is."""
+    """Return the URL of a proxy without user name, password and query, however malformed it is."""
     before, at, host = url.rpartition("@")
+    host, *query = re.split(r"[?#]", host, maxsplit=1)  # a query may hold a key
+    host += "?[not shown]" if query else ""
     scheme, slashes, _ = before.rpartition("://") if before.count("://") == 1 else ("", "", "")
-    return f"{scheme}{slashes}[user]@{host}" if at else url
+    return f"{scheme}{slashes}[user]@{host}" if at else host

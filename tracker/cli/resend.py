@@ -39,9 +39,10 @@ from tracker.cli.output import echo_json, events, json_option
 def resend(place: Place, since_ms: int, pattern: str, *, as_json: bool) -> None:
     """Send delivered events again, to a receiver that lost them.
 
-    The events that were delivered since then and are still in the outbox become pending again: they
-    are sent by the next flush, or within seconds by the application that uploads. Their ids stay,
-    so a receiver that has some of them stores each once. Until they are delivered, they make no
+    The events that were delivered or skipped since then and are still in the outbox become pending
+    again: they are sent by the next flush, or within seconds by the application that uploads, and
+    skipped again if the settings still say so. Their ids stay, so a receiver that has some of them
+    stores each once. Until they are delivered, they make no
     room in an outbox of limited size.
     """
     from tracker.outbox import resend as again

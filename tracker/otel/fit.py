@@ -68,10 +68,12 @@ def skeleton(data: dict[str, Any], max_bytes: int) -> dict[str, Any]:
     ):
         if number := data.get(f"dropped_{part}", 0) + missing:
             kept[f"dropped_{part}"] = number
-    resource = data.get("resource", {"attributes": {}})
+    resource, scope = data.get("resource", {"attributes": {}}), data.get("scope")
     if len(canonical.encode(resource)) > max_bytes // 8:
         service = resource["attributes"].get("service.name")
         resource = {"attributes": {} if service is None else {"service.name": service}}
+    if scope is not None and len(canonical.encode(scope)) > max_bytes // 8:
+        kept["scope"] = {name: scope[name] for name in ("name", "version") if name in scope}
     return {**kept, "resource": resource}
 
 

@@ -5,7 +5,9 @@ neither ids nor times, which a rule for numbers might take for something else. R
 are the same in thousands of events and are masked before, once.
 
 With ``capture_content=False``, attributes that hold content by their names are replaced by their
-sizes, as is any other text of more than `MOST` characters.
+sizes, as are all bytes and any other text of more than `MOST` characters. Names are known as a
+whole, or by their last word: libraries use many, and a text under ``crewai.task.output`` is content
+like any other. A figure under such a word, as ``llm.token_count.prompt``, is none.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ _CONTENT = re.compile(
     gen_ai\.(
         input\.messages | output\.messages | system_instructions | prompt(\..+)? | completion(\..+)?
         | tool\.definitions | tool\.call\.(arguments|result) | retrieval\..+ | memory\..+
-        | evaluation\.explanation | (system|user|assistant|tool|choice)(\..+)? | content(\..+)?
+        | evaluation\.explanation | content(\..+)?
     )
     | (input|output)\.value
     | llm\.((input|output)_messages | prompts? | completions? | tools | function_call
@@ -45,6 +47,22 @@ _CONTENT = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+
+_WORDS = re.compile(
+    r"""
+    (?:^|[._-])(?:
+        agents? | answers? | args? | arguments? | backstory | body | calls? | chunks? | content
+        | data | descriptions? | docs? | documents? | filters? | goals? | inputs? | instructions?
+        | messages? | msg | outputs? | params? | parameters? | prompts? | quer(?:y|ies) | questions?
+        | reasoning | responses? | results? | sql | statements? | tasks? | texts? | tools?
+        | toolcalls? | values? | vectors? | where
+    )$
+    | (?:^|[._-])metadata(?:[._-]|$)
+    """,
+    re.VERBOSE,
+)
+"""Words that say of a text what it is, as the last of a name."""
+_NEXT_WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 def content(data: dict[str, Any]) -> dict[str, Any]:
@@ -101,7 +119,10 @@ def _only(item: dict[str, Any], *names: str) -> dict[str, Any]:
 
 def _reduced(attributes: dict[str, Any]) -> dict[str, Any]:
     return {
-        key: size(value) if _is_content(key) else _short(value) for key, value in attributes.items()
+        key: size(value)
+        if _is_content(key) or (isinstance(value, (str, list, dict)) and _may_be_content(key))
+        else _short(value)
+        for key, value in attributes.items()
     }
 
 
@@ -110,7 +131,7 @@ def _short(value: object) -> object:
     if isinstance(value, str):
         return value if len(value) <= MOST else size(value)
     if isinstance(value, dict):
-        return _reduced(value)
+        return "[not captured: bytes]" if "@bytes" in value else _reduced(value)
     if isinstance(value, list):
         return [_short(item) for item in value]
     return value
@@ -119,3 +140,8 @@ def _short(value: object) -> object:
 @lru_cache(maxsize=2_048)
 def _is_content(key: str) -> bool:
     return _CONTENT.fullmatch(key) is not None
+
+
+@lru_cache(maxsize=2_048)
+def _may_be_content(key: str) -> bool:
+    return _WORDS.search(_NEXT_WORD.sub("_", key).lower()) is not None

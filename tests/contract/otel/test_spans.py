@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import math
 import multiprocessing
@@ -236,7 +237,8 @@ def test_a_span_that_cannot_be_cut_to_fit_keeps_its_skeleton(make_traced: MakeTr
         shutdown_on_exit=False,
     )
     provider.add_span_processor(traced.processor)
-    span = provider.get_tracer("x").start_span("s", attributes={f"a{n}": n for n in range(5_000)})
+    tracer = provider.get_tracer("x", "2", attributes={f"s{n}": "x" * 99 for n in range(99)})
+    span = tracer.start_span("s", attributes={f"a{n}": n for n in range(5_000)})
     span.set_attributes({"gen_ai.request.model": "gpt-4o", "gen_ai.usage.output_tokens": 7})
     for number in range(10_000):
         span.add_event(f"event {number}")
@@ -245,6 +247,7 @@ def test_a_span_that_cannot_be_cut_to_fit_keeps_its_skeleton(make_traced: MakeTr
     assert data["attributes"] == {"gen_ai.request.model": "gpt-4o", "gen_ai.usage.output_tokens": 7}
     assert (data["dropped_attributes"], data["dropped_events"]) == (5_000, 10_000)
     assert data["resource"] == {"attributes": {"service.name": "kiosk"}}
+    assert data["scope"] == {"name": "x", "version": "2"}
     assert int(data["end"]) >= int(data["start"]) > 0
 
 
@@ -582,6 +585,46 @@ def test_without_capture_no_word_of_content_is_stored(make_traced: MakeTraced) -
     for file in traced.path.parent.glob(f"{traced.path.name}*"):
         content = file.read_bytes() if file.is_file() else b""
         assert not [word for word in WORDS if word.encode() in content]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "content", "message", "error.message", "crewai.task.description", "crewai.agent.backstory",
+        "crew_tasks", "gcp.vertex.agent.tool_call_args", "mlflow.chat.messages", "ai.prompt",
+        "ai.prompt.tools", "ai.response.toolCalls", "ai.values", "haystack.component.input",
+        "gen_ai.openai.request.instructions", "llm.request.functions.0.parameters", "metadata",
+        "langfuse.trace.metadata.note", "db.chroma.query.where", "milvus.search.data",
+        "tool.result", "pinecone.query.filter", "system_prompt", "gen_ai.response.text",
+        "app.toolInput",
+    ],
+)  # fmt: skip
+def test_without_capture_a_short_text_is_content_by_the_last_word_of_its_name(
+    make_traced: MakeTraced, name: str
+) -> None:
+    """In attributes and in those of events, where older instrumentors have the messages."""
+    traced = make_traced(capture_content=False)
+    span = traced.otel.start_span("s", attributes={name: WORDS[0], f"x.{name}": [WORDS[1]]})
+    span.add_event("gen_ai.user.message", {name: WORDS[2], "raw": WORDS[0].encode()})
+    span.end()
+    (data,) = traced.data()
+    assert not [word for word in WORDS if word in repr(data)]
+    assert base64.b64encode(WORDS[0].encode()).decode() not in repr(data)
+
+
+def test_without_capture_figures_and_plain_names_stay(make_traced: MakeTraced) -> None:
+    """Whatever their names end in; what people sum and select by."""
+    traced = make_traced(capture_content=False)
+    kept: dict[str, Any] = {
+        "llm.token_count.prompt": 12, "gen_ai.usage.input_tokens": 7, "score.value": 0.5,
+        "gen_ai.request.model": "gpt-4o", "gen_ai.tool.name": "find_order", "db.system": "redis",
+        "gen_ai.response.finish_reasons": ["stop"], "gen_ai.response.id": "r-1",
+        "gen_ai.system": "openai", "gen_ai.tool.call.id": "call-1", "gen_ai.tool.type": "function",
+        "openinference.span.kind": "LLM", "http.request.method": "GET", "session.id": "s-1",
+    }  # fmt: skip
+    traced.otel.start_span("s", attributes=kept).end()
+    (data,) = traced.data()
+    assert data["attributes"] == kept
 
 
 def test_masks_are_reported_like_those_of_other_events(make_traced: MakeTraced) -> None:

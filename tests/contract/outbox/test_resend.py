@@ -91,14 +91,19 @@ def test_only_what_was_delivered_since_then_is_sent_again(outbox: Outbox) -> Non
     assert outbox.run(resend(delivered_ms)) == 4
 
 
-def test_dead_letters_and_skipped_events_stay_as_they_are(outbox: Outbox) -> None:
-    """They were never delivered; a person or a setting decided about them."""
+def test_dead_letters_stay_and_skipped_events_are_offered_again(outbox: Outbox) -> None:
+    """A person decides about the first; a setting, or another destination, about the second."""
     batch = next_batch(outbox)
     letters = [DeadLetter(batch.rows[0].seq, "code", "message")]
-    outbox.run(settlement.settle(batch, letters, None, {batch.rows[1].event_id}))
+    skipped = {batch.rows[1].event_id}
+    outbox.run(settlement.settle(batch, letters, None, skipped))
     assert book(outbox) == ledger.Account(10, delivered=8, dead=1, skipped=1)
-    assert outbox.run(resend(0)) == 8
-    assert book(outbox) == ledger.Account(10, pending=8, dead=1, skipped=1)
+    assert outbox.run(resend(0)) == 9
+    assert book(outbox) == ledger.Account(10, pending=9, dead=1)
+    assert pending(outbox) == list(range(2, 11))
+    assert_sound(outbox)
+    outbox.run(settlement.settle(next_batch(outbox, 3), [], None, skipped))
+    assert book(outbox) == ledger.Account(10, delivered=2, pending=6, dead=1, skipped=1)
     assert_sound(outbox)
 
 

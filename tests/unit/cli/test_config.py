@@ -21,7 +21,7 @@ SECRETS = f"""
 api_key = "{KEY}"
 chain_key = "{KEY}"
 signing_key = "-----BEGIN PRIVATE KEY-----{KEY}"
-proxies = {{https = "http://me:{KEY}@proxy:1", http = "me:a@{KEY}@proxy:1", ftp = "//{KEY}@"}}
+proxies = {{https = "http://me:{KEY}@proxy:1", http = "me:a@{KEY}@proxy:1", ftp = "//{KEY}@", all = "http://p/?x={KEY}"}}
 """
 
 

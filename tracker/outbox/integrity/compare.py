@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _LOCAL = """
 SELECT seq, event_id, digest, chain,
-  delivered_at_ms >= (SELECT created_at_ms FROM identity),
+  CASE WHEN dead_code IS NULL THEN delivered_at_ms >= (SELECT created_at_ms FROM identity) END,
   CASE WHEN typeof(timestamp_ms) = 'integer' THEN max(timestamp_ms, 0) ELSE 0 END FROM events
 WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?
 """
@@ -100,10 +100,10 @@ class Comparison:
     def problems(self) -> Iterator[Problem]:
         """Yield a problem for each event that one side has in another form or not at all.
 
-        Pending events and dead letters may be missing at the collector, removed events may be
-        missing here. What is missing on both sides was given up, or was delivered before this
-        outbox replaced another one, under that one's id: an ``events.discarded`` event has to say
-        so, at the collector or on its way there.
+        Pending and skipped events and dead letters may be missing at the collector, removed events
+        may be missing here. What is missing on both sides was given up, or was delivered before
+        this outbox replaced another one, under that one's id: an ``events.discarded`` event has to
+        say so, at the collector or on its way there.
 
         If a copy of the outbox's file has sent events as well, the collector has other events under
         seqs of this outbox. Their kind is ``copy``. Somebody who changes the file could cause the

@@ -1,4 +1,4 @@
-"""Making delivered events pending again, for a receiver that lost what it had acknowledged."""
+"""Making settled events pending again, for a receiver that lost them or never got them."""
 
 # ruff: noqa: S608 - the queries are made of constant text
 
@@ -13,17 +13,15 @@ if TYPE_CHECKING:
 
     from tracker.outbox.store.transaction import Transaction
 
-_DELIVERED_SINCE = (
-    "delivered_at_ms >= ? AND dead_at_ms IS NULL AND dead_code IS NULL AND type GLOB ?"
-)
-"""Skipped events have a code: they would be skipped again."""
+_SETTLED_SINCE = "delivered_at_ms >= ? AND dead_at_ms IS NULL AND type GLOB ?"
 
 
 def resend(since_ms: int, pattern: str = "*") -> Callable[[Transaction], int]:
     """Return the job that makes delivered events pending again; it returns how many.
 
-    They are the events that are still stored here and were delivered from then on. They keep their
-    seq, and are sent before all that came after them. The account moves them from delivered to
+    They are the events that are still stored here and were delivered or skipped from then on: the
+    destination may be another one by now, or the setting, and otherwise they are skipped again.
+    They keep their seq, and are sent before all that came after them. The account moves them to
     pending in the same transaction, so that it adds up at any moment.
 
     Args:
@@ -34,18 +32,20 @@ def resend(since_ms: int, pattern: str = "*") -> Callable[[Transaction], int]:
     def job(transaction: Transaction) -> int:
         connection = transaction.connection
         bound = (since_ms, pattern.replace("[", "[[]"))
-        first = connection.exec_driver_sql(
-            f"SELECT min(seq) FROM events WHERE {_DELIVERED_SINCE}", bound
-        ).scalar()
-        if first is None:
+        first, events, skipped = connection.exec_driver_sql(
+            f"SELECT min(seq), count(*), count(dead_code) FROM events WHERE {_SETTLED_SINCE}", bound
+        ).one()
+        if not events:
             return 0
-        events: int = connection.exec_driver_sql(
-            f"UPDATE events SET delivered_at_ms = NULL WHERE {_DELIVERED_SINCE}", bound
-        ).rowcount
+        connection.exec_driver_sql(
+            f"UPDATE events SET delivered_at_ms = NULL, dead_code = NULL WHERE {_SETTLED_SINCE}",
+            bound,
+        )
         connection.exec_driver_sql(
             "UPDATE sync_state SET settled_through = min(settled_through, ?)", (first - 1,)
         )
-        ledger.add(connection, ledger.DELIVERED, -events)
-        return events
+        ledger.add(connection, ledger.DELIVERED, skipped - events)
+        ledger.add(connection, ledger.SKIPPED, -skipped)
+        return int(events)
 
     return job

@@ -12,7 +12,7 @@ from tests.support.cli import an_event, fill, settle
 from tracker.outbox.integrity.compare import Comparison, Held
 from tracker.outbox.maintenance import retention
 from tracker.outbox.outbox import Outbox
-from tracker.outbox.queue import dead_letters
+from tracker.outbox.queue import batches, dead_letters, settlement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -102,6 +102,15 @@ def test_pending_events_may_be_there_already(outbox: Outbox, collector: FakeColl
     assert found(outbox, collector) == []
     collector.change(9, digest="0" * 64)
     assert [seq for seq, _ in found(outbox, collector)] == [9]
+
+
+def test_skipped_events_need_not_be_there(outbox: Outbox, collector: FakeCollector) -> None:
+    """An earlier destination was not to get them; the collector of today never did."""
+    with outbox.reading() as connection:
+        batch = batches.next_batch(connection, 1, 10**7)
+    outbox.run(settlement.settle(batch, [], None, {batch.rows[0].event_id}))
+    assert batch.rows[0].seq == 9
+    assert found(outbox, collector) == []
 
 
 @pytest.mark.parametrize("fields", [{"digest": "0" * 64}, {"chain": "f" * 64}])
