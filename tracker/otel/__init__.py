@@ -10,13 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tracker.otel.exporter import OutboxLogRecordExporter, OutboxSpanExporter
     from tracker.otel.instrumentation import instrument
-    from tracker.otel.processor import (
-        OutboxLogRecordExporter,
-        OutboxLogRecordProcessor,
-        OutboxSpanExporter,
-        OutboxSpanProcessor,
-    )
+    from tracker.otel.processor import OutboxLogRecordProcessor, OutboxSpanProcessor
 
 __all__ = [
     "OutboxLogRecordExporter",
@@ -27,8 +23,16 @@ __all__ = [
 ]
 
 
+_MODULES = {
+    "OutboxLogRecordExporter": "exporter",
+    "OutboxLogRecordProcessor": "processor",
+    "OutboxSpanExporter": "exporter",
+    "OutboxSpanProcessor": "processor",
+    "instrument": "instrumentation",
+}
+
+
 def __getattr__(name: str) -> object:
-    if name not in __all__:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "instrumentation" if name == "instrument" else "processor"
-    return getattr(import_module(f"tracker.otel.{module}"), name)
+    return getattr(import_module(f"tracker.otel.{_MODULES[name]}"), name)

@@ -1,13 +1,11 @@
-"""Processors and exporters of OpenTelemetry that store in an outbox what they are handed."""
+"""Processors of OpenTelemetry that store in an outbox what they are handed."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from opentelemetry.sdk._logs import LogRecordProcessor
-from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
 from opentelemetry.sdk.trace import SpanProcessor
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from tracker import context, own_work
 from tracker.otel import handlers, names
@@ -15,15 +13,14 @@ from tracker.otel.started import Run
 from tracker.otel.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from opentelemetry.context import Context
     from opentelemetry.sdk._logs import ReadableLogRecord, ReadWriteLogRecord
     from opentelemetry.sdk.trace import ReadableSpan, Span
 
     from tracker.trackers.base import BaseTracker
 
-_SHUT_DOWN = "shut down"
+SHUT_DOWN = "shut down"
+"""Why a processor or an exporter that was shut down stores nothing."""
 _MOST_PASSED_OVER = 10_000
 
 
@@ -92,7 +89,7 @@ class OutboxSpanProcessor(SpanProcessor):
             self._passed_over.discard(found.span_id)
             return
         if self._shut_down:
-            self._store.lose(1, _SHUT_DOWN)
+            self._store.lose(1, SHUT_DOWN)
             return
         handlers.keep_out()
         self._store.attempt(self._store.span, span)
@@ -108,7 +105,7 @@ class OutboxSpanProcessor(SpanProcessor):
 
         With `flush_uploads`, wait for uploads, and return True if nothing is pending then.
         """
-        return _flush(self._store, timeout_millis, self._flush_uploads)
+        return flush(self._store, timeout_millis, self._flush_uploads)
 
 
 class OutboxLogRecordProcessor(LogRecordProcessor):
@@ -147,13 +144,13 @@ class OutboxLogRecordProcessor(LogRecordProcessor):
             self._store.disabled
             or own_work.is_own()
             or (severity is not None and 0 < severity.value < self._level)
-            or _is_our_own(log_record)
+            or is_our_own(log_record)
         ):
             return
         scope = log_record.instrumentation_scope
         handlers.keep_out("root" if scope is None else scope.name)
         if self._shut_down:
-            self._store.lose(1, _SHUT_DOWN)
+            self._store.lose(1, SHUT_DOWN)
             return
         self._store.attempt(self._store.log, log_record)
 
@@ -163,81 +160,11 @@ class OutboxLogRecordProcessor(LogRecordProcessor):
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Do what `OutboxSpanProcessor.force_flush` does."""
-        return _flush(self._store, timeout_millis, self._flush_uploads)
+        return flush(self._store, timeout_millis, self._flush_uploads)
 
 
-class OutboxSpanExporter(SpanExporter):
-    """Stores a batch of spans as events, in one commit, for code that takes only an exporter.
-
-    Only behind a `SimpleSpanProcessor` is a span on disk when it ends. A `BatchSpanProcessor` keeps
-    spans in memory for seconds, drops those that do not fit, and loses them when the process dies:
-    use `OutboxSpanProcessor` wherever a processor can be given.
-
-    Args:
-        tracker: The tracker whose outbox stores the events.
-
-    Raises:
-        ValidationError: if `tracker` is none, or one for asyncio.
-    """
-
-    def __init__(self, tracker: BaseTracker) -> None:
-        self._store = Store(tracker)
-        self._shut_down = False
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Store spans; FAILURE says that at least one of them is not stored."""
-        if self._store.disabled or own_work.is_own():
-            return SpanExportResult.SUCCESS
-        if self._shut_down:
-            self._store.lose(len(spans), _SHUT_DOWN)
-            return SpanExportResult.FAILURE
-        known = [span for span in spans if span.context is not None]
-        whole = self._store.spans(known)
-        return SpanExportResult.SUCCESS if whole else SpanExportResult.FAILURE
-
-    def shutdown(self) -> None:
-        """Take no more spans. The tracker stays open."""
-        self._shut_down = True
-
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Hurry uploads up; return True if all that was exported is on disk."""
-        return _flush(self._store, timeout_millis, uploads=False)
-
-
-class OutboxLogRecordExporter(LogRecordExporter):
-    """Stores a batch of log records as events; what `OutboxSpanExporter` says holds here.
-
-    Args:
-        tracker: The tracker whose outbox stores the events.
-
-    Raises:
-        ValidationError: if `tracker` is none, or one for asyncio.
-    """
-
-    def __init__(self, tracker: BaseTracker) -> None:
-        self._store = Store(tracker)
-        self._shut_down = False
-
-    def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
-        """Store log records; FAILURE says that at least one of them is not stored."""
-        if self._store.disabled or own_work.is_own():
-            return LogRecordExportResult.SUCCESS
-        if self._shut_down:
-            self._store.lose(len(batch), _SHUT_DOWN)
-            return LogRecordExportResult.FAILURE
-        whole = self._store.logs([record for record in batch if not _is_our_own(record)])
-        return LogRecordExportResult.SUCCESS if whole else LogRecordExportResult.FAILURE
-
-    def shutdown(self) -> None:
-        """Take no more records. The tracker stays open."""
-        self._shut_down = True
-
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Hurry uploads up; return True if all that was exported is on disk."""
-        return _flush(self._store, timeout_millis, uploads=False)
-
-
-def _is_our_own(record: ReadableLogRecord | ReadWriteLogRecord) -> bool:
+def is_our_own(record: ReadableLogRecord | ReadWriteLogRecord) -> bool:
+    """Return True if a logger of this package made the record."""
     scope = record.instrumentation_scope
     return scope is not None and f"{scope.name}.".startswith("tracker.")
 
@@ -258,7 +185,7 @@ def _note_conversation(span: Span) -> None:
     span.set_attributes(found)
 
 
-def _flush(store: Store, timeout_millis: int, uploads: bool) -> bool:
+def flush(store: Store, timeout_millis: int, uploads: bool) -> bool:
     """Hurry uploads up or wait for them; return True if that did what was asked for."""
     if store.disabled:
         return True
