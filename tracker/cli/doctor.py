@@ -11,7 +11,7 @@ from tracker.cli.command import FAILED, OK, Command, Place
 from tracker.cli.output import echo_json, json_option, printable
 
 if TYPE_CHECKING:
-    from tracker.cli.checks import Check
+    from tracker.cli.check import Check
 
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
@@ -33,9 +33,10 @@ def doctor(place: Place, *, as_json: bool) -> None:
     receiver is tried with one span, tracker.connected, which it holds once.
     """
     from tracker.cli import checks
+    from tracker.cli.check import PROBLEM
 
     found = checks.examine(place)
-    sound = all(check.status != checks.PROBLEM for check in found)
+    sound = all(check.status != PROBLEM for check in found)
     if as_json:
         echo_json({"ok": sound, "checks": [asdict(check) for check in found]})
     else:
