@@ -33,12 +33,13 @@ from tracker.propagation import RemoteParent, extract, inject
 from tracker.sync.destination import Delivery, Destination, Outcome, Rejection, Upload
 from tracker.sync.flush import FlushResult
 from tracker.trackers.compliance import ComplianceTracker
-from tracker.trackers.conversation import ActiveConversation, ToolCall, current_conversation
+from tracker.trackers.conversation import ActiveConversation, current_conversation
 from tracker.trackers.llm import LLMTracker
 from tracker.trackers.operations import AgentOperationsTracker
 from tracker.trackers.performance import AgentPerformanceTracker
 from tracker.trackers.security import SecurityTracker
 from tracker.trackers.span import Span
+from tracker.trackers.tool_call import ToolCall
 from tracker.trackers.tracker import Tracker
 
 if typing.TYPE_CHECKING:

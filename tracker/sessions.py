@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tracker import log, own_work, validation
+from tracker.elapsed import milliseconds_since
 from tracker.errors import OutboxError
 from tracker.events import (
     CONVERSATION_ENDED,
@@ -57,7 +58,7 @@ class Session:
             return round(float(ended_ms - self.started_ms), 2)
         if self.started is None:
             return None
-        return round((time.monotonic() - self.started) * 1000, 2)
+        return milliseconds_since(self.started)
 
 
 class Sessions:

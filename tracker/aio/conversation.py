@@ -9,8 +9,9 @@ from tracker.aio.base import Awaited, logs
 from tracker.errors import ValidationError
 from tracker.ids import new_id
 from tracker.process_local import ProcessLocal
-from tracker.trackers.conversation import UNKNOWN, ActiveConversation, BaseToolCall
+from tracker.trackers.conversation import ActiveConversation
 from tracker.trackers.reporting import behind
+from tracker.trackers.tool_call import UNKNOWN, BaseToolCall
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping

@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tracker import context, validation
 from tracker.context import Call
+from tracker.elapsed import milliseconds_since
 from tracker.errors import ValidationError
 from tracker.generators import GeneratorFunction, drive, drive_async, is_a, named
 from tracker.ids import new_id
@@ -316,7 +317,7 @@ class Observation:
         Errors are logged and suppressed; exceptions that unwind the program are raised afterwards.
         """
         with self._boundary():
-            self._data["duration_ms"] = round((time.monotonic() - self._began) * 1000, 2)
+            self._data["duration_ms"] = milliseconds_since(self._began)
             try:
                 if error is not None:
                     self._data["error_type"] = type_name(error)

@@ -25,6 +25,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from tracker import context, validation
+from tracker.elapsed import milliseconds_since
 from tracker.errors import ValidationError
 from tracker.events import SPAN_RECORDED
 from tracker.process_local import ProcessLocal
@@ -129,7 +130,7 @@ class BaseSpan(ProcessLocal):
         """Make the enclosing span the current one; return the duration in milliseconds."""
         began = time.monotonic() if self._began is None else self._began
         context.leave_span(self._context)
-        return round((time.monotonic() - began) * 1000, 2)
+        return milliseconds_since(began)
 
     def _finish(self, duration_ms: float, error: BaseException | None) -> None:
         """Log the span. Errors are logged and suppressed, those of the application's values too."""
