@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 import tempfile
 from contextlib import closing
@@ -15,7 +16,7 @@ from tracker.events import make_event
 from tracker.outbox.files import swap
 from tracker.outbox.integrity import verify
 from tracker.outbox.outbox import Outbox
-from tracker.outbox.queue import batches, settlement, sync_state
+from tracker.outbox.queue import batches, dead_letters, settlement, sync_state
 from tracker.outbox.recovery.candidates import FoundRows
 from tracker.outbox.store import ledger
 from tracker.outbox.store.transaction import Transaction
@@ -266,3 +267,60 @@ def test_what_was_skipped_is_still_not_delivered(config: MakeConfig) -> None:
         book = ledger.read(connection)
         assert (book.delivered, book.skipped, book.discarded.get("damage", 0)) == (7, 1, 0)
         assert verify.verify(connection).ok
+
+
+def eventful(settings: APIConfig) -> None:
+    """Make an outbox with events in every state, some of them erased, some removed."""
+    with closing(Outbox(settings)) as outbox:
+        for number in range(1, 13):
+            user = f"user-{number % 3}"
+            outbox.append(make_event("test.noted", {"n": number}, user_id=user))
+        assert outbox.erase("user-0", {}).erased
+        with outbox.reading() as connection:
+            batch = batches.next_batch(connection, 9, 1 << 20)
+        letters = [settlement.DeadLetter(6, "invalid_event", "no"),
+                   settlement.DeadLetter(7, "invalid_event", "no")]  # fmt: skip
+        outbox.run(settlement.settle(batch, letters, None, {batch.rows[1].event_id}))
+        outbox.run(dead_letters.discard([batch.rows[6].event_id]))
+        assert outbox.erase("user-1", {}).erased
+        outbox.append(make_event("test.noted", {"n": 13}))
+
+
+@pytest.mark.parametrize("key", [None, KEY])
+@pytest.mark.parametrize("seed", range(24))
+def test_a_salvage_ends_in_a_sound_outbox_whichever_rows_are_lost(
+    config: MakeConfig, seed: int, key: str | None
+) -> None:
+    """Also where what was erased comes over, and the event that names it does not."""
+    settings = config(chain_key=key)
+    eventful(settings)
+    with closing(sqlite3.connect(settings.outbox_path)) as connection:
+        seqs = [seq for (seq,) in connection.execute("SELECT seq FROM events")]
+    chance = random.Random(seed)  # noqa: S311 - no secrets
+    lost = [seqs[seed % len(seqs)], *chance.sample(seqs, chance.randrange(4))]
+    for seq in lost:
+        change(settings.outbox_path, "UPDATE events SET data = '?' WHERE seq = ?", seq)
+    damage(settings.outbox_path)
+    with closing(Outbox(settings)) as outbox, outbox.snapshot() as connection:
+        report = verify.verify(connection, [key.encode()] if key else [])
+        book = ledger.read(connection)
+    assert report.problems == ()
+    settled = book.delivered + book.skipped + book.pending + book.dead
+    assert book.accepted == settled + sum(book.discarded.values())
+
+
+def test_a_dead_letter_that_was_erased_comes_over_from_a_deleted_file(config: MakeConfig) -> None:
+    """The event that named it was delivered, and so it is not carried over."""
+    settings = config()
+    with closing(Outbox(settings)) as outbox:
+        outbox.append(make_event("test.noted", {"n": 1}, user_id="u"))
+        outbox.erase("u", {})
+        with outbox.reading() as connection:
+            batch = batches.next_batch(connection, 9, 1 << 20)
+        outbox.run(settlement.settle(batch, [settlement.DeadLetter(1, "invalid_event", "no")]))
+        settings.outbox_path.unlink()
+        assert outbox.maintain(now=True)
+        outbox.append(make_event("test.noted", {"n": 2}))
+        with outbox.snapshot() as connection:
+            assert data_of(connection) == ['{"erased":true}', '{"n":2}']
+            assert verify.verify(connection).problems == ()

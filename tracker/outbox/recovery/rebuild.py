@@ -15,14 +15,15 @@ from tracker import log
 from tracker.clock import sleep
 from tracker.discards import runs
 from tracker.erasure import ERASED
+from tracker.events import Event
 from tracker.outbox.files import paths, swap
 from tracker.outbox.integrity import chain_key
 from tracker.outbox.maintenance import scrub
 from tracker.outbox.queue import settlement
 from tracker.outbox.recovery import damage, salvage
-from tracker.outbox.schema import create
+from tracker.outbox.schema import create, tables
 from tracker.outbox.sqlite.engine import make_engine
-from tracker.outbox.store import chain_tail, discards, ledger
+from tracker.outbox.store import chain_tail, discards, erasures, ledger
 from tracker.outbox.store.transaction import Transaction, driver_of
 from tracker.outbox.store.write_connection import SURE_SECONDS
 from tracker.whole_file import sync_folder
@@ -135,6 +136,8 @@ def _make(
             result.unproven = result.pending + result.delivered + result.dead
         if result.delivered:
             in_transaction(connection, key, _name_delivered)
+        if result.erased:
+            in_transaction(connection, key, _name_erased)
         in_transaction(connection, key, settlement.recount)
         in_transaction(
             connection,
@@ -158,6 +161,13 @@ def _name_delivered(transaction: Transaction) -> None:
     discards.name(transaction, discards.CARRIED_OVER, runs(seqs))
 
 
+def _name_erased(transaction: Transaction) -> None:
+    """Log which events are erased, as far as the erasure events that say so are lost."""
+    query = f"SELECT {tables.EVENT} FROM events WHERE data = ?"  # noqa: S608 - our own names
+    rows = transaction.connection.exec_driver_sql(query, (ERASED,))
+    erasures.name(transaction, (Event(*row) for row in rows))
+
+
 def in_transaction(
     connection: Connection, key: bytes | None, work: Callable[[Transaction], object]
 ) -> None:
@@ -178,6 +188,7 @@ def carry_over(transaction: Transaction, rows: Iterable[Row]) -> int:
     result = Result()
     new = [row for row in rows if not transaction.holds(row.event.event_id)]
     _append(transaction, new, result)
+    erasures.name(transaction, (row.event for row in new if row.event.data == ERASED))
     settlement.recount(transaction)
     return result.pending + result.delivered + result.dead
 

@@ -1,4 +1,4 @@
-"""Which events the stored erasure events name."""
+"""Which events the stored erasure events name, and naming those that none names any more."""
 
 # ruff: noqa: S608 - the queries are made of constant text
 
@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from tracker.erasure import named_events, unsalted_events
-from tracker.events import Event
+from tracker.events import COMPLIANCE_ERASED, Event, make_event
 from tracker.outbox.schema import tables
 
 if TYPE_CHECKING:
@@ -16,12 +16,20 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from tracker.outbox.store.transaction import Transaction
+
 # SQLite uses the index of erasure events only if the type is written out.
 _PREVIOUS = f"""
 SELECT seq, {tables.EVENT} FROM events
 WHERE type = 'compliance.erased' AND seq < ? ORDER BY seq DESC LIMIT 1
 """
 
+
+NAME_LOST = "the event that named these erasures was lost with a damaged or deleted outbox"
+"""The reason in an erasure event that takes the place of lost ones; it has no subject."""
+
+_MOST = 200
+"""Events that one event names: some 16 kB."""
 
 _BOUND = 500
 """Values in one query; SQLite before 3.32 binds at most 999."""
@@ -75,3 +83,18 @@ def _names_stored(connection: Connection, seq: int) -> bool:
         if connection.exec_driver_sql(query, tuple(some)).first() is not None:
             return True
     return False
+
+
+def name(transaction: Transaction, erased: Iterable[Event]) -> None:
+    """Log erasure events that name those of some erased events that no stored one names.
+
+    Called where rows come from a damaged or deleted outbox, whose erasure event may be lost.
+    """
+    stored = Erasures(transaction.connection)
+    unnamed = [(each.event_id, each.sealed) for each in erased if not stored.name(each)]
+    for start in range(0, len(unnamed), _MOST):
+        some = unnamed[start : start + _MOST]
+        fields = {"event_ids": [event_id for event_id, _ in some], "reason": NAME_LOST}
+        if unsalted := [event_id for event_id, sealed in some if sealed is None]:
+            fields["unsalted"] = unsalted
+        transaction.append(make_event(COMPLIANCE_ERASED, fields))
