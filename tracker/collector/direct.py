@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 
 from tracker import canonical
-from tracker.collector.erasure import portions
 from tracker.collector.tables import events
+from tracker.queries.source import portions
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

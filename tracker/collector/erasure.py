@@ -14,16 +14,15 @@ from tracker.collector.seals import sealed_as
 from tracker.collector.tables import UUID_LENGTH, erased_events, events
 from tracker.erasure import ERASED, named_events
 from tracker.events import COMPLIANCE_ERASED
+from tracker.queries.source import portions
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Sequence
 
     from sqlalchemy import Connection, Select
 
     from tracker.collector.batch import ReceivedEvent
 
-_BOUND = 500
-"""Maximum number of values in one query; SQLite before 3.32 binds at most 999."""
 _READ_TOGETHER = 20
 """Events whose data, up to some MiB each, are in memory at a time."""
 
@@ -153,10 +152,3 @@ def _marker(dialect: str, data: str, freed: int) -> str:
 def _length_bytes(size: int) -> int:
     """Return how many bytes the size of a text takes in a row (sqlite.org/fileformat2, 2.1)."""
     return -(-(2 * size + 13).bit_length() // 7)
-
-
-def portions(event_ids: Collection[str], size: int = _BOUND) -> Iterator[list[str]]:
-    """Yield event ids in lists that one query can bind."""
-    listed = list(event_ids)
-    for start in range(0, len(listed), size):
-        yield listed[start : start + size]

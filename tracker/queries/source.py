@@ -30,7 +30,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from tracker import time_ranges
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Iterator
 
     from sqlalchemy import ColumnElement, Connection, Select
     from sqlalchemy.sql.compiler import SQLCompiler
@@ -90,6 +90,7 @@ def in_period(
     return conditions
 
 
+_FEW_TRACES = 100
 _MOST_SESSIONS = 500
 """Maximum number of conversations in a trace; SQLite before 3.32 binds at most 999 values."""
 
@@ -105,19 +106,45 @@ def in_spans(events: FromClause) -> list[ColumnElement[bool]]:
     ]
 
 
+def in_spans_of(events: FromClause, trace_id: str) -> list[ColumnElement[bool]]:
+    """Return the conditions for the events that are a span of a trace, or were logged in one."""
+    if events is not EVENTS:  # a collector's have the id in a column
+        return [events.c.trace_id == trace_id]
+    return [
+        # As the outbox's index has them.
+        literal_column("substr(trace, -5)", Text) != literal_column("'true}'"),
+        literal_column("substr(trace, -34, 8)", Text) == trace_id[:8],
+        func.substr(events.c.trace, -34) == f'{trace_id}"}}',
+    ]
+
+
+def with_spans(connection: Connection, events: FromClause, trace_ids: list[str]) -> list[str]:
+    """Return those traces of which there may be spans, without a look at each if they are many."""
+    if events is not EVENTS or len(trace_ids) <= _FEW_TRACES:
+        return sorted(trace_ids)
+    beginning = literal_column("substr(trace, -34, 8)", Text)
+    stored = select(beginning).distinct().where(*in_spans(events))
+    wanted = {each[:8] for each in trace_ids}
+    with connection.execute(stored.execution_options(yield_per=_FETCH_SIZES)) as result:
+        found = {each for each in result.scalars() if each in wanted}
+    return sorted(each for each in trace_ids if each[:8] in found)
+
+
+def portions(values: Collection[str], size: int = 500) -> Iterator[list[str]]:
+    """Yield values in lists that one query can bind; SQLite before 3.32 binds at most 999."""
+    listed = list(values)
+    for start in range(0, len(listed), size):
+        yield listed[start : start + size]
+
+
 def of_trace(
     connection: Connection, events: FromClause, trace_id: str
 ) -> list[ColumnElement[bool]]:
     """Return the conditions for the events of a trace, given by its id of 32 hex digits."""
-    if events is not EVENTS:  # a collector's have the id in a column
-        return [events.c.trace_id == trace_id]
+    if events is not EVENTS:
+        return in_spans_of(events, trace_id)
     column = events.c.trace
-    spans = and_(
-        # As the outbox's index has them.
-        literal_column("substr(trace, -5)", Text) != literal_column("'true}'"),
-        literal_column("substr(trace, -34, 8)", Text) == trace_id[:8],
-        func.substr(column, -34) == f'{trace_id}"}}',
-    )
+    spans = and_(*in_spans_of(events, trace_id))
     named = func.instr(column, f'"trace_id":"{trace_id}"') > 0
     found = connection.execute(
         select(events.c.session_id).where(spans).distinct().limit(_MOST_SESSIONS)

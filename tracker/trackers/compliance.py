@@ -117,10 +117,12 @@ class ComplianceTracker(AuditExport):
         The `data` of every event about the user, whether pending, delivered or dead, is replaced
         by ``{"erased": true}``, and the user id by None. ``compliance.erased`` events name these
         events, and the collector erases them when it receives them. An event is about a user if it
-        has the user's id, or if it has no user id but belongs to a conversation in which another
-        event has it. Of the traces of these events, so is what has neither user nor conversation,
-        such as the arguments of an observed function: all of it, or the spans around these events
-        alone if others occur in the trace too. Digests, chain and seq do not change, so the outbox
+        has the user's id, also as an attribute of a span of OpenTelemetry, or if it has no user id
+        but belongs to a conversation in which another event has it. Of the traces of these events,
+        so is what names nobody, such as the arguments of an observed function: all of it, with
+        the conversations that occur in this user's traces only; or, if other users occur in the
+        trace, the spans around these events and what is inside a span of the user's. Digests,
+        chain and seq do not change, so the outbox
         still verifies; neither do time, type, agent and session. What was erased cannot be guessed
         from what stays, except for events that were stored before digests had a salt
         (`ErasureResult.guessable`).

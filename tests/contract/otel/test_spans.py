@@ -403,6 +403,75 @@ def test_an_erasure_reaches_the_spans_of_a_user(traced: Traced) -> None:
     assert [data == {"erased": True} for data in traced.data()] == [True, True, False]
 
 
+def erased(traced: Traced, user: str = "user_7") -> set[str]:
+    """Return the names of the spans whose data is gone after an erasure."""
+    before = [row.data["name"] for row in traced.rows()]
+    traced.tracker.compliance.erase_subject(user)
+    assert traced.tracker.security.verify_integrity().ok
+    pairs = zip(before, traced.rows(), strict=True)
+    return {name for name, row in pairs if row.data == {"erased": True}}
+
+
+def test_an_erasure_reaches_all_of_a_trace_in_which_no_other_user_occurs(traced: Traced) -> None:
+    """Where the request names the user, and the conversation is named by spans inside it only."""
+    with traced.otel.start_as_current_span("request", attributes={"user.id": "user_7"}):
+        with traced.otel.start_as_current_span("agent", attributes={"session.id": "s-1"}):
+            traced.span("model", attributes={"gen_ai.input.messages": "of user 7"})
+        traced.tracker.track("app.noted", {"name": "noted", "text": "of user 7"})
+    traced.span("later", attributes={"session.id": "s-1"})
+    traced.span("stranger", attributes={"session.id": "s-2"})
+    assert erased(traced) == {"request", "agent", "model", "later"}
+    (noted,) = traced.rows("app.noted")
+    assert noted.data == {"erased": True}
+
+
+def test_an_erasure_keeps_others_in_a_trace_of_several_users(traced: Traced) -> None:
+    """What is in a span of the user goes, and what is around it; not what is beside it."""
+    session = {"session.id": "nightly"}
+    with traced.otel.start_as_current_span("batch", attributes=session):
+        for user in ("user_7", "user_8"):
+            with traced.otel.start_as_current_span(f"of {user}", attributes={"user.id": user}):
+                traced.span(f"model of {user}")
+        traced.span("summary")
+    traced.span("another night", attributes=session)
+    assert erased(traced) == {"batch", "of user_7", "model of user_7"}
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"enduser.id": "7"},
+        {"user.id": "another", "enduser.id": "7"},
+        {"user.id": 7},
+        {"user.id": "", "langfuse.user.id": "7"},
+    ],
+)
+def test_an_erasure_reaches_a_span_that_names_the_user_in_any_way(
+    traced: Traced, attributes: dict[str, Any]
+) -> None:
+    """Also if the event itself is another user's, or has none since the value can be no id."""
+    traced.span("named", attributes=attributes)
+    traced.span("similar", attributes={"user.id": "77", "note": "7"})
+    assert erased(traced, "7") == {"named"}
+
+
+def test_an_erasure_reaches_what_a_span_told_later(make_traced: MakeTraced) -> None:
+    """The start of a span that got its user afterwards, and a user named by an event of it."""
+    traced = make_traced(options={"started": True})
+    span = traced.otel.start_span("told")
+    span.set_attribute("user.id", "user_7")
+    span.end()
+    span = traced.otel.start_span("in an event")
+    span.add_event("login", {"enduser.id": "user_7"})
+    span.end()
+    traced.span("other")
+    before = traced.rows()
+    traced.tracker.compliance.erase_subject("user_7")
+    gone = [each.data["name"] for each, row in zip(before, traced.rows(), strict=True)
+            if row.data == {"erased": True}]  # fmt: skip
+    assert sorted(gone) == ["in an event", "in an event", "told", "told"]
+
+
 # --- threads and forks ---------------------------------------------------------------------------
 
 

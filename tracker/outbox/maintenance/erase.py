@@ -10,7 +10,6 @@ from tracker import canonical
 from tracker.erasure import ERASED
 from tracker.errors import ValidationError
 from tracker.events import COMPLIANCE_ERASED, Event, make_event, size_of
-from tracker.outbox.maintenance import subject
 from tracker.outbox.schema import tables
 
 if TYPE_CHECKING:
@@ -31,8 +30,9 @@ _ID_BYTES = len('"01990000-0000-7000-8000-000000000000",')
 
 def is_known(connection: Connection, user_id: str) -> bool:
     """Return True if any event names the user, erased or not."""
-    query = "SELECT 1 FROM events WHERE user_id = ? LIMIT 1"
-    return connection.exec_driver_sql(query, (user_id,)).first() is not None
+    from tracker.queries import source, subject  # for erasures only
+
+    return subject.is_known(connection, source.EVENTS, user_id)
 
 
 class Erasable(Protocol):
@@ -69,8 +69,10 @@ def erase(outbox: Erasable, user_id: str, said: Mapping[str, Any], max_bytes: in
         OutboxError: if the outbox cannot be read or written.
         ValidationError: if `said` is so long that an erasure event has no room for event ids.
     """
+    from tracker.queries import source, subject  # for erasures only
+
     with outbox.snapshot() as connection:
-        found = subject.find(connection, user_id)
+        found = subject.find(connection, source.EVENTS, user_id)
     done = [outbox.run(job) for job in jobs(found, said, max_bytes)]
     return Erased(
         sum(each.erased for each in done),
