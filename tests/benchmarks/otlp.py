@@ -137,8 +137,8 @@ class _Nothing:
 
 
 def _encode(events: list[bytes]) -> bytes:
-    from tracker.sync.otlp.encode import Batch
-    from tracker.sync.otlp.mapper import Mapper
+    from tracker.otlp.encode import Batch
+    from tracker.otlp.mapper import Mapper
 
     mapper, batch = Mapper("benchmark", {}, _Nothing(), logs=False), Batch("traces")
     mapper.begin()

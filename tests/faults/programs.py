@@ -111,7 +111,7 @@ def importing(notes: str) -> None:
 
     class Slow(importlib.abc.MetaPathFinder):
         def find_spec(self, name: str, *_: object) -> None:
-            if name == "tracker.sync.retry":
+            if name == "tracker.delivery.retry":
                 begun.set()
                 time.sleep(0.5)  # the import is to be under way at the fork
 

@@ -43,12 +43,12 @@ _QUEUE = (
 _SYNC = (
     "unit/sync/test_uploader.py",
     "unit/sync/test_receipts.py",
-    "unit/sync/test_retry.py",
-    "unit/sync/test_sizing.py",
+    "unit/delivery/test_retry.py",
+    "unit/delivery/test_sizing.py",
     "unit/sync/test_rate_limit.py",
-    "unit/sync/test_compression.py",
+    "unit/delivery/test_compression.py",
     "unit/sync/test_made.py",
-    "unit/sync/test_proxy_passwords.py",
+    "unit/delivery/test_proxy_passwords.py",
     "contract/test_lifecycle.py",
     "contract/sync/test_http.py",
     "contract/outbox/test_damaged_rows.py",
@@ -59,6 +59,14 @@ _SYNC = (
     "contract/sync/test_requests.py",
 )
 
+_OTLP = (
+    "unit/otlp/test_ids.py",
+    "unit/otlp/test_mapping.py",
+    "unit/otlp/test_mapper.py",
+    "unit/otel/test_round_trip.py",
+    "contract/sync/otlp/test_answers.py",
+    "contract/sync/otlp/test_verbatim.py",
+)
 _GIVEN_UP = (
     "unit/test_discards.py",
     "contract/outbox/test_outbox.py",
@@ -87,6 +95,8 @@ _PARTS = {
     "tracker/outbox/store/": _STORE,
     "tracker/outbox/queue/": _QUEUE,
     "tracker/sync/": _SYNC,
+    "tracker/delivery/": _SYNC,
+    "tracker/otlp/": _OTLP,
 }
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from tests.support.settings import quick
 from tracker import Tracker
-from tracker.sync.otlp.encode import Batch
-from tracker.sync.otlp.mapper import Mapper
+from tracker.otlp.encode import Batch
+from tracker.otlp.mapper import Mapper
 from tracker.testing import RecordingDestination
 
 if TYPE_CHECKING:

@@ -148,6 +148,17 @@ def test_the_collector_is_a_program_of_its_own() -> None:
     assert not {name for name in importers(*forbidden) if name.startswith("tracker.collector")}
 
 
+def test_what_sends_spans_knows_neither_outbox_nor_collector() -> None:
+    """Both do: an outbox its own events, and a collector those of all that it has received."""
+    for name in MODULES:
+        if name.startswith(("tracker.delivery.", "tracker.otlp.")):
+            forbidden = ("tracker.outbox", "tracker.sync", "tracker.client", "tracker.config",
+                         "tracker.trackers", "tracker.collector")  # fmt: skip
+            assert not within(imports(name), *forbidden), name
+        if name.startswith("tracker.delivery."):
+            assert not within(imports(name), "tracker.otlp"), name
+
+
 def test_sealed_files_know_neither_outbox_nor_collector() -> None:
     """Both write and read them."""
     for name in MODULES:
@@ -187,14 +198,14 @@ def test_some_libraries_have_one_door() -> None:
     assert importers("alembic") == {"tracker.outbox.schema.create"}
     clients = importers("requests", "urllib3")
     assert clients - within(clients, "tracker.cli", "tracker.demo") == {
-        "tracker.sync.http_client",
-        "tracker.sync.transport",
+        "tracker.delivery.http_client",
+        "tracker.delivery.transport",
     }
     receivers = importers("opentelemetry.proto", "google.protobuf")
-    speakers = within(receivers, "tracker.sync.otlp", "tracker.collector.otlp")
+    speakers = within(receivers, "tracker.otlp", "tracker.collector.otlp")
     assert receivers - speakers <= {"tracker.otel.values"}
     instrumented = importers("opentelemetry.sdk", "opentelemetry.trace", "opentelemetry.context")
-    assert not within(instrumented, "tracker.sync")
+    assert not within(instrumented, "tracker.sync", "tracker.otlp")
     assert importers("cryptography") <= {"tracker.evidence.keys"}
     assert importers("tomllib", "tomli") == {"tracker.config.toml_file"}
     servers = importers("fastapi", "uvicorn", "starlette")
@@ -204,7 +215,7 @@ def test_some_libraries_have_one_door() -> None:
 def test_only_the_packages_for_it_know_opentelemetry() -> None:
     """What is sent as OTLP needs its messages, but not its SDK; spans that come in need both."""
     users = importers("opentelemetry")
-    speakers = within(users, "tracker.otel", "tracker.sync.otlp", "tracker.collector.otlp")
+    speakers = within(users, "tracker.otel", "tracker.otlp", "tracker.collector.otlp")
     assert users == speakers
     sdk = importers("opentelemetry.sdk", "opentelemetry.trace", "opentelemetry._logs")
     assert sdk - within(sdk, "tracker.otel") == set()
@@ -256,7 +267,7 @@ def test_only_the_sources_of_settings_read_the_environment() -> None:
         *("requests", "backoff", "alembic", "rich", "click", "fastapi", "cryptography"),
         "tracker.otel",
         *("tomllib", "tomli", "tracker.config.key_file", "tracker.stderr"),
-        *("opentelemetry", "google.protobuf", "tracker.sync.otlp"),
+        *("opentelemetry", "google.protobuf", "tracker.otlp", "tracker.sync.otlp"),
         *("tracker.evidence", "tracker.outbox.recovery.salvage", "tracker.outbox.queue.settlement"),
     ],
 )

@@ -60,5 +60,5 @@ def test_every_mutant_of_the_core_is_a_program() -> None:
 @in_a_checkout
 def test_the_same_seed_draws_the_same_mutants() -> None:
     """So that a run can go on where it was ended."""
-    modules = files(["tracker/sync/sizing.py", "tracker/outbox/schema"])
+    modules = files(["tracker/delivery/sizing.py", "tracker/outbox/schema"])
     assert draw(modules, 1, 20) == draw(modules, 1, 20) != draw(modules, 2, 20)

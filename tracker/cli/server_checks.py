@@ -29,7 +29,7 @@ def server_clock(config: APIConfig) -> datetime | None:
     """Return the server's time, from the ``Date`` of any answer to a request without a key."""
     import requests
 
-    from tracker.sync.transport import Adapter
+    from tracker.delivery.transport import Adapter
 
     with requests.Session() as session:
         # As for uploads: no proxy is used for a server on this machine.

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from tracker.config.otlp import PREFIX
 from tracker.errors import ConfigurationError
+from tracker.loopback import is_loopback
 
 
 def check_base_url(name: str, value: object) -> str:
@@ -62,18 +63,6 @@ def check_safe(name: str, url: str) -> None:
             "Use https://, or set allow_insecure_http=True (SDK_ALLOW_INSECURE_HTTP=1) if the "
             "network is trusted"
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Return True if `host` is this machine's loopback interface."""
-    if host in ("localhost", "127.0.0.1"):
-        return True
-    import ipaddress  # seldom needed, and slow to load
-
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def check_proxies(name: str, value: object) -> dict[str, str] | None:

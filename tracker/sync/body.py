@@ -6,7 +6,7 @@ import json
 import time
 from typing import TYPE_CHECKING
 
-from tracker.sync.compression import compress
+from tracker.delivery.compression import compress
 from tracker.sync.receipts import PROTOCOL
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracker.clock import monotonic
+from tracker.delivery.http_client import HTTPClient
+from tracker.sync.api_key import APIKey
 from tracker.sync.body import Body
 from tracker.sync.destination import Delivery, Outcome
-from tracker.sync.http_client import HTTPClient
 from tracker.sync.receipts import PROTOCOL, read_answer, read_object
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class HTTPDestination:
 
     def __init__(self, config: APIConfig, outbox_id: str, api_key: str | None = None) -> None:
         headers = {"X-Client-ID": config.client_id, "Accept": "application/json"}
-        self._client = HTTPClient(config, headers, _MOST_ANSWER_BYTES, api_key)
+        self._client = HTTPClient(config, headers, _MOST_ANSWER_BYTES, APIKey(config, api_key))
         self._body = Body(config.client_id, outbox_id)
         self._ready: _Ready | None = None
 

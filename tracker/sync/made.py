@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tracker import log
+from tracker.delivery.words import one_line
 from tracker.once import Once
 from tracker.sync.destination import Delivery, Outcome, Rejection, SignedHead
-from tracker.sync.receipts import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tracker import log
+from tracker.delivery.words import one_line
 from tracker.once import Once
 from tracker.sync.hold import Hold
 from tracker.sync.made import reraise, shown
 from tracker.sync.pause import Pause
-from tracker.sync.receipts import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
-from tracker.redaction.lines import clean
-from tracker.redaction.uncut import ROOM, cut
-from tracker.sync.destination import Delivery, Outcome, Rejection, SignedHead
+from tracker.delivery.outcome import Delivery, Outcome, Rejection, SignedHead
+from tracker.delivery.retry_after import read_retry_after
+from tracker.delivery.words import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,8 +23,6 @@ _TOO_OLD = (
 )
 _MOST_NOTE = 16_384
 """Characters of a signed note: its text, and a hundred signatures."""
-_MOST_TEXT = 300
-"""Maximum number of characters kept of a server's message."""
 
 
 def read_answer(
@@ -58,18 +54,6 @@ def read_answer(
     if 300 <= status <= 399:
         cause += f" (redirect to {one_line(headers.get('location', '?'))}, not followed)"
     return Delivery(Outcome.UNEXPECTED, cause, code, (), retry_after)
-
-
-def one_line(words: object) -> str:
-    """Return a server's message as one printable line of limited length.
-
-    SQLite cannot store lone surrogates, and a log should not contain escape sequences. The API key,
-    passwords and other secrets are masked before the line is truncated.
-    """
-    text = "".join(
-        letter if letter.isprintable() else " " for letter in str(words)[: _MOST_TEXT + ROOM]
-    )
-    return clean(cut(text, _MOST_TEXT, mark="…"))
 
 
 def _read_receipt(body: bytes, event_ids: Sequence[str]) -> Delivery:
@@ -155,29 +139,3 @@ def read_object(body: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
-
-
-def read_retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return ``Retry-After`` in seconds, given as a number or as an HTTP date (RFC 9110, 10.2.3).
-
-    A date is compared with the answer's ``Date``, if there is one, since a device's clock may be
-    off by decades.
-    """
-    value = headers.get("retry-after", "").strip()
-    if not value:
-        return None
-    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", value):  # some servers send fractions
-        return float(value[:9])
-    until = _read_date(value)
-    if until is None:
-        return None
-    now = _read_date(headers.get("date", "")) or datetime.now(timezone.utc)
-    return max(0.0, (until - now).total_seconds())
-
-
-def _read_date(value: str) -> datetime | None:
-    try:
-        date = parsedate_to_datetime(value)
-    except (TypeError, ValueError, IndexError, OverflowError):
-        return None
-    return date if date.tzinfo else date.replace(tzinfo=timezone.utc)

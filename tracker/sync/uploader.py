@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tracker import log
 from tracker.clock import monotonic, wall
+from tracker.delivery.retry import Backoff
+from tracker.delivery.sizing import Sizing
 from tracker.errors import OutboxError, OutboxFullError
 from tracker.once import Once
 from tracker.outbox import (
@@ -27,8 +29,6 @@ from tracker.sync.metering import Metering
 from tracker.sync.notice import Notice
 from tracker.sync.pause import CHECKPOINT_SECONDS, HASHING_SECONDS, OFFLINE_SECONDS, Pause
 from tracker.sync.rate_limit import TokenBucket
-from tracker.sync.retry import Backoff
-from tracker.sync.sizing import Sizing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence

@@ -14,8 +14,8 @@ import pytest
 from tests.unit.redaction.redaction_corpus import samples
 from tracker import AgentPerformanceTracker, OutboxError, Tracker, TrackerHandler
 from tracker.client import Client
+from tracker.delivery.words import one_line
 from tracker.sync.destination import Delivery, Outcome, Rejection, Upload
-from tracker.sync.receipts import one_line
 from tracker.testing import RecordingDestination
 
 if TYPE_CHECKING:

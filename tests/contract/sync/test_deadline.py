@@ -13,10 +13,10 @@ import pytest
 import requests
 
 from tests.support.server import SILENCE, Answer, ScriptedServer, answer, receipt
-from tracker.sync.deadline import deadline, expired
+from tracker.delivery.deadline import deadline, expired
+from tracker.delivery.transport import Adapter
 from tracker.sync.destination import Outcome, Upload
 from tracker.sync.http import HTTPDestination
-from tracker.sync.transport import Adapter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -40,8 +40,8 @@ from tracker.collector.otlp.signals import LOGS, TRACES, Signal
 from tracker.otel import logs, spans
 from tracker.otel.origin import Origins
 from tracker.otel.plain import Plain
+from tracker.otlp import encode, verbatim
 from tracker.redaction.redactor import Redactor
-from tracker.sync.otlp import encode, verbatim
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 KEYS = TEXT.filter(bool) | st.sampled_from(["@bytes", "@", "gen_ai.prompt", "a"])

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.stored import stored
+from tracker.delivery.words import one_line
 from tracker.redaction.uncut import ROOM, Uncut, cut
-from tracker.sync.receipts import one_line
 from tracker.trackers.capture import capture
 from tracker.trackers.reporting import error_text
 

@@ -13,10 +13,10 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from tracker import APIConfig, log
+from tracker.delivery.words import one_line
 from tracker.redaction.lines import clean
 from tracker.redaction.own_keys import know
 from tracker.redaction.redactor import Redactor
-from tracker.sync.receipts import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable

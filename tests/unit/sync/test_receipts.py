@@ -10,9 +10,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from requests.structures import CaseInsensitiveDict
 
+from tracker.delivery.words import one_line
 from tracker.redaction.own_keys import know
 from tracker.sync.destination import Delivery, Outcome, Rejection
-from tracker.sync.receipts import one_line, read_answer
+from tracker.sync.receipts import read_answer
 
 IDS = ["e1", "e2", "e3"]
 VALID: dict[str, Any] = {

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tracker.sync import compression
+from tracker.delivery import compression
 
 
 @pytest.mark.parametrize("with_isal", [True, False])

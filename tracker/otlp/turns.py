@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracker import events
-from tracker.sync.otlp import ids
+from tracker.otlp import ids
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

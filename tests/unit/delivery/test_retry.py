@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tracker.delivery.retry import Backoff
 from tracker.sync.destination import Delivery, Outcome
-from tracker.sync.retry import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable

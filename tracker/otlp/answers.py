@@ -14,13 +14,14 @@ from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from tracker.sync.destination import Delivery, Outcome
-from tracker.sync.receipts import one_line, read_retry_after
+from tracker.delivery.outcome import Delivery, Outcome
+from tracker.delivery.retry_after import read_retry_after
+from tracker.delivery.words import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tracker.sync.otlp.encode import Signal
+    from tracker.otlp.encode import Signal
 
 REJECTED = "otlp_rejected"
 """Code of the dead letters of a partial success."""

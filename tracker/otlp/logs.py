@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.proto.logs.v1 import logs_pb2
 
 from tracker.otel.values import key_values
-from tracker.sync.otlp import names
-from tracker.sync.otlp.mapping import about, own_attributes
-from tracker.sync.otlp.spans import LATEST_MS, Draft, nanoseconds
+from tracker.otlp import names
+from tracker.otlp.mapping import about, own_attributes
+from tracker.otlp.spans import LATEST_MS, Draft, nanoseconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,7 +13,7 @@ from tests.support.conversations import calls_of, needs_data, read_conversations
 from tests.support.mapped import CLIENT, Rows, encoded, logged, mapper, spans
 from tests.support.otlp import attributes
 from tracker.events import VOCABULARY
-from tracker.sync.otlp.mapper import Mapper
+from tracker.otlp.mapper import Mapper
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,29 +1,26 @@
-"""`HTTPClient`: HTTP requests of a destination, whose failures are outcomes."""
+"""`HTTPClient`: HTTP requests to one server, whose failures are outcomes."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 import requests
 import urllib3.exceptions
 
-from tracker import log
 from tracker._version import __version__
-from tracker.config import is_loopback, watched_key
-from tracker.redaction.own_keys import know
-from tracker.sync.compression import decompress
-from tracker.sync.deadline import deadline, expired
-from tracker.sync.destination import Delivery, Outcome
-from tracker.sync.proxies import without_passwords
-from tracker.sync.receipts import one_line
-from tracker.sync.transport import Adapter
+from tracker.delivery.compression import decompress
+from tracker.delivery.deadline import deadline, expired
+from tracker.delivery.outcome import Delivery, Outcome
+from tracker.delivery.proxies import without_passwords
+from tracker.delivery.transport import Adapter
+from tracker.delivery.words import one_line
+from tracker.loopback import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-
-    from tracker.config import APIConfig
+    from pathlib import Path
 
 _FAILURES = (
     requests.RequestException,
@@ -57,37 +54,73 @@ class Answer(NamedTuple):
     body: bytes
 
 
+class Server(Protocol):
+    """Where requests go, and how; an `APIConfig` is one."""
+
+    @property
+    def base_url(self) -> str:
+        """What every path is appended to."""
+
+    @property
+    def connect_timeout(self) -> float:
+        """Seconds to wait for a connection."""
+
+    @property
+    def read_timeout(self) -> float:
+        """Seconds to wait between two bytes of an answer."""
+
+    @property
+    def total_timeout(self) -> float:
+        """Seconds that a request may take as a whole."""
+
+    @property
+    def ca_bundle(self) -> Path | None:
+        """A file of further certificates of authorities."""
+
+    @property
+    def proxies(self) -> Mapping[str, str] | None:
+        """Proxies by scheme; None means those of the environment."""
+
+
+class Key(Protocol):
+    """An API key that may change."""
+
+    def current(self) -> str:
+        """Return the key to send now; empty means none."""
+
+    def look_again(self) -> None:
+        """Note that the server refused the key."""
+
+
 class HTTPClient:
-    """Makes the requests of one destination, over at most one connection.
+    """Makes requests to one server, over at most one connection.
 
     Redirects are never followed, so the API key is sent to the configured server and nowhere else.
     ``.netrc`` is not read.
 
     Args:
-        config: Settings: server, timeouts, proxies, keys.
+        server: The server, timeouts, and proxies.
         headers: Headers of every request. With an ``Authorization`` among them, the API key is not
             sent.
         most_bytes: Of an answer, no more is read.
-        api_key: A key in place of the configured one.
+        key: The API key, or None.
     """
 
     def __init__(
         self,
-        config: APIConfig,
+        server: Server,
         headers: Mapping[str, str],
         most_bytes: int,
-        api_key: str | None = None,
+        key: Key | None = None,
     ) -> None:
-        self._config = config
+        self._server = server
         self._most_bytes = most_bytes
-        self._api_key = config.api_key if api_key is None else api_key
-        self._key_file = watched_key(config) if api_key is None else None
-        know(self._api_key, config.chain_key)
-        self._adapter = Adapter(config.ca_bundle)
+        self._key = key
+        self._adapter = Adapter(server.ca_bundle)
         self._session = self._make_session(headers)
         self._sends_key = "authorization" not in {name.lower() for name in headers}
-        proxies = config.proxies
-        if proxies is None and is_loopback(urlsplit(config.base_url).hostname or ""):
+        proxies = server.proxies
+        if proxies is None and is_loopback(urlsplit(server.base_url).hostname or ""):
             proxies = {}  # plain http is allowed there because it never leaves the machine
         self._proxies: dict[str, Any] | None = None
         if proxies is not None:
@@ -106,8 +139,9 @@ class HTTPClient:
         return session
 
     def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if self._api_key and self._sends_key:
-            request.headers["Authorization"] = f"Bearer {self._api_key}"
+        key = self._key.current() if self._key is not None and self._sends_key else ""
+        if key:
+            request.headers["Authorization"] = f"Bearer {key}"
         return request
 
     def request(
@@ -122,12 +156,12 @@ class HTTPClient:
 
         Args:
             method: The verb.
-            path: What follows the configured base URL.
+            path: What follows the base URL.
             headers: Further headers.
             body: The body, or None.
             meanwhile: Called while the server processes the request.
         """
-        with deadline(self._config.total_timeout, meanwhile):
+        with deadline(self._server.total_timeout, meanwhile):
             try:
                 return self._request(method, path, dict(headers or {}), body)
             except _FAILURES as error:
@@ -139,9 +173,9 @@ class HTTPClient:
         return self._adapter.sent_bytes
 
     def note_refusal(self) -> None:
-        """Have the file of the API key read again, if there is one: the server refused the key."""
-        if self._key_file is not None:
-            self._key_file.look_again()
+        """Note that the server refused the API key, which may be another one the next time."""
+        if self._key is not None:
+            self._key.look_again()
 
     def close(self) -> None:
         """Close the connection."""
@@ -151,15 +185,14 @@ class HTTPClient:
         self, method: str, path: str, headers: dict[str, str], body: bytes | None
     ) -> Answer:
         self._adapter.begin()
-        self._renew_key()
         with self._session.request(
             method,
-            self._config.base_url + path,
+            self._server.base_url + path,
             data=body,
             headers=headers,
             timeout=(
-                min(self._config.connect_timeout, self._config.total_timeout),
-                self._config.read_timeout,
+                min(self._server.connect_timeout, self._server.total_timeout),
+                self._server.read_timeout,
             ),
             proxies=self._proxies,
             allow_redirects=False,
@@ -171,13 +204,6 @@ class HTTPClient:
             answer = decompress(packed, encoding, self._most_bytes + 1)
             return Answer(response.status_code, response.headers, answer)
 
-    def _renew_key(self) -> None:
-        """Use the key that the file holds now, if one is named."""
-        if self._key_file is not None and self._key_file.changed():
-            self._api_key = self._key_file.current()
-            know(self._api_key, self._config.chain_key)  # so that it is masked, as the first is
-            log.info("a new API key was read from %s", self._config.api_key_file)
-
     def _failed(self, error: Exception) -> Delivery:
         causes = list(_causes(error))
         connecting = any(isinstance(each, _CONNECTING) for each in causes)
@@ -185,8 +211,8 @@ class HTTPClient:
         if timed_out and not connecting:
             return Delivery(
                 Outcome.TIMED_OUT,
-                f"no complete answer within read_timeout ({self._config.read_timeout:g} s) and "
-                f"total_timeout ({self._config.total_timeout:g} s)",
+                f"no complete answer within read_timeout ({self._server.read_timeout:g} s) and "
+                f"total_timeout ({self._server.total_timeout:g} s)",
             )
         outcome = Outcome.STALE if self._adapter.went_stale else Outcome.UNAVAILABLE
         return Delivery(outcome, self._describe(causes[-1]))

@@ -7,7 +7,7 @@ from math import ceil, log2
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tracker.sync.sizing import Sizing
+from tracker.delivery.sizing import Sizing
 
 
 def play(sizes: list[int], bad: set[int], limit: int, sizing: Sizing) -> tuple[list[int], int]:

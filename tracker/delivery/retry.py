@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import backoff
 
-from tracker.sync.destination import Outcome
+from tracker.delivery.outcome import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from tracker.sync.destination import Delivery
+    from tracker.delivery.outcome import Delivery
 
 MOST_RETRY_AFTER = 3600.0
 """Longest pause in seconds that a server can ask for."""

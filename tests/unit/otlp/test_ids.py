@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tracker.sync.otlp import ids
+from tracker.otlp import ids
 
 CLIENT, SESSION = "kiosk-17", "s-1"
 EVENT = "01a227f0-9796-7000-b3e3-4d719ab4df00"

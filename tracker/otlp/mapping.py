@@ -10,15 +10,15 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from tracker import canonical, events
+from tracker.otlp import ids, names, turns
+from tracker.otlp.messages import messages, shown, text
+from tracker.otlp.spans import CLIENT, Draft
 from tracker.span_context import span_of_conversation
-from tracker.sync.otlp import ids, names, turns
-from tracker.sync.otlp.messages import messages, shown, text
-from tracker.sync.otlp.spans import CLIENT, Draft
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from tracker.sync.otlp.turns import Conversation, Turn
+    from tracker.otlp.turns import Conversation, Turn
 
 _IS_A_SPAN = (events.TOOL_CALLED, events.SPAN_RECORDED, "function.observed")
 """Types whose events are the span that their trace names; others were logged in it."""

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tracker import APIConfig
+from tracker.delivery.proxies import without_passwords
 from tracker.sync.destination import Outcome, Upload
 from tracker.sync.http import HTTPDestination
-from tracker.sync.proxies import without_passwords
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.support.mapped import CLIENT, logged, spans
 from tests.support.otlp import attributes
-from tracker.sync.otlp import ids
+from tracker.otlp import ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import requests.adapters
 from urllib3.util.ssl_ import create_urllib3_context
 
-from tracker.sync.deadline import TLSSocket, bounded
+from tracker.delivery.deadline import TLSSocket, bounded
 
 if TYPE_CHECKING:
     import socket

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from tracker import log
 from tracker._version import __version__
 from tracker.once import Once
-from tracker.sync.otlp import ids, names, verbatim
-from tracker.sync.otlp.encode import Source
-from tracker.sync.otlp.logs import is_record, record_of, span_of_record
-from tracker.sync.otlp.mapping import about, place, readable_event, spans_of
-from tracker.sync.otlp.spans import Draft
-from tracker.sync.otlp.turns import Conversation, advance
+from tracker.otlp import ids, names, verbatim
+from tracker.otlp.encode import Source
+from tracker.otlp.logs import is_record, record_of, span_of_record
+from tracker.otlp.mapping import about, place, readable_event, spans_of
+from tracker.otlp.turns import Conversation, advance
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
     from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-    from tracker.sync.otlp.encode import Signal
+    from tracker.otlp.encode import Signal
 
     Message = Span | LogRecord
 
@@ -34,23 +33,24 @@ update has to be the same."""
 
 
 class History(Protocol):
-    """What of the outbox is needed besides the events to send."""
+    """What is needed of where the events are kept, besides those to send."""
 
     def earlier(self, session_id: str, after: int, before: int) -> Iterable[dict[str, Any]]:
         """Return the events of a conversation with a seq between the two, in order.
 
-        Those that were changed on disk are left out, as they are never sent.
+        Those of the mapper's own outbox, as they are sent. What was changed on disk is left out, as
+        it is never sent.
         """
 
     def newest_erasure(self) -> int | None:
-        """Return the seq of the newest event that says that others were erased, or None."""
+        """Return what is another number whenever further events were erased, or None."""
 
 
 class Mapper:
     """Makes spans and log records of events.
 
     What it makes of an event depends on the events of its conversation before it, and on nothing
-    else: it keeps what it has seen, and reads the rest from the outbox.
+    else: it keeps what it has seen, and reads the rest from where the events are.
 
     Args:
         client_id: Whose events they are.
@@ -202,16 +202,3 @@ def _of_context(context: Any) -> dict[str, Any]:
         else:
             found[known.get(name, f"{names.OWN}context.{name}")] = value
     return found
-
-
-def probe(client_id: str, outbox_id: str, created_at_ms: int) -> Draft:
-    """Return the span that shows whether a receiver accepts any: always the same for an outbox."""
-    return Draft(
-        ids.trace_of_event(client_id, outbox_id),
-        ids.span_of_event(client_id, outbox_id),
-        None,
-        "tracker.connected",
-        created_at_ms,
-        created_at_ms,
-        {names.KIND: "CHAIN", names.EVENT_TYPE: "tracker.connected"},
-    )

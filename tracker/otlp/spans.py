@@ -8,7 +8,7 @@ from typing import Any
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from tracker.otel.values import key_values
-from tracker.sync.otlp import names
+from tracker.otlp import names
 
 LATEST_MS = 9_223_372_036_854
 """The year 2262, where 64 signed bits of nanoseconds end; some receivers fail beyond it."""

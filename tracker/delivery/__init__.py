@@ -1,0 +1,1 @@
+"""Requests over HTTP with one outcome each, and when to try again: for uploads and forwarding."""
