@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tracker import program
+from tracker import program, validation
 from tracker._version import __version__
 from tracker.collector.database import StorageError
 from tracker.collector.descriptors import allow_all_files
@@ -26,7 +26,7 @@ from tracker.collector.stamping import Stamping
 from tracker.collector.store import Store
 from tracker.collector.unpack import Bundle, Unpacked
 from tracker.collector.witness import DEFAULT_NAME, Witness, witness_of
-from tracker.errors import ConfigurationError, readable
+from tracker.errors import ConfigurationError, ValidationError, readable
 from tracker.evidence.keys import can_sign
 from tracker.folders import default_folder
 from tracker.sealed import reader
@@ -302,6 +302,49 @@ def _unpack(store: Store, file: Path, receipts: Path, *, replace: bool) -> Unpac
     except OSError as error:
         named = f"{error.filename}: " if error.filename else ""
         raise click.ClickException(readable(f"{named}{error.strerror or error}")) from error
+
+
+@cli.command()
+@click.argument("user_id")
+@click.option("--client", "client_id", required=True, help="The client whose events these are.")
+@click.option("--reason", metavar="TEXT", help="The reason. Do not name the user in it.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@_database_option
+def erase(
+    user_id: str, client_id: str, reason: str | None, database: str, *, yes: bool, as_json: bool
+) -> None:
+    """Erase all data about a user that this database has of a client, permanently.
+
+    For what no outbox can erase: what arrived without one, over OpenTelemetry, and what was pruned
+    from it. A compliance.erased event names the erased events. What a device still holds has to be
+    erased there, with `tracker-sync erase`. This works beside a running server.
+
+    Asks for confirmation; without a terminal, give --yes.
+    """
+    from tracker.collector.forgetting import erase_subject
+
+    try:
+        check_client_id(client_id)
+        validation.check_id("USER_ID", user_id)
+        if reason is not None:
+            reason = validation.check_text("--reason", reason)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    if not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError("erasing is permanent: give --yes if you mean it")
+        click.confirm(f"Erase all data about user {user_id!r} permanently?", abort=True, err=True)
+    with _opened(database) as store:
+        try:
+            done = erase_subject(store, client_id, user_id, reason)
+        except ValidationError as error:
+            raise click.UsageError(str(error)) from error
+    if as_json:
+        click.echo(json.dumps(done._asdict()))
+    else:
+        click.echo(f"{done.erased:,} events erased, named by {', '.join(done.event_ids)}")
+        click.echo(f"salt of the user's hash there, stored nowhere: {done.salt}")
 
 
 @cli.group()

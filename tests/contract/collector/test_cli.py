@@ -102,6 +102,21 @@ def test_an_operators_key_is_no_clients(tmp_path: Path) -> None:
             operator.get("/v1/clients")
 
 
+def test_a_user_is_erased_beside_the_running_collector(tmp_path: Path) -> None:
+    """What no outbox holds any more; only with --yes, where nobody can be asked."""
+    with ForkedCollector(tmp_path) as collector:
+        client, chain = collector.client("kiosk-17"), EventChain()
+        client.send(chain, [chain.event(user_id="u"), chain.event(user_id="v", session_id="s-2")])
+        asked = ("erase", "u", "--client", "kiosk-17")
+        assert run(*asked, database=collector.database).exit_code == 2
+        done = run(*asked, "--yes", "--json", database=collector.database)
+        assert (done.exit_code, json.loads(done.stdout)["erased"]) == (0, 1)
+        again = run(*asked, "--yes", "--reason", "asked for", database=collector.database)
+        assert (again.exit_code, again.stdout[:15]) == (0, "0 events erased")
+        found = [event["data"] == {"erased": True} for event in client.events()]
+        assert found == [True, False, False, False]
+
+
 @pytest.mark.parametrize("arguments", [(), ("--operator", "--client", "a")])
 def test_a_key_is_for_a_client_or_an_operator(database: Path, arguments: tuple[str, ...]) -> None:
     """One of the two, said plainly; no key is made."""

@@ -25,6 +25,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from tests.support.collector import CollectorClient, CollectorProcess, EventChain, ForkedCollector
 from tests.support.received import logs_request, span_of, traces_request
+from tracker.collector import forgetting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -212,6 +213,34 @@ def test_no_evidence_is_made_of_what_came_directly(client: CollectorClient) -> N
     answer = requests.get(url, params=asked, headers=client.headers, timeout=10)
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
     assert report["cosigned_size"] == 0
+
+
+def test_what_came_directly_can_be_erased(
+    collector: CollectorProcess, client: CollectorClient
+) -> None:
+    """With all that belongs to the user, once and for all, and nothing of anybody else."""
+    user = {"user.id": "u%_/1"}
+    outer: Any = {"trace_id": (1).to_bytes(16, "big"), "parent_span_id": (1).to_bytes(8, "big")}
+    told = [
+        span_of(1, name="agent", attributes=user),
+        span_of(2, name="inside", **outer),
+        span_of(3, name="by another name", attributes={"user.id": "u2", "enduser.id": "u%_/1"}),
+        span_of(4, name="stranger", attributes={"user.id": "u/%_1"}),
+    ]
+    other = collector.client(f"client-{uuid.uuid4()}")
+    for each in (client, other):
+        assert post(each, traces_request(*told)).status_code == 200
+    with collector.store() as store:
+        done = forgetting.erase_subject(store, client.client_id, "u%_/1", "asked for")
+        nothing = forgetting.erase_subject(store, client.client_id, "u%_/1")
+    assert (done.erased, nothing.erased) == (3, 0)
+    assert post(client, traces_request(*told)).status_code == 200
+    *spans, erasure, _ = client.events()
+    assert [each["data"].get("name") for each in spans] == [None, None, None, "stranger"]
+    assert sorted(erasure["data"]["event_ids"]) == sorted(each["event_id"] for each in spans[:3])
+    assert [each["user_id"] for each in spans] == [None, None, None, "u/%_1"]
+    assert client.get("/v1/erasures")["erasures"][1]["reason"] == "asked for"
+    assert len(names_of(other)) == 4
 
 
 def test_any_text_is_stored(client: CollectorClient) -> None:
