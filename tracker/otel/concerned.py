@@ -1,4 +1,4 @@
-"""Whom a span or log record concerns: session, agent and user, as its attributes name them."""
+"""Whom a span or log record concerns, and where it comes from, as its attributes say."""
 
 from __future__ import annotations
 
@@ -22,6 +22,19 @@ def ids(data: Mapping[str, Any]) -> tuple[str | None, str | None, str | None]:
         _first(attributes, names.AGENT),
         _first(attributes, names.USER),
     )
+
+
+def origin(data: Mapping[str, Any]) -> dict[str, str]:
+    """Return ``environment`` and ``release`` for the context of an event, as its resource has them.
+
+    What is missing there, or no text of 1 to 256 characters, is left out.
+    """
+    attributes = data.get("resource", {}).get("attributes", {})
+    found = {
+        "environment": _first(attributes, names.ENVIRONMENT),
+        "release": _first(attributes, names.RELEASE),
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _first(attributes: Mapping[str, Any], keys: tuple[str, ...]) -> str | None:

@@ -18,6 +18,11 @@ SESSION = (CONVERSATION_ID, SESSION_ID, "langfuse.session.id")
 AGENT = (AGENT_ID, "gen_ai.agent.name", "agent.name")
 USER = (USER_ID, "enduser.id", "langfuse.user.id")
 
+ENVIRONMENT = ("deployment.environment.name", "deployment.environment")
+"""The attributes of a resource that are the ``environment`` of an event's context."""
+RELEASE = ("service.version",)
+"""Those that are its ``release``."""
+
 SKELETON = (
     *SESSION,
     *AGENT,

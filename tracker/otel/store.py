@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 
     from tracker.events import Event
     from tracker.span_context import SpanContext
+    from tracker.trackers.event_context import EventContext
 
     Convert = Callable[[Plain], dict[str, Any]]
+
+
+_MOST_CONTEXTS = 256
 
 
 class Store:
@@ -52,6 +56,7 @@ class Store:
         self.tracker = tracker
         self._origins = Origins(tracker._redactor)
         self._logged = Once()
+        self._contexts: dict[tuple[str | None, str | None], EventContext] = {}
 
     @property
     def disabled(self) -> bool:
@@ -136,7 +141,13 @@ class Store:
                     session_id, agent_id, user_id
                 )
             return self.tracker._record(
-                type, data, session_id=session_id, agent_id=agent_id, user_id=user_id, span=where
+                type,
+                data,
+                session_id=session_id,
+                agent_id=agent_id,
+                user_id=user_id,
+                span=where,
+                context=self._context(data),
             )
 
         fitted(self._clean(convert), record, self.tracker.config.max_event_bytes)
@@ -153,13 +164,28 @@ class Store:
     ) -> None:
         def make(data: dict[str, Any]) -> Event | None:
             session_id, agent_id, user_id = concerned.ids(data)
-            return self.tracker._make(type, data, agent_id, session_id, user_id, (), None, where)[0]
+            return self.tracker._make(
+                type, data, agent_id, session_id, user_id, (), None, where, self._context(data)
+            )[0]
 
         event = fitted(self._clean(convert), make, self.tracker.config.max_event_bytes)
         if event is None:  # the application's hook dropped it
             self.tracker._client.count_dropped()
         else:
             made.append(event)
+
+    def _context(self, data: dict[str, Any]) -> EventContext | None:
+        """Return the context of an event: the tracker's, and what its resource says besides."""
+        said = concerned.origin(data)
+        if not said:
+            return None
+        key = (said.get("environment"), said.get("release"))
+        found = self._contexts.get(key)
+        if found is None:
+            if len(self._contexts) >= _MOST_CONTEXTS:
+                self._contexts.clear()
+            found = self._contexts[key] = self.tracker._context_over(said)
+        return found
 
     def _clean(self, convert: Convert) -> Callable[[int], dict[str, Any]]:
         """Return a function that converts with a limit; bytes that hold a secret become text."""

@@ -199,18 +199,20 @@ class BaseTracker(ProcessLocal, AddsContext):
         nullable: tuple[str, ...] = (),
         timestamp: datetime | int | None = None,
         span: SpanContext | None = None,
+        context: EventContext | None = None,
     ) -> str:
         """Make an event of validated arguments, store it, and return its id.
 
         Fields of `data` that are None are left out unless they are `nullable`. The event belongs
-        to the current span, if there is one, unless it is a `span` itself.
+        to the current span, if there is one, unless it is a `span` itself. Its context is that of
+        the tracker by default.
         """
         if self._closed:
             self._check_open()
         when = None if timestamp is None else validation.check_timestamp("timestamp", timestamp)
         try:
             event, masked = self._make(
-                type, data, agent_id, session_id, user_id, nullable, when, span
+                type, data, agent_id, session_id, user_id, nullable, when, span, context
             )
         except (ValidationError, MemoryError):
             raise
@@ -219,7 +221,7 @@ class BaseTracker(ProcessLocal, AddsContext):
                 raise
             data = validation.copy_json(type, data)
             event, masked = self._make(
-                type, data, agent_id, session_id, user_id, nullable, when, span
+                type, data, agent_id, session_id, user_id, nullable, when, span, context
             )
         if event is None:  # the application's hook dropped it
             self._client.count_dropped()
@@ -245,6 +247,7 @@ class BaseTracker(ProcessLocal, AddsContext):
         nullable: tuple[str, ...],
         timestamp_ms: int | None,
         span: SpanContext | None,
+        own_context: EventContext | None = None,
     ) -> tuple[Event | None, dict[str, int]]:
         """Return the event and the number of masks in it by kind."""
         kept = data
@@ -254,9 +257,10 @@ class BaseTracker(ProcessLocal, AddsContext):
         scope = context.SCOPE.get()
         if span is None and (scope is not context.NOTHING or API in sys.modules):
             span = context.current_span()
-        around = self._context.text
+        items = own_context or self._context
+        around = items.text
         if scope.added is not None:
-            around = self._context.within(scope.added)
+            around = items.within(scope.added)
         event = make_event(
             type,
             kept,
@@ -269,6 +273,11 @@ class BaseTracker(ProcessLocal, AddsContext):
             max_bytes=self._client.config.max_event_bytes,
         )
         return (event if self._hook is None else self._hook.apply(event)), masked
+
+    def _context_over(self, items: Mapping[str, Any]) -> EventContext:
+        """Return the context of events that have these items where the tracker says nothing."""
+        own = {name: item for name, item in self.config.event_context.items() if item is not None}
+        return EventContext({**items, **own}, self._redactor)
 
     def _json(self, argument: str, value: object) -> Any:
         """Return a value that JSON can represent, converted by `APIConfig.json_default` if need be.

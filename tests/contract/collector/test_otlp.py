@@ -203,6 +203,19 @@ def test_calls_of_models_are_in_the_sums(client: CollectorClient) -> None:
     assert (usage["key"], usage["total_tokens"]) == ("gpt-4o", 100)
 
 
+def test_what_a_resource_says_can_be_filtered_by(client: CollectorClient) -> None:
+    """Environment and release, as of events that come from an outbox."""
+    resource = {"deployment.environment.name": "live", "service.version": "2.1"}
+    body = traces_request(span_of(1), resource=resource)
+    assert post(client, body).status_code == 200
+    assert post(client, traces_request(span_of(2))).status_code == 200
+    found = client.get("/v1/events", environment="live", release="2.1")["events"]
+    assert [each["data"]["name"] for each in found] == ["span 1"]
+    assert client.get("/v1/events", environment="test")["events"] == []
+    assert post(client, body).status_code == 200
+    assert len(client.events()) == 2
+
+
 def test_no_evidence_is_made_of_what_came_directly(client: CollectorClient) -> None:
     """Nobody but the collector has signed for it, and it says so."""
     span = span_of(1, attributes={"session.id": "s-1"})

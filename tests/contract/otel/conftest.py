@@ -33,16 +33,18 @@ class Row(NamedTuple):
     user_id: str | None
     data: dict[str, Any]
     trace: dict[str, str] | None
+    context: dict[str, Any] | None
 
 
 def rows(path: Path, *types: str) -> list[Row]:
     """Return the events in an outbox, of some types or of those that came from OpenTelemetry."""
     with closing(sqlite3.connect(path)) as connection:
-        found = connection.execute(
-            "SELECT type, agent_id, session_id, user_id, data, trace FROM events ORDER BY seq"
-        ).fetchall()
+        columns = ", ".join(Row._fields)
+        found = connection.execute(f"SELECT {columns} FROM events ORDER BY seq").fetchall()  # noqa: S608 - our own names
     return [
-        Row._make((*each[:4], json.loads(each[4]), json.loads(each[5] or "null")))
+        Row._make(
+            (*each[:4], json.loads(each[4]), *(json.loads(text or "null") for text in each[5:]))
+        )
         for each in found
         if each[0] in types or (not types and each[0].startswith("otel."))
     ]

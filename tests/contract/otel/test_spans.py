@@ -146,6 +146,36 @@ def test_ids_that_a_span_has_come_before_those_of_the_conversation(
     assert row.data["attributes"] == given
 
 
+@pytest.mark.parametrize(
+    ("resource", "settings", "expected"),
+    [
+        ({"service.version": "2.1"}, {}, {"release": "2.1"}),
+        ({"deployment.environment.name": "live", "deployment.environment": "old"}, {},
+         {"environment": "live"}),
+        ({"deployment.environment": "live", "service.version": "2.1"}, {"release": "2.2"},
+         {"environment": "live", "release": "2.2"}),
+        ({"deployment.environment.name": "", "service.version": 7}, {}, None),
+        ({"service.version": OPENAI}, {"tags": {"a": "b"}},
+         {"release": "[secret:openai_key:long]", "tags": {"a": "b"}}),
+    ],
+)  # fmt: skip
+def test_a_resource_says_environment_and_release_where_the_tracker_does_not(
+    make_traced: MakeTraced,
+    resource: dict[str, Any],
+    settings: dict[str, Any],
+    expected: dict[str, Any] | None,
+) -> None:
+    """So that the filters of reads and commands find spans; a block's come before both."""
+    traced = make_traced(options={"started": True}, **settings)
+    provider = TracerProvider(resource=Resource(resource), shutdown_on_exit=False)
+    provider.add_span_processor(traced.processor)
+    provider.get_tracer("x").start_span("step").end()
+    with traced.tracker.context(release="block"):
+        provider.get_tracer("x").start_span("step").end()
+    found = [row.context for row in traced.rows()]
+    assert found == [expected] * 2 + [{**(expected or {}), "release": "block"}] * 2
+
+
 def test_spans_can_be_left_as_they_are(make_traced: MakeTraced) -> None:
     """With `conversation=False`."""
     traced = make_traced(options={"conversation": False})

@@ -160,5 +160,7 @@ def _event(event_id: str, type: str, time_ms: int, data: dict[str, Any]) -> Rece
     trace = None
     if "span_id" in data:
         trace = canonical.encode({name: data[name] for name in _PLACE if name in data})
-    digest = canonical.digest_of(*fields, None, None, trace, salt)
-    return ReceivedEvent(0, *fields, digest, "", None, trace, packed(salt.hex()))
+    origin = concerned.origin(data)
+    context = canonical.encode(origin) if origin else None
+    digest = canonical.digest_of(*fields, None, context, trace, salt)
+    return ReceivedEvent(0, *fields, digest, "", context, trace, packed(salt.hex()))
