@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import subprocess
 from contextlib import closing
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import requests
@@ -32,6 +33,31 @@ class StoredSpan(NamedTuple):
     parent_id: str | None
     name: str
     attributes: dict[str, Any]
+
+    def about(self, name: str) -> Any:
+        """Return an attribute, whether the receiver keeps its name or nests it; None without it."""
+        if name in self.attributes:
+            return self.attributes[name]
+        found: Any = self.attributes
+        for part in name.split("."):
+            if isinstance(found, list):
+                found = dict(enumerate(found)).get(int(part)) if part.isdecimal() else None
+            else:
+                found = found.get(part) if isinstance(found, dict) else None
+        return found
+
+    @property
+    def kind(self) -> str:
+        """What the receiver takes it for, such as ``"TOOL"``."""
+        return str(self.about("mlflow.spanType") or self.about("openinference.span.kind"))
+
+
+class StoredSession(NamedTuple):
+    """A conversation as a receiver shows it."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    first_input: str | None
 
 
 class Backend:
@@ -126,6 +152,10 @@ class Backend:
         """Return all spans, the probe left out."""
         raise NotImplementedError
 
+    def sessions(self) -> dict[str, StoredSession]:
+        """Return all conversations by their ids, as its API tells them."""
+        raise NotImplementedError
+
 
 class MLflow(Backend):
     """MLflow's tracking server, on SQLite. Its first experiment of our own has the id 1."""
@@ -155,10 +185,46 @@ class MLflow(Backend):
         """As above."""
         rows = self.query("SELECT trace_id, span_id, parent_span_id, name, content FROM spans")
         return [
-            StoredSpan(trace, span, parent, name, _decoded(json.loads(content)["attributes"]))
+            StoredSpan(
+                trace.removeprefix("tr-"),
+                span,
+                parent,
+                name,
+                _decoded(json.loads(content)["attributes"]),
+            )
             for trace, span, parent, name, content in rows
             if name != "tracker.connected"
         ]
+
+    def sessions(self) -> dict[str, StoredSession]:
+        """As above. It has traces that name one, and sums of each trace's tokens."""
+        found: dict[str, StoredSession] = {}
+        for trace in sorted(self._traces(), key=itemgetter("request_time")):
+            about = trace.get("trace_metadata", {})
+            session_id = about.get("mlflow.trace.session")
+            if session_id is None:
+                continue
+            used = json.loads(about.get("mlflow.trace.tokenUsage", "{}"))
+            prompt, completion, first = found.get(session_id, (0, 0, None))
+            found[session_id] = StoredSession(
+                prompt + used.get("input_tokens", 0),
+                completion + used.get("output_tokens", 0),
+                first or _text_of(trace.get("request_preview")),
+            )
+        return found
+
+    def _traces(self) -> list[dict[str, Any]]:
+        """Return what its API says of each trace."""
+        where = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": "1"}}
+        asked: dict[str, Any] = {"locations": [where], "max_results": 500}
+        found: list[dict[str, Any]] = []
+        while True:
+            path = f"{self.url}/api/3.0/mlflow/traces/search"
+            answer = requests.post(path, json=asked, timeout=30).json()
+            found += answer["traces"]
+            asked["page_token"] = answer.get("next_page_token")
+            if not asked["page_token"]:
+                return found
 
 
 class Phoenix(Backend):
@@ -199,6 +265,32 @@ class Phoenix(Backend):
             for trace, span, parent, name, attributes in rows
             if name != "tracker.connected"
         ]
+
+    def sessions(self) -> dict[str, StoredSession]:
+        """As above."""
+        asked = """{ projects { edges { node { sessions(first: 1000) { edges { node {
+            sessionId tokenUsage { prompt completion } firstInput { value }
+        } } } } } } }"""
+        answer = requests.post(f"{self.url}/graphql", json={"query": asked}, timeout=30).json()
+        return {
+            session["node"]["sessionId"]: StoredSession(
+                int(session["node"]["tokenUsage"]["prompt"]),
+                int(session["node"]["tokenUsage"]["completion"]),
+                (session["node"]["firstInput"] or {}).get("value"),
+            )
+            for project in answer["data"]["projects"]["edges"]
+            for session in project["node"]["sessions"]["edges"]
+        }
+
+
+def _text_of(preview: str | None) -> str | None:
+    """Return what a preview shows: JSON text, or text as it is."""
+    if not preview:
+        return None
+    try:
+        return str(json.loads(preview))
+    except ValueError:
+        return preview
 
 
 def _decoded(attributes: dict[str, str]) -> dict[str, Any]:

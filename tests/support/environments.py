@@ -44,19 +44,29 @@ def python_with(*requirements: str) -> Path:
     return folder / "bin" / "python"
 
 
-def run(python: Path, program: Path, *arguments: object, **environment: str) -> str:
-    """Run a program with this checkout, and return what it printed."""
+def start(
+    python: Path, program: Path, *arguments: object, **environment: str
+) -> subprocess.Popen[str]:
+    """Start a program with this checkout; stdout and stderr come through pipes."""
     kept = {name: os.environ[name] for name in ("HOME", "LANG") if name in os.environ}
-    done = subprocess.run(
+    return subprocess.Popen(
         [python, program, *map(str, arguments)],
         env={**kept, "PYTHONPATH": str(ROOT), "PATH": os.defpath, **environment},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
-        timeout=100,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+
+
+def run(python: Path, program: Path, *arguments: object, **environment: str) -> str:
+    """Run a program with this checkout, and return what it printed."""
+    with start(python, program, *arguments, **environment) as process:
+        try:
+            printed, trouble = process.communicate(timeout=100)
+        finally:
+            process.kill()
+    assert process.returncode == 0, trouble
+    return printed
 
 
 def _folder() -> Path:

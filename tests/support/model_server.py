@@ -1,12 +1,14 @@
 """A server that speaks the APIs of language models: it calls each tool once, then answers.
 
 ``POST /v1/chat/completions`` and ``/v1/responses`` are OpenAI's, ``/v1/messages`` is Anthropic's;
-streamed if asked for. A model that has tools and no result of one calls the first tool.
+streamed if asked for. A model that has tools and no result of one calls the first tool. The call
+and the answer are about the order that the question names.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -16,12 +18,19 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-ANSWER = "Order 7 is on its way."
 MODEL = "gpt-4o-mini"
 INPUT_TOKENS, OUTPUT_TOKENS = 11, 7
-ARGUMENTS = {"number": 7}
+_ASKED = re.compile(r"Where is order (\d+)\?")
 
 Events: TypeAlias = "Iterator[tuple[str | None, Any]]"
+
+
+def answer(number: int) -> str:
+    """Return what the model answers when it is asked where an order is."""
+    return f"Order {number} is on its way."
+
+
+ANSWER = answer(7)
 
 
 class ModelServer:
@@ -80,6 +89,11 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
+def _number(asked: dict[str, Any]) -> int:
+    found = _ASKED.search(json.dumps(asked))
+    return int(found[1]) if found else 7
+
+
 # --- chat completions ----------------------------------------------------------------------------
 
 _USAGE = {
@@ -93,11 +107,12 @@ def _chat(asked: dict[str, Any]) -> dict[str, Any]:
     calls = asked.get("tools") and not any(
         message.get("role") == "tool" for message in asked["messages"]
     )
-    message: dict[str, Any] = {"role": "assistant", "content": None if calls else ANSWER}
+    said = None if calls else answer(_number(asked))
+    message: dict[str, Any] = {"role": "assistant", "content": said}
     if calls:
         function = {
             "name": asked["tools"][0]["function"]["name"],
-            "arguments": json.dumps(ARGUMENTS),
+            "arguments": json.dumps({"number": _number(asked)}),
         }
         message["tool_calls"] = [{"id": "call_1", "type": "function", "function": function}]
     return {
@@ -122,7 +137,8 @@ def _chat_stream(asked: dict[str, Any]) -> Events:
     if "tool_calls" in message:
         deltas.append({"tool_calls": [{"index": 0, **message["tool_calls"][0]}]})
     else:
-        deltas += [{"content": word} for word in (ANSWER[:9], ANSWER[9:])]
+        said = message["content"]
+        deltas += [{"content": words} for words in (said[:9], said[9:])]
     for delta in deltas:
         yield None, {**whole, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
     end = {"index": 0, "delta": {}, "finish_reason": choice["finish_reason"]}
@@ -143,7 +159,7 @@ def _responses(asked: dict[str, Any]) -> dict[str, Any]:
         "id": "msg_1",
         "status": "completed",
         "role": "assistant",
-        "content": [{"type": "output_text", "text": ANSWER, "annotations": []}],
+        "content": [{"type": "output_text", "text": answer(_number(asked)), "annotations": []}],
     }
     if asked.get("tools") and not answered:
         item = {
@@ -152,7 +168,7 @@ def _responses(asked: dict[str, Any]) -> dict[str, Any]:
             "call_id": "call_1",
             "status": "completed",
             "name": asked["tools"][0]["name"],
-            "arguments": json.dumps(ARGUMENTS),
+            "arguments": json.dumps({"number": _number(asked)}),
         }
     return {
         "id": "resp_1",
@@ -184,8 +200,9 @@ def _responses_stream(asked: dict[str, Any]) -> Events:
     ]
     if item["type"] == "message":
         place = {"item_id": item["id"], "output_index": 0, "content_index": 0}
-        events.append({"type": "response.output_text.delta", **place, "delta": ANSWER})
-        events.append({"type": "response.output_text.done", **place, "text": ANSWER})
+        said = item["content"][0]["text"]
+        events.append({"type": "response.output_text.delta", **place, "delta": said})
+        events.append({"type": "response.output_text.done", **place, "text": said})
     events += [
         {"type": "response.output_item.done", "output_index": 0, "item": item},
         {"type": "response.completed", "response": whole},
@@ -205,10 +222,11 @@ def _messages(asked: dict[str, Any]) -> dict[str, Any]:
         for part in message["content"]
     )
     calls = asked.get("tools") and not answered
-    part: dict[str, Any] = {"type": "text", "text": ANSWER}
+    part: dict[str, Any] = {"type": "text", "text": answer(_number(asked))}
     if calls:
         name = asked["tools"][0]["name"]
-        part = {"type": "tool_use", "id": "toolu_1", "name": name, "input": ARGUMENTS}
+        given = {"number": _number(asked)}
+        part = {"type": "tool_use", "id": "toolu_1", "name": name, "input": given}
     return {
         "id": "msg_1",
         "type": "message",
@@ -227,9 +245,10 @@ def _messages_stream(asked: dict[str, Any]) -> Events:
     begun = {**whole, "content": [], "stop_reason": None}
     begun["usage"] = {"input_tokens": INPUT_TOKENS, "output_tokens": 1}
     empty = {**part, "text": ""} if part["type"] == "text" else {**part, "input": {}}
-    delta = {"type": "text_delta", "text": ANSWER}
     if part["type"] == "tool_use":
-        delta = {"type": "input_json_delta", "partial_json": json.dumps(ARGUMENTS)}
+        delta = {"type": "input_json_delta", "partial_json": json.dumps(part["input"])}
+    else:
+        delta = {"type": "text_delta", "text": part["text"]}
     for event in (
         {"type": "message_start", "message": begun},
         {"type": "content_block_start", "index": 0, "content_block": empty},
