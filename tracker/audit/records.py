@@ -27,11 +27,14 @@ from tracker.events import (
     FEEDBACK_RECORDED,
     LLM_USED,
     MESSAGE_LOGGED,
+    OTEL_SPAN,
     SCORE_RECORDED,
     SECURITY_REPORTED,
     TOOL_CALLED,
 )
-from tracker.queries.source import EVENTS, MAX_TEXT, in_period, text_field
+from tracker.otel import names
+from tracker.queries.model_calls import decoded, first_text
+from tracker.queries.source import EVENTS, MAX_TEXT, attributes, in_period, text_field
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,8 +58,8 @@ KINDS = {
     "ended": "conversation.ended, conversation.failed; by outcome or error",
     "open": "a conversation that was started or resumed and has not ended since",
     "messages": "message.logged; by role",
-    "tools": "tool.called; by tool",
-    "models": "llm.used; by model",
+    "tools": "tool.called, otel.span of a tool's work; by tool",
+    "models": "llm.used, otel.span of a model's work, each of those inside one another; by model",
     "actors": "compliance.audited; by actor",
     "acknowledged": "compliance.acknowledged; by whom",
     "failures": "conversation.failed; by error",
@@ -116,6 +119,9 @@ _FIELDS = {
     AGENT_STATUS_CHANGED: "status",
     EVENTS_DISCARDED: "reason",
 }
+
+_OF_SPAN = (*names.WORK, *names.MODEL, *names.TOOL_NAME)
+"""The attributes of a span by which it is a record."""
 
 _OPENING = (CONVERSATION_STARTED, CONVERSATION_RESUMED)
 _CLOSING = (CONVERSATION_ENDED, CONVERSATION_FAILED)
@@ -202,13 +208,16 @@ class Records:
         old_ms = self.now_ms - SIX_MONTHS_DAYS * _DAY_MS
         event = EVENTS.c
         erased = event.data == ERASED
-        columns = (event.position, event.type, event.timestamp_ms, _value(), erased)
+        of_span = case((event.type == OTEL_SPAN, attributes(EVENTS, _OF_SPAN)))
+        columns = (event.position, event.type, event.timestamp_ms, _value(), of_span, erased)
         query = select(*columns, literal_column("events.context"))
-        for seq, type_, time, value, is_erased, context in self._rows(query):
+        for seq, type_, time, value, stored, is_erased, context in self._rows(query):
             gone = bool(is_erased)
             tallies["events"].add(seq, erased=gone)
             for kind in _OF_TYPE.get(type_, ()):
                 tallies[kind].add(seq, value=value, erased=gone)
+            if stored is not None:
+                _count_span(tallies, seq, stored)
             if gone:
                 tallies["erased"].add(seq)
             if isinstance(time, int) and time <= old_ms:
@@ -325,6 +334,16 @@ def _open_uses() -> Any:
         .exists()
     )
     return select(event.position, event.session_id).where(event.type.in_(_OPENING), ~ended)
+
+
+def _count_span(tallies: Mapping[str, Tally], seq: int, stored: object) -> None:
+    """Count a span of OpenTelemetry by what its attributes say that it was."""
+    found = decoded(stored, _OF_SPAN)
+    work = first_text(found, names.WORK)
+    if work in names.MODEL_WORK:
+        tallies["models"].add(seq, value=first_text(found, names.MODEL))
+    elif work in names.TOOL_WORK:
+        tallies["tools"].add(seq, value=first_text(found, names.TOOL_NAME))
 
 
 @lru_cache(maxsize=128)  # the text is the same for all events of a process

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 from tests.support.cli import NOON_MS, an_event, call, fill, settle
+from tests.support.traced import traced
 from tracker import AsyncTracker, Tracker, TrackerClosedError, ValidationError, canonical
 from tracker.audit import report_page
 from tracker.audit.frameworks import FRAMEWORKS
@@ -138,6 +139,26 @@ def test_every_kind_of_event_is_found_with_its_seqs_and_values(
     assert f"{opened}: 1" in page.shown
     assert "no end is stored" in page.shown
     assert stat.S_IMODE((tmp_path / "report.html").stat().st_mode) == 0o600
+
+
+def test_spans_of_models_and_tools_are_recorded(config: MakeConfig) -> None:
+    """What an instrumentor tells of, by either convention; not the agent around them."""
+    told = [
+        {"gen_ai.operation.name": "invoke_agent", "gen_ai.request.model": "gpt-4o"},
+        {"gen_ai.operation.name": "chat", "gen_ai.response.model": "gpt-4o-2024"},
+        {"openinference.span.kind": "LLM", "llm.model_name": "claude"},
+        {"openinference.span.kind": "TOOL", "tool.name": "find_order"},
+        {"note": "none of these"},
+    ]
+    with Tracker(config(), destination=RecordingDestination) as tracker:
+        with traced(tracker) as otel:
+            for attributes in told:
+                otel.start_span("step", attributes=attributes).end()
+        made = tracker.compliance.report("eu-ai-act", config().outbox_path.parent / "report.html")
+    found = {line.kind: line.record for line in made.lines if line.recorded}
+    models, tools = found["models"], found["tools"]
+    assert (models.ranges, dict(models.values)) == (((2, 3),), {"gpt-4o-2024": 1, "claude": 1})
+    assert (tools.ranges, dict(tools.values)) == (((4, 4),), {"find_order": 1})
 
 
 @pytest.mark.parametrize("framework", NAMES)
