@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
@@ -12,12 +12,14 @@ from tracker.otel.processor import SHUT_DOWN, flush, is_our_own
 from tracker.otel.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from opentelemetry.sdk._logs import ReadableLogRecord
     from opentelemetry.sdk.trace import ReadableSpan
 
     from tracker.trackers.base import BaseTracker
+
+T = TypeVar("T")
 
 
 class _Exporter:
@@ -27,14 +29,17 @@ class _Exporter:
         self._store = Store(tracker)
         self._shut_down = False
 
-    def _stored(self, count: int, store: Callable[[], bool]) -> bool:
+    def _stored(self, batch: Iterable[T], store: Callable[[list[T]], bool]) -> bool:
         """Return True if a batch is stored, or is not to be."""
         if self._store.disabled or own_work.is_own():
             return True
-        if self._shut_down:
-            self._store.lose(count, SHUT_DOWN)
+        taken: list[T] = []
+        if not self._store.attempt(taken.extend, batch):
             return False
-        return store()
+        if self._shut_down:
+            self._store.lose(len(taken), SHUT_DOWN)
+            return False
+        return store(taken)
 
     def shutdown(self) -> None:
         """Take no more. The tracker stays open."""
@@ -61,8 +66,7 @@ class OutboxSpanExporter(_Exporter, SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Store spans; FAILURE says that at least one of them is not stored."""
-        known = [span for span in spans if span.context is not None]
-        whole = self._stored(len(known), lambda: self._store.spans(known))
+        whole = self._stored(spans, self._store.spans)
         return SpanExportResult.SUCCESS if whole else SpanExportResult.FAILURE
 
 
@@ -78,6 +82,12 @@ class OutboxLogRecordExporter(_Exporter, LogRecordExporter):
 
     def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
         """Store log records; FAILURE says that at least one of them is not stored."""
-        others = [record for record in batch if not is_our_own(record)]
-        whole = self._stored(len(others), lambda: self._store.logs(others))
+        whole = self._stored(_others(batch), self._store.logs)
         return LogRecordExportResult.SUCCESS if whole else LogRecordExportResult.FAILURE
+
+
+def _others(batch: Sequence[ReadableLogRecord]) -> Iterator[ReadableLogRecord]:
+    """Yield records that are not this package's; as a generator, it raises where it is read."""
+    for record in batch:
+        if not is_our_own(record):
+            yield record

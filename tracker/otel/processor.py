@@ -165,7 +165,7 @@ class OutboxLogRecordProcessor(LogRecordProcessor):
 
 def is_our_own(record: ReadableLogRecord | ReadWriteLogRecord) -> bool:
     """Return True if a logger of this package made the record."""
-    scope = record.instrumentation_scope
+    scope = getattr(record, "instrumentation_scope", None)  # what is no record is our caller's
     return scope is not None and f"{scope.name}.".startswith("tracker.")
 
 

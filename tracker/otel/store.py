@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from tracker import log, own_work, validation
 from tracker.errors import TrackerError, ValidationError
@@ -16,7 +16,7 @@ from tracker.trackers.base import BaseTracker
 from tracker.trackers.capture import type_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable
 
     from opentelemetry.sdk._logs import ReadableLogRecord, ReadWriteLogRecord
     from opentelemetry.sdk.trace import ReadableSpan
@@ -28,7 +28,17 @@ if TYPE_CHECKING:
     Convert = Callable[[Plain], dict[str, Any]]
 
 
+T = TypeVar("T")
+
 _MOST_CONTEXTS = 256
+
+
+class _Recordable(NamedTuple):
+    """What an event is made of: its type, what makes its data, and its place in a trace."""
+
+    type: str
+    convert: Convert
+    where: SpanContext | None
 
 
 class Store:
@@ -96,8 +106,7 @@ class Store:
 
     def span(self, span: ReadableSpan) -> None:
         """Store a span that has ended."""
-        where = _place(span)
-        self._record(OTEL_SPAN, self._ended(span, where), where)
+        self._record(*self._span(span))
 
     def started(self, span: ReadableSpan, run: str) -> None:
         """Store that a span has started, in a run of this process."""
@@ -110,20 +119,22 @@ class Store:
 
     def log(self, record: ReadWriteLogRecord) -> None:
         """Store a log record."""
-        self._record(OTEL_LOG, self._emitted(record), logs.place(record), current=True)
+        self._record(*self._log(record), current=True)
 
-    def spans(self, batch: Sequence[ReadableSpan]) -> bool:
+    def spans(self, batch: Iterable[ReadableSpan]) -> bool:
         """Store spans together; return False if one is lost."""
-        return self._record_all(
-            (OTEL_SPAN, self._ended(span, where), where)
-            for span, where in ((span, _place(span)) for span in batch)
-        )
+        return self._record_all(batch, self._span)
 
-    def logs(self, batch: Sequence[ReadableLogRecord]) -> bool:
+    def logs(self, batch: Iterable[ReadableLogRecord]) -> bool:
         """Store log records together; return False if one is lost."""
-        return self._record_all(
-            (OTEL_LOG, self._emitted(record), logs.place(record)) for record in batch
-        )
+        return self._record_all(batch, self._log)
+
+    def _span(self, span: ReadableSpan) -> _Recordable:
+        where = _place(span)
+        return _Recordable(OTEL_SPAN, self._ended(span, where), where)
+
+    def _log(self, record: ReadableLogRecord | ReadWriteLogRecord) -> _Recordable:
+        return _Recordable(OTEL_LOG, self._emitted(record), logs.place(record))
 
     def _ended(self, span: ReadableSpan, where: SpanContext) -> Convert:
         return lambda plain: spans.ended(span, where, plain, self._origins)
@@ -152,20 +163,20 @@ class Store:
 
         fitted(self._clean(convert), record, self.tracker.config.max_event_bytes)
 
-    def _record_all(self, batch: Any) -> bool:
+    def _record_all(self, batch: Iterable[T], read: Callable[[T], _Recordable]) -> bool:
         made: list[Event] = []
         whole = True
-        for type_, convert, where in batch:
-            whole = self.attempt(self._make, made, type_, convert, where) and whole
+        for each in batch:
+            whole = self.attempt(self._make, made, each, read) and whole
         return self.attempt(self.tracker._record_events, made, lost=len(made)) and whole
 
-    def _make(
-        self, made: list[Event], type: str, convert: Convert, where: SpanContext | None
-    ) -> None:
+    def _make(self, made: list[Event], each: T, read: Callable[[T], _Recordable]) -> None:
+        kind, convert, where = read(each)
+
         def make(data: dict[str, Any]) -> Event | None:
             session_id, agent_id, user_id = concerned.ids(data)
             return self.tracker._make(
-                type, data, agent_id, session_id, user_id, (), None, where, self._context(data)
+                kind, data, agent_id, session_id, user_id, (), None, where, self._context(data)
             )[0]
 
         event = fitted(self._clean(convert), make, self.tracker.config.max_event_bytes)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from opentelemetry._logs import LogRecord
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import LogRecordExportResult, SimpleLogRecordProcessor
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import (
     BatchSpanProcessor,
     SimpleSpanProcessor,
@@ -59,6 +60,26 @@ def test_an_export_says_whether_all_is_stored(make_traced: MakeTraced) -> None:
         OutboxSpanExporter(traced.tracker).export(memory.get_finished_spans())
         is SpanExportResult.FAILURE
     )
+
+
+@pytest.mark.parametrize("exporter", [OutboxSpanExporter, OutboxLogRecordExporter])
+@pytest.mark.parametrize("batch", [None, [None], [object()], [ReadableSpan("no context")], 7])
+def test_no_export_raises_in_the_application(traced: Traced, exporter: Any, batch: Any) -> None:
+    """What is no span, and what is no batch, is counted as lost."""
+    made = exporter(traced.tracker)
+    assert made.export(batch).name == "FAILURE"
+    assert traced.tracker.health().otel_dropped == 1
+    assert traced.rows("otel.span", "otel.log") == []
+
+
+def test_of_a_batch_only_what_is_no_span_is_lost(traced: Traced) -> None:
+    memory = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(memory))
+    provider.get_tracer("x").start_span("step").end()
+    batch: Any = [None, *memory.get_finished_spans()]
+    assert OutboxSpanExporter(traced.tracker).export(batch) is SpanExportResult.FAILURE
+    assert [data["name"] for data in traced.data()] == ["step"]
 
 
 def test_log_records_can_be_exported_too(traced: Traced) -> None:
