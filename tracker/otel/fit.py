@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tracker import canonical
 from tracker.errors import ValidationError
 from tracker.otel import names
+from tracker.redaction.uncut import cut_length
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 T = TypeVar("T")
 
@@ -17,9 +18,11 @@ _SHORTEST = 32
 """Texts are never cut to fewer characters; what does not fit then keeps its skeleton only."""
 _TRIES = 3
 _SKELETON_TEXT = 256
+_EIGHTHS = (7, 4, 2)
+"""Of the largest event, that a skeleton fills: ids need room, and masks may make it larger."""
 _KEPT = (
     *("trace_id", "span_id", "parent_span_id", "parent_is_remote", "name", "kind", "start", "end"),
-    *("run", "time", "observed", "severity", "severity_text", "event_name", "flags", "scope"),
+    *("run", "time", "observed", "severity", "severity_text", "event_name", "flags"),
 )
 
 
@@ -47,11 +50,21 @@ def fitted(
                 return record(convert(most))
             except ValidationError:  # characters that JSON escapes, or masks longer than a secret
                 continue
-    return record(skeleton(convert(_SKELETON_TEXT), max_bytes))
+    data = convert(_SKELETON_TEXT)
+    for eighths in _EIGHTHS:
+        try:
+            return record(skeleton(data, max_bytes, max_bytes * eighths // 8))
+        except ValidationError:  # as above
+            continue
+    return record(skeleton(data, max_bytes, 0))
 
 
-def skeleton(data: dict[str, Any], max_bytes: int) -> dict[str, Any]:
-    """Return what is kept of data that cannot be cut to fit: its place, its times, its figures."""
+def skeleton(data: dict[str, Any], max_bytes: int, room: int) -> dict[str, Any]:
+    """Return what is kept of data that cannot be cut to fit: its place, its times, its figures.
+
+    Besides these, so many of the first attributes, events and links as fit into `room` bytes with
+    them, the attributes into half of what is left.
+    """
     kept = {name: data[name] for name in _KEPT if name in data}
     given = data.get("attributes", {})
     found = {name: given[name] for name in names.SKELETON if name in given}
@@ -59,22 +72,58 @@ def skeleton(data: dict[str, Any], max_bytes: int) -> dict[str, Any]:
         kept["attributes"] = found
     if "status" in data:
         kept["status"] = data["status"]
+    kept.update(_origin(data, max_bytes // 8))
     if "body" in data:
-        kept["body"] = "[cut: all of it]"
-    for part, missing in (
-        ("attributes", len(given) - len(found)),
-        ("events", len(data.get("events", ()))),
-        ("links", len(data.get("links", ()))),
-    ):
+        fits = _size(kept) + _size(data["body"]) <= room
+        kept["body"] = data["body"] if fits else "[cut: all of it]"
+    others = [(name, given[name]) for name in given if name not in found]
+    if taken := _leading(others, (room - _size(kept)) // 2):
+        kept["attributes"] = {**found, **dict(taken)}
+    for part in ("events", "links"):
+        if taken := _leading(data.get(part, ()), room - _size(kept)):
+            kept[part] = taken
+    for part in ("attributes", "events", "links"):
+        missing = len(data.get(part, ())) - len(kept.get(part, ()))
         if number := data.get(f"dropped_{part}", 0) + missing:
             kept[f"dropped_{part}"] = number
+    return kept
+
+
+def _origin(data: dict[str, Any], most: int) -> dict[str, Any]:
+    """Return resource and scope; only what names them, where they are larger than `most` bytes."""
     resource, scope = data.get("resource", {"attributes": {}}), data.get("scope")
-    if len(canonical.encode(resource)) > max_bytes // 8:
+    if _size(resource) > most:
         service = resource["attributes"].get("service.name")
         resource = {"attributes": {} if service is None else {"service.name": service}}
-    if scope is not None and len(canonical.encode(scope)) > max_bytes // 8:
-        kept["scope"] = {name: scope[name] for name in ("name", "version") if name in scope}
-    return {**kept, "resource": resource}
+    if scope is None:
+        return {"resource": resource}
+    if _size(scope) > most:
+        scope = {name: scope[name] for name in ("name", "version") if name in scope}
+    return {"resource": resource, "scope": scope}
+
+
+def _leading(items: Iterable[T], room: int) -> list[T]:
+    """Return the first items, as many as take at most so many bytes."""
+    taken: list[T] = []
+    for each in items:
+        room -= _size(each) + 1
+        if room < 0:
+            break
+        taken.append(each)
+    return taken
+
+
+def _size(value: object) -> int:
+    """Return how many bytes a value takes as JSON, once its texts are cut."""
+    if isinstance(value, dict):
+        return 2 + sum(_size(name) + _size(item) + 2 for name, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return 2 + sum(_size(item) + 1 for item in value)
+    if isinstance(value, str):
+        whole = len(canonical.encode(value).encode())
+        length = cut_length(value)
+        return whole if length >= len(value) else whole * length // len(value)
+    return len(canonical.encode(value))
 
 
 def _limits(data: dict[str, Any], max_bytes: int) -> Iterator[int]:

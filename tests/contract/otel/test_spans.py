@@ -256,11 +256,9 @@ def test_a_secret_where_a_text_is_cut_leaves_no_part_of_itself(traced: Traced) -
 
 
 def test_a_span_that_cannot_be_cut_to_fit_keeps_its_skeleton(make_traced: MakeTraced) -> None:
-    """Place, times, model and usage; what is missing is counted."""
+    """Place, times, model, usage, and the first of the rest; what is missing is counted."""
     traced = make_traced(max_event_bytes=8_192)
-    limits = SpanLimits(
-        max_events=SpanLimits.UNSET, max_attributes=SpanLimits.UNSET, max_links=SpanLimits.UNSET
-    )
+    limits = SpanLimits(max_events=SpanLimits.UNSET, max_span_attributes=SpanLimits.UNSET)
     provider = TracerProvider(
         span_limits=limits,
         resource=Resource({"service.name": "kiosk", **{f"r{n}": "x" * 99 for n in range(99)}}),
@@ -274,8 +272,15 @@ def test_a_span_that_cannot_be_cut_to_fit_keeps_its_skeleton(make_traced: MakeTr
         span.add_event(f"event {number}")
     span.end()
     (data,) = traced.data()
-    assert data["attributes"] == {"gen_ai.request.model": "gpt-4o", "gen_ai.usage.output_tokens": 7}
-    assert (data["dropped_attributes"], data["dropped_events"]) == (5_000, 10_000)
+    model = {"gen_ai.request.model": "gpt-4o", "gen_ai.usage.output_tokens": 7}
+    events, attributes = data["events"], {**data["attributes"]}
+    assert {name: attributes.pop(name) for name in model} == model
+    assert attributes == {f"a{n}": n for n in range(len(attributes))}
+    assert [each["name"] for each in events] == [f"event {n}" for n in range(len(events))]
+    assert len(attributes) > 100
+    assert len(events) > 20
+    assert data["dropped_attributes"] + len(attributes) == 5_000
+    assert data["dropped_events"] + len(events) == 10_000
     assert data["resource"] == {"attributes": {"service.name": "kiosk"}}
     assert data["scope"] == {"name": "x", "version": "2"}
     assert int(data["end"]) >= int(data["start"]) > 0
