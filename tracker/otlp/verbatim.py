@@ -1,6 +1,7 @@
 """Spans and log records that came in through OpenTelemetry, as the messages that they were.
 
-Nothing is added, so what a receiver gets is what it would have got without a tracker between.
+Nothing is added, so what a receiver gets is what it would have got without a tracker between; but
+times that receivers fail to store are clamped, and an attribute says so.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from tracker.otel.values import any_value, key_values
+from tracker.otlp import names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
 FAULTS = (KeyError, TypeError, ValueError, AttributeError)
 """What is raised for data that another program wrote under the name of such an event."""
@@ -27,7 +31,9 @@ _KINDS = {
 }
 _CODES = {"ok": Status.STATUS_CODE_OK, "error": Status.STATUS_CODE_ERROR}
 _PARENT_KNOWN, _PARENT_REMOTE = 0x100, 0x200
-_MOST_U32, _MOST_U64 = 2**32 - 1, 2**64 - 1
+_MOST_U32 = 2**32 - 1
+_LATEST = 2**63 - 1
+"""In the year 2262, where 64 signed bits of nanoseconds end; some receivers fail beyond it."""
 
 
 def span(data: Mapping[str, Any]) -> Span:
@@ -36,6 +42,7 @@ def span(data: Mapping[str, Any]) -> Span:
     Raises:
         KeyError, TypeError, ValueError, AttributeError: if it is no such data.
     """
+    time = _Clamp()
     made = Span(
         trace_id=_id(data["trace_id"], 16),
         span_id=_id(data["span_id"], 8),
@@ -44,16 +51,17 @@ def span(data: Mapping[str, Any]) -> Span:
         flags=_flags(data.get("parent_is_remote") is True),
         name=data["name"],
         kind=_KINDS[data["kind"]],
-        start_time_unix_nano=_time(data["start"]),
-        end_time_unix_nano=_time(data["end"]),
+        start_time_unix_nano=time(data["start"]),
+        end_time_unix_nano=time(data["end"]),
         attributes=key_values(data.get("attributes", {})),
         dropped_attributes_count=_count(data, "dropped_attributes"),
         dropped_events_count=_count(data, "dropped_events"),
         dropped_links_count=_count(data, "dropped_links"),
-        events=[_event(each) for each in data.get("events", ())],
+        events=[_event(each, time) for each in data.get("events", ())],
         links=[_link(each) for each in data.get("links", ())],
     )
     made.status.CopyFrom(_status(data["status"]) if "status" in data else Status())
+    made.attributes.extend(time.said())
     return made
 
 
@@ -61,10 +69,10 @@ def _status(data: Mapping[str, Any]) -> Status:
     return Status(code=_CODES[data["code"]], message=data.get("message", ""))
 
 
-def _event(data: Mapping[str, Any]) -> Span.Event:
+def _event(data: Mapping[str, Any], time: _Clamp) -> Span.Event:
     return Span.Event(
         name=data["name"],
-        time_unix_nano=_time(data["time"]),
+        time_unix_nano=time(data["time"]),
         attributes=key_values(data.get("attributes", {})),
         dropped_attributes_count=_count(data, "dropped_attributes"),
     )
@@ -87,9 +95,10 @@ def log_record(data: Mapping[str, Any]) -> LogRecord:
     Raises:
         KeyError, TypeError, ValueError, AttributeError: if it is no such data.
     """
-    return LogRecord(
-        time_unix_nano=_time(data["time"]) if "time" in data else 0,
-        observed_time_unix_nano=_time(data["observed"]),
+    time = _Clamp()
+    made = LogRecord(
+        time_unix_nano=time(data["time"]) if "time" in data else 0,
+        observed_time_unix_nano=time(data["observed"]),
         severity_number=data.get("severity", 0),
         severity_text=data.get("severity_text", ""),
         body=any_value(data.get("body")),
@@ -100,6 +109,8 @@ def log_record(data: Mapping[str, Any]) -> LogRecord:
         attributes=key_values(data.get("attributes", {})),
         dropped_attributes_count=_count(data, "dropped_attributes"),
     )
+    made.attributes.extend(time.said())
+    return made
 
 
 def _id(text: str, size: int) -> bytes:
@@ -109,11 +120,22 @@ def _id(text: str, size: int) -> bytes:
     return found
 
 
-def _time(text: str) -> int:
-    nanoseconds = int(text)
-    if not 0 <= nanoseconds <= _MOST_U64:
-        raise ValueError("a time is out of range")
-    return nanoseconds
+class _Clamp:
+    """Reads the times of one message, and holds them to what receivers can store."""
+
+    def __init__(self) -> None:
+        self._clamped = False
+
+    def __call__(self, text: str) -> int:
+        nanoseconds = int(text)
+        if 0 <= nanoseconds <= _LATEST:
+            return nanoseconds
+        self._clamped = True
+        return min(max(nanoseconds, 0), _LATEST)
+
+    def said(self) -> list[KeyValue]:
+        """Return the attribute that says that a time was clamped, if one was."""
+        return key_values({names.CLAMPED: True}) if self._clamped else []
 
 
 def _count(data: Mapping[str, Any], name: str) -> int:

@@ -202,3 +202,32 @@ def test_times_that_receivers_cannot_store_are_clamped_and_say_so(tmp_path: Path
     [span] = spans([{**event, "timestamp_ms": 10**14}])
     assert span.end_time_unix_nano == 9_223_372_036_854_000_000
     assert attributes(span.attributes)["tracker.time.clamped"] is True
+
+
+@pytest.mark.parametrize("logs", [False, True])
+def test_so_are_those_of_spans_and_records_that_came_in(tmp_path: Path, logs: bool) -> None:
+    """They keep their ids, by which the others of their trace know them."""
+    event, *_ = logged(tmp_path, lambda tracker: tracker.track("cart.abandoned"))
+    place = {"trace_id": "0a" * 16, "span_id": "0b" * 8, "resource": {"attributes": {}}}
+    told = [{"name": "login", "time": str(10**20)}]
+    span = {
+        **place,
+        "name": "step",
+        "kind": "internal",
+        "start": "-5",
+        "end": str(2**64),
+        "events": told,
+    }
+    record = {**place, "time": "-1", "observed": str(2**63)}
+    by = mapper([event], logs=logs)
+    for kind, data in (("otel.span", span), ("otel.log", record)):
+        [(_, made)] = by.messages({**event, "type": kind, "data": data})
+        message: Any = made
+        assert message.trace_id.hex() == "0a" * 16
+        assert attributes(message.attributes)["tracker.time.clamped"] is True
+        if kind == "otel.span":
+            assert message.span_id.hex() == "0b" * 8
+            assert message.start_time_unix_nano == 0
+            assert message.end_time_unix_nano == message.events[0].time_unix_nano == 2**63 - 1
+        elif logs:
+            assert (message.time_unix_nano, message.observed_time_unix_nano) == (0, 2**63 - 1)
