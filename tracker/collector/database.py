@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from tracker.collector.claim import FileClaim, ServerClaim
 from tracker.collector.deadlines import Deadlines
 from tracker.collector.engine import file_of, make_engine, parse, warnings_of
-from tracker.collector.replication import Durability, NotReplicatedError, Replication
+from tracker.collector.replication import (
+    Durability,
+    NotReplicatedError,
+    Replication,
+    lock_number,
+)
 from tracker.collector.schema import bring_up_to_date
 from tracker.collector.sqlite_file import BUSY_SECONDS, SQLiteFile
 from tracker.errors import ConfigurationError, TrackerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -29,6 +36,8 @@ WRITE_SECONDS = 25.0
 """How long a write may take, including the wait for a standby at its commit."""
 READ_SECONDS = 60.0
 """How long a read may take."""
+_CLAIM_DIGITS = 12
+"""What the names of lock files are told apart by."""
 
 
 class StorageError(TrackerError):
@@ -188,6 +197,34 @@ class Database:
         file.hold()
         if file.carry_over():
             self._engine.dispose()
+
+    @contextlib.contextmanager
+    def claimed(self, what: str) -> Iterator[Callable[[], None]]:
+        """Keep other processes from claiming the same within the block.
+
+        Yields a function that raises a `StorageError` if the claim may be lost.
+
+        Raises:
+            ClaimedError: if another process has claimed it.
+            StorageError: if the database failed.
+        """
+        claim: FileClaim | ServerClaim
+        with _translated():
+            if self._file is None:
+                claim = ServerClaim(self._engine, lock_number(f"claim {what}"))
+            else:
+                path = self._file.path
+                name = hashlib.sha256(what.encode()).hexdigest()[:_CLAIM_DIGITS]
+                claim = FileClaim(path.with_name(f"{path.name}.{name}.lock"), path)
+
+        def check() -> None:
+            with _translated():
+                claim.check()
+
+        try:
+            yield check
+        finally:
+            claim.release()
 
     def exclude(self, connection: Connection, scope: str) -> None:
         """Let no other write of this further scope run until the present transaction has ended.

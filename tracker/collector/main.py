@@ -16,28 +16,28 @@ import click
 
 from tracker import program, validation
 from tracker._version import __version__
-from tracker.collector.database import StorageError
 from tracker.collector.descriptors import allow_all_files
 from tracker.collector.engine import files_of
+from tracker.collector.forwarding.command import forward
 from tracker.collector.keys import ApiKey, Keys, check_client_id
 from tracker.collector.occasionally import Occasionally
+from tracker.collector.options import database_option, opened
 from tracker.collector.settings import Settings
 from tracker.collector.stamping import Stamping
-from tracker.collector.store import Store
 from tracker.collector.unpack import Bundle, Unpacked
 from tracker.collector.witness import DEFAULT_NAME, Witness, witness_of
 from tracker.errors import ConfigurationError, ValidationError, readable
 from tracker.evidence.keys import can_sign
-from tracker.folders import default_folder
 from tracker.sealed import reader
 from tracker.sealed.form import SealError
 from tracker.whole_file import is_database, whole_file
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from tracker.collector.replication import Durability
+    from tracker.collector.store import Store
 
 _EXTRA_MISSING = "tracker-collector needs the extra: pip install 'agent-tracking-sdk[collector]'"
 _SHUTDOWN_SECONDS = 10
@@ -78,17 +78,6 @@ def cli() -> None:
     """
 
 
-def _database_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option(
-        "--database",
-        envvar="COLLECTOR_DATABASE_URL",
-        default=_default_database,
-        show_default="collector.sqlite3 in the user's data folder",
-        show_envvar=True,
-        help="Path of an SQLite file, or an SQLAlchemy URL (sqlite, postgresql).",
-    )(command)
-
-
 def _witness_options(command: Callable[..., Any]) -> Callable[..., Any]:
     key = click.option(
         "--witness-key",
@@ -110,16 +99,6 @@ def _witness_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return key(name(command))
 
 
-def _default_database() -> str:
-    try:
-        return str(default_folder() / "collector.sqlite3")
-    except ConfigurationError as error:
-        raise click.UsageError(
-            "this user has no data folder for the database; give --database "
-            "(COLLECTOR_DATABASE_URL), or set HOME"
-        ) from error
-
-
 @cli.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
@@ -129,7 +108,7 @@ def _default_database() -> str:
     show_default=True,
     help="Port to listen on; 0 uses a free one.",
 )
-@_database_option
+@database_option
 @_witness_options
 @click.option(
     "--tsa",
@@ -175,7 +154,7 @@ def serve(
     # uvicorn shuts down in order after these signals and then raises them again.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
-    with _listen(host, port) as listener, _opened(database, durability) as store:
+    with _listen(host, port) as listener, opened(database, durability) as store:
         if store.warning:
             click.echo(f"warning: {store.warning}", err=True)
         store.witness = _witness(database, key_file, witness_name)
@@ -183,8 +162,11 @@ def serve(
             _run(store, Settings(requests_per_minute=rate), listener, host)
 
 
+cli.add_command(forward)
+
+
 @cli.command("witness-key")
-@_database_option
+@database_option
 @_witness_options
 def show_witness_key(database: str, key_file: Path | None, witness_name: str) -> None:
     """Print the public key that cosigns heads, for those who check evidence."""
@@ -203,7 +185,7 @@ def show_witness_key(database: str, key_file: Path | None, witness_name: str) ->
     help="Bind this public key instead, after the device has lost its own: name+id+base64, or 64 "
     "hex digits.",
 )
-@_database_option
+@database_option
 def outbox_key(client_id: str, outbox: uuid.UUID, replace: str | None, database: str) -> None:
     """Show the keys by which a device signed an outbox's heads, the present one last."""
     try:
@@ -211,7 +193,7 @@ def outbox_key(client_id: str, outbox: uuid.UUID, replace: str | None, database:
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--client") from error
     outbox_id = str(outbox)
-    with _opened(database) as store:
+    with opened(database) as store:
         if replace is not None:
             try:
                 store.replace_outbox_key(client_id, outbox_id, replace)
@@ -233,7 +215,7 @@ def outbox_key(client_id: str, outbox: uuid.UUID, replace: str | None, database:
 )
 @click.option("--force", is_flag=True, help="Replace the file of receipts if it exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@_database_option
+@database_option
 @_witness_options
 def unpack(
     file: Path,
@@ -251,7 +233,7 @@ def unpack(
     device. A file can be unpacked again: what is stored already is a duplicate.
     """
     _spare(receipts, database, key_file)
-    with _opened(database) as store:
+    with opened(database) as store:
         store.witness = _witness(database, key_file, witness_name)
         done = _unpack(store, file, receipts, replace=force)
     if as_json:
@@ -310,7 +292,7 @@ def _unpack(store: Store, file: Path, receipts: Path, *, replace: bool) -> Unpac
 @click.option("--reason", metavar="TEXT", help="The reason. Do not name the user in it.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@_database_option
+@database_option
 def erase(
     user_id: str, client_id: str, reason: str | None, database: str, *, yes: bool, as_json: bool
 ) -> None:
@@ -335,7 +317,7 @@ def erase(
         if not sys.stdin.isatty():
             raise click.UsageError("erasing is permanent: give --yes if you mean it")
         click.confirm(f"Erase all data about user {user_id!r} permanently?", abort=True, err=True)
-    with _opened(database) as store:
+    with opened(database) as store:
         try:
             done = erase_subject(store, client_id, user_id, reason)
         except ValidationError as error:
@@ -359,7 +341,7 @@ def keys() -> None:
 )
 @click.option("--label", help="A label for the key.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@_database_option
+@database_option
 def create_key(
     client_id: str | None, operator: bool, label: str | None, as_json: bool, database: str
 ) -> None:
@@ -371,7 +353,7 @@ def create_key(
             check_client_id(client_id)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--client") from error
-    with _opened(database) as store:
+    with opened(database) as store:
         try:
             key, description = Keys(store).create(client_id, label)
         except ValueError as error:
@@ -386,10 +368,10 @@ def create_key(
 
 @keys.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
-@_database_option
+@database_option
 def list_keys(as_json: bool, database: str) -> None:
     """List the id, client and dates of all keys, never the keys."""
-    with _opened(database) as store:
+    with opened(database) as store:
         found = Keys(store).list()
     if as_json:
         click.echo(json.dumps([_as_dict(key) for key in found]))
@@ -404,10 +386,10 @@ def list_keys(as_json: bool, database: str) -> None:
 
 @keys.command("revoke")
 @click.argument("key_id", type=click.IntRange(1, 2**63 - 1))
-@_database_option
+@database_option
 def revoke_key(key_id: int, database: str) -> None:
     """Refuse the key with this id from now on."""
-    with _opened(database) as store:
+    with opened(database) as store:
         revoked = Keys(store).revoke(key_id)
     if not revoked:
         raise click.ClickException(f"there is no valid key with the id {key_id}")
@@ -439,23 +421,6 @@ def _stamping(store: Store, url: str | None) -> contextlib.AbstractContextManage
         return Stamping(store, url)
     except ConfigurationError as error:
         raise click.BadParameter(str(error), param_hint="--tsa") from error
-
-
-@contextlib.contextmanager
-def _opened(database: str, durability: Durability | None = None) -> Iterator[Store]:
-    """Yield the store; convert its errors to one-line messages with exit code 2 or 1."""
-    try:
-        store = Store(database, durability)
-    except ConfigurationError as error:
-        raise click.BadParameter(str(error), param_hint="--database") from error
-    except StorageError as error:
-        raise click.ClickException(str(error)) from error
-    try:
-        yield store
-    except StorageError as error:
-        raise click.ClickException(str(error)) from error
-    finally:
-        store.close()
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -82,14 +82,14 @@ class Replication:
         Raises:
             NotReplicatedError: if the database is not replicated as required.
         """
-        row = connection.exec_driver_sql(_BEGIN, (_lock_number(scope),)).one()
+        row = connection.exec_driver_sql(_BEGIN, (lock_number(scope),)).one()
         self._check(Configured(*row[4:]))
         if self._durability == "replicated":
             self._check_standbys(connection)
 
     def lock(self, connection: Connection, scope: str) -> None:
         """Take the lock of another scope, until the end of the transaction."""
-        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (_lock_number(scope),))
+        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (lock_number(scope),))
 
     def settle(self, connection: Connection) -> str | None:
         """Determine the required durability; return a warning for the operator, or None.
@@ -98,7 +98,7 @@ class Replication:
             ConfigurationError: if the server is not configured for it; the message says what to
                 set.
         """
-        row = connection.exec_driver_sql(_BEGIN, (_lock_number("durability"),)).one()
+        row = connection.exec_driver_sql(_BEGIN, (lock_number("durability"),)).one()
         found = Configured(*row[4:])
         if self._durability is None:
             self._durability = "replicated" if found.standby_names.strip() else "local"
@@ -158,7 +158,7 @@ class Replication:
             self._checked_at = now
 
 
-def _lock_number(scope: str) -> int:
+def lock_number(scope: str) -> int:
     """Return the 64-bit number of a scope's lock in PostgreSQL."""
     digest = hashlib.sha256(b"tracker-collector:" + scope.encode()).digest()
     return int.from_bytes(digest[:8], "big", signed=True)

@@ -175,6 +175,41 @@ outbox_keys = Table(
 )
 """The keys by which devices sign heads; the newest of an outbox counts, the others are kept."""
 
+forward_targets = Table(
+    "forward_targets",
+    metadata,
+    Column("name", String(MAX_ID_LENGTH), primary_key=True),
+    # The client whose events are forwarded; empty for those of all clients.
+    Column("client_id", String(MAX_ID_LENGTH), primary_key=True),
+    Column("endpoint", Text, nullable=False),
+    # The `id` of the last event that is dealt with.
+    Column("position", BigInteger, nullable=False),
+    Column("sent", BigInteger, nullable=False),
+    Column("skipped", BigInteger, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    # When the position was last moved, and what has kept it since; both null at first.
+    Column("moved_at_ms", BigInteger),
+    Column("problem", Text),
+)
+"""How far the events were forwarded to each target."""
+
+set_aside = Table(
+    "set_aside",
+    metadata,
+    Column("id", _RowId, primary_key=True, autoincrement=True),
+    # The target, by the key of `forward_targets`.
+    Column("name", String(MAX_ID_LENGTH), nullable=False),
+    Column("of_client_id", String(MAX_ID_LENGTH), nullable=False),
+    Column("client_id", String(MAX_ID_LENGTH), nullable=False),
+    Column("event_id", String(UUID_LENGTH), nullable=False),
+    Column("type", String(MAX_ID_LENGTH), nullable=False),
+    Column("code", String(MAX_ID_LENGTH), nullable=False),
+    Column("set_aside_at_ms", BigInteger, nullable=False),
+    Index("ix_set_aside_target", "name", "of_client_id", "id"),
+    sqlite_autoincrement=True,
+)
+"""Events that a target refuses, without what it says of them, which may repeat their content."""
+
 
 def events_of(client_id: str) -> FromClause:
     """Return one client's events for the queries shared with trackers.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tracker.addresses import is_loopback
 from tracker.config.api_config import APIConfig
 from tracker.config.keys import check_chain_key
-from tracker.loopback import is_loopback
 
 if TYPE_CHECKING:
     from tracker.config.key_file import KeyFile

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
+from tracker.addresses import check_url, is_unsafe
 from tracker.config.otlp import PREFIX
 from tracker.errors import ConfigurationError
-from tracker.loopback import is_loopback
 
 
 def check_base_url(name: str, value: object) -> str:
@@ -21,34 +19,9 @@ def check_base_url(name: str, value: object) -> str:
     """
     if not isinstance(value, str):
         raise ConfigurationError(f"{name} is of type {type(value).__name__}; give a str")
-    # Checked before the URL is parsed: the error for a malformed one may show any part of it.
-    if "@" in value:  # user:secret@host
-        raise ConfigurationError(
-            f"{name} contains credentials (an @); give the key as api_key instead, and write an @ "
-            "in a path as %40"
-        )
     prefix = PREFIX if value.strip().startswith(PREFIX) else ""
-    value = value.strip().removeprefix(prefix)
-    try:
-        parts = urlsplit(value)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise ConfigurationError(f"{name} is not a URL: {error}") from None
-    value, query, _ = re.sub("[?#]", "?", value).partition("?")  # a query may hold a key
-    if parts.scheme not in ("http", "https"):
-        raise ConfigurationError(
-            f"{name} is {value!r} with the scheme {parts.scheme!r}; "
-            "give https://host or http://localhost:port"
-        )
-    whole = value.isascii() and value.strip().isprintable() and " " not in value.strip()
-    if not host or query or not whole:
-        raise ConfigurationError(
-            f"{name} is {value!r}; give scheme, host, optional port and path prefix in ASCII, "
-            "without spaces, query or fragment"
-        )
-    shown_host = f"[{host}]" if ":" in host else host
-    shown_port = "" if port is None else f":{port}"
-    return f"{prefix}{parts.scheme}://{shown_host}{shown_port}{parts.path.rstrip('/')}"
+    url = value.strip().removeprefix(prefix)
+    return prefix + check_url(name, url, "give the key as api_key")
 
 
 def check_safe(name: str, url: str) -> None:
@@ -57,7 +30,7 @@ def check_safe(name: str, url: str) -> None:
     Raises:
         ConfigurationError: if the API key would be sent unencrypted.
     """
-    if url.startswith("http:") and not is_loopback(urlsplit(url).hostname or ""):
+    if is_unsafe(url):
         raise ConfigurationError(
             f"{name} is {url!r}: plain http would send the API key unencrypted to another host. "
             "Use https://, or set allow_insecure_http=True (SDK_ALLOW_INSECURE_HTTP=1) if the "

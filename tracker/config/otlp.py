@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
 from tracker.config.kinds import Kind, flattened, read_mapping
 from tracker.config.sources import opentelemetrys
+from tracker.delivery.headers import check_headers
 from tracker.errors import ConfigurationError
 
 PREFIX = "otlp+"
@@ -22,7 +22,6 @@ ENDPOINT, HEADERS, RESOURCE = (
 )
 SERVICE_NAME = "OTEL_SERVICE_NAME"
 _TRACES = "/v1/traces"
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 def headers() -> Kind:
@@ -46,15 +45,7 @@ def _read_pairs(text: str) -> object:
 def _check_headers(name: str, value: object) -> dict[str, str]:
     """Return headers; no message shows a value, since it may be a key."""
     pairs = _texts(name, value, "{'x-project-name': 'kiosk-17'}", "x-project-name=kiosk-17")
-    for header, text in pairs.items():
-        if not _NAME.fullmatch(header) or not (text.isascii() and text.isprintable()):
-            raise ConfigurationError(
-                f"{name} has a header {header!r} that HTTP cannot carry; give a name without "
-                "spaces, and a value of printable ASCII characters"
-            )
-        if header.lower() in ("content-type", "content-encoding", "content-length", "host"):
-            raise ConfigurationError(f"{name} has {header!r}, which the tracker itself sets")
-    return {header: text.strip() for header, text in pairs.items()}
+    return check_headers(name, pairs)
 
 
 def _check_resource(name: str, value: object) -> dict[str, str]:

@@ -10,13 +10,13 @@ import requests
 import urllib3.exceptions
 
 from tracker._version import __version__
+from tracker.addresses import is_loopback
 from tracker.delivery.compression import decompress
 from tracker.delivery.deadline import deadline, expired
 from tracker.delivery.outcome import Delivery, Outcome
 from tracker.delivery.proxies import without_passwords
 from tracker.delivery.transport import Adapter
 from tracker.delivery.words import one_line
-from tracker.loopback import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

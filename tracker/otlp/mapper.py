@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 _MOST_CONVERSATIONS = 10_000
 _MOST_CHARACTERS = 32 * 1024 * 1024
-"""How many conversations, and about how much of their texts, are kept in memory."""
+_CONVERSATION_CHARACTERS = 500
+"""How many conversations, and about how much of their texts, are kept in memory; and about how much
+a conversation takes besides."""
 SCOPE = {"name": "tracker", "version": ".".join(__version__.split(".")[:2])}
 """The scope of spans made of events. Its version changes seldom: a span that is sent again after an
 update has to be the same."""
@@ -72,6 +74,11 @@ class Mapper:
         self._erasure: int | None = None
         self._sources: dict[object, Source] = {}
         self._said = Once()
+
+    @property
+    def size(self) -> int:
+        """About how many characters it keeps of conversations."""
+        return self._characters + _CONVERSATION_CHARACTERS * len(self._known)
 
     def begin(self) -> None:
         """Begin a batch: forget what was erased since the last one."""

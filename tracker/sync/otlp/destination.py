@@ -6,9 +6,9 @@ import json
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from tracker.delivery.headers import know_headers
 from tracker.delivery.http_client import HTTPClient
 from tracker.otlp import names
-from tracker.otlp.headers import know_headers
 from tracker.otlp.mapper import Mapper
 from tracker.otlp.probe import Probe
 from tracker.otlp.sender import MOST_ANSWER_BYTES, Request, Sender

@@ -1,0 +1,1 @@
+"""Forwarding: what arrives at the collector goes on to another receiver, in order."""
