@@ -75,6 +75,7 @@ COLLECTOR = {
     "witness-key": [],
     "outbox-key": ["--client", "c", "--outbox", "0" * 32],
     "unpack": ["BACKUP", "--receipts", "NEW"],
+    "erase": ["somebody", "--client", "c", "--yes"],
     "forward": ["--status"],
     "serve": ["--port", "0"],
 }

@@ -230,7 +230,7 @@ def test_an_event_nested_as_deeply_as_the_collector_takes_stops_nothing(
     """It is sent as a span that says so, and those after it follow."""
     chain = EventChain()
     deep: Any = "deep"
-    for _ in range(900):
+    for _ in range(600):
         deep = [deep]
     carts = [chain.event({"items": deep}, type="cart.abandoned")]
     store_events(store, chain, [*carts, *messages(chain, "[{" * 900, "next")])
