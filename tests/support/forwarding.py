@@ -30,7 +30,9 @@ def store_events(
 ) -> None:
     """Store events as a batch that arrives."""
     body = json.dumps(chain.batch(events, client_id)).encode()
-    store.store_batch(parse_batch(body, client_id), 1_790_000_000_000)
+    batch = parse_batch(body, client_id)
+    assert not batch.rejected
+    store.store_batch(batch, 1_790_000_000_000)
 
 
 def forward(database: str, url: str, *arguments: str) -> Result:

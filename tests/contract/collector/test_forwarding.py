@@ -232,8 +232,9 @@ def test_an_event_nested_as_deeply_as_the_collector_takes_stops_nothing(
     deep: Any = "deep"
     for _ in range(600):
         deep = [deep]
-    carts = [chain.event({"items": deep}, type="cart.abandoned")]
-    store_events(store, chain, [*carts, *messages(chain, "[{" * 900, "next")])
+    cart = chain.event({"items": deep}, type="cart.abandoned")
+    wide = chain.event(said("[{" * 900))  # as a text, and so not nested
+    store_events(store, chain, [cart, wide, *messages(chain, "next")])
     assert forward(database, receiver.url).exit_code == 0
     spans = spans_in(*receiver.requests)
     assert "levels deep" in str(attributes(spans[0].attributes))
