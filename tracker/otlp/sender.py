@@ -51,24 +51,34 @@ class Translator(Protocol):
         """Return what an event is sent as: at least one message."""
 
 
+class Part(NamedTuple):
+    """What goes to one of the receiver's addresses.
+
+    Attributes:
+        signal: What it holds.
+        messages: Number of spans or log records.
+        body: The compressed body.
+    """
+
+    signal: Signal
+    messages: int
+    body: bytes
+
+
 class Request(NamedTuple):
-    """What one request sends: the first of the events that it was made for.
+    """What is sent together: the first of the events that it was made for.
 
     Attributes:
         events: Number of events, skipped ones included.
         sent: The ids of those that are sent.
         skipped: The ids of the others.
-        signal: What it holds.
-        messages: Number of spans or log records.
-        body: The compressed body; empty if nothing is to be sent.
+        parts: The spans and the log records, each if there are any.
     """
 
     events: int
     sent: list[str]
     skipped: list[str]
-    signal: Signal
-    messages: int
-    body: bytes
+    parts: list[Part]
 
 
 class Sender:
@@ -92,13 +102,14 @@ class Sender:
         self._vouched = False  # a probe was accepted since an event was given up
         self._refusing = False  # a probe was refused, and nothing was accepted since
         self._probe_next = False
+        self._accepted: bytes | None = None  # of a request of which the rest was not
         self._sent_bytes = 0
         self._notes = Once()
 
     def make(self, events: Iterable[tuple[str, dict[str, Any]]]) -> Request:
         """Return the request for the first events, at least one, each given with an id."""
         self._translator.begin()
-        batch: Batch | None = None
+        batches: dict[Signal, Batch] = {}
         sent: list[str] = []
         skipped: list[str] = []
         for event_id, event in events:
@@ -107,15 +118,12 @@ class Sender:
                 skipped.append(event_id)
                 continue
             signal = self._translator.signal(event)
-            batch = Batch(signal) if batch is None else batch
-            if batch.signal != signal or not self._add(batch, event):
+            if not self._add(batches.setdefault(signal, Batch(signal)), event):
                 break
             sent.append(event_id)
-        count = len(sent) + len(skipped)
-        if batch is None:
-            return Request(count, sent, skipped, "traces", 0, b"")
-        body = compress(batch.encoded())
-        return Request(count, sent, skipped, batch.signal, batch.messages, body)
+        parts = [Part(each.signal, each.messages, compress(each.encoded()))
+                 for each in batches.values()]  # fmt: skip
+        return Request(len(sent) + len(skipped), sent, skipped, parts)
 
     def deliver(self, request: Request, meanwhile: Callable[[], None] | None = None) -> Delivery:
         """Send a request and return what became of its events.
@@ -141,8 +149,18 @@ class Sender:
             self._refusing, self._vouched = False, True
         if not request.sent:
             return _settled(request)
-        reading = self._exchange(request.signal, request.body, meanwhile)
-        return self._conclude(request, reading)
+        *others, last = request.parts
+        for part in others:
+            if part.body == self._accepted:  # the last try got so far
+                continue
+            reading = self._exchange(part.signal, part.body)
+            if reading.delivery.outcome is not Outcome.DELIVERED:
+                return self._conclude(request, part, reading)
+            self._accepted = part.body
+        reading = self._exchange(last.signal, last.body, meanwhile)
+        if reading.delivery.outcome is Outcome.DELIVERED:
+            self._accepted = None  # should the events become pending again, all is sent again
+        return self._conclude(request, last, reading)
 
     def ping(self) -> Delivery:
         """Send the probe, which a receiver holds once, however often it is sent."""
@@ -181,7 +199,8 @@ class Sender:
 
     # --- answers ----------------------------------------------------------------------------------
 
-    def _conclude(self, request: Request, reading: Reading) -> Delivery:
+    def _conclude(self, request: Request, part: Part, reading: Reading) -> Delivery:
+        """Return what the answer to a part of a request means, if it is the last or no success."""
         delivery = reading.delivery
         if delivery.outcome is Outcome.DELIVERED:
             self._refusing = False
@@ -194,33 +213,33 @@ class Sender:
         alone = len(request.sent) == 1
         if not alone and delivery.outcome is Outcome.TOO_LARGE:
             return dataclasses.replace(delivery, count=request.events)
-        all_refused = reading.refused >= request.messages
+        all_refused = reading.refused >= part.messages and len(request.parts) == 1
         if not (alone or all_refused or self._vouched):
-            return self._try_probe(request, reading)
+            return self._try_probe(request, part, reading)
         if not (alone or all_refused):
             return dataclasses.replace(delivery, count=request.events)
-        return self._bury(request, reading)
+        return self._bury(request, part, reading)
 
-    def _try_probe(self, request: Request, reading: Reading) -> Delivery:
+    def _try_probe(self, request: Request, part: Part, reading: Reading) -> Delivery:
         """Return that a batch is to be halved, if the receiver accepts anything at all."""
-        trial = self._probe(request.signal)
+        trial = self._probe(part.signal)
         if trial.outcome is not Outcome.DELIVERED:
             return self._refused_both(trial, reading)
         self._vouched = True
         return dataclasses.replace(reading.delivery, count=request.events)
 
-    def _bury(self, request: Request, reading: Reading) -> Delivery:
+    def _bury(self, request: Request, part: Part, reading: Reading) -> Delivery:
         """Give up what is refused, if a probe is accepted and it is refused again."""
-        trial = self._probe(request.signal)
+        trial = self._probe(part.signal)
         if trial.outcome is not Outcome.DELIVERED:
             return self._refused_both(trial, reading)
-        again = self._exchange(request.signal, request.body)
+        again = self._exchange(part.signal, part.body)
         self._vouched = False
         if again.delivery.outcome is Outcome.DELIVERED:
             return _settled(request)
         if again.delivery.outcome not in _REFUSALS:
             return again.delivery
-        if len(request.sent) > 1 and again.refused < request.messages:
+        if len(request.sent) > 1 and again.refused < part.messages:
             return dataclasses.replace(again.delivery, count=request.events)
         cause, code = again.delivery.cause, again.delivery.code
         letters = [Rejection(event_id, code, cause) for event_id in request.sent]

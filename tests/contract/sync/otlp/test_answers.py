@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,16 @@ from tests.support.otlp import (
     success,
 )
 from tests.support.otlp import unless as stores_unless
-from tests.support.server import SILENCE, Answer, Reply, ScriptedServer, answer, cut, redirect
+from tests.support.server import (
+    SILENCE,
+    Answer,
+    Reply,
+    Request,
+    ScriptedServer,
+    answer,
+    cut,
+    redirect,
+)
 from tests.support.traced import traced
 from tests.support.uploads import (
     account_of,
@@ -407,6 +417,68 @@ def test_log_records_go_their_own_way(config: MakeConfig, scripted_server: Scrip
     assert attributes(records[1].attributes)["tracker.items"] == [1, 2]
     assert records[0].trace_id == spans_in(*scripted_server.requests)[0].trace_id
     assert account_of(settings) == Account(accepted=4, delivered=4)
+
+
+@pytest.fixture
+def mixed(config: MakeConfig, scripted_server: ScriptedServer) -> APIConfig:
+    """Settings of an outbox in which spans and log records take turns, ten of each."""
+    chosen: dict[str, Any] = {"protocol": "otlp", "api_key": None, "otlp_logs": True}
+    settings = config(base_url=scripted_server.url, **chosen)
+    with Tracker(replace(settings, may_upload=lambda: False)) as tracker:
+        session = tracker.start_conversation("agent")
+        for number in range(10):
+            tracker.log_user_message(session, f"Question {number}")
+            tracker.track("cart.abandoned", {"number": number}, session_id=session)
+    return settings
+
+
+def test_spans_and_log_records_that_take_turns_are_two_requests(
+    mixed: APIConfig, scripted_server: ScriptedServer
+) -> None:
+    """Not one for each change; what is part of the course is in the order of seq."""
+    scripted_server.otherwise = success()
+    with uploading(mixed) as tracker:
+        tracker.flush(10)
+    assert [request.path for request in scripted_server.requests] == ["/v1/traces", "/v1/logs"]
+    records = records_in(*scripted_server.requests)
+    numbers = [attributes(record.attributes)["tracker.number"] for record in records]
+    assert numbers == list(range(10))
+    assert account_of(mixed) == Account(accepted=21, delivered=21)
+
+
+def test_events_are_delivered_when_both_requests_are(
+    mixed: APIConfig, scripted_server: ScriptedServer
+) -> None:
+    """Spans that were accepted are not sent again because of log records that were not."""
+
+    def reply(request: Request) -> Answer:
+        return answer(503) if request.path == "/v1/logs" else success()(request)
+
+    scripted_server.otherwise = reply
+    with uploading(mixed) as tracker:
+        wait_until(lambda: state_of(mixed).paused_because is not None, "an attempt has failed")
+        assert account_of(mixed).delivered == 0
+        scripted_server.otherwise = success()
+        tracker.flush(10)
+    paths = [request.path for request in scripted_server.requests]
+    assert paths.count("/v1/traces") == 1
+    assert account_of(mixed) == Account(accepted=21, delivered=21)
+
+
+def test_one_bad_log_record_among_spans_costs_only_itself(
+    mixed: APIConfig, scripted_server: ScriptedServer
+) -> None:
+    """It is found by halves, as a span is."""
+
+    def reply(request: Request) -> Answer:
+        records = records_in(request) if request.path == "/v1/logs" else []
+        numbers = [attributes(record.attributes).get("tracker.number") for record in records]
+        return answer(500) if 3 in numbers else success()(request)
+
+    scripted_server.otherwise = reply
+    with uploading(mixed) as tracker:
+        tracker.flush(20)
+    assert account_of(mixed) == Account(accepted=21, delivered=20, dead=1)
 
 
 def test_no_request_is_larger_than_receivers_take(
