@@ -21,11 +21,13 @@ class Local(NamedTuple):
     Attributes:
         tokens: Tokens sent and received, by conversation.
         entries: The messages and tool calls of all conversations, by the ids of their events.
+        asked: What the user said first, by conversation.
         parents: The parent of each span of OpenTelemetry, by trace and span.
     """
 
     tokens: dict[str, tuple[int, int]]
     entries: dict[str, HistoryEntry]
+    asked: dict[str, str]
     parents: dict[tuple[str, str], str | None]
 
 
@@ -33,6 +35,7 @@ def read(tracker: Tracker, events: Iterable[dict[str, Any]]) -> Local:
     """Return what the reads tell of the conversations and traces of these events."""
     sessions = {event["session_id"] for event in events if event["session_id"]}
     traces = {event["data"]["trace_id"] for event in events if event["type"] == OTEL_SPAN}
+    told = {each: tracker.get_conversation_history(each) for each in sessions}
     found = [(trace_id, tracker.get_trace(trace_id)) for trace_id in sorted(traces)]
     return Local(
         {
@@ -40,10 +43,11 @@ def read(tracker: Tracker, events: Iterable[dict[str, Any]]) -> Local:
             for used in tracker.llm.get_usage("session")
             if used.key is not None
         },
+        {entry.event_id: entry for history in told.values() for entry in history},
         {
-            entry.event_id: entry
-            for session_id in sessions
-            for entry in tracker.get_conversation_history(session_id)
+            session_id: asked[0]
+            for session_id, history in told.items()
+            if (asked := [said for entry in history if (said := _asked(entry)) is not None])
         },
         {
             (trace_id, span.span_id): span.parent_span_id
@@ -53,6 +57,10 @@ def read(tracker: Tracker, events: Iterable[dict[str, Any]]) -> Local:
             if span.kind == "otel"
         },
     )
+
+
+def _asked(entry: HistoryEntry) -> str | None:
+    return entry.content if entry.role == "user" else entry.prompt
 
 
 def _all(spans: Iterable[TraceSpan]) -> Iterator[TraceSpan]:

@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import subprocess
 from contextlib import closing
+from datetime import datetime, timedelta, timezone
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _START_SECONDS = 180.0
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class StoredSpan(NamedTuple):
@@ -32,6 +34,8 @@ class StoredSpan(NamedTuple):
     span_id: str
     parent_id: str | None
     name: str
+    start_ns: int
+    end_ns: int
     attributes: dict[str, Any]
 
     def about(self, name: str) -> Any:
@@ -183,16 +187,21 @@ class MLflow(Backend):
 
     def spans(self) -> list[StoredSpan]:
         """As above."""
-        rows = self.query("SELECT trace_id, span_id, parent_span_id, name, content FROM spans")
+        rows = self.query(
+            "SELECT trace_id, span_id, parent_span_id, name, start_time_unix_nano, "
+            "end_time_unix_nano, content FROM spans"
+        )
         return [
             StoredSpan(
                 trace.removeprefix("tr-"),
                 span,
                 parent,
                 name,
+                start,
+                end,
                 _decoded(json.loads(content)["attributes"]),
             )
-            for trace, span, parent, name, content in rows
+            for trace, span, parent, name, start, end, content in rows
             if name != "tracker.connected"
         ]
 
@@ -257,12 +266,16 @@ class Phoenix(Backend):
     def spans(self) -> list[StoredSpan]:
         """As above."""
         rows = self.query(
-            "SELECT t.trace_id, s.span_id, s.parent_id, s.name, json(s.attributes) "
+            "SELECT t.trace_id, s.span_id, s.parent_id, s.name, s.start_time, s.end_time, "
+            "json(s.attributes) "
             "FROM spans s JOIN traces t ON t.id = s.trace_rowid"
         )
         return [
-            StoredSpan(trace, span, parent, name, json.loads(attributes))
-            for trace, span, parent, name, attributes in rows
+            StoredSpan(
+                *(trace, span, parent, name),
+                *(_nanoseconds(start), _nanoseconds(end), json.loads(attributes)),
+            )
+            for trace, span, parent, name, start, end, attributes in rows
             if name != "tracker.connected"
         ]
 
@@ -281,6 +294,12 @@ class Phoenix(Backend):
             for project in answer["data"]["projects"]["edges"]
             for session in project["node"]["sessions"]["edges"]
         }
+
+
+def _nanoseconds(stored: str) -> int:
+    """Return a time that is stored as text, to the microsecond."""
+    since = datetime.fromisoformat(stored).replace(tzinfo=timezone.utc) - _EPOCH
+    return since // timedelta(microseconds=1) * 1_000
 
 
 def _text_of(preview: str | None) -> str | None:

@@ -49,7 +49,7 @@ def spans_of(
     found: list[Draft] = []
     lost = before.turn
     if lost is not None and not lost.rooted and _is_left(lost, after.turn):
-        found.append(_unanswered(event, lost))
+        found.append(_unlogged(event, lost))
     own = _own_span(event, after, client_id)
     is_answer = _is_answer(event, before, after)
     if is_answer and after.turn is not None:
@@ -195,17 +195,30 @@ def _describe_answer(root: Draft, event: Mapping[str, Any], turn: Turn) -> None:
 
 
 def _question(turn: Turn) -> dict[str, Any]:
-    if not turn.asked:
+    asked = turn.asked
+    if not asked and turn.told.asked is not None:
+        asked = (turn.told.asked,)
+    if not asked:
         return {}
     return {
-        names.INPUT_MESSAGES: messages("user", turn.asked),
-        names.INPUT: "\n".join(map(shown, turn.asked)),
+        names.INPUT_MESSAGES: messages("user", asked),
+        names.INPUT: "\n".join(map(shown, asked)),
         names.INPUT_TYPE: "text/plain",
     }
 
 
-def _unanswered(event: Mapping[str, Any], turn: Turn) -> Draft:
-    """Return the root of a turn that ends without an answer."""
+def _answer_of_spans(turn: Turn) -> dict[str, Any]:
+    if turn.told.answered is None:
+        return {names.ANSWERED: False}
+    return {
+        names.OUTPUT_MESSAGES: messages("agent", [turn.told.answered], "stop"),
+        names.OUTPUT: turn.told.answered,
+        names.OUTPUT_TYPE: "text/plain",
+    }
+
+
+def _unlogged(event: Mapping[str, Any], turn: Turn) -> Draft:
+    """Return the root of a turn that ends before an answer was logged; a span may tell of one."""
     root = Draft(
         turn.trace_id,
         turn.root_id,
@@ -218,8 +231,8 @@ def _unanswered(event: Mapping[str, Any], turn: Turn) -> Draft:
         {
             names.KIND: "AGENT",
             names.OPERATION: "invoke_agent",
-            names.ANSWERED: False,
             **_question(turn),
+            **_answer_of_spans(turn),
         }
     )
     if event["type"] == events.CONVERSATION_FAILED:
@@ -240,7 +253,7 @@ def _roots(
     if turn is not None:
         same = before.turn is not None and not _is_left(before.turn, turn)
         if not (same and before.turn is not None and before.turn.rooted):
-            found.append(_unanswered(event, turn))
+            found.append(_unlogged(event, turn))
     session_id = event["session_id"]
     if session_id is None:
         return found
@@ -266,16 +279,12 @@ def _describe_conversation(root: Draft, event: Mapping[str, Any], after: Convers
     data = event["data"]
     root.name = _named("conversation", event["agent_id"])
     root.attributes.update(own_attributes(event))
-    if after.first_asked is not None:
-        root.attributes |= {
-            names.INPUT: shown(after.first_asked),
-            names.INPUT_TYPE: "text/plain",
-        }
-    if after.last_answer is not None:
-        root.attributes |= {
-            names.OUTPUT: shown(after.last_answer),
-            names.OUTPUT_TYPE: "text/plain",
-        }
+    asked = after.told.asked if after.first_asked is None else after.first_asked
+    answer = after.told.answered if after.last_answer is None else after.last_answer
+    if asked is not None:
+        root.attributes |= {names.INPUT: shown(asked), names.INPUT_TYPE: "text/plain"}
+    if answer is not None:
+        root.attributes |= {names.OUTPUT: shown(answer), names.OUTPUT_TYPE: "text/plain"}
     if "quality_score" in data or "user_feedback" in data:
         root.events.append(
             _evaluation("quality_score", data.get("quality_score"), data.get("user_feedback"))

@@ -11,15 +11,32 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracker import events
 from tracker.otlp import ids
+from tracker.queries.spoken import answer, is_model, question
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ENDINGS = (events.CONVERSATION_ENDED, events.CONVERSATION_FAILED)
-VERBATIM = ("otel.span", "otel.span_started")
+VERBATIM = (events.OTEL_SPAN, events.OTEL_SPAN_STARTED)
 """Types that are sent in a trace of their own application, whatever the turn."""
 _MOST_TEXTS = 100
 """Messages of the user in one turn that its root shows, the newest ones."""
+
+
+class Told(NamedTuple):
+    """What spans of models tell, which counts where the application does not log it.
+
+    Attributes:
+        asked: What the user said before the first answer, or None.
+        answered: The last answer, or None.
+    """
+
+    asked: str | None = None
+    answered: str | None = None
+
+    def then(self, asked: str | None, answered: str) -> Told:
+        """Return this with one more answer."""
+        return Told(asked if self.asked is None else self.asked, answered)
 
 
 class Turn(NamedTuple):
@@ -33,6 +50,7 @@ class Turn(NamedTuple):
         asked: What the user said in it: contents of messages.
         rooted: Whether an event before has made its root span.
         has_usage: Whether the use of a model was logged in it.
+        told: What spans tell of it.
     """
 
     trace_id: str
@@ -42,6 +60,7 @@ class Turn(NamedTuple):
     asked: tuple[Any, ...] = ()
     rooted: bool = False
     has_usage: bool = False
+    told: Told = Told()
 
 
 class Conversation(NamedTuple):
@@ -54,6 +73,7 @@ class Conversation(NamedTuple):
         first_asked: The content of the user's first message, or None.
         last_answer: The content of the agent's last message, or None.
         is_loose: Whether an event was sent in the trace of the conversation itself.
+        told: What spans tell of it.
     """
 
     through: int = 0
@@ -62,12 +82,14 @@ class Conversation(NamedTuple):
     first_asked: Any = None
     last_answer: Any = None
     is_loose: bool = False
+    told: Told = Told()
 
     @property
     def size(self) -> int:
         """About how many characters it holds."""
-        turn = () if self.turn is None else self.turn.asked
-        return sum(len(str(said)) for said in (self.first_asked, self.last_answer, *turn))
+        turn = () if self.turn is None else (*self.turn.asked, *self.turn.told)
+        said = (self.first_asked, self.last_answer, *self.told, *turn)
+        return sum(len(str(each)) for each in said if each is not None)
 
 
 def trace_of(event: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -84,7 +106,7 @@ def advance(before: Conversation, event: Mapping[str, Any], client_id: str) -> C
         start_ms=event["timestamp_ms"] if before.start_ms is None else before.start_ms,
     )
     if kind in VERBATIM:
-        return after
+        return _told(after, event) if kind == events.OTEL_SPAN else after
     trace = trace_of(event)
     is_root = trace is not None and event["trace"].get("turn") is True
     if trace is not None and is_root and not _is_in(after.turn, trace[0]):
@@ -98,6 +120,20 @@ def advance(before: Conversation, event: Mapping[str, Any], client_id: str) -> C
     if after.turn is None and "trace" not in event:
         after = after._replace(is_loose=True)
     return after
+
+
+def _told(state: Conversation, event: Mapping[str, Any]) -> Conversation:
+    """Return the state after a span that came in: one of a model may tell what was said."""
+    given = event["data"].get("attributes")
+    if not isinstance(given, dict) or not is_model(given):
+        return state
+    answered = answer(given)
+    if answered is None:
+        return state
+    asked, turn = question(given), state.turn
+    if turn is not None and not turn.rooted:
+        turn = turn._replace(told=turn.told.then(asked, answered))
+    return state._replace(turn=turn, told=state.told.then(asked, answered))
 
 
 def _said(state: Conversation, event: Mapping[str, Any], client_id: str) -> Conversation:

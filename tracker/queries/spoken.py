@@ -78,7 +78,12 @@ def spoken(connection: Connection, session_id: str, events: FromClause) -> Spoke
 
 
 def _answers(seen: Mapping[str, Any]) -> bool:
-    return first_text(seen, names.WORK) in names.MODEL_WORK and answer(seen) is not None
+    return is_model(seen) and answer(seen) is not None
+
+
+def is_model(given: Mapping[str, Any]) -> bool:
+    """Return True if a span with these attributes is a call of a model."""
+    return first_text(given, names.WORK) in names.MODEL_WORK
 
 
 def is_tool(given: Mapping[str, Any]) -> bool:

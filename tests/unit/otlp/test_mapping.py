@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.support.mapped import CLIENT, logged, spans
 from tests.support.otlp import attributes
+from tests.support.traced import traced
 from tracker.otlp import ids
 
 if TYPE_CHECKING:
@@ -155,6 +156,54 @@ def test_a_turn_that_is_never_answered_has_a_root_in_the_end(tmp_path: Path) -> 
     root = one(sent(tmp_path, log), "invoke_agent agent_1")
     assert said(root)["tracker.turn.answered"] is False
     assert (root.status.code, root.status.message) == (ERROR, "the model is away")
+
+
+def a_model(tracker: Tracker, asked: str, answered: str) -> None:
+    """Record a call of a model, as an instrumentor does, in the current conversation."""
+    with traced(tracker) as otel:
+        for name, said in (("tool", ""), ("text", answered)):
+            messages = [{"role": "assistant", "parts": [{"type": name, "content": said}]}]
+            given = {
+                "gen_ai.operation.name": "chat",
+                "gen_ai.input.messages": json.dumps([{"role": "user", "content": asked}]),
+                "gen_ai.output.messages": json.dumps(messages),
+            }
+            otel.start_span("chat m", attributes=given).end()
+
+
+def test_the_roots_show_what_spans_tell_where_no_message_is_logged(tmp_path: Path) -> None:
+    """As transcripts do: so a receiver shows the first input of an agent under an instrumentor."""
+
+    def log(tracker: Tracker) -> None:
+        with tracker.conversation("agent_1"):
+            a_model(tracker, "Where is order 7?", "On its way.")
+            a_model(tracker, "And order 8?", "Lost.")
+
+    found = sent(tmp_path, log)
+    for name in ("invoke_agent agent_1", "conversation agent_1"):
+        about = said(one(found, name))
+        assert (about["input.value"], about["output.value"]) == ("Where is order 7?", "Lost.")
+        assert "tracker.turn.answered" not in about
+    assert "Lost." in said(one(found, "invoke_agent agent_1"))["gen_ai.output.messages"]
+
+
+def test_what_is_logged_goes_before_what_spans_tell(tmp_path: Path) -> None:
+    """Both of question and answer, each by itself."""
+
+    def log(tracker: Tracker) -> None:
+        with tracker.conversation("agent_1") as c:
+            c.user("Logged?")
+            a_model(tracker, "Told?", "Told.")
+        with tracker.conversation("agent_2") as c:
+            c.user("Logged?")
+            a_model(tracker, "Told?", "Told.")
+            c.agent("Logged.")
+
+    found = sent(tmp_path, log)
+    for agent, answer in (("agent_1", "Told."), ("agent_2", "Logged.")):
+        for name in ("invoke_agent", "conversation"):
+            about = said(one(found, f"{name} {agent}"))
+            assert (about["input.value"], about["output.value"]) == ("Logged?", answer)
 
 
 def test_later_messages_belong_to_the_turn_that_was_answered(tmp_path: Path) -> None:
