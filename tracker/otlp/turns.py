@@ -34,9 +34,9 @@ class Told(NamedTuple):
     asked: str | None = None
     answered: str | None = None
 
-    def then(self, asked: str | None, answered: str) -> Told:
-        """Return this with one more answer."""
-        return Told(asked if self.asked is None else self.asked, answered)
+    def then(self, given: Mapping[str, Any], answered: str) -> Told:
+        """Return this with one more answer, of a span with these attributes."""
+        return Told(question(given) if self.asked is None else self.asked, answered)
 
 
 class Turn(NamedTuple):
@@ -130,10 +130,10 @@ def _told(state: Conversation, event: Mapping[str, Any]) -> Conversation:
     answered = answer(given)
     if answered is None:
         return state
-    asked, turn = question(given), state.turn
+    turn = state.turn
     if turn is not None and not turn.rooted:
-        turn = turn._replace(told=turn.told.then(asked, answered))
-    return state._replace(turn=turn, told=state.told.then(asked, answered))
+        turn = turn._replace(told=turn.told.then(given, answered))
+    return state._replace(turn=turn, told=state.told.then(given, answered))
 
 
 def _said(state: Conversation, event: Mapping[str, Any], client_id: str) -> Conversation:
