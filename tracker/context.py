@@ -149,7 +149,9 @@ def current_span() -> SpanContext | None:
     if API not in sys.modules:
         return span
     foreign = foreign_span()
-    if foreign is None or (span is not None and span.beside == foreign.text):
+    if foreign is None or (
+        span is not None and (span.beside == foreign.text or span.span_id == foreign.span_id)
+    ):
         return span
     return foreign
 
@@ -158,13 +160,14 @@ def enter_span(span: SpanContext) -> None:
     """Make `span` the current one, until `leave_span`."""
     scope = SCOPE.get()
     span.outer = scope.span
-    note_foreign(span)
+    become_foreign(span)
     SCOPE.set(scope._replace(span=span))
 
 
 def leave_span(span: SpanContext) -> None:
     """Make the enclosing span, if any, the current one."""
     span.left = True
+    cease_foreign(span)
     scope = SCOPE.get()
     # Blocks may be left in any order and in another context; see `ActiveConversation._step_back`.
     if scope.span is span:
@@ -179,6 +182,32 @@ def note_foreign(span: SpanContext) -> None:
     """Have `span`, which becomes current, come before the current span of OpenTelemetry."""
     foreign = foreign_span()
     span.beside = None if foreign is None else foreign.text
+
+
+_attach: Callable[[SpanContext], Callable[[], None]] | None = None
+
+
+def nest_with(attach: Callable[[SpanContext], Callable[[], None]] | None) -> None:
+    """Have `attach` called with each span that becomes current, and its result when it is left.
+
+    None ends that.
+    """
+    global _attach
+    _attach = attach
+
+
+def become_foreign(span: SpanContext) -> None:
+    """Have `span`, which becomes current, come before OpenTelemetry's, or be that one as well."""
+    note_foreign(span)
+    if _attach is not None:
+        span.release = _attach(span)
+
+
+def cease_foreign(span: SpanContext) -> None:
+    """Undo `become_foreign`."""
+    release, span.release = span.release, None
+    if release is not None:
+        release()
 
 
 class inside:  # noqa: N801 - reads as a word: `with inside(span):`

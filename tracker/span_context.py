@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 API = "opentelemetry.trace"
 """The module of OpenTelemetry's API; it is used if it is loaded, and never imported."""
@@ -28,12 +31,13 @@ class SpanContext:
         outer: The span that is current again when this one is left.
         left: Whether it was left.
         parent: The enclosing span of this process, until this one is left.
+        release: Has it no longer be the current span of OpenTelemetry, if it is.
         told: What tells the exception whose traceback a span inside this one has recorded.
     """
 
     __slots__ = (
-        "beside", "flags", "left", "outer", "parent", "parent_span_id", "span_id", "state", "text",
-        "told", "trace_id",
+        "beside", "flags", "left", "outer", "parent", "parent_span_id", "release", "span_id",
+        "state", "text", "told", "trace_id",
     )  # fmt: skip
 
     def __init__(
@@ -58,6 +62,7 @@ class SpanContext:
         self.outer: SpanContext | None = None
         self.left = False
         self.parent: SpanContext | None = None
+        self.release: Callable[[], None] | None = None
         self.told: object = None
 
     def child(self) -> SpanContext:

@@ -42,7 +42,7 @@ _served: weakref.WeakKeyDictionary[object, weakref.WeakSet[BaseTracker]] = (
 
 
 def instrument(
-    tracker: BaseTracker, *, started: bool = False
+    tracker: BaseTracker, *, started: bool = False, nest: bool = False
 ) -> tuple[TracerProvider, LoggerProvider]:
     """Store the spans and log records of the global providers, and instrument model libraries.
 
@@ -60,6 +60,7 @@ def instrument(
     Args:
         tracker: The tracker whose outbox stores the events.
         started: Whether to store the start of each span too; see `OutboxSpanProcessor`.
+        nest: Whether spans become children of the tracker's own; see `OutboxSpanProcessor`.
 
     Returns:
         The providers, to shut them down or to add processors.
@@ -67,7 +68,7 @@ def instrument(
     Raises:
         ValidationError: if `tracker` is none, or one for asyncio.
     """
-    spans = OutboxSpanProcessor(tracker, started=started)
+    spans = OutboxSpanProcessor(tracker, started=started, nest=nest)
     logs = OutboxLogRecordProcessor(tracker)
     provider, logger_provider = _tracer_provider(), _logger_provider()
     if _is_new(provider, tracker):

@@ -8,7 +8,7 @@ from opentelemetry.sdk._logs import LogRecordProcessor
 from opentelemetry.sdk.trace import SpanProcessor
 
 from tracker import context, own_work
-from tracker.otel import handlers, names
+from tracker.otel import handlers, names, nesting
 from tracker.otel.started import Run
 from tracker.otel.store import Store
 
@@ -45,6 +45,10 @@ class OutboxSpanProcessor(SpanProcessor):
             ids as attributes, unless they have such: ``gen_ai.conversation.id`` and ``session.id``,
             ``user.id``, ``gen_ai.agent.id``.
         flush_uploads: Whether `force_flush` waits for the network as well.
+        nest: Whether spans that start in a span of the tracker's own, an observed function or a
+            tool block become its children, in its trace. This holds for the whole process and all
+            providers: a sampler that goes by parents then takes them all, and another exporter
+            gets children whose parent it never sees.
 
     Raises:
         ValidationError: if `tracker` is none, or one for asyncio.
@@ -57,8 +61,11 @@ class OutboxSpanProcessor(SpanProcessor):
         started: bool = False,
         conversation: bool = True,
         flush_uploads: bool = False,
+        nest: bool = False,
     ) -> None:
         self._store = Store(tracker)
+        if nest and not self._store.disabled:
+            context.nest_with(nesting.attach)
         self._run = Run(self._store) if started and not self._store.disabled else None
         self._conversation = conversation
         self._flush_uploads = flush_uploads

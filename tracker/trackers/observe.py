@@ -304,11 +304,13 @@ class Observation:
     def __enter__(self) -> None:
         self._outer = context.scope()
         if self._inner.span is not None:
-            context.note_foreign(self._inner.span)
+            context.become_foreign(self._inner.span)
         context.enter(self._inner)
 
     def __exit__(self, *_: object) -> None:
         self._inner = context.scope()
+        if self._inner.span is not None:
+            context.cease_foreign(self._inner.span)
         context.enter(self._outer)
 
     def over(self, result: object = None, error: BaseException | None = None) -> None:
