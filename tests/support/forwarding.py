@@ -26,13 +26,17 @@ ROOT = Path(__file__).parents[2]
 
 
 def store_events(
-    store: Store, chain: EventChain, events: list[dict[str, Any]], client_id: str = "kiosk-17"
+    store: Store,
+    chain: EventChain,
+    events: list[dict[str, Any]],
+    client_id: str = "kiosk-17",
+    at_ms: int = 1_790_000_000_000,
 ) -> None:
     """Store events as a batch that arrives."""
     body = json.dumps(chain.batch(events, client_id)).encode()
     batch = parse_batch(body, client_id)
     assert not batch.rejected
-    store.store_batch(batch, 1_790_000_000_000)
+    store.store_batch(batch, at_ms)
 
 
 def forward(database: str, url: str, *arguments: str) -> Result:

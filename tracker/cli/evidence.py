@@ -10,9 +10,9 @@ import click
 
 from tracker.cli.command import Command, Place, WrongConfiguration
 from tracker.cli.context import existing, opened_to_change, spare
-from tracker.cli.filters import Since
 from tracker.cli.output import echo_json, events, json_option
 from tracker.errors import ValidationError
+from tracker.since import Since
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-import re
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from tracker.since import Since
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,38 +17,8 @@ if TYPE_CHECKING:
 
     from tracker.queries.filters import Filters
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
-
-class Since(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
-    """A time as Unix milliseconds, given as a date and time or as an age."""
-
-    name = "since"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int | None:
-        """Parse ``2026-11-01``, ``2026-11-01T12:00``, ``…+01:00``, ``…Z``, ``2h`` or ``7d``."""
-        text = str(value).strip()
-        age = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw])", text, re.ASCII)
-        try:
-            if age:
-                back = timedelta(seconds=float(age[1]) * _UNITS[age[2]])
-                then = datetime.now(timezone.utc) - back
-            else:
-                # Without an offset it is local time; Python 3.10 does not accept the Z.
-                then = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text))
-            return int(then.timestamp() * 1000)
-        except (ValueError, OverflowError, OSError):
-            self.fail(
-                f"{text!r} is not a time; give a date such as 2026-11-01 or 2026-11-01T12:00, or "
-                "an age such as 30m, 2h, 7d",
-                param,
-                ctx,
-            )
-
-
-class Text(click.ParamType):  # type: ignore[type-arg]  # as above
+class Text(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
     """A text that can be stored, and so compared with what is."""
 
     name = "text"

@@ -10,8 +10,8 @@ import click
 from tracker.cli.chain_keys import chain_keys, key_files_option
 from tracker.cli.command import Command, Place
 from tracker.cli.context import existing, opened_to_read, spare
-from tracker.cli.filters import Since
 from tracker.cli.output import echo_json, json_option, printable
+from tracker.since import Since
 from tracker.trackers.audit import FRAMEWORKS
 
 if TYPE_CHECKING:

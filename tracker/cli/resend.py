@@ -6,8 +6,8 @@ import click
 
 from tracker.cli.command import Command, Place
 from tracker.cli.context import find, opened_to_change
-from tracker.cli.filters import Since
 from tracker.cli.output import echo_json, events, json_option
+from tracker.since import Since
 
 
 @click.command(

@@ -10,8 +10,9 @@ import click
 from tracker.cli.command import Command, Place
 from tracker.cli.context import find, opened_to_read
 from tracker.cli.conversations import print_conversations
-from tracker.cli.filters import Given, Since, filter_options
+from tracker.cli.filters import Given, filter_options
 from tracker.cli.output import check_one_format, csv_option, json_option
+from tracker.since import Since
 
 if TYPE_CHECKING:
     from tracker.queries.conversations import Conversation

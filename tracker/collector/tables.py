@@ -197,15 +197,16 @@ set_aside = Table(
     "set_aside",
     metadata,
     Column("id", _RowId, primary_key=True, autoincrement=True),
-    # The target, by the key of `forward_targets`.
+    # The target, by the key of `forward_targets`, and the `id` of the event.
     Column("name", String(MAX_ID_LENGTH), nullable=False),
     Column("of_client_id", String(MAX_ID_LENGTH), nullable=False),
+    Column("position", BigInteger, nullable=False),
     Column("client_id", String(MAX_ID_LENGTH), nullable=False),
     Column("event_id", String(UUID_LENGTH), nullable=False),
     Column("type", String(MAX_ID_LENGTH), nullable=False),
     Column("code", String(MAX_ID_LENGTH), nullable=False),
     Column("set_aside_at_ms", BigInteger, nullable=False),
-    Index("ix_set_aside_target", "name", "of_client_id", "id"),
+    Index("ix_set_aside_target", "name", "of_client_id", "position"),
     sqlite_autoincrement=True,
 )
 """Events that a target refuses, without what it says of them, which may repeat their content."""

@@ -71,6 +71,7 @@ class Mapper:
         self._known: OrderedDict[str, Conversation] = OrderedDict()
         self._characters = 0
         self._seen_from = self._seen_to = 0  # every event in between was passed
+        self._last: tuple[int, str | None, Conversation] | None = None  # and the state before it
         self._erasure: int | None = None
         self._sources: dict[object, Source] = {}
         self._said = Once()
@@ -86,6 +87,7 @@ class Mapper:
         if erasure != self._erasure:
             self._known.clear()
             self._characters = 0
+            self._last = None
         self._erasure = erasure
 
     def signal(self, event: Mapping[str, Any]) -> Signal:
@@ -166,12 +168,15 @@ class Mapper:
     def _step(self, event: Mapping[str, Any]) -> tuple[Conversation, Conversation]:
         """Return the state of an event's conversation before and after it."""
         seq, session_id = event["seq"], event["session_id"]
-        if seq != self._seen_to + 1:
+        again = self._last is not None and self._last[:2] == (seq, session_id)
+        if seq != self._seen_to + 1 and not again:
             self._seen_from = seq
         self._seen_to = seq
         if session_id is None:
             return Conversation(), Conversation()
-        before = self._before(session_id, seq)
+        # Again: there was no room for it in the batch before.
+        before = self._last[2] if again and self._last else self._before(session_id, seq)
+        self._last = (seq, session_id, before)
         after = advance(before, event, self._client_id)
         self._keep(session_id, after)
         return before, after

@@ -389,6 +389,27 @@ def test_a_receiver_that_is_busy_is_left_in_peace(
         assert process.end()[0] == 0
 
 
+def test_what_the_receiver_lost_can_be_sent_again(
+    database: str, store: Store, receiver: ScriptedServer
+) -> None:
+    """All that was received since some time, what was set aside included, as the same spans."""
+    chain = EventChain()
+    for second, number in enumerate(("a", "bad b", "c", "d")):
+        store_events(store, chain, messages(chain, number), at_ms=second * 1_000)
+    receiver.otherwise = unless(is_bad, refused(500))
+    assert forward(database, receiver.url).exit_code == 0
+    assert status(database)[0]["set_aside"] == 1
+    receiver.otherwise = success()
+    before = len(receiver.requests)
+    since = "1970-01-01T00:00:01Z"
+    assert forward(database, receiver.url, "--resend-since", since).exit_code == 0
+    assert texts(spans_in(*receiver.requests[before:])) == ["bad b", "c", "d"]
+    [state] = status(database)
+    assert (state["position"], state["behind"], state["set_aside"]) == (4, 0, 0)
+    assert forward(database, receiver.url, "--resend-since", "1s").exit_code == 0
+    assert texts(spans_in(*receiver.requests[before:])) == ["bad b", "c", "d"]
+
+
 # --- a process that goes on -----------------------------------------------------------------------
 
 
@@ -399,7 +420,7 @@ def test_it_follows_until_it_is_stopped(
     chain = EventChain()
     store_events(store, chain, messages(chain, "a"))
     with ForwardProcess(database, receiver.url) as process:
-        assert process.line() == f"forwarding to {receiver.url}: 1 event to send\n"
+        assert process.line() == f"forwarding to {receiver.url}, from position 0\n"
         receiver.wait_for(1)
         store_events(store, chain, messages(chain, "b"))
         receiver.wait_for(2)
@@ -407,7 +428,7 @@ def test_it_follows_until_it_is_stopped(
         receiver.wait_for(3)
         process.terminate()
         code, words = process.end()
-    assert (code, words) == (0, "stopped: 0 events left\n")
+    assert (code, words) == (0, "stopped\n")
     assert texts(spans_in(*receiver.requests)) == ["a", "b", "c"]
 
 

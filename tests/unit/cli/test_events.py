@@ -209,7 +209,7 @@ def test_a_narrow_terminal_cuts_the_long_columns() -> None:
 
 def test_since_reads_dates_as_python_does() -> None:
     """To the millisecond."""
-    from tracker.cli.filters import Since
+    from tracker.since import Since
 
     expected = datetime(2026, 11, 1, 12, tzinfo=timezone.utc).timestamp() * 1000
     assert Since().convert("2026-11-01T12:00:00Z", None, None) == expected == NOON_MS

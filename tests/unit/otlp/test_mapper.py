@@ -110,6 +110,22 @@ def test_an_outbox_without_gaps_is_not_read_again(events: list[dict[str, Any]]) 
     assert rows.reads == 3
 
 
+def test_an_event_that_had_no_room_in_a_batch_is_not_read_again(
+    events: list[dict[str, Any]],
+) -> None:
+    """It is made a span of once more, the same one, from what is in memory."""
+    rows = Rows(events)
+    by = Mapper(CLIENT, {}, rows, logs=False)
+    once = encoded(events, Mapper(CLIENT, {}, Rows(events), logs=False))
+    twice = []
+    for event in events:
+        first = encoded([event], by)
+        twice += encoded([event], by)
+        assert twice[-1:] == first
+    assert twice == once
+    assert rows.reads == 2
+
+
 def test_what_was_erased_is_not_sent_from_memory(tmp_path: Path) -> None:
     """The question was erased after it was sent, and before the answer was."""
 

@@ -6,11 +6,12 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 
 from tracker.collector.forwarding.positions import Target, of_target
 from tracker.collector.tables import events
 from tracker.events import COMPLIANCE_ERASED
+from tracker.otlp.turns import VERBATIM
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,8 +98,11 @@ class ReceivedHistory:
 
     def earlier(self, session_id: str, after: int, before: int) -> list[dict[str, Any]]:
         """Return the events of a conversation with a seq between the two, in order."""
+        # The data of spans that came in is of no use, and may be much.
+        data = case((events.c.type.in_(VERBATIM), "{}"), else_=events.c.data).label("data")
+        columns = (data if name == "data" else events.c[name] for name in _COLUMNS)
         query = (
-            select(*(events.c[name] for name in _COLUMNS))
+            select(*columns)
             .where(
                 events.c.client_id == self._client_id,
                 events.c.session_id == session_id,

@@ -25,6 +25,7 @@ from tracker.collector.options import database_option, opened
 from tracker.collector.tables import MAX_ID_LENGTH
 from tracker.delivery.headers import headers_of_lines, headers_of_pairs, know_headers
 from tracker.errors import ConfigurationError
+from tracker.since import Since
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -64,6 +65,7 @@ class _Wanted:
         logs: Whether log records are sent as such.
         skip: Types of events that are not sent.
         once: Whether to end when everything is forwarded.
+        since_ms: The time, Unix milliseconds, from which on to send again, or None.
     """
 
     target: Target
@@ -71,6 +73,7 @@ class _Wanted:
     logs: bool
     skip: tuple[str, ...]
     once: bool
+    since_ms: int | None
 
 
 @click.command()
@@ -102,6 +105,14 @@ class _Wanted:
     help="End when everything is forwarded, or when that fails; or go on until SIGTERM.  "
     "[default: follow]",
 )
+@click.option(
+    "--resend-since",
+    "since_ms",
+    type=Since(),
+    metavar="WHEN",
+    help="First go back to what was received since this time, such as 2026-11-01T12:00, or age, "
+    "such as 2h: for a receiver that lost what it had taken.",
+)
 @click.option("--logs", is_flag=True, help="Send log records as such, to a receiver of both.")
 @click.option(
     "--skip",
@@ -129,6 +140,7 @@ def forward(
     headers_file: Path | None,
     client_id: str | None,
     name: str | None,
+    since_ms: int | None,
     logs: bool,
     skip: tuple[str, ...],
     ca_bundle: Path | None,
@@ -152,7 +164,7 @@ def forward(
         raise click.UsageError("give --to otlp and --endpoint URL, or --status")
     url = _checked_url(endpoint, allow_insecure_http=allow_insecure_http)
     receiver = _Receiver(url, ca_bundle, _read_headers(headers_file))
-    wanted = _Wanted(_target(name or url, client_id), receiver, logs, skip, once)
+    wanted = _Wanted(_target(name or url, client_id), receiver, logs, skip, once, since_ms)
     _log_to_stderr()
     with opened(database) as store:
         _forward(store, wanted)
@@ -215,11 +227,15 @@ def _log_to_stderr() -> None:
 
 def _forward(store: Store, wanted: _Wanted) -> None:
     """Forward until everything is, or until a signal comes; exit with 1 if that fails."""
+    since_ms = wanted.since_ms
     with Stop() as stop:
         while not stop:
             try:
                 with store.claimed(f"forwarding to {' '.join(wanted.target)}") as check:
-                    return _run(store, wanted, check, stop)
+                    created_at_ms = _begin(store, wanted, since_ms)
+                    since_ms = None
+                    with _forwarder(store, wanted, created_at_ms) as forwarder:
+                        return _run(forwarder, wanted, check, stop)
             except (ClaimedError, OvertakenError) as error:
                 raise click.ClickException(
                     f"another process forwards events to {wanted.target.name} already"
@@ -232,26 +248,29 @@ def _forward(store: Store, wanted: _Wanted) -> None:
     return None
 
 
-def _run(store: Store, wanted: _Wanted, check: Callable[[], None], stop: Stop) -> None:
-    with store.writing(f"position of {wanted.target.name}") as connection:
-        url, now_ms = wanted.receiver.base_url, time.time_ns() // 1_000_000
-        created_at_ms = positions.begin(connection, wanted.target, url, now_ms)
-    with store.reading() as connection:
-        behind = positions.behind(connection, wanted.target)
-    click.echo(f"forwarding to {url}: {_events(behind)} to send", err=True)
-    with _forwarder(store, wanted, created_at_ms) as forwarder:
-        while not stop:
-            check()
-            pause = forwarder.step()
-            if wanted.once and pause.idle:
-                break
-            if wanted.once and pause.problem:
-                raise click.ClickException(f"nothing can be forwarded: {pause.problem}")
-            if pause.seconds:
-                stop.wait(pause.seconds)
-    with store.reading() as connection:
-        behind = positions.behind(connection, wanted.target)
-    click.echo(f"stopped: {_events(behind)} left", err=True)
+def _begin(store: Store, wanted: _Wanted, since_ms: int | None) -> int:
+    """Note the target, and go back to a time if one is given; return when it was first used."""
+    target, url = wanted.target, wanted.receiver.base_url
+    with store.writing(f"position of {target.name}") as connection:
+        created_at_ms = positions.begin(connection, target, url, time.time_ns() // 1_000_000)
+        if since_ms is not None:
+            positions.rewind(connection, target, since_ms)
+        position = positions.position(connection, target)
+    click.echo(f"forwarding to {url}, from position {position:,}", err=True)
+    return created_at_ms
+
+
+def _run(forwarder: Forwarder, wanted: _Wanted, check: Callable[[], None], stop: Stop) -> None:
+    while not stop:
+        check()
+        pause = forwarder.step()
+        if wanted.once and pause.idle:
+            return
+        if wanted.once and pause.problem:
+            raise click.ClickException(f"nothing can be forwarded: {pause.problem}")
+        if pause.seconds:
+            stop.wait(pause.seconds)
+    click.echo("stopped", err=True)
 
 
 @contextmanager
@@ -286,7 +305,8 @@ def _print(found: list[Status], *, as_json: bool) -> None:
     for status in found:
         whose = f" (client {status.client_id})" if status.client_id else ""
         at = "" if status.endpoint == status.name else f" at {status.endpoint}"
-        click.echo(f"{status.name}{at}{whose}: {_events(status.behind)} behind")
+        least = "at least " if status.behind == positions.MOST_COUNTED else ""
+        click.echo(f"{status.name}{at}{whose}: {least}{_events(status.behind)} behind")
         click.echo(
             f"  position {status.position:,}: {status.sent:,} sent, {status.skipped:,} skipped, "
             f"{status.set_aside:,} set aside"

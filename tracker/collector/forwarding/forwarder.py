@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 MOST_EVENTS = 500
 _MOST_CHARACTERS = 4 * 1024 * 1024
 """Of how many events, and of how much of their data, a request is made at most."""
+_PART = 50_000
+"""Among how many ids events are looked for at a time: a single client's may be few."""
 _BACKOFF_BASE, _BACKOFF_CAP = 1.0, 60.0
 _IDLE_SECONDS = 1.0
 """How often new events are looked for."""
@@ -109,18 +111,19 @@ class Forwarder:
                 return Pause(_IDLE_SECONDS, idle=True)
         parcel = self._next()
         if parcel is None:
-            self._seen = self._horizon.settled
             return Pause()
         return self._conclude(parcel, self._sender.deliver(parcel.request))
 
     def _next(self) -> _Parcel | None:
-        """Return what is to be sent next; None if there is nothing up to the horizon."""
+        """Return what is to be sent next; None if there is nothing in the part that was read."""
         with self._database.reading() as connection:
             before = positions.position(connection, self._target)
-            part = Span(max(before, self._seen), self._horizon.settled)
+            after = max(before, self._seen)
+            part = Span(after, min(after + _PART, self._horizon.settled))
             sizing = self._sizing
             found = arrivals(connection, self._target, part, sizing.max_events, sizing.max_bytes)
             if not found:
+                self._seen = part.through
                 return None
             with self._translators.reading(connection):
                 request = self._sender.make((str(each.id), each.event) for each in found)
@@ -190,7 +193,8 @@ class Forwarder:
 
 def _refused(arrival: Arrival, code: str) -> Refused:
     event = arrival.event
-    return Refused(event["client_id"], event["event_id"], event["type"], code or "rejected")
+    whose, which = event["client_id"], event["event_id"]
+    return Refused(arrival.id, whose, which, event["type"], code or "rejected")
 
 
 def _now_ms() -> int:

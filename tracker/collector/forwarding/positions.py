@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import and_, func, insert, select, update
+from sqlalchemy import and_, delete, func, insert, select, update
 
 from tracker.collector.tables import events, forward_targets, set_aside
 from tracker.errors import TrackerError
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Connection
 
+MOST_COUNTED = 1_000_000
+"""Further events are not counted."""
 _NEWEST = 20
 """Maximum number of events that a status names."""
 
@@ -36,8 +38,9 @@ class Target(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """An event that a target refuses for good, and the code of the refusal."""
+    """An event that a target refuses for good, its id, and the code of the refusal."""
 
+    position: int
     client_id: str
     event_id: str
     type: str
@@ -71,7 +74,7 @@ class Status:
         client_id: The client whose events are forwarded; None for those of all clients.
         endpoint: The address that was last used.
         position: The id of the last event that is dealt with.
-        behind: How many events came after it.
+        behind: How many events came after it; counted up to 1,000,000.
         sent: How many events the target has taken.
         skipped: How many were not sent, because a setting says so.
         set_aside: How many the target refuses.
@@ -139,16 +142,53 @@ def move(connection: Connection, target: Target, move: Move, now_ms: int) -> Non
         connection.execute(insert(set_aside), rows)
 
 
+def rewind(connection: Connection, target: Target, since_ms: int) -> None:
+    """Go back to before the first event that was received since then; forget what was set aside.
+
+    A position that is not as far stays where it is.
+    """
+    before = _last_before(connection, since_ms)
+    columns = forward_targets.c
+    further = and_(_of(target), columns.position > before)
+    connection.execute(update(forward_targets).where(further).values(position=before))
+    refused = set_aside.c
+    connection.execute(
+        delete(set_aside).where(
+            refused.name == target.name,
+            refused.of_client_id == target.client_id,
+            refused.position > before,
+        )
+    )
+
+
+def _last_before(connection: Connection, since_ms: int) -> int:
+    """Return the id of the last event received before a time; 0 if there is none.
+
+    Times ascend with ids, unless the clock was set, so a few events tell.
+    """
+    older = 0
+    newer = (connection.execute(select(func.max(events.c.id))).scalar() or 0) + 1
+    while older + 1 < newer:
+        middle = (older + newer) // 2
+        next_one = select(events.c.id, events.c.received_at_ms).where(events.c.id >= middle)
+        found = connection.execute(next_one.order_by(events.c.id).limit(1)).one()
+        if found.received_at_ms >= since_ms:
+            newer = middle
+        else:
+            older = found.id
+    return older
+
+
 def note_problem(connection: Connection, target: Target, problem: str) -> None:
     """Note why nothing can be forwarded at present."""
     connection.execute(update(forward_targets).where(_of(target)).values(problem=problem))
 
 
 def behind(connection: Connection, target: Target) -> int:
-    """Return how many events are still to be dealt with."""
+    """Return how many events are still to be dealt with, `MOST_COUNTED` at most."""
     waiting = events.c.id > position(connection, target)
-    found = connection.execute(select(func.count()).where(waiting, *of_target(target)))
-    return found.scalar() or 0
+    some = select(events.c.id).where(waiting, *of_target(target)).limit(MOST_COUNTED).subquery()
+    return connection.execute(select(func.count()).select_from(some)).scalar() or 0
 
 
 def statuses(connection: Connection) -> list[Status]:
@@ -161,8 +201,11 @@ def statuses(connection: Connection) -> list[Status]:
 
 
 def of_target(target: Target) -> list[ColumnElement[bool]]:
-    """Return the conditions for the events that are forwarded to a target."""
-    return [events.c.client_id == target.client_id] if target.client_id else []
+    """Return the conditions for the events that are forwarded to a target.
+
+    They are such that no index is used for them: events are read in the order of their ids.
+    """
+    return [events.c.client_id.concat("") == target.client_id] if target.client_id else []
 
 
 def _status(connection: Connection, target: Target, row: object) -> Status:
@@ -171,7 +214,7 @@ def _status(connection: Connection, target: Target, row: object) -> Status:
     mine = and_(columns.name == target.name, columns.of_client_id == target.client_id)
     count = connection.execute(select(func.count()).where(mine)).scalar() or 0
     newest = select(*(columns[name] for name in Refused._fields)).where(mine)
-    found = connection.execute(newest.order_by(columns.id.desc()).limit(_NEWEST))
+    found = connection.execute(newest.order_by(columns.position.desc()).limit(_NEWEST))
     return Status(
         **known,
         client_id=target.client_id or None,
