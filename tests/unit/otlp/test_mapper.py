@@ -123,7 +123,7 @@ def test_an_event_that_had_no_room_in_a_batch_is_not_read_again(
         twice += encoded([event], by)
         assert twice[-1:] == first
     assert twice == once
-    assert rows.reads == 2
+    assert rows.reads == 3
 
 
 def test_what_was_erased_is_not_sent_from_memory(tmp_path: Path) -> None:

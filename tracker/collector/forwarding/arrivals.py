@@ -6,15 +6,14 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import case, func, select
+from sqlalchemy import func, select
 
 from tracker.collector.forwarding.positions import Target, of_target
 from tracker.collector.tables import events
 from tracker.events import COMPLIANCE_ERASED
-from tracker.otlp.turns import VERBATIM
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy import Connection, Row
 
@@ -96,13 +95,10 @@ class ReceivedHistory:
         self._client_id = client_id
         self._outbox_id = outbox_id
 
-    def earlier(self, session_id: str, after: int, before: int) -> list[dict[str, Any]]:
-        """Return the events of a conversation with a seq between the two, in order."""
-        # The data of spans that came in is of no use, and may be much.
-        data = case((events.c.type.in_(VERBATIM), "{}"), else_=events.c.data).label("data")
-        columns = (data if name == "data" else events.c[name] for name in _COLUMNS)
+    def earlier(self, session_id: str, after: int, before: int) -> Iterator[dict[str, Any]]:
+        """Yield the events of a conversation with a seq between the two, in order."""
         query = (
-            select(*columns)
+            select(*(events.c[name] for name in _COLUMNS))
             .where(
                 events.c.client_id == self._client_id,
                 events.c.session_id == session_id,
@@ -112,7 +108,9 @@ class ReceivedHistory:
             )
             .order_by(events.c.seq, events.c.id)
         )
-        return [_event(row) for row in self._reading().execute(query)]
+        streamed = query.execution_options(yield_per=_TOGETHER)
+        with self._reading().execute(streamed) as rows:
+            yield from map(_event, rows)
 
     def newest_erasure(self) -> int | None:
         """Return the id of the client's newest event that says that others were erased, or None."""
