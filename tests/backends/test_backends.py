@@ -14,6 +14,7 @@ from tests.support.conversations import needs_data
 from tests.support.traced import traced
 from tests.support.uploads import account_of, dead_letters, wait_until
 from tracker import Tracker
+from tracker.otel import names
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,6 +44,21 @@ def test_what_phoenix_lost_after_it_had_acknowledged_it_can_be_sent_again(
         )
         spans = phoenix.spans()
         assert len({span.span_id for span in spans}) == len(spans)
+
+
+def test_what_phoenix_drops_with_a_span_that_it_cannot_read_can_be_sent_by_itself(
+    tmp_path: Path, client: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gives the rest of the request up, after it has acknowledged all of it."""
+    with Phoenix(tmp_path / "store") as phoenix:
+        environment = {**client, **phoenix.environment}
+        with Tracker(configured(environment, monkeypatch)) as tracker, traced(tracker) as otel:
+            for kind in ("TOOL", " ", "LLM"):
+                otel.start_span("step", attributes={names.KIND: kind}).end()
+            assert tracker.flush(50).pending == 0
+        killed.upload({**environment, "SDK_BATCH_MAX_EVENTS": "1"}, again=True)
+        wait_until(lambda: len(phoenix.spans()) == 2, "the others are stored", 60)
+        assert {span.kind for span in phoenix.spans()} == {"TOOL", "LLM"}
 
 
 def test_spans_that_mlflow_cannot_store_hold_up_no_other(
