@@ -60,10 +60,18 @@ class Plain:
     def attributes(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return attributes, or another mapping, as a JSON object."""
         found: dict[str, Any] = {}
-        for key, value in given.items():
-            if type(value) is not str or len(value) > self._most or not value.isascii():
+        # OpenTelemetry's mapping takes a lock and a look-up for each item; a copy of it does not.
+        items = given.copy() if hasattr(given, "copy") else given
+        for key, value in items.items():
+            kind = type(value)
+            if kind is str:
+                if len(value) > self._most or not value.isascii():
+                    value = self.text(value)
+            elif kind is not int or not MIN_INT <= value <= MAX_INT:
                 value = self.value(value)
-            found[self._key(key)] = value
+            if type(key) is not str or key[:1] == MARK or not (key.isascii() and len(key) <= 64):
+                key = self._key(key)
+            found[key] = value
         return found
 
     def text(self, value: str) -> str:

@@ -66,7 +66,7 @@ class Store:
         self.tracker = tracker
         self._origins = Origins(tracker._redactor)
         self._logged = Once()
-        self._contexts: dict[tuple[str | None, str | None], EventContext] = {}
+        self._contexts: dict[int, tuple[object, EventContext | None]] = {}  # as in Origins
 
     @property
     def disabled(self) -> bool:
@@ -187,15 +187,15 @@ class Store:
 
     def _context(self, data: dict[str, Any]) -> EventContext | None:
         """Return the context of an event: the tracker's, and what its resource says besides."""
+        resource = data.get("resource")
+        known = self._contexts.get(id(resource))
+        if known is not None and known[0] is resource:
+            return known[1]
         said = concerned.origin(data)
-        if not said:
-            return None
-        key = (said.get("environment"), said.get("release"))
-        found = self._contexts.get(key)
-        if found is None:
-            if len(self._contexts) >= _MOST_CONTEXTS:
-                self._contexts.clear()
-            found = self._contexts[key] = self.tracker._context_over(said)
+        found = self.tracker._context_over(said) if said else None
+        if len(self._contexts) >= _MOST_CONTEXTS:
+            self._contexts.clear()
+        self._contexts[id(resource)] = resource, found
         return found
 
     def _clean(self, convert: Convert) -> Callable[[int], dict[str, Any]]:
