@@ -123,7 +123,7 @@ def with_spans(connection: Connection, events: FromClause, trace_ids: list[str])
     if events is not EVENTS or len(trace_ids) <= _FEW_TRACES:
         return sorted(trace_ids)
     beginning = literal_column("substr(trace, -34, 8)", Text)
-    stored = select(beginning).distinct().where(*in_spans(events))
+    stored = select(beginning).select_from(events).distinct().where(*in_spans(events))
     wanted = {each[:8] for each in trace_ids}
     with connection.execute(stored.execution_options(yield_per=_FETCH_SIZES)) as result:
         found = {each for each in result.scalars() if each in wanted}

@@ -460,6 +460,20 @@ def test_an_erasure_reaches_all_of_a_trace_in_which_no_other_user_occurs(traced:
     assert noted.data == {"erased": True}
 
 
+def test_an_erasure_looks_into_every_trace_of_many(make_traced: MakeTraced) -> None:
+    """Turns of conversations are traces too, most of which have no spans."""
+    traced = make_traced(options={"conversation": False})
+    with traced.tracker.conversation("agent_1", user_id="user_7") as c:
+        for number in range(150):
+            c.user(f"Question {number}")
+            c.agent("Answer")
+    for number in range(3):
+        with traced.otel.start_as_current_span("named", attributes={"user.id": "user_7"}):
+            traced.span(f"inside {number}")
+    traced.span("stranger")
+    assert erased(traced) == {"named", "inside 0", "inside 1", "inside 2"}
+
+
 def test_an_erasure_keeps_others_in_a_trace_of_several_users(traced: Traced) -> None:
     """What is in a span of the user goes, and what is around it; not what is beside it."""
     session = {"session.id": "nightly"}
