@@ -64,6 +64,7 @@ class _Row(NamedTuple):
     user_id: str | None
     session_id: str | None
     trace: str | None
+    is_erased: bool
 
 
 class _Place(NamedTuple):
@@ -123,20 +124,24 @@ class _Search:
         return new
 
     def _read(self, *where: ColumnElement[bool]) -> Iterator[_Row]:
-        return (_Row(*row) for row in self._connection.execute(self._select(*where)))
+        """Yield the events that are not erased."""
+        rows = self._connection.execute(self._select(*where, ~self._erased))
+        return (_Row(*row) for row in rows)
 
     def _read_with_data(self, *where: ColumnElement[bool]) -> Iterator[tuple[_Row, dict[str, Any]]]:
-        query = self._select(*where).add_columns(self._events.c.data)
+        query = self._select(*where, ~self._erased).add_columns(self._events.c.data)
         for *row, data in self._connection.execute(query.execution_options(yield_per=_TOGETHER)):
             yield _Row(*row), _decoded(data)
 
     def _select(self, *where: ColumnElement[bool]) -> Select[Any]:
         column = self._events.c
-        return (
-            select(column.event_id, column.type, column.user_id, column.session_id, column.trace)
-            .where(*where, column.type != COMPLIANCE_ERASED, func.rtrim(column.data) != ERASED)
-            .order_by(column.position)
-        )
+        columns = (column.event_id, column.type, column.user_id, column.session_id, column.trace)
+        wanted = (*where, column.type != COMPLIANCE_ERASED)
+        return select(*columns, self._erased).where(*wanted).order_by(column.position)
+
+    @property
+    def _erased(self) -> ColumnElement[bool]:
+        return func.rtrim(self._events.c.data) == ERASED
 
     # --- conversations ----------------------------------------------------------------------------
 
@@ -163,7 +168,8 @@ class _Search:
         )
 
     def _has_others(self, *where: ColumnElement[bool]) -> bool:
-        others = self._select(*where, self._events.c.user_id != self._user_id).limit(1)
+        users = self._events.c.user_id
+        others = self._select(*where, users != self._user_id, ~self._erased).limit(1)
         return self._connection.execute(others).first() is not None
 
     # --- traces -----------------------------------------------------------------------------------
@@ -180,9 +186,12 @@ class _Search:
         return with_spans(self._connection, self._events, [each for each in ids if each])
 
     def _of_trace(self, trace_id: str) -> list[_Row]:
-        rows = list(self._read(*in_spans_of(self._events, trace_id)))
-        free = [row for row in rows if row.user_id is None and not self._is_others(row)]
-        if not any(self._is_others(row) for row in rows):
+        where = in_spans_of(self._events, trace_id)
+        # Erased spans too, for what is around and inside of them.
+        rows = [_Row(*row) for row in self._connection.execute(self._select(*where))]
+        left = [row for row in rows if not row.is_erased]
+        free = [row for row in left if row.user_id is None and not self._is_others(row)]
+        if not any(self._is_others(row) for row in left):
             self._whole.add(trace_id)
             return free
         is_about = _spans_about(rows, self._named, self._is_others)
@@ -190,7 +199,7 @@ class _Search:
 
     def _is_others(self, row: _Row) -> bool:
         """Return True if an event names another user, or a conversation of one."""
-        if row.event_id in self._named:
+        if row.event_id in self._named or row.is_erased:
             return False
         if row.user_id is not None:
             return True

@@ -29,6 +29,8 @@ from tracker.outbox.maintenance.scrub import Scrubber
 from tracker.outbox.outbox import Outbox
 from tracker.outbox.queue import batches, dead_letters, settlement
 from tracker.outbox.queue.settlement import DAMAGED, DeadLetter
+from tracker.queries import subject
+from tracker.queries.source import EVENTS
 from tracker.sync.destination import Delivery, Outcome
 from tracker.testing import RecordingDestination
 
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import MakeConfig
     from tests.support.collector import CollectorProcess
+    from tracker.events import Event
     from tracker.outbox.store.transaction import Transaction
     from tracker.sync.destination import Upload
 
@@ -237,6 +240,42 @@ def test_of_a_trace_of_several_users_only_the_spans_around_go(config: MakeConfig
         assert text not in found
     for text in (b"<kept>", b"<of v>", b"<said by v>"):
         assert text in found
+
+
+def test_an_erasure_that_is_cut_off_leaves_the_way_to_the_rest(config: MakeConfig) -> None:
+    """Whatever was erased by then: what only other events lead to goes before these."""
+
+    def span(name: str, parent: str | None = None, trace: str = "0", **whose: Any) -> Event:
+        place = {"trace_id": trace * 32, "span_id": f"{name:0>16}"}
+        if parent is not None:
+            place["parent_span_id"] = f"{parent:0>16}"
+        return make_event("otel.span", {"name": name}, trace=canonical.encode(place), **whose)
+
+    outbox = Outbox(config())
+    about = [
+        span("b1"),
+        span("b2", "b1"),
+        span("b3", "b2", session_id="s"),
+        span("b4", "b3", user_id="u"),
+        span("b5", "b4"),
+        span("b6", "b5"),
+        span("c1", trace="1", user_id="u"),
+        span("c2", "c1", trace="1", session_id="t"),
+        make_event("test.noted", {}, session_id="t"),
+        make_event("score.recorded", {"target_trace_id": "1" * 32}),
+    ]
+    others = [span("d1", "b2", user_id="v"), span("d2", "d1"), span("d3", "b1")]
+    outbox.append_all([*about, *others])
+    wanted = {event.event_id for event in about}
+    while wanted:
+        with outbox.snapshot() as connection:
+            found = subject.find(connection, EVENTS, "u")
+        assert set(found) == wanted
+        outbox.run(next(erase.jobs(found[:1], {"subject": "x"}, 4_096)))
+        wanted.discard(found[0])
+    assert problems(outbox) == []
+    assert all(row["data"] != MARKER for row in stored(outbox.path)[len(about) : -len(about)])
+    outbox.close()
 
 
 def test_a_damaged_trace_keeps_nobody_from_being_erased(outbox: Outbox) -> None:
