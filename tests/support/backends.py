@@ -7,7 +7,7 @@ import os
 import socket
 import sqlite3
 import subprocess
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import datetime, timedelta, timezone
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -83,8 +83,11 @@ class Backend:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        self.start()
-        self.prepare()
+        with ExitStack() as stack:
+            stack.callback(self.kill)
+            self.start()
+            self.prepare()
+            stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
