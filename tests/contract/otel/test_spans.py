@@ -652,7 +652,7 @@ def test_a_resource_is_masked_once(make_traced: MakeTraced) -> None:
     assert seen.count("step") == 20
 
 
-WORDS = ("Ulaanbaatar", "Ouagadougou", "Reykjavik")
+WORDS = ["Ulaanbaatar", "Ouagadougou", "Reykjavik"]
 
 
 def test_without_capture_no_word_of_content_is_stored(make_traced: MakeTraced) -> None:
@@ -726,7 +726,10 @@ def test_without_capture_a_short_text_is_content_by_the_last_word_of_its_name(
     span.add_event("gen_ai.user.message", {name: WORDS[2], "raw": WORDS[0].encode()})
     span.end()
     (data,) = traced.data()
-    assert not [word for word in WORDS if word in repr(data)]
+    told: Any = span
+    # Older versions of OpenTelemetry make a text of it, which is short and has no such name.
+    text = not isinstance(told.events[0].attributes["raw"], bytes)
+    assert [word for word in WORDS if word in repr(data)] == WORDS[:1] * text
     assert base64.b64encode(WORDS[0].encode()).decode() not in repr(data)
 
 
