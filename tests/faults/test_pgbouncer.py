@@ -17,7 +17,11 @@ import pytest
 from sqlalchemy import make_url
 
 from tests.support.collector import CollectorProcess, EventChain, free_port
+from tests.support.forwarding import ForwardProcess, forward, store_events
+from tests.support.otlp import spans_in, success
 from tests.support.postgresql import unprivileged
+from tests.support.server import ScriptedServer
+from tracker.collector.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,3 +93,21 @@ def test_no_batch_and_no_read_fails_behind_a_transaction_pool(
         with ThreadPoolExecutor(8) as pool:
             assert list(pool.map(work, range(8))) == [5 * rounds] * 8
         assert "storage" not in collector.stderr
+
+
+def test_one_process_forwards_and_another_after_its_death(pooled: str) -> None:
+    """Its lock is that of a transaction: it holds while others use the pool, and ends with it."""
+    store, chain = Store(pooled), EventChain()
+    with ScriptedServer() as receiver:
+        receiver.otherwise = success()
+        store_events(store, chain, chain.events(3))
+        with ForwardProcess(pooled, receiver.url):
+            receiver.wait_for(1, timeout=30)
+            for _ in range(3):
+                store_events(store, chain, chain.events(3))
+                assert forward(pooled, receiver.url).exit_code == 1
+            receiver.wait_for(2, timeout=30)
+        store_events(store, chain, chain.events(3))
+        assert forward(pooled, receiver.url).exit_code == 0
+        assert len({span.span_id for span in spans_in(*receiver.requests)}) == 15
+    store.close()

@@ -26,6 +26,7 @@ from tests.support.otlp import (
     success,
     unless,
 )
+from tests.support.postgresql import running_server, why_not
 from tests.support.received import span_of, traces_request
 from tests.support.server import Answer, Request, ScriptedServer, answer
 from tests.support.traced import traced
@@ -454,6 +455,32 @@ def test_only_one_process_forwards_to_a_target(
         process.end()
         assert forward(database, receiver.url).exit_code == 0
     assert texts(spans_in(*receiver.requests)) == ["a", "a"]
+
+
+@pytest.mark.slow
+def test_it_goes_on_when_the_database_is_back(receiver: ScriptedServer) -> None:
+    """The server of the database ends and starts again, and with it the lock of the process."""
+    if reason := why_not():
+        pytest.skip(reason)
+    chain = EventChain()
+    with running_server() as server:
+        database = server.new_database()
+        store = Store(database)
+        store_events(store, chain, messages(chain, "a"))
+        with ForwardProcess(database, receiver.url) as process:
+            assert process.line().startswith("forwarding to")
+            receiver.wait_for(1, timeout=30)
+            store.close()
+            server.stop()
+            assert "nothing can be forwarded, will retry" in process.line()
+            server.start()
+            store_events(store, chain, messages(chain, "b"))
+            receiver.wait_for(2, timeout=60)
+            assert forward(database, receiver.url).exit_code == 1, "it has the lock again"
+            process.terminate()
+            assert process.end()[0] == 0
+        store.close()
+    assert list(dict.fromkeys(texts(spans_in(*receiver.requests)))) == ["a", "b"]
 
 
 # --- transactions that commit late ----------------------------------------------------------------
