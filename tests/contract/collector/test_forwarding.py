@@ -197,6 +197,22 @@ def test_only_the_events_of_one_client_if_so_wished(
     ]
 
 
+def test_a_client_with_few_events_among_many_is_found(
+    database: str, store: Store, receiver: ScriptedServer
+) -> None:
+    """However far apart they are in the order of arrival."""
+    many, few = EventChain(), EventChain()
+    store_events(store, many, messages(many, "a"), "kiosk-17")
+    with store.writing("kiosk-18") as connection:
+        for id in (200_001, 400_001):
+            row = row_of(messages(few, str(id))[0], few, "kiosk-18")
+            connection.execute(insert(event_table).values({**row, "id": id}))
+    assert forward(database, receiver.url, "--client", "kiosk-18").exit_code == 0
+    assert texts(spans_in(*receiver.requests)) == ["200001", "400001"]
+    assert forward(database, receiver.url).exit_code == 0
+    assert texts(spans_in(*receiver.requests)) == ["200001", "400001", "a", "200001", "400001"]
+
+
 def test_types_can_be_left_out_and_log_records_sent_as_such(
     database: str, store: Store, receiver: ScriptedServer
 ) -> None:
@@ -557,7 +573,8 @@ def test_headers_come_from_the_environment_or_a_file(
         (["--to", "otlp", "--endpoint", "ftp://127.0.0.1"], "scheme"),
         (["--to", "otlp", "--endpoint", "http://u:p@127.0.0.1"], "credentials"),
         (["--to", "otlp", "--endpoint", UNREACHABLE, "--client", ""], "--client"),
-        (["--to", "otlp", "--endpoint", UNREACHABLE, "--name", "n" * 257], "256 characters"),
+        (["--to", "otlp", "--endpoint", UNREACHABLE, "--name", "n" * 257], "256 printable"),
+        (["--to", "otlp", "--endpoint", UNREACHABLE, "--name", "\udce9"], "256 printable"),
         (["--to", "otlp", "--endpoint", UNREACHABLE, "--headers", __file__], "Name: value"),
     ],
 )

@@ -202,8 +202,8 @@ def _read_headers(file: Path | None) -> Mapping[str, str]:
 
 
 def _target(name: str, client_id: str | None) -> Target:
-    if len(name) > MAX_ID_LENGTH:
-        raise click.UsageError(f"--name has more than {MAX_ID_LENGTH} characters")
+    if not name.isprintable() or len(name) > MAX_ID_LENGTH:
+        raise click.UsageError(f"--name must be {MAX_ID_LENGTH} printable characters at most")
     try:
         if client_id is not None:
             check_client_id(client_id)
