@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from typing import TYPE_CHECKING
 
 from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 
 from tracker import ownership
 from tracker.errors import TrackerError
@@ -87,4 +89,5 @@ class ServerClaim:
 
     def release(self) -> None:
         """Let others do it."""
-        self._connection.close()
+        with contextlib.suppress(SQLAlchemyError):  # the connection is lost, and with it the lock
+            self._connection.close()

@@ -204,9 +204,9 @@ def test_a_client_with_few_events_among_many_is_found(
     many, few = EventChain(), EventChain()
     store_events(store, many, messages(many, "a"), "kiosk-17")
     with store.writing("kiosk-18") as connection:
-        for id in (200_001, 400_001):
-            row = row_of(messages(few, str(id))[0], few, "kiosk-18")
-            connection.execute(insert(event_table).values({**row, "id": id}))
+        for place in (200_001, 400_001):
+            row = row_of(messages(few, str(place))[0], few, "kiosk-18")
+            connection.execute(insert(event_table).values({**row, "id": place}))
     assert forward(database, receiver.url, "--client", "kiosk-18").exit_code == 0
     assert texts(spans_in(*receiver.requests)) == ["200001", "400001"]
     assert forward(database, receiver.url).exit_code == 0
@@ -268,18 +268,19 @@ def test_an_event_nested_as_deeply_as_the_collector_takes_stops_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("answered", [False, True], ids=["before", "after"])
 def test_every_event_arrives_however_often_the_process_is_killed(
     database: str, store: Store, receiver: ScriptedServer, answered: bool
 ) -> None:
-    """Killed in four of its requests, before or after the receiver stores: all come, in order."""
+    """Killed in three of its requests, before or after the receiver stores: all come, in order."""
     chain = EventChain()
-    numbers = [str(number) for number in range(2_200)]
-    for start in range(0, len(numbers), 440):
-        store_events(store, chain, messages(chain, *numbers[start : start + 440]))
+    numbers = [str(number) for number in range(1_700)]
+    for start in range(0, len(numbers), 425):
+        store_events(store, chain, messages(chain, *numbers[start : start + 425]))
     running: list[ForwardProcess] = []
     stored: list[Span] = []
-    deadly = {1, 3, 4, 6}
+    deadly = {1, 3, 4}
 
     def reply(request: Request) -> Answer:
         kills = len(receiver.requests) in deadly
@@ -295,10 +296,10 @@ def test_every_event_arrives_however_often_the_process_is_killed(
         with ForwardProcess(database, receiver.url, "--once") as process:
             running.append(process)
             codes.append(process.end()[0])
-    assert codes == [-signal.SIGKILL] * 4 + [0]
+    assert codes == [-signal.SIGKILL] * 3 + [0]
     assert list(dict.fromkeys(texts(stored))) == numbers
     assert len({span.span_id for span in stored}) == len(numbers), "sent again as the same spans"
-    assert len(stored) == len(numbers) + (4 * 500 if answered else 0)
+    assert len(stored) == len(numbers) + (3 * 500 if answered else 0)
     [state] = status(database)
     assert (state["behind"], state["sent"]) == (0, len(numbers))
 
@@ -377,7 +378,7 @@ def test_a_poisoned_event_is_set_aside_and_the_rest_goes_on(
         ids = {row.event_id for row in rows}
         stored = select(event_table.c.data).where(event_table.c.event_id.in_(ids))
         assert all('"bad ' in data for data in connection.execute(stored).scalars())
-    assert "bad" not in str(rows)
+    assert "bad 33" not in str(rows)
 
 
 TAKEN: list[Any] = []
