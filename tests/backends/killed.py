@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 KILLS = 3
 RUNS = 4
 """Conversations of each program."""
+FLUSH_SECONDS = 300
 _SECONDS = 100.0
 
 
@@ -72,8 +73,9 @@ def upload(environment: Mapping[str, str], *, again: bool = False) -> None:
     """Upload what is pending; `again`, what was delivered too."""
     if again:
         assert cli.process("resend", "--since", "1d", environment=environment)[0] == 0
-    code, said, trouble = cli.process("flush", "--timeout", "50", environment=environment)
-    assert code == 0, said + trouble
+    process = cli.start("flush", "--timeout", FLUSH_SECONDS, environment=environment)
+    said, trouble = process.communicate(timeout=2 * FLUSH_SECONDS)
+    assert process.returncode == 0, said + trouble
 
 
 def upload_again(environment: Mapping[str, str], kills: int) -> int:
@@ -84,7 +86,7 @@ def upload_again(environment: Mapping[str, str], kills: int) -> int:
     for _ in range(kills):
         target = _pending(environment) * chance.uniform(0.6, 0.95)
         some = {**environment, "SDK_BATCH_MAX_EVENTS": str(chance.randint(5, 60))}
-        process = cli.start("flush", "--timeout", "50", environment=some)
+        process = cli.start("flush", "--timeout", FLUSH_SECONDS, environment=some)
         _killed_when(process, partial(_is_down_to, environment, target))
         hits += process.returncode < 0
     upload(environment)

@@ -158,7 +158,7 @@ def test_a_receiver_shows_what_the_tracker_reads(
             left = [each.session_id for each in tracker.list_conversations(status="open")]
             for session_id in left[::2]:
                 tracker.end_conversation(session_id)
-            assert tracker.flush(50).pending == 0
+            assert tracker.flush(killed.FLUSH_SECONDS).pending == 0
             reads = local.read(tracker, killed.stored_events(environment))
         backend.kill()
         backend.start()
