@@ -8,8 +8,10 @@ destination finds out whether it is a span's fault or everything is refused.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, NamedTuple
 
+from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
@@ -23,9 +25,14 @@ if TYPE_CHECKING:
 
     from tracker.otlp.encode import Signal
 
+    Response = ExportTraceServiceResponse | ExportLogsServiceResponse
+
 REJECTED = "otlp_rejected"
 """Code of the dead letters of a partial success."""
 _PROTOBUF = ("application/x-protobuf", "application/protobuf")
+_JSON = "application/json"
+_OF_LANGFUSE = {"message": "OK"}
+"""What Langfuse answers, and nothing else is known to, in place of an empty response."""
 _UNEXPECTED = (404, 405, 407, 415)
 _COME_BACK = (408, 425, 429)
 _MOST_WORDS = 1_000
@@ -77,13 +84,10 @@ def _says_its_length(headers: Mapping[str, str]) -> bool:
 
 def _read_success(signal: Signal, kind: str, body: bytes, *, is_whole: bool) -> Reading:
     problem = _fault(kind, body) or ("" if body or is_whole else "it was cut off")
-    response: ExportTraceServiceResponse | ExportLogsServiceResponse
+    response: Response
     response = ExportTraceServiceResponse() if signal == "traces" else ExportLogsServiceResponse()
-    if not problem:
-        try:
-            response.ParseFromString(body)
-        except DecodeError:
-            problem = "its body is none of OTLP's"
+    if not problem and not _fill(response, kind, body):
+        problem = "its body is none of OTLP's"
     if problem:
         cause = (
             f"the server answered 200, but not as an OTLP receiver does: {problem}. Is something "
@@ -103,9 +107,28 @@ def _read_success(signal: Signal, kind: str, body: bytes, *, is_whole: bool) -> 
 
 def _fault(kind: str, body: bytes) -> str:
     """Return why a 200 is no answer of OTLP, or an empty text."""
-    if kind in _PROTOBUF or (not body and not kind.startswith("text/html")):
+    if kind in _PROTOBUF or kind == _JSON or (not body and not kind.startswith("text/html")):
         return ""
     return f"its content type is {one_line(kind) or 'missing'}"
+
+
+def _fill(response: Response, kind: str, body: bytes) -> bool:
+    """Read a body into `response`; return False if it is no such response.
+
+    Receivers are to answer in the form of the request, which is protobuf. Some answer in JSON. What
+    any service may say, such as an error with a status of 200, is not taken for it.
+    """
+    try:
+        if kind != _JSON or not body:
+            response.ParseFromString(body)
+            return True
+        said = json.loads(body)
+        if not isinstance(said, dict):
+            return False
+        ParseDict({} if said == _OF_LANGFUSE else said, response)
+    except (DecodeError, ParseError, ValueError, TypeError, RecursionError):
+        return False
+    return True
 
 
 def _words(kind: str, body: bytes) -> str:

@@ -85,8 +85,14 @@ def probes(server: ScriptedServer) -> int:
         success(headers={"Content-Type": "application/x-protobuf; charset=utf-8"}),
         success(message="a field is deprecated"),
         answer(200),
+        answer(200, {}),
+        answer(200, {"partialSuccess": {"errorMessage": "a field is deprecated"}}),
+        answer(200, {"message": "OK"}),
     ],
-    ids=["protobuf", "with a parameter", "with a message", "empty"],
+    ids=[
+        *("protobuf", "with a parameter", "with a message", "empty"),
+        *("JSON", "JSON with a message", "Langfuse's"),
+    ],
 )
 def test_a_valid_answer_delivers_the_batch(
     settings: APIConfig, scripted_server: ScriptedServer, reply: Reply
@@ -138,11 +144,16 @@ def test_a_header_of_ones_own_takes_the_place_of_the_key(
 
 # --- answers that settle nothing ------------------------------------------------------------------
 
+JSON = {"Content-Type": "application/json"}
 PORTAL = answer(200, "<html>Welcome to Hotel Wi-Fi</html>", {"Content-Type": "text/html"})
 KEPT: dict[str, tuple[Reply, str]] = {
     "captive portal": (PORTAL, "its content type is text/html"),
     "empty page": (answer(200, b"", {"Content-Type": "text/html"}), "text/html"),
-    "JSON": (answer(200, {}), "its content type is application/json"),
+    "JSON of something else": (answer(200, {"error": "no such key"}), "none of OTLP's"),
+    "a message of something else": (answer(200, {"message": "no such route"}), "none of OTLP's"),
+    "JSON that is no object": (answer(200, b"[]", JSON), "none of OTLP's"),
+    "JSON that is cut": (answer(200, b'{"partialSuccess": {', JSON), "none of OTLP's"),
+    "JSON that is deep": (answer(200, b"[" * 50_000, JSON), "none of OTLP's"),
     "no protobuf": (answer(200, b"\xff\xff\xff", PROTOBUF), "its body is none of OTLP's"),
     "202": (answer(202), "202"),
     "302": (redirect(302, "http://elsewhere/"), "not followed"),
@@ -323,6 +334,22 @@ def test_a_partial_success_leads_to_the_spans_that_were_refused(
     assert letter[:2] == ("bad", "otlp_rejected")
     assert "attribute too long" in letter[2]
     assert account_of(settings) == Account(accepted=41, delivered=40, dead=1)
+
+
+def test_a_partial_success_in_json_is_read_as_well(
+    settings: APIConfig, scripted_server: ScriptedServer
+) -> None:
+    """There its number is a text, as the mapping of protobuf to JSON has it."""
+    said = {"rejectedSpans": "1", "errorMessage": "attribute too long"}
+    in_json = answer(200, {"partialSuccess": said})
+    scripted_server.otherwise = stores_unless(is_bad, lambda _: lambda _: in_json)
+    fill(settings, [*numbered(3), "bad", *numbered(3)])
+    with Tracker(settings) as tracker:
+        tracker.flush(10)
+    [letter] = dead_letters(settings)
+    assert letter[:2] == ("bad", "otlp_rejected")
+    assert "attribute too long" in letter[2]
+    assert account_of(settings) == Account(accepted=7, delivered=6, dead=1)
 
 
 def test_a_receiver_that_rejects_all_of_a_batch_buries_it_only_if_it_takes_a_probe(
