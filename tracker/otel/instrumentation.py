@@ -66,7 +66,7 @@ def instrument(
         The providers, to shut them down or to add processors.
 
     Raises:
-        ValidationError: if `tracker` is none, or one for asyncio.
+        ValidationError: if `tracker` is none, or one for asyncio, or another argument is invalid.
     """
     spans = OutboxSpanProcessor(tracker, started=started, nest=nest)
     logs = OutboxLogRecordProcessor(tracker)

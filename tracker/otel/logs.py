@@ -33,6 +33,16 @@ if TYPE_CHECKING:
     from tracker.otel.plain import Plain
 
 
+def severity_of(given: ReadableLogRecord | ReadWriteLogRecord) -> int | None:
+    """Return OpenTelemetry's number for how severe a record is, or None if it has none.
+
+    It may be a plain number, or anything else: nobody checks it.
+    """
+    severity = given.log_record.severity_number
+    number = getattr(severity, "value", severity)
+    return number if type(number) is int else None
+
+
 def place(given: ReadableLogRecord | ReadWriteLogRecord) -> SpanContext | None:
     """Return the span that a record was logged in, or None."""
     record = given.log_record
@@ -46,11 +56,10 @@ def emitted(
 ) -> dict[str, Any]:
     """Return the data of a log record."""
     record, resource, scope = given.log_record, given.resource, given.instrumentation_scope
-    severity = record.severity_number
     data = {
         "time": record.timestamp and str(record.timestamp),
         "observed": str(record.observed_timestamp or time.time_ns()),
-        "severity": severity and severity.value,
+        "severity": severity_of(given),
         "severity_text": plain.text(record.severity_text or ""),
         "event_name": plain.text(record.event_name or ""),
         "trace_id": record.trace_id and format(record.trace_id, "032x"),

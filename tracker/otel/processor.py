@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from opentelemetry.sdk._logs import LogRecordProcessor
 from opentelemetry.sdk.trace import SpanProcessor
 
-from tracker import context, own_work
-from tracker.otel import handlers, names, nesting
+from tracker import context, own_work, validation
+from tracker.otel import handlers, logs, names, nesting
 from tracker.otel.started import Run
 from tracker.otel.store import Store
 
@@ -51,7 +51,7 @@ class OutboxSpanProcessor(SpanProcessor):
             gets children whose parent it never sees.
 
     Raises:
-        ValidationError: if `tracker` is none, or one for asyncio.
+        ValidationError: if `tracker` is none, or one for asyncio, or another argument is invalid.
     """
 
     def __init__(
@@ -64,6 +64,13 @@ class OutboxSpanProcessor(SpanProcessor):
         nest: bool = False,
     ) -> None:
         self._store = Store(tracker)
+        for name, flag in {
+            "started": started,
+            "conversation": conversation,
+            "flush_uploads": flush_uploads,
+            "nest": nest,
+        }.items():
+            validation.check_flag(name, flag)
         if nest and not self._store.disabled:
             context.nest_with(nesting.attach)
         self._run = Run(self._store) if started and not self._store.disabled else None
@@ -132,25 +139,24 @@ class OutboxLogRecordProcessor(LogRecordProcessor):
         flush_uploads: Whether `force_flush` waits for the network as well.
 
     Raises:
-        ValidationError: if `tracker` is none, or one for asyncio.
+        ValidationError: if `tracker` is none, or one for asyncio, or another argument is invalid.
     """
 
     def __init__(
         self, tracker: BaseTracker, *, level: int = 0, flush_uploads: bool = False
     ) -> None:
         self._store = Store(tracker)
-        self._level = level
-        self._flush_uploads = flush_uploads
+        self._level = validation.check_count("level", level)
+        self._flush_uploads = validation.check_flag("flush_uploads", flush_uploads)
         handlers.keep_out()
         self._shut_down = False
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
         """Store `log_record`."""
-        severity = log_record.log_record.severity_number
         if (
             self._store.disabled
             or own_work.is_own()
-            or (severity is not None and 0 < severity.value < self._level)
+            or 0 < (logs.severity_of(log_record) or 0) < self._level
             or is_our_own(log_record)
         ):
             return

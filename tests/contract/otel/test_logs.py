@@ -14,7 +14,8 @@ from opentelemetry.sdk._logs import LoggerProvider, LoggingHandler
 from opentelemetry.sdk.resources import Resource
 
 from tracker import own_work
-from tracker.otel import OutboxLogRecordProcessor
+from tracker.errors import ValidationError
+from tracker.otel import OutboxLogRecordProcessor, OutboxSpanProcessor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,6 +106,42 @@ def test_records_below_the_level_are_passed_over(traced: Traced) -> None:
     bodies = [row.data["body"] for row in traced.rows("otel.log")]
     assert bodies == [str(SeverityNumber.WARN), "None"]
     logs.provider.shutdown()
+
+
+@pytest.mark.parametrize("severity", [13, 99, True, "WARN", 2.5, b"x"], ids=str)
+def test_a_severity_that_is_none_of_opentelemetrys_raises_nothing(
+    traced: Traced, severity: Any
+) -> None:
+    """Nobody checks it; a plain number is one, and what is none is left out."""
+    logs = Logs(traced, level=13)
+    low: Any = 9
+    logs.logger().emit(LogRecord(body="odd", severity_number=severity))
+    logs.logger().emit(LogRecord(body="low", severity_number=low))
+    (row,) = traced.rows("otel.log")
+    assert row.data.get("severity") == (severity if type(severity) is int else None)
+    assert traced.tracker.health().otel_dropped == 0
+    logs.provider.shutdown()
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [{"level": "INFO"}, {"level": SeverityNumber.INFO}, {"flush_uploads": "no"}],
+    ids=str,
+)
+def test_a_wrong_argument_raises_at_once_and_not_in_the_application(
+    traced: Traced, argument: Any
+) -> None:
+    """Or each log record would raise where it is logged."""
+    with pytest.raises(ValidationError, match=f"{next(iter(argument))}: is "):
+        OutboxLogRecordProcessor(traced.tracker, **argument)
+
+
+@pytest.mark.parametrize("name", ["started", "conversation", "flush_uploads", "nest"])
+def test_a_switch_of_the_span_processor_is_true_or_false(traced: Traced, name: str) -> None:
+    """A text such as "no" would be taken for True."""
+    given: Any = {name: "no"}
+    with pytest.raises(ValidationError, match=f"{name}: is "):
+        OutboxSpanProcessor(traced.tracker, **given)
 
 
 def test_the_trackers_own_records_are_passed_over(traced: Traced, logs: Logs) -> None:
