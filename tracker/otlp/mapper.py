@@ -11,7 +11,7 @@ from tracker.once import Once
 from tracker.otlp import ids, names, verbatim
 from tracker.otlp.encode import Source
 from tracker.otlp.logs import is_record, record_of, span_of_record
-from tracker.otlp.mapping import about, place, readable_event, spans_of
+from tracker.otlp.mapping import about, is_erased, place, readable_event, spans_of
 from tracker.otlp.turns import Conversation, advance
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Mapper:
         """Return what an event is sent as: at least one message."""
         event = readable_event(event)
         before, after = self._step(event)
-        if event["type"] in ("otel.span", "otel.log"):
+        if event["type"] in ("otel.span", "otel.log") and not is_erased(event):
             try:
                 return [self._verbatim(event, after)]
             except verbatim.FAULTS as fault:

@@ -55,7 +55,7 @@ def spans_of(
     if is_answer and after.turn is not None:
         own = _answer(event, own, after.turn, found)
     describe = _DESCRIBED.get(event["type"], _describe_other)
-    if event["data"].get("erased") is True and event["data"].keys() == {"erased"}:
+    if is_erased(event):
         own.name, own.attributes[names.ERASED] = event["type"], True
     elif not is_answer:
         describe(own, event)
@@ -65,6 +65,11 @@ def spans_of(
     for draft in found:
         _add_common(draft, event)
     return found
+
+
+def is_erased(event: Mapping[str, Any]) -> bool:
+    """Return True if the data of an event was erased."""
+    return event["data"].get("erased") is True and event["data"].keys() == {"erased"}
 
 
 def place(event: Mapping[str, Any], after: Conversation, client_id: str) -> tuple[str, str | None]:

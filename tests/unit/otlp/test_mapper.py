@@ -145,6 +145,20 @@ def test_what_was_erased_is_not_sent_from_memory(tmp_path: Path) -> None:
     assert "4711" not in str(spans([answer], by))
 
 
+@pytest.mark.parametrize("kind", ["otel.span", "otel.log"])
+@pytest.mark.parametrize("logs", [False, True])
+def test_what_came_in_and_was_erased_is_a_marker_and_no_fault(
+    events: list[dict[str, Any]], caplog: pytest.LogCaptureFixture, *, kind: str, logs: bool
+) -> None:
+    """Else each erasure would be followed by a warning of an event without its fields."""
+    erased = {**events[0], "type": kind, "data": {"erased": True}, "user_id": None}
+    by = mapper([erased], logs=logs)
+    by.begin()
+    [(_, message)] = by.messages(erased)
+    assert attributes(message.attributes)["tracker.erased"] is True
+    assert not caplog.records
+
+
 TYPES = [
     *sorted(VOCABULARY),
     *("function.observed", "score.recorded", "log.recorded"),
