@@ -36,6 +36,7 @@ SKELETON = (
     "gen_ai.usage.cache_read.input_tokens",
     "openinference.span.kind",
     "llm.model_name",
+    "embedding.model_name",
     "llm.token_count.prompt",
     "llm.token_count.completion",
     "llm.token_count.total",
@@ -59,7 +60,10 @@ MODEL_WORK = frozenset(
 TOOL_WORK = frozenset(("execute_tool", "TOOL", "tool"))
 """The work of a tool, likewise."""
 
-MODEL = ("gen_ai.response.model", "gen_ai.request.model", "llm.model_name")
+MODEL = (
+    *("gen_ai.response.model", "gen_ai.request.model"),
+    *("llm.model_name", "embedding.model_name"),
+)
 """The model of a span, as the provider named it before what was asked for."""
 
 USAGE = {

@@ -58,6 +58,15 @@ def sums(traced: Traced) -> dict[str | None, tuple[int, int, int]]:
         ({**LLM, "openinference.span.kind": "EMBEDDING"}, (1, 10, 5)),
         (
             {
+                "openinference.span.kind": "EMBEDDING",
+                "embedding.model_name": "gpt-4o-2024",
+                "llm.token_count.prompt": 8,
+                "llm.token_count.total": 8,
+            },
+            (1, 8, 0),
+        ),
+        (
+            {
                 "llm.request.type": "completion",
                 "gen_ai.request.model": "gpt-4o-2024",
                 "gen_ai.usage.prompt_tokens": 7,
