@@ -211,7 +211,9 @@ class APIConfig(Sourced):
     otlp_headers: Mapping[str, str] = setting(None, otlp.headers(), secret=True, hash=False)
     otlp_resource: Mapping[str, str] = setting(None, otlp.resource(), hash=False)
     otlp_logs: bool = setting(False, kinds.flag())
-    otlp_skip: Sequence[str] = setting(("otel.span_started",), kinds.names())
+    otlp_skip: Sequence[str] = setting(
+        ("otel.span_started",), kinds.names("otel.span_started", "integrity.*")
+    )
     outbox_path: _AnyPath[Path] = setting(None, places.path(places.check_outbox_path))
     config_file: _AnyPath[Path | None] = setting(
         None, Kind(places.check_path, from_file=None), compare=False
@@ -268,8 +270,8 @@ class APIConfig(Sourced):
     redaction: Literal["secrets", "pii", "off"] = setting(
         "secrets", kinds.choice("secrets", "pii", "off")
     )
-    secret_names: Sequence[str] = setting((), kinds.names())
-    not_secret_names: Sequence[str] = setting((), kinds.names())
+    secret_names: Sequence[str] = setting((), kinds.names("door_code", "pin"))
+    not_secret_names: Sequence[str] = setting((), kinds.names("auth", "session"))
     redactors: Sequence[Callable[[str], str]] = setting((), kinds.functions(), hash=False)
     before_record: Callable[[dict[str, Any]], dict[str, Any] | None] | None = setting(
         None, kinds.function(), hash=False

@@ -170,8 +170,8 @@ def read_mapping(text: str) -> object:
     return found if whole else text
 
 
-def names() -> Kind:
-    """Return the kind of a list of names, each with a letter or a digit."""
+def names(*examples: str) -> Kind:
+    """Return the kind of a list of names, each with a letter or a digit, such as these."""
 
     def check(name: str, value: object) -> tuple[str, ...]:
         fits = isinstance(value, (list, tuple, set, frozenset)) and all(
@@ -179,8 +179,8 @@ def names() -> Kind:
         )
         if not fits:
             raise ConfigurationError(
-                f"{name} must be a list of names with letters or digits, as in ['door_code'], or "
-                "in the environment door_code,pin"
+                f"{name} must be a list of names with letters or digits, as in {list(examples)}, "
+                f"or in the environment {','.join(examples)}"
             )
         return tuple(value)  # type: ignore[arg-type]  # `fits` has just shown that it is a list
 

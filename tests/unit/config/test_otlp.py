@@ -93,6 +93,12 @@ def test_headers_that_cannot_be_sent_are_refused(headers: Any) -> None:
     assert "wörd" not in str(refusal.value)
 
 
+def test_types_to_skip_that_are_none_are_refused_with_an_example_of_types() -> None:
+    """And not with one of names of secrets, which are a list of names too."""
+    with pytest.raises(ConfigurationError, match=r"otlp_skip .*otel\.span_started,integrity\.\*"):
+        made(otlp_skip="message.logged")
+
+
 def test_no_repr_shows_a_header() -> None:
     """Most have a key in them."""
     assert "s3cret" not in repr(made(otlp_headers={"authorization": "Bearer s3cret"}))
