@@ -164,14 +164,14 @@ def conversation(
         raise click.UsageError("give a SESSION_ID, or --last for the one that started last")
     from tracker.events import CONVERSATION_FAILED
     from tracker.outbox import browse
-    from tracker.queries.conversations import find_conversation, newest_first
+    from tracker.queries.conversations import find_conversation, newest_id
     from tracker.queries.filters import Filters
     from tracker.queries.history import get_conversation_history
     from tracker.queries.scores import list_scores
 
     with opened_to_read(existing(place)) as outbox, outbox.snapshot() as connection:
         if session_id is None:
-            session_id = next((each.session_id for _, each in newest_first(connection)), "")
+            session_id = newest_id(connection) or ""
         session_id = browse.complete(connection, "session_id", session_id)
         whole = find_conversation(connection, session_id)
         if whole is None:

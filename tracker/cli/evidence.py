@@ -123,14 +123,14 @@ def evidence(place: Place, /, *, as_json: bool, **options: Any) -> None:
 def _selection(connection: Connection, options: Mapping[str, Any]) -> Selection:
     from tracker.audit.evidence import Selection
     from tracker.outbox import browse
-    from tracker.queries.conversations import newest_first
+    from tracker.queries.conversations import newest_id
 
     session, seqs, since, until = (options[name] for name in ("session", "seqs", "since", "until"))
     in_period = since is not None or until is not None
     if sum([session is not None, options["last"], seqs is not None, in_period]) != 1:
         raise click.UsageError("give one of --session, --last, --seq, or --since and --until")
     if options["last"]:
-        session = next((each.session_id for _, each in newest_first(connection)), "")
+        session = newest_id(connection) or ""
     elif session is not None:
         session = browse.complete(connection, "session_id", session)
     return Selection(session, seqs, since, until)

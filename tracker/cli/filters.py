@@ -115,11 +115,11 @@ class Given:
             AmbiguousError: if several ids begin as the given one.
         """
         from tracker.outbox import browse
-        from tracker.queries.conversations import newest_first
+        from tracker.queries.conversations import newest_id
 
         session_id, run_id = self.filters.session_id, self.filters.run_id
         if self.last:  # if there is none, no event has this id
-            session_id = next((each.session_id for _, each in newest_first(connection)), "")
+            session_id = newest_id(connection) or ""
         elif session_id is not None:
             session_id = browse.complete(connection, "session_id", session_id)
         if run_id is not None:

@@ -261,11 +261,13 @@ class History:
 class Conversations:
     """Conversations in the order they began; `next` is the `before` of earlier ones.
 
-    A page can hold fewer than its limit, or none, while there is a `next`.
+    A page can hold fewer than its limit, or none, while there is a `next`: a look takes about half
+    a second at most. `looked_back_to_ms` then says how far back it went.
     """
 
     conversations: list[Conversation]
     next: int | None
+    looked_back_to_ms: int | None = None
 
 
 @dataclass(frozen=True)

@@ -121,10 +121,10 @@ async def list_conversations(
     """Answer with the newest matching conversations, in the order in which they began."""
 
     def query(connection: Connection, events: FromClause) -> Conversations:
-        found, following = conversations.conversation_page(
-            connection, wanted, status, limit, before, events
+        found = conversations.conversation_page(
+            connection, wanted, status, limit, before, events, seconds=conversations.MOST_SECONDS
         )
-        return Conversations(found[::-1], following)
+        return Conversations(found.conversations[::-1], found.next, found.looked_back_to_ms)
 
     return await read.answer(query)
 

@@ -17,6 +17,7 @@ from sqlalchemy import (
     UniqueConstraint,
     column,
     false,
+    literal_column,
     select,
 )
 
@@ -76,6 +77,15 @@ events = Table(
     UniqueConstraint("client_id", "event_id", name="uq_events_event_id"),
     # Not unique: after damage, an outbox may use a seq for another event.
     Index("ix_events_outbox", "client_id", "outbox_id", "seq"),
+    # Used only where a query asks for it, as `queries.source.by_position` does: with a whole index,
+    # SQLite would go through all of a client's events for the newest few of some type.
+    Index(
+        "ix_events_client",
+        "client_id",
+        "id",
+        sqlite_where=literal_column("id > 0"),
+        postgresql_where=literal_column("id > 0"),
+    ),
     Index("ix_events_session", "client_id", "session_id"),
     Index("ix_events_type", "client_id", "type", "timestamp_ms"),
     Index(

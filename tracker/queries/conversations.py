@@ -6,11 +6,11 @@ from collections import defaultdict
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import case, func, select
 
-from tracker import validation
+from tracker import clock, validation
 from tracker.events import (
     CONVERSATION_ENDED,
     CONVERSATION_FAILED,
@@ -23,7 +23,8 @@ from tracker.events import (
 from tracker.queries.figures import figure, known_sum, tokens
 from tracker.queries.filters import EVERYTHING
 from tracker.queries.model_calls import model_calls
-from tracker.queries.source import EVENTS, number_field, text_field
+from tracker.queries.newest import CHUNK, chunks, windows
+from tracker.queries.source import EVENTS, number_field, text_field, unindexed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,8 +32,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, FromClause
 
     from tracker.queries.filters import Filters
-
-T = TypeVar("T")
+    from tracker.queries.newest import Begun
 
 OPEN = "open"
 ENDED = "ended"
@@ -49,10 +49,6 @@ LLM_USED = "llm.used"
 
 _OF_CONVERSATIONS = (*LIFECYCLE, MESSAGE_LOGGED, TOOL_CALLED)
 """Types whose events make a session a conversation; others may name any session."""
-
-_CHUNK = 200
-"""Maximum number of conversations per query; SQLite before 3.32 binds at most 999 values."""
-
 
 @dataclass(frozen=True)
 class Conversation:
@@ -147,11 +143,23 @@ def list_conversations(
     return tuple(reversed(page.conversations))
 
 
+MOST_SECONDS = 0.5
+"""How long a page may be looked for where somebody waits for it."""
+
+
 class Page(NamedTuple):
-    """Conversations, the one that began last first, and the start of the next page."""
+    """A page of conversations.
+
+    Attributes:
+        conversations: The conversations, the one that began last first.
+        next: The `before` of the next page; None if nothing is left.
+        looked_back_to_ms: If the look ended for want of time, how far back it went: a time, Unix
+            milliseconds.
+    """
 
     conversations: list[Conversation]
     next: int | None
+    looked_back_to_ms: int | None = None
 
 
 def conversation_page(
@@ -161,6 +169,8 @@ def conversation_page(
     limit: int | None,
     before: int | None = None,
     events: FromClause = EVENTS,
+    *,
+    seconds: float | None = None,
 ) -> Page:
     """Return a page of the newest matching conversations.
 
@@ -172,21 +182,39 @@ def conversation_page(
         limit: Maximum number of conversations; None for all.
         before: The `next` of the previous page; None for the first page.
         events: The table of events.
+        seconds: About how long to look for them, so that a page may have fewer, or none, though
+            more are left; None for as long as it takes.
 
     Returns:
         The page; its `next` is None if no conversations are left. Those that are left may not
         match.
     """
+    if limit == 0:
+        return Page([], None)
     found: list[Conversation] = []
-    last = None
-    rest = wanted.without("agent_id", "user_id", "since_ms", "until_ms")
-    for position, conversation in newest_first(connection, status, before, events, rest):
-        if limit is not None and len(found) >= limit:
-            return Page(found, last)
-        if status in (None, conversation.status) and _matches(wanted, conversation):
-            found.append(conversation)
-            last = position
+    last = before
+    ends_at = None if seconds is None else clock.monotonic() + seconds
+    for position, conversation in _looked_at(
+        connection, wanted, status, before, events, limit, to_the_end=seconds is None
+    ):
+        if conversation is not None:
+            if len(found) == limit:
+                return Page(found, last)
+            if _matches(wanted, conversation):
+                found.append(conversation)
+                last = position
+        if ends_at is not None and clock.monotonic() >= ends_at:
+            if len(found) == limit:
+                return Page(found, last)
+            return Page(found, position, _time_at(connection, events, position))
     return Page(found, None)
+
+
+def _time_at(connection: Connection, events: FromClause, position: int) -> int | None:
+    event = events.c
+    query = select(event.timestamp_ms).where(event.position == position)
+    found = connection.execute(query).scalar()
+    return found if isinstance(found, int) else None  # a damaged row has any type
 
 
 def _matches(wanted: Filters, conversation: Conversation) -> bool:
@@ -203,40 +231,60 @@ def _matches(wanted: Filters, conversation: Conversation) -> bool:
     return (since_ms is None or started >= since_ms) and (until_ms is None or started < until_ms)
 
 
-def newest_first(
-    connection: Connection,
-    status: str | None = None,
-    before: int | None = None,
-    events: FromClause = EVENTS,
-    wanted: Filters = EVERYTHING,
-) -> Iterator[tuple[int, Conversation]]:
-    """Yield the conversations with an event that matches, the one that began last first.
+def newest_id(connection: Connection) -> str | None:
+    """Return the id of the conversation that began last; None if there is none."""
+    found = conversation_page(connection, EVERYTHING, None, 1).conversations
+    return found[0].session_id if found else None
 
-    With a `status`, only those that may have it.
+
+def newest_first(
+    connection: Connection, status: str | None = None, events: FromClause = EVENTS
+) -> Iterator[tuple[int, Conversation]]:
+    """Yield all conversations, or those with a status, the one that began last first.
 
     Each has the position of its first event. No cursor is open meanwhile.
     """
-    # Answered from the index of session ids alone, without reading the rows.
-    first = func.min(events.c.position)
-    query = (
-        select(first, events.c.session_id)
-        .where(events.c.session_id.is_not(None))
-        .group_by(events.c.session_id)
-        .order_by(first.desc())
-    )
-    if wanted != EVERYTHING:
-        query = query.where(events.c.session_id.in_(select(wanted.of(events).c.session_id)))
-    if before is not None:
-        query = query.having(first < before)
-    sessions: Sequence[Any] = connection.execute(query).all()
-    if status is not None:
-        stand = standings(connection, events)
-        sessions = [each for each in sessions if stand.get(each[1], _UNKNOWN).status == status]
-    for chunk in chunks(sessions):
-        found = _read(connection, [session_id for _, session_id in chunk], events)
-        for position, session_id in chunk:
-            if session_id in found:
-                yield position, found[session_id]
+    for position, conversation in _looked_at(
+        connection, EVERYTHING, status, None, events, None, to_the_end=True
+    ):
+        if conversation is not None:
+            yield position, conversation
+
+
+def _looked_at(
+    connection: Connection,
+    wanted: Filters,
+    status: str | None,
+    before: int | None,
+    events: FromClause,
+    limit: int | None,
+    *,
+    to_the_end: bool,
+) -> Iterator[tuple[int, Conversation | None]]:
+    """Yield positions, descending, and the conversation that begins at each if it may be wanted.
+
+    Now and then a position comes without one: all that begins there or after has been looked at.
+    """
+    at_once = CHUNK if limit is None else min(limit + 1, CHUNK)
+    for window in windows(connection, events, wanted, before, to_the_end=to_the_end):
+        for some in chunks(window.sessions):
+            for few in chunks(_of_status(connection, some, status, events), at_once):
+                found = _read(connection, [each.session_id for each in few], events)
+                for position, session_id in few:
+                    yield position, found.get(session_id)
+            yield some[-1].position, None
+        if window.lowest is not None:
+            yield window.lowest, None
+
+
+def _of_status(
+    connection: Connection, sessions: Sequence[Begun], status: str | None, events: FromClause
+) -> Sequence[Begun]:
+    """Return those of some sessions that have a status, if there is one."""
+    if status is None:
+        return sessions
+    stand = standings(connection, events, [each.session_id for each in sessions])
+    return [each for each in sessions if stand.get(each.session_id, _UNKNOWN).status == status]
 
 
 class Opening(NamedTuple):
@@ -258,29 +306,31 @@ class Standing(NamedTuple):
 _UNKNOWN = Standing()
 
 
-def standings(connection: Connection, events: FromClause = EVENTS) -> dict[str, Standing]:
-    """Return the standing of each session that was started, resumed or closed; reads few rows."""
+def standings(
+    connection: Connection, events: FromClause = EVENTS, sessions: Sequence[str] | None = None
+) -> dict[str, Standing]:
+    """Return the standing of each session that was started, resumed or closed; reads few rows.
+
+    With `sessions`, of these alone; they must fit into one query.
+    """
     column, outcome = events.c, text_field(events, "outcome")
+    closing, mine = column.type.in_(LIFECYCLE), column.session_id.is_not(None)
+    if sessions is not None:  # found by their index, not by one that many rows share
+        closing = unindexed(column.type).in_(LIFECYCLE)
+        mine = column.session_id.in_(sessions)
     rows = connection.execute(
         select(
             *(column.session_id, column.type, case((column.type == CONVERSATION_ENDED, outcome))),
             *(column.position, column.timestamp_ms, column.agent_id, column.user_id),
         )
-        .where(column.type.in_(LIFECYCLE), column.session_id.is_not(None))
-        .order_by(column.position)
+        .where(closing, mine)
     ).all()
     found: dict[str, Standing] = {}
-    for session_id, type_, said, *event in rows:
+    for session_id, type_, said, *event in sorted(rows, key=itemgetter(3)):
         before = found.get(session_id, _UNKNOWN)
         opening = Opening(*event) if type_ in _OPENING else before.opening
         found[session_id] = Standing(next_status(before.status, type_, said), opening)
     return found
-
-
-def chunks(sessions: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Yield the sessions in chunks that fit into one query."""
-    for start in range(0, len(sessions), _CHUNK):
-        yield sessions[start : start + _CHUNK]
 
 
 def find_conversation(

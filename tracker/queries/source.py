@@ -90,6 +90,48 @@ def in_period(
     return conditions
 
 
+def by_position(events: FromClause) -> list[ColumnElement[bool]]:
+    """Return conditions that are true of all events, and let them be read by their positions."""
+    # As the collector's index has it.
+    return [] if events is EVENTS else [events.c.position > literal_column("0")]
+
+
+def places(connection: Connection, events: FromClause) -> tuple[int | None, int | None]:
+    """Return the first and the last position; None if there are no events."""
+    position, rows = events.c.position, by_position(events)
+    ends = [select(end(position)).where(*rows).scalar_subquery() for end in (func.min, func.max)]
+    first, last = connection.execute(select(*ends)).one()
+    return first, last
+
+
+def places_of_period(
+    connection: Connection, events: FromClause, since_ms: int | None, until_ms: int | None
+) -> tuple[int, int]:
+    """Return positions between which all events of a period are, others among them."""
+    first, last = -_MAX_INTEGER, _MAX_INTEGER
+    if events is EVENTS:
+        if since_ms is not None:
+            query = time_ranges.first_seq(max(min(since_ms, _MAX_INTEGER), -_MAX_INTEGER))
+            first = connection.execute(select(literal_column(query, BigInteger))).scalar_one()
+        if until_ms is not None:
+            query = time_ranges.last_seq(max(min(until_ms, _MAX_INTEGER), -_MAX_INTEGER))
+            last = connection.execute(select(literal_column(query, BigInteger))).scalar_one()
+    return first, last
+
+
+def place_before(connection: Connection, events: FromClause, end: int, rows: int) -> int:
+    """Return a position that has at most so many events from it to `end`, which is not included.
+
+    It is 0 or less if there are no more events before.
+    """
+    if events is EVENTS:  # it has no holes but for what was removed
+        return end - rows
+    position = events.c.position
+    query = select(position).where(position < end, *by_position(events))
+    query = query.order_by(position.desc())
+    return connection.execute(query.offset(rows - 1).limit(1)).scalar() or 0
+
+
 _FEW_TRACES = 100
 _MOST_SESSIONS = 500
 """Maximum number of conversations in a trace; SQLite before 3.32 binds at most 999 values."""
@@ -237,6 +279,14 @@ class number_field(_Field):  # noqa: N801
     inherit_cache = True
 
 
+class unindexed(FunctionElement[Any]):  # noqa: N801
+    """A column, by which SQLite then looks nothing up in an index."""
+
+    name = "unindexed"
+    type = Text()
+    inherit_cache = True
+
+
 class attributes(FunctionElement[str]):  # noqa: N801
     """Attributes of a span as the text of a JSON array, null in place of each that it lacks."""
 
@@ -313,6 +363,16 @@ def _number_for_postgresql(element: _Field, compiler: SQLCompiler, **options: An
     value, name = _json(element, compiler, options)
     # The pattern matches the JSON itself, in which text has quotes. Of any length, hence no float.
     return f"CAST(substring(CAST({value} -> {name} AS text) FROM '^[-0-9][-+.0-9eE]*$') AS numeric)"
+
+
+@compiles(unindexed)
+def _column_itself(element: unindexed, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(element.clauses, **options)
+
+
+@compiles(unindexed, "sqlite")
+def _unindexed_for_sqlite(element: unindexed, compiler: SQLCompiler, **options: Any) -> str:
+    return f"+{compiler.process(element.clauses, **options)}"
 
 
 @compiles(attributes, "sqlite")
