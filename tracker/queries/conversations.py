@@ -50,6 +50,7 @@ LLM_USED = "llm.used"
 _OF_CONVERSATIONS = (*LIFECYCLE, MESSAGE_LOGGED, TOOL_CALLED)
 """Types whose events make a session a conversation; others may name any session."""
 
+
 @dataclass(frozen=True)
 class Conversation:
     """The state of a conversation.
@@ -322,8 +323,7 @@ def standings(
         select(
             *(column.session_id, column.type, case((column.type == CONVERSATION_ENDED, outcome))),
             *(column.position, column.timestamp_ms, column.agent_id, column.user_id),
-        )
-        .where(closing, mine)
+        ).where(closing, mine)
     ).all()
     found: dict[str, Standing] = {}
     for session_id, type_, said, *event in sorted(rows, key=itemgetter(3)):

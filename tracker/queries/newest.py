@@ -124,7 +124,9 @@ class _Look:
         self._events = events
         self._conditions = conditions
         self._end = end
-        self._at_newest = at_newest
+        # Then what an event fulfils is seen before the session's first event, or there.
+        self._is_selective = at_newest and bool(conditions)
+        self._waiting: list[Begun] = []
         self._fulfilling: list[set[str]] = [set() for _ in conditions]
 
     def between(self, start: int, end: int) -> list[Begun]:
@@ -134,7 +136,7 @@ class _Look:
         flags = [func.max(case((condition, 1), else_=0)) for condition in self._conditions]
         within = (event.position >= start, event.position < end, *by_position(self._events))
         query = select(session, *flags).where(*within)
-        if flags and self._at_newest:  # others have fulfilled it after, or never will
+        if self._is_selective:
             query = query.where(or_(*self._conditions))
         seen: list[str] = []
         for session_id, *fulfilled in self._connection.execute(query.group_by(session)):
@@ -143,14 +145,18 @@ class _Look:
                 for names, is_fulfilled in zip(self._fulfilling, fulfilled, strict=True):
                     if is_fulfilled:
                         names.add(session_id)
-        if self._at_newest:
-            seen = [each for each in seen if self._is_wanted(each)]
-        return self._begun(seen, start)
+        if not self._is_selective:
+            return self._wanted(seen, start)
+        known = {each.session_id for each in self._waiting}
+        new = [each for each in seen if self._is_wanted(each) and each not in known]
+        waiting = [*self._waiting, *self._wanted(new, 0)]
+        self._waiting = [each for each in waiting if each.position < start]
+        return sorted((each for each in waiting if each.position >= start), reverse=True)
 
     def _is_wanted(self, session_id: str) -> bool:
         return all(session_id in names for names in self._fulfilling)
 
-    def _begun(self, sessions: Sequence[str], start: int) -> list[Begun]:
+    def _wanted(self, sessions: Sequence[str], start: int) -> list[Begun]:
         """Return the wanted ones of some sessions that have no event before a position."""
         event = self._events.c
         # Answered from the index of session ids alone, without reading the rows.
@@ -158,11 +164,8 @@ class _Look:
         found: list[Begun] = []
         for some in chunks(sessions):
             query = select(first, last, event.session_id).where(event.session_id.in_(some))
-            begun = [
-                row
-                for row in self._connection.execute(query.group_by(event.session_id)).all()
-                if row[0] >= start
-            ]
+            rows = self._connection.execute(query.group_by(event.session_id)).all()
+            begun = [row for row in rows if row[0] >= start]
             self._look_after([session_id for _, last, session_id in begun if last >= self._end])
             found += [Begun(first, each) for first, _, each in begun if self._is_wanted(each)]
         return sorted(found, reverse=True)
