@@ -138,7 +138,7 @@ def newest_entries(
         *(column.seq, column.event_id, column.type, column.timestamp_ms, column.data)
     ).where(column.session_id == session_id, shown)
     rows, following = newest_page(connection, events, query, limit, before, max_characters)
-    entries = [_entry(*row, include_content=include_content) for row in rows]
+    entries = [entry_of(*row, include_content=include_content) for row in rows]
     if not told.asked:
         entries = [replace(entry, prompt=None) if entry.prompt else entry for entry in entries]
     judged: dict[str, list[Score]] = {}
@@ -155,9 +155,16 @@ def newest_entries(
     return entries, following
 
 
-def _entry(
-    seq: int, event_id: str, type: str, timestamp_ms: int, stored: str, *, include_content: bool
+def entry_of(
+    seq: int,
+    event_id: str,
+    type: str,
+    timestamp_ms: int,
+    stored: str,
+    *,
+    include_content: bool = True,
 ) -> HistoryEntry:
+    """Return the entry for an event of a type that histories have; `stored` is its data."""
     data = _decode(stored)
     erased = data.get("erased") is True
     if type == OTEL_SPAN:

@@ -6,6 +6,7 @@ default the outbox's table; in the collector, one client's part of its table.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
@@ -287,6 +288,23 @@ class unindexed(FunctionElement[Any]):  # noqa: N801
     inherit_cache = True
 
 
+def contains(column: ColumnElement[str], pieces: Iterable[str]) -> ColumnElement[bool]:
+    """Return the condition for texts that contain some others in order.
+
+    ASCII letters may be in upper or lower case.
+    """
+    escaped = (re.sub(r"([%_/])", r"/\1", piece) for piece in pieces)
+    return like_any_case(column, literal("%" + "%".join([*escaped, ""]), Text()))
+
+
+class like_any_case(FunctionElement[bool]):  # noqa: N801
+    """Whether a text is like a pattern, whatever the case of ASCII letters."""
+
+    name = "like_any_case"
+    type = Boolean()
+    inherit_cache = True
+
+
 class attributes(FunctionElement[str]):  # noqa: N801
     """Attributes of a span as the text of a JSON array, null in place of each that it lacks."""
 
@@ -373,6 +391,18 @@ def _column_itself(element: unindexed, compiler: SQLCompiler, **options: Any) ->
 @compiles(unindexed, "sqlite")
 def _unindexed_for_sqlite(element: unindexed, compiler: SQLCompiler, **options: Any) -> str:
     return f"+{compiler.process(element.clauses, **options)}"
+
+
+@compiles(like_any_case, "sqlite")
+def _like_for_sqlite(element: like_any_case, compiler: SQLCompiler, **options: Any) -> str:
+    column, pattern = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"{column} LIKE {pattern} ESCAPE '/'"
+
+
+@compiles(like_any_case, "postgresql")
+def _like_for_postgresql(element: like_any_case, compiler: SQLCompiler, **options: Any) -> str:
+    column, pattern = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"{column} COLLATE \"C\" ILIKE {pattern} ESCAPE '/'"
 
 
 @compiles(attributes, "sqlite")

@@ -55,7 +55,7 @@ def drawn(draw: random.Random, count: int, each: int) -> list[Logged]:
 
 
 def slowly(logged: Sequence[Logged], wanted: Filters, before: int) -> list[str]:
-    """Return the sessions that begin before a number and may be wanted, by a look at every event."""
+    """Return the sessions that begin before a number and may be wanted, by a look at all."""
     of: dict[str, list[Logged]] = {}
     first: dict[str, int] = {}
     for number, each in enumerate(logged):
@@ -118,7 +118,7 @@ def whole(source: Source, wanted: Filters, status: str | None) -> list[Conversat
 
 
 def test_pages_are_those_of_a_look_at_all(many: tuple[Source, list[Logged]]) -> None:
-    """By each filter; each conversation is what it is alone, and its status is the one asked for."""
+    """By each filter; each conversation is what it is alone, its status the one asked for."""
     source, logged = many
     for wanted in FILTERS:
         expected = []
