@@ -1,4 +1,4 @@
-"""``tracker-sync metrics``: metrics of the conversations, in total and per day."""
+"""``tracker-sync metrics``: metrics of the conversations, in total and per day or hour."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from tracker.queries.metrics import Metrics
 
-_DAY_HEADINGS = ("day (UTC)", "conversations", "success", "messages", "tokens", "p95", "cost", "")
+_HEADINGS = ("conversations", "success", "messages", "tokens", "p95", "cost", "")
 _SPARE = ("", "p95", "tokens", "messages", "success")
 
 
@@ -39,20 +39,28 @@ _SPARE = ("", "p95", "tokens", "messages", "success")
         "tracker-sync metrics",
         "tracker-sync metrics --agent support-bot --since 7d",
         "tracker-sync metrics --since 2026-11-01 --until 2026-12-01 --csv > november.csv",
+        "tracker-sync metrics --since 1d --step hour",
         "tracker-sync metrics --since 1d --json",
     ],
     exits={0: "shown, or nothing was logged yet", 1: "the outbox cannot be read"},
+)
+@click.option(
+    "--step",
+    type=click.Choice(["hour", "day"]),
+    default="day",
+    show_default=True,
+    help="Whether to show days or hours (UTC).",
 )
 @filter_options
 @json_option
 @csv_option
 @click.pass_obj
-def metrics(place: Place, *, wanted: Given, as_json: bool, as_csv: bool) -> None:
+def metrics(place: Place, *, step: str, wanted: Given, as_json: bool, as_csv: bool) -> None:
     """Show success, response times, tokens and cost.
 
-    Figures are in total and by day. The success rate is the number of ended conversations divided
+    Figures are in total and by day or hour. The success rate is the number of ended conversations divided
     by that of ended and failed ones; open conversations do not count. Percentiles are nearest-rank.
-    The CSV has a line for each day (UTC) with events. Only events that are still in the outbox
+    The CSV has a line for each day or hour (UTC) with events. Only events that are still in the outbox
     count; see `tracker-sync prune`.
     """
     from tracker.queries.metrics import Metrics, get_metrics
@@ -63,19 +71,27 @@ def metrics(place: Place, *, wanted: Given, as_json: bool, as_csv: bool) -> None
     found = Metrics(agent_id=given.agent_id, since_ms=given.since_ms, until_ms=given.until_ms)
     if target.exists:
         with opened_to_read(target) as outbox, outbox.snapshot() as connection:
-            found = get_metrics(connection, wanted.whole(connection))
+            found = get_metrics(connection, wanted.whole(connection), step=step)
     elif not (as_json or as_csv):
         click.echo(target.absence)
         return
     if as_json:
-        echo_json(
-            {**_as_dict(found), "days": [{"day": str(d.day), **_as_dict(d)} for d in found.days]}
-        )
+        steps = [{step: _name(each, step), **_as_dict(each)} for each in found.steps]
+        echo_json({**_as_dict(found), "days": [], "hours": [], f"{step}s": steps})
     elif as_csv:
-        days = [_flat(day) for day in found.days]
-        echo_csv(_flat(Metrics()), (day.values() for day in days))
+        lines = [_flat(each, step) for each in found.steps]
+        echo_csv(_flat(Metrics(), step), (line.values() for line in lines))
     else:
-        _print(found)
+        _print(found, step)
+
+
+def _name(metrics: Metrics, step: str) -> str | None:
+    """Return the name of a day or of an hour; None of metrics that begin with neither."""
+    if metrics.since_ms is None:
+        return None
+    if step == "day":
+        return str(metrics.day)
+    return datetime.fromtimestamp(metrics.since_ms // 1000, timezone.utc).strftime("%Y-%m-%dT%H:00")
 
 
 def _as_dict(metrics: Metrics) -> dict[str, Any]:
@@ -84,31 +100,32 @@ def _as_dict(metrics: Metrics) -> dict[str, Any]:
         "response_time": vars(metrics.response_time),
         "scores": [vars(score) for score in metrics.scores],
     }
-    del described["days"]
+    del described["days"], described["hours"]
     return described
 
 
-def _flat(metrics: Metrics) -> dict[str, object]:
-    """Return the figures of a day with names for a table."""
+def _flat(metrics: Metrics, step: str) -> dict[str, object]:
+    """Return the figures of a day or an hour with names for a table."""
     described = _as_dict(metrics)
     times, scores = described.pop("response_time"), described.pop("quality_distribution")
     for name in ("agent_id", "since_ms", "until_ms", "outcomes", "scores"):
         del described[name]
     return {
-        "day": metrics.day,
+        step: _name(metrics, step),
         **described,
         **{f"response_time_{name}": value for name, value in times.items()},
         **{f"quality_{score}": scores.get(score, 0) for score in range(1, 6)},
     }
 
 
-def _print(found: Metrics) -> None:
+def _print(found: Metrics, step: str) -> None:
     print_facts(_facts(found))
-    days = without_holes(found.days)
-    if days:
+    steps = without_holes(found.days) if step == "day" else found.hours
+    if steps:
         click.echo()
-        most = max(day.conversations for day in days)
-        print_table(_DAY_HEADINGS, [_cells(day, most) for day in days], fixed=7, spare=_SPARE)
+        most = max(each.conversations for each in steps)
+        rows = [(_name(each, step), *_cells(each, most)) for each in steps]
+        print_table((f"{step} (UTC)", *_HEADINGS), rows, fixed=7, spare=_SPARE)
 
 
 def _facts(found: Metrics) -> list[tuple[str, str]]:
@@ -140,7 +157,6 @@ def _facts(found: Metrics) -> list[tuple[str, str]]:
 
 def _cells(day: Metrics, most: int) -> tuple[object, ...]:
     return (
-        day.day,
         f"{day.conversations:,}",
         _percent(day.success_rate),
         f"{day.messages:,}",

@@ -304,9 +304,9 @@ class Scores:
 
 @dataclass(frozen=True)
 class MetricsPage(Metrics):
-    """Total metrics and those of the newest days; `next` is the `until` for earlier days.
+    """Total metrics and those of the newest days or hours; `next` is the `until` for earlier ones.
 
-    `outcomes` has the 100 most frequent ones, in total and of each day, and `scores` the 100 names
+    `outcomes` has the 100 most frequent ones, in total and of each step, and `scores` the 100 names
     with the most.
     """
 

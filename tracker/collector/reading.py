@@ -212,16 +212,19 @@ async def show_scores(
 async def show_metrics(
     read: Read,
     wanted: Filtered,
-    limit: Annotated[int, Query(ge=0, le=_MAX_ROWS, description="Maximum number of days.")] = 366,
+    limit: Annotated[
+        int, Query(ge=0, le=_MAX_ROWS, description="Maximum number of days or hours.")
+    ] = 366,
+    step: Literal["day", "hour"] = "day",
 ) -> Response:
-    """Answer with the metrics from `since` until just before `until`, in total and per day."""
+    """Answer with the metrics from `since` until just before `until`, in total and by UTC step."""
 
     def query(connection: Connection, events: FromClause) -> dict[str, Any]:
-        found = metrics.get_metrics(connection, wanted, events)
-        first = max(len(found.days) - limit, 0)
-        following = found.days[first - 1].until_ms if first else None
-        days = tuple(_bounded(day) for day in found.days[first:])
-        return {**vars(_bounded(replace(found, days=days))), "next": following}
+        found = metrics.get_metrics(connection, wanted, events, step=step)
+        first = max(len(found.steps) - limit, 0)
+        following = found.steps[first - 1].until_ms if first else None
+        shown = tuple(map(_bounded, found.steps[first:]))
+        return {**vars(_bounded(found)), f"{step}s": shown, "next": following}
 
     return await read.answer(query)
 

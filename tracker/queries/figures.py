@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tracker.validation import MAX_COST_USD, MAX_MILLISECONDS, MAX_TOKENS
 
 DAY_MS = 86_400_000
+HOUR_MS = 3_600_000
 NANOSECONDS = 1_000_000
 """Of a millisecond."""
 

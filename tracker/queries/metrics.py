@@ -1,10 +1,10 @@
-"""Metrics of all conversations in a period, in total and per day."""
+"""Metrics of all conversations in a period, in total and per day or hour."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from sqlalchemy import case, select
 from tracker.events import CONVERSATION_ENDED, MESSAGE_LOGGED, TOOL_CALLED
 from tracker.queries import conversations
 from tracker.queries.conversations import ENDED, FAILED, LIFECYCLE, LLM_USED, OPEN
-from tracker.queries.figures import DAY_MS, figure, known_sum, tokens
+from tracker.queries.figures import DAY_MS, HOUR_MS, figure, known_sum, tokens
 from tracker.queries.filters import EVERYTHING
 from tracker.queries.model_calls import model_calls
 from tracker.queries.scores import TYPES as SCORES
@@ -34,6 +34,10 @@ _END_MS = 253_402_300_800_000
 
 _BEST_SCORE = 5
 _WORK = (MESSAGE_LOGGED, TOOL_CALLED, LLM_USED, *SCORES)
+
+DAY, HOUR = "day", "hour"
+STEPS = {DAY: DAY_MS, HOUR: HOUR_MS}
+"""The steps for which metrics can be had, and their milliseconds."""
 
 _FETCH_ROWS = 1_000
 
@@ -90,7 +94,8 @@ class Metrics:
         cost_usd: Cost in US dollars of model calls, as far as known; None if none is known.
         unpriced: Number of model calls whose cost is unknown and not in `cost_usd`.
         scores: The scores recorded, a summary for each name, in order.
-        days: The same metrics for each UTC day with events, in order.
+        days: The same metrics for each UTC day with events, in order; none if hours were asked for.
+        hours: The same metrics for each UTC hour with events, in order, if they were asked for.
     """
 
     agent_id: str | None = None
@@ -115,6 +120,12 @@ class Metrics:
     unpriced: int = 0
     days: tuple[Metrics, ...] = ()
     scores: tuple[ScoreSummary, ...] = ()
+    hours: tuple[Metrics, ...] = ()
+
+    @property
+    def steps(self) -> tuple[Metrics, ...]:
+        """The hours or days, whichever were asked for."""
+        return self.hours or self.days
 
     @property
     def day(self) -> date | None:
@@ -125,25 +136,34 @@ class Metrics:
 
 
 def get_metrics(
-    connection: Connection, wanted: Filters = EVERYTHING, events: FromClause = EVENTS
+    connection: Connection,
+    wanted: Filters = EVERYTHING,
+    events: FromClause = EVENTS,
+    *,
+    step: str = DAY,
 ) -> Metrics:
-    """Return metrics of the events that match."""
-    window = _Window(connection, wanted.of(events), wanted.since_ms, wanted.until_ms)
-    total, days = _Tally(), defaultdict[int, _Tally](_Tally)
-    _count_lifecycle(window, total, days)
-    _count_work(window, total, days)
+    """Return metrics of the events that match.
+
+    Args:
+        connection: A connection to the database.
+        wanted: Which events.
+        events: The table of events.
+        step: One of `STEPS`: whether the metrics have `days` or `hours`. Both are of UTC.
+    """
+    width = STEPS[step]
+    window = _Window(connection, wanted.of(events), wanted.since_ms, wanted.until_ms, width)
+    total, steps = _Tally(), defaultdict[int, _Tally](_Tally)
+    _count_lifecycle(window, total, steps)
+    _count_work(window, total, steps)
     valid = in_period(events, _FIRST_MS, _END_MS)
     for call in model_calls(connection, events, [*valid, *wanted.conditions(events)]):
-        days[call.timestamp_ms // DAY_MS].count_model_call(call.total_tokens, call.cost_usd)
-    for day in days.values():
-        total.add_work(day)
+        steps[call.timestamp_ms // width].count_model_call(call.total_tokens, call.cost_usd)
+    for tally in steps.values():
+        total.add_work(tally)
     agent_id = wanted.agent_id
-    return total.metrics(
-        agent_id,
-        wanted.since_ms,
-        wanted.until_ms,
-        days=tuple(days[day].metrics(agent_id, *window.part(day)) for day in sorted(days)),
-    )
+    found = tuple(steps[number].metrics(agent_id, *window.part(number)) for number in sorted(steps))
+    whole = total.metrics(agent_id, wanted.since_ms, wanted.until_ms)
+    return replace(whole, hours=found) if step == HOUR else replace(whole, days=found)
 
 
 @dataclass(frozen=True)
@@ -154,11 +174,12 @@ class _Window:
     events: FromClause
     since_ms: int | None
     until_ms: int | None
+    width: int
 
     @property
-    def day(self) -> ColumnElement[int]:
-        """The day on which an event was logged, counted from 1970."""
-        return self.events.c.timestamp_ms // DAY_MS
+    def step(self) -> ColumnElement[int]:
+        """The day or hour in which an event was logged, counted from 1970."""
+        return self.events.c.timestamp_ms // self.width
 
     def number(self, field: str) -> ColumnElement[Any]:
         """A numeric field."""
@@ -179,9 +200,9 @@ class _Window:
         # There may be too many rows for memory.
         return self.connection.execute(query, execution_options={"yield_per": _FETCH_ROWS})
 
-    def part(self, day: int) -> tuple[int, int]:
-        """Return the limits of a day within the period."""
-        start, end = day * DAY_MS, (day + 1) * DAY_MS
+    def part(self, step: int) -> tuple[int, int]:
+        """Return the limits of a day or an hour within the period."""
+        start, end = step * self.width, (step + 1) * self.width
         return (
             start if self.since_ms is None else max(start, self.since_ms),
             end if self.until_ms is None else min(end, self.until_ms),
@@ -190,7 +211,7 @@ class _Window:
 
 @dataclass
 class _Tally:
-    """Counts of a day or in total."""
+    """Counts of a day, of an hour or in total."""
 
     statuses: dict[Any, str] = field(default_factory=dict)
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -228,13 +249,7 @@ class _Tally:
         self.llm_tokens += other.llm_tokens
         self.costs += other.costs
 
-    def metrics(
-        self,
-        agent_id: str | None,
-        since_ms: int | None,
-        until_ms: int | None,
-        days: tuple[Metrics, ...] = (),
-    ) -> Metrics:
+    def metrics(self, agent_id: str | None, since_ms: int | None, until_ms: int | None) -> Metrics:
         """Return the metrics."""
         status = Counter(self.statuses.values())
         cost_usd, unpriced = known_sum(self.costs)
@@ -261,21 +276,20 @@ class _Tally:
             llm_tokens=self.llm_tokens,
             cost_usd=cost_usd,
             unpriced=unpriced,
-            days=days,
             scores=tuple(self.judged.summaries()),
         )
 
 
-def _count_lifecycle(window: _Window, total: _Tally, days: dict[int, _Tally]) -> None:
+def _count_lifecycle(window: _Window, total: _Tally, steps: dict[int, _Tally]) -> None:
     event = window.events.c
     outcome_of = case((event.type == CONVERSATION_ENDED, text_field(window.events, "outcome")))
     score_of = case((event.type == CONVERSATION_ENDED, window.number("quality_score")))
-    columns = (window.day, event.session_id, event.type, outcome_of, score_of)
-    for day, session_id, type_, said, value in window.select(
+    columns = (window.step, event.session_id, event.type, outcome_of, score_of)
+    for step, session_id, type_, said, value in window.select(
         LIFECYCLE, *columns, order=event.position
     ):
         outcome, score = conversations.text(said), figure("quality_score", value)
-        for tally in (total, days[int(day)]):
+        for tally in (total, steps[int(step)]):
             if session_id is not None:
                 status = tally.statuses.get(session_id, OPEN)
                 tally.statuses[session_id] = conversations.next_status(status, type_, outcome)
@@ -285,7 +299,7 @@ def _count_lifecycle(window: _Window, total: _Tally, days: dict[int, _Tally]) ->
                 tally.scores.append(score)
 
 
-def _count_work(window: _Window, total: _Tally, days: dict[int, _Tally]) -> None:
+def _count_work(window: _Window, total: _Tally, steps: dict[int, _Tally]) -> None:
     """Count messages, calls and scores, in one pass: the outbox has no index of types."""
     event = window.events.c
     message, model_call = event.type == MESSAGE_LOGGED, event.type == LLM_USED
@@ -296,9 +310,9 @@ def _count_work(window: _Window, total: _Tally, days: dict[int, _Tally]) -> None
         (message, window.number("response_time_ms")), (model_call, window.number("cost_usd"))
     )
     judged = case((event.type.in_(SCORES), event.data))
-    columns = (window.day, event.session_id, event.type, used_of, figure_of, judged)
-    for day, session_id, type_, used, value, data in window.select(_WORK, *columns):
-        tally = days[int(day)]
+    columns = (window.step, event.session_id, event.type, used_of, figure_of, judged)
+    for step, session_id, type_, used, value, data in window.select(_WORK, *columns):
+        tally = steps[int(step)]
         if type_ in SCORES:
             for each in (tally, total):
                 each.judged.count_stored(type_, data)

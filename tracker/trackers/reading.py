@@ -105,6 +105,7 @@ class ReadingTracker(BaseTracker):
         environment: str | None = None,
         release: str | None = None,
         tags: Mapping[str, str] | None = None,
+        step: str = "day",
     ) -> Metrics:
         """Return metrics of the events logged from `since` until just before `until`.
 
@@ -115,7 +116,9 @@ class ReadingTracker(BaseTracker):
             environment: Only events logged in this environment.
             release: Only events logged by this release.
             tags: Only events that have each of these tags.
+            step: ``"day"`` or ``"hour"``: whether the metrics have `days` or `hours`, of UTC.
         """
+        step = validation.check_choice("step", step, tuple(queries.metrics.STEPS))
         wanted = queries.filters.checked(
             agent_id=agent_id,
             since=since,
@@ -125,7 +128,7 @@ class ReadingTracker(BaseTracker):
             tags=tags,
         )
         self._check_open()
-        return self._client.read(partial(queries.metrics.get_metrics, wanted=wanted))
+        return self._client.read(partial(queries.metrics.get_metrics, wanted=wanted, step=step))
 
     def get_trace(self, trace_id: str, limit: int | None = 10_000) -> Trace | None:
         """Return a trace as trees of spans; None if no event of it is stored.

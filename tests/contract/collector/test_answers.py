@@ -161,6 +161,7 @@ def check_metrics(
         {"since": moments[1]},
         {"since": moments[0] + 900, "until": moments[2], "agent_id": "agent-2"},
         {"agent_id": "nobody"},
+        {"step": "hour"},
     ]
     for wanted in filters:
         answer = client.get("/v1/metrics", **wanted)

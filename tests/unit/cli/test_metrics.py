@@ -64,6 +64,25 @@ def test_what_people_see(path: Path) -> None:
     assert (days[0][-1], days[2][-1]) == ("█" * 20, "█" * 10)
 
 
+def test_hours_in_each_form(path: Path) -> None:
+    """Of UTC; only those with events, so that the two days between are no lines."""
+    hours = ["2026-11-01T12:00", "2026-11-03T12:00"]
+    told = call_json("--outbox", path, "metrics", "--step", "hour")
+    assert [(hour["hour"], hour["conversations"]) for hour in told["hours"]] == [
+        (hours[0], 2),
+        (hours[1], 1),
+    ]
+    assert (told["days"], told["conversations"]) == ([], 3)
+    rows = csv.DictReader(io.StringIO(call("--outbox", path, "metrics", "--step", "hour",
+                                           "--csv").stdout))  # fmt: skip
+    assert [row["hour"] for row in rows] == hours
+    shown = call("--outbox", path, "metrics", "--step", "hour").stdout.split("\n\n")[1]
+    heading, *lines = shown.splitlines()
+    assert heading.startswith("hour (UTC)")
+    assert [line.split()[:3] for line in lines] == [[hours[0], "2", "100.0%"],
+                                                    [hours[1], "1", "0.0%"]]  # fmt: skip
+
+
 def test_names_of_scores_are_shown_without_control_characters(config: MakeConfig) -> None:
     score = {"name": "clear\x1b[2J", "value": "all\x1b]0;\x07"}
     fill(config(), [an_event("score.recorded", session_id="a", data=score)])

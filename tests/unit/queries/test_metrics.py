@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tracker.errors import ValidationError
 from tracker.ids import new_id
 from tracker.outbox.schema.create import empty_outbox
-from tracker.queries.figures import DAY_MS
+from tracker.queries.figures import DAY_MS, HOUR_MS
 from tracker.queries.filters import Filters, checked
 from tracker.queries.metrics import Metrics, ResponseTime, get_metrics, nearest_rank
 from tracker.queries.scores import ScoreSummary
@@ -50,11 +50,16 @@ def store(connection: Connection, events: Iterable[Raw]) -> None:
 
 
 def metrics_of(
-    events: Iterable[Raw], agent_id: Any = None, since: Any = None, until: Any = None
+    events: Iterable[Raw],
+    agent_id: Any = None,
+    since: Any = None,
+    until: Any = None,
+    step: str = "day",
 ) -> Metrics:
     with empty_outbox() as connection:
         store(connection, events)
-        return get_metrics(connection, checked(agent_id=agent_id, since=since, until=until))
+        wanted = checked(agent_id=agent_id, since=since, until=until)
+        return get_metrics(connection, wanted, step=step)
 
 
 # --- The same figures, counted plainly ---------------------------------------------------------
@@ -163,7 +168,7 @@ def figures(metrics: Metrics) -> dict[str, Any]:
     return {
         name: value
         for name, value in vars(metrics).items()
-        if name not in ("agent_id", "since_ms", "until_ms", "days")
+        if name not in ("agent_id", "since_ms", "until_ms", "days", "hours")
     }
 
 
@@ -231,7 +236,7 @@ MOMENTS = st.none() | st.integers(MIDNIGHT_MS - 2 * DAY_MS, MIDNIGHT_MS + 2 * DA
 def test_every_figure_is_the_plain_count(
     events: list[Raw], agent_id: str | None, moments: tuple[int | None, int | None]
 ) -> None:
-    """In all and for each day, whatever was logged, missing, erased or of a wrong type."""
+    """In all, for each day and hour, whatever was logged, missing, erased or of a wrong type."""
     since, until = moments
     if since is not None and until is not None and since > until:
         since, until = until, since
@@ -244,10 +249,14 @@ def test_every_figure_is_the_plain_count(
         and (until is None or event.timestamp_ms < until)
     ]
     assert figures(metrics) == counted(within)
-    days: dict[int, list[Raw]] = {}
-    for event in within:
-        days.setdefault(event.timestamp_ms // DAY_MS, []).append(event)
-    assert [figures(day) for day in metrics.days] == [counted(days[day]) for day in sorted(days)]
+    hourly = metrics_of(events, agent_id, since, until, step="hour")
+    assert figures(hourly) == figures(metrics)
+    assert (hourly.days, metrics.hours) == ((), ())
+    for found, width in ((metrics.days, DAY_MS), (hourly.hours, HOUR_MS)):
+        steps: dict[int, list[Raw]] = {}
+        for event in within:
+            steps.setdefault(event.timestamp_ms // width, []).append(event)
+        assert [figures(one) for one in found] == [counted(steps[one]) for one in sorted(steps)]
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -63,11 +63,7 @@ class StoredEvent(NamedTuple):
     @property
     def state(self) -> str:
         """``"pending"``, ``"delivered"``, ``"skipped"`` or ``"dead"``."""
-        if self.dead_at_ms is not None:
-            return DEAD
-        if self.delivered_at_ms is None:
-            return PENDING
-        return DELIVERED if self.dead_code is None else SKIPPED
+        return state_of(self.delivered_at_ms, self.dead_at_ms, self.dead_code)
 
     @property
     def intact(self) -> bool:
@@ -82,6 +78,46 @@ class StoredEvent(NamedTuple):
         """
         looks_so = self.data == ERASED and self.salt is None
         return looks_so and self.intact == (self.sealed is not None)
+
+
+class Delivery(NamedTuple):
+    """How far an event has come.
+
+    Attributes:
+        state: ``"pending"``, ``"delivered"``, ``"skipped"`` or ``"dead"``.
+        code: Why the server refused it, in one word, or None.
+        message: The server's words, or None.
+        delivered_at_ms: When it was settled by a receipt, Unix milliseconds, or None.
+        dead_at_ms: When it was refused for good, Unix milliseconds, or None.
+    """
+
+    state: str
+    code: str | None = None
+    message: str | None = None
+    delivered_at_ms: int | None = None
+    dead_at_ms: int | None = None
+
+
+def deliveries(connection: Connection, session_id: str) -> dict[int, Delivery]:
+    """Return how far each event of a conversation has come, by its seq, in order."""
+    rows = connection.exec_driver_sql(
+        "SELECT seq, delivered_at_ms, dead_at_ms, dead_code, dead_message FROM events "
+        "WHERE session_id = ? ORDER BY seq",
+        (session_id,),
+    )
+    return {
+        seq: Delivery(state_of(delivered, dead, code), code, message, delivered, dead)
+        for seq, delivered, dead, code, message in rows
+    }
+
+
+def state_of(delivered_at_ms: object, dead_at_ms: object, dead_code: object) -> str:
+    """Return the state of an event by what its row says of it."""
+    if dead_at_ms is not None:
+        return DEAD
+    if delivered_at_ms is None:
+        return PENDING
+    return DELIVERED if dead_code is None else SKIPPED
 
 
 class Condition(NamedTuple):
