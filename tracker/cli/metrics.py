@@ -58,10 +58,10 @@ _SPARE = ("", "p95", "tokens", "messages", "success")
 def metrics(place: Place, *, step: str, wanted: Given, as_json: bool, as_csv: bool) -> None:
     """Show success, response times, tokens and cost.
 
-    Figures are in total and by day or hour. The success rate is the number of ended conversations divided
-    by that of ended and failed ones; open conversations do not count. Percentiles are nearest-rank.
-    The CSV has a line for each day or hour (UTC) with events. Only events that are still in the outbox
-    count; see `tracker-sync prune`.
+    Figures are in total and by day or hour. The success rate is the number of ended conversations
+    divided by that of ended and failed ones; open conversations do not count. Percentiles are
+    nearest-rank. The CSV has a line for each day or hour (UTC) with events. Only events that are
+    still in the outbox count; see `tracker-sync prune`.
     """
     from tracker.queries.metrics import Metrics, get_metrics
 

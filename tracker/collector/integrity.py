@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_left
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from tracker import canonical
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 Chain = Literal["intact", "broken", "unverifiable", "forked"]
 MOST_RANGES = 1_000
 """Maximum number of gaps, of refused ranges and of reused numbers in a report."""
+_MOST_GAPS = 10_000
+_NONE_REFUSED = (2**63, "")
 
 
 class IntegrityRow(NamedTuple):
@@ -25,6 +28,14 @@ class IntegrityRow(NamedTuple):
     event_id: str
     digest: str
     chain: str
+
+
+class Refusals(NamedTuple):
+    """A range of refused events, and the code of the reason."""
+
+    first_seq: int
+    last_seq: int
+    code: str
 
 
 @dataclass(frozen=True)
@@ -58,6 +69,11 @@ class OutboxReport:
             OTLP. The collector has numbered and chained them itself, so a gap or a broken chain is
             damage to the collector's database, and no gap proves nothing of what was sent: `chain`
             is never ``intact``.
+        refusals: The ranges of `refused`, each with the code of the reason, up to 1,000: first and
+            last `seq`, and code.
+        checked_at_ms: When all events were last read, Unix milliseconds. Since then only new ones
+            were; a change to an earlier one in the collector's database shows when all are read
+            again, once in 24 hours or when asked for with ``whole``.
     """
 
     events: int = 0
@@ -74,6 +90,8 @@ class OutboxReport:
     cosigned_size: int = 0
     contradicting_heads: int = 0
     received_directly: bool = False
+    refusals: list[Refusals] = field(default_factory=list)
+    checked_at_ms: int = field(default=0, compare=False)
 
     def with_heads(self, cosigned_size: int, contradicting_heads: int) -> OutboxReport:
         """Return the report with what is known of the outbox's heads."""
@@ -91,65 +109,130 @@ class OutboxReport:
         return replace(self, chain=chain, received_directly=True)
 
 
+@dataclass
+class Walk:
+    """What was found of an outbox's events up to some seq: all that is needed to go on from there.
+
+    Attributes:
+        events: Number of events.
+        seq: The highest seq; 0 if there are none.
+        gaps: First and last number of each gap up to there, up to 10,000.
+        has_all_gaps: Whether those are all.
+        reused: Every seq that several events have, up to 1,000.
+        has_links: Whether any link was valid.
+        breaks_at: The first seq whose link was not valid, or None.
+        here: Chain values to which the next event may be linked: the genesis value before seq 1; an
+            empty tuple after nothing.
+    """
+
+    events: int = 0
+    seq: int = 0
+    gaps: list[Range] = field(default_factory=list)
+    has_all_gaps: bool = True
+    reused: list[int] = field(default_factory=list)
+    has_links: bool = False
+    breaks_at: int | None = None
+    here: tuple[str, ...] = (canonical.GENESIS,)
+
+    @classmethod
+    def from_json(cls, text: str) -> Walk:
+        """Return what `to_json` has made a text of."""
+        told = json.loads(text)
+        gaps = [(first, last) for first, last in told["gaps"]]
+        return cls(**{**told, "gaps": gaps, "here": tuple(told["here"])})
+
+    def to_json(self) -> str:
+        """Return it as text."""
+        return json.dumps(vars(self), separators=(",", ":"))
+
+    def gaps_with(self, rows: Iterable[Any]) -> Iterator[Range]:
+        """Go on over the next events and yield all gaps, the earlier ones first.
+
+        After a gap, the link to the previous event cannot be checked; checking continues with the
+        next one. If a `seq` was reused, a link to any of its events is valid.
+
+        Args:
+            rows: Seq, digest and chain value of events in order of `seq`, none below `seq`.
+        """
+        yield from self.gaps
+        before: tuple[str, ...] = ()
+        for number, digest, chain in rows:
+            self.events += 1
+            if number == self.seq:
+                if number not in self.reused[-1:]:
+                    self.reused.append(number)
+                    del self.reused[MOST_RANGES:]
+                self.here = (*self.here, chain)
+            else:
+                before = self.here
+                if number > self.seq + 1:
+                    before = ()
+                    gap = (self.seq + 1, number - 1)
+                    if len(self.gaps) < _MOST_GAPS:
+                        self.gaps.append(gap)
+                    else:
+                        self.has_all_gaps = False
+                    yield gap
+                self.here, self.seq = (chain,), number
+            if not before:
+                continue
+            if any(canonical.chain(previous, digest) == chain for previous in before):
+                self.has_links = True
+            elif self.breaks_at is None:
+                self.breaks_at = number
+
+
 def report(
-    rows: Iterable[IntegrityRow],
-    refused_seqs: Iterable[int] = (),
+    rows: Iterable[Any],
+    refused: Iterable[tuple[int, str]] = (),
     given_up: Sequence[Range] = (),
+    walk: Walk | None = None,
+    checked_at_ms: int = 0,
 ) -> OutboxReport:
     """Return the report on one outbox's events, which are read once.
 
-    After a gap, the link to the previous event cannot be checked; checking continues with the next
-    one. If a `seq` was reused, a link to any of its events is valid.
-
     Args:
-        rows: The events in order of `seq`.
-        refused_seqs: The `seq` of every refused event, in ascending order.
+        rows: Seq, digest and chain value of the events in order of `seq`.
+        refused: The `seq` of every refused event, in ascending order, and the code of the reason.
         given_up: The ranges that the outbox has named as discarded, merged.
+        walk: What was found of earlier events, none of which is in `rows`; it then knows these too.
+        checked_at_ms: When the first event was read, Unix milliseconds.
     """
-    missing, refused = _Missing(given_up), _Ranges()
-    reused: list[int] = []
-    events = seq = held = 0
-    breaks_at: int | None = None
-    # Chain values to which the next event may be linked: the genesis value before seq 1; an empty
-    # tuple if the predecessor is missing.
-    before: tuple[str, ...] = ()
-    here: tuple[str, ...] = (canonical.GENESIS,)
-    for number, row in _merge(rows, refused_seqs):
-        if row is None:
-            if number != seq:
-                missing.add(seq + 1, number - 1)
-                refused.add(number, number)
-                here, seq = (), number
-            continue
-        events += 1
-        if number == seq and here:
-            if number not in reused[-1:]:
-                reused.append(number)
-                del reused[MOST_RANGES:]
-            here = (*here, row.chain)
-        else:
-            missing.add(seq + 1, number - 1)
-            before = here if number == seq + 1 else ()
-            here, seq = (row.chain,), number
-        if not before:
-            continue
-        if any(canonical.chain(previous, row.digest) == row.chain for previous in before):
-            held += 1
-        elif breaks_at is None:
-            breaks_at = seq
+    walk = Walk() if walk is None else walk
+    missing, refusals = _Missing(given_up), _Refused()
+    numbers = iter(refused)
+    number, code = next(numbers, _NONE_REFUSED)
+    for first, last in walk.gaps_with(rows):
+        start = first
+        while number <= last:
+            if number >= start:  # otherwise an event has that number
+                missing.add(start, number - 1)
+                refusals.refuse(number, code)
+                start = number + 1
+            number, code = next(numbers, _NONE_REFUSED)
+        missing.add(start, last)
+    highest = walk.seq
+    while (number, code) != _NONE_REFUSED:
+        if number > highest:
+            missing.add(highest + 1, number - 1)
+            refusals.refuse(number, code)
+            highest = number
+        number, code = next(numbers, _NONE_REFUSED)
     return OutboxReport(
-        events, seq, missing.listed, reused, _state(held, breaks_at, reused), breaks_at,
-        missing.total, refused.listed, refused.total,
+        walk.events, highest, missing.listed, walk.reused, state(walk), walk.breaks_at,
+        missing.total, refusals.listed, refusals.total,
         missing.discarded.listed, missing.discarded.total,
+        refusals=refusals.by_code, checked_at_ms=checked_at_ms,
     )  # fmt: skip
 
 
-def _state(held: int, breaks_at: int | None, reused: list[int]) -> Chain:
-    if held and breaks_at is not None:
+def state(walk: Walk) -> Chain:
+    """Return what the links say that were found."""
+    if walk.has_links and walk.breaks_at is not None:
         return "broken"
-    if reused:
+    if walk.reused:
         return "forked"
-    return "intact" if held else "unverifiable"
+    return "intact" if walk.has_links else "unverifiable"
 
 
 class _Ranges:
@@ -190,21 +273,53 @@ class _Missing(_Ranges):
             place += 1
 
 
+class _Refused(_Ranges):
+    """Ranges of refused numbers, and the same with the reasons."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by_code: list[Refusals] = []
+
+    def refuse(self, number: int, code: str) -> None:
+        """Add a number, greater than those before."""
+        super().add(number, number)
+        last = self.by_code[-1] if self.by_code else None
+        if last is not None and (last.last_seq, last.code) == (number - 1, code):
+            self.by_code[-1] = last._replace(last_seq=number)
+        elif len(self.by_code) < MOST_RANGES:
+            self.by_code.append(Refusals(number, number, code))
+
+
 def _last_of(range_: Range) -> int:
     return range_[1]
 
 
-def _merge(
-    rows: Iterable[IntegrityRow], refused_seqs: Iterable[int]
-) -> Iterator[tuple[int, IntegrityRow | None]]:
-    """Yield events and refused numbers in ascending order; events first for the same number."""
-    refused = iter(refused_seqs)
-    number = next(refused, None)
-    for row in rows:
-        while number is not None and number < row.seq:
-            yield number, None
-            number = next(refused, None)
-        yield row.seq, row
-    while number is not None:
-        yield number, None
-        number = next(refused, None)
+class Gap(NamedTuple):
+    """Numbers without an event, and why.
+
+    Attributes:
+        first_seq: The first of them.
+        last_seq: The last of them.
+        kind: ``lost`` if nothing explains it, or they are still to come; ``refused`` here, which a
+            client keeps as dead letters; ``discarded``: given up, as the outbox itself has said.
+        code: Why they were refused, or None.
+    """
+
+    first_seq: int
+    last_seq: int
+    kind: Literal["lost", "refused", "discarded"]
+    code: str | None = None
+
+
+def gaps(found: OutboxReport) -> list[Gap]:
+    """Return the gaps of a report in order, each with its reason."""
+    listed = [Gap(first, last, "refused", code) for first, last, code in found.refusals]
+    listed += [Gap(first, last, "discarded") for first, last in found.discarded]
+    for first, last in found.missing:
+        start = first
+        for given_up, end in found.discarded:
+            if first <= given_up <= last:
+                listed += [Gap(start, given_up - 1, "lost")] if start < given_up else []
+                start = end + 1
+        listed += [Gap(start, last, "lost")] if start <= last else []
+    return sorted(listed)

@@ -96,6 +96,9 @@ async def list_outboxes(
         str, Query(pattern=r"^\d{1,18}$", description="`next` of the previous page.")
     ] = "0",
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    whole: Annotated[
+        bool, Query(description="Whether to read all events again, not only new ones.")
+    ] = False,
 ) -> Response:
     """Answer with a report on each of the client's outboxes: is it complete and unchanged?"""
     parts = parts_of(request)
@@ -108,11 +111,13 @@ async def list_outboxes(
             if number == limit or read > _MAX_READ or listed > _MAX_LISTED:
                 following = str(found[number - 1][1])
                 break
-            report = parts.store.outbox_report(client_id, outbox_id)
-            outboxes.append({"outbox_id": outbox_id, "client_id": client_id, **asdict(report)})
+            report = parts.store.outbox_report(client_id, outbox_id, whole=whole)
+            refusals = [each._asdict() for each in report.refusals]
+            named = {"outbox_id": outbox_id, "client_id": client_id}
+            outboxes.append({**named, **asdict(report), "refusals": refusals})
             read += report.events
             listed += len(report.missing) + len(report.refused) + len(report.reused_seqs)
-            listed += len(report.discarded)
+            listed += len(report.discarded) + len(report.refusals)
         return json_answer({"outboxes": outboxes, "next": following})
 
     return await parts.read(client_id, query)

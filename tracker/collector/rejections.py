@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import exists, select
+from sqlalchemy import exists, func, select
 
 from tracker.collector.tables import MAX_ID_LENGTH, events, rejections
 
@@ -68,19 +68,19 @@ def newest(
     return page, rows[limit - 1]["id"] if len(rows) > limit else None
 
 
-def refused_seqs(connection: Connection, client_id: str, outbox_id: str) -> Iterator[int]:
-    """Yield the seq of every refused event of an outbox, in ascending order, each once."""
+def refused(connection: Connection, client_id: str, outbox_id: str) -> Iterator[tuple[int, str]]:
+    """Yield the seq of every refused event of an outbox and a reason, in ascending order of seq."""
     column = rejections.c
     query: Select[Any] = (
-        select(column.seq)
+        select(column.seq, func.min(column.code))
         .where(column.client_id == client_id, column.outbox_id == outbox_id, column.seq > 0)
         .where(~_settled())
-        .distinct()
+        .group_by(column.seq)
         .order_by(column.seq)
         .execution_options(yield_per=_FETCH_ROWS)
     )
     with connection.execute(query) as result:
-        yield from result.scalars()
+        yield from map(tuple, result)
 
 
 def _settled() -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,18 +11,21 @@ from sqlalchemy import func, select, tuple_, union
 from tracker import clock
 from tracker.collector import (
     cosigning,
+    counts,
     derived,
     direct,
     discarded,
     erasure,
     forks,
+    marks,
     outbox_keys,
     rejections,
+    stamps,
 )
 from tracker.collector.batch import ReceivedEvent, trace_id_of
 from tracker.collector.conversation import SUMMARY_FIELDS, Conversation, summarise
-from tracker.collector.database import READ_SECONDS, Database
-from tracker.collector.integrity import IntegrityRow, OutboxReport, report
+from tracker.collector.database import READ_SECONDS, Database, StorageError
+from tracker.collector.integrity import IntegrityRow, OutboxReport, Walk, report
 from tracker.collector.tables import api_keys, events, events_of
 from tracker.queries.filters import EVERYTHING, Filters
 from tracker.queries.source import extent
@@ -34,10 +38,13 @@ if TYPE_CHECKING:
     from tracker.collector.batch import Batch
     from tracker.collector.cosigning import Cosigned, Judged
     from tracker.collector.forks import Head
+    from tracker.collector.marks import Mark
     from tracker.collector.outbox_keys import BoundKey
     from tracker.collector.replication import Durability
     from tracker.collector.stored_tree import Tiles
     from tracker.collector.witness import Witness
+
+logger = logging.getLogger(__name__)
 
 _FETCH_SMALL_ROWS = 1_000
 _COLUMNS = ("client_id", "outbox_id", "sent_at_ms", "received_at_ms", *ReceivedEvent._fields,
@@ -275,24 +282,70 @@ class Store(Database):
         with self.reading() as connection:
             return [(outbox_id, found) for outbox_id, found in connection.execute(query)]
 
-    def outbox_report(self, client_id: str, outbox_id: str) -> OutboxReport:
-        """Return the report on an outbox's events, which are read one after the other.
+    def outbox_report(self, client_id: str, outbox_id: str, *, whole: bool = False) -> OutboxReport:
+        """Return the report on an outbox's events.
+
+        It reads those that were stored since the last one, and all of them again if a late one is
+        among them, once in 24 hours, and for `whole`.
 
         Raises:
             StorageError: if the database could not be read.
         """
-        query = (
-            select(*(events.c[name] for name in IntegrityRow._fields))
-            .where(events.c.client_id == client_id, events.c.outbox_id == outbox_id)
-            .order_by(events.c.seq, events.c.id)
-            .execution_options(yield_per=_FETCH_SMALL_ROWS)
-        )
-        with self.reading() as connection, connection.execute(query) as result:
-            refused = rejections.refused_seqs(connection, client_id, outbox_id)
-            given_up = discarded.ranges(connection, client_id, outbox_id)
-            found = report((IntegrityRow(*row) for row in result), refused, given_up)
+        now_ms = int(clock.wall() * 1000)
+        with self.reading() as connection:
+            nothing = marks.Mark(0, now_ms, Walk())
+            mark = marks.read(connection, client_id, outbox_id) or nothing
+            new = marks.newer(connection, client_id, outbox_id, mark)
+            age = now_ms - mark.checked_at_ms
+            if whole or new.is_late or not 0 <= age < marks.CHECKED_AGAIN_MS:
+                mark = nothing
+            before = mark.walk.events
+            query = (
+                select(events.c.seq, events.c.digest, events.c.chain)
+                .where(events.c.client_id == client_id, events.c.outbox_id == outbox_id)
+                .where(events.c.seq > mark.walk.seq)
+                .order_by(events.c.seq, events.c.id)
+                .execution_options(yield_per=_FETCH_SMALL_ROWS)
+            )
+            with connection.execute(query) as result:
+                refused = rejections.refused(connection, client_id, outbox_id)
+                given_up = discarded.ranges(connection, client_id, outbox_id)
+                found = report(result, refused, given_up, mark.walk, mark.checked_at_ms)
             found = found.with_heads(*cosigning.known(connection, client_id, outbox_id))
+        mark = mark._replace(last_id=new.last_id)
+        if mark.walk.events - before >= marks.WORTH_NOTING and mark.walk.has_all_gaps:
+            self._note(client_id, outbox_id, mark)
         return found.of_no_outbox() if outbox_id == derived.outbox_id_of(client_id) else found
+
+    def outbox_counts(self, client_id: str | None = None) -> list[counts.OutboxCount]:
+        """Return what is here of each outbox of a client, or of all clients; no event is read.
+
+        Raises:
+            StorageError: if the database could not be read.
+        """
+        with self.reading() as connection:
+            found = list(counts.outboxes(connection, client_id))
+            return [counts.count(connection, *each) for each in found]
+
+    def stamp(self, client_id: str | None) -> str:
+        """Return a short text that is another one whenever reads may answer otherwise.
+
+        Args:
+            client_id: Reads of what this client has sent; None: all reads, those of keys included.
+
+        Raises:
+            StorageError: if the database could not be read.
+        """
+        with self.reading() as connection:
+            return stamps.stamp(connection, client_id)
+
+    def _note(self, client_id: str, outbox_id: str, mark: Mark) -> None:
+        """Store how far an outbox was checked, if the database can be written."""
+        try:
+            with self.writing(client_id) as connection:
+                marks.note(connection, client_id, outbox_id, mark)
+        except StorageError as error:  # the next report reads more; that is all
+            logger.warning("how far an outbox was checked is not stored: %s", error)
 
     def outbox_keys(self, client_id: str, outbox_id: str) -> list[BoundKey]:
         """Return the keys that are or were bound to an outbox for a client; the last one counts.

@@ -118,6 +118,19 @@ the receipt for a batch of duplicates would not guarantee that they are replicat
 row with empty ids is used for trial writes.
 """
 
+marks = Table(
+    "integrity_marks",
+    metadata,
+    Column("client_id", String(MAX_ID_LENGTH), primary_key=True),
+    Column("outbox_id", String(UUID_LENGTH), primary_key=True),
+    # All events of the client up to this id are in `walk`, if they are of this outbox.
+    Column("last_id", BigInteger, nullable=False),
+    Column("checked_at_ms", BigInteger, nullable=False),
+    # JSON; see `integrity.Walk`.
+    Column("walk", Text, nullable=False),
+)
+"""How far each outbox was checked; one without a row is checked from its first event on."""
+
 rejections = Table(
     "rejections",
     metadata,

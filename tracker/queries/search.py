@@ -19,7 +19,7 @@ from tracker.queries.spoken import spoken
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlalchemy import Connection, FromClause, Row
+    from sqlalchemy import Connection, FromClause
 
     from tracker.queries.filters import Filters
 
@@ -138,7 +138,7 @@ class _Look:
 
     def candidates(
         self, wanted: Filters, before: int | None
-    ) -> Iterator[tuple[int, int | None, Row[Any] | None]]:
+    ) -> Iterator[tuple[int, int | None, Any]]:
         """Yield position, time and row of messages that may contain the text, newest first.
 
         Now and then there is no row: all from that position on has been looked at.
@@ -159,7 +159,7 @@ class _Look:
 
     def _between(
         self, wanted: Filters, start: int, end: int
-    ) -> Iterator[tuple[int, int | None, Row[Any]]]:
+    ) -> Iterator[tuple[int, int | None, Any]]:
         event = self._events.c
         spoken_in = or_(
             (event.type == MESSAGE_LOGGED) & contains(event.data, _pieces(self._text, _VERBATIM)),
@@ -186,7 +186,7 @@ class _Look:
         query = select(event.timestamp_ms).where(event.position == position)
         return self._connection.execute(query).scalar()
 
-    def match(self, position: int, row: Row[Any]) -> Found | None:
+    def match(self, position: int, row: Any) -> Found | None:
         """Return what was found in a row; None if the text is not in what was said."""
         _, session_id, *columns = row
         entry = entry_of(*columns)

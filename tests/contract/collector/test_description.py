@@ -117,5 +117,6 @@ def test_answers_are_as_described(
         found = TypeAdapter(model).validate_json(json.dumps(answer), strict=True)
         names = set(model.__dataclass_fields__)
         assert (set(answer), type(found)) == (names, model), path
+        answer.pop("hours", None)  # or days: see `step`
         lists = [value for value in answer.values() if isinstance(value, list)]
         assert all(lists), f"{path} was not filled"

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+from hypothesis import given
+from hypothesis import strategies as st
+
 from tests.support.collector import EventChain
-from tracker.collector.integrity import IntegrityRow, OutboxReport, report
+from tracker.collector.integrity import Gap, OutboxReport, Walk, gaps, report
 
 
-def rows(chain: EventChain, count: int) -> list[IntegrityRow]:
-    return [
-        IntegrityRow(event["seq"], event["event_id"], event["digest"], event["chain"])
-        for event in chain.events(count)
-    ]
+class Row(NamedTuple):
+    seq: int
+    digest: str
+    chain: str
 
 
-def without(held: list[IntegrityRow], *seqs: int) -> list[IntegrityRow]:
+def rows(chain: EventChain, count: int) -> list[Row]:
+    return [Row(event["seq"], event["digest"], event["chain"]) for event in chain.events(count)]
+
+
+def without(held: list[Row], *seqs: int) -> list[Row]:
     return [row for row in held if row.seq not in seqs]
 
 
@@ -88,14 +96,14 @@ def test_a_fork_shows_under_a_key_too() -> None:
     """The collector cannot check its links, but two events with one number are two all the same."""
     held = [row._replace(chain="0" * 64) for row in rows(EventChain(), 3)]
     assert report(held).chain == "unverifiable"
-    held.append(held[2]._replace(event_id="another"))
+    held.append(held[2])
     assert (report(held).reused_seqs, report(held).chain) == ([3], "forked")
 
 
 def test_a_reused_seq_does_not_hide_a_break() -> None:
     """An event slipped in under a seq that exists follows from nothing."""
     held = rows(EventChain(), 3)
-    held.insert(2, IntegrityRow(2, "slipped-in", "b" * 64, "c" * 64))
+    held.insert(2, Row(2, "b" * 64, "c" * 64))
     found = report(held)
     assert (found.reused_seqs, found.chain, found.chain_breaks_at_seq) == ([2], "broken", 2)
 
@@ -109,10 +117,13 @@ def test_what_was_refused_is_not_missing() -> None:
     """Numbers that a client gave up are named apart; an event under such a number settles it."""
     held = rows(EventChain(), 9)
     kept = [held[0], held[3], held[7]]
-    found = report(kept, [3, 4, 5, 6, 10, 12])
+    found = report(kept, [(3, "a"), (4, "a"), (5, "a"), (6, "b"), (10, "b"), (12, "b")])
     assert (found.missing, found.missing_events) == ([(2, 2), (7, 7), (9, 9), (11, 11)], 4)
     assert (found.refused, found.refused_events) == ([(3, 3), (5, 6), (10, 10), (12, 12)], 5)
     assert (found.events, found.highest_seq, found.chain) == (3, 12, "intact")
+    assert found.refusals == [
+        (3, 3, "a"), (5, 5, "a"), (6, 6, "b"), (10, 10, "b"), (12, 12, "b")
+    ]  # fmt: skip
 
 
 def test_what_the_outbox_gave_up_stays_missing_and_is_named() -> None:
@@ -128,3 +139,45 @@ def test_a_report_has_a_bound_however_many_gaps_there_are() -> None:
     held = rows(EventChain(), 4_000)[1::2]
     found = report(held)
     assert (len(found.missing), found.missing_events) == (1_000, 2_000)
+
+
+def test_gaps_are_told_with_their_reasons() -> None:
+    """What was refused or given up is told from what was lost."""
+    held = without(rows(EventChain(), 12), 2, 3, 4, 5, 8, 9)
+    found = report(held, [(3, "event_too_large"), (14, "invalid")], [(4, 4), (9, 20)])
+    assert gaps(found) == [
+        Gap(2, 2, "lost"),
+        Gap(3, 3, "refused", "event_too_large"),
+        Gap(4, 4, "discarded"),
+        Gap(5, 5, "lost"),
+        Gap(8, 8, "lost"),
+        Gap(9, 9, "discarded"),
+        Gap(13, 13, "discarded"),
+        Gap(14, 14, "refused", "invalid"),
+    ]
+
+
+@given(
+    drawn=st.lists(st.tuples(st.integers(1, 15), st.booleans(), st.booleans()), max_size=20),
+    refused=st.lists(st.integers(1, 18), max_size=6),
+    split=st.integers(0, 20),
+)
+def test_a_walk_that_goes_on_finds_what_one_walk_finds(
+    drawn: list[tuple[int, bool, bool]], refused: list[int], split: int
+) -> None:
+    """Wherever it stopped, with gaps, reused numbers, changed events and refusals."""
+    chain, held = EventChain(), []
+    for seq, is_linked, is_changed in sorted(drawn):
+        if not is_linked:
+            chain.chain = "e" * 64
+        chain.seq = seq - 1
+        (row,) = rows(chain, 1)
+        held.append(row._replace(digest="d" * 64) if is_changed else row)
+    why = [(seq, "too_large" if seq % 2 else "invalid") for seq in sorted(set(refused))]
+    while 0 < split < len(held) and held[split].seq == held[split - 1].seq:
+        split += 1  # an event with the number of one that was seen is no later one
+    walk = Walk()
+    report(held[:split], why, [(2, 4)], walk)
+    kept = Walk.from_json(walk.to_json())
+    assert report(held[split:], why, [(2, 4)], kept) == report(held, why, [(2, 4)])
+    assert kept.events == len(held)

@@ -1,0 +1,50 @@
+"""A stamp of the database: another one whenever reads may answer otherwise."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import func, select
+
+from tracker.collector.tables import (
+    api_keys,
+    checkpoints,
+    events,
+    heads,
+    marks,
+    outbox_keys,
+    rejections,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Select
+
+
+def stamp(connection: Connection, client_id: str | None) -> str:
+    """Return the stamp for one client, or for all; see `Store.stamp`."""
+    seen = [connection.execute(query).all() for query in _queries(client_id)]
+    return hashlib.sha256(repr(seen).encode()).hexdigest()[:32]
+
+
+def _queries(client_id: str | None) -> list[Select[Any]]:
+    """Return queries that read few rows; every batch changes the row of its outbox in `heads`."""
+    # Rows of these are added, and never changed but for `heads`, marks and keys.
+    queries = [
+        select(func.count(), func.sum(heads.c.version), func.max(heads.c.checkpoint_id)),
+        select(func.count(), func.sum(marks.c.last_id), func.max(marks.c.checked_at_ms)),
+    ]
+    tables = [heads, marks]
+    queries += [select(func.max(table.c.id)) for table in (rejections, checkpoints, outbox_keys)]
+    tables += [rejections, checkpoints, outbox_keys]
+    queries.append(select(func.max(checkpoints.c.stamped_at_ms)))
+    tables.append(checkpoints)
+    if client_id is None:
+        revoked = func.max(api_keys.c.revoked_at_ms)
+        count = func.count(api_keys.c.revoked_at_ms)
+        return [*queries, select(func.max(events.c.id)), select(func.count(), revoked, count)
+                .select_from(api_keys)]  # fmt: skip
+    return [
+        query.where(table.c.client_id == client_id)
+        for query, table in zip(queries, tables, strict=True)
+    ]
