@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import func, select
 
 from tracker.collector import derived, discarded, marks, rejections
 from tracker.collector.integrity import state
@@ -59,19 +59,16 @@ def outboxes(connection: Connection, client_id: str | None) -> Iterator[tuple[st
     event = events.c
     place = (event.client_id, event.outbox_id)
     query = select(*place).order_by(*place).limit(1)
-    if client_id is not None:
-        query = query.where(event.client_id == client_id)
-    last = None
-    while True:  # from one to the next in the index: there are few, and many events of each
-        further = query
-        if last is not None:
-            same = and_(event.client_id == last[0], event.outbox_id > last[1])
-            further = query.where(same if client_id else or_(event.client_id > last[0], same))
-        row = connection.execute(further).first()
-        if row is None:
-            return
-        last = (row[0], row[1])
-        yield last
+    # From one to the next in the index: there are few, and many events of each.
+    mine = [] if client_id is None else [event.client_id == client_id]
+    last = connection.execute(query.where(*mine)).first()
+    while last is not None:
+        yield last[0], last[1]
+        same = (event.client_id == last[0], event.outbox_id > last[1])
+        following = connection.execute(query.where(*same)).first()
+        if following is None and client_id is None:
+            following = connection.execute(query.where(event.client_id > last[0])).first()
+        last = following
 
 
 def count(connection: Connection, client_id: str, outbox_id: str) -> OutboxCount:

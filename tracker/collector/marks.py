@@ -8,6 +8,7 @@ from sqlalchemy import delete, func, literal_column, select
 
 from tracker.collector.integrity import Walk
 from tracker.collector.tables import events, marks
+from tracker.queries.source import unindexed
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection
@@ -18,7 +19,9 @@ CHECKED_AGAIN_MS = 86_400_000
 """After this time, a report reads all events again: somebody may have changed an earlier one."""
 
 IN_ORDER = (events.c.id > literal_column("0"),)
-"""Conditions, true of all, by which a client's events are found in the order of receipt."""
+"""Conditions, true of all, by which a client's events are found in the order of receipt.
+
+They come after a lower bound, for SQLite searches by the first one that it meets."""
 
 
 class Mark(NamedTuple):
@@ -58,14 +61,15 @@ def read(connection: Connection, client_id: str, outbox_id: str) -> Mark | None:
 
 def newer(connection: Connection, client_id: str, outbox_id: str, mark: Mark) -> New:
     """Return what was stored of an outbox since its mark was made."""
-    event, mine = events.c, (events.c.client_id == client_id, *IN_ORDER)
+    event, mine = events.c, events.c.client_id == client_id
     count, lowest = connection.execute(
         select(func.count(), func.min(event.seq)).where(
-            *mine, event.id > mark.last_id, event.outbox_id == outbox_id
+            *(mine, event.id > mark.last_id, *IN_ORDER),
+            unindexed(event.outbox_id) == outbox_id,
         )
     ).one()
     # The client's, for that is a single look: a client's events get ascending ids.
-    last_id = connection.execute(select(func.max(event.id)).where(*mine)).scalar()
+    last_id = connection.execute(select(func.max(event.id)).where(mine, *IN_ORDER)).scalar()
     return New(count, last_id or 0, bool(count) and lowest <= mark.walk.seq)
 
 

@@ -18,7 +18,7 @@ from tracker.collector.tables import (
 )
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Select
+    from sqlalchemy import Connection
 
 
 def stamp(connection: Connection, client_id: str | None) -> str:
@@ -27,10 +27,10 @@ def stamp(connection: Connection, client_id: str | None) -> str:
     return hashlib.sha256(repr(seen).encode()).hexdigest()[:32]
 
 
-def _queries(client_id: str | None) -> list[Select[Any]]:
+def _queries(client_id: str | None) -> list[Any]:
     """Return queries that read few rows; every batch changes the row of its outbox in `heads`."""
     # Rows of these are added, and never changed but for `heads`, marks and keys.
-    queries = [
+    queries: list[Any] = [
         select(func.count(), func.sum(heads.c.version), func.max(heads.c.checkpoint_id)),
         select(func.count(), func.sum(marks.c.last_id), func.max(marks.c.checked_at_ms)),
     ]

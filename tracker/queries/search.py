@@ -168,13 +168,13 @@ class _Look:
         columns = (event.seq, event.event_id, event.type, event.timestamp_ms, event.data)
         query = (
             select(event.position, event.session_id, *columns)
-            .where(spoken_in, *wanted.conditions(self._events), *by_position(self._events))
+            .where(event.position >= start, *by_position(self._events))
+            .where(spoken_in, *wanted.conditions(self._events))
             .order_by(event.position.desc())
             .limit(_AT_ONCE)
         )
         while True:
-            within = (event.position >= start, event.position < end)
-            rows = self._connection.execute(query.where(*within)).all()
+            rows = self._connection.execute(query.where(event.position < end)).all()
             for row in rows:
                 yield row.position, row.timestamp_ms, row
             if len(rows) < _AT_ONCE:

@@ -92,7 +92,10 @@ def in_period(
 
 
 def by_position(events: FromClause) -> list[ColumnElement[bool]]:
-    """Return conditions that are true of all events, and let them be read by their positions."""
+    """Return conditions that are true of all events, and let them be read by their positions.
+
+    They come after a lower bound of positions, for SQLite searches by the first one that it meets.
+    """
     # As the collector's index has it.
     return [] if events is EVENTS else [events.c.position > literal_column("0")]
 
