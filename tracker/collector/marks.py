@@ -73,13 +73,25 @@ def newer(connection: Connection, client_id: str, outbox_id: str, mark: Mark) ->
     return New(count, last_id or 0, bool(count) and lowest <= mark.walk.seq)
 
 
+def first_id(connection: Connection, client_id: str, outbox_id: str) -> int:
+    """Return the id of an outbox's first event; there must be one."""
+    known = select(marks.c.first_id).where(*_of(client_id, outbox_id))
+    found = connection.execute(known).scalar()
+    if found is None:
+        mine = (events.c.client_id == client_id, events.c.outbox_id == outbox_id)
+        found = connection.execute(select(func.min(events.c.id)).where(*mine)).scalar_one()
+    return int(found)
+
+
 def note(connection: Connection, client_id: str, outbox_id: str, mark: Mark) -> None:
     """Store the mark of an outbox in place of the one before."""
+    first = first_id(connection, client_id, outbox_id)
     connection.execute(delete(marks).where(*_of(client_id, outbox_id)))
     connection.execute(
         marks.insert().values(
             client_id=client_id,
             outbox_id=outbox_id,
+            first_id=first,
             last_id=mark.last_id,
             checked_at_ms=mark.checked_at_ms,
             walk=mark.walk.to_json(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import func, select, tuple_, union
@@ -270,17 +271,12 @@ class Store(Database):
         Raises:
             StorageError: if the database could not be read.
         """
-        first = func.min(events.c.id)
-        query = (
-            select(events.c.outbox_id, first)
-            .where(events.c.client_id == client_id)
-            .group_by(events.c.outbox_id)
-            .having(first > after)
-            .order_by(first)
-            .limit(limit)
-        )
         with self.reading() as connection:
-            return [(outbox_id, found) for outbox_id, found in connection.execute(query)]
+            found = [
+                (outbox_id, marks.first_id(connection, client_id, outbox_id))
+                for _, outbox_id in counts.outboxes(connection, client_id)
+            ]
+        return sorted((each for each in found if each[1] > after), key=itemgetter(1))[:limit]
 
     def outbox_report(self, client_id: str, outbox_id: str, *, whole: bool = False) -> OutboxReport:
         """Return the report on an outbox's events.

@@ -123,6 +123,7 @@ marks = Table(
     metadata,
     Column("client_id", String(MAX_ID_LENGTH), primary_key=True),
     Column("outbox_id", String(UUID_LENGTH), primary_key=True),
+    Column("first_id", BigInteger, nullable=False),
     # All events of the client up to this id are in `walk`, if they are of this outbox.
     Column("last_id", BigInteger, nullable=False),
     Column("checked_at_ms", BigInteger, nullable=False),
