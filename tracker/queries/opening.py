@@ -11,7 +11,7 @@ from tracker import canonical
 from tracker.events import MESSAGE_LOGGED, OTEL_SPAN
 from tracker.queries.content import readable
 from tracker.queries.newest import chunks
-from tracker.queries.source import EVENTS, text_field
+from tracker.queries.source import EVENTS, text_field, unindexed
 from tracker.queries.spoken import question, spoken
 
 if TYPE_CHECKING:
@@ -63,14 +63,14 @@ def _logged(
         select(func.min(event.position))
         .where(
             event.session_id.in_(sessions),
-            event.type == MESSAGE_LOGGED,
+            unindexed(event.type) == MESSAGE_LOGGED,  # the sessions' index finds fewer rows
             or_(role == "user", erased),
         )
         .group_by(event.session_id, erased)
     )
     rows = connection.execute(
         select(event.session_id, event.data)
-        .where(event.position.in_(first))
+        .where(event.session_id.in_(sessions), event.position.in_(first))
         .order_by(event.position.desc())
     )
     found: dict[str, FirstSaid] = {}
@@ -95,23 +95,27 @@ def _told(
     event = events.c
     named = connection.execute(
         select(event.session_id)
-        .where(event.session_id.in_(sessions), event.type == OTEL_SPAN)
+        .where(event.session_id.in_(sessions), unindexed(event.type) == OTEL_SPAN)
         .group_by(event.session_id)
     ).scalars()
     found = {}
     for session_id in list(named):
         told = spoken(connection, session_id, events)
-        text = _asked(connection, told.positions, events) if told.asked else None
+        text = _asked(connection, session_id, told.positions, events) if told.asked else None
         if text is not None:
             found[session_id] = FirstSaid(text)
     return found
 
 
-def _asked(connection: Connection, positions: Sequence[int], events: FromClause) -> str | None:
+def _asked(
+    connection: Connection, session_id: str, positions: Sequence[int], events: FromClause
+) -> str | None:
     event = events.c
     for some in chunks(positions, _SPANS_AT_ONCE):
         rows = connection.execute(
-            select(event.data).where(event.position.in_(some)).order_by(event.position)
+            select(event.data)
+            .where(event.session_id == session_id, event.position.in_(some))
+            .order_by(event.position)
         ).scalars()
         for stored in rows:
             given = _object(stored).get("attributes")

@@ -28,7 +28,7 @@ MOST_CHARACTERS = 240
 _BEFORE = 60
 _AT_ONCE = 50
 _FIRST_ROWS = 2_000
-_MOST_ROWS = 32_000
+_MOST_ROWS = 16_000
 _PLAIN = re.compile(r"[A-Za-z0-9 .,:;!?_-]+")
 """What no encoder of JSON escapes, be it text in the attribute of a span."""
 _VERBATIM = re.compile(rf"(?:{_PLAIN.pattern}|[\u3000-\u9fff\uac00-\ud7a3])+")

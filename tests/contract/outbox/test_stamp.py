@@ -6,6 +6,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from tests.support.cli import an_event, call, fill, settle
+from tracker.events import make_event
 from tracker.outbox import Outbox, browse, status
 from tracker.outbox.queue import sync_state
 
@@ -29,7 +30,7 @@ def test_each_change_gives_another_stamp_and_a_look_gives_none(config: MakeConfi
     """New events, receipts, refusals, errors, retries, discards, erasures and removals."""
     settings = config()
     path = settings.outbox_path
-    events = [an_event()._replace(user_id="user-7") for _ in range(6)]
+    events = [make_event("cart.changed", {"n": n}, user_id="user-7") for n in range(6)]
 
     def command(*arguments: str) -> None:
         assert call("--outbox", path, *arguments).exit_code == 0
