@@ -11,6 +11,8 @@ from tracker.outbox import Outbox, browse, status
 from tracker.outbox.queue import sync_state
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.conftest import MakeConfig
     from tracker import APIConfig
 
@@ -35,7 +37,7 @@ def test_each_change_gives_another_stamp_and_a_look_gives_none(config: MakeConfi
     def command(*arguments: str) -> None:
         assert call("--outbox", path, *arguments).exit_code == 0
 
-    changes = {
+    changes: dict[str, Callable[[], object]] = {
         "new events": lambda: fill(settings, events),
         "receipts and refusals": lambda: settle(settings, 5, dead=[2, 3]),
         "an error": lambda: failed(settings),
