@@ -69,6 +69,8 @@ class _Parcel(NamedTuple):
 class Forwarder:
     """Sends the events of a target, request by request, in the order of arrival.
 
+    Of no use any more once the database has failed.
+
     The position moves when the receiver has taken the events, and never otherwise: if the process
     dies in between, they are sent again, as the same spans.
 
@@ -90,11 +92,7 @@ class Forwarder:
         self._backoff = Backoff(_BACKOFF_BASE, _BACKOFF_CAP)
         self._stale = False  # the last request used a connection that the server had closed
         self._problem: str | None = None
-        self.forget()
-
-    def forget(self) -> None:
-        """Forget what was seen of the database, after it has failed."""
-        self._horizon = Horizon(self._database)
+        self._horizon = Horizon(database)
         self._seen = 0  # nothing up to here is left to forward, as far as it is known
 
     def step(self) -> Pause:
