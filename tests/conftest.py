@@ -64,7 +64,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _is_fast(config: pytest.Config) -> bool:
     return bool(
-        config.option.markexpr == "not slow and not faults and not backends and not frameworks"
+        config.option.markexpr
+        == "not slow and not faults and not backends and not frameworks and not browser"
     )
 
 

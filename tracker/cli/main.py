@@ -13,6 +13,7 @@ _LAZY = {
     "flush": "tracker.cli.flush:flush",
     "outboxes": "tracker.cli.outboxes:outboxes",
     "status": "tracker.cli.status:status",
+    "dashboard": "tracker.cli.dashboard:dashboard",
     "list": "tracker.cli.events:list_events",
     "show": "tracker.cli.events:show",
     "tail": "tracker.cli.tail:tail",

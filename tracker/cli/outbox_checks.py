@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tracker import canonical
 from tracker.cli.beside import others_beside
 from tracker.cli.check import OK, PROBLEM, WARNING, Check, remedy
 from tracker.cli.context import (
     opened_to_read,
-    read_owner,
     uploader_runs,
 )
 from tracker.cli.output import ago, moment, size
@@ -18,6 +17,8 @@ from tracker.errors import ConfigurationError, OutboxError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from sqlalchemy import Connection
 
     from tracker.cli.context import Target
     from tracker.config import APIConfig
@@ -28,37 +29,70 @@ def outbox(target: Target) -> list[Check]:
     """Check the outbox: its file, its keys, its queue, its owner."""
     if not target.exists:
         return [Check("outbox", OK, target.absence)]
+    try:
+        with opened_to_read(target) as outbox, outbox.snapshot() as connection:
+            found = inspect(connection)
+    except OutboxError as error:
+        return [Check("outbox", PROBLEM, str(error), remedy(error))]
+    return [*describe(target.path, target.config, found), *_owner(target, found.status)]
+
+
+class Inspection(NamedTuple):
+    """What the checks need to know of the inside of an outbox.
+
+    Attributes:
+        status: Its state.
+        damage: What SQLite's quick check says; nothing if all is well.
+        chain_key: The check value of its chain key.
+        witnessed: The note of the newest head that the collector has signed; empty if there is
+            none.
+    """
+
+    status: OutboxStatus
+    damage: list[str]
+    chain_key: int
+    witnessed: str
+
+
+def inspect(connection: Connection) -> Inspection:
+    """Read an outbox, all pages of it."""
     from tracker.outbox import chain_key, checkpoint
     from tracker.outbox import status as outbox_status
 
-    try:
-        with opened_to_read(target) as outbox, outbox.snapshot() as connection:
-            found = outbox_status.read(connection)
-            said = connection.exec_driver_sql("PRAGMA quick_check(3)").scalars().all()
-            remembered = chain_key.read(connection).check
-            seen = checkpoint.witness(connection)
-    except OutboxError as error:
-        return [Check("outbox", PROBLEM, str(error), remedy(error))]
+    found = outbox_status.read(connection)
+    said = [*map(str, connection.exec_driver_sql("PRAGMA quick_check(3)").scalars())]
+    seen = checkpoint.witness(connection)
+    return Inspection(
+        found,
+        [] if said == ["ok"] else said,
+        chain_key.read(connection).check,
+        "" if seen is None else seen.note,
+    )
+
+
+def describe(path: Path, config: APIConfig, found: Inspection) -> list[Check]:
+    """Return the checks of an outbox: its file, its keys, its queue. Opens it no more."""
     checks = []
-    if list(said) == ["ok"]:
+    if not found.damage:
         checks.append(Check("integrity", OK, "quick check passed; full check: tracker-sync verify"))
     else:
         checks.append(
             Check(
                 "integrity",
                 PROBLEM,
-                "; ".join(map(str, said)),
+                "; ".join(found.damage),
                 "keep a copy of the file, see `tracker-sync verify`, and check the disk",
             )
         )
-    checks += [*_log(target.path), *_damaged(target.path)]
-    checks.append(_chain_key(target.config, remembered))
+    owner = found.status.owner
     return [
         *checks,
-        *_copies(found),
-        *_signing_key(target.path, "" if seen is None else seen.note),
-        *_queue(found, target.path, running=uploader_runs(target.path)),
-        *_owner(target, found),
+        *_log(path),
+        *_damaged(path),
+        _chain_key(config, found.chain_key),
+        *_copies(found.status),
+        *(() if owner is None else _signing_key(path, owner.outbox_id, found.witnessed)),
+        *_queue(found.status, path, running=uploader_runs(path)),
     ]
 
 
@@ -153,11 +187,12 @@ def _copies(found: OutboxStatus) -> list[Check]:
     ]
 
 
-def _signing_key(path: Path, seen: str) -> list[Check]:
+def _signing_key(path: Path, outbox_id: str, seen: str) -> list[Check]:
     """Report the public key that signs checkpoints, if the outbox has one beside it.
 
     Args:
         path: The outbox.
+        outbox_id: Its id.
         seen: The note of the newest head that the collector has signed; empty if there is none.
     """
     from tracker.evidence import keys, note
@@ -172,7 +207,7 @@ def _signing_key(path: Path, seen: str) -> list[Check]:
     except ConfigurationError as error:
         remedy = "put the key back from a copy, or move the file away for a new one"
         return [Check("signing key", WARNING, str(error), remedy)]
-    key = note.device_key(read_owner(path).outbox_id, public_key)
+    key = note.device_key(outbox_id, public_key)
     try:
         signatures = parse_note(seen.encode()).signatures
     except NotProvenError:

@@ -33,9 +33,14 @@ def folder(path: Path) -> list[Check]:
                 "make it writable, or set SDK_OUTBOX_PATH",
             )
         ]
+    return [*privacy(path), _locks(path)]
+
+
+def privacy(path: Path) -> list[Check]:
+    """Check that only this user can use an existing folder and the outbox in it; writes nothing."""
     from tracker.outbox import paths
 
-    found = [_privacy("folder", folder, 0o700)]
+    found = [_privacy("folder", path.parent, 0o700)]
     for file in paths.all_of(path):
         if file.exists():
             check = _privacy("files", file, 0o600)
@@ -43,7 +48,7 @@ def folder(path: Path) -> list[Check]:
                 found.append(check)
     if len(found) == 1 and path.exists():
         found.append(Check("files", OK, f"{path.name} and its companions are private"))
-    return [*found, _locks(path)]
+    return found
 
 
 def _privacy(name: str, path: Path, wanted: int) -> Check:

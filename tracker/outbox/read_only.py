@@ -35,6 +35,10 @@ _UNINDEXED = "mode=ro&vfs=unix-none"
 (sqlite.org/wal.html, section "Use of WAL Without Shared-Memory")."""
 
 
+class ChangedError(OutboxError):
+    """The outbox was changed while it was read without its locks; reading it again may work."""
+
+
 def is_read_only(path: Path) -> bool:
     """Return True if this user may not write to an outbox, a file beside it, or its folder."""
     files = [path, paths.log(path), paths.index(path), paths.write_lock(path)]
@@ -101,7 +105,7 @@ def connected(path: Path) -> Iterator[Connection]:
         with make_engine(path, "full", writer=False, how=how).connect() as connection:
             yield connection
         if how != _SHARED and _marks(path) != before:
-            raise OutboxError(
+            raise ChangedError(
                 f"the outbox {path} was changed while it was read, and this user cannot use its "
                 "locks: the result may be wrong. Try again"
             )

@@ -1,0 +1,61 @@
+"""The routes that both products have, below the base of their site."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from tracker.pages.answers import THEMES, page_route
+from tracker.pages.forms import posted
+from tracker.pages.listing import conversations
+from tracker.pages.overview import overview
+from tracker.pages.static_files import serve
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from tracker.pages.site import Site
+
+_YEAR_SECONDS = 365 * 86_400
+
+
+def page_routes(site: Site) -> list[Route]:
+    """Return the routes of the pages about a source, of the files, and of the theme."""
+    return [
+        page_route(site, "", overview),
+        page_route(site, "conversations", conversations),
+        Route("/static/{file}", serve),
+        theme_route(site),
+    ]
+
+
+def theme_route(site: Site) -> Route:
+    """Return the route by which a visitor chooses light or dark colours, or the system's."""
+
+    async def choose(request: Request) -> Response:
+        form = await posted(request, site)
+        answer = RedirectResponse(_local(form.get("back", ""), site), 303)
+        theme = form.get("theme", "")
+        if theme in THEMES:
+            answer.set_cookie(
+                "theme",
+                theme,
+                _YEAR_SECONDS,
+                path=f"{site.base}/",
+                httponly=True,
+                samesite="strict",
+            )
+        else:
+            answer.delete_cookie("theme", path=f"{site.base}/")
+        return answer
+
+    return Route("/theme", choose, methods=["POST"])
+
+
+def _local(path: str, site: Site) -> str:
+    """Return a path of this site: the given one, or its first page."""
+    home = f"{site.base}/"
+    own = path.startswith(home) and not path.startswith("//") and "\\" not in path
+    return path if own and path.isprintable() else home
