@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from tracker.errors import ValidationError
@@ -64,7 +65,8 @@ def json_route(site: Site, path: str, make: Callable[[View], Any]) -> Route:
             )
         except UnreadableError as error:
             raise HTTPException(503, error.reason) from error
-        return JSONResponse(found)
+        # ASCII, because texts of events may hold half of a surrogate pair.
+        return Response(json.dumps(found, default=repr, indent=2), media_type="application/json")
 
     return Route(f"/{path}", endpoint)
 

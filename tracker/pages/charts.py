@@ -155,6 +155,11 @@ def span(start: float, width: float, kind: str) -> Markup:
     ).format(_rect(kind, (first, 0, wide, 10)))
 
 
+def point(place: float) -> Markup:
+    """Return the mark of an event in a trace, at a share of its time from 0.0 to 1.0."""
+    return span(place, 0, "point")
+
+
 def share(amount: float | None, most: float | None, kind: str = "ended") -> Markup:
     """Return a small bar in a table: how much of the greatest amount this one is."""
     part = amount / most if amount and most else 0

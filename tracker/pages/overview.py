@@ -99,7 +99,7 @@ def _states(metrics: Metrics, labels: list[str], each: list[Metrics]) -> Markup:
             Series("open", "open", [m.open for m in each]),
             Series("failed", "failed", [m.failed for m in each]),
         ],
-        lambda value: short(round(value, 1)) or "",
+        lambda value: short(int(value) if value == int(value) else value) or "",
     )
 
 
@@ -122,7 +122,7 @@ def _cost(metrics: Metrics, labels: list[str], each: list[Metrics]) -> Markup:
         f"Model cost: {money(metrics.cost_usd) or 'not known'}",
         labels,
         [Series("model cost", "cost", [m.cost_usd for m in each])],
-        lambda value: money(value) or "",
+        lambda value: f"${value:,.6g}",
     )
 
 

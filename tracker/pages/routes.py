@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from tracker.pages.answers import THEMES, page_route
+from tracker.pages import events_page, transcript
+from tracker.pages.agents_page import agents_page
+from tracker.pages.answers import THEMES, json_route, page_route
 from tracker.pages.forms import posted
 from tracker.pages.listing import conversations
 from tracker.pages.overview import overview
+from tracker.pages.scores_page import scores_page
 from tracker.pages.static_files import serve
+from tracker.pages.trace import trace
+from tracker.pages.usage_page import usage_page
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -26,6 +31,15 @@ def page_routes(site: Site) -> list[Route]:
     return [
         page_route(site, "", overview),
         page_route(site, "conversations", conversations),
+        page_route(site, "conversation", transcript.transcript),
+        json_route(site, "conversation.json", transcript.as_json),
+        page_route(site, "trace", trace),
+        page_route(site, "usage", usage_page),
+        page_route(site, "agents", agents_page),
+        page_route(site, "scores", scores_page),
+        page_route(site, "events", events_page.events_page),
+        page_route(site, "event", events_page.event_page),
+        json_route(site, "event.json", events_page.as_json),
         Route("/static/{file}", serve),
         theme_route(site),
     ]

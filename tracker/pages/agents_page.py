@@ -1,0 +1,55 @@
+"""The agents: their status, what each did last, and when it was heard of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from tracker.pages.view import Page
+from tracker.queries.agents import (
+    AgentActivity,
+    AgentState,
+    OperationsOverview,
+    last_activities,
+    overview,
+    states,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from tracker.pages.view import View
+
+_MOST_ROWS = 200
+
+
+class _Agents(NamedTuple):
+    states: list[AgentState]
+    activities: dict[str, AgentActivity]
+    overview: OperationsOverview
+
+
+def agents_page(view: View) -> Page:
+    """Return the page."""
+    wanted, events = view.filters(), view.source.events
+
+    def read(connection: Connection) -> _Agents:
+        return _Agents(
+            states(connection, wanted, events),
+            last_activities(connection, events),
+            overview(connection, wanted, events),
+        )
+
+    found: _Agents | None = view.part("agents", read).value
+    rows = [] if found is None else sorted(found.states, key=lambda each: -_seen(each))
+    return Page("agents.html", "Agents", {
+        "ready": found is not None,
+        "rows": rows[:_MOST_ROWS],
+        "left_out": max(len(rows) - _MOST_ROWS, 0),
+        "activities": {} if found is None else found.activities,
+        "overview": None if found is None else found.overview,
+    })  # fmt: skip
+
+
+def _seen(agent: AgentState) -> int:
+    seen: object = agent.last_seen_ms
+    return seen if isinstance(seen, int) else 0  # a damaged row has any type

@@ -1,0 +1,110 @@
+"""The events as they are stored: a list to filter, and one of them with its proof."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy import select
+from starlette.exceptions import HTTPException
+
+from tracker import canonical
+from tracker.pages.view import Page
+from tracker.queries.source import newest_page
+
+if TYPE_CHECKING:
+    from tracker.pages.view import View
+
+_PAGE = 50
+_MOST_CHARACTERS = 2_000_000
+_BEGINNING = 200
+_COLUMNS = ("seq", "event_id", "type", "timestamp_ms", "agent_id", "session_id", "user_id",
+            "context", "trace", "data")  # fmt: skip
+
+
+class Stored(NamedTuple):
+    """An event as it is stored; in a damaged row, values may be of any type."""
+
+    seq: int
+    event_id: str
+    type: str
+    timestamp_ms: int
+    agent_id: str | None
+    session_id: str | None
+    user_id: str | None
+    context: str | None
+    trace: str | None
+    data: str
+
+
+def events_page(view: View) -> Page:
+    """Return the list, the newest first."""
+    wanted = view.filters(
+        agent_id=view.text("agent"),
+        user_id=view.text("user"),
+        session_id=view.text("session"),
+        type=view.text("type"),
+    )
+    events = view.source.events
+    query = select(*(events.c[name] for name in _COLUMNS)).where(*wanted.conditions(events))
+    state = view.one_of("state", tuple(view.source.states), "")
+    if state:
+        query = query.where(view.source.in_state(state))
+    rows, following = newest_page(
+        view.connection, events, query, _PAGE, view.position("before"), _MOST_CHARACTERS
+    )
+    return Page("events.html", "Events", {
+        "rows": [Stored(*row) for row in rows],
+        "beginning": _BEGINNING,
+        "next": following,
+        "state": state,
+        "states": view.source.states,
+        "is_first": view.text("before") is None,
+    })  # fmt: skip
+
+
+def event_page(view: View) -> Page:
+    """Return one event, with what proves it.
+
+    Raises:
+        HTTPException: if it is not stored.
+    """
+    found = _find(view)
+    return Page("event.html", "Event", {
+        "event": found,
+        "data": _decoded(found.data),
+        "context": _decoded(found.context),
+        "trace": _decoded(found.trace),
+        "proof": view.source.proof(view.connection, found.event_id),
+    })  # fmt: skip
+
+
+def as_json(view: View) -> dict[str, Any]:
+    """Return an event as JSON.
+
+    Raises:
+        HTTPException: if it is not stored.
+    """
+    found = _find(view)
+    decoded = {name: _decoded(getattr(found, name)) for name in ("context", "trace", "data")}
+    return {**found._asdict(), **decoded}
+
+
+def _find(view: View) -> Stored:
+    name = view.text("id")
+    column = view.source.events.c
+    row = view.connection.execute(
+        select(*(column[each] for each in _COLUMNS)).where(column.event_id == name).limit(1)
+    ).first()
+    if row is None:
+        raise HTTPException(404, "There is no such event here. It may have been pruned.")
+    return Stored(*row)
+
+
+def _decoded(stored: Any) -> Any:
+    """Return the value of a JSON column; its text if it is damaged."""
+    if stored is None:
+        return None
+    try:
+        return canonical.decode(stored)
+    except ValueError:
+        return str(stored)
