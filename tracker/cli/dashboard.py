@@ -49,7 +49,7 @@ def dashboard(place: Place, *, open_browser: bool, port: int, every: bool) -> No
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
     from tracker.dashboard.app import Dashboard
-    from tracker.dashboard.server import ADDRESS, listening, serve
+    from tracker.dashboard.server import ADDRESS, listening, serve, server_of
     from tracker.dashboard.token import Token
 
     outboxes = _outboxes(place, every=every)
@@ -66,7 +66,7 @@ def dashboard(place: Place, *, open_browser: bool, port: int, every: bool) -> No
                 click.launch(link)
 
         try:
-            serve(made.app, listener, started)
+            serve(server_of(made.app, started), listener)
         finally:
             made.close()
 

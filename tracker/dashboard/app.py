@@ -32,6 +32,11 @@ _NAMES = ("127.0.0.1", "localhost", "[::1]")
 class Dashboard:
     """The application, and what has to be closed after it.
 
+    Attributes:
+        app: The application.
+        routes: Its routes.
+        site: What is around its pages.
+
     Args:
         outboxes: What it shows.
         token: Who may see it.
@@ -48,17 +53,15 @@ class Dashboard:
 
         self._outboxes, self._token = outboxes, token
         self.site = Site("", "tracker", choose, token.csrf, outboxes.home)
-        app = Starlette(
-            routes=[
-                Route("/open", self._open),
-                Route("/outboxes", self._list),
-                *page_routes(self.site),
-                page_route(self.site, "delivery", delivery),
-                page_route(self.site, "health", health(examination)),
-                verify_route(self.site, examination),
-            ],
-            exception_handlers=error_handlers(self.site),
-        )
+        self.routes = [
+            Route("/open", self._open),
+            Route("/outboxes", self._list),
+            *page_routes(self.site),
+            page_route(self.site, "delivery", delivery),
+            page_route(self.site, "health", health(examination)),
+            verify_route(self.site, examination),
+        ]
+        app = Starlette(routes=self.routes, exception_handlers=error_handlers(self.site))
         self.app: ASGIApp = Guard(app, [f"{name}:{port}" for name in _NAMES], ["/open"])
 
     def close(self) -> None:

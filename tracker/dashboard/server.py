@@ -36,12 +36,11 @@ def listening(port: int) -> Iterator[socket.socket]:
         yield listener
 
 
-def serve(app: ASGIApp, listener: socket.socket, started: Callable[[], None]) -> None:
-    """Answer requests until SIGINT or SIGTERM, and return.
+def server_of(app: ASGIApp, started: Callable[[], None]) -> uvicorn.Server:
+    """Return the server for an application.
 
     Args:
         app: The application.
-        listener: The socket.
         started: Called once, when requests are answered.
     """
 
@@ -50,25 +49,30 @@ def serve(app: ASGIApp, listener: socket.socket, started: Callable[[], None]) ->
             await super().startup(sockets)
             started()
 
-    config = uvicorn.Config(
-        app,
-        http="h11",
-        loop="asyncio",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        log_level="warning",
-        access_log=False,  # it would hold the token
-        proxy_headers=False,
-        server_header=False,
-        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+    return Server(
+        uvicorn.Config(
+            app,
+            http="h11",
+            loop="asyncio",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="warning",
+            access_log=False,  # it would hold the token
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+        )
     )
+
+
+def serve(server: uvicorn.Server, listener: socket.socket) -> None:
+    """Answer requests until SIGINT or SIGTERM, and return."""
     # uvicorn raises the signal again after it has shut down in order; then it is to do nothing.
-    before = {
-        each: signal.signal(each, lambda *_: None) for each in (signal.SIGINT, signal.SIGTERM)
-    }
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {each: signal.signal(each, lambda *_: None) for each in signals}
     try:
-        Server(config).run(sockets=[listener])
+        server.run(sockets=[listener])
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
