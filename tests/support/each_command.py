@@ -33,6 +33,7 @@ SYNC = {
     "flush": ["--timeout", "0"],
     "outboxes": [],
     "status": [],
+    "dashboard": [],
     "list": [],
     "show": ["1"],
     "tail": ["--no-follow"],
@@ -79,7 +80,7 @@ COLLECTOR = {
     "forward": ["--status"],
     "serve": ["--port", "0"],
 }
-ENDLESS = ("run", "serve")
+ENDLESS = ("run", "serve", "dashboard")
 FAILING = ("no home", "forbidden folder", "undecodable argument")
 """Conditions under which a command that would serve for ever ends, too."""
 

@@ -159,6 +159,18 @@ def test_what_sends_spans_knows_neither_outbox_nor_collector() -> None:
             assert not within(imports(name), "tracker.otlp"), name
 
 
+def test_pages_know_neither_outbox_nor_collector() -> None:
+    """Both are shown by them: what they read is a source."""
+    pages = {name for name in MODULES if name.startswith("tracker.pages.")}
+    others = ("tracker.outbox", "tracker.collector", "tracker.dashboard", "tracker.sync",
+              "tracker.client", "tracker.config", "tracker.trackers")  # fmt: skip
+    assert not pages & importers(*others)
+    commands = {name for name in pages if within(imports(name), "tracker.cli")}
+    assert commands == {"tracker.pages.words"}  # which says figures as the commands do
+    users = importers("tracker.dashboard") - within({*MODULES}, "tracker.dashboard")
+    assert users == {"tracker.cli.dashboard"}
+
+
 def test_sealed_files_know_neither_outbox_nor_collector() -> None:
     """Both write and read them."""
     for name in MODULES:
@@ -194,7 +206,7 @@ def test_queries_that_the_collector_shares_know_no_database_of_their_own() -> No
 
 
 def test_some_libraries_have_one_door() -> None:
-    """Alembic is slow to import; the web framework is the collector's; requests is HTTP's."""
+    """Alembic is slow to import; pages and collector share a web framework; requests is HTTP's."""
     assert importers("alembic") == {"tracker.outbox.schema.create"}
     clients = importers("requests", "urllib3")
     assert clients - within(clients, "tracker.cli", "tracker.demo") == {
@@ -209,7 +221,12 @@ def test_some_libraries_have_one_door() -> None:
     assert importers("cryptography") <= {"tracker.evidence.keys"}
     assert importers("tomllib", "tomli") == {"tracker.config.toml_file"}
     servers = importers("fastapi", "uvicorn", "starlette")
-    assert servers - within(servers, "tracker.collector") == set()
+    assert servers == within(servers, "tracker.collector", "tracker.pages", "tracker.dashboard")
+    assert importers("jinja2") == {"tracker.pages.templates"}
+    markup = {"tracker.pages.shown", "tracker.pages.charts"}
+    assert {
+        name for name in importers("markupsafe") if "Markup(" in MODULES[name].read_text()
+    } == markup
 
 
 def test_only_the_packages_for_it_know_opentelemetry() -> None:
@@ -268,6 +285,7 @@ def test_only_the_sources_of_settings_read_the_environment() -> None:
         "tracker.otel",
         *("tomllib", "tomli", "tracker.config.key_file", "tracker.stderr"),
         *("opentelemetry", "google.protobuf", "tracker.otlp", "tracker.sync.otlp"),
+        *("starlette", "uvicorn", "jinja2", "tracker.pages", "tracker.dashboard"),
         *("tracker.evidence", "tracker.outbox.recovery.salvage", "tracker.outbox.queue.settlement"),
     ],
 )

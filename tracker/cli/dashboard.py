@@ -39,18 +39,15 @@ if TYPE_CHECKING:
 @click.option("--all", "every", is_flag=True, help="Show all outboxes in the folder.")
 @click.pass_obj
 def dashboard(place: Place, *, open_browser: bool, port: int, every: bool) -> None:
-    """Show what was said, what it cost and whether everything is delivered, in a browser.
+    """Show an outbox in a browser: conversations, cost, delivery.
 
     Prints one link, which works on this device only, until it is ended. The pages need no network,
     and only read: the outbox is not changed by looking at it. Needs the extra [dashboard].
     """
     with extra("dashboard"):
-        import jinja2  # noqa: F401 - an optional extra; a message says if it is missing
-        import starlette  # noqa: F401
-        import uvicorn  # noqa: F401
-    from tracker.dashboard.app import Dashboard
-    from tracker.dashboard.server import ADDRESS, listening, serve, server_of
-    from tracker.dashboard.token import Token
+        from tracker.dashboard.app import Dashboard
+        from tracker.dashboard.server import ADDRESS, listening, serve, server_of
+        from tracker.dashboard.token import Token
 
     outboxes = _outboxes(place, every=every)
     examination = _examination(place)

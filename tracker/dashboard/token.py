@@ -1,4 +1,4 @@
-"""`Token`: who may see the dashboard, whoever else can reach the port.
+"""`Token`: who may see the dashboard, of all who can reach the port.
 
 The link that the command prints has one secret, and the browser gets another: the link may be in a
 history or in the list of processes, and the cookie is what opens the pages.

@@ -1,4 +1,4 @@
-"""The headers of every answer, whoever made it."""
+"""The headers of every answer, errors too."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def test_all_commands_are_there() -> None:
     """Those that the documentation names, and no others."""
     names = [" ".join(path) for path in COMMANDS]
     assert names == [
-        *["flush", "outboxes", "status", "list", "show"],
+        *["flush", "outboxes", "status", "dashboard", "list", "show"],
         *["tail", "conversations", "conversation", "spans", "trace", "unclosed", "metrics"],
         *["agents", "usage", "scores", "export", "evidence", "stats"],
         *[
@@ -158,7 +158,7 @@ def test_shell_completion(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("_TRACKER_SYNC_COMPLETE", "bash_complete")
     monkeypatch.setenv("COMP_WORDS", "tracker-sync d")
     monkeypatch.setenv("COMP_CWORD", "1")
-    assert call().stdout.split() == ["plain,dead", "plain,doctor", "plain,demo"]
+    assert call().stdout.split() == ["plain,dashboard", "plain,dead", "plain,doctor", "plain,demo"]
 
 
 @pytest.mark.parametrize(
