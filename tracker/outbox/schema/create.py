@@ -237,15 +237,19 @@ def _create(connection: Connection, client_id: str, base_url: str) -> None:
     connection.exec_driver_sql("PRAGMA journal_mode=WAL")
     connection.exec_driver_sql("BEGIN IMMEDIATE")
     try:
-        for statement in guard.statements(tables.metadata).values():
-            connection.exec_driver_sql(statement)
-        _identify(connection, client_id, base_url)
-        connection.execute(tables.sync_state.insert().values(id=1))
-        connection.exec_driver_sql("INSERT INTO alembic_version VALUES (?)", (tables.HEAD,))
+        _fill(connection, client_id, base_url)
     except BaseException:
         connection.exec_driver_sql("ROLLBACK")
         raise
     connection.exec_driver_sql("COMMIT")
+
+
+def _fill(connection: Connection, client_id: str, base_url: str) -> None:
+    for statement in guard.statements(tables.metadata).values():
+        connection.exec_driver_sql(statement)
+    _identify(connection, client_id, base_url)
+    connection.execute(tables.sync_state.insert().values(id=1))
+    connection.exec_driver_sql("INSERT INTO alembic_version VALUES (?)", (tables.HEAD,))
 
 
 def _identify(connection: Connection, client_id: str, base_url: str) -> None:
@@ -266,8 +270,7 @@ def empty_outbox(client_id: str = "nobody", base_url: str = "") -> Iterator[Conn
     engine = create_engine("sqlite://")
     try:
         with engine.connect() as connection:
-            tables.metadata.create_all(connection)
-            _identify(connection, client_id, base_url)
+            _fill(connection, client_id, base_url)
             connection.commit()
             yield connection
     finally:

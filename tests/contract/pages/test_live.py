@@ -1,0 +1,144 @@
+"""A page asks for itself again, and gets something only if it would look different."""
+
+from __future__ import annotations
+
+import re
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.contract.pages.conftest import path_of, talk
+from tests.support.dashboard import PAGES, RunningDashboard, running
+from tests.support.settings import quick
+from tracker import Tracker
+from tracker.clock import monotonic
+from tracker.pages.parts import Parts
+from tracker.testing import RecordingDestination
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def tag_on(html: str) -> str:
+    found = re.search(r'data-tag="([^"]*)"', html)
+    assert found is not None
+    return found[1].replace("&#34;", '"')
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_an_unchanged_page_is_not_sent_again(board: RunningDashboard, page: str) -> None:
+    """Once its figures are there; the page itself carries the tag to ask with."""
+    answer = board.get(page)
+    while 'data-awaited="yes"' in answer.text:
+        answer = board.get(page)
+    settled = board.get(page)
+    again = board.get(page, ("If-None-Match", tag_on(settled.text)))
+    assert settled.headers["etag"] == tag_on(settled.text)
+    assert (again.status, again.text) in ((304, ""), (200, again.text))
+    if again.status == 200:  # the minute ended, or a figure was replaced, in between
+        assert tag_on(again.text) != tag_on(settled.text)
+
+
+def test_what_is_logged_changes_each_page(tmp_path: Path) -> None:
+    """Of the same outbox, whichever page it is."""
+    config = quick(tmp_path)
+    with Tracker(config, destination=RecordingDestination) as tracker:
+        talk(tracker)
+        with running(path_of(config)) as board:
+            tags = {page: board.get(page).headers["etag"] for page in PAGES}
+            tracker.track("cart.abandoned", {})
+            for page, tag in tags.items():
+                assert board.get(page, ("If-None-Match", tag)).status == 200, page
+
+
+def test_pages_and_colours_have_different_tags(board: RunningDashboard) -> None:
+    """Another query is another page."""
+    tags = {board.get(page).headers["etag"] for page in (*PAGES, "/events?type=llm.used")}
+    assert len(tags) == len(PAGES) + 1
+
+
+def test_a_figure_that_takes_long_comes_later_and_changes_the_version() -> None:
+    """So a page that said it is not ready asks again and gets it."""
+    parts, go = Parts(), threading.Event()
+
+    def slow() -> int:
+        go.wait(10)
+        return 7
+
+    first = parts.get("outbox", "figure", slow, monotonic())
+    version = parts.version("outbox")
+    assert (first.ready, first.awaited, first.value) == (False, True, None)
+    go.set()
+    then = parts.get("outbox", "figure", slow, monotonic() + 10)
+    assert (then.ready, then.value) == (True, 7)
+    assert parts.version("outbox") > version
+    parts.close()
+
+
+def test_a_figure_is_worked_out_once_for_everybody() -> None:
+    """And while it is fresh, not again."""
+    parts, calls, go = Parts(), [], threading.Event()
+
+    def count() -> int:
+        calls.append(1)
+        go.wait(10)
+        return len(calls)
+
+    for _ in range(5):
+        parts.get("outbox", "figure", count, monotonic())
+    go.set()
+    assert parts.get("outbox", "figure", count, monotonic() + 10).value == 1
+    assert parts.get("outbox", "figure", count, monotonic() + 10).value == 1
+    parts.close()
+
+
+def test_a_figure_that_fails_fails_where_it_is_asked_for() -> None:
+    """Not silently, and not for ever."""
+    parts = Parts()
+    with pytest.raises(ZeroDivisionError):
+        parts.get("outbox", "figure", lambda: 1 / 0, monotonic() + 10)
+    parts.close()
+
+
+def test_without_a_script_a_page_that_waits_loads_itself_again(
+    board: RunningDashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And one that does not wait stays."""
+    answer = board.get("/")
+    waits = '<noscript><meta http-equiv="refresh"' in answer.text
+    assert waits == ('data-awaited="yes"' in answer.text)
+
+
+def test_two_viewers_and_writers_at_once(tmp_path: Path) -> None:
+    """No error, and no account that is older than what was logged before it was asked for."""
+    config = quick(tmp_path)
+    wrong: list[object] = []
+    with (
+        Tracker(config, destination=RecordingDestination) as tracker,
+        running(path_of(config)) as board,
+    ):
+        done = threading.Event()
+
+        def write() -> None:
+            for number in range(40):
+                talk(tracker, f"session-{number}")
+            done.set()
+
+        def look() -> None:
+            while not done.is_set():
+                before = tracker.health().accepted
+                for page in PAGES:
+                    answer = board.get(page)
+                    if answer.status != 200:
+                        wrong.append((page, answer.status))
+                found = re.search(r"<dt>accepted</dt><dd>([\d,]+)</dd>", board.get("/").text)
+                if found is None or int(found[1].replace(",", "")) < before:
+                    wrong.append((before, found))
+
+        threads = [threading.Thread(target=each) for each in (write, look, look)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert wrong == []
