@@ -13,7 +13,7 @@ import pytest
 from tests.contract.pages.conftest import path_of, talk
 from tests.support.cli import call, call_json
 from tests.support.dashboard import PAGES, running
-from tests.support.next_version import newer_version
+from tests.support.next_version import NextVersion
 from tests.support.settings import quick
 from tracker import Tracker
 from tracker.testing import RecordingDestination
@@ -169,7 +169,7 @@ def test_another_revision_is_said_with_what_helps(
 ) -> None:
     """Nothing is migrated by looking."""
     path = path_of(config)
-    newer_version(monkeypatch, tmp_path / "scripts")
+    NextVersion(tmp_path / "scripts-of-it", monkeypatch).install()
     before = digests(path.parent)
     with running(path) as board:
         answer = board.get("/")
