@@ -1,0 +1,171 @@
+"""The pages in a real browser: hostile text, no script, keyboard, phone, accessibility."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.browser.conftest import Visitor
+from tests.contract.pages.conftest import path_of
+from tests.contract.pages.test_hostile import HOSTILE, Refusing
+from tests.support.dashboard import PAGES, running
+from tests.support.settings import quick
+from tracker import Tracker
+
+if TYPE_CHECKING:
+    from tests.support.dashboard import RunningDashboard
+
+ALL = (*PAGES, "/conversation?id=order-7", "/nothing")
+AXE = Path(os.environ.get("AXE", "node_modules/axe-core/axe.min.js"))
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+
+def test_every_page_opens_in_silence(visitor: Visitor) -> None:
+    """No error, no refusal by the policy, and no other host."""
+    for path in PAGES:
+        visitor.go(path)
+        assert visitor.page.locator("h1").count() == 1
+
+
+def test_hostile_text_stays_text(chromium: Any, tmp_path: Path) -> None:
+    """On every page that shows it, in lists and on its own."""
+    config = quick(tmp_path, redaction="off")
+    session = HOSTILE[:60]
+    with Tracker(config, destination=Refusing) as tracker:
+        tracker.start_conversation(HOSTILE[:50], user_id=HOSTILE[:70], session_id=session)
+        tracker.log_user_message(session, HOSTILE)
+        tracker.log_tool_call(session, HOSTILE[:50], {HOSTILE: HOSTILE}, error=HOSTILE)
+        tracker.operations.log_activity(HOSTILE[:50], HOSTILE)
+        tracker.end_conversation(session, outcome=HOSTILE[:60])
+        tracker.flush(10)
+    with running(path_of(config)) as board:
+        visitor = Visitor(chromium, board)
+        for path in PAGES:
+            visitor.go(path)
+        page = visitor.go("/conversations")
+        page.locator("main .said").first.click()
+        assert page.locator(".entry.user .text").inner_text().startswith("U+202E")
+        assert page.locator("main img, main script, main style").count() == 0
+        page.locator("summary").first.click()
+        visitor.leave()
+
+
+@pytest.mark.parametrize("path", ALL)
+@pytest.mark.parametrize("width", [390, 320])
+def test_a_phone_does_not_scroll_sideways(
+    chromium: Any, board: RunningDashboard, path: str, width: int
+) -> None:
+    """And the first line is seen at once."""
+    visitor = Visitor(chromium, board, viewport={"width": width, "height": 844})
+    page = visitor.go(path)
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    box = page.locator("h1").bounding_box()
+    assert box["y"] + box["height"] < 844
+    visitor.leave(expecting="404" if path == "/nothing" else "")
+
+
+@pytest.mark.parametrize("path", [path for path in ALL if path != "/nothing"])
+def test_without_a_script_everything_is_there(
+    chromium: Any, board: RunningDashboard, path: str
+) -> None:
+    """The same words, links that lead on, forms that work."""
+    with_script, without = (
+        Visitor(chromium, board),
+        Visitor(chromium, board, java_script_enabled=False),
+    )
+    said = [each.go(path).locator("main").inner_text() for each in (with_script, without)]
+    assert re.findall(r"[a-z]+", said[0])[:20] == re.findall(r"[a-z]+", said[1])[:20]
+    without.page.locator('.rail nav a[data-name="usage"]').click()
+    without.page.locator('main a:has-text("by agent")').click()
+    assert "agent_123" in without.page.locator("main").inner_text()
+    without.page.locator("#theme").select_option("dark")
+    without.page.locator("#theme-set").click()
+    assert without.page.locator("html").get_attribute("data-theme") == "dark"
+    for each in (with_script, without):
+        each.leave()
+
+
+def test_the_keyboard_alone_reaches_everything(visitor: Visitor) -> None:
+    """Tab goes to the skip link first; keys lead to pages, rows and filters."""
+    page = visitor.go("/")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    page.keyboard.press("g")
+    page.keyboard.press("c")
+    page.wait_for_url("**/conversations")
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/conversation?id=order-7")
+    page.keyboard.press("g")
+    page.keyboard.press("d")
+    page.wait_for_url("**/delivery")
+    page.go_back()
+    page.go_back()
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.name") == "agent"
+    page.keyboard.type("agent_123")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**agent=agent_123*")
+    assert page.locator("tbody tr").count() == 1
+
+
+def test_single_keys_can_be_switched_off(visitor: Visitor) -> None:
+    """WCAG 2.1.4: some people's tools type them."""
+    page = visitor.go("/events")
+    page.keyboard.press("?")
+    assert page.locator("#keys").is_visible()
+    page.locator("#keys-on").uncheck()
+    page.keyboard.press("Escape")
+    page.keyboard.press("g")
+    page.keyboard.press("o")
+    page.keyboard.press("l")
+    page.reload()
+    assert page.url.endswith("/events")
+    assert page.locator("#contact").inner_text() == "Live"
+    assert not page.locator("#keys-on").is_checked()
+
+
+def test_colours_are_chosen_at_once(visitor: Visitor) -> None:
+    """And kept."""
+    page = visitor.go("/usage")
+    page.locator("#theme").select_option("dark")
+    page.wait_for_selector('html[data-theme="dark"]')
+    assert page.url.endswith("/usage")
+    assert visitor.go("/").locator("html").get_attribute("data-theme") == "dark"
+
+
+def test_a_copy_is_in_the_clipboard(chromium: Any, board: RunningDashboard) -> None:
+    """As JSON, of what is on the page."""
+    visitor = Visitor(chromium, board, permissions=["clipboard-read", "clipboard-write"])
+    page = visitor.go("/conversation?id=order-7")
+    page.locator('[data-copy="json"]').click()
+    page.wait_for_selector("#contact:has-text('Copied')")
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert '"session_id": "order-7"' in copied
+    visitor.leave()
+
+
+@pytest.mark.skipif(not AXE.exists(), reason="axe-core is not there: npm install axe-core")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 390])
+def test_nothing_is_in_the_way_of_anybody(
+    chromium: Any, board: RunningDashboard, scheme: str, width: int
+) -> None:
+    """axe finds nothing on any page: WCAG 2.2, A and AA, and good practice."""
+    viewport = {"width": width, "height": 900}
+    visitor = Visitor(chromium, board, color_scheme=scheme, viewport=viewport)
+    for path in ALL:
+        page = visitor.go(path)
+        page.wait_for_selector('body[data-awaited="no"]')
+        page.evaluate(AXE.read_text("utf-8"))
+        found = page.evaluate(
+            "rules => axe.run({runOnly: rules}).then(found => found.violations)", RULES
+        )
+        assert [(rule["id"], [n["html"] for n in rule["nodes"]]) for rule in found] == [], path
+    visitor.leave(expecting="404")
