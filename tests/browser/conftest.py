@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.contract.pages.conftest import path_of, talk
+from tests.contract.pages.test_figures import Away, RefusingDestination
 from tests.support.dashboard import RunningDashboard, running
 from tests.support.settings import quick
 from tracker import Tracker
@@ -98,12 +99,25 @@ class Visitor:
 
 @pytest.fixture
 def config(tmp_path: Path) -> APIConfig:
-    """Settings of an outbox with a conversation."""
+    """Settings of an outbox with a conversation that is delivered."""
     made = quick(tmp_path)
     with Tracker(made, destination=RecordingDestination) as tracker:
         talk(tracker)
         tracker.flush(10)
     return made
+
+
+@pytest.fixture
+def busy(tmp_path: Path) -> Iterator[RunningDashboard]:
+    """A dashboard of an outbox with dead letters and events that wait, and long words in them."""
+    made = quick(tmp_path / ("a-long-name-" * 9))
+    with Tracker(made, destination=RefusingDestination) as tracker:
+        talk(tracker, "refused-" * 12)
+        tracker.flush(10)
+    with Tracker(made, destination=Away) as tracker:
+        talk(tracker, "waits-" * 12, "w" * 90)
+    with running(path_of(made)) as dashboard:
+        yield dashboard
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tests.support.dashboard import RunningDashboard
 
 ALL = (*PAGES, "/conversation?id=order-7", "/nothing")
+BUSY = (*PAGES, f"/conversation?id={'refused-' * 12}", f"/conversation?id={'waits-' * 12}")
 AXE = Path(os.environ.get("AXE", "node_modules/axe-core/axe.min.js"))
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
@@ -66,6 +67,16 @@ def test_a_phone_does_not_scroll_sideways(
     box = page.locator("h1").bounding_box()
     assert box["y"] + box["height"] < 844
     visitor.leave(expecting="404" if path == "/nothing" else "")
+
+
+@pytest.mark.parametrize("width", [390, 320])
+def test_nor_does_it_where_much_is_wrong(chromium: Any, busy: RunningDashboard, width: int) -> None:
+    """Commands, dead letters and long ids stay within their boxes."""
+    visitor = Visitor(chromium, busy, viewport={"width": width, "height": 844})
+    for path in BUSY:
+        page = visitor.go(path)
+        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, path
+    visitor.leave()
 
 
 @pytest.mark.parametrize("path", [path for path in ALL if path != "/nothing"])
@@ -161,11 +172,24 @@ def test_nothing_is_in_the_way_of_anybody(
     viewport = {"width": width, "height": 900}
     visitor = Visitor(chromium, board, color_scheme=scheme, viewport=viewport)
     for path in ALL:
-        page = visitor.go(path)
-        page.wait_for_selector('body[data-awaited="no"]')
-        page.evaluate(AXE.read_text("utf-8"))
-        found = page.evaluate(
-            "rules => axe.run({runOnly: rules}).then(found => found.violations)", RULES
-        )
-        assert [(rule["id"], [n["html"] for n in rule["nodes"]]) for rule in found] == [], path
+        assert violations(visitor.go(path)) == [], path
     visitor.leave(expecting="404")
+
+
+@pytest.mark.skipif(not AXE.exists(), reason="axe-core is not there: npm install axe-core")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nor_where_much_is_wrong(chromium: Any, busy: RunningDashboard, scheme: str) -> None:
+    """Warnings, refusals and what waits are told to everybody."""
+    visitor = Visitor(chromium, busy, color_scheme=scheme)
+    for path in BUSY:
+        assert violations(visitor.go(path)) == [], path
+    visitor.leave()
+
+
+def violations(page: Any) -> list[Any]:
+    """Return what axe finds on a page that is complete."""
+    page.wait_for_selector('body[data-awaited="no"]')
+    page.evaluate(AXE.read_text("utf-8"))
+    script = "rules => axe.run({runOnly: rules}).then(found => found.violations)"
+    found = page.evaluate(script, RULES)
+    return [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found]
