@@ -15,6 +15,8 @@ from tracker.queries.agents import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy import Connection
 
     from tracker.pages.view import View
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
 _MOST_ROWS = 200
 
 
-class _Agents(NamedTuple):
+class Agents(NamedTuple):
+    """All agents, what each did last, and how many there are in each status."""
+
     states: list[AgentState]
     activities: dict[str, AgentActivity]
     overview: OperationsOverview
@@ -30,16 +34,7 @@ class _Agents(NamedTuple):
 
 def agents_page(view: View) -> Page:
     """Return the page."""
-    wanted, events = view.filters(), view.source.events
-
-    def read(connection: Connection) -> _Agents:
-        return _Agents(
-            states(connection, wanted, events),
-            last_activities(connection, events),
-            overview(connection, wanted, events),
-        )
-
-    found: _Agents | None = view.part("agents", read).value
+    found: Agents | None = view.part("agents", agents_of(view)).value
     rows = [] if found is None else sorted(found.states, key=lambda each: -_seen(each))
     return Page("agents.html", "Agents", {
         "ready": found is not None,
@@ -48,6 +43,16 @@ def agents_page(view: View) -> Page:
         "activities": {} if found is None else found.activities,
         "overview": None if found is None else found.overview,
     })  # fmt: skip
+
+
+def agents_of(view: View) -> Callable[[Connection], Agents]:
+    """Return the query for the agents of a source that match the filters."""
+    wanted, events = view.filters(), view.source.events
+    return lambda connection: Agents(
+        states(connection, wanted, events),
+        last_activities(connection, events),
+        overview(connection, wanted, events),
+    )
 
 
 def _seen(agent: AgentState) -> int:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from tracker.pages.agents_page import agents_of
 from tracker.pages.view import Page
-from tracker.queries.conversations import STATUSES, conversation_page
+from tracker.queries.conversations import MOST_SECONDS, STATUSES, conversation_page
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from tracker.pages.view import View
     from tracker.queries.conversations import Conversation
 
@@ -28,18 +31,34 @@ class Row:
     said: str | None
 
 
+class Listed(NamedTuple):
+    """A page of conversations.
+
+    Attributes:
+        rows: The conversations, the one that began last first.
+        next: The start of the next page; None if there is nothing left.
+        looked_back_to_ms: How far back was looked, if it took too long to look further.
+    """
+
+    rows: list[Row]
+    next: int | None
+    looked_back_to_ms: int | None
+
+
 def conversations(view: View) -> Page:
     """Return the list of conversations."""
     status = view.one_of("status", STATUSES, "")
-    found, following = rows(
-        view, limit=_PAGE, status=status or None, before=view.position("before")
+    found = listed(
+        view, view.connection, limit=_PAGE, status=status or None, before=view.position("before")
     )
     return Page(
         "conversations.html",
         "Conversations",
         {
-            "rows": found,
-            "next": following,
+            "rows": found.rows,
+            "next": found.next,
+            "looked_back_to_ms": found.looked_back_to_ms,
+            "agents": view.aside("agents", agents_of(view)),
             "status": status,
             "statuses": STATUSES,
             "agent": view.text("agent"),
@@ -49,11 +68,19 @@ def conversations(view: View) -> Page:
     )
 
 
-def rows(
-    view: View, *, limit: int, status: str | None = None, before: int | None = None
-) -> tuple[list[Row], int | None]:
-    """Return a page of conversations that match the query, and the start of the next one."""
+def listed(
+    view: View,
+    connection: Connection,
+    *,
+    limit: int,
+    status: str | None = None,
+    before: int | None = None,
+) -> Listed:
+    """Return conversations that match the query; a long look ends early, and says so."""
     wanted = view.filters(agent_id=view.text("agent"), user_id=view.text("user"))
     events = view.source.events
-    page = conversation_page(view.connection, wanted, status, limit, before, events)
-    return [Row(each, None) for each in page.conversations], page.next
+    page = conversation_page(
+        connection, wanted, status, limit, before, events, seconds=MOST_SECONDS
+    )
+    rows = [Row(each, None) for each in page.conversations]
+    return Listed(rows, page.next, page.looked_back_to_ms)

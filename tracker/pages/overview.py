@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tracker.pages import charts
 from tracker.pages.charts import Series
-from tracker.pages.listing import rows
+from tracker.pages.listing import Listed, listed
 from tracker.pages.view import PERIODS, Page
 from tracker.pages.words import counted, money, short, took
 from tracker.queries.metrics import Metrics, get_metrics
@@ -45,6 +45,12 @@ def overview(view: View) -> Page:
         period,
     )
     metrics: Metrics | None = made.value
+    newest: Listed | None = view.part(
+        "newest",
+        lambda connection: listed(view, connection, limit=_NEWEST),
+        view.text("agent"),
+        view.text("user"),
+    ).value
     steps = [] if metrics is None else _steps(metrics, PERIODS[period], hourly=hourly)
     return Page(
         "overview.html",
@@ -57,7 +63,7 @@ def overview(view: View) -> Page:
             "periods": tuple(PERIODS),
             "period": period,
             "step": "hour" if hourly else "day",
-            "newest": rows(view, limit=_NEWEST)[0],
+            "newest": None if newest is None else newest.rows,
         },
     )
 

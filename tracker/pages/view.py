@@ -131,15 +131,24 @@ class View:
             make: Works it out with a connection of its own.
             key: What it depends on besides the filters that links keep.
         """
+        found = self._part(name, make, self._until, key)
+        self.awaited = self.awaited or found.awaited
+        return found
+
+    def aside(self, name: str, make: Callable[[Connection], Any]) -> Any:
+        """Return a figure if it is there, or None; the page neither waits for it nor says so."""
+        return self._part(name, make, 0, ()).value
+
+    def _part(
+        self, name: str, make: Callable[[Connection], Any], until: float, key: tuple[Any, ...]
+    ) -> Part:
         source = self.source
-        found = self.site.parts.get(
+        return self.site.parts.get(
             source.key,
             (name, self.text("environment"), self.text("release"), self.tags, *key),
             lambda: source.read(make),
-            self._until,
+            until,
         )
-        self.awaited = self.awaited or found.awaited
-        return found
 
     def url(self, name: str, **query: Any) -> str:
         """Return the address of a page, which keeps the source and the filters."""
