@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PAGES = (
-    "/", "/conversations", "/delivery", "/usage", "/agents", "/scores", "/events", "/health",
+    "/", "/conversations", "/search", "/delivery", "/usage", "/agents", "/scores", "/events",
+    "/health",
 )  # fmt: skip
 """The pages that need nothing in their query."""
 

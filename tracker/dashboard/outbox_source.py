@@ -165,6 +165,7 @@ class OutboxSource:
         return (
             Entry("", "Overview"),
             Entry("conversations", "Conversations"),
+            Entry("search", "Search"),
             Entry("delivery", "Delivery", book.pending + book.dead or None, book.dead > 0),
             Entry("usage", "Usage"),
             Entry("agents", "Agents"),

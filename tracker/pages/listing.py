@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tracker.pages.agents_page import agents_of
 from tracker.pages.view import Page
 from tracker.queries.conversations import MOST_SECONDS, STATUSES, conversation_page
+from tracker.queries.opening import FirstSaid, first_said
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -28,7 +29,7 @@ class Row:
     """
 
     conversation: Conversation
-    said: str | None
+    said: FirstSaid | None
 
 
 class Listed(NamedTuple):
@@ -82,5 +83,7 @@ def listed(
     page = conversation_page(
         connection, wanted, status, limit, before, events, seconds=MOST_SECONDS
     )
-    rows = [Row(each, None) for each in page.conversations]
+    ids = [each.session_id for each in page.conversations]
+    said = first_said(connection, ids, events)
+    rows = [Row(each, said.get(each.session_id)) for each in page.conversations]
     return Listed(rows, page.next, page.looked_back_to_ms)

@@ -14,6 +14,7 @@ from tracker.pages.forms import posted
 from tracker.pages.listing import conversations
 from tracker.pages.overview import overview
 from tracker.pages.scores_page import scores_page
+from tracker.pages.search_page import search_page
 from tracker.pages.static_files import serve
 from tracker.pages.trace import trace
 from tracker.pages.usage_page import usage_page
@@ -34,6 +35,7 @@ def page_routes(site: Site) -> list[Route]:
         page_route(site, "conversation", transcript.transcript),
         json_route(site, "conversation.json", transcript.as_json),
         page_route(site, "trace", trace),
+        page_route(site, "search", search_page),
         page_route(site, "usage", usage_page),
         page_route(site, "agents", agents_page),
         page_route(site, "scores", scores_page),

@@ -156,7 +156,7 @@ def test_no_page_holds_a_character_that_is_not_seen(hostile: RunningDashboard) -
 
 def test_what_is_asked_for_is_text_too(hostile: RunningDashboard) -> None:
     """The query comes back in forms, links and messages."""
-    for name in ("agent", "user", "id", "type", "environment", "release", "session", "by"):
+    for name in ("text", "agent", "user", "id", "type", "environment", "release", "session", "by"):
         for page in (*PAGES, "/conversation", "/event", "/trace"):
             answer = hostile.get(page, **{name: HOSTILE})
             assert answer.status in (200, 400, 404)

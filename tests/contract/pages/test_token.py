@@ -21,6 +21,7 @@ WITH_DATA = (
     "/event?id=1",
     "/event.json?id=1",
     "/trace?id=1",
+    "/search?text=order",
 )
 
 
