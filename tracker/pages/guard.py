@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _SCHEMES = ("http", "https")
-_METHODS = ("GET", "HEAD", "POST")
 
 
 class Guard:
@@ -55,8 +54,6 @@ class Guard:
         hosts = headers.getlist("host")
         if len(hosts) != 1 or hosts[0] not in self._hosts:
             return 421, "This address is not served here.\n"
-        if scope["method"] not in _METHODS:
-            return 405, "Pages are only read.\n"
         origins = headers.getlist("origin")
         if any(origin not in [f"{each}://{hosts[0]}" for each in _SCHEMES] for origin in origins):
             return 403, "This came from a page of another site.\n"
