@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 from typing import TYPE_CHECKING, TypeVar
 
@@ -137,16 +136,7 @@ class OutboxSource:
 
     def stamp(self, connection: Connection) -> str:
         """Return a text that differs when anything does that a page shows."""
-        found = [
-            connection.exec_driver_sql(query).all()
-            for query in (
-                "SELECT entry, events FROM account ORDER BY entry",
-                "SELECT * FROM sync_state",
-                "SELECT max(seq) FROM events",
-            )
-        ]
-        told = repr((found, self.uploader_runs(), self.outbox_id))
-        return hashlib.sha256(told.encode("utf-8", "replace")).hexdigest()
+        return f"{outbox_status.stamp(connection)} {self.outbox_id} {self.uploader_runs()}"
 
     def status(self, connection: Connection) -> OutboxStatus:
         """Return the account and the state of uploading."""
@@ -176,15 +166,8 @@ class OutboxSource:
 
     def deliveries(self, connection: Connection, session_id: str) -> dict[int, Delivery]:
         """Return where the events of a conversation are, by seq."""
-        rows = connection.exec_driver_sql(
-            "SELECT seq, delivered_at_ms, dead_at_ms, dead_code, dead_message FROM events "
-            "WHERE session_id = ?",
-            (session_id,),
-        )
-        return {
-            seq: Delivery(_state(delivered, dead, code), code, message)
-            for seq, delivered, dead, code, message in rows
-        }
+        found = browse.deliveries(connection, session_id)
+        return {seq: Delivery(*each[:3]) for seq, each in found.items()}
 
     def in_state(self, state: str) -> ColumnElement[bool]:
         """Return the condition for events in one of `STATES`."""
@@ -205,14 +188,6 @@ def outbox_of(view: View) -> OutboxSource:
     if not isinstance(view.source, OutboxSource):
         raise TypeError("this page is about an outbox")
     return view.source
-
-
-def _state(delivered: object, dead: object, code: object) -> str:
-    if dead is not None:
-        return browse.DEAD
-    if delivered is None:
-        return browse.PENDING
-    return browse.DELIVERED if code is None else browse.SKIPPED
 
 
 def _proof(event: StoredEvent) -> Proof:

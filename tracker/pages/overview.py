@@ -40,7 +40,10 @@ def overview(view: View) -> Page:
     made = view.part(
         "metrics",
         lambda connection: get_metrics(
-            connection, view.filters(since_ms=view.since_ms()), view.source.events
+            connection,
+            view.filters(since_ms=view.since_ms()),
+            view.source.events,
+            step="hour" if hourly else "day",
         ),
         period,
     )
@@ -70,18 +73,19 @@ def overview(view: View) -> Page:
 
 def _steps(metrics: Metrics, days: int, *, hourly: bool) -> list[Step]:
     """Return every step of the period, those without events too."""
-    width = _DAY_MS
+    width = _HOUR_MS if hourly else _DAY_MS
     now = time.time_ns() // 1_000_000
-    known = {(day.since_ms or 0) // width: day for day in metrics.days}
+    known = {(step.since_ms or 0) // width: step for step in metrics.steps}
     first = (now - days * _DAY_MS) // width
     return [
-        Step(_label(step * width), step * width, known.get(step, Metrics()))
+        Step(_label(step * width, hourly=hourly), step * width, known.get(step, Metrics()))
         for step in range(first, now // width + 1)
     ]
 
 
-def _label(since_ms: int) -> str:
-    return f"{datetime.fromtimestamp(since_ms / 1000, timezone.utc):%d %b}"
+def _label(since_ms: int, *, hourly: bool) -> str:
+    began = datetime.fromtimestamp(since_ms / 1000, timezone.utc)
+    return f"{began:%H:%M}" if hourly else f"{began:%d %b}"
 
 
 def _charts(metrics: Metrics, steps: list[Step]) -> list[tuple[str, Markup, str]]:
