@@ -188,7 +188,7 @@ def test_nor_where_much_is_wrong(chromium: Any, busy: RunningDashboard, scheme: 
 
 def violations(page: Any) -> list[Any]:
     """Return what axe finds on a page that is complete."""
-    page.wait_for_selector('body[data-awaited="no"]')
+    page.wait_for_selector('body[data-awaited=""]')
     page.evaluate(AXE.read_text("utf-8"))
     script = "rules => axe.run({runOnly: rules}).then(found => found.violations)"
     found = page.evaluate(script, RULES)

@@ -50,7 +50,7 @@ def health(examination: Examination) -> Callable[[View], Page]:
         checks = view.part("health", lambda connection: examination.checks(source.path, connection))
         verified = view.site.parts.known(source.key, _VERIFY)
         if verified is not None and not verified.ready:
-            view.awaited = True
+            view.missing = True
         return Page(
             "health.html",
             "Health",
@@ -77,7 +77,6 @@ def verify_route(site: Site, examination: Examination) -> Route:
             _VERIFY,
             lambda: source.read(lambda connection: verify.verify(connection, examination.keys)),
             0,
-            once=True,
         )
         query = f"?{request.url.query}" if request.url.query else ""
         return RedirectResponse(f"{site.base}/health{query}", 303)

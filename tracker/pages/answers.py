@@ -74,22 +74,28 @@ def json_route(site: Site, path: str, make: Callable[[View], Any]) -> Route:
 def _answer(
     request: Request, site: Site, choice: Choice, make: PageFunction, connection: Connection
 ) -> Response:
-    tag = _tag(request, site, choice, connection)
+    stamp = choice.source.stamp(connection)
+    tag = _tag(request, site, choice, stamp)
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers={"ETag": tag})
-    view = View(request, site, choice, connection)
+    view = View(request, site, choice, connection, stamp)
     page = make(view)
     frame = _frame(request, site, page, choice)
     pages = [*frame["pages"], *choice.source.menu(connection)]
     frame |= {"pages": pages, "view": view, "tag": tag}
-    html = render(page.template, {**frame, "awaited": view.awaited, **page.values})
+    html = render(page.template, {**frame, "awaited": _awaited(view), **page.values})
     return html_response(html, page.status, {"ETag": tag})
 
 
-def _tag(request: Request, site: Site, choice: Choice, connection: Connection) -> str:
+def _awaited(view: View) -> str:
+    """Return how a page is to ask again: soon, or at least without its tag."""
+    return "missing" if view.missing else "old" if view.old else ""
+
+
+def _tag(request: Request, site: Site, choice: Choice, stamp: str) -> str:
     source = choice.source
     parts = (
-        source.stamp(connection),
+        stamp,
         site.parts.version(source.key),
         int(time.time()) // _MINUTE,  # times such as "3 min ago" are on every page
         str(request.url),
@@ -109,7 +115,7 @@ def _unreadable(
 def bare(request: Request, site: Site, page: Page, choice: Choice | None = None) -> dict[str, Any]:
     """Return the values of a page that is of no source, or whose source cannot be read."""
     frame = _frame(request, site, page, choice)
-    return {**frame, "view": None, "tag": "", "awaited": False, **page.values}
+    return {**frame, "view": None, "tag": "", "awaited": "", **page.values}
 
 
 def _frame(request: Request, site: Site, page: Page, choice: Choice | None) -> dict[str, Any]:

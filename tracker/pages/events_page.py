@@ -12,6 +12,10 @@ from tracker.pages.view import Page
 from tracker.queries.source import newest_page
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Connection
+
     from tracker.pages.view import View
 
 _PAGE = 50
@@ -36,8 +40,31 @@ class Stored(NamedTuple):
     data: str
 
 
+class _Listed(NamedTuple):
+    rows: list[Stored]
+    next: int | None
+
+
 def events_page(view: View) -> Page:
     """Return the list, the newest first."""
+    state = view.one_of("state", tuple(view.source.states), "")
+    before = view.position("before")
+    key = [view.text(name) for name in ("type", "agent", "user", "session")]
+    found: _Listed | None = view.part(
+        "events", _listed(view, state, before), state, before, *key
+    ).value
+    return Page("events.html", "Events", {
+        "ready": found is not None,
+        "rows": [] if found is None else found.rows,
+        "next": None if found is None else found.next,
+        "state": state,
+        "states": view.source.states,
+        "is_first": before is None,
+    })  # fmt: skip
+
+
+def _listed(view: View, state: str, before: int | None) -> Callable[[Connection], _Listed]:
+    """Return the query for a page of events; there is no index for most of the filters."""
     wanted = view.filters(
         agent_id=view.text("agent"),
         user_id=view.text("user"),
@@ -46,20 +73,19 @@ def events_page(view: View) -> Page:
     )
     events = view.source.events
     query = select(*(events.c[name] for name in _COLUMNS)).where(*wanted.conditions(events))
-    state = view.one_of("state", tuple(view.source.states), "")
     if state:
         query = query.where(view.source.in_state(state))
-    rows, following = newest_page(
-        view.connection, events, query, _PAGE, view.position("before"), _MOST_CHARACTERS
-    )
-    return Page("events.html", "Events", {
-        "rows": [Stored(*row) for row in rows],
-        "beginning": _BEGINNING,
-        "next": following,
-        "state": state,
-        "states": view.source.states,
-        "is_first": view.text("before") is None,
-    })  # fmt: skip
+
+    def read(connection: Connection) -> _Listed:
+        rows, following = newest_page(connection, events, query, _PAGE, before, _MOST_CHARACTERS)
+        return _Listed([_begun(Stored(*row)) for row in rows], following)
+
+    return read
+
+
+def _begun(event: Stored) -> Stored:
+    """Return an event with the beginning of its data, which is all that a list shows."""
+    return event._replace(data=str(event.data)[:_BEGINNING], context=None, trace=None)
 
 
 def event_page(view: View) -> Page:

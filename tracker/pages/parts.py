@@ -20,9 +20,12 @@ if TYPE_CHECKING:
 WAIT_SECONDS = 0.25
 """How long a page waits for all its parts together."""
 _THREADS = 2
-_LEAST_SECONDS = 2.0
+_QUICK_SECONDS = 0.05
+"""What takes no longer is worked out again whenever the source has changed."""
 _TIMES = 20
-"""A value is used for so many times as long as it took to be worked out."""
+"""Anything else is used for so many times as long as it took."""
+_MOST_SECONDS = 60.0
+"""And what no change has made old, for so long: periods end now."""
 _MOST_KEPT = 200
 
 
@@ -31,14 +34,19 @@ class _Kept:
     value: Any = None
     error: Exception | None = None
     ready: bool = False
+    stamp: str = ""
     took: float = 0.0
     at: float = 0.0
     under_way: threading.Event | None = field(default=None)
 
-    @property
-    def fresh(self) -> bool:
-        """Whether it need not be worked out again yet."""
-        return self.ready and monotonic() < self.at + max(_LEAST_SECONDS, _TIMES * self.took)
+    def is_due(self, stamp: str) -> bool:
+        """Return True if it has to be worked out again for this stamp of its source."""
+        if not self.ready:
+            return True
+        age = monotonic() - self.at
+        if stamp == self.stamp:
+            return age >= _MOST_SECONDS
+        return self.took <= _QUICK_SECONDS or age >= _TIMES * self.took
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,7 @@ class Part:
     Attributes:
         value: The value; None if it is not ready.
         ready: Whether there is a value, however old.
-        awaited: Whether a newer one is being worked out.
+        awaited: Whether a newer one is being worked out, or will be soon.
         took: Seconds it took.
     """
 
@@ -79,8 +87,7 @@ class Parts:
         key: Hashable,
         make: Callable[[], Any],
         until: float,
-        *,
-        once: bool = False,
+        stamp: str = "",
     ) -> Part:
         """Return a figure, and have it worked out if it is missing or old.
 
@@ -89,7 +96,7 @@ class Parts:
             key: Which figure.
             make: Works it out; called on another thread.
             until: How long to wait for it, on the monotonic clock.
-            once: Whether it is kept until `forget`, however old.
+            stamp: The stamp of the source now: one that is another than before makes it old.
 
         Raises:
             Exception: what `make` raised.
@@ -98,17 +105,16 @@ class Parts:
             kept = self._kept.setdefault((whose, key), _Kept())
             self._kept.move_to_end((whose, key))
             self._drop_oldest()
-            fresh = kept.fresh or (once and kept.ready)
-            if not fresh and kept.under_way is None:
+            if kept.is_due(stamp) and kept.under_way is None:
                 kept.under_way = threading.Event()
-                self._start(lambda: self._make(whose, kept, make))
+                self._start(lambda: self._make(whose, kept, make, stamp))
             under_way = kept.under_way
-        if under_way is not None and not fresh:
+        if under_way is not None:
             under_way.wait(max(until - monotonic(), 0))
         with self._lock:
             if kept.error is not None:
                 raise kept.error
-            awaited = kept.under_way is not None and not fresh
+            awaited = kept.under_way is not None or stamp != kept.stamp
             return Part(kept.value, kept.ready, awaited, kept.took)
 
     def known(self, whose: str, key: Hashable) -> Part | None:
@@ -147,7 +153,7 @@ class Parts:
         while (work := self._work.get()) is not None:
             work()
 
-    def _make(self, whose: str, kept: _Kept, make: Callable[[], Any]) -> None:
+    def _make(self, whose: str, kept: _Kept, make: Callable[[], Any], stamp: str) -> None:
         began, value, error = monotonic(), None, None
         try:
             value = make()
@@ -157,7 +163,7 @@ class Parts:
             if not kept.ready or (value, type(error)) != (kept.value, type(kept.error)):
                 self._versions[whose] += 1
             done, kept.under_way = kept.under_way, None
-            kept.value, kept.error, kept.ready = value, error, True
+            kept.value, kept.error, kept.ready, kept.stamp = value, error, True, stamp
             kept.at = monotonic()
             kept.took = kept.at - began
         if done is not None:

@@ -59,14 +59,18 @@ class View:
         site: The site.
         choice: The source, and what addresses of its pages have in their query.
         connection: A connection to the source.
-        awaited: Whether a figure is still being worked out.
+        stamp: The stamp of the source.
+        missing: Whether a figure is not there yet.
+        old: Whether one is older than the source.
     """
 
     request: Request
     site: Site
     choice: Choice
     connection: Connection
-    awaited: bool = False
+    stamp: str = ""
+    missing: bool = False
+    old: bool = False
     _until: float = field(default_factory=lambda: monotonic() + WAIT_SECONDS)
 
     @property
@@ -132,7 +136,8 @@ class View:
             key: What it depends on besides the filters that links keep.
         """
         found = self._part(name, make, self._until, key)
-        self.awaited = self.awaited or found.awaited
+        self.missing = self.missing or not found.ready
+        self.old = self.old or found.awaited
         return found
 
     def aside(self, name: str, make: Callable[[Connection], Any]) -> Any:
@@ -148,6 +153,7 @@ class View:
             (name, self.text("environment"), self.text("release"), self.tags, *key),
             lambda: source.read(make),
             until,
+            self.stamp,
         )
 
     def url(self, name: str, **query: Any) -> str:

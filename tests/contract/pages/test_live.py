@@ -30,7 +30,7 @@ def tag_on(html: str) -> str:
 def test_an_unchanged_page_is_not_sent_again(board: RunningDashboard, page: str) -> None:
     """Once its figures are there; the page itself carries the tag to ask with."""
     answer = board.get(page)
-    while 'data-awaited="yes"' in answer.text:
+    while 'data-awaited=""' not in answer.text:
         answer = board.get(page)
     settled = board.get(page)
     again = board.get(page, ("If-None-Match", tag_on(settled.text)))
@@ -93,6 +93,29 @@ def test_a_figure_is_worked_out_once_for_everybody() -> None:
     parts.close()
 
 
+def test_a_figure_that_is_quick_is_never_older_than_its_source() -> None:
+    """And one that takes long is said to be old, so that the page asks again."""
+    parts, calls = Parts(), []
+    go = threading.Event()
+
+    def quick() -> int:
+        calls.append(1)
+        return len(calls)
+
+    def slow() -> int:
+        go.wait(0.2)
+        return quick()
+
+    for number in (1, 2, 3):
+        found = parts.get("outbox", "quick", quick, monotonic() + 10, f"stamp {number}")
+        assert (found.value, found.awaited) == (number, False)
+    assert parts.get("outbox", "quick", quick, monotonic() + 10, "stamp 3").value == 3
+    assert parts.get("outbox", "slow", slow, monotonic() + 10, "stamp 3").value == 4
+    old = parts.get("outbox", "slow", slow, monotonic() + 10, "stamp 4")
+    assert (old.value, old.awaited) == (4, True)
+    parts.close()
+
+
 def test_a_figure_that_fails_fails_where_it_is_asked_for() -> None:
     """Not silently, and not for ever."""
     parts = Parts()
@@ -107,7 +130,7 @@ def test_without_a_script_a_page_that_waits_loads_itself_again(
     """And one that does not wait stays."""
     answer = board.get("/")
     waits = '<noscript><meta http-equiv="refresh"' in answer.text
-    assert waits == ('data-awaited="yes"' in answer.text)
+    assert waits == ('data-awaited="missing"' in answer.text)
 
 
 def test_two_viewers_and_writers_at_once(tmp_path: Path) -> None:
