@@ -36,7 +36,7 @@ def test_the_account_follows(visitor: Visitor, tracker: Tracker) -> None:
     talk(tracker, "order-8")
     tracker.flush(10)
     page.locator(f".equation dd:not(:text-is('{before}'))").first.wait_for(timeout=SOON)
-    page.locator("#newest :text('order-8')").first.wait_for(timeout=SOON)
+    page.locator("#newest a[href*='order-8']").first.wait_for(timeout=SOON)
     assert page.evaluate("[window.mark, scrollY]") == [1, 300]
 
 
@@ -46,15 +46,15 @@ def test_what_is_unfolded_or_selected_is_left_alone(visitor: Visitor, tracker: T
     page.locator("#figures summary").click()
     page.mouse.move(5, 5)
     talk(tracker, "order-8")
-    page.locator("#newest :text('order-8')").first.wait_for(timeout=SOON)
+    page.locator("#newest a[href*='order-8']").first.wait_for(timeout=SOON)
     assert page.locator("#figures").get_attribute("open") is not None
     page.evaluate("getSelection().selectAllChildren(document.querySelector('#newest tbody'))")
     talk(tracker, "order-9")
     page.locator(".equation").wait_for()
     page.wait_for_timeout(3_000)
-    assert page.locator("#newest :text('order-9')").count() == 0
+    assert page.locator("#newest a[href*='order-9']").count() == 0
     page.evaluate("getSelection().removeAllRanges()")
-    page.locator("#newest :text('order-9')").first.wait_for(timeout=SOON)
+    page.locator("#newest a[href*='order-9']").first.wait_for(timeout=SOON)
 
 
 def test_what_has_the_focus_is_left_alone(visitor: Visitor, tracker: Tracker) -> None:
