@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tracker.cli.command import Command, Place, extra
-from tracker.cli.context import find, folder_of
+from tracker.cli.context import NO_CLIENT, find, folder_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,8 +77,8 @@ def _outboxes(place: Place, *, every: bool) -> OneOutbox:
         folder = folder_of(place)
         return EveryOutbox(lambda known: paths_in(folder, known))
     target = find(place)
-    client_id = target.config.client_id if target.settled else None
-    return OneOutbox(OutboxSource(target.path, "", client_id))
+    client_id = target.config.client_id
+    return OneOutbox(OutboxSource(target.path, "", None if client_id == NO_CLIENT else client_id))
 
 
 def _examination(place: Place) -> Examination:

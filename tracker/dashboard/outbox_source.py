@@ -40,6 +40,7 @@ T = TypeVar("T")
 STATES = (browse.PENDING, browse.DELIVERED, browse.DEAD, browse.SKIPPED)
 _ATTEMPTS = 3
 _PAUSE_SECONDS = 0.02
+_CHECK_SECONDS = 60.0
 _PROBE_SECONDS = 10.0
 """A probe of the upload lock takes it for a moment, so it is not done with each request."""
 
@@ -63,6 +64,8 @@ class OutboxSource:
         self.place = str(path)
         self.outbox_id: str | None = None
         self._probed_at = -_PROBE_SECONDS
+        self._sound: list[tuple[int, int] | None] = []
+        self._checked_at = -_CHECK_SECONDS
         self._uploads = False
 
     def read(self, query: Callable[[Connection], T]) -> T:
@@ -85,7 +88,7 @@ class OutboxSource:
 
     def _read(self, query: Callable[[Connection], T]) -> T:
         try:
-            with read_only.connected(self.path) as connection:
+            with read_only.connected(self.path, self._check_file) as connection:
                 self._check(connection)
                 return query(connection)
         except OutboxError as error:
@@ -93,6 +96,19 @@ class OutboxSource:
         except (SQLAlchemyError, OSError) as error:
             explained = errors.explain(self.path, error)
             raise UnreadableError(str(explained), self._remedy(explained)) from error
+
+    def _check_file(self, path: Path) -> None:
+        """Check header and log, but the log of a file in use, which takes long, only now and then.
+
+        A process that uses it has checked it too.
+        """
+        marks, now = read_only.marks(path), monotonic()
+        in_use = paths.index(path).exists() and now - self._checked_at < _CHECK_SECONDS
+        if path.stat().st_size and (marks == self._sound or in_use):
+            create.recognise(path)
+            return
+        read_only.check(path)
+        self._sound, self._checked_at = marks, now
 
     def _is_there(self) -> bool:
         """Return False for a file that is not there yet; one that was there and is gone is."""
@@ -147,6 +163,8 @@ class OutboxSource:
         from tracker.dashboard.standing import standing
 
         found = standing(self.status(connection), self.command, runs=self.uploader_runs())
+        if not self._is_there():
+            found["why"] = [f"The outbox will be at {self.path}."]
         return Lead("account.html", found)
 
     def menu(self, connection: Connection) -> Sequence[Entry]:

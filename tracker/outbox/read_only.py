@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from tracker.errors import OutboxError
+from tracker.errors import OutboxDamagedError, OutboxError
 from tracker.outbox.files import open_files, paths, swap
 from tracker.outbox.recovery import damage
 from tracker.outbox.schema import create, errors
@@ -19,13 +19,14 @@ from tracker.outbox.sqlite.engine import make_engine
 from tracker.outbox.store import identity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from sqlalchemy import Connection
 
     from tracker.outbox.store.identity import Owner
 
+_ATTEMPTS = 3
 _SHARED = "mode=ro"
 """With SQLite's own locks, which need the index of the log."""
 _UNCHANGING = "mode=ro&immutable=1"
@@ -86,9 +87,34 @@ class ReadOnlyOutbox:
     reading = snapshot
 
 
+def check(path: Path) -> None:
+    """Check that there is a sound outbox at `path`, as far as file and log show.
+
+    A process that writes meanwhile may make a sound log look damaged: what changes is read again,
+    and what does not stop to change is in use by a process that has checked it.
+
+    Raises:
+        OutboxDamagedError: as `damage.check`.
+        NotAnOutboxError: as `damage.check`.
+    """
+    for _ in range(_ATTEMPTS):
+        before = marks(path)
+        try:
+            damage.check(path)
+        except OutboxDamagedError:
+            if marks(path) == before:
+                raise
+        else:
+            return
+
+
 @contextmanager
-def connected(path: Path) -> Iterator[Connection]:
+def connected(path: Path, check: Callable[[Path], None] = check) -> Iterator[Connection]:
     """Lend a connection to an outbox that this user may only read.
+
+    Args:
+        path: The outbox.
+        check: Checks it before it is opened; called if this process does not have it open.
 
     Raises:
         OutboxError: if it is not an outbox, is damaged, or was changed meanwhile by a process that
@@ -99,12 +125,12 @@ def connected(path: Path) -> Iterator[Connection]:
     file = swap.file_identity(path)
     if file is None:
         raise OutboxError(f"the outbox {path} was deleted while it was being opened")
-    open_files.count_opened(file, if_first=lambda: damage.check(path))
+    open_files.count_opened(file, if_first=lambda: check(path))
     try:
-        how, before = _way(path), _marks(path)
+        how, before = _way(path), marks(path)
         with make_engine(path, "full", writer=False, how=how).connect() as connection:
             yield connection
-        if how != _SHARED and _marks(path) != before:
+        if how != _SHARED and marks(path) != before:
             raise ChangedError(
                 f"the outbox {path} was changed while it was read, and this user cannot use its "
                 "locks: the result may be wrong. Try again"
@@ -124,14 +150,14 @@ def _way(path: Path) -> str:
     return _UNINDEXED if paths.log_bytes(path) else _UNCHANGING
 
 
-def _marks(path: Path) -> list[tuple[int, int] | None]:
+def marks(path: Path) -> list[tuple[int, int] | None]:
     """Return size and modification time of the outbox and its log, to detect changes."""
-    marks: list[tuple[int, int] | None] = []
+    found: list[tuple[int, int] | None] = []
     for file in (path, paths.log(path)):
         try:
-            found = file.stat()
+            status = file.stat()
         except FileNotFoundError:
-            marks.append(None)
+            found.append(None)
         else:
-            marks.append((found.st_size, found.st_mtime_ns))
-    return marks
+            found.append((status.st_size, status.st_mtime_ns))
+    return found

@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 
 from tracker import canonical
 from tracker.pages.view import Page
+from tracker.queries.filters import EVERYTHING
 from tracker.queries.source import newest_page
 
 if TYPE_CHECKING:
@@ -50,9 +51,12 @@ def events_page(view: View) -> Page:
     state = view.one_of("state", tuple(view.source.states), "")
     before = view.position("before")
     key = [view.text(name) for name in ("type", "agent", "user", "session")]
-    found: _Listed | None = view.part(
-        "events", _listed(view, state, before), state, before, *key
-    ).value
+    read = _listed(view, state, before)
+    found: _Listed | None
+    if state or any(key) or view.filters() != EVERYTHING:
+        found = view.part("events", read, state, before, *key).value
+    else:  # the newest are found at once
+        found = read(view.connection)
     return Page("events.html", "Events", {
         "ready": found is not None,
         "rows": [] if found is None else found.rows,

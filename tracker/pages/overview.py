@@ -89,15 +89,19 @@ def _label(since_ms: int, *, hourly: bool) -> str:
 
 
 def _charts(metrics: Metrics, steps: list[Step]) -> list[tuple[str, Markup, str]]:
-    """Return the name, the drawing and the key of each chart."""
+    """Return the name, the drawing and the key of each chart that has anything to show."""
     labels = [step.label for step in steps]
     each = [step.metrics for step in steps]
-    return [
-        ("Conversations", _states(metrics, labels, each), "states"),
-        ("Response time", _times(metrics, labels, each), "times"),
-        ("Model cost", _cost(metrics, labels, each), "cost"),
-        ("Outcomes", _outcomes(metrics), "outcomes"),
-    ]
+    drawn = []
+    if metrics.conversations:
+        drawn.append(("Conversations", _states(metrics, labels, each), "states"))
+    if metrics.response_time.count:
+        drawn.append(("Response time", _times(metrics, labels, each), "times"))
+    if metrics.cost_usd is not None:
+        drawn.append(("Model cost", _cost(metrics, labels, each), "cost"))
+    if metrics.outcomes:
+        drawn.append(("Outcomes", _outcomes(metrics), "outcomes"))
+    return drawn
 
 
 def _states(metrics: Metrics, labels: list[str], each: list[Metrics]) -> Markup:
@@ -123,7 +127,7 @@ def _times(metrics: Metrics, labels: list[str], each: list[Metrics]) -> Markup:
             Series("p95", "p95", [m.response_time.p95_ms for m in each]),
             Series("median", "median", [m.response_time.p50_ms for m in each]),
         ],
-        lambda value: took(value) or "",
+        lambda value: took(value) or "" if value >= 1 else f"{value:g} ms",
     )
 
 

@@ -94,6 +94,7 @@ def test_an_outbox_that_is_not_there_yet_comes(tmp_path: Path) -> None:
         for page in PAGES:
             assert board.get(page).status == 200, page
         assert not path.parent.exists()
+        assert f"The outbox will be at {path}" in board.get("/").text
         with Tracker(config, destination=RecordingDestination) as tracker:
             talk(tracker)
         assert "order-7" in board.get("/conversations").text
