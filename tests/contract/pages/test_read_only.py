@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.contract.pages.conftest import path_of, talk
-from tests.support.cli import call, call_json
+from tests.support.cli import ROOT, call, call_json
 from tests.support.dashboard import PAGES, running
 from tests.support.next_version import NextVersion
 from tests.support.settings import quick
 from tracker import Tracker
+from tracker.dashboard.outbox_source import OutboxSource
 from tracker.testing import RecordingDestination
 
 if TYPE_CHECKING:
@@ -201,3 +205,39 @@ def test_pruned_and_erased_meanwhile(config: APIConfig) -> None:
         assert "Erased at somebody" in erased
         accepted = call_json("--outbox", path, "status")["accepted"]
         assert f"<dd>{accepted:,}</dd>" in board.get("/").text
+
+
+_WRITER = """
+import sys
+from pathlib import Path
+from tests.support.settings import quick
+from tracker import Tracker
+from tracker.testing import RecordingDestination
+
+with Tracker(quick(Path(sys.argv[1]).parent), destination=RecordingDestination) as tracker:
+    print("ready", flush=True)
+    while not Path(sys.argv[2]).exists():
+        tracker.track("cart.abandoned", {"items": 3})
+"""
+
+
+def test_a_log_that_another_process_writes_is_not_taken_for_damaged(
+    config: APIConfig, tmp_path: Path
+) -> None:
+    """However often it is looked at: the file of a busy application is sound."""
+    path, stop = path_of(config), tmp_path / "stop"
+    writer = subprocess.Popen(
+        [sys.executable, "-c", _WRITER, str(path), str(stop)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    try:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"ready\n"
+        for _ in range(15):  # each dashboard looks at file and log when it reads for the first time
+            source = OutboxSource(path, "")
+            assert source.read(lambda connection: source.status(connection)).account.accepted
+    finally:
+        stop.touch()
+        writer.communicate(timeout=30)
+    assert writer.returncode == 0
