@@ -20,6 +20,7 @@ from tests.support.next_version import NextVersion
 from tests.support.settings import quick
 from tracker import Tracker
 from tracker.dashboard.outbox_source import OutboxSource
+from tracker.outbox import status
 from tracker.testing import RecordingDestination
 
 if TYPE_CHECKING:
@@ -212,6 +213,7 @@ import sys
 from pathlib import Path
 from tests.support.settings import quick
 from tracker import Tracker
+from tracker.outbox import status
 from tracker.testing import RecordingDestination
 
 with Tracker(quick(Path(sys.argv[1]).parent), destination=RecordingDestination) as tracker:
@@ -236,7 +238,7 @@ def test_a_log_that_another_process_writes_is_not_taken_for_damaged(
         assert writer.stdout.readline() == b"ready\n"
         for _ in range(15):  # each dashboard looks at file and log when it reads for the first time
             source = OutboxSource(path, "")
-            assert source.read(lambda connection: source.status(connection)).account.accepted
+            assert source.read(status.read).account.accepted
     finally:
         stop.touch()
         writer.communicate(timeout=30)
