@@ -76,6 +76,8 @@ def test_nor_does_it_where_much_is_wrong(chromium: Any, busy: RunningDashboard, 
     for path in BUSY:
         page = visitor.go(path)
         assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, path
+        if path.startswith("/conversation?"):  # on a phone above the text, in full
+            assert page.locator("#facts dt:has-text('Session id')").is_visible()
     visitor.leave()
 
 
