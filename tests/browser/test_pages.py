@@ -90,9 +90,11 @@ def test_without_a_script_everything_is_there(
         Visitor(chromium, board),
         Visitor(chromium, board, java_script_enabled=False),
     )
+    board.settled(path)
     said = [each.go(path).locator("main").inner_text() for each in (with_script, without)]
     assert re.findall(r"[a-z]+", said[0])[:20] == re.findall(r"[a-z]+", said[1])[:20]
     without.page.locator('.rail nav a[data-name="usage"]').click()
+    board.settled("/usage?by=agent")
     without.page.locator('main a:has-text("by agent")').click()
     assert "agent_123" in without.page.locator("main").inner_text()
     without.page.locator("#theme").select_option("dark")

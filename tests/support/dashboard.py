@@ -59,6 +59,12 @@ class RunningDashboard:
     def get(self, path: str, *headers: tuple[str, str], **query: str) -> Answer:
         return self.ask("GET", path + (f"?{urlencode(query)}" if query else ""), headers)
 
+    def settled(self, path: str) -> Answer:
+        """Return a page once all its figures are there."""
+        while 'data-awaited=""' not in (answer := self.get(path)).text:
+            assert answer.status == 200
+        return answer
+
     def post(self, path: str, *headers: tuple[str, str], **form: str) -> Answer:
         kind = ("Content-Type", "application/x-www-form-urlencoded")
         return self.ask("POST", path, (kind, *headers), urlencode(form).encode())

@@ -85,7 +85,7 @@ def test_the_account_equals_that_of_status(mixed: APIConfig, page: str) -> None:
 def test_metrics_equal_those_of_the_command(talked: APIConfig, board: RunningDashboard) -> None:
     """Of the same period."""
     found = call_json("--outbox", path_of(talked), "metrics", "--since", "7d")
-    said = text_of(board.get("/").text)
+    said = text_of(board.settled("/").text)
     for name, value in (
         ("Conversations", f"{found['conversations']:,}"),
         ("Success rate", percent(found["success_rate"])),

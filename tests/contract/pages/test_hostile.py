@@ -117,7 +117,7 @@ def pages_of(board: RunningDashboard) -> list[str]:
     """Return the address of every page there is of this outbox."""
     found, waiting = set(PAGES), list(PAGES)
     while waiting:
-        page = board.get(waiting.pop())
+        page = board.settled(waiting.pop())
         for link in re.findall(r'href="(/[^"#]*)', page.text):
             address = link.replace("&amp;", "&")
             kind = address.partition("?")[0]

@@ -29,10 +29,7 @@ def tag_on(html: str) -> str:
 @pytest.mark.parametrize("page", PAGES)
 def test_an_unchanged_page_is_not_sent_again(board: RunningDashboard, page: str) -> None:
     """Once its figures are there; the page itself carries the tag to ask with."""
-    answer = board.get(page)
-    while 'data-awaited=""' not in answer.text:
-        answer = board.get(page)
-    settled = board.get(page)
+    settled = board.settled(page)
     again = board.get(page, ("If-None-Match", tag_on(settled.text)))
     assert settled.headers["etag"] == tag_on(settled.text)
     assert (again.status, again.text) in ((304, ""), (200, again.text))
