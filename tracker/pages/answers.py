@@ -15,7 +15,7 @@ from tracker.errors import ValidationError
 from tracker.pages.site import Elsewhere
 from tracker.pages.source import Choice, UnreadableError
 from tracker.pages.templates import render
-from tracker.pages.view import Page, View, address
+from tracker.pages.view import Page, View
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -81,8 +81,7 @@ def _answer(
     view = View(request, site, choice, connection, stamp)
     page = make(view)
     frame = _frame(request, site, page, choice)
-    pages = [*frame["pages"], *choice.source.menu(connection)]
-    frame |= {"pages": pages, "view": view, "tag": tag}
+    frame |= {"pages": choice.source.menu(connection), "view": view, "tag": tag}
     html = render(page.template, {**frame, "awaited": _awaited(view), **page.values})
     return html_response(html, page.status, {"ETag": tag})
 
@@ -119,7 +118,6 @@ def bare(request: Request, site: Site, page: Page, choice: Choice | None = None)
 
 
 def _frame(request: Request, site: Site, page: Page, choice: Choice | None) -> dict[str, Any]:
-    query = [] if choice is None else list(choice.query.items())
     path = request.url.path
     return {
         "title": page.title,
@@ -127,8 +125,8 @@ def _frame(request: Request, site: Site, page: Page, choice: Choice | None) -> d
         "source": None if choice is None else choice.source,
         "page_name": path.removeprefix(f"{site.base}/"),
         "page_address": path + (f"?{request.url.query}" if request.url.query else ""),
-        "link": lambda name: address(site, name, query),
-        "pages": list(site.home(request)),
+        "home": site.home(request),
+        "pages": (),
         "theme": theme_of(request),
         "csrf": site.csrf(request),
     }

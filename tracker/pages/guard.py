@@ -57,7 +57,7 @@ class Guard:
         origins = headers.getlist("origin")
         if any(origin not in [f"{each}://{hosts[0]}" for each in _SCHEMES] for origin in origins):
             return 403, "This came from a page of another site.\n"
-        if scope["path"] in self._entrances:
+        if scope["path"] in self._entrances and scope["method"] != "POST":
             return None
         if not _is_own(headers, scope["method"]):
             return 403, "This came from a page of another site. Type the address instead.\n"
