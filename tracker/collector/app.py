@@ -1,6 +1,8 @@
 """The collector's HTTP side: `create_app`."""
 # No `from __future__ import annotations`: FastAPI reads the annotations at run time.
 
+from collections.abc import Collection
+
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -22,8 +24,13 @@ _LOOKUP_SECONDS = 5.0
 router = APIRouter(tags=["health"])
 
 
-def create_app(store: Store, settings: Settings) -> FastAPI:
+def create_app(
+    store: Store, settings: Settings, ui_hosts: Collection[str] | None = None
+) -> FastAPI:
     """Return the collector as an ASGI application.
+
+    With `ui_hosts`, it has pages below ``/ui/`` too, for requests whose ``Host`` is one of these;
+    they need jinja2.
 
     The caller owns `store` and closes it after the server has stopped. Everything that uses the
     database or takes long runs in worker threads, never on the event loop.
@@ -35,7 +42,7 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,  # clients never follow a redirect
     )
-    app.state.parts = Parts(
+    app.state.parts = parts = Parts(
         store,
         Keys(store),
         RateLimiter(settings.requests_per_minute),
@@ -47,6 +54,10 @@ def create_app(store: Store, settings: Settings) -> FastAPI:
         Gate(settings.concurrent_lookups, settings.concurrent_lookups, _LOOKUP_SECONDS),
         Readiness(store),
     )
+    if ui_hosts is not None:
+        from tracker.collector.ui.app import UI
+
+        app.add_middleware(UI, parts=parts, hosts=ui_hosts)
     app.add_middleware(_AnswerHead)
     for routes in (
         ingest.router,

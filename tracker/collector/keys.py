@@ -93,7 +93,7 @@ class Keys:
         # about the key; the comparison is timing-safe anyway.
         if row is None or not hmac.compare_digest(row["key_hash"], wanted):
             return None
-        return None if row["revoked_at_ms"] is not None else _describe(row)
+        return None if row["revoked_at_ms"] is not None else described(row)
 
     def seals(self, client_id: str) -> list[tuple[ApiKey, Seal]]:
         """Return the keys of a client, including revoked ones, and what each of them seals with."""
@@ -102,13 +102,13 @@ class Keys:
         )
         with self._store.reading() as connection:
             rows = connection.execute(query.order_by(api_keys.c.id)).mappings()
-            return [(_describe(row), Seal(bytes.fromhex(row["key_hash"]))) for row in rows]
+            return [(described(row), Seal(bytes.fromhex(row["key_hash"]))) for row in rows]
 
     def list(self) -> list[ApiKey]:
         """Return the descriptions of all keys, including revoked ones, in order of creation."""
         with self._store.reading() as connection:
             rows = connection.execute(select(api_keys).order_by(api_keys.c.id)).mappings()
-            return [_describe(row) for row in rows]
+            return [described(row) for row in rows]
 
     def revoke(self, key_id: int) -> bool:
         """Revoke a key from the next request on; return False if there is no such valid key."""
@@ -140,6 +140,7 @@ def check_client_id(client_id: str) -> None:
         )
 
 
-def _describe(row: RowMapping) -> ApiKey:
+def described(row: RowMapping) -> ApiKey:
+    """Return the description of a row of the table of keys."""
     client_id = None if row["operator"] else row["client_id"]
     return ApiKey(row["id"], client_id, row["label"], row["created_at_ms"], row["revoked_at_ms"])

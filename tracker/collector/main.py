@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import re
 import signal
 import socket
 import sys
@@ -34,13 +35,15 @@ from tracker.whole_file import is_database, whole_file
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from tracker.collector.replication import Durability
     from tracker.collector.store import Store
 
 _EXTRA_MISSING = "tracker-collector needs the extra: pip install 'agent-tracking-sdk[collector]'"
 _SHUTDOWN_SECONDS = 10
+_HTTP_PORT = 80
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 _BACKLOG = 128  # asyncio accepts as many in a row, even if there is no descriptor left
 
 
@@ -132,6 +135,19 @@ def _witness_options(command: Callable[..., Any]) -> Callable[..., Any]:
     show_default="replicated where synchronous_standby_names is set, otherwise local",
     help="What a receipt guarantees: stored on this server, or on a synchronous standby as well.",
 )
+@click.option(
+    "--ui/--no-ui", "ui", default=True, show_default=True, help="Serve pages for people at /ui/."
+)
+@click.option(
+    "--ui-host",
+    "ui_names",
+    multiple=True,
+    metavar="NAME",
+    envvar="COLLECTOR_UI_HOSTS",
+    show_envvar=True,
+    help="A name, with its port if that is not the usual one, by which browsers reach the pages, "
+    "as in tracker.example.com; repeatable. Without it: only from this machine.",
+)
 def serve(
     host: str,
     port: int,
@@ -141,6 +157,9 @@ def serve(
     tsa: str | None,
     rate: int,
     durability: Durability | None,
+    *,
+    ui: bool,
+    ui_names: tuple[str, ...],
 ) -> None:
     """Listen for batches until SIGTERM or Ctrl+C."""
     handler = logging.StreamHandler()
@@ -159,7 +178,8 @@ def serve(
             click.echo(f"warning: {store.warning}", err=True)
         store.witness = _witness(database, key_file, witness_name)
         with _stamping(store, tsa):
-            _run(store, Settings(requests_per_minute=rate), listener, host)
+            names = _ui_hosts(listener, ui_names) if ui and _has_templates() else None
+            _run(store, Settings(requests_per_minute=rate), listener, host, names)
 
 
 cli.add_command(forward)
@@ -445,7 +465,44 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _run(store: Store, settings: Settings, listener: socket.socket, host: str) -> None:
+def _has_templates() -> bool:
+    try:
+        import tracker.collector.ui.app  # noqa: F401 - it needs what is in the extra since it is
+    except ImportError as error:
+        if error.name not in ("jinja2", "markupsafe"):
+            raise
+        click.echo(
+            f"warning: there are no pages at /ui/ (the library {error.name} is missing: pip "
+            "install 'agent-tracking-sdk[collector]')",
+            err=True,
+        )
+        return False
+    return True
+
+
+def _ui_hosts(listener: socket.socket, names: Sequence[str]) -> list[str]:
+    """Return what a browser may give as the host of the pages: this machine's names, and `names`.
+
+    Raises:
+        click.BadParameter: if one is no name.
+    """
+    port = listener.getsockname()[1]
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z0-9._-]+(:\d{1,5})?|\[[0-9a-fA-F:.]+\](:\d{1,5})?", name):
+            raise click.BadParameter(
+                f"{name!r} is not a name, as in tracker.example.com", param_hint="--ui-host"
+            )
+    own = [f"{name}:{port}" for name in LOOPBACK]
+    return [*own, *(LOOPBACK if port == _HTTP_PORT else ()), *(name.lower() for name in names)]
+
+
+def _run(
+    store: Store,
+    settings: Settings,
+    listener: socket.socket,
+    host: str,
+    ui_hosts: Sequence[str] | None,
+) -> None:
     import uvicorn
 
     from tracker.collector.app import create_app
@@ -459,7 +516,7 @@ def _run(store: Store, settings: Settings, listener: socket.socket, host: str) -
             click.echo(f"listening on http://{shown}:{listener.getsockname()[1]}", err=True)
 
     config = uvicorn.Config(
-        create_app(store, settings),
+        create_app(store, settings, ui_hosts),
         http=Connection,  # based on h11, which comes with uvicorn and limits the size of headers
         loop="asyncio",
         ws="none",

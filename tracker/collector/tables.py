@@ -236,6 +236,19 @@ set_aside = Table(
 """Events that a target refuses, without what it says of them, which may repeat their content."""
 
 
+ui_sessions = Table(
+    "ui_sessions",
+    metadata,
+    # SHA-256 of what the cookie holds: who reads the database cannot sign in with it.
+    Column("id_hash", String(HEX_LENGTH), primary_key=True),
+    Column("key_id", BigInteger, nullable=False),
+    Column("csrf", String(HEX_LENGTH), nullable=False),
+    Column("ends_at_ms", BigInteger, nullable=False),
+    Column("used_at_ms", BigInteger, nullable=False),
+)
+"""Who is signed in at the pages below ``/ui/``; see `ui.sessions`."""
+
+
 def events_of(client_id: str) -> FromClause:
     """Return one client's events for the queries shared with trackers.
 

@@ -24,6 +24,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 8, 10, 24
 _ROOM, _DEPTH = WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM
 _MOST_LABELS = 7
 _MOST_ROWS = 6
+_MOST_HOLES = 300
 _LEAST_SHARE = 6
 """Of 1,000: what a part of a bar has at least, so that a single event of a million is seen."""
 
@@ -158,6 +159,35 @@ def span(start: float, width: float, kind: str) -> Markup:
 def point(place: float) -> Markup:
     """Return the mark of an event in a trace, at a share of its time from 0.0 to 1.0."""
     return span(place, 0, "point")
+
+
+def tape(
+    title: str,
+    highest: int,
+    holes: Sequence[tuple[int, int, str, str]],
+    known: bool,
+) -> Markup:
+    """Return the numbers of an outbox as a tape from 1 to the highest, with its holes.
+
+    Args:
+        title: What it shows, in a sentence.
+        highest: The highest number.
+        holes: The first number, the last one, the class of the colour, and what it is in words.
+        known: Whether these are all the holes; otherwise nothing else counts as received.
+    """
+    if highest < 1:
+        return Markup("")
+    drawn = [_rect("received" if known else "unchecked", (0, 4, 1000, 12))]
+    for first, last, kind, words in holes[:_MOST_HOLES]:
+        start = (first - 1) / highest * 1000
+        wide = max((last - first + 1) / highest * 1000, _LEAST_SHARE)
+        drawn.append(_rect("hole", (min(start, 1000 - wide), 4, wide, 12)))
+        top, deep = (0, 20) if kind == "missing" else (7, 6)
+        drawn.append(_rect(kind, (min(start, 1000 - wide), top, wide, deep), words))
+    return Markup(
+        '<svg class="tape" role="img" aria-label="{}" viewBox="0 0 1000 20" '
+        'preserveAspectRatio="none">{}</svg>'
+    ).format(visible(title), Markup("").join(drawn))
 
 
 def share(amount: float | None, most: float | None, kind: str = "ended") -> Markup:

@@ -30,7 +30,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {**FILTERS, "shown": shown, "clipped": clipped}
-    made.globals |= {"static": HASHED, "share": charts.share}
+    made.globals |= {"static": HASHED, "share": charts.share, "tape": charts.tape}
     macros = made.get_template("macros.html").module
     made.globals |= {name: getattr(macros, name) for name in _MACROS}
     return made

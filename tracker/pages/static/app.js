@@ -60,8 +60,10 @@
   };
 
   const answered = (request) => {
+    if (request.status === 401) { lost(); say("Signed out. Sign in again."); return; }
     if (request.status === 403 || request.status === 421) { lost(); say("Signed out. Open the link again."); return; }
-    if (request.status !== 200 && request.status !== 304 && request.status !== 503) { lost(); return; }
+    const told = request.status === 503 && request.response && request.response.querySelector("main [data-live]");
+    if (request.status !== 200 && request.status !== 304 && !told) { lost(); return; }
     failures = 0;
     root.classList.remove("lost");
     if (!paused) say("Live");
