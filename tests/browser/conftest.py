@@ -70,7 +70,11 @@ class Visitor:
         self.page.on("pageerror", lambda error: self._told.append(str(error)))
         self.page.on("dialog", self._dismiss)
         self.page.on("request", lambda request: self._asked.append(request.url))
-        self.page.goto(board.link)
+        self.arrive()
+
+    def arrive(self) -> None:
+        """Open the link."""
+        self.page.goto(self._board.link)
         self.page.wait_for_url(self.address("/"))
 
     def _dismiss(self, dialog: Any) -> None:
