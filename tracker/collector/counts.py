@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import func, select
+from sqlalchemy import exists, func, select
 
 from tracker.collector import derived, discarded, marks, rejections
 from tracker.collector.integrity import state
 from tracker.collector.tables import events, heads
+from tracker.collector.tables import rejections as rejections_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +56,23 @@ class OutboxCount:
 
 
 def outboxes(connection: Connection, client_id: str | None) -> Iterator[tuple[str, str]]:
-    """Yield client and id of each outbox, of one client or of all, in the order of these."""
+    """Yield client and id of each outbox, of one client or of all, in the order of these.
+
+    Last come those of which everything was refused.
+    """
+    yield from _with_events(connection, client_id)
+    refused, event = rejections_table.c, events.c
+    stored = exists().where(
+        event.client_id == refused.client_id, event.outbox_id == refused.outbox_id
+    )
+    query = select(refused.client_id, refused.outbox_id).where(refused.seq > 0, ~stored).distinct()
+    if client_id is not None:
+        query = query.where(refused.client_id == client_id)
+    for row in connection.execute(query.order_by(refused.client_id, refused.outbox_id)):
+        yield row[0], row[1]
+
+
+def _with_events(connection: Connection, client_id: str | None) -> Iterator[tuple[str, str]]:
     event = events.c
     place = (event.client_id, event.outbox_id)
     query = select(*place).order_by(*place).limit(1)

@@ -128,6 +128,17 @@ def test_what_was_only_refused_needs_no_look(alone: CollectorProcess) -> None:
     assert h1(operator, "/ui/?client=kiosk-17") == "Nothing is missing; 1 refused."
 
 
+def test_an_outbox_of_which_everything_was_refused_is_listed(alone: CollectorProcess) -> None:
+    """A device with a wrong setting is no silent one."""
+    operator = TeamVisitor.of(alone, alone.create_key(None))
+    chain, client = EventChain(), alone.client("kiosk-17")
+    client.send(chain, [{**each, "digest": "0" * 64} for each in chain.events(2)])
+    (found,) = checked(operator, 1)
+    assert (found["events"], found["refused"], found["missing"]) == (0, 2, 0)
+    assert "1 to 2: refused here, digest_mismatch" in page(operator)
+    assert h1(operator, "/ui/?client=kiosk-17") == "Nothing is missing; 2 refused."
+
+
 def test_the_worst_come_first(alone: CollectorProcess) -> None:
     """Changed before missing, more missing before less, complete last."""
     operator = TeamVisitor.of(alone, alone.create_key(None))
