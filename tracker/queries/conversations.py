@@ -89,6 +89,11 @@ class Conversation:
     unpriced: int = 0
 
 
+def fields(value: object) -> dict[str, Any]:
+    """Return an object's fields; none if the value is no object, as in a damaged row."""
+    return value if isinstance(value, dict) else {}
+
+
 def text(value: object) -> str | None:
     """Return the value of a field if it is text, otherwise None."""
     return value if isinstance(value, str) else None

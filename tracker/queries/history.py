@@ -12,6 +12,7 @@ from tracker.events import MESSAGE_LOGGED, OTEL_SPAN, TOOL_CALLED
 from tracker.otel import names
 from tracker.queries.content import parts_of, readable
 from tracker.queries.conversations import text
+from tracker.queries.failure import failure_of
 from tracker.queries.figures import figure, span_duration, tokens
 from tracker.queries.model_calls import counts_of, first_text
 from tracker.queries.scores import Score, list_scores
@@ -220,12 +221,11 @@ def _from_span(entry: HistoryEntry, data: dict[str, Any], *, include_content: bo
 
 def _called(data: dict[str, Any], given: dict[str, Any]) -> ToolCall:
     """Return what a span tells of a call of a tool: arguments, result and error."""
-    status = data.get("status")
-    failed = status if isinstance(status, dict) and status.get("code") == "error" else None
+    failed = failure_of(data)
     return ToolCall(
         arguments=_first(given, names.TOOL_ARGUMENTS),
         result=_first(given, names.TOOL_RESULT),
-        error=None if failed is None else text(failed.get("message")) or "error",
+        error=None if failed is None else failed.error,
     )
 
 

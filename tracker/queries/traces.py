@@ -19,7 +19,8 @@ from tracker.events import (
     SPAN_RECORDED,
     TOOL_CALLED,
 )
-from tracker.queries.conversations import text
+from tracker.queries.conversations import fields, text
+from tracker.queries.failure import Failure, failure_of
 from tracker.queries.figures import NANOSECONDS, figure, nanoseconds, span_duration
 from tracker.queries.source import EVENTS, newest_page, of_trace
 
@@ -338,13 +339,8 @@ def _span(node: _Node, children: tuple[TraceSpan, ...]) -> TraceSpan:
 
 def _otel_span(node: _Node, own: TraceEvent, children: tuple[TraceSpan, ...]) -> TraceSpan:
     data = own.data or {}
-    attributes, status = _object(data.get("attributes")), _object(data.get("status"))
-    code = text(status.get("code"))
-    raised = _raised(data.get("events"))
-    error = error_type = None
-    if code == "error":
-        error = text(status.get("message")) or text(raised.get("exception.message")) or code
-        error_type = text(attributes.get("error.type")) or text(raised.get("exception.type"))
+    attributes, status = fields(data.get("attributes")), fields(data.get("status"))
+    code, failed = text(status.get("code")), failure_of(data) or Failure()
     return TraceSpan(
         node.span_id,
         node.parent,
@@ -352,9 +348,9 @@ def _otel_span(node: _Node, own: TraceEvent, children: tuple[TraceSpan, ...]) ->
         text(data.get("name")),
         int(_start(own)),
         span_duration(data),
-        error,
-        error_type,
-        text(raised.get("exception.stacktrace")) if code == "error" else None,
+        failed.error,
+        failed.error_type,
+        failed.traceback,
         own.agent_id,
         own.session_id,
         attributes=attributes or None,
@@ -372,18 +368,6 @@ def _otel_span(node: _Node, own: TraceEvent, children: tuple[TraceSpan, ...]) ->
 def _time(value: Any) -> str | None:
     """Return a time as it is stored; None if it is damaged."""
     return None if nanoseconds(value) is None else str(value)
-
-
-def _object(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _raised(events: object) -> dict[str, Any]:
-    """Return what the last exception among a span's own events was."""
-    for event in reversed(events if isinstance(events, list) else []):
-        if _object(event).get("name") == "exception":
-            return _object(event.get("attributes"))
-    return {}
 
 
 def _without_event(node: _Node, children: tuple[TraceSpan, ...]) -> TraceSpan:

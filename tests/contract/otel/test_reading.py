@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
-from opentelemetry.trace import set_span_in_context
+from opentelemetry.trace import StatusCode, set_span_in_context
 
 from tests.contract.otel.conftest import Traced
 from tests.support.cli import call, fill
@@ -262,6 +262,21 @@ OLDER = {
     "gen_ai.completion.0.content": "At home.",
 }
 PLAIN = {**LLM, "input.value": "Where is it?", "output.value": "At home."}
+
+
+def test_a_transcript_says_why_a_tool_failed(traced: Traced) -> None:
+    """As the trace does: by its status, or by the exception that was recorded."""
+    tool = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "find"}
+    with traced.tracker.conversation("a", session_id="s-1"):
+        for message, recorded in (("lost", True), (None, True), (None, False)):
+            with traced.otel.start_as_current_span("find", attributes=tool) as span:
+                if recorded:
+                    span.record_exception(KeyError("order 7"))
+                span.set_status(StatusCode.ERROR, message)
+    calls = [
+        entry.tool_call for entry in traced.tracker.performance.get_conversation_history("s-1")
+    ]
+    assert [call and call.error for call in calls] == ["lost", "'order 7'", "error"]
 
 
 @pytest.mark.parametrize("attributes", [GEN_AI, OPEN_INFERENCE, OLDER, PLAIN])
