@@ -39,6 +39,7 @@ OTHERS = {
         "outboxes",
         "status",
         "stats",
+        "dashboard",
         "verify",
         "report",
         "doctor",

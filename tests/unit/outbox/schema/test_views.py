@@ -63,7 +63,6 @@ def fill(connection: Connection, steps: list[tuple[str, tuple[str, Any]]]) -> No
 def test_a_conversation(steps: list[tuple[str, tuple[str, Any]]]) -> None:
     """The view `conversations` and `list_conversations` agree, resumptions included."""
     with empty_outbox() as connection:
-        make_views(connection)
         fill(connection, steps)
         viewed = connection.exec_driver_sql(
             "SELECT session_id, status, outcome, quality_score, cost_usd, unpriced "
@@ -80,13 +79,7 @@ def test_a_conversation(steps: list[tuple[str, tuple[str, Any]]]) -> None:
 @pytest.fixture
 def outbox() -> Iterator[Connection]:
     with empty_outbox() as connection:
-        make_views(connection)
         yield connection
-
-
-def make_views(connection: Connection) -> None:
-    for statement in tables.view_statements():
-        connection.exec_driver_sql(statement)
 
 
 def log(connection: Connection, type: str, data: dict[str, Any]) -> None:
