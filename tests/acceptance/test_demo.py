@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +18,7 @@ import pytest
 
 from tests.support.cli import process
 from tests.support.collector import EventChain
+from tests.support.uploads import wait_until
 from tracker.collector import integrity as collector_integrity
 from tracker.collector.integrity import IntegrityRow
 from tracker.demo import checks
@@ -137,6 +139,30 @@ def test_kept_data_can_be_read_with_the_printed_line(demos: dict[str, Run]) -> N
     shown = re.findall(r"^  \S.*\s(/\S+)$", done.out, re.MULTILINE)
     assert len(shown) == 3
     assert all(Path(path).is_file() for path in shown)
+
+
+@pytest.mark.slow
+def test_the_dashboard_opens_on_what_was_logged(tmp_path: Path) -> None:
+    """`--dashboard` keeps the data, opens a browser on it, and ends with Ctrl-C."""
+    opener, opened = tmp_path / "bin" / "xdg-open", tmp_path / "opened"
+    opener.parent.mkdir()
+    opener.write_text(f'#!/bin/sh\nprintf %s "$1" >{shlex.quote(str(opened))}\n')
+    opener.chmod(0o755)
+    variables = environment(tmp_path, PATH=f"{opener.parent}{os.pathsep}{os.environ['PATH']}")
+    with subprocess.Popen(
+        [*COMMAND, "--dashboard"], env=variables, stdout=subprocess.PIPE, encoding="utf-8"
+    ) as process:
+        assert process.stdout is not None
+        links = (line.strip() for line in process.stdout if line.startswith("http://127.0.0.1:"))
+        link = next(links)
+        jar = urllib.request.HTTPCookieProcessor()
+        with urllib.request.build_opener(jar).open(link) as answer:
+            assert answer.status == 200
+        wait_until(opened.exists, "the browser is opened")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+    assert opened.read_text() == link
+    assert len(list(tmp_path.glob("tracker-demo-*/outbox.sqlite3"))) == 1
 
 
 @pytest.mark.slow

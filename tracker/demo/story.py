@@ -6,6 +6,7 @@ import json
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -55,8 +56,13 @@ FROM events ORDER BY seq
 """
 
 
-def run(*, keep: bool) -> int:
-    """Run the demo; return 0 if every check held, otherwise 1."""
+def run(*, keep: bool, dashboard: bool = False) -> int:
+    """Run the demo; return 0 if every check held, otherwise 1.
+
+    Args:
+        keep: Whether to keep the data.
+        dashboard: Whether to show it in the browser then, until Ctrl-C.
+    """
     console = Console(highlight=False)
     with _orderly_end(), without_settings(), _folder(keep) as folder:
         try:
@@ -66,7 +72,21 @@ def run(*, keep: bool) -> int:
             console.print(Text(f"\nThe demo failed: {error}", "bold red"), soft_wrap=True)
             held = False
         _show_paths(console, folder, keep)
+        if dashboard:
+            _show_dashboard(console, folder / _OUTBOX)
     return 0 if held else 1
+
+
+def _show_dashboard(console: Console, outbox: Path) -> None:
+    """Run the dashboard in a process of its own until it is ended by Ctrl-C or SIGTERM."""
+    console.print(Text("\nThe dashboard, until Ctrl-C:"))
+    command = ["-m", "tracker.cli.main", "--outbox", str(outbox), "dashboard", "--open"]
+    child = subprocess.Popen([sys.executable, *command])  # noqa: S603 - this Python, our own module
+    try:
+        child.wait()
+    except (KeyboardInterrupt, SystemExit):  # Ctrl-C reaches it as well; SIGTERM does not
+        child.terminate()
+        child.wait()
 
 
 def _show_paths(console: Console, folder: Path, keep: bool) -> None:
