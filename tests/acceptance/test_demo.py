@@ -20,7 +20,6 @@ from tests.support.cli import process
 from tests.support.collector import EventChain
 from tests.support.uploads import wait_until
 from tracker.collector import integrity as collector_integrity
-from tracker.collector.integrity import IntegrityRow
 from tracker.demo import checks
 from tracker.demo.checks import Acknowledged, Check, Evidence, StoredEvent
 from tracker.demo.processes import Children, DemoError
@@ -258,10 +257,10 @@ def sound_evidence() -> Evidence:
 
 def report(outbox_id: str, events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Make the collector's own report on these events."""
-    rows = [IntegrityRow(e["seq"], e["event_id"], e["digest"], e["chain"]) for e in events]
+    rows = [(e["seq"], e["digest"], e["chain"]) for e in events]
     return {
         "outbox_id": outbox_id,
-        **dataclasses.asdict(collector_integrity.report(sorted(rows, key=lambda row: row.seq))),
+        **dataclasses.asdict(collector_integrity.report(sorted(rows))),
     }
 
 
