@@ -12,12 +12,16 @@ from tests.contract.pages.conftest import path_of, talk
 from tests.support.dashboard import PAGES, RunningDashboard, running
 from tests.support.settings import quick
 from tracker import Tracker
+from tracker.cli.check import Check
 from tracker.clock import monotonic
+from tracker.dashboard.health import Examination
 from tracker.pages.parts import Parts
 from tracker.testing import RecordingDestination
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tracker.config import APIConfig
 
 
 def tag_on(html: str) -> str:
@@ -71,6 +75,22 @@ def test_a_figure_that_takes_long_comes_later_and_changes_the_version() -> None:
     assert (then.ready, then.value) == (True, 7)
     assert parts.version("outbox") > version
     parts.close()
+
+
+def test_a_figure_that_becomes_ready_gives_its_page_another_tag(talked: APIConfig) -> None:
+    """Nothing else has changed: by the old tag the page would never show it."""
+    go = threading.Event()
+
+    def checks(*_: object) -> list[Check]:
+        go.wait(10)
+        return [Check("disk", "ok", "turns")]
+
+    with running(path_of(talked), Examination(checks)) as board:
+        first = board.get("/health")
+        assert 'data-awaited="missing"' in first.text
+        go.set()
+        assert "turns" in board.settled("/health").text
+        assert board.get("/health", ("If-None-Match", tag_on(first.text))).status == 200
 
 
 def test_a_figure_is_worked_out_once_for_everybody() -> None:
