@@ -33,6 +33,8 @@ _PROTOBUF = ("application/x-protobuf", "application/protobuf")
 _JSON = "application/json"
 _OF_LANGFUSE = {"message": "OK"}
 """What Langfuse answers, and nothing else is known to, in place of an empty response."""
+_TAKEN = (200, 201, 202, 204)
+"""Statuses of a success: OTLP has 200, Fluent Bit 201, Grafana Cloud 204 for logs."""
 _UNEXPECTED = (404, 405, 407, 415)
 _COME_BACK = (408, 425, 429)
 _MOST_WORDS = 1_000
@@ -55,8 +57,9 @@ class Reading(NamedTuple):
 def read_answer(signal: Signal, status: int, headers: Mapping[str, str], body: bytes) -> Reading:
     """Return what an answer means. `headers` must ignore the case of names."""
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if status == 200:
-        return _read_success(signal, kind, body, is_whole=_says_its_length(headers))
+    if status in _TAKEN:
+        is_whole = status == 204 or _says_its_length(headers)
+        return _read_success(signal, status, kind, body, is_whole=is_whole)
     said = f"the server answered {status}{_words(kind, body)}"
     code = f"http_{status}"
     retry_after = read_retry_after(headers)
@@ -82,7 +85,9 @@ def _says_its_length(headers: Mapping[str, str]) -> bool:
     return "content-length" in headers or "transfer-encoding" in headers
 
 
-def _read_success(signal: Signal, kind: str, body: bytes, *, is_whole: bool) -> Reading:
+def _read_success(
+    signal: Signal, status: int, kind: str, body: bytes, *, is_whole: bool
+) -> Reading:
     problem = _fault(kind, body) or ("" if body or is_whole else "it was cut off")
     response: Response
     response = ExportTraceServiceResponse() if signal == "traces" else ExportLogsServiceResponse()
@@ -90,8 +95,8 @@ def _read_success(signal: Signal, kind: str, body: bytes, *, is_whole: bool) -> 
         problem = "its body is none of OTLP's"
     if problem:
         cause = (
-            f"the server answered 200, but not as an OTLP receiver does: {problem}. Is something "
-            "else answering at base_url?"
+            f"the server answered {status}, but not as an OTLP receiver does: {problem}. Is "
+            "something else answering at base_url?"
         )
         return Reading(Delivery(Outcome.UNEXPECTED, cause))
     if isinstance(response, ExportTraceServiceResponse):

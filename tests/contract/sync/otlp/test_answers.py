@@ -88,10 +88,13 @@ def probes(server: ScriptedServer) -> int:
         answer(200, {}),
         answer(200, {"partialSuccess": {"errorMessage": "a field is deprecated"}}),
         answer(200, {"message": "OK"}),
+        answer(201),
+        answer(202, {}),
+        Answer(raw=b"HTTP/1.1 204 No Content\r\n\r\n"),
     ],
     ids=[
         *("protobuf", "with a parameter", "with a message", "empty"),
-        *("JSON", "JSON with a message", "Langfuse's"),
+        *("JSON", "JSON with a message", "Langfuse's", "201", "202", "204"),
     ],
 )
 def test_a_valid_answer_delivers_the_batch(
@@ -155,7 +158,9 @@ KEPT: dict[str, tuple[Reply, str]] = {
     "JSON that is cut": (answer(200, b'{"partialSuccess": {', JSON), "none of OTLP's"),
     "JSON that is deep": (answer(200, b"[" * 50_000, JSON), "none of OTLP's"),
     "no protobuf": (answer(200, b"\xff\xff\xff", PROTOBUF), "its body is none of OTLP's"),
-    "202": (answer(202), "202"),
+    "201 of something else": (answer(201, {"id": 7}), "the server answered 201, but not"),
+    "203": (answer(203), "203"),
+    "207": (answer(207, {}), "207"),
     "302": (redirect(302, "http://elsewhere/"), "not followed"),
     "404": (answer(404, {"detail": "no such experiment"}), "no such experiment"),
     "405": (answer(405), "405"),
