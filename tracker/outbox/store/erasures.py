@@ -88,13 +88,15 @@ def _names_stored(connection: Connection, seq: int) -> bool:
 def name(transaction: Transaction, erased: Iterable[Event]) -> None:
     """Log erasure events that name those of some erased events that no stored one names.
 
-    Called where rows come from a damaged or deleted outbox, whose erasure event may be lost.
+    Called where rows come from a damaged or deleted outbox, whose erasure event may be lost. Only
+    those are named that their digest proves to be what an erasure has left.
     """
     stored = Erasures(transaction.connection)
-    unnamed = [(each.event_id, each.sealed) for each in erased if not stored.name(each)]
+    unnamed = [
+        each.event_id
+        for each in erased
+        if each.sealed is not None and each.is_intact and not stored.name(each)
+    ]
     for start in range(0, len(unnamed), _MOST):
-        some = unnamed[start : start + _MOST]
-        fields = {"event_ids": [event_id for event_id, _ in some], "reason": NAME_LOST}
-        if unsalted := [event_id for event_id, sealed in some if sealed is None]:
-            fields["unsalted"] = unsalted
+        fields = {"event_ids": unnamed[start : start + _MOST], "reason": NAME_LOST}
         transaction.append(make_event(COMPLIANCE_ERASED, fields))
