@@ -120,6 +120,7 @@ def busy(tmp_path: Path) -> Iterator[RunningDashboard]:
         tracker.flush(10)
     with Tracker(made, destination=Away) as tracker:
         talk(tracker, "waits-" * 12, "w" * 90)
+        tracker.log_user_message("waits-" * 12, "w" * 2_000)  # folded: its beginning is a summary
     with running(path_of(made)) as dashboard:
         yield dashboard
 

@@ -25,6 +25,9 @@ _ROOM, _DEPTH = WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM
 _MOST_LABELS = 7
 _MOST_ROWS = 6
 _MOST_HOLES = 300
+_LEAST, _MOST = 1e-300, 1e300
+"""What is smaller is drawn as nothing, and what is larger as this: an event may say any number, and
+near the ends of what a float can hold no round one is above it."""
 _LEAST_SHARE = 6
 """Of 1,000: what a part of a bar has at least, so that a single event of a million is seen."""
 
@@ -57,7 +60,10 @@ def stacked(
     title: str, labels: Sequence[str], series: Sequence[Series], told: Callable[[float], str]
 ) -> Markup:
     """Return a chart of columns, in which the series stand on each other."""
-    totals = [sum(each or 0 for each in column) for column in zip(*(s.values for s in series))]  # noqa: B905 - all have the labels' length
+    totals = [
+        min(sum(each or 0 for each in column), _MOST)
+        for column in zip(*(s.values for s in series), strict=True)
+    ]
     top = _nice(max(totals, default=0))
     step = _ROOM / max(len(labels), 1)
     width = min(step * 0.7, 34)
@@ -68,7 +74,7 @@ def stacked(
             value = each.values[place] or 0
             if not value:
                 continue
-            height = max(value / top * _DEPTH, 1)
+            height = max(min(value, _MOST) / top * _DEPTH, 1)
             base -= height
             drawn.append(
                 _rect(
@@ -84,7 +90,7 @@ def lines(
     title: str, labels: Sequence[str], series: Sequence[Series], told: Callable[[float], str]
 ) -> Markup:
     """Return a chart of lines; where nothing is known, a line is interrupted."""
-    known = [value for each in series for value in each.values if value is not None]
+    known = [min(value, _MOST) for each in series for value in each.values if value is not None]
     top = _nice(max(known, default=0))
     step = _ROOM / max(len(labels), 1)
     drawn = []
@@ -250,7 +256,7 @@ def _path(points: Sequence[tuple[float, float] | None]) -> str:
 
 
 def _y(value: float, top: float) -> float:
-    return _TOP + _DEPTH * (1 - value / top)
+    return _TOP + _DEPTH * (1 - min(value, _MOST) / top)
 
 
 def _at(value: float) -> str:
@@ -259,7 +265,7 @@ def _at(value: float) -> str:
 
 def _nice(value: float) -> float:
     """Return a round number that is not below a value, for the top of an axis."""
-    if value <= 0:
+    if value < _LEAST:
         return 1
     power = 10.0 ** math.floor(math.log10(value))
     return next(power * step for step in (1, 2, 4, 5, 8, 10) if power * step >= value * 0.999999)
