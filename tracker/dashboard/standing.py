@@ -40,6 +40,7 @@ def standing(found: OutboxStatus, command: Callable[[str], str], *, runs: bool) 
         pending=book.pending,
         dead=book.dead,
         discarded=discarded,
+        skipped=book.skipped,
         oldest_seconds=_age(found),
     )
     return {

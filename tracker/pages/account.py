@@ -33,7 +33,13 @@ UNREADABLE = Sentence("The outbox cannot be read.", RED)
 
 
 def sentence(
-    *, accepted: int, pending: int, dead: int, discarded: int, oldest_seconds: float | None
+    *,
+    accepted: int,
+    pending: int,
+    dead: int,
+    discarded: int,
+    skipped: int,
+    oldest_seconds: float | None,
 ) -> Sentence:
     """Return the sentence for an account.
 
@@ -42,6 +48,7 @@ def sentence(
         pending: Number of those that wait to be sent.
         dead: Number of those refused for good.
         discarded: Number of those given up on purpose.
+        skipped: Number of those that a setting keeps from being sent.
         oldest_seconds: Age of the oldest pending event; None if it is not known.
     """
     if not accepted:
@@ -60,6 +67,12 @@ def sentence(
     if discarded:
         return Sentence(
             f"Everything kept is delivered; {discarded:,} {_was(discarded)} discarded.", AMBER
+        )
+    if skipped == accepted:
+        return Sentence(f"Nothing had to be sent; {skipped:,} {_was(skipped)} skipped.", GREEN)
+    if skipped:
+        return Sentence(
+            f"Everything to be sent is delivered; {skipped:,} {_was(skipped)} skipped.", GREEN
         )
     return Sentence("Everything is delivered.", GREEN)
 
