@@ -189,7 +189,10 @@ def test_what_is_no_verdict_keeps_everything(
     """The events stay pending, the cause is shown, and they are delivered once the answer is."""
     reply, cause = KEPT[kind]
     scripted_server.otherwise = reply
-    settings = config(base_url=scripted_server.url, protocol="otlp", api_key=None, read_timeout=0.3)
+    patience = 0.3 if reply is SILENCE else 30.0
+    settings = config(
+        base_url=scripted_server.url, protocol="otlp", api_key=None, read_timeout=patience
+    )
     ids = fill(settings, numbered(3))
     with uploading(settings) as tracker:
         wait_until(lambda: state_of(settings).paused_because is not None, "an attempt has failed")
@@ -197,7 +200,7 @@ def test_what_is_no_verdict_keeps_everything(
         assert account_of(settings) == Account(accepted=3, pending=3)
         assert probes(scripted_server) == 0, "nobody asked whether it is a span's fault"
         scripted_server.otherwise = success()
-        tracker.flush(10)
+        tracker.flush(30)
     assert event_ids(spans_in(*scripted_server.requests)) == set(ids)
     assert account_of(settings) == Account(accepted=3, delivered=3)
 
