@@ -111,16 +111,20 @@ class OutboxSource:
         self._sound, self._checked_at = marks, now
 
     def _is_there(self) -> bool:
-        """Return False for a file that is not there yet; one that was there and is gone is."""
-        try:
-            return self.outbox_id is not None or self.path.lstat().st_size > 0
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        except OSError:
-            return True  # reading it will say what is wrong
+        """Return False for a file that is not there yet; one that was there and is gone is.
+
+        So is one that is gone but for its log, which may hold the newest events.
+        """
+        files = (self.path, paths.log(self.path))
+        return self.outbox_id is not None or any(map(_has_bytes, files))
 
     def _check(self, connection: Connection) -> None:
         """Check that the file is an outbox as this version makes it, and still the same one."""
+        if self.outbox_id is not None and not self.path.stat().st_size:
+            raise UnreadableError(
+                f"The outbox {self.path} was emptied: the file has no bytes left.",
+                self.command("doctor"),
+            )
         if not create.is_current(connection):
             raise UnreadableError(
                 f"The outbox {self.path} is from an older version.", self.command("migrate")
@@ -195,6 +199,15 @@ class OutboxSource:
         """Return digest and chain value of an event, and whether it is intact."""
         found = browse.find(connection, event_id)
         return Proof() if found is None else _proof(found)
+
+
+def _has_bytes(path: Path) -> bool:
+    try:
+        return path.lstat().st_size > 0
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True  # reading it will say what is wrong
 
 
 def outbox_of(view: View) -> OutboxSource:

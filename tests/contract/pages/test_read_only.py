@@ -118,6 +118,37 @@ def test_a_deleted_file_is_said(config: APIConfig, page: str) -> None:
         assert not path.exists()
 
 
+def test_an_emptied_file_is_said(config: APIConfig) -> None:
+    """It is no outbox of an older version, of which `migrate` would make an empty one."""
+    path = path_of(config)
+    with running(path) as board:
+        assert board.get("/").status == 200
+        os.truncate(path, 0)
+        answer = board.get("/")
+        assert answer.status == 503
+        assert "was emptied" in answer.text
+        assert "migrate" not in answer.text
+
+
+@pytest.mark.parametrize("emptied", [True, False])
+def test_a_log_without_its_file_is_said(config: APIConfig, *, emptied: bool) -> None:
+    """It may hold events: to say that nothing was logged yet would deny them."""
+    path = path_of(config)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE sync_state SET last_error = 'said'")
+        connection.commit()
+        log = path.with_name(path.name + "-wal").read_bytes()
+    assert log
+    path.unlink()
+    if emptied:
+        path.touch()
+    path.with_name(path.name + "-wal").write_bytes(log)
+    with running(path) as board:
+        answer = board.get("/")
+        assert answer.status == 503
+        assert UNREADABLE in answer.text
+
+
 def test_another_outbox_at_its_path_is_said(config: APIConfig, tmp_path: Path) -> None:
     """Its figures would be taken for those of the first."""
     path = path_of(config)
