@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def examine(place: Place) -> list[Check]:
     """Run all checks that can be run, and return their results."""
     try:
-        target = find(place)
+        target = find(place, examines=True)
     except ConfigurationError as error:
         return [Check("configuration", PROBLEM, str(error), "fix it and run this again")]
     except OutboxError as error:

@@ -67,7 +67,7 @@ def config(place: Place, *, as_json: bool) -> None:
 
 
 def _settings(place: Place) -> dict[str, _Shown]:
-    target = find(place)
+    target = find(place, examines=True)
     keyed = any(look_up(place.config, "api_key", "api_key_file").values())
     made = APIConfig(**target.given) if keyed else APIConfig(**target.given, api_key="-")
     shown = {}

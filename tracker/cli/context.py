@@ -67,6 +67,18 @@ class Target:
         return self.config.outbox_path
 
     @property
+    def left(self) -> str | None:
+        """The message if the file is gone or empty, but its write-ahead log is not."""
+        from tracker.outbox import paths
+
+        if not self.settled or _holds_anything(self.path) or not paths.log_bytes(self.path):
+            return None
+        return (
+            f"the outbox {self.path} is gone, but its write-ahead log is not, and may hold events: "
+            "the next application that opens it, or `tracker-sync run`, makes a new outbox of them"
+        )
+
+    @property
     def absence(self) -> str:
         """The message if there is no outbox."""
         if self.settled:
@@ -81,7 +93,12 @@ class Target:
 
 
 def find(
-    place: Place, *, uploads: bool = False, create: bool = False, keyed: bool = False
+    place: Place,
+    *,
+    uploads: bool = False,
+    create: bool = False,
+    keyed: bool = False,
+    examines: bool = False,
 ) -> Target:
     """Return the named outbox. Nothing is created unless `create` is True.
 
@@ -93,10 +110,11 @@ def find(
             tracker is disabled.
         create: Whether a client id may be made, as by the application.
         keyed: Whether the command needs the API key though it uploads nothing.
+        examines: Whether the command itself says what is wrong with an outbox.
 
     Raises:
         ConfigurationError: if a setting is missing or invalid.
-        OutboxError: if the file cannot be read, or is not an outbox.
+        OutboxError: if the file cannot be read, is not an outbox, or is gone but for its log.
     """
     given: dict[str, Any] = {name: getattr(place, OPTIONS[name]) for name in OPTIONS}
     known = named(place)
@@ -118,7 +136,10 @@ def find(
     config = _uploading_config(given) if uploads else _local_config(given, keyed=keyed)
     if config.debug:
         stderr.show()
-    return Target(config, settled and _holds_anything(config.outbox_path), settled, given)
+    target = Target(config, settled and _holds_anything(config.outbox_path), settled, given)
+    if target.left and not (examines or create):
+        raise OutboxError(target.left)
+    return target
 
 
 def folder_of(place: Place) -> Path:

@@ -76,7 +76,7 @@ def _outboxes(place: Place, *, every: bool) -> OneOutbox:
     if every:
         folder = folder_of(place)
         return EveryOutbox(lambda known: paths_in(folder, known))
-    target = find(place)
+    target = find(place, examines=True)
     client_id = target.config.client_id
     return OneOutbox(OutboxSource(target.path, "", None if client_id == NO_CLIENT else client_id))
 
@@ -86,7 +86,7 @@ def _examination(place: Place) -> Examination:
     from tracker.cli.chain_keys import chain_keys
     from tracker.dashboard.health import Examination
 
-    config = find(place).config
+    config = find(place, examines=True).config
 
     def checks(path: Path, connection: Connection) -> list[Check]:
         if not path.exists():

@@ -143,7 +143,7 @@ def _check_base_url(base_url: str | None) -> None:
 @click.pass_obj
 def path(place: Place) -> None:
     """Print the path of the outbox, and nothing else."""
-    target = find(place)
+    target = find(place, examines=True)
     if not target.settled:
         raise click.ClickException(
             f"the outbox will be in {target.path.parent}, named after the client id, which is "

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 def outbox(target: Target) -> list[Check]:
     """Check the outbox: its file, its keys, its queue, its owner."""
+    if target.left:
+        return [Check("outbox", PROBLEM, target.left)]
     if not target.exists:
         return [Check("outbox", OK, target.absence)]
     try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -52,6 +54,33 @@ def test_nothing_is_made_by_looking(
     elif "--json" not in command and not unsettled:
         where = path if named else tmp_path / "data" / "agent-tracking-sdk"
         assert f"{where} yet: nothing was logged" in result.output
+
+
+@pytest.mark.parametrize(
+    "command", [*LOOKING, ["metrics"], ["conversations"], ["rebind"]], ids=" ".join
+)
+@pytest.mark.parametrize("emptied", [True, False], ids=["emptied", "deleted"])
+def test_a_log_whose_file_is_gone_is_not_taken_for_no_outbox(
+    config: MakeConfig, monkeypatch: pytest.MonkeyPatch, command: list[str], emptied: bool
+) -> None:
+    """It may hold events: every command says so and leaves it alone, for the application."""
+    monkeypatch.setenv("SDK_API_KEY", "key")
+    made = config()
+    fill(made)
+    path, log = made.outbox_path, made.outbox_path.with_name(made.outbox_path.name + "-wal")
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE sync_state SET last_error = 'x'")
+        words = log.read_bytes()
+    path.write_bytes(b"") if emptied else path.unlink()
+    log.write_bytes(words)
+    result = call("--outbox", path, *command)
+    if command == ["path"]:
+        assert (result.exit_code, result.stdout) == (0, f"{path}\n")
+    else:
+        assert result.exit_code == 1
+        assert "is gone, but its write-ahead log is not, and may hold events" in result.output
+    assert log.read_bytes() == words
+    assert path.exists() == emptied
 
 
 def test_without_an_outbox_json_is_still_valid(tmp_path: Path) -> None:
