@@ -57,7 +57,9 @@ def test_nothing_is_made_by_looking(
 
 
 @pytest.mark.parametrize(
-    "command", [*LOOKING, ["metrics"], ["conversations"], ["rebind"]], ids=" ".join
+    "command",
+    [*LOOKING, ["metrics"], ["conversations"], ["rebind", "--client-id", "c"]],
+    ids=" ".join,
 )
 @pytest.mark.parametrize("emptied", [True, False], ids=["emptied", "deleted"])
 def test_a_log_whose_file_is_gone_is_not_taken_for_no_outbox(

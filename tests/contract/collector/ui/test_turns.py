@@ -78,6 +78,9 @@ class Inside:
 def inside(tmp_path: Path) -> Iterator[Inside]:
     store = Store(tmp_path / "collector.sqlite3")
     yield Inside(store)
+    for thread in threading.enumerate():
+        if thread.name.startswith("AnyIO"):  # told to end when its event loop ended
+            thread.join(30)
     store.close()
 
 
