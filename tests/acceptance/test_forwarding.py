@@ -20,6 +20,7 @@ from tests.support.forwarding import ForwardProcess, forward, status
 from tests.support.otlp import PROBE, PROTOBUF, attributes, success
 from tests.support.received import span_of, traces_request
 from tests.support.server import Answer, Request, ScriptedServer
+from tests.support.uploads import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -134,10 +135,10 @@ def test_a_fleet_arrives_whole_and_as_its_devices_would_have_sent_it(
             kill(device)
         drain(collector, folders["kiosk-17"])
         drain(other, folders["kiosk-18"])
+        wait_until(lambda: killer.kills > 3, "it was killed often enough", timeout=120)
         killer.stop()
         server.otherwise = calm = CalmKept(receiver.kept)
         assert forward(collector.database_url, server.url).exit_code == 0
-    assert killer.kills > 3
     kept = calm.kept
     assert kept.differing == 0, "what was sent twice was the same"
     for client in (CollectorClient(collector.url, "kiosk-17", collector.api_key), other):

@@ -255,6 +255,7 @@ class HandoverMachine(RuleBasedStateMachine):
             self.operator.close()
             self.meddler.close()
             self._folder.close()
+            gc.collect()  # its warnings belong here
 
 
 @pytest.fixture(autouse=True)
