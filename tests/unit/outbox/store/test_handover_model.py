@@ -6,6 +6,7 @@ import contextlib
 import gc
 import sqlite3
 import tempfile
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from sqlalchemy import event
 
 from tests.support.raising import Struck
 from tests.support.stepped import Caller
@@ -55,6 +57,9 @@ class Process:
     def __init__(self, config: APIConfig) -> None:
         self.outbox = Outbox(config)
         self.outbox.connections.lock.patience = 300  # for one that the test has stopped
+        self._drivers: weakref.WeakSet[sqlite3.Connection] = weakref.WeakSet()
+        engine = self.outbox.connections.write_connection._engine
+        event.listen(engine, "connect", lambda driver, _: self._drivers.add(driver))
         self.caller: Caller | None = None
         self.fails = False
 
@@ -62,10 +67,10 @@ class Process:
     def is_calling(self) -> bool:
         return self.caller is not None and not self.caller.over.is_set()
 
-    def call(self, event: Event) -> None:
+    def call(self, logged: Event) -> None:
         def append() -> str:
-            self.outbox.append(event)
-            return event.event_id
+            self.outbox.append(logged)
+            return logged.event_id
 
         self.caller = Caller(append, _FILES)
 
@@ -80,8 +85,14 @@ class Process:
                 self.fails = True
 
     def die(self) -> None:
-        """Let go of what the kernel lets go of; the call never goes on."""
+        """Let go of what the kernel lets go of; the call never goes on.
+
+        It may have stopped between opening or closing a connection and noting that.
+        """
         self.outbox.connections.write_connection.retire(suspended=True)
+        for driver in list(self._drivers):
+            with contextlib.suppress(sqlite3.Error):  # it was closed
+                driver.rollback()
 
 
 class HandoverMachine(RuleBasedStateMachine):
