@@ -11,8 +11,12 @@ from tests.support.raising import Struck, at_each_line
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_BLOCKED_SECONDS = 0.005
-"""How long a step may take before the thread counts as one that waits for another."""
+_BLOCKED_SECONDS = 0.02
+"""How long a step may take before the thread counts as one that waits for another.
+
+On a machine so loaded that a step takes longer, the thread goes on unobserved, and a model that
+relies on it is out of step.
+"""
 
 
 class Caller:
