@@ -21,15 +21,6 @@ _MOST_GAPS = 10_000
 _NONE_REFUSED = (2**63, "")
 
 
-class IntegrityRow(NamedTuple):
-    """The columns of an event that a report needs."""
-
-    seq: int
-    event_id: str
-    digest: str
-    chain: str
-
-
 class Refusals(NamedTuple):
     """A range of refused events, and the code of the reason."""
 

@@ -26,7 +26,7 @@ from tracker.collector import (
 from tracker.collector.batch import ReceivedEvent, trace_id_of
 from tracker.collector.conversation import SUMMARY_FIELDS, Conversation, summarise
 from tracker.collector.database import READ_SECONDS, Database, StorageError
-from tracker.collector.integrity import IntegrityRow, OutboxReport, Walk, report
+from tracker.collector.integrity import OutboxReport, Walk, report
 from tracker.collector.tables import api_keys, events, events_of
 from tracker.queries.filters import EVERYTHING, Filters
 from tracker.queries.source import extent
@@ -437,7 +437,7 @@ class Store(Database):
             StorageError: if the database could not be read.
         """
         query = (
-            select(*(events.c[name] for name in IntegrityRow._fields))
+            select(events.c.seq, events.c.event_id, events.c.digest, events.c.chain)
             .where(
                 events.c.client_id == client_id,
                 events.c.outbox_id == outbox_id,
