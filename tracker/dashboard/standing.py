@@ -42,6 +42,7 @@ def standing(found: OutboxStatus, command: Callable[[str], str], *, runs: bool) 
         discarded=discarded,
         skipped=book.skipped,
         oldest_seconds=_age(found),
+        sends=runs and found.sync.paused_because is None and found.sync.waits_because is None,
     )
     return {
         "sentence": said,
@@ -71,7 +72,7 @@ def _why(found: OutboxStatus, *, runs: bool) -> Iterator[str]:
         if found.oldest_pending_ms is not None:
             yield f"The oldest was logged {ago(found.oldest_pending_ms) or 'at an unknown time'}."
         if sync.paused_because is not None:
-            yield f"Paused: {sync.paused_because}"
+            yield f"Paused: {sync.paused_because.rstrip('.')}."
         if sync.waits_because is not None:
             until = moment(sync.next_attempt_ms)
             yield f"Waits by a setting: {sync.waits_because}{f', until {until}' if until else ''}."

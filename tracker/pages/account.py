@@ -8,7 +8,7 @@ from tracker.pages.words import counted
 
 GREY, GREEN, AMBER, RED = "grey", "green", "amber", "red"
 RECENT_SECONDS = 60
-"""Pending events that are younger are on the way; older ones wait."""
+"""Pending events that are younger are on the way, if anything sends them; others wait."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ def sentence(
     discarded: int,
     skipped: int,
     oldest_seconds: float | None,
+    sends: bool,
 ) -> Sentence:
     """Return the sentence for an account.
 
@@ -50,6 +51,7 @@ def sentence(
         discarded: Number of those given up on purpose.
         skipped: Number of those that a setting keeps from being sent.
         oldest_seconds: Age of the oldest pending event; None if it is not known.
+        sends: Whether a process uploads, and neither a failure nor a setting keeps it from that.
     """
     if not accepted:
         return Sentence("Nothing was logged yet.", GREY)
@@ -60,7 +62,7 @@ def sentence(
             f"{_was(dead)} refused for good.", RED)  # fmt: skip
     if dead:
         return Sentence(f"{counted(dead, 'event')} {_was(dead)} refused for good.", RED)
-    if pending and oldest_seconds is not None and oldest_seconds < RECENT_SECONDS:
+    if pending and sends and oldest_seconds is not None and oldest_seconds < RECENT_SECONDS:
         return Sentence(f"Delivering. {pending:,} on the way.", GREEN)
     if pending:
         return Sentence(f"{counted(pending, 'event')} {waits} to be sent.", AMBER)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     PageFunction = Callable[[View], Page]
 
 THEMES = ("light", "dark")
+_NO_PAGE = "There is no page at this address."
 _MINUTE = 60
 
 
@@ -152,9 +154,9 @@ def error_handlers(site: Site) -> dict[Any, Callable[[Request, Exception], Respo
     def refused(request: Request, error: Exception) -> Response:
         if not isinstance(error, HTTPException):
             raise error
-        page = Page(
-            "error.html", f"{error.status_code}", {"detail": error.detail}, error.status_code
-        )
+        said = HTTPStatus(error.status_code).phrase
+        detail = _NO_PAGE if error.detail == HTTPStatus.NOT_FOUND.phrase else error.detail
+        page = Page("error.html", said.capitalize(), {"detail": detail}, error.status_code)
         html = render(page.template, bare(request, site, page))
         return html_response(html, error.status_code, error.headers)
 

@@ -24,6 +24,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 8, 10, 24
 _ROOM, _DEPTH = WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM
 _MOST_LABELS = 7
 _MOST_ROWS = 6
+_ROW = 26
 _MOST_HOLES = 300
 _LEAST, _MOST = 1e-300, 1e300
 """What is smaller is drawn as nothing, and what is larger as this: an event may say any number, and
@@ -57,9 +58,21 @@ class Share:
 
 
 def stacked(
-    title: str, labels: Sequence[str], series: Sequence[Series], told: Callable[[float], str]
+    title: str,
+    labels: Sequence[str],
+    series: Sequence[Series],
+    told: Callable[[float], str],
+    axis: Callable[[float], str],
 ) -> Markup:
-    """Return a chart of columns, in which the series stand on each other."""
+    """Return a chart of columns, in which the series stand on each other.
+
+    Args:
+        title: What it shows, in a sentence.
+        labels: One for each column.
+        series: The values.
+        told: Says a value.
+        axis: Says a value of the axis, in some six characters.
+    """
     totals = [
         min(sum(each or 0 for each in column), _MOST)
         for column in zip(*(s.values for s in series), strict=True)
@@ -83,13 +96,20 @@ def stacked(
                     f"{label}: {told(value)} {each.name}",
                 )
             )
-    return _chart(title, labels, top, told, drawn)
+    return _chart(title, labels, top, axis, drawn)
 
 
 def lines(
-    title: str, labels: Sequence[str], series: Sequence[Series], told: Callable[[float], str]
+    title: str,
+    labels: Sequence[str],
+    series: Sequence[Series],
+    told: Callable[[float], str],
+    axis: Callable[[float], str],
 ) -> Markup:
-    """Return a chart of lines; where nothing is known, a line is interrupted."""
+    """Return a chart of lines; where nothing is known, a line is interrupted.
+
+    It takes the same as `stacked`.
+    """
     known = [min(value, _MOST) for each in series for value in each.values if value is not None]
     top = _nice(max(known, default=0))
     step = _ROOM / max(len(labels), 1)
@@ -109,7 +129,7 @@ def lines(
                 Markup('<circle class="dot {}" cx="{}" cy="{}" r="2.5"><title>{}</title></circle>')
                 .format(each.kind, _at(point[0]), _at(point[1]), visible(tip))
             )  # fmt: skip
-    return _chart(title, labels, top, told, drawn)
+    return _chart(title, labels, top, axis, drawn)
 
 
 def rows(title: str, amounts: Sequence[tuple[str, int, str]]) -> Markup:
@@ -117,18 +137,19 @@ def rows(title: str, amounts: Sequence[tuple[str, int, str]]) -> Markup:
     most = max((amount for _, amount, _ in amounts), default=0) or 1
     drawn = []
     for place, (name, amount, kind) in enumerate(amounts[:_MOST_ROWS]):
-        y = 6 + place * 26
+        y = 6 + place * _ROW
         whole = visible(name)
         label = whole if len(whole) <= 22 else whole[:21] + "…"
         width = max(amount / most * (WIDTH - 150 - 64), 2)
         drawn += [
-            Markup('<text class="label" x="0" y="{}">{}<title>{}</title></text>')
-            .format(y + 14, label, whole),
+            # In a drawing of its own, which cuts off what is wider than its place.
+            Markup('<svg width="144" height="{}" y="{}"><text class="label" y="14">{}<title>{}'
+                   "</title></text></svg>").format(_ROW - 4, y, label, whole),
             _rect(kind, (150, y, width, 18), f"{whole}: {amount:,}"),
             Markup('<text class="label" x="{}" y="{}">{}</text>')
             .format(_at(150 + width + 6), y + 14, f"{amount:,}"),
         ]  # fmt: skip
-    return _svg(title, drawn)
+    return _svg(title, 6 + min(len(amounts), _MOST_ROWS) * _ROW, drawn)
 
 
 def bar(title: str, shares: Sequence[Share]) -> Markup:
@@ -211,7 +232,7 @@ def _chart(
     title: str,
     labels: Sequence[str],
     top: float,
-    told: Callable[[float], str],
+    axis: Callable[[float], str],
     drawn: Iterable[Markup],
 ) -> Markup:
     frame = []
@@ -220,23 +241,24 @@ def _chart(
         frame.append(
             Markup('<path class="grid" d="M{} {}H{}"/><text class="label end" x="{}" y="{}">{}'
                    "</text>")
-            .format(_LEFT, _at(y), WIDTH - _RIGHT, _LEFT - 7, _at(y + 4), told(top * part))
+            .format(_LEFT, _at(y), WIDTH - _RIGHT, _LEFT - 7, _at(y + 4), axis(top * part))
         )  # fmt: skip
     step = _ROOM / max(len(labels), 1)
     every = math.ceil(len(labels) / _MOST_LABELS) or 1
     frame += [
-        Markup('<text class="label middle" x="{}" y="{}">{}</text>').format(
+        Markup('<text class="label middle{}" x="{}" y="{}">{}</text>').format(
+            " other" if count % 2 else "",  # a phone has room for every second one
             _at(_LEFT + (place + 0.5) * step), HEIGHT - 6, visible(labels[place])
         )
-        for place in range(0, len(labels), every)
-    ]
-    return _svg(title, [*frame, *drawn])
+        for count, place in enumerate(range(0, len(labels), every))
+    ]  # fmt: skip
+    return _svg(title, HEIGHT, [*frame, *drawn])
 
 
-def _svg(title: str, drawn: Iterable[Markup]) -> Markup:
+def _svg(title: str, height: float, drawn: Iterable[Markup]) -> Markup:
     return Markup(
         '<svg class="chart" role="img" aria-label="{}" viewBox="0 0 {} {}">{}</svg>'
-    ).format(visible(title), WIDTH, HEIGHT, Markup("").join(drawn))
+    ).format(visible(title), WIDTH, height, Markup("").join(drawn))
 
 
 def _rect(kind: str, box: tuple[float, float, float, float], tip: str | None = None) -> Markup:

@@ -11,7 +11,7 @@ from tracker.pages import charts
 from tracker.pages.charts import Series
 from tracker.pages.listing import Listed, listed
 from tracker.pages.view import PERIODS, Page
-from tracker.pages.words import counted, money, short, took
+from tracker.pages.words import axis_number, axis_price, axis_took, counted, money, number, took
 from tracker.queries.metrics import Metrics, get_metrics
 
 if TYPE_CHECKING:
@@ -113,7 +113,8 @@ def _states(metrics: Metrics, labels: list[str], each: list[Metrics]) -> Markup:
             Series("open", "open", [m.open for m in each]),
             Series("failed", "failed", [m.failed for m in each]),
         ],
-        lambda value: short(int(value) if value == int(value) else value) or "",
+        lambda value: number(int(value)) or "",
+        axis_number,
     )
 
 
@@ -127,7 +128,8 @@ def _times(metrics: Metrics, labels: list[str], each: list[Metrics]) -> Markup:
             Series("p95", "p95", [m.response_time.p95_ms for m in each]),
             Series("median", "median", [m.response_time.p50_ms for m in each]),
         ],
-        lambda value: took(value) or "" if value >= 1 else f"{value:g} ms",
+        lambda value: took(value) or "",
+        axis_took,
     )
 
 
@@ -136,7 +138,8 @@ def _cost(metrics: Metrics, labels: list[str], each: list[Metrics]) -> Markup:
         f"Model cost: {money(metrics.cost_usd) or 'not known'}",
         labels,
         [Series("model cost", "cost", [m.cost_usd for m in each])],
-        lambda value: f"${value:,.6g}",
+        lambda value: money(value) or "",
+        axis_price,
     )
 
 

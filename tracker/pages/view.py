@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _KEPT = ("environment", "release", "tag")
 """The filters that links to other pages keep."""
+_FILTERS = (*_KEPT, "agent", "user", "status", "type", "session", "state", "before")
 _MOST_TEXT = 2_000
 _MOST_TAGS = 20
 _MOST_INTEGER = 2**63 - 1
@@ -117,6 +118,11 @@ class View:
     def tags(self) -> tuple[tuple[str, str], ...]:
         """The tags of the query, as in ``tag=site=oslo``."""
         return tags_of(self.request)
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether the query leaves out a part of what is stored."""
+        return any(self.text(name) for name in _FILTERS)
 
     def filters(self, **others: Any) -> Filters:
         """Return the filters by environment, release and tag of the query, and others."""

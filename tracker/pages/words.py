@@ -11,9 +11,16 @@ from tracker.cli.output import counted, duration, size
 
 __all__ = ["FILTERS", "counted", "duration", "size"]
 
-_SECOND, _MINUTE = 1_000, 60_000
+_SECOND, _MINUTE, _HOUR, _DAY = 1_000, 60_000, 3_600_000, 86_400_000
 _CENT = 0.01
-_THOUSAND, _MILLION = 10_000, 1_000_000
+_TEN_THOUSAND, _MILLION = 10_000, 1_000_000
+_UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
+_NEARLY = 0.99995
+"""Of a unit: what is rounded to 1.0 of it, and not to 1000.0 of the one below."""
+_MOST = 1e15
+"""What is above is told by its power of ten."""
+_MONTHS_SECONDS = 300 * 86_400
+"""What is further away is told with its year."""
 
 
 def number(value: float | None) -> str | None:
@@ -22,12 +29,10 @@ def number(value: float | None) -> str | None:
 
 
 def short(value: float | None) -> str | None:
-    """Return a large number in thousands or millions."""
-    if value is None or value < _THOUSAND:
+    """Return a large number in thousands, millions, billions or trillions."""
+    if value is None or value < _TEN_THOUSAND:
         return number(value)
-    if value < _MILLION:
-        return f"{value / 1_000:.1f}k"
-    return f"{value / _MILLION:,.1f}M"
+    return _in_units(value, ".1f")
 
 
 def money(dollars: float | None) -> str | None:
@@ -35,6 +40,31 @@ def money(dollars: float | None) -> str | None:
     if dollars is None:
         return None
     return f"${dollars:,.4f}" if 0 < dollars < _CENT else f"${dollars:,.2f}"
+
+
+def price(dollars: float | None) -> str | None:
+    """Return US dollars where there is little room: from a million on, no single dollars."""
+    return money(dollars) if dollars is None or dollars < _MILLION else f"${short(dollars)}"
+
+
+def axis_price(dollars: float) -> str:
+    """Return US dollars for the axis of a chart, of which the values are round."""
+    return f"${f'{dollars:,.4g}' if dollars < _TEN_THOUSAND else _in_units(dollars, '.3g')}"
+
+
+def axis_took(milliseconds: float) -> str:
+    """Return a duration in one unit, for the axis of a chart."""
+    for unit, word in ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "min"), (_SECOND, "s")):
+        if milliseconds >= unit:
+            return f"{milliseconds / unit:,.3g} {word}"
+    return f"{milliseconds:.3g} ms"
+
+
+def axis_number(value: float) -> str:
+    """Return a count for the axis of a chart; nothing for a part of one."""
+    if value < _TEN_THOUSAND:
+        return f"{value:,.0f}" if value == int(value) else ""
+    return _in_units(value, ".3g")
 
 
 def percent(share: float | None) -> str | None:
@@ -60,7 +90,9 @@ def took(milliseconds: float | None) -> str | None:
 
 def score(value: float | None) -> str | None:
     """Return a score with at most two decimals."""
-    return None if value is None else f"{value:.2f}".rstrip("0").rstrip(".")
+    if value is None or abs(value) >= _MOST:
+        return None if value is None else f"{value:.3g}"
+    return f"{value:,.2f}".rstrip("0").rstrip(".")
 
 
 def moment(milliseconds: object) -> str | None:
@@ -70,9 +102,12 @@ def moment(milliseconds: object) -> str | None:
 
 
 def day(milliseconds: object) -> str | None:
-    """Return Unix milliseconds as local time without the year and the seconds."""
+    """Return Unix milliseconds as local time without seconds; with its year if that is far."""
     found = _local(milliseconds)
-    return None if found is None else f"{found:%d %b %H:%M}"
+    if found is None:
+        return None
+    is_near = abs(found.timestamp() - time.time()) < _MONTHS_SECONDS
+    return f"{found:%d %b %H:%M}" if is_near else f"{found:%d %b %Y %H:%M}"
 
 
 def clock(milliseconds: object) -> str | None:
@@ -102,6 +137,13 @@ def readable_json(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
 
 
+def _in_units(value: float, form: str) -> str:
+    if value >= _MOST:
+        return f"{value:.1e}"
+    unit, letter = next(each for each in _UNITS if value >= each[0] * _NEARLY)
+    return f"{value / unit:{form}}{letter}"
+
+
 def _local(milliseconds: object) -> datetime | None:
     if isinstance(milliseconds, bool) or not isinstance(milliseconds, (int, float)):
         return None
@@ -117,6 +159,7 @@ FILTERS = {
         number,
         short,
         money,
+        price,
         percent,
         took,
         score,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from html import unescape
 from typing import TYPE_CHECKING
 
@@ -108,12 +109,32 @@ def test_every_state_of_the_account_has_its_first_line(tmp_path: Path) -> None:
         assert line() == "Nothing was logged yet."
         with Tracker(config, destination=Away) as tracker:
             tracker.track("cart.abandoned", {"items": 3})
-        assert line() == "Delivering. 1 on the way."
+        assert line() == "1 event waits to be sent."
         with Tracker(config, destination=RecordingDestination) as tracker:
             tracker.flush(10)
         assert line() == "Everything is delivered."
         refuse_one(config)
         assert line() == "1 event was refused for good."
+
+
+def test_what_is_being_sent_is_on_the_way(tmp_path: Path) -> None:
+    """Only while something sends it: not while the server is away, or nothing uploads."""
+    config = quick(tmp_path)
+    asked, answers = threading.Event(), threading.Event()
+
+    class Slow(RecordingDestination):
+        def send(self, upload: Upload) -> Delivery:
+            asked.set()
+            assert answers.wait(10)
+            return super().send(upload)
+
+    with Tracker(config, destination=Slow) as tracker:
+        tracker.track("cart.abandoned", {"items": 3})
+        assert asked.wait(10)
+        with running(path_of(config)) as board:
+            said = sentence_of(board.get("/").text)
+        answers.set()
+    assert said == "Delivering. 1 on the way."
 
 
 def refuse_one(config: APIConfig) -> None:

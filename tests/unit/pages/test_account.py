@@ -22,6 +22,11 @@ from tracker.pages.account import AMBER, GREEN, GREY, RED, sentence
             RED,
         ),
         ({"pending": 9, "oldest_seconds": 59.9}, "Delivering. 9 on the way.", GREEN),
+        (
+            {"pending": 9, "oldest_seconds": 5, "sends": False},
+            "9 events wait to be sent.",
+            AMBER,
+        ),
         ({"pending": 9, "oldest_seconds": 60}, "9 events wait to be sent.", AMBER),
         ({"pending": 1, "oldest_seconds": 60}, "1 event waits to be sent.", AMBER),
         ({"pending": 9, "oldest_seconds": None}, "9 events wait to be sent.", AMBER),
@@ -35,6 +40,7 @@ from tracker.pages.account import AMBER, GREEN, GREY, RED, sentence
 )
 def test_the_account_is_a_sentence(given: dict[str, Any], text: str, lamp: str) -> None:
     """Each state has its own; the worst that is the case decides the lamp."""
-    nothing = {"pending": 0, "dead": 0, "discarded": 0, "skipped": 0, "oldest_seconds": None}
-    found = sentence(**{"accepted": 1_000, **nothing, **given})
+    usual = {"accepted": 1_000, "pending": 0, "dead": 0, "discarded": 0, "skipped": 0,
+             "oldest_seconds": None, "sends": True}  # fmt: skip
+    found = sentence(**{**usual, **given})
     assert (found.text, found.lamp) == (text, lamp)

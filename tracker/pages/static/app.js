@@ -7,7 +7,7 @@
   const SOON = 600, USUAL = 2000, LATE = 10000, MOST_FAILURES = 2;
   const waiting = new Map();
   let tag = document.body.dataset.tag, paused = false, failures = 0, timer = 0;
-  let awaited = document.body.dataset.awaited; // "missing", "old" or nothing
+  const page = document.body.dataset; // `awaited` is "missing", "old" or nothing
 
   const say = (text) => { if (contact.textContent !== text) contact.textContent = text; };
 
@@ -47,7 +47,7 @@
   const apply = (fresh) => {
     if (!fresh || !fresh.body || fresh.body.dataset.page !== document.body.dataset.page) return;
     for (const region of fresh.querySelectorAll("[data-live][id]")) waiting.set(region.id, region);
-    awaited = fresh.body.dataset.awaited;
+    page.awaited = fresh.body.dataset.awaited;
     settle();
     news(fresh);
   };
@@ -70,14 +70,14 @@
     if (request.status !== 304) { tag = request.getResponseHeader("ETag") || ""; apply(request.response); }
   };
 
-  const next = () => { clearTimeout(timer); timer = setTimeout(tick, failures ? LATE : awaited === "missing" ? SOON : USUAL); };
+  const next = () => { clearTimeout(timer); timer = setTimeout(tick, failures ? LATE : page.awaited === "missing" ? SOON : USUAL); };
 
   const tick = () => {
     if (paused || document.hidden) { next(); return; }
     settle();
     const request = new XMLHttpRequest();
     request.open("GET", location.pathname + location.search);
-    if (tag && !awaited) request.setRequestHeader("If-None-Match", tag);
+    if (tag && !page.awaited) request.setRequestHeader("If-None-Match", tag);
     request.responseType = "document"; // parsed without running anything, and no Trusted Types sink
     request.timeout = 15000;
     request.onload = () => { answered(request); next(); };
@@ -103,6 +103,13 @@
     }, true);
     document.addEventListener("visibilitychange", () => { if (!document.hidden && !paused) { clearTimeout(timer); tick(); } });
     next();
+  }
+
+  // On a phone the pages are a bar that scrolls: the current one is in sight.
+  const current = document.querySelector(".rail nav a[aria-current]");
+  if (current) {
+    const bar = current.closest("nav"), shift = current.getBoundingClientRect().left - bar.getBoundingClientRect().left;
+    bar.scrollLeft = shift - (bar.clientWidth - current.offsetWidth) / 2;
   }
 
   // Colours: chosen at once; the button is for those without a script.
