@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import requests
 from sqlalchemy import make_url
 
-from tests.support.collector import CollectorProcess, EventChain, free_port
+from tests.support.collector import CollectorClient, CollectorProcess, EventChain, free_port
 from tests.support.forwarding import ForwardProcess, forward, store_events
 from tests.support.otlp import spans_in, success
 from tests.support.postgresql import unprivileged
 from tests.support.server import ScriptedServer
+from tracker.collector.keys import Keys
 from tracker.collector.store import Store
 
 if TYPE_CHECKING:
@@ -93,6 +95,30 @@ def test_no_batch_and_no_read_fails_behind_a_transaction_pool(
         with ThreadPoolExecutor(8) as pool:
             assert list(pool.map(work, range(8))) == [5 * rounds] * 8
         assert "storage" not in collector.stderr
+
+
+def test_a_revoked_key_is_out_at_once_behind_a_transaction_pool(
+    pooled: str, postgres_server: PostgresServer, tmp_path: Path
+) -> None:
+    """A LISTEN is deaf there, so each request looks its key up; a way around the pool is heard."""
+    direct = postgres_server.url(str(make_url(pooled).database))
+    (tmp_path / "other").mkdir()
+    around = CollectorProcess(
+        tmp_path / "other", database_url=pooled, arguments=["--direct-database", direct]
+    )
+    with CollectorProcess(tmp_path, database_url=pooled) as through, around:
+        deaf = "each request looks its API key up (no NOTIFY comes back"
+        assert (deaf in through.stderr, deaf in around.stderr) == (True, False)
+        clients = [CollectorClient(each.url, "test-client", through.api_key)
+                   for each in (through, around)]  # fmt: skip
+        for client in clients * 2:
+            assert client.get("/v1/ping") == {"protocol": 1}
+        with through.store() as store:
+            assert Keys(store).revoke(Keys(store).list()[-1].id)
+        time.sleep(0.2)  # what is told needs milliseconds; nothing here shows when it has come
+        for client in clients:
+            with pytest.raises(requests.HTTPError, match="401"):
+                client.get("/v1/ping")
 
 
 def test_one_process_forwards_and_another_after_its_death(pooled: str) -> None:

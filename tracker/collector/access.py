@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from tracker.collector.gate import Bodies, Gate
 from tracker.collector.keys import ApiKey, Keys
+from tracker.collector.known_keys import KnownKeys
 from tracker.collector.limits import RateLimiter
 from tracker.collector.readiness import Readiness
 from tracker.collector.refusal import RefusedError, client_mismatch, invalid_key
@@ -29,6 +30,7 @@ class Parts:
     Attributes:
         store: The database.
         keys: The keys in it.
+        known: Finds the key of a request.
         limiter: Counts each key's batches.
         settings: The limits.
         bodies: Limits the bodies that are received at the same time.
@@ -42,6 +44,7 @@ class Parts:
 
     store: Store
     keys: Keys
+    known: KnownKeys
     limiter: RateLimiter
     settings: Settings
     bodies: Bodies
@@ -78,9 +81,7 @@ async def _authenticate(
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not key.strip():
         raise invalid_key()
-    parts = parts_of(request)
-    async with parts.lookups.passing(""):
-        found = await run_in_threadpool(parts.keys.find, key.strip())
+    found = await parts_of(request).known.find(key.strip())
     if found is None:
         raise invalid_key()
     if not found.operator and _text(x_client_id) != found.client_id:

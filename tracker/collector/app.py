@@ -11,7 +11,9 @@ from tracker.collector import ingest, proofs, reading, records
 from tracker.collector.access import Parts, parts_of
 from tracker.collector.answers import handle_errors, json_answer
 from tracker.collector.gate import Bodies, Gate
+from tracker.collector.key_changes import KeyChanges
 from tracker.collector.keys import Keys
+from tracker.collector.known_keys import KnownKeys
 from tracker.collector.limits import RateLimiter
 from tracker.collector.models import ERRORS, Health
 from tracker.collector.otlp import routes as otlp
@@ -25,15 +27,22 @@ router = APIRouter(tags=["health"])
 
 
 def create_app(
-    store: Store, settings: Settings, ui_hosts: Collection[str] | None = None
+    store: Store,
+    settings: Settings,
+    ui_hosts: Collection[str] | None = None,
+    changes: KeyChanges | None = None,
 ) -> FastAPI:
     """Return the collector as an ASGI application.
 
-    With `ui_hosts`, it has pages below ``/ui/`` too, for requests whose ``Host`` is one of these;
-    they need jinja2.
+    The caller owns `store` and `changes`, and closes them after the server has stopped. Everything
+    that uses the database or takes long runs in worker threads, never on the event loop.
 
-    The caller owns `store` and closes it after the server has stopped. Everything that uses the
-    database or takes long runs in worker threads, never on the event loop.
+    Args:
+        store: The database.
+        settings: The limits.
+        ui_hosts: With these there are pages below ``/ui/`` too, for requests whose ``Host`` is one
+            of them; they need jinja2.
+        changes: Tells when keys change. Without it, the database is asked for each request.
     """
     app = FastAPI(
         title="tracker-collector",
@@ -42,16 +51,19 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,  # clients never follow a redirect
     )
+    keys = Keys(store)
+    lookups = Gate(settings.concurrent_lookups, settings.concurrent_lookups, _LOOKUP_SECONDS)
     app.state.parts = parts = Parts(
         store,
-        Keys(store),
+        keys,
+        KnownKeys(keys, lookups, changes),
         RateLimiter(settings.requests_per_minute),
         settings,
         Bodies(settings.max_requests, settings.max_held_bytes // 2, settings.max_held_bytes),
         Gate(*settings.concurrent_batches, settings.batch_wait_seconds),
         Gate(*settings.concurrent_otlp, settings.batch_wait_seconds),
         Gate(*settings.concurrent_reads, settings.read_wait_seconds),
-        Gate(settings.concurrent_lookups, settings.concurrent_lookups, _LOOKUP_SECONDS),
+        lookups,
         Readiness(store),
     )
     if ui_hosts is not None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import select
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
 from sqlalchemy import event
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, InvalidatePoolError, SQLAlchemyError
 
 from tracker.collector.sqlite_file import BUSY_SECONDS
 from tracker.errors import ConfigurationError
@@ -89,8 +91,12 @@ def files_of(database: str | Path) -> list[Path]:
     return [file.with_name(f"{file.name}{suffix}") for suffix in suffixes]
 
 
-def make_engine(url: URL) -> sqlalchemy.Engine:
+def make_engine(url: URL, connections: int = _CONNECTIONS) -> sqlalchemy.Engine:
     """Return an engine, whose errors never include parameters, which contain conversations.
+
+    Args:
+        url: The database.
+        connections: Maximum number of connections.
 
     Raises:
         ConfigurationError: if the driver is missing, or the URL cannot be used.
@@ -105,8 +111,8 @@ def make_engine(url: URL) -> sqlalchemy.Engine:
         engine = sqlalchemy.create_engine(
             url,
             hide_parameters=True,
-            pool_pre_ping=True,
-            pool_size=_CONNECTIONS,
+            pool_pre_ping=not postgresql,  # see _check_postgresql
+            pool_size=connections,
             max_overflow=0,
             **options,
         )
@@ -116,6 +122,7 @@ def make_engine(url: URL) -> sqlalchemy.Engine:
         raise ConfigurationError(f"the database's URL cannot be used: {error}") from error
     if postgresql:
         event.listen(engine, "do_connect", _connect_postgresql)
+        event.listen(engine, "checkout", partial(_check_postgresql, engine.dialect))
     else:
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
@@ -147,6 +154,22 @@ def _connect_postgresql(dialect: Any, record: Any, arguments: Any, parameters: A
 
     connection.add_notice_handler(keep)
     return connection
+
+
+def _check_postgresql(dialect: Any, connection: Any, _record: object, _proxy: object) -> None:
+    """Notice that the server has ended a connection, without a query for each use of one.
+
+    A server says nothing of its own accord to a connection that is alive and idle, or next to
+    nothing; what it has ended is readable.
+    """
+    poll = select.poll()
+    poll.register(connection.pgconn.socket, select.POLLIN)
+    if not poll.poll(0):
+        return
+    try:
+        dialect.do_ping(connection)
+    except dialect.loaded_dbapi.Error as error:
+        raise InvalidatePoolError("the server has ended the connection") from error
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
-import re
-import signal
-import socket
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,34 +12,29 @@ import click
 
 from tracker import program, validation
 from tracker._version import __version__
-from tracker.collector.descriptors import allow_all_files
 from tracker.collector.engine import files_of
 from tracker.collector.forwarding.command import forward
 from tracker.collector.keys import ApiKey, Keys, check_client_id
-from tracker.collector.occasionally import Occasionally
-from tracker.collector.options import database_option, opened
+from tracker.collector.options import (
+    database_option,
+    opened,
+    witness_given,
+    witness_options,
+)
+from tracker.collector.serving.command import serve
 from tracker.collector.settings import Settings
-from tracker.collector.stamping import Stamping
 from tracker.collector.unpack import Bundle, Unpacked
-from tracker.collector.witness import DEFAULT_NAME, Witness, witness_of
 from tracker.errors import ConfigurationError, ValidationError, readable
-from tracker.evidence.keys import can_sign
 from tracker.sealed import reader
 from tracker.sealed.form import SealError
 from tracker.whole_file import is_database, whole_file
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Callable, Sequence
 
-    from tracker.collector.replication import Durability
     from tracker.collector.store import Store
 
 _EXTRA_MISSING = "tracker-collector needs the extra: pip install 'agent-tracking-sdk[collector]'"
-_SHUTDOWN_SECONDS = 10
-_HTTP_PORT = 80
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-_BACKLOG = 128  # asyncio accepts as many in a row, even if there is no descriptor left
 
 
 def main() -> None:
@@ -81,116 +71,16 @@ def cli() -> None:
     """
 
 
-def _witness_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    key = click.option(
-        "--witness-key",
-        "key_file",
-        envvar="COLLECTOR_WITNESS_KEY",
-        type=click.Path(dir_okay=False, path_type=Path),
-        show_default="beside an SQLite file, ending in .witness-key",
-        show_envvar=True,
-        help="File of the key that cosigns heads; it is made if it is missing.",
-    )
-    name = click.option(
-        "--witness-name",
-        envvar="COLLECTOR_WITNESS_NAME",
-        default=DEFAULT_NAME,
-        show_default=True,
-        show_envvar=True,
-        help="Name of that key.",
-    )
-    return key(name(command))
-
-
-@cli.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=8080,
-    show_default=True,
-    help="Port to listen on; 0 uses a free one.",
-)
-@database_option
-@_witness_options
-@click.option(
-    "--tsa",
-    metavar="URL",
-    envvar="COLLECTOR_TSA",
-    show_envvar=True,
-    help="Address of a time stamp authority (RFC 3161), which stamps an outbox's newest cosigned "
-    "head once an hour.",
-)
-@click.option(
-    "--rate",
-    type=click.IntRange(min=1),
-    default=Settings.requests_per_minute,
-    show_default=True,
-    help="Maximum number of batches per minute and API key.",
-)
-@click.option(
-    "--durability",
-    type=click.Choice(["local", "replicated"]),
-    default=None,
-    show_default="replicated where synchronous_standby_names is set, otherwise local",
-    help="What a receipt guarantees: stored on this server, or on a synchronous standby as well.",
-)
-@click.option(
-    "--ui/--no-ui", "ui", default=True, show_default=True, help="Serve pages for people at /ui/."
-)
-@click.option(
-    "--ui-host",
-    "ui_names",
-    multiple=True,
-    metavar="NAME",
-    envvar="COLLECTOR_UI_HOSTS",
-    show_envvar=True,
-    help="A name, with its port if that is not the usual one, by which browsers reach the pages, "
-    "as in tracker.example.com; repeatable. Without it: only from this machine.",
-)
-def serve(
-    host: str,
-    port: int,
-    database: str,
-    key_file: Path | None,
-    witness_name: str,
-    tsa: str | None,
-    rate: int,
-    durability: Durability | None,
-    *,
-    ui: bool,
-    ui_names: tuple[str, ...],
-) -> None:
-    """Listen for batches until SIGTERM or Ctrl+C."""
-    handler = logging.StreamHandler()
-    handler.addFilter(Occasionally())
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        handlers=[handler],
-    )
-    allow_all_files()
-    # uvicorn shuts down in order after these signals and then raises them again.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit(0))
-    with _listen(host, port) as listener, opened(database, durability) as store:
-        if store.warning:
-            click.echo(f"warning: {store.warning}", err=True)
-        store.witness = _witness(database, key_file, witness_name)
-        with _stamping(store, tsa):
-            names = _ui_hosts(listener, ui_names) if ui and _has_templates() else None
-            _run(store, Settings(requests_per_minute=rate), listener, host, names)
-
-
+cli.add_command(serve)
 cli.add_command(forward)
 
 
 @cli.command("witness-key")
 @database_option
-@_witness_options
+@witness_options
 def show_witness_key(database: str, key_file: Path | None, witness_name: str) -> None:
     """Print the public key that cosigns heads, for those who check evidence."""
-    witness = _witness(database, key_file, witness_name)
+    witness = witness_given(database, key_file, witness_name)
     if witness is None:
         sys.exit(2)
     click.echo(str(witness.key))
@@ -236,7 +126,7 @@ def outbox_key(client_id: str, outbox: uuid.UUID, replace: str | None, database:
 @click.option("--force", is_flag=True, help="Replace the file of receipts if it exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @database_option
-@_witness_options
+@witness_options
 def unpack(
     file: Path,
     receipts: Path,
@@ -254,7 +144,7 @@ def unpack(
     """
     _spare(receipts, database, key_file)
     with opened(database) as store:
-        store.witness = _witness(database, key_file, witness_name)
+        store.witness = witness_given(database, key_file, witness_name)
         done = _unpack(store, file, receipts, replace=force)
     if as_json:
         click.echo(json.dumps(vars(done)))
@@ -414,123 +304,6 @@ def revoke_key(key_id: int, database: str) -> None:
     if not revoked:
         raise click.ClickException(f"there is no valid key with the id {key_id}")
     click.echo(f"key {key_id} is revoked")
-
-
-def _witness(database: str, key_file: Path | None, name: str) -> Witness | None:
-    """Return the witness, or say why there is none."""
-    if not can_sign():
-        why = "the library cryptography is missing: pip install 'agent-tracking-sdk[evidence]'"
-    else:
-        try:
-            witness = witness_of(database, key_file, name)
-        except ConfigurationError as error:
-            raise click.UsageError(str(error)) from error
-        if witness is not None:
-            return witness
-        why = "give --witness-key, a file for its key"
-    click.echo(f"warning: no head will be cosigned ({why})", err=True)
-    return None
-
-
-def _stamping(store: Store, url: str | None) -> contextlib.AbstractContextManager[object]:
-    if url is None:
-        return contextlib.nullcontext()
-    if store.witness is None:
-        raise click.UsageError("--tsa stamps what is cosigned, and nothing will be")
-    try:
-        return Stamping(store, url)
-    except ConfigurationError as error:
-        raise click.BadParameter(str(error), param_hint="--tsa") from error
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket; the caller owns it."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        try:
-            # A restart must not wait until the connections of the last run have expired.
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen()
-        except OSError:
-            listener.close()
-            raise
-    except OSError as error:
-        raise click.ClickException(
-            f"cannot listen on {host} port {port}: {error.strerror or error}"
-        ) from error
-    return listener
-
-
-def _has_templates() -> bool:
-    try:
-        import tracker.collector.ui.app  # noqa: F401 - it needs what is in the extra since it is
-    except ImportError as error:
-        if error.name not in ("jinja2", "markupsafe"):
-            raise
-        click.echo(
-            f"warning: there are no pages at /ui/ (the library {error.name} is missing: pip "
-            "install 'agent-tracking-sdk[collector]')",
-            err=True,
-        )
-        return False
-    return True
-
-
-def _ui_hosts(listener: socket.socket, names: Sequence[str]) -> list[str]:
-    """Return what a browser may give as the host of the pages: this machine's names, and `names`.
-
-    Raises:
-        click.BadParameter: if one is no name.
-    """
-    port = listener.getsockname()[1]
-    for name in names:
-        if not re.fullmatch(r"[A-Za-z0-9._-]+(:\d{1,5})?|\[[0-9a-fA-F:.]+\](:\d{1,5})?", name):
-            raise click.BadParameter(
-                f"{name!r} is not a name, as in tracker.example.com", param_hint="--ui-host"
-            )
-    own = [f"{name}:{port}" for name in LOOPBACK]
-    return [*own, *(LOOPBACK if port == _HTTP_PORT else ()), *(name.lower() for name in names)]
-
-
-def _run(
-    store: Store,
-    settings: Settings,
-    listener: socket.socket,
-    host: str,
-    ui_hosts: Sequence[str] | None,
-) -> None:
-    import uvicorn
-
-    from tracker.collector.app import create_app
-    from tracker.collector.connection import KEEP_ALIVE_SECONDS, Connection
-
-    shown = f"[{host}]" if ":" in host else host
-
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            click.echo(f"listening on http://{shown}:{listener.getsockname()[1]}", err=True)
-
-    config = uvicorn.Config(
-        create_app(store, settings, ui_hosts),
-        http=Connection,  # based on h11, which comes with uvicorn and limits the size of headers
-        loop="asyncio",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        backlog=_BACKLOG,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
-    )
-    Server(config).run(sockets=[listener])
 
 
 def _as_dict(key: ApiKey) -> dict[str, Any]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tracker.collector.database import StorageError
 from tracker.collector.store import Store
+from tracker.collector.witness import DEFAULT_NAME, Witness, witness_of
 from tracker.errors import ConfigurationError
+from tracker.evidence.keys import can_sign
 from tracker.folders import default_folder
 
 if TYPE_CHECKING:
@@ -38,6 +41,44 @@ def _default_database() -> str:
             "this user has no data folder for the database; give --database "
             "(COLLECTOR_DATABASE_URL), or set HOME"
         ) from error
+
+
+def witness_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of the key that cosigns heads to a command."""
+    key = click.option(
+        "--witness-key",
+        "key_file",
+        envvar="COLLECTOR_WITNESS_KEY",
+        type=click.Path(dir_okay=False, path_type=Path),
+        show_default="beside an SQLite file, ending in .witness-key",
+        show_envvar=True,
+        help="File of the key that cosigns heads; it is made if it is missing.",
+    )
+    name = click.option(
+        "--witness-name",
+        envvar="COLLECTOR_WITNESS_NAME",
+        default=DEFAULT_NAME,
+        show_default=True,
+        show_envvar=True,
+        help="Name of that key.",
+    )
+    return key(name(command))
+
+
+def witness_given(database: str, key_file: Path | None, name: str) -> Witness | None:
+    """Return the witness of those options; None, with a warning, if there can be none."""
+    if not can_sign():
+        why = "the library cryptography is missing: pip install 'agent-tracking-sdk[evidence]'"
+    else:
+        try:
+            witness = witness_of(database, key_file, name)
+        except ConfigurationError as error:
+            raise click.UsageError(str(error)) from error
+        if witness is not None:
+            return witness
+        why = "give --witness-key, a file for its key"
+    click.echo(f"warning: no head will be cosigned ({why})", err=True)
+    return None
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import inspect
 from sqlalchemy.schema import CreateColumn
 
+from tracker.collector.key_trigger import add_trigger
 from tracker.collector.tables import metadata
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def bring_up_to_date(connection: Connection) -> None:
-    """Create missing tables, columns and indexes; nothing else is changed.
+    """Create missing tables, columns, indexes and triggers; nothing else is changed.
 
     This happens within the caller's transaction, completely or not at all. A version only adds
     things, and added columns have a default, so that the previous version can still write to the
@@ -24,6 +25,7 @@ def bring_up_to_date(connection: Connection) -> None:
     for table in metadata.sorted_tables:
         _add_columns(connection, table)
         _add_indexes(connection, table)
+    add_trigger(connection)
 
 
 def _add_columns(connection: Connection, table: Table) -> None:

@@ -1,0 +1,71 @@
+"""`KnownKeys`: the keys of requests, looked up once in a few seconds where that is safe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from starlette.concurrency import run_in_threadpool
+
+from tracker import clock
+from tracker.collector.keys import hash_key
+
+if TYPE_CHECKING:
+    from tracker.collector.gate import Gate
+    from tracker.collector.key_changes import KeyChanges
+    from tracker.collector.keys import ApiKey, Keys
+
+SECONDS = 5.0
+"""How long an answer of the database is used."""
+_MOST = 10_000
+
+
+class _Known(NamedTuple):
+    key: ApiKey
+    era: int
+    until: float
+
+
+class KnownKeys:
+    """Finds the key of a request, in memory or in the database.
+
+    Only that a key is valid is remembered, and only while each change of keys is heard: a revoked
+    key is out when PostgreSQL has told of it, which takes milliseconds. It belongs to one event
+    loop.
+
+    Args:
+        keys: The keys in the database.
+        lookups: Limits the concurrent queries.
+        changes: Tells of changes; None asks the database for each request.
+    """
+
+    def __init__(self, keys: Keys, lookups: Gate, changes: KeyChanges | None = None) -> None:
+        self._keys = keys
+        self._lookups = lookups
+        self._changes = changes
+        self._known: dict[str, _Known] = {}
+
+    async def find(self, key: str) -> ApiKey | None:
+        """Return the description of `key`, or None if it is unknown or revoked.
+
+        Raises:
+            StorageError: if the database failed.
+            RefusedError: 503 if too many look-ups are under way.
+        """
+        era = None if self._changes is None else self._changes.era()
+        if era is None:
+            return await self._look_up(key)
+        now, hashed = clock.monotonic(), hash_key(key)
+        known = self._known.get(hashed)
+        if known is not None and known.era == era and now < known.until:
+            return known.key
+        found = await self._look_up(key)
+        if found is not None:
+            if len(self._known) >= _MOST:
+                self._known.clear()
+            # With the era from before the query: a change since then makes it useless.
+            self._known[hashed] = _Known(found, era, now + SECONDS)
+        return found
+
+    async def _look_up(self, key: str) -> ApiKey | None:
+        async with self._lookups.passing(""):
+            return await run_in_threadpool(self._keys.find, key)

@@ -1,0 +1,1 @@
+"""``tracker-collector serve``: the process that receives events."""
