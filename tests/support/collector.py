@@ -216,6 +216,12 @@ class CollectorProcess:
         return self._client.headers
 
     @property
+    def pid(self) -> int:
+        """The process that runs."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def stderr(self) -> str:
         """What all runs so far wrote to stderr."""
         return "".join(self._stderr)

@@ -39,6 +39,11 @@ class Forked:
         self.stderr = os.fdopen(os.dup(reader.fileno()), encoding="utf-8")
         reader.close()
 
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
     def poll(self) -> int | None:
         return self._process.exitcode
 

@@ -13,6 +13,7 @@ from tracker.collector.gate import Bodies, Gate
 from tracker.collector.keys import ApiKey, Keys
 from tracker.collector.known_keys import KnownKeys
 from tracker.collector.limits import RateLimiter
+from tracker.collector.meter import Meter
 from tracker.collector.readiness import Readiness
 from tracker.collector.refusal import RefusedError, client_mismatch, invalid_key
 from tracker.collector.settings import Settings
@@ -40,6 +41,7 @@ class Parts:
         reads: The same for queries.
         lookups: The same for key lookups.
         readiness: Whether a batch would be stored.
+        meter: Counts what happens.
     """
 
     store: Store
@@ -53,6 +55,7 @@ class Parts:
     reads: Gate
     lookups: Gate
     readiness: Readiness
+    meter: Meter
 
     async def read(self, client_id: str, query: Callable[[], Response]) -> Response:
         """Run a client's `query` in a thread when it is its turn, and return the answer."""

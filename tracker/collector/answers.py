@@ -114,6 +114,7 @@ async def _answer_refusal(request: Request, error: Exception) -> Response:
 async def _answer_storage_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, StorageError)  # noqa: S101 - as above
     logger.error("storage is unavailable: %s", error)
+    request.app.state.parts.meter.failed(replicated=not error.not_replicated)
     message = (
         "The database is not replicated as required."
         if error.not_replicated

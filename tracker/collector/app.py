@@ -11,10 +11,11 @@ from tracker.collector import ingest, proofs, reading, records
 from tracker.collector.access import Parts, parts_of
 from tracker.collector.answers import handle_errors, json_answer
 from tracker.collector.gate import Bodies, Gate
-from tracker.collector.key_changes import KeyChanges
+from tracker.collector.key_watch import KeyWatch
 from tracker.collector.keys import Keys
 from tracker.collector.known_keys import KnownKeys
 from tracker.collector.limits import RateLimiter
+from tracker.collector.meter import Meter, Metered
 from tracker.collector.models import ERRORS, Health
 from tracker.collector.otlp import routes as otlp
 from tracker.collector.readiness import Readiness
@@ -30,11 +31,12 @@ def create_app(
     store: Store,
     settings: Settings,
     ui_hosts: Collection[str] | None = None,
-    changes: KeyChanges | None = None,
+    watch: KeyWatch | None = None,
+    meter: Meter | None = None,
 ) -> FastAPI:
     """Return the collector as an ASGI application.
 
-    The caller owns `store` and `changes`, and closes them after the server has stopped. Everything
+    The caller owns `store` and `watch`, and closes them after the server has stopped. Everything
     that uses the database or takes long runs in worker threads, never on the event loop.
 
     Args:
@@ -42,7 +44,8 @@ def create_app(
         settings: The limits.
         ui_hosts: With these there are pages below ``/ui/`` too, for requests whose ``Host`` is one
             of them; they need jinja2.
-        changes: Tells when keys change. Without it, the database is asked for each request.
+        watch: Tells when keys change. Without it, the database is asked for each request.
+        meter: Counts what happens.
     """
     app = FastAPI(
         title="tracker-collector",
@@ -51,26 +54,34 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,  # clients never follow a redirect
     )
-    keys = Keys(store)
+    keys, count = Keys(store), meter or Meter()
     lookups = Gate(settings.concurrent_lookups, settings.concurrent_lookups, _LOOKUP_SECONDS)
     app.state.parts = parts = Parts(
         store,
         keys,
-        KnownKeys(keys, lookups, changes),
-        RateLimiter(settings.requests_per_minute),
+        KnownKeys(keys, lookups, watch, count),
+        RateLimiter(settings.requests_per_minute / settings.processes),
         settings,
-        Bodies(settings.max_requests, settings.max_held_bytes // 2, settings.max_held_bytes),
+        Bodies(
+            *settings.max_requests,
+            settings.max_held_bytes // 2,
+            settings.max_held_bytes,
+            count.holds_body,
+        ),
         Gate(*settings.concurrent_batches, settings.batch_wait_seconds),
         Gate(*settings.concurrent_otlp, settings.batch_wait_seconds),
         Gate(*settings.concurrent_reads, settings.read_wait_seconds),
         lookups,
         Readiness(store),
+        count,
     )
     if ui_hosts is not None:
         from tracker.collector.ui.app import UI
 
         app.add_middleware(UI, parts=parts, hosts=ui_hosts)
     app.add_middleware(_AnswerHead)
+    if meter is not None:
+        app.add_middleware(Metered, meter=meter)
     for routes in (
         ingest.router,
         otlp.router,

@@ -8,11 +8,19 @@ import logging
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
 from tracker.collector.claim import FileClaim, ServerClaim
 from tracker.collector.deadlines import Deadlines
-from tracker.collector.engine import file_of, make_engine, parse, warnings_of
+from tracker.collector.engine import (
+    BATCHES,
+    OTHERS,
+    file_of,
+    make_engine,
+    parse,
+    warnings_of,
+)
 from tracker.collector.replication import (
     Durability,
     NotReplicatedError,
@@ -69,6 +77,7 @@ class Database:
             it does not exist, or an SQLAlchemy URL.
         durability: ``local``, ``replicated`` (PostgreSQL only), or None for the one that the server
             is configured for.
+        batches: How many threads store batches at the same time; each has a connection.
 
     Raises:
         ConfigurationError: if `database` is not a valid path or URL, its driver is missing, it is
@@ -76,7 +85,9 @@ class Database:
         StorageError: if the database cannot be opened.
     """
 
-    def __init__(self, database: str | Path, durability: Durability | None = None) -> None:
+    def __init__(
+        self, database: str | Path, durability: Durability | None = None, *, batches: int = BATCHES
+    ) -> None:
         url = parse(database)
         self.warning: str | None = None
         self._file: SQLiteFile | None = None
@@ -91,7 +102,7 @@ class Database:
                         " --durability local"
                     )
                 self._file = SQLiteFile(file_of(url))
-            self._engine = make_engine(url)
+            self._engine = make_engine(url, batches + OTHERS)
             self.dialect = self._engine.dialect.name
             self._writer = self._engine.execution_options(tracker_writes=True)
             self._reader = self._engine
@@ -121,6 +132,11 @@ class Database:
     def durability(self) -> Durability:
         """What a receipt guarantees."""
         return self._replication.durability
+
+    def count_connections(self, count: Callable[[int], None]) -> None:
+        """Call `count` with 1 whenever a connection begins to be used, and with -1 when it ends."""
+        event.listen(self._engine, "checkout", lambda *_: count(1))
+        event.listen(self._engine, "checkin", lambda *_: count(-1))
 
     def close(self) -> None:
         """Close all connections. The database can be used again and opens new ones."""

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 _WARNINGS = "tracker_warnings"
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)?://")
 """The beginning of a URL; any other text is a path, even if it contains ``://``."""
-_CONNECTIONS = 24
-"""Maximum number of connections: more than threads that use one, so that none has to wait."""
+BATCHES = 8
+"""How many batches are stored at the same time by default."""
+OTHERS = 16
+"""Connections for everything else: more than threads that use one, so that none has to wait."""
 _NETWORK = {
     "connect_timeout": 5,
     # TCP alone would wait too long for a server that has disappeared.
@@ -91,7 +93,7 @@ def files_of(database: str | Path) -> list[Path]:
     return [file.with_name(f"{file.name}{suffix}") for suffix in suffixes]
 
 
-def make_engine(url: URL, connections: int = _CONNECTIONS) -> sqlalchemy.Engine:
+def make_engine(url: URL, connections: int = BATCHES + OTHERS) -> sqlalchemy.Engine:
     """Return an engine, whose errors never include parameters, which contain conversations.
 
     Args:

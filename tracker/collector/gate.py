@@ -84,17 +84,29 @@ class Bodies:
     It belongs to one event loop.
 
     Args:
+        requests_in_all: Maximum number of requests.
         requests_of_one: Maximum number of requests of one client.
         bytes_of_one: Maximum number of bytes of one client's bodies.
         bytes_in_all: Maximum number of bytes of all bodies.
+        tell: Called with 1 for each request that begins, and with -1 when it ends.
     """
 
-    def __init__(self, requests_of_one: int, bytes_of_one: int, bytes_in_all: int) -> None:
+    def __init__(
+        self,
+        requests_in_all: int,
+        requests_of_one: int,
+        bytes_of_one: int,
+        bytes_in_all: int,
+        tell: Callable[[int], None] = lambda change: None,
+    ) -> None:
+        self._tell = tell
+        self._requests_in_all = requests_in_all
         self._requests_of_one = requests_of_one
         self._bytes_of_one = bytes_of_one
         self._bytes_in_all = bytes_in_all
         self._requests: Counter[str] = Counter()
         self._bytes: Counter[str] = Counter()
+        self._under_way = 0
         self._total = 0
 
     @contextlib.contextmanager
@@ -106,7 +118,11 @@ class Bodies:
         """
         if self._requests[client_id] >= self._requests_of_one:
             raise busy("This client has too many requests at once. Nothing was stored.")
+        if self._under_way >= self._requests_in_all:
+            raise busy("There are too many requests at once. Nothing was stored.")
         self._requests[client_id] += 1
+        self._under_way += 1
+        self._tell(1)
         mine = 0
 
         def count(size: int) -> None:
@@ -120,6 +136,8 @@ class Bodies:
         try:
             yield count
         finally:
+            self._under_way -= 1
+            self._tell(-1)
             self._total -= mine
             self._bytes[client_id] -= mine
             self._requests[client_id] -= 1

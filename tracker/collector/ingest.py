@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from tracker import clock
 from tracker.collector.access import Caller, Parts, Sender, parts_of
 from tracker.collector.answers import json_answer
 from tracker.collector.batch import PROTOCOL
@@ -89,5 +90,8 @@ async def _counted(
 
 
 def _store_body(parts: Parts, body: bytes, encoding: str, client_id: str) -> dict[str, Any]:
+    begun = clock.monotonic()
     batch, stored = receive(parts.store, body, encoding, client_id, parts.settings)
+    seconds = clock.monotonic() - begun
+    parts.meter.stored(stored.accepted, stored.duplicates, len(batch.rejected), seconds)
     return receipt_of(batch, stored)

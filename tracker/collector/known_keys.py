@@ -8,10 +8,11 @@ from starlette.concurrency import run_in_threadpool
 
 from tracker import clock
 from tracker.collector.keys import hash_key
+from tracker.collector.meter import Meter
 
 if TYPE_CHECKING:
     from tracker.collector.gate import Gate
-    from tracker.collector.key_changes import KeyChanges
+    from tracker.collector.key_watch import KeyWatch
     from tracker.collector.keys import ApiKey, Keys
 
 SECONDS = 5.0
@@ -35,13 +36,17 @@ class KnownKeys:
     Args:
         keys: The keys in the database.
         lookups: Limits the concurrent queries.
-        changes: Tells of changes; None asks the database for each request.
+        watch: Tells of changes; None asks the database for each request.
+        meter: Counts where keys were found.
     """
 
-    def __init__(self, keys: Keys, lookups: Gate, changes: KeyChanges | None = None) -> None:
+    def __init__(
+        self, keys: Keys, lookups: Gate, watch: KeyWatch | None = None, meter: Meter | None = None
+    ) -> None:
+        self._meter = meter or Meter()
         self._keys = keys
         self._lookups = lookups
-        self._changes = changes
+        self._watch = watch
         self._known: dict[str, _Known] = {}
 
     async def find(self, key: str) -> ApiKey | None:
@@ -51,12 +56,13 @@ class KnownKeys:
             StorageError: if the database failed.
             RefusedError: 503 if too many look-ups are under way.
         """
-        era = None if self._changes is None else self._changes.era()
+        era = None if self._watch is None else self._watch.era()
         if era is None:
             return await self._look_up(key)
         now, hashed = clock.monotonic(), hash_key(key)
         known = self._known.get(hashed)
         if known is not None and known.era == era and now < known.until:
+            self._meter.looked_up(known=True)
             return known.key
         found = await self._look_up(key)
         if found is not None:
@@ -67,5 +73,6 @@ class KnownKeys:
         return found
 
     async def _look_up(self, key: str) -> ApiKey | None:
+        self._meter.looked_up(known=False)
         async with self._lookups.passing(""):
             return await run_in_threadpool(self._keys.find, key)

@@ -136,7 +136,7 @@ class RateLimiter:
         clock: Returns seconds that never go back.
     """
 
-    def __init__(self, per_minute: int, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, per_minute: float, clock: Callable[[], float] = monotonic) -> None:
         if per_minute < 1:
             raise ValueError(f"per_minute is {per_minute}; give 1 or more")
         self._capacity = float(per_minute)

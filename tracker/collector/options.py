@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tracker.collector.database import StorageError
+from tracker.collector.engine import BATCHES
 from tracker.collector.store import Store
 from tracker.collector.witness import DEFAULT_NAME, Witness, witness_of
 from tracker.errors import ConfigurationError
@@ -65,7 +66,13 @@ def witness_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return key(name(command))
 
 
-def witness_given(database: str, key_file: Path | None, name: str) -> Witness | None:
+def _warn(text: str) -> None:
+    click.echo(f"warning: {text}", err=True)
+
+
+def witness_given(
+    database: str, key_file: Path | None, name: str, warn: Callable[[str], None] = _warn
+) -> Witness | None:
     """Return the witness of those options; None, with a warning, if there can be none."""
     if not can_sign():
         why = "the library cryptography is missing: pip install 'agent-tracking-sdk[evidence]'"
@@ -77,15 +84,17 @@ def witness_given(database: str, key_file: Path | None, name: str) -> Witness | 
         if witness is not None:
             return witness
         why = "give --witness-key, a file for its key"
-    click.echo(f"warning: no head will be cosigned ({why})", err=True)
+    warn(f"no head will be cosigned ({why})")
     return None
 
 
 @contextlib.contextmanager
-def opened(database: str, durability: Durability | None = None) -> Iterator[Store]:
+def opened(
+    database: str, durability: Durability | None = None, batches: int = BATCHES
+) -> Iterator[Store]:
     """Yield the store; convert its errors to one-line messages with exit code 2 or 1."""
     try:
-        store = Store(database, durability)
+        store = Store(database, durability, batches=batches)
     except ConfigurationError as error:
         raise click.BadParameter(str(error), param_hint="--database") from error
     except StorageError as error:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from starlette.concurrency import run_in_threadpool
 
 from tracker.collector.database import StorageError
+from tracker.collector.refusal import RefusedError
 
 if TYPE_CHECKING:
     from tracker.collector.store import Store
@@ -25,13 +26,21 @@ class Readiness:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._asking: asyncio.Task[None] | None = None
+        self._is_stopping = False
+
+    def stop(self) -> None:
+        """Be ready no more, for good."""
+        self._is_stopping = True
 
     async def check(self) -> None:
         """Check that the database stores a batch, or has stored one within the last second.
 
         Raises:
             StorageError: if it does not, or not in time.
+            RefusedError: 503 if this process is about to end.
         """
+        if self._is_stopping:
+            raise RefusedError(503, "stopping", "The collector is about to end.")
         if self._store.has_just_stored():
             return
         if self._asking is None or self._asking.done():

@@ -13,6 +13,7 @@ class Settings:
 
     Attributes:
         requests_per_minute: Batches per minute and API key; more are answered 429.
+        processes: How many processes share a client's requests: each allows its part of the rate.
         max_body_bytes: Maximum size of a request body as sent, compressed or not.
         max_decoded_bytes: Maximum size of a request body after decompression. The protocol allows
             batches of 4 MiB; the rest is tolerance.
@@ -21,11 +22,10 @@ class Settings:
         max_evidence_events: Maximum number of events of a bundle, shown or as digests; their
             ``data`` is bounded as that of a page.
         max_held_bytes: Maximum number of bytes of all bodies in memory; half of it per client.
-        max_requests: Concurrent batches of one client; more are answered 503 before their body is
-            read.
+        max_requests: Concurrent batches, in total and of one client; more are answered 503 before
+            their body is read.
         concurrent_batches: Batches that are stored at the same time, in total and per client; more
-            wait. More than two do not help a single client, since its writes exclude each other:
-            eight threads in one interpreter store fewer events per second than two.
+            wait. Each takes a thread and a connection to the database.
         concurrent_otlp: The same for OTLP requests. One of 8 MiB can take 800 MB of memory, if it
             was made for that.
         concurrent_reads: The same for queries.
@@ -37,12 +37,13 @@ class Settings:
     """
 
     requests_per_minute: int = 5_000
+    processes: int = 1
     max_body_bytes: int = 8 * _MIB
     max_decoded_bytes: int = 8 * _MIB
     max_page_bytes: int = 8 * _MIB
     max_evidence_events: int = 10_000
     max_held_bytes: int = 256 * _MIB
-    max_requests: int = 100
+    max_requests: tuple[int, int] = (1_000, 100)
     concurrent_batches: tuple[int, int] = (8, 2)
     concurrent_otlp: tuple[int, int] = (2, 1)
     concurrent_reads: tuple[int, int] = (4, 2)

@@ -26,6 +26,7 @@ from tracker.collector import (
 from tracker.collector.batch import ReceivedEvent, trace_id_of
 from tracker.collector.conversation import SUMMARY_FIELDS, Conversation, summarise
 from tracker.collector.database import READ_SECONDS, Database, StorageError
+from tracker.collector.engine import BATCHES
 from tracker.collector.integrity import OutboxReport, Walk, report
 from tracker.collector.tables import api_keys, events, events_of
 from tracker.queries.filters import EVERYTHING, Filters
@@ -92,6 +93,7 @@ class Store(Database):
         database: As for `Database`.
         durability: As for `Database`.
         witness: Who cosigns the heads that devices send; None cosigns nothing.
+        batches: As for `Database`.
 
     Raises:
         ConfigurationError: as for `Database`.
@@ -103,8 +105,10 @@ class Store(Database):
         database: str | Path,
         durability: Durability | None = None,
         witness: Witness | None = None,
+        *,
+        batches: int = BATCHES,
     ) -> None:
-        super().__init__(database, durability)
+        super().__init__(database, durability, batches=batches)
         self.witness = witness
         self.tiles: Tiles = {}
         self.head_cosigned = threading.Event()

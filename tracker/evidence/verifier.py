@@ -791,7 +791,7 @@ class _Check:
             self._removals.read(self._members.get(REMOVALS, b""))
         with _Naming(PROOF):
             self._check_proof()
-        self._follow_key_changes()
+        self._follow_key_watch()
         heads = [_Head(CHECKPOINT, self._members[CHECKPOINT], self._head), *self._older_heads()]
         for head in heads:
             with _Naming(head.member):
@@ -842,7 +842,7 @@ class _Check:
         if proof["complete"] and not self._selected.spans(selection):
             raise NotProvenError("said to be complete, but events between are missing")
 
-    def _follow_key_changes(self) -> None:
+    def _follow_key_watch(self) -> None:
         """Trust the key that a trusted one handed over to, by a note that both signed."""
         for event in self._shown("integrity.key_changed"):
             try:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
 
+from tracker import clock
 from tracker.collector.access import Parts, Sender, parts_of
 from tracker.collector.ingest import received
 from tracker.collector.keys import ApiKey
@@ -76,13 +77,15 @@ def _store(
     from tracker.collector.otlp.events import Gathering
     from tracker.collector.otlp.signals import response
 
-    now_ms = time.time_ns() // 1_000_000
+    now_ms, begun = time.time_ns() // 1_000_000, clock.monotonic()
     gathering = Gathering(client_id, signal, now_ms)
     decoded = decode_body(body, encoding, parts.settings.max_decoded_bytes)
     gathering.add(bodies.items(decoded, form, signal))
     batch = gathering.batch()
     if batch.events or batch.rejected:
-        parts.store.store_batch(batch, now_ms)
+        stored = parts.store.store_batch(batch, now_ms)
+        seconds = clock.monotonic() - begun
+        parts.meter.stored(stored.accepted, stored.duplicates, len(batch.rejected), seconds)
     answer = response(signal, gathering.rejected, gathering.message)
     if form == PROTOBUF:
         return bytes(answer.SerializeToString())

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-import logging
+import contextlib
+import os
 import signal
 import sys
+import tempfile
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import click
 
 from tracker.collector.descriptors import allow_all_files
-from tracker.collector.occasionally import Occasionally
+from tracker.collector.engine import BATCHES
 from tracker.collector.options import database_option, witness_options
 from tracker.collector.serving.listening import address_of, listen, ui_hosts
-from tracker.collector.serving.process import Serving, run
+from tracker.collector.serving.log_lines import LogFormat, Voice
+from tracker.collector.serving.serving import SHUTDOWN_SECONDS, Serving
+from tracker.collector.serving.workers import Workers
 from tracker.collector.settings import Settings
 from tracker.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
     from pathlib import Path
 
     from tracker.collector.replication import Durability
+
+_KILL_SECONDS = 5.0
+"""How long a worker may take beyond what its requests may, before it is killed."""
+_METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""The variable that names the folder in which workers add up; it is read on import."""
 
 
 @click.command()
@@ -60,6 +72,55 @@ if TYPE_CHECKING:
     help="Maximum number of batches per minute and API key.",
 )
 @click.option(
+    "--replicas",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="How many such servers share the clients: each allows its part of --rate.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Processes that serve on the port, with PostgreSQL.",
+)
+@click.option(
+    "--pool",
+    type=click.IntRange(1, 24),
+    default=BATCHES,
+    show_default=True,
+    help="Batches that a process stores at the same time, each on a connection of its own.",
+)
+@click.option(
+    "--in-flight",
+    type=click.IntRange(min=1),
+    default=Settings.max_requests[0],
+    show_default=True,
+    help="Batches that a process receives and stores at the same time; more are answered 503 "
+    "before they are read.",
+)
+@click.option(
+    "--drain-seconds",
+    type=click.FloatRange(0, 600),
+    default=0.0,
+    show_default=True,
+    help="After SIGTERM, how long to take batches while /readyz says 503, so that a load balancer "
+    "looks elsewhere.",
+)
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    help="Port for Prometheus, at the same address; needs the extra [prometheus].",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Lines for people, or one JSON object a line.",
+)
+@click.option(
     "--durability",
     type=click.Choice(["local", "replicated"]),
     default=None,
@@ -88,35 +149,104 @@ def serve(
     witness_name: str,
     tsa: str | None,
     rate: int,
+    replicas: int,
+    workers: int,
+    pool: int,
+    in_flight: int,
+    drain_seconds: float,
+    metrics_port: int | None,
+    log_format: LogFormat,
     durability: Durability | None,
     *,
     ui: bool,
     ui_names: tuple[str, ...],
 ) -> None:
     """Listen for batches until SIGTERM or Ctrl+C."""
-    handler = logging.StreamHandler()
-    handler.addFilter(Occasionally())
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        handlers=[handler],
-    )
+    voice = Voice(log_format)
+    voice.set_up()
     allow_all_files()
     # uvicorn shuts down in order after these signals and then raises them again.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
-    with listen(host, port) as listener:
-        names = ui_hosts(listener, ui_names) if ui and _has_templates() else None
-        settings = Settings(requests_per_minute=rate)
+    if rate < replicas * workers:
+        raise click.UsageError(f"--rate {rate} cannot be shared by {replicas * workers} processes")
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(listen(host, port))
+        exposed = None
+        if metrics_port is not None:
+            _check_prometheus()
+            exposed = stack.enter_context(listen(host, metrics_port))
+        names = ui_hosts(listener, ui_names) if ui and _has_templates(voice) else None
         serving = Serving(
-            database, direct, durability, key_file, witness_name, tsa, settings, names
+            database=database,
+            direct=direct,
+            durability=durability,
+            key_file=key_file,
+            witness_name=witness_name,
+            tsa=tsa,
+            settings=Settings(
+                requests_per_minute=rate,
+                processes=replicas * workers,
+                max_requests=(in_flight, min(Settings.max_requests[1], max(1, in_flight // 2))),
+                concurrent_batches=(pool, max(1, pool // 4)),
+            ),
+            ui_hosts=names,
+            drain_seconds=drain_seconds,
+            voice=voice,
         )
-        _check(serving)
-        where = address_of(host, listener)
-        run(serving, listener, lambda: click.echo(f"listening on {where}", err=True))
+        _check_database(serving, workers)
+        address = address_of(host, listener)
+        metrics = None if exposed is None else f"{address_of(host, exposed)}/metrics"
+
+        def started() -> None:
+            if metrics is not None:
+                voice.say(f"metrics at {metrics}", address=metrics)
+            voice.say(f"listening on {address}", address=address)
+
+        _serve(serving, listener, exposed, workers, started)
 
 
-def _check(serving: Serving) -> None:
+def _serve(
+    serving: Serving,
+    listener: socket.socket,
+    exposed: socket.socket | None,
+    workers: int,
+    started: Callable[[], None],
+) -> None:
+    # Before the processes part, so that they share what it takes.
+    from tracker.collector.serving.process import Place, run
+
+    if workers == 1:
+        os.environ.pop(_METRICS_FOLDER, None)
+        run(serving, Place(listener, exposed), started)
+        return
+
+    def work(number: int, owner: int, ready: Callable[[], None]) -> None:
+        run(serving, Place(listener, exposed, number, owner), ready)
+
+    stop_seconds = serving.drain_seconds + SHUTDOWN_SECONDS + _KILL_SECONDS
+    with contextlib.ExitStack() as stack:
+        died = _ignore
+        if exposed is not None:
+            folder = tempfile.TemporaryDirectory(prefix="tracker-metrics-")
+            os.environ[_METRICS_FOLDER] = stack.enter_context(folder)
+            died = _forget
+        code = Workers(workers, work, stop_seconds, died).run(started)
+    sys.exit(code)
+
+
+def _forget(pid: int) -> None:
+    """Leave what a worker that died was doing out of the metrics of the present."""
+    from prometheus_client import multiprocess
+
+    multiprocess.mark_process_dead(pid)
+
+
+def _ignore(pid: int) -> None:
+    """Do nothing."""
+
+
+def _check_database(serving: Serving, workers: int) -> None:
     """Refuse options that do not fit the database."""
     try:
         is_sqlite = serving.is_sqlite
@@ -124,18 +254,26 @@ def _check(serving: Serving) -> None:
         raise click.BadParameter(str(error), param_hint="--database") from error
     if is_sqlite and serving.direct is not None:
         raise click.UsageError("--direct-database is only for PostgreSQL")
+    if is_sqlite and workers > 1:
+        raise click.UsageError("an SQLite file has one writer: --workers needs PostgreSQL")
 
 
-def _has_templates() -> bool:
+def _check_prometheus() -> None:
+    if find_spec("prometheus_client") is None:
+        raise click.UsageError(
+            "--metrics-port needs the extra: pip install 'agent-tracking-sdk[prometheus]'"
+        )
+
+
+def _has_templates(voice: Voice) -> bool:
     try:
         import tracker.collector.ui.app  # noqa: F401 - it needs what is in the extra since it is
     except ImportError as error:
         if error.name not in ("jinja2", "markupsafe"):
             raise
-        click.echo(
-            f"warning: there are no pages at /ui/ (the library {error.name} is missing: pip "
-            "install 'agent-tracking-sdk[collector]')",
-            err=True,
+        voice.warn(
+            f"there are no pages at /ui/ (the library {error.name} is missing: pip install "
+            "'agent-tracking-sdk[collector]')"
         )
         return False
     return True

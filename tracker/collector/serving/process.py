@@ -1,91 +1,95 @@
-"""`Serving`, what `serve` is asked for, and the process that does it."""
+"""`run`: one process that serves. It imports the web framework, so it is imported late."""
 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from tracker.collector.engine import parse
-from tracker.collector.key_changes import KeyChanges
+from tracker.collector.app import create_app
+from tracker.collector.key_watch import KeyWatch
 from tracker.collector.options import opened, witness_given
+from tracker.collector.serving.server import Server
 from tracker.collector.stamping import Stamping
 from tracker.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
+    from collections.abc import Callable
 
-    from tracker.collector.replication import Durability
-    from tracker.collector.settings import Settings
+    from tracker.collector.serving.prometheus import PrometheusMeter
+    from tracker.collector.serving.serving import Serving
     from tracker.collector.store import Store
 
 
-@dataclass(frozen=True)
-class Serving:
-    """The options of ``tracker-collector serve``.
+class Place(NamedTuple):
+    """Where a process serves, and as what.
 
     Attributes:
-        database: The database.
-        direct: The same database for LISTEN; None for `database`.
-        durability: What a receipt guarantees; None for what the server is configured for.
-        key_file: The witness's key; None for the default.
-        witness_name: Its name.
-        tsa: Address of a time stamp authority, or None.
-        settings: The limits.
-        ui_hosts: Hosts of the pages; None leaves the pages out.
+        listener: The listening socket, which is closed at the end.
+        exposed: That for metrics, or None.
+        number: Its number among the workers: the first one says how it starts, and asks the
+            time stamp authority for all.
+        owner: Becomes readable when the process that owns this one has died; None if none does.
     """
 
-    database: str
-    direct: str | None
-    durability: Durability | None
-    key_file: Path | None
-    witness_name: str
-    tsa: str | None
-    settings: Settings
-    ui_hosts: Sequence[str] | None
-
-    @property
-    def is_sqlite(self) -> bool:
-        """Whether the database is an SQLite file.
-
-        Raises:
-            ConfigurationError: if it is not valid.
-        """
-        return parse(self.database).get_backend_name() == "sqlite"
+    listener: socket.socket
+    exposed: socket.socket | None = None
+    number: int = 0
+    owner: int | None = None
 
 
-def run(serving: Serving, listener: socket.socket, started: Callable[[], None]) -> None:
-    """Serve on a listening socket until SIGTERM or SIGINT.
+def run(serving: Serving, place: Place, started: Callable[[], None]) -> None:
+    """Serve until SIGTERM or SIGINT.
 
     Args:
         serving: What is asked for.
-        listener: The socket; it is closed.
+        place: Where.
         started: Called when requests are accepted.
 
     Raises:
         click.ClickException: if the database cannot be used as asked for.
     """
-    from tracker.collector.app import create_app
-    from tracker.collector.serving.server import Server
-
-    with opened(serving.database, serving.durability) as store:
+    is_first = place.number == 0
+    warn = serving.voice.warn if is_first else _say_nothing
+    batches, _ = serving.settings.concurrent_batches
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(opened(serving.database, serving.durability, batches))
         if store.warning:
-            click.echo(f"warning: {store.warning}", err=True)
-        store.witness = witness_given(serving.database, serving.key_file, serving.witness_name)
-        with _stamping(store, serving.tsa), _key_changes(store, serving) as changes:
-            if changes is not None and (trouble := changes.trouble()):
-                click.echo(f"warning: each request looks its API key up ({trouble})", err=True)
-            app = create_app(store, serving.settings, serving.ui_hosts, changes)
-            Server(app, started).run(sockets=[listener])
+            warn(store.warning)
+        store.witness = witness_given(
+            serving.database, serving.key_file, serving.witness_name, warn
+        )
+        if is_first and serving.tsa is not None:
+            stack.enter_context(_stamping(store, serving.tsa))
+        watch = _key_watch(store, serving)
+        if watch is not None:
+            stack.enter_context(watch)
+            if is_first and (trouble := watch.trouble()):
+                warn(f"each request looks its API key up ({trouble})")
+        meter = None if place.exposed is None else _metering(stack, store, place.exposed)
+        app = create_app(store, serving.settings, serving.ui_hosts, watch, meter)
+        readiness = app.state.parts.readiness
+        server = Server(app, started, readiness.stop, serving.drain_seconds, place.owner)
+        server.run(sockets=[place.listener])
 
 
-def _stamping(store: Store, url: str | None) -> contextlib.AbstractContextManager[object]:
-    if url is None:
-        return contextlib.nullcontext()
+def _say_nothing(_text: str) -> None:
+    """Leave it to the first worker."""
+
+
+def _metering(stack: contextlib.ExitStack, store: Store, exposed: socket.socket) -> PrometheusMeter:
+    """Count what happens, and answer requests for the figures until the stack is left."""
+    from tracker.collector.serving.prometheus import Exposition, PrometheusMeter
+
+    meter = PrometheusMeter()
+    store.count_connections(meter.uses_connection)
+    stack.enter_context(Exposition(exposed, meter.registry))
+    return meter
+
+
+def _stamping(store: Store, url: str) -> Stamping:
     if store.witness is None:
         raise click.UsageError("--tsa stamps what is cosigned, and nothing will be")
     try:
@@ -94,12 +98,10 @@ def _stamping(store: Store, url: str | None) -> contextlib.AbstractContextManage
         raise click.BadParameter(str(error), param_hint="--tsa") from error
 
 
-def _key_changes(
-    store: Store, serving: Serving
-) -> contextlib.AbstractContextManager[KeyChanges | None]:
+def _key_watch(store: Store, serving: Serving) -> KeyWatch | None:
     if store.dialect == "sqlite":
-        return contextlib.nullcontext()
+        return None
     try:
-        return KeyChanges(store, serving.direct or serving.database)
+        return KeyWatch(store, serving.direct or serving.database)
     except ConfigurationError as error:
         raise click.BadParameter(str(error), param_hint="--direct-database") from error

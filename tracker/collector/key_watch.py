@@ -1,4 +1,4 @@
-"""`KeyChanges`: hears from PostgreSQL of each change of API keys, and knows whether it would."""
+"""`KeyWatch`: hears from PostgreSQL of each change of API keys, and knows whether it would."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class _DeafError(TrackerError):
         super().__init__("no NOTIFY comes back, as behind PgBouncer in transaction mode")
 
 
-class KeyChanges:
+class KeyWatch:
     """Listens on a connection of its own for changes of API keys.
 
     A LISTEN can be deaf without an error: behind PgBouncer in transaction mode, on another
@@ -81,7 +81,7 @@ class KeyChanges:
         self._trouble: str | None = None
         self._stopping = False
         self._waker, self._woken = socket.socketpair()
-        self._thread = threading.Thread(target=self._run, name="key changes", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="key watch", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
