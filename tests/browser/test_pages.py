@@ -160,6 +160,30 @@ def test_colours_are_chosen_at_once(visitor: Visitor) -> None:
     assert visitor.go("/").locator("html").get_attribute("data-theme") == "dark"
 
 
+def test_paper_is_light_whatever_was_chosen_for_the_screen(visitor: Visitor) -> None:
+    """Dark ink on white, without the rail, and with what is folded on a screen."""
+    page = visitor.go("/")
+    page.locator("#theme").select_option("dark")
+    page.wait_for_selector('html[data-theme="dark"]')
+    page.emulate_media(media="print")
+    colour = "each => getComputedStyle(each)"
+    assert page.locator(".account").evaluate(f"{colour}.backgroundColor") == "rgb(255, 255, 255)"
+    assert page.locator("h1").evaluate(f"{colour}.color") == "rgb(0, 0, 0)"
+    assert page.locator("#figures table").is_visible()
+    assert not page.locator(".rail").is_visible()
+
+
+def test_charts_take_the_colours_that_are_forced(chromium: Any, board: RunningDashboard) -> None:
+    """Their texts too, which a browser leaves as they are."""
+    visitor = Visitor(chromium, board, forced_colors="active")
+    board.settled("/")
+    page = visitor.go("/")
+    text = page.locator("h1").evaluate("each => getComputedStyle(each).color")
+    label = page.locator("svg.chart .label").first
+    assert label.evaluate("each => getComputedStyle(each).fill") == text
+    visitor.leave()
+
+
 def test_a_copy_is_in_the_clipboard(chromium: Any, board: RunningDashboard) -> None:
     """As JSON, of what is on the page."""
     visitor = Visitor(chromium, board, permissions=["clipboard-read", "clipboard-write"])

@@ -43,8 +43,10 @@ def money(dollars: float | None) -> str | None:
 
 
 def price(dollars: float | None) -> str | None:
-    """Return US dollars where there is little room: from a million on, no single dollars."""
-    return money(dollars) if dollars is None or dollars < _MILLION else f"${short(dollars)}"
+    """Return US dollars where there is little room: large sums without cents, or in millions."""
+    if dollars is None or dollars < _TEN_THOUSAND:
+        return money(dollars)
+    return f"${dollars:,.0f}" if dollars < _MILLION - 1 else f"${short(dollars)}"
 
 
 def axis_price(dollars: float) -> str:

@@ -37,13 +37,14 @@ def test_a_large_number_is_short(value: float | None, text: str | None) -> None:
     [
         (None, None),
         (0.0, "$0.00"),
-        (123_456.78, "$123,456.78"),
-        (999_999.99, "$999,999.99"),
+        (9_999.99, "$9,999.99"),
+        (123_456.78, "$123,457"),
+        (999_999.99, "$1.0M"),
         (4_444_444.08, "$4.4M"),
     ],
 )
 def test_a_price_fits_into_a_tile(dollars: float | None, text: str | None) -> None:
-    """To the cent, as in tables, up to a million."""
+    """To the cent while it is small; tables have the whole sum."""
     assert words.price(dollars) == text
 
 
