@@ -21,15 +21,11 @@ class Since(click.ParamType):  # type: ignore[type-arg]  # not generic before cl
     ) -> int | None:
         """Parse ``2026-11-01``, ``2026-11-01T12:00``, ``…+01:00``, ``…Z``, ``2h`` or ``7d``."""
         text = str(value).strip()
-        age = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw])", text, re.ASCII)
         try:
-            if age:
-                back = timedelta(seconds=float(age[1]) * _UNITS[age[2]])
-                then = datetime.now(timezone.utc) - back
-            else:
-                # Without an offset it is local time; Python 3.10 does not accept the Z.
-                then = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text))
-            return int(then.timestamp() * 1000)
+            back = duration_of(text)
+            if back is not None:
+                return int((datetime.now(timezone.utc) - back).timestamp() * 1000)
+            return moment_of(text)
         except (ValueError, OverflowError, OSError):
             self.fail(
                 f"{text!r} is not a time; give a date such as 2026-11-01 or 2026-11-01T12:00, or "
@@ -37,3 +33,25 @@ class Since(click.ParamType):  # type: ignore[type-arg]  # not generic before cl
                 param,
                 ctx,
             )
+
+
+def duration_of(text: str) -> timedelta | None:
+    """Return what ``30m``, ``2h`` or ``7d`` means, or None if the text is not of that form.
+
+    Raises:
+        OverflowError: if it is too long.
+    """
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw])", text, re.ASCII)
+    return None if found is None else timedelta(seconds=float(found[1]) * _UNITS[found[2]])
+
+
+def moment_of(text: str) -> int:
+    """Return a date, or a date and time, as Unix milliseconds; without an offset, of local time.
+
+    Raises:
+        ValueError: if it is neither.
+        OverflowError: if it is too far away.
+        OSError: if the system cannot tell.
+    """
+    # Python 3.10 does not accept the Z.
+    return int(datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text)).timestamp() * 1000)

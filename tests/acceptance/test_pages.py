@@ -78,6 +78,7 @@ def shell(
     )
     monkeypatch.chdir(tmp_path)
     shutil.copy(certifi.where(), "ca.pem")
+    Path("clients.txt").write_text("kiosk-19\nkiosk-20\n", "utf-8")
     yield shared_collector
     opened.close_all(timeout=5)
     logging.getLogger("agent").handlers.clear()

@@ -10,12 +10,19 @@ from fastapi.security import HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
 from tracker.collector.gate import Bodies, Gate
+from tracker.collector.key_uses import KeyUses
 from tracker.collector.keys import ApiKey, Keys
 from tracker.collector.known_keys import KnownKeys
 from tracker.collector.limits import RateLimiter
 from tracker.collector.meter import Meter
 from tracker.collector.readiness import Readiness
-from tracker.collector.refusal import RefusedError, client_mismatch, invalid_key
+from tracker.collector.refusal import (
+    RefusedError,
+    client_mismatch,
+    expired_key,
+    invalid_key,
+    scope_required,
+)
 from tracker.collector.settings import Settings
 from tracker.collector.store import Store
 from tracker.collector.tables import MAX_ID_LENGTH
@@ -42,6 +49,7 @@ class Parts:
         lookups: The same for key lookups.
         readiness: Whether a batch would be stored.
         meter: Counts what happens.
+        uses: When keys were last used.
     """
 
     store: Store
@@ -56,6 +64,7 @@ class Parts:
     lookups: Gate
     readiness: Readiness
     meter: Meter
+    uses: KeyUses
 
     async def read(self, client_id: str, query: Callable[[], Response]) -> Response:
         """Run a client's `query` in a thread when it is its turn, and return the answer."""
@@ -84,12 +93,21 @@ async def _authenticate(
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not key.strip():
         raise invalid_key()
-    found = await parts_of(request).known.find(key.strip())
+    parts = parts_of(request)
+    found = await parts.known.find(key.strip())
     if found is None:
         raise invalid_key()
+    _check_age(found)
     if not found.operator and _text(x_client_id) != found.client_id:
         raise client_mismatch("X-Client-ID is not the client that this API key belongs to.")
+    parts.uses.note(found.id)
     return found
+
+
+def _check_age(key: ApiKey) -> None:
+    """Refuse a key that has expired. The look-up does not, since it may remember its answer."""
+    if key.expires_at_ms is not None and key.has_expired():
+        raise expired_key(key.expires_at_ms)
 
 
 Caller = Annotated[ApiKey, Depends(_authenticate)]
@@ -104,6 +122,8 @@ async def _client_to_read(
     ] = None,
 ) -> str:
     """Return the client whose events are requested."""
+    if not caller.may_read:
+        raise scope_required("operate" if caller.operator else "read", caller.scopes)
     if caller.client_id is not None:
         if client_id not in (None, caller.client_id):
             raise client_mismatch("client_id is not the client that this API key belongs to.")
@@ -126,6 +146,8 @@ async def _client_that_sends(caller: Caller) -> ApiKey:
     """Return the key of a client; an operator's key belongs to none."""
     if caller.operator:
         raise RefusedError(403, "operator_key", "This is an operator's key: it can only read.")
+    if "send" not in caller.scopes:
+        raise scope_required("send", caller.scopes)
     return caller
 
 
@@ -136,6 +158,8 @@ Sender = Annotated[ApiKey, Depends(_client_that_sends)]
 async def _operator(caller: Caller) -> ApiKey:
     if not caller.operator:
         raise RefusedError(403, "operator_only", "Only an operator's key is allowed to do this.")
+    if "operate" not in caller.scopes:
+        raise scope_required("operate", caller.scopes)
     return caller
 
 

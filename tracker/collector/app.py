@@ -11,6 +11,7 @@ from tracker.collector import ingest, proofs, reading, records
 from tracker.collector.access import Parts, parts_of
 from tracker.collector.answers import handle_errors, json_answer
 from tracker.collector.gate import Bodies, Gate
+from tracker.collector.key_uses import KeyUses
 from tracker.collector.key_watch import KeyWatch
 from tracker.collector.keys import Keys
 from tracker.collector.known_keys import KnownKeys
@@ -74,6 +75,7 @@ def create_app(
         lookups,
         Readiness(store),
         count,
+        KeyUses(store),
     )
     if ui_hosts is not None:
         from tracker.collector.ui.app import UI

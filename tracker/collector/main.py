@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from tracker import program, validation
 from tracker._version import __version__
+from tracker.collector.dates import date_text
 from tracker.collector.engine import files_of
 from tracker.collector.forwarding.command import forward
-from tracker.collector.keys import ApiKey, Keys, check_client_id
+from tracker.collector.key_commands import keys
+from tracker.collector.keys import check_client_id
 from tracker.collector.options import (
     database_option,
     opened,
@@ -73,6 +74,7 @@ def cli() -> None:
 
 cli.add_command(serve)
 cli.add_command(forward)
+cli.add_command(keys)
 
 
 @cli.command("witness-key")
@@ -111,7 +113,7 @@ def outbox_key(client_id: str, outbox: uuid.UUID, replace: str | None, database:
                 raise click.BadParameter(str(error), param_hint="--replace") from error
         found = store.outbox_keys(client_id, outbox_id)
     for each in found:
-        click.echo(f"{each.key}  {each.reason}  {_date(each.bound_at_ms)}")
+        click.echo(f"{each.key}  {each.reason}  {date_text(each.bound_at_ms)}")
 
 
 @cli.command()
@@ -237,93 +239,6 @@ def erase(
     else:
         click.echo(f"{done.erased:,} events erased, named by {', '.join(done.event_ids)}")
         click.echo(f"salt of the user's hash there, stored nowhere: {done.salt}")
-
-
-@cli.group()
-def keys() -> None:
-    """Create, list and revoke API keys of clients."""
-
-
-@keys.command("create")
-@click.option("--client", "client_id", help="The client that the key belongs to.")
-@click.option(
-    "--operator", is_flag=True, help="A key that reads the events of all clients and sends none."
-)
-@click.option("--label", help="A label for the key.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@database_option
-def create_key(
-    client_id: str | None, operator: bool, label: str | None, as_json: bool, database: str
-) -> None:
-    """Create a key and print it. It is shown only once; only its hash is stored."""
-    if operator == (client_id is not None):
-        raise click.UsageError("give either --client CLIENT_ID or --operator")
-    try:
-        if client_id is not None:
-            check_client_id(client_id)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--client") from error
-    with opened(database) as store:
-        try:
-            key, description = Keys(store).create(client_id, label)
-        except ValueError as error:
-            raise click.BadParameter(str(error), param_hint="--label") from error
-    if as_json:
-        click.echo(json.dumps({**_as_dict(description), "key": key}))
-    else:
-        click.echo(key)
-        click.echo(f"key {description.id} for {_holder(description)}; it is not shown again",
-                   err=True)  # fmt: skip
-
-
-@keys.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
-@database_option
-def list_keys(as_json: bool, database: str) -> None:
-    """List the id, client and dates of all keys, never the keys."""
-    with opened(database) as store:
-        found = Keys(store).list()
-    if as_json:
-        click.echo(json.dumps([_as_dict(key) for key in found]))
-        return
-    for key in found:
-        revoked = f"revoked {_date(key.revoked_at_ms)}" if key.revoked_at_ms else "valid"
-        label = f"  {key.label}" if key.label else ""
-        click.echo(
-            f"{key.id}  {_holder(key)}  created {_date(key.created_at_ms)}  {revoked}{label}"
-        )
-
-
-@keys.command("revoke")
-@click.argument("key_id", type=click.IntRange(1, 2**63 - 1))
-@database_option
-def revoke_key(key_id: int, database: str) -> None:
-    """Refuse the key with this id from now on."""
-    with opened(database) as store:
-        revoked = Keys(store).revoke(key_id)
-    if not revoked:
-        raise click.ClickException(f"there is no valid key with the id {key_id}")
-    click.echo(f"key {key_id} is revoked")
-
-
-def _as_dict(key: ApiKey) -> dict[str, Any]:
-    return {
-        "id": key.id,
-        "client_id": key.client_id,
-        "operator": key.operator,
-        "label": key.label,
-        "created_at_ms": key.created_at_ms,
-        "revoked_at_ms": key.revoked_at_ms,
-    }
-
-
-def _holder(key: ApiKey) -> str:
-    return "(operator)" if key.client_id is None else key.client_id
-
-
-def _date(milliseconds: int) -> str:
-    moment = datetime.fromtimestamp(milliseconds / 1000, tz=timezone.utc)
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 if __name__ == "__main__":

@@ -323,7 +323,7 @@ class Erasures:
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": Refusal, "description": "The request cannot be understood."},
-    401: {"model": Refusal, "description": "The API key is missing, unknown or revoked."},
+    401: {"model": Refusal, "description": "The API key is missing, unknown, revoked or expired."},
     403: {"model": Refusal, "description": "The API key is not allowed to do this."},
     404: {"model": Refusal, "description": "Not found."},
     422: {"model": Refusal, "description": "An argument is not allowed."},
@@ -389,7 +389,7 @@ OTLP_ERRORS: dict[int | str, dict[str, Any]] = {
     }
     for status, described in (
         (400, "The body cannot be read."),
-        (401, "The API key is missing, unknown or revoked."),
+        (401, "The API key is missing, unknown, revoked or expired."),
         (403, "The API key is not allowed to do this."),
         (413, "The body, or what would be stored of it, is too large."),
         (415, "The body is neither protobuf nor JSON, or is encoded in an unknown way."),

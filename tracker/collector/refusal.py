@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import random
+from typing import TYPE_CHECKING
 
+from tracker.collector.dates import date_text
 from tracker.errors import TrackerError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class RefusedError(TrackerError):
@@ -36,6 +41,18 @@ def invalid_request(message: str) -> RefusedError:
 def invalid_key() -> RefusedError:
     """Return the error 401, which is the same for missing, unknown and revoked keys."""
     return RefusedError(401, "invalid_key", "The API key is missing, unknown or revoked.")
+
+
+def expired_key(expired_at_ms: int) -> RefusedError:
+    """Return the error 401 for a key that was valid once."""
+    return RefusedError(401, "expired_key", f"The API key expired at {date_text(expired_at_ms)}.")
+
+
+def scope_required(scope: str, scopes: Sequence[str]) -> RefusedError:
+    """Return the error 403 for a valid key that is not allowed to do this."""
+    has = f"only {' and '.join(scopes)}" if scopes else "none"
+    message = f"This needs an API key with the scope {scope}; this one has {has}."
+    return RefusedError(403, "scope_required", message)
 
 
 def client_mismatch(message: str) -> RefusedError:

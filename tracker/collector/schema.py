@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import inspect
 from sqlalchemy.schema import CreateColumn
 
+from tracker.collector import key_tables  # noqa: F401 - its tables are among the metadata
 from tracker.collector.key_trigger import add_trigger
 from tracker.collector.tables import metadata
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select
 
+from tracker.collector.key_tables import are_valid
 from tracker.collector.tables import (
     api_keys,
     checkpoints,
@@ -40,10 +42,12 @@ def _queries(client_id: str | None) -> list[Any]:
     queries.append(select(func.max(checkpoints.c.stamped_at_ms)))
     tables.append(checkpoints)
     if client_id is None:
-        revoked = func.max(api_keys.c.revoked_at_ms)
-        count = func.count(api_keys.c.revoked_at_ms)
-        return [*queries, select(func.max(events.c.id)), select(func.count(), revoked, count)
-                .select_from(api_keys)]  # fmt: skip
+        columns = (api_keys.c.revoked_at_ms, api_keys.c.expires_at_ms)
+        changed = [each(column) for column in columns for each in (func.max, func.count)]
+        # It changes as time goes on.
+        valid = select(func.count()).where(are_valid(time.time_ns() // 1_000_000))
+        keys = select(func.count(), *changed).select_from(api_keys)
+        return [*queries, select(func.max(events.c.id)), keys, valid]
     return [
         query.where(table.c.client_id == client_id)
         for query, table in zip(queries, tables, strict=True)

@@ -29,6 +29,7 @@ UUID_LENGTH = 36
 HEX_LENGTH = 64
 TRACE_ID_LENGTH = 32
 SEAL_LENGTH = 128
+SCOPES_LENGTH = 64
 
 # SQLite increments only a column of exactly the type INTEGER.
 _RowId = BigInteger().with_variant(Integer(), "sqlite")
@@ -46,6 +47,11 @@ api_keys = Table(
     Column("revoked_at_ms", BigInteger),
     Column("label", String(MAX_ID_LENGTH)),
     Column("operator", Boolean, nullable=False, server_default=false()),
+    Column("expires_at_ms", BigInteger),
+    # What it is allowed to do, as in "send read"; null for what its kind was before there were
+    # scopes, as in the rows of the former version.
+    Column("scopes", String(SCOPES_LENGTH)),
+    Index("ix_api_keys_client", "client_id", "id"),
     sqlite_autoincrement=True,
 )
 """SHA-256 hashes of the keys; a key itself is stored nowhere."""

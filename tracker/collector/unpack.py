@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
+from tracker.collector.dates import date_text
+from tracker.collector.key_uses import KeyUses
 from tracker.collector.keys import Keys, check_client_id
 from tracker.collector.limits import check_encoding
 from tracker.collector.receiving import receipt_of, receive
@@ -16,6 +18,7 @@ from tracker.sealed.reader import Reader
 from tracker.sealed.writer import Writer
 
 if TYPE_CHECKING:
+    from tracker.collector.keys import ApiKey
     from tracker.collector.settings import Settings
     from tracker.collector.store import Store
     from tracker.sealed.reader import Entry
@@ -61,13 +64,13 @@ class Bundle:
         self._store = store
         self._settings = settings
         self._reader = Reader(file, BUNDLE)
-        self._seal, self._valid = self._find_key()
+        self._key_id, self._seal, self._valid = self._find_key()
         self._reader.check(self._seal)
         header = self._reader.header
         self.client_id, self.outbox_id = str(header["client_id"]), str(header.get("outbox_id"))
 
-    def _find_key(self) -> tuple[Seal, list[Seal]]:
-        """Return the key that sealed the file, and all valid keys of its client."""
+    def _find_key(self) -> tuple[int, Seal, list[Seal]]:
+        """Return the key that sealed the file, and the valid keys of its client that send."""
         client_id, names = str(self._reader.header.get("client_id")), self._reader.keys
         try:
             check_client_id(client_id)
@@ -78,12 +81,11 @@ class Bundle:
         known = Keys(self._store).seals(client_id)
         for key, seal in known:
             if seal.name == names[0]:
-                if key.revoked_at_ms is not None:
+                if (why := _why_not(key)) is not None:
                     raise SealError(
-                        f"it is sealed with key {key.id}, which is revoked: pack again with a "
-                        "valid key"
+                        f"it is sealed with key {key.id}, which {why}: pack again with a valid key"
                     )
-                return seal, [valid for each, valid in known if each.revoked_at_ms is None]
+                return key.id, seal, [valid for each, valid in known if _why_not(each) is None]
         raise SealError("it is sealed with a key that is unknown here, or not its client's")
 
     def store(self, receipts: IO[bytes]) -> Unpacked:
@@ -109,6 +111,9 @@ class Bundle:
             writer.add({"status": status, "event_ids": event_ids}, json.dumps(answer).encode())
         counts = ("accepted", "duplicates", "rejected")
         writer.end({name: getattr(result, name) for name in counts})
+        uses = KeyUses(self._store)
+        uses.note(self._key_id)
+        uses.close()
         return result
 
     def _answer(self, entry: Entry, result: Unpacked) -> tuple[int, list[str], dict[str, Any]]:
@@ -129,3 +134,12 @@ class Bundle:
         result.duplicates += stored.duplicates
         result.rejected += len(batch.rejected)
         return 200, list(batch.event_ids), receipt_of(batch, stored)
+
+
+def _why_not(key: ApiKey) -> str | None:
+    """Return why a key sends nothing, or None if it does."""
+    if key.revoked_at_ms is not None:
+        return "is revoked"
+    if key.expires_at_ms is not None and key.has_expired():
+        return f"expired at {date_text(key.expires_at_ms)}"
+    return None if "send" in key.scopes else "does not have the scope send"

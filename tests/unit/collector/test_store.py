@@ -204,7 +204,7 @@ def test_the_tables_compile_for_postgresql() -> None:
         for table in metadata.sorted_tables
         for index in table.indexes
     )
-    assert made.count("id BIGSERIAL NOT NULL") == 6
+    assert made.count("id BIGSERIAL NOT NULL") == 7
     assert "seq BIGINT NOT NULL" in made
 
 

@@ -70,6 +70,7 @@ def run(serving: Serving, place: Place, started: Callable[[], None]) -> None:
                 warn(f"each request looks its API key up ({trouble})")
         meter = None if place.exposed is None else _metering(stack, store, place.exposed)
         app = create_app(store, serving.settings, serving.ui_hosts, watch, meter)
+        stack.callback(app.state.parts.uses.close)
         readiness = app.state.parts.readiness
         server = Server(app, started, readiness.stop, serving.drain_seconds, place.owner)
         server.run(sockets=[place.listener])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
 from tracker.collector.counts import count, outboxes
+from tracker.collector.key_tables import are_valid
 from tracker.collector.tables import api_keys
 from tracker.collector.ui.client_source import MOST_HOLES, EveryClient
 from tracker.collector.ui.sentences import COUNTING, sentence_of_all
@@ -92,7 +94,7 @@ def _by_client(connection: Connection, known: list[Standing]) -> dict[str, list[
     for each in known:
         found.setdefault(each.count.client_id, []).append(each)
     query = select(api_keys.c.client_id).where(
-        api_keys.c.operator.is_(False), api_keys.c.revoked_at_ms.is_(None)
+        api_keys.c.operator.is_(False), are_valid(time.time_ns() // 1_000_000)
     )
     for name in sorted(connection.execute(query.distinct()).scalars()):
         found.setdefault(name, [])

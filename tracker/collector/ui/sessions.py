@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import delete, insert, select, update
 
 from tracker.collector.database import StorageError
+from tracker.collector.key_tables import are_valid
 from tracker.collector.keys import ApiKey, described
 from tracker.collector.tables import api_keys, ui_sessions
 
@@ -91,7 +92,7 @@ class Sessions:
         return secret
 
     def find(self, secret: str) -> Visitor | None:
-        """Return who is signed in by a secret; None if nobody is, or the key was revoked.
+        """Return who is signed in by a secret; None if nobody is, or its key opens no pages.
 
         Raises:
             StorageError: if the database fails.
@@ -105,14 +106,14 @@ class Sessions:
                 session.id_hash == _hashed(secret),
                 session.ends_at_ms > now,
                 session.used_at_ms > now - IDLE_MS,
-                api_keys.c.revoked_at_ms.is_(None),
+                are_valid(now),
             )
         )
         with self._store.reading(_FIND_SECONDS) as connection:
             row = connection.execute(query).mappings().first()
-        if row is None:
+        if row is None or not (key := described(row)).may_read:
             return None
-        return Visitor(described(row), row["csrf"], row["id_hash"], row["used_at_ms"])
+        return Visitor(key, row["csrf"], row["id_hash"], row["used_at_ms"])
 
     def note_use(self, visitor: Visitor) -> None:
         """Note that somebody asks for a page, unless that was noted just before."""

@@ -72,6 +72,11 @@ class SignIn:
         key = await self._find(form.get("key", "").strip())
         if key is None:
             return self._form(request, "This key is unknown, or it was revoked.", 403)
+        if key.has_expired():
+            return self._form(request, "This key has expired.", 403)
+        if not key.may_read:
+            return self._form(request, "This key only sends; pages need the scope read.", 403)
+        self._desk.parts.uses.note(key.id)
         self._attempts.succeeded(address)
         async with self._desk.parts.reads.passing("signing in"):
             secret = await run_in_threadpool(self._desk.sessions.begin, key)
