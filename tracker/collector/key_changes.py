@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tracker.collector.store import Store
 
 CHANNEL = "tracker_keys"
-"""Where PostgreSQL notifies whoever listens that some key has changed; there is no payload."""
+"""Where PostgreSQL notifies those who listen that some key has changed; there is no payload."""
 _PAGE = 1_000
 
 

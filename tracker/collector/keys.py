@@ -139,6 +139,7 @@ class Keys:
             if new:
                 connection.execute(insert(api_keys), new)
             found = [described(row) for row in _with_hashes(connection, list(rows))]
+            found.sort(key=lambda each: each.id)
             made = {row["client_id"] for row in new}
             changes = [
                 change_now("created", each.id, each.client_id, _detail(each))
