@@ -12,6 +12,7 @@ import click
 from tracker import program, validation
 from tracker._version import __version__
 from tracker.collector.dates import date_text
+from tracker.collector.doctor.command import doctor
 from tracker.collector.engine import files_of
 from tracker.collector.forwarding.command import forward
 from tracker.collector.key_commands import keys
@@ -73,6 +74,7 @@ def cli() -> None:
 
 
 cli.add_command(serve)
+cli.add_command(doctor)
 cli.add_command(forward)
 cli.add_command(keys)
 

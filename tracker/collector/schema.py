@@ -29,6 +29,21 @@ def bring_up_to_date(connection: Connection) -> None:
     add_trigger(connection)
 
 
+def lacking(connection: Connection) -> list[str]:
+    """Return the names of the tables, columns and indexes that are missing."""
+    found = []
+    present = inspect(connection)
+    for table in metadata.sorted_tables:
+        if not present.has_table(table.name):
+            found.append(table.name)
+            continue
+        columns = {column["name"] for column in present.get_columns(table.name)}
+        indexes = {index["name"] for index in present.get_indexes(table.name)}
+        found += [f"{table.name}.{each.name}" for each in table.columns if each.name not in columns]
+        found += [str(each.name) for each in table.indexes if each.name not in indexes]
+    return found
+
+
 def _add_columns(connection: Connection, table: Table) -> None:
     found = {column["name"] for column in inspect(connection).get_columns(table.name)}
     quoted = connection.dialect.identifier_preparer.format_table(table)

@@ -1,0 +1,87 @@
+"""What is in a database of either kind: its schema, and keys that are about to expire."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from sqlalchemy import func, inspect, literal, select
+
+from tracker.collector import schema as schemas
+from tracker.collector.dates import date_text
+from tracker.collector.doctor.finding import Finding
+from tracker.collector.key_tables import are_valid
+from tracker.collector.tables import api_keys
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Connection
+
+_NEVER = 2**63 - 1
+_SOON_MS = 14 * 86_400_000
+_SHOWN = 3
+
+_INVALID = """
+SELECT relname FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+WHERE NOT indisvalid AND pg_table_is_visible(indrelid)
+"""
+
+
+def schema(connection: Connection) -> Iterator[Finding]:
+    """Check that all tables, columns and indexes of this version are there."""
+    if not inspect(connection).has_table(api_keys.name):
+        yield Finding(
+            "schema", "problem", "there are no tables", "start a collector, which makes them"
+        )
+        return
+    lacking = schemas.lacking(connection)
+    if lacking:
+        more = f" and {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else ""
+        yield Finding(
+            "schema",
+            "problem",
+            f"it is of a former version: {', '.join(lacking[:_SHOWN])}{more} missing",
+            "start a collector of this version",
+        )
+        return
+    if connection.dialect.name == "postgresql":
+        invalid = connection.exec_driver_sql(_INVALID).scalars().all()
+        if invalid:
+            yield Finding(
+                "schema",
+                "problem",
+                f"indexes that were not finished: {', '.join(invalid)}",
+                "drop each, and start a collector, which makes it again",
+            )
+            return
+    yield Finding("schema", "ok", "it is that of this version")
+
+
+def expiring_keys(connection: Connection) -> Iterator[Finding]:
+    """Look for clients and operators whose last valid key expires soon."""
+    if not {"expires_at_ms", "operator"} <= {
+        column["name"] for column in inspect(connection).get_columns(api_keys.name)
+    }:
+        return
+    now = time.time_ns() // 1_000_000
+    last = func.max(func.coalesce(api_keys.c.expires_at_ms, literal(_NEVER)))
+    query = (
+        select(api_keys.c.client_id, last.label("last"))
+        .where(are_valid(now))
+        .group_by(api_keys.c.client_id, api_keys.c.operator)
+        .having(last < now + _SOON_MS)
+        .order_by("last", api_keys.c.client_id)
+    )
+    found = connection.execute(query).all()
+    if not found:
+        yield Finding("keys", "ok", "nobody's last key expires within 14 days")
+        return
+    names = ", ".join(client_id or "(operator)" for client_id, _ in found[:_SHOWN])
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    yield Finding(
+        "keys",
+        "warning",
+        f"the last key expires within 14 days, from {date_text(found[0].last)} on: {names}{more}",
+        "tracker-collector keys rotate",
+    )
