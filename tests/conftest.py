@@ -66,6 +66,7 @@ def _is_fast(config: pytest.Config) -> bool:
     return bool(
         config.option.markexpr
         == "not slow and not faults and not backends and not frameworks and not browser"
+        " and not fleet"
     )
 
 

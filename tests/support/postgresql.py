@@ -26,7 +26,7 @@ def why_not() -> str | None:
     """Return why there can be no server here, or None if there can."""
     if find_spec("psycopg") is None:
         return "psycopg is not installed: pip install 'agent-tracking-sdk[postgresql]'"
-    if _programs() is None:
+    if programs() is None:
         return "PostgreSQL's initdb and pg_ctl are not on this machine"
     if os.geteuid() == 0 and unprivileged() is None:
         return "PostgreSQL does not run as root, and there is no other user to run it as"
@@ -121,10 +121,10 @@ def _folder() -> Iterator[Path]:
 
 
 def _run(program: str, *arguments: str) -> None:
-    programs = _programs()
-    assert programs is not None
+    folder = programs()
+    assert folder is not None
     subprocess.run(
-        [programs / program, *arguments],
+        [folder / program, *arguments],
         check=True,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,  # the server keeps it open: a pipe would never end
@@ -135,7 +135,7 @@ def _run(program: str, *arguments: str) -> None:
     )
 
 
-def _programs() -> Path | None:
+def programs() -> Path | None:
     """Return the folder of the newest PostgreSQL's programs."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"), key=_version)
     if found:
