@@ -97,18 +97,25 @@ class Node:
     def end(self) -> None:
         """End both at once, but let the server remove its shared memory."""
         self.program.end()
-        self._signal(signal.SIGCONT)
+        self.thaw()
         if (server := self._server()) is not None:
             os.kill(server, signal.SIGQUIT)
             wait_for(lambda: self._server() is None, f"{self.name} has ended", 30)
 
     def freeze(self) -> None:
-        """Let it hang: connections stay, and nothing answers."""
-        self._signal(signal.SIGSTOP)
+        """Let it receive and acknowledge nothing more, though it stays connected."""
+        for pid in self._receivers():
+            os.kill(pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Let it go on."""
-        self._signal(signal.SIGCONT)
+        for pid in self._receivers():
+            os.kill(pid, signal.SIGCONT)
+
+    def _receivers(self) -> list[int]:
+        server = self._server()
+        children = [] if server is None else children_of(server)
+        return [pid for pid in children if "walreceiver" in _command(pid)]
 
     def _signal(self, number: signal.Signals) -> None:
         server = self._server()
@@ -135,9 +142,15 @@ class Node:
         """Return the process of the server, if it runs."""
         with contextlib.suppress(OSError, ValueError, IndexError):
             pid = int((self.data / "postmaster.pid").read_text().split()[0])
-            if "postgres" in Path(f"/proc/{pid}/cmdline").read_text():
+            if "postgres" in _command(pid):
                 return pid
         return None
+
+
+def _command(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    return ""
 
 
 class Cluster:
