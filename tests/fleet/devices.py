@@ -196,6 +196,53 @@ def simulate(
         list(pool.map(work, range(threads)))
 
 
+class Upload:
+    """A device with an outbox of the SDK, which is opened for each piece of work."""
+
+    def __init__(self, folder: Path, balancer: Balancer, device: Device) -> None:
+        self.device = device
+        self._config = APIConfig(
+            api_key=device.api_key,
+            client_id=device.client_id,
+            base_url=balancer.url,
+            ca_bundle=balancer.ca,
+            outbox_path=folder / f"{device.client_id}.sqlite3",
+            batch_max_events=25,
+            backoff_base=0.2,
+            backoff_cap=2,
+        )
+        self._known: set[str] = set()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that the commands need."""
+        return {
+            "SDK_API_KEY": self.device.api_key,
+            "SDK_CLIENT_ID": self.device.client_id,
+            "SDK_BASE_URL": self._config.base_url,
+            "SDK_CA_BUNDLE": str(self._config.ca_bundle),
+            "SDK_OUTBOX_PATH": str(self._config.outbox_path),
+        }
+
+    def log(self, messages: int) -> list[Receipt]:
+        """Log a conversation, upload it, and return what has a receipt since the last time."""
+        with AgentPerformanceTracker(self._config) as tracker:
+            with tracker.conversation("agent-1", user_id="user-1") as conversation:
+                for number in range(messages):
+                    conversation.user(f"Where is order {number}?")
+            left = tracker.flush(timeout=_PATIENCE_SECONDS)
+            assert (left.pending, left.dead) == (0, 0), left
+        connection = sqlite3.connect(self._config.outbox_path)
+        try:
+            rows = {row for (row,) in connection.execute("SELECT event_id FROM delivered")}
+        finally:
+            connection.close()
+        new = rows - self._known
+        self._known = rows
+        assert len(new) >= messages
+        return [Receipt(self.device.client_id, event_id) for event_id in new]
+
+
 def log_and_upload(
     folder: Path,
     balancer: Balancer,
@@ -207,29 +254,7 @@ def log_and_upload(
     """Log conversations on each device by the SDK, upload them, and return what has a receipt."""
 
     def run(device: Device) -> list[Receipt]:
-        config = APIConfig(
-            api_key=device.api_key,
-            client_id=device.client_id,
-            base_url=balancer.url,
-            ca_bundle=balancer.ca,
-            outbox_path=folder / f"{device.client_id}.sqlite3",
-            batch_max_events=25,
-            backoff_base=0.2,
-            backoff_cap=2,
-        )
-        with AgentPerformanceTracker(config) as tracker:
-            with tracker.conversation("agent-1", user_id="user-1") as conversation:
-                for number in range(messages):
-                    conversation.user(f"Where is order {number}?")
-            left = tracker.flush(timeout=_PATIENCE_SECONDS)
-            assert (left.pending, left.dead) == (0, 0), left
-        connection = sqlite3.connect(config.outbox_path)
-        try:
-            rows = connection.execute("SELECT event_id FROM delivered").fetchall()
-        finally:
-            connection.close()
-        assert len(rows) >= messages
-        return [Receipt(device.client_id, event_id) for (event_id,) in rows]
+        return Upload(folder, balancer, device).log(messages)
 
     with ThreadPoolExecutor(threads) as pool:
         return [receipt for found in pool.map(run, devices) for receipt in found]

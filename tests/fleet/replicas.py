@@ -37,10 +37,13 @@ class Replica:
         folder: Where its log is, and the witness's key.
         database_url: The database.
         arguments: Further arguments for ``serve``.
+        port: None takes a free one.
     """
 
-    def __init__(self, folder: Path, database_url: str, *arguments: str) -> None:
-        self.port = free_port()
+    def __init__(
+        self, folder: Path, database_url: str, *arguments: str, port: int | None = None
+    ) -> None:
+        self.port = free_port() if port is None else port
         self.url = f"http://127.0.0.1:{self.port}"
         unit = block("ini", "# /etc/systemd/system/tracker-collector@.service")
         (line,) = [each for each in unit.splitlines() if each.startswith("ExecStart=")]
