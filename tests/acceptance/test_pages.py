@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 PAGES = pages()
 CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 LANGUAGES = {"sh", "python", "json", "http", "ini", "cron", "dockerfile", "toml", "yaml", "text"}
+LANGUAGES |= {"bash", "haproxy", "sql"}  # what tests/fleet runs
 DEVELOPMENT = ("ruff", "mypy", "pytest")
 INSTALLING = ("python3 -m venv", ". .venv/bin/activate", "pip install", "export ")
 SHELL_ONLY = ("python ", "python3 -c", "echo ", "mkdir ", "tracker-collector serve")
