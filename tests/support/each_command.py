@@ -78,6 +78,8 @@ COLLECTOR = {
     "unpack": ["BACKUP", "--receipts", "NEW"],
     "erase": ["somebody", "--client", "c", "--yes"],
     "forward": ["--status"],
+    "partitions": [],
+    "migrate": [],
     "serve": ["--port", "0"],
 }
 ENDLESS = ("run", "serve", "dashboard")

@@ -27,7 +27,7 @@ from tracker.collector.replication import (
     Replication,
     lock_number,
 )
-from tracker.collector.schema import bring_up_to_date
+from tracker.collector.schema import Schema, bring_up_to_date, require
 from tracker.collector.sqlite_file import BUSY_SECONDS, SQLiteFile
 from tracker.errors import ConfigurationError, TrackerError
 
@@ -78,18 +78,25 @@ class Database:
         durability: ``local``, ``replicated`` (PostgreSQL only), or None for the one that the server
             is configured for.
         batches: How many threads store batches at the same time; each has a connection.
+        schema: What to do if a PostgreSQL database lacks tables, columns or indexes.
 
     Raises:
         ConfigurationError: if `database` is not a valid path or URL, its driver is missing, it is
-            not UTF-8, or it is not configured for `durability`.
+            not UTF-8, it is not configured for `durability`, or `schema` requires what it lacks.
         StorageError: if the database cannot be opened.
     """
 
     def __init__(
-        self, database: str | Path, durability: Durability | None = None, *, batches: int = BATCHES
+        self,
+        database: str | Path,
+        durability: Durability | None = None,
+        *,
+        batches: int = BATCHES,
+        schema: Schema = "update",
     ) -> None:
         url = parse(database)
         self.warning: str | None = None
+        self.schema_warning: str | None = None
         self._file: SQLiteFile | None = None
         self._replication = Replication(durability)
         self._deadlines = Deadlines()
@@ -110,12 +117,12 @@ class Database:
                 # By default, each statement there sees the commits before it.
                 self._reader = self._engine.execution_options(isolation_level="REPEATABLE READ")
         try:
-            self._open()
+            self._open(schema)
         except BaseException:
             self.close()
             raise
 
-    def _open(self) -> None:
+    def _open(self, schema: Schema) -> None:
         if self._file is not None:
             with _translated(), self._file.lock:
                 self._file.hold()
@@ -125,8 +132,11 @@ class Database:
             return
         with self.reading() as connection:
             self.warning = self._replication.settle(connection)
-        with self.writing("schema") as connection:
-            bring_up_to_date(connection)
+            if schema == "require":
+                self.schema_warning = require(connection)
+        if schema == "update":
+            with self.writing("schema") as connection:
+                self.schema_warning = bring_up_to_date(connection)
 
     @property
     def durability(self) -> Durability:
@@ -202,6 +212,19 @@ class Database:
                 if warnings:
                     raise NotReplicatedError(f"the commit came with a warning: {warnings[0]}")
                 self._replication.confirm(connection)
+
+    @contextlib.contextmanager
+    def administering(self) -> Iterator[Connection]:
+        """Yield a connection to PostgreSQL on which each statement is a transaction of its own.
+
+        For what takes long and cannot be part of a transaction; there is no time limit.
+
+        Raises:
+            StorageError: for all errors of the database, also in the block.
+        """
+        engine = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        with _translated(), engine.connect() as connection:
+            yield connection
 
     @contextlib.contextmanager
     def _committing(self, state: _Doubt) -> Iterator[Connection]:

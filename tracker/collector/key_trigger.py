@@ -30,10 +30,15 @@ _EXISTS = """SELECT 1 FROM pg_trigger WHERE tgrelid = 'api_keys'::regclass
     AND tgname = 'tracker_keys_changed'"""
 
 
+def is_missing(connection: Connection) -> bool:
+    """Return True if there is no trigger in PostgreSQL, not even a disabled one."""
+    return connection.exec_driver_sql(_EXISTS).first() is None
+
+
 def add_trigger(connection: Connection) -> None:
     """Create the trigger in PostgreSQL if it is missing; one that is disabled stays so."""
     if connection.dialect.name != "postgresql":
         return
-    if connection.exec_driver_sql(_EXISTS).first() is None:
+    if is_missing(connection):
         connection.exec_driver_sql(_FUNCTION)
         connection.exec_driver_sql(_TRIGGER)

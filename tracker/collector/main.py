@@ -23,6 +23,7 @@ from tracker.collector.options import (
     witness_given,
     witness_options,
 )
+from tracker.collector.partitioning.command import migrate, show_partitions
 from tracker.collector.serving.command import serve
 from tracker.collector.settings import Settings
 from tracker.collector.unpack import Bundle, Unpacked
@@ -73,10 +74,8 @@ def cli() -> None:
     """
 
 
-cli.add_command(serve)
-cli.add_command(doctor)
-cli.add_command(forward)
-cli.add_command(keys)
+for _command in (serve, doctor, forward, keys, migrate, show_partitions):
+    cli.add_command(_command)
 
 
 @cli.command("witness-key")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tracker.collector.replication import Durability
+    from tracker.collector.schema import Schema
 
 
 def database_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -90,11 +91,15 @@ def witness_given(
 
 @contextlib.contextmanager
 def opened(
-    database: str, durability: Durability | None = None, batches: int = BATCHES
+    database: str,
+    durability: Durability | None = None,
+    batches: int = BATCHES,
+    *,
+    schema: Schema = "update",
 ) -> Iterator[Store]:
     """Yield the store; convert its errors to one-line messages with exit code 2 or 1."""
     try:
-        store = Store(database, durability, batches=batches)
+        store = Store(database, durability, batches=batches, schema=schema)
     except ConfigurationError as error:
         raise click.BadParameter(str(error), param_hint="--database") from error
     except StorageError as error:

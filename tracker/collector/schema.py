@@ -2,59 +2,124 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from sqlalchemy import inspect
 from sqlalchemy.schema import CreateColumn
 
+from tracker import clock
 from tracker.collector import key_tables  # noqa: F401 - its tables are among the metadata
 from tracker.collector.key_trigger import add_trigger
-from tracker.collector.tables import metadata
+from tracker.collector.partitioning import catalog, layout
+from tracker.collector.tables import events, metadata
+from tracker.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Table
+    from sqlalchemy import Column, Connection, Index, Table
+
+Schema = Literal["update", "require", "ignore"]
+"""What to do if a PostgreSQL database lacks something: add what is cheap, refuse, or nothing."""
+_MIGRATE = "run `tracker-collector migrate`"
+_UNFINISHED = f"a migration was begun and not finished: {_MIGRATE}"
 
 
-def bring_up_to_date(connection: Connection) -> None:
-    """Create missing tables, columns, indexes and triggers; nothing else is changed.
+class Missing(NamedTuple):
+    """What a database lacks.
 
-    This happens within the caller's transaction, completely or not at all. A version only adds
-    things, and added columns have a default, so that the previous version can still write to the
-    database.
+    Attributes:
+        tables: Tables.
+        columns: Columns of tables that are there.
+        indexes: Indexes of tables that are there.
     """
-    metadata.create_all(connection)
-    for table in metadata.sorted_tables:
-        _add_columns(connection, table)
-        _add_indexes(connection, table)
-    add_trigger(connection)
+
+    tables: list[Table]
+    columns: list[Column[object]]
+    indexes: list[Index]
+
+    def names(self) -> list[str]:
+        """Return the names of tables and columns."""
+        columns = [f"{column.table.name}.{column.name}" for column in self.columns]
+        return [*(table.name for table in self.tables), *columns]
 
 
 def lacking(connection: Connection) -> list[str]:
     """Return the names of the tables, columns and indexes that are missing."""
-    found = []
+    found = missing(connection)
+    return [*found.names(), *(str(index.name) for index in found.indexes)]
+
+
+def missing(connection: Connection) -> Missing:
+    """Return what a database lacks of the present tables."""
+    found = Missing([], [], [])
     present = inspect(connection)
     for table in metadata.sorted_tables:
         if not present.has_table(table.name):
-            found.append(table.name)
+            found.tables.append(table)
             continue
         columns = {column["name"] for column in present.get_columns(table.name)}
+        found.columns.extend(each for each in table.columns if each.name not in columns)
         indexes = {index["name"] for index in present.get_indexes(table.name)}
-        found += [f"{table.name}.{each.name}" for each in table.columns if each.name not in columns]
-        found += [str(each.name) for each in table.indexes if each.name not in indexes]
+        found.indexes.extend(each for each in table.indexes if each.name not in indexes)
     return found
 
 
-def _add_columns(connection: Connection, table: Table) -> None:
-    found = {column["name"] for column in inspect(connection).get_columns(table.name)}
-    quoted = connection.dialect.identifier_preparer.format_table(table)
-    for column in table.columns:
-        if column.name not in found:
-            definition = CreateColumn(column).compile(dialect=connection.dialect)
-            connection.exec_driver_sql(f"ALTER TABLE {quoted} ADD COLUMN {definition}")
+def bring_up_to_date(connection: Connection) -> str | None:
+    """Create missing tables, columns, indexes and triggers; nothing else is changed.
 
+    This happens within the caller's transaction, completely or not at all. A version only adds
+    things, and added columns have a default, so that the previous version can still write to the
+    database. In PostgreSQL, `events` of a new database is divided by time; of an existing one, a
+    large `events` gets no index here, which would keep all from writing for as long as that takes.
 
-def _add_indexes(connection: Connection, table: Table) -> None:
-    found = {index["name"] for index in inspect(connection).get_indexes(table.name)}
-    for index in table.indexes:
-        if index.name not in found:
+    Returns:
+        What `migrate` would add, for the operator; None if there is nothing.
+    """
+    found = missing(connection)
+    metadata.create_all(connection, tables=found.tables)
+    add_columns(connection, found.columns)
+    postgresql = connection.dialect.name == "postgresql"
+    if events in found.tables and postgresql:
+        layout.divide_new(connection, int(clock.wall() * 1000))
+    left = []
+    for index in found.indexes:
+        if postgresql and index.table is events and catalog.is_big(connection):
+            left.append(index)
+        else:
             index.create(connection)
+    add_trigger(connection)
+    return _warning(connection, left) if postgresql else None
+
+
+def require(connection: Connection) -> str | None:
+    """Check that a PostgreSQL database has all tables and columns; change nothing.
+
+    Returns:
+        What `migrate` would add, for the operator; None if there is nothing.
+
+    Raises:
+        ConfigurationError: if it lacks some.
+    """
+    found = missing(connection)
+    if names := found.names():
+        raise ConfigurationError(
+            f"the database's schema is older than this version needs: {_MIGRATE} first (missing:"
+            f" {', '.join(names)})"
+        )
+    return _warning(connection, found.indexes)
+
+
+def _warning(connection: Connection, left: list[Index]) -> str | None:
+    if catalog.until(connection) is not None:
+        return _UNFINISHED
+    if left:
+        names = ", ".join(str(index.name) for index in left)
+        return f"indexes are missing, without which some queries are slow ({names}): {_MIGRATE}"
+    return None
+
+
+def add_columns(connection: Connection, columns: list[Column[object]]) -> None:
+    """Add columns, which have a default or may be null, so that no row is read."""
+    for column in columns:
+        quoted = connection.dialect.identifier_preparer.format_table(column.table)
+        definition = CreateColumn(column).compile(dialect=connection.dialect)
+        connection.exec_driver_sql(f"ALTER TABLE {quoted} ADD COLUMN {definition}")

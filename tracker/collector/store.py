@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from tracker.collector.marks import Mark
     from tracker.collector.outbox_keys import BoundKey
     from tracker.collector.replication import Durability
+    from tracker.collector.schema import Schema
     from tracker.collector.stored_tree import Tiles
     from tracker.collector.witness import Witness
 
@@ -94,6 +95,7 @@ class Store(Database):
         durability: As for `Database`.
         witness: Who cosigns the heads that devices send; None cosigns nothing.
         batches: As for `Database`.
+        schema: As for `Database`.
 
     Raises:
         ConfigurationError: as for `Database`.
@@ -107,8 +109,9 @@ class Store(Database):
         witness: Witness | None = None,
         *,
         batches: int = BATCHES,
+        schema: Schema = "update",
     ) -> None:
-        super().__init__(database, durability, batches=batches)
+        super().__init__(database, durability, batches=batches, schema=schema)
         self.witness = witness
         self.tiles: Tiles = {}
         self.head_cosigned = threading.Event()

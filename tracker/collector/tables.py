@@ -33,6 +33,8 @@ SCOPES_LENGTH = 64
 
 # SQLite increments only a column of exactly the type INTEGER.
 _RowId = BigInteger().with_variant(Integer(), "sqlite")
+# In PostgreSQL, partitions are found by it: in the order of its bytes, whatever the database's is.
+_EventId = String(UUID_LENGTH).with_variant(String(UUID_LENGTH, collation="C"), "postgresql")
 
 metadata = MetaData()
 
@@ -63,7 +65,7 @@ events = Table(
     Column("client_id", String(MAX_ID_LENGTH), nullable=False),
     Column("outbox_id", String(UUID_LENGTH), nullable=False),
     Column("seq", BigInteger, nullable=False),
-    Column("event_id", String(UUID_LENGTH), nullable=False),
+    Column("event_id", _EventId, nullable=False),
     Column("type", String(MAX_ID_LENGTH), nullable=False),
     Column("timestamp_ms", BigInteger, nullable=False),
     Column("agent_id", String(MAX_ID_LENGTH)),
@@ -104,7 +106,11 @@ events = Table(
     # A reader that remembers the highest id it has seen must never get that id again.
     sqlite_autoincrement=True,
 )
-"""All received events in the order of receipt (`id`); `data` is canonical JSON text."""
+"""All received events in the order of receipt (`id`); `data` is canonical JSON text.
+
+In PostgreSQL it is divided by `event_id`, and `id` is the primary key of each partition: see
+`partitioning.layout`.
+"""
 
 heads = Table(
     "heads",

@@ -140,6 +140,14 @@ _METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
     help="A name, with its port if that is not the usual one, by which browsers reach the pages, "
     "as in tracker.example.com; repeatable. Without it: only from this machine.",
 )
+@click.option(
+    "--migrate/--no-migrate",
+    "migrates",
+    default=True,
+    show_default=True,
+    help="Add to the database what it lacks, as far as that takes no time, and partitions for the "
+    "coming months; or change nothing, and refuse to start if tables or columns are missing.",
+)
 def serve(
     host: str,
     port: int,
@@ -160,6 +168,7 @@ def serve(
     *,
     ui: bool,
     ui_names: tuple[str, ...],
+    migrates: bool,
 ) -> None:
     """Listen for batches until SIGTERM or Ctrl+C."""
     voice = Voice(log_format)
@@ -193,6 +202,7 @@ def serve(
             ui_hosts=names,
             drain_seconds=drain_seconds,
             voice=voice,
+            migrates=migrates,
         )
         _check_database(serving, workers)
         address = address_of(host, listener)

@@ -10,6 +10,7 @@ import click
 from tracker.collector.app import create_app
 from tracker.collector.key_watch import KeyWatch
 from tracker.collector.options import opened, witness_given
+from tracker.collector.partitioning.ahead import keeping
 from tracker.collector.serving.server import Server
 from tracker.collector.stamping import Stamping
 from tracker.errors import ConfigurationError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
+    from tracker.collector.schema import Schema
     from tracker.collector.serving.prometheus import PrometheusMeter
     from tracker.collector.serving.serving import Serving
     from tracker.collector.store import Store
@@ -55,9 +57,14 @@ def run(serving: Serving, place: Place, started: Callable[[], None]) -> None:
     warn = serving.voice.warn if is_first else _say_nothing
     batches, _ = serving.settings.concurrent_batches
     with contextlib.ExitStack() as stack:
-        store = stack.enter_context(opened(serving.database, serving.durability, batches))
-        if store.warning:
-            warn(store.warning)
+        schema: Schema = "update" if serving.migrates else "require"
+        store = stack.enter_context(
+            opened(serving.database, serving.durability, batches, schema=schema)
+        )
+        for warning in filter(None, (store.warning, store.schema_warning)):
+            warn(warning)
+        if is_first and serving.migrates:
+            stack.enter_context(keeping(store))
         store.witness = witness_given(
             serving.database, serving.key_file, serving.witness_name, warn
         )

@@ -35,6 +35,7 @@ class Serving:
         ui_hosts: Hosts of the pages; None leaves the pages out.
         drain_seconds: How long to go on after SIGTERM.
         voice: Says how it starts.
+        migrates: Whether it adds to the database what is missing.
     """
 
     database: str
@@ -47,6 +48,7 @@ class Serving:
     ui_hosts: Sequence[str] | None
     drain_seconds: float
     voice: Voice
+    migrates: bool = True
 
     @property
     def is_sqlite(self) -> bool:

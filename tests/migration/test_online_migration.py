@@ -1,0 +1,201 @@
+"""`tracker-collector migrate` beside a running collector: nothing is refused for good, or lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+import tracker
+from tests.support.collector import CollectorClient, EventChain, ForkedCollector
+from tests.support.former import former_database, id_at
+from tracker.collector.keys import Keys
+from tracker.collector.main import cli
+from tracker.collector.partitioning import catalog
+from tracker.collector.store import Store
+
+if TYPE_CHECKING:
+    from tests.support.postgresql import PostgresServer
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(tracker.__file__).parents[1]
+PATHS = (
+    *("/v1/outboxes", "/v1/metrics", "/v1/usage", "/v1/history", "/v1/overview", "/v1/agents"),
+    *("/v1/conversations", "/v1/activities", "/v1/events"),
+)
+# A few conversations are found in less than the half second that is spent on a page.
+ASKED: dict[str, dict[str, Any]] = {
+    "/v1/history": {"session_id": "s1"},
+    "/v1/conversations": {"limit": 5},
+}
+
+
+def migrate(url: str, *arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["migrate", *arguments, "--database", url])
+
+
+_ONE_STEP = """
+import os, signal, sys
+from tracker.collector.partitioning import migration
+from tracker.collector.store import Store
+
+def say(step):
+    print(step, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+migration.run(Store(sys.argv[1], schema="ignore"), say)
+"""
+
+
+def one_step(url: str) -> str:
+    """Migrate in a process that is killed after one step; return what it said, if anything."""
+    done = subprocess.run(
+        [sys.executable, "-c", _ONE_STEP, url],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == (-signal.SIGKILL if done.stdout else 0)
+    return done.stdout
+
+
+def reader(url: str, port: int) -> CollectorClient:
+    store = Store(url, schema="ignore")
+    key, _ = Keys(store).create("former")
+    store.close()
+    return CollectorClient(f"http://127.0.0.1:{port}", "former", key)
+
+
+def answers(client: CollectorClient) -> list[Any]:
+    """Return what the collector answers of all events, when they were read again apart."""
+    found = []
+    for path in PATHS:
+        answer = client.get(path, **ASKED.get(path, {}))
+        for outbox in answer.get("outboxes", ()) if isinstance(answer, dict) else ():
+            del outbox["checked_at_ms"]
+        found.append(answer)
+    return found
+
+
+class Sender:
+    """A client that sends batch after batch while the block lasts, and notes every answer.
+
+    Its ids are UUIDv7 of now if they are `timed`, or else of no time.
+    """
+
+    def __init__(self, client: CollectorClient, *, timed: bool) -> None:
+        self.accepted = 0
+        self._timed = timed
+        self.refused: list[tuple[int, bool]] = []
+        self._client = client
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Sender:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        chain = EventChain()
+        while not self._stopping.is_set():
+            batch = chain.batch([self._event(chain) for _ in range(20)], self._client.client_id)
+            while (answer := self._client.post(batch)).status_code != 200:
+                self.refused.append((answer.status_code, "Retry-After" in answer.headers))
+            self.accepted += answer.json()["accepted"]
+
+    def _event(self, chain: EventChain) -> dict[str, Any]:
+        if not self._timed:  # a migration that is under way refuses most of these
+            return chain.event()
+        return chain.event(event_id=id_at(time.time_ns() // 1_000_000))
+
+
+def test_a_migration_beside_senders_loses_nothing_and_changes_no_answer(
+    postgres_server: PostgresServer, tmp_path: Path
+) -> None:
+    """Every request is answered with a receipt, or with 503 and when to try again."""
+    url = former_database(postgres_server, 20_000)
+    with ForkedCollector(tmp_path, database_url=url) as collector:
+        former = reader(url, collector.port)
+        before = answers(former)
+        asked = migrate(url, "--check")
+        assert (asked.exit_code, "3 events beyond it move" in asked.stdout) == (1, True)
+        assert answers(former) == before
+        clients = [collector.client(f"kiosk-{number}") for number in range(3)]
+        with Sender(clients[0], timed=True) as one, Sender(clients[1], timed=False) as two:
+            done = migrate(url, "--json")
+        assert done.exit_code == 0, done.output
+        assert len(json.loads(done.stdout)["steps"]) >= 4
+        assert set(one.refused + two.refused) <= {(503, True)}
+        assert answers(former) == before
+        for client, sender in zip(clients, (one, two), strict=False):
+            (outbox,) = client.outboxes()
+            assert (outbox["events"], outbox["missing"]) == (sender.accepted, [])
+            assert outbox["chain"] == "intact"
+        chain = EventChain()
+        assert clients[2].send(chain, chain.events(5))["accepted"] == 5
+    assert migrate(url, "--check").exit_code == 0
+    assert migrate(url).stdout == "nothing to do\n"
+
+
+def test_a_migration_that_is_killed_after_any_step_goes_on(
+    postgres_server: PostgresServer, tmp_path: Path
+) -> None:
+    """A collector runs all the time: after each kill it takes events and answers as before."""
+    url = former_database(postgres_server, 2_000)
+    said: list[str] = []
+    with ForkedCollector(tmp_path, database_url=url, arguments=["--no-migrate"]) as collector:
+        former = reader(url, collector.port)
+        before, chain = answers(former), EventChain()
+        client = collector.client("kiosk")
+        postgres_server.sql("DROP INDEX ix_events_type", url.partition("@/")[2].partition("?")[0])
+        while step := one_step(url):
+            said.append(step)
+            ids = [id_at(time.time_ns() // 1_000_000) for _ in range(3)]
+            sent = [chain.event(event_id=each) for each in ids]
+            assert client.send(chain, sent)["accepted"] == 3
+            assert answers(former) == before
+        (outbox,) = client.outboxes()
+    assert len(said) >= 6, said
+    assert (outbox["events"], outbox["missing"]) == (3 * len(said), [])
+    store = Store(url, schema="require")
+    with store.reading() as connection:
+        names = [each.name for each in catalog.partitions(connection)]
+        outside = connection.exec_driver_sql("SELECT count(*) FROM events_other").scalar()
+    store.close()
+    assert (names[0], names[-1], outside) == (catalog.EARLIER, catalog.OTHER, 3)
+
+
+@pytest.fixture
+def begun(postgres_server: PostgresServer) -> str:
+    """The URL of a database whose migration was killed after its first step."""
+    url = former_database(postgres_server, 100)
+    assert one_step(url)
+    return url
+
+
+def test_a_server_says_that_a_migration_is_not_finished(begun: str) -> None:
+    """It starts, takes events, and tells the operator what is left to do."""
+    store = Store(begun)
+    assert store.schema_warning is not None
+    assert "not finished" in store.schema_warning
+    store.close()
+    assert migrate(begun).exit_code == 0
+    store = Store(begun)
+    assert store.schema_warning is None
+    store.close()

@@ -1,0 +1,1 @@
+"""The table `events` in PostgreSQL, divided by time: SQLite has one table."""
