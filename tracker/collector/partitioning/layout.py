@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 AHEAD = 3
 """Number of months after the present one that have a partition."""
 LOCK_SECONDS = 1
-"""How long to wait for a lock: whoever comes after waits as long."""
+"""How long to wait for a lock: everybody who comes after waits as long."""
 _MOST_MOVED = 50_000
 _INDEXES = """
 SELECT relname FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
