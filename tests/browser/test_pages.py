@@ -98,6 +98,7 @@ def test_without_a_script_everything_is_there(
     board.settled(path)
     said = [words(each.go(path).locator("main").inner_text()) for each in (with_script, without)]
     assert said[0][:20] == said[1][:20]
+    assert not without.page.locator(".contact").is_visible()  # it says that the page is live
     without.page.locator('.rail nav a[data-name="usage"]').click()
     board.settled("/usage?by=agent")
     without.page.locator('main a:has-text("by agent")').click()

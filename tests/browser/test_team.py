@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.browser.conftest import Visitor
+from tests.browser.test_long import BILLIONS, LONG, SHAPE
 from tests.browser.test_pages import AXE, violations
 from tests.contract.collector.ui.conftest import TRACE_ID, said
 from tests.contract.collector.ui.test_completeness import with_holes
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+LONG_NAME = "kiosk-" + "k" * 120
 OF_ALL = ("/ui/clients", "/ui/keys")
 OF_ONE = tuple(
     f"/ui/{name}" + ("&" if "?" in name else "?") + "client=kiosk-17"
@@ -127,6 +129,35 @@ def test_hostile_names_and_texts_stay_text(operator: Person) -> None:
     page.get_by_role("link", name="Erasures", exact=True).click()
     assert page.locator("main img, main script, main style").count() == 0
     assert "<script>alert(1)</script>" in page.locator("main").inner_text()
+
+
+@pytest.mark.parametrize("width", [1440, 700, 320])
+def test_every_page_keeps_its_shape(chromium: Any, collector: CollectorProcess, width: int) -> None:
+    """However long the names of a client are, and however many holes there are."""
+    with collector.store() as store:
+        key, _ = Keys(store).create(LONG_NAME, "label" * 40)
+    client, chain = CollectorClient(collector.url, LONG_NAME, key), EventChain()
+    fields: dict[str, Any] = {"agent_id": LONG, "session_id": LONG, "user_id": LONG}
+    used = {"model": LONG, "total_tokens": BILLIONS, "cost_usd": 1_123_456.78}
+    sent = [
+        chain.event({"role": "user", "content": LONG * 9}, **fields),
+        chain.event(used, type="llm.used", **fields),
+        chain.event(
+            {"name": LONG, "value": 1e12, "comment": LONG}, type="score.recorded", **fields
+        ),
+        chain.event({"subject": LONG, "reason": LONG, "event_ids": []}, type="compliance.erased"),
+        {**chain.event(), "digest": "0" * 64},
+        *chain.events(90)[::2],
+    ]
+    client.send(chain, sent)
+    size = {"width": width, "height": 844}
+    person = Person(chromium, collector, collector.create_key(None), viewport=size)
+    own = [each.replace("kiosk-17", LONG_NAME).replace("order-session", LONG) for each in OF_ONE]
+    for path in (*OF_ALL, *(each for each in own if TRACE_ID not in each)):
+        page = person.go(path)
+        page.wait_for_selector('body[data-awaited=""]')
+        assert page.evaluate(SHAPE) == [], path
+    person.leave()
 
 
 @pytest.mark.parametrize("width", [390, 320])

@@ -94,7 +94,7 @@
   };
 
   if (document.body.dataset.tag && pause) {
-    pause.hidden = false;
+    pause.hidden = contact.parentElement.hidden = false; // without a script nothing is live
     pause.onclick = () => setPaused(!paused);
     document.addEventListener("toggle", (event) => {
       if (event.target.closest && event.target.closest("[data-live]") && event.target.matches("details")) {
