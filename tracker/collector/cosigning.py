@@ -31,7 +31,8 @@ State = Literal["cosigned", "unproven", "contradicting", "unsigned"]
 or its proof begins elsewhere; it may be right. ``contradicting``: it and one that was cosigned are
 not of the same tree. ``unsigned``: it is not signed by the key that is bound to the outbox.
 """
-_TELLING = (INTEGRITY_CHECKPOINT, INTEGRITY_KEY_CHANGED)
+TELLING = (INTEGRITY_CHECKPOINT, INTEGRITY_KEY_CHANGED)
+"""Types of the events that tell of an outbox's tree."""
 _HOUR_MS = 3_600_000
 _STAMPED_TOGETHER = 100
 _STATES: dict[Judgement, State] = {
@@ -79,12 +80,12 @@ def new_among(
     connection: Connection, client_id: str, received: Sequence[ReceivedEvent]
 ) -> list[ReceivedEvent]:
     """Return those of a batch's events that tell of the tree and are not stored yet, by seq."""
-    if all(event.type not in _TELLING for event in received):
+    if all(event.type not in TELLING for event in received):
         return []
     first: dict[str, ReceivedEvent] = {}
     for event in received:
         first.setdefault(event.event_id, event)
-    telling = [event for event in first.values() if event.type in _TELLING]
+    telling = [event for event in first.values() if event.type in TELLING]
     query = select(events.c.event_id).where(
         events.c.client_id == client_id,
         events.c.event_id.in_([event.event_id for event in telling]),

@@ -69,8 +69,8 @@ class Database:
 
     Any thread may call any method. It owns its engine with all connections, and the locks of
     writers: one thread of one process at a time writes to an SQLite database (see `FileLock`); in
-    PostgreSQL one transaction at a time writes a client's events, so that their ids become visible
-    in ascending order and a reader by id misses none.
+    PostgreSQL one transaction at a time stores an outbox's events, or writes what concerns a whole
+    client, as an erasure does. `Horizon` says how far readers by id may go.
 
     Args:
         database: Path of an SQLite file, which is created with mode 0600 (its folder with 0700) if
@@ -114,7 +114,8 @@ class Database:
             self._writer = self._engine.execution_options(tracker_writes=True)
             self._reader = self._engine
             if self._file is None:
-                # By default, each statement there sees the commits before it.
+                # What a writer reads has to be as new as its lock, whatever the server's default.
+                self._writer = self._writer.execution_options(isolation_level="READ COMMITTED")
                 self._reader = self._engine.execution_options(isolation_level="REPEATABLE READ")
         try:
             self._open(schema)
@@ -174,7 +175,9 @@ class Database:
             yield connection
 
     @contextlib.contextmanager
-    def writing(self, scope: str, seconds: float = WRITE_SECONDS) -> Iterator[Connection]:
+    def writing(
+        self, scope: str, seconds: float = WRITE_SECONDS, *, within: str | None = None
+    ) -> Iterator[Connection]:
         """Yield a connection in a write transaction, which is durable when the block ends.
 
         The block must write something, since otherwise the commit does not wait for standbys: see
@@ -183,6 +186,8 @@ class Database:
         Args:
             scope: Writers of the same scope exclude each other; in SQLite all writers do.
             seconds: Time limit in PostgreSQL.
+            within: A scope that this one is a part of. Writers of the whole and of a part exclude
+                each other; those of two parts do not.
 
         Raises:
             StorageError: for all errors of the database, also in the block. It is `in_doubt` if it
@@ -202,7 +207,7 @@ class Database:
                 self._within(connection, seconds),
             ):
                 with connection.begin():
-                    self._replication.begin(connection, scope)
+                    self._replication.begin(connection, scope, within)
                     yield connection
                     warnings = warnings_of(connection)
                     warnings.clear()

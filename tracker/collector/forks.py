@@ -48,8 +48,13 @@ def read(connection: Connection, client_id: str, outbox_id: str) -> Head:
 
 def is_known(connection: Connection, client_id: str, outbox_id: str) -> bool:
     """Return True if any batch of this outbox came from this client."""
+    return version(connection, client_id, outbox_id) is not None
+
+
+def version(connection: Connection, client_id: str, outbox_id: str) -> int | None:
+    """Return a number that each batch of an outbox raises; None if there was none."""
     mine = (heads.c.client_id == client_id, heads.c.outbox_id == outbox_id)
-    return connection.execute(select(heads.c.version).where(*mine)).first() is not None
+    return connection.execute(select(heads.c.version).where(*mine)).scalar()
 
 
 def update_head(connection: Connection, batch: Batch, before: Head) -> Head:

@@ -43,12 +43,10 @@ class New(NamedTuple):
 
     Attributes:
         events: Number of events.
-        last_id: The id up to which all of the client's events are stored.
         is_late: Whether any has a seq that was passed already.
     """
 
     events: int
-    last_id: int
     is_late: bool
 
 
@@ -68,9 +66,13 @@ def newer(connection: Connection, client_id: str, outbox_id: str, mark: Mark) ->
             unindexed(event.outbox_id) == outbox_id,
         )
     ).one()
-    # The client's, for that is a single look: a client's events get ascending ids.
-    last_id = connection.execute(select(func.max(event.id)).where(mine, *IN_ORDER)).scalar()
-    return New(count, last_id or 0, bool(count) and lowest <= mark.walk.seq)
+    return New(count, bool(count) and lowest <= mark.walk.seq)
+
+
+def last_id(connection: Connection, client_id: str) -> int:
+    """Return the highest id of a client's events; 0 if there are none."""
+    mine = (events.c.client_id == client_id, *IN_ORDER)
+    return connection.execute(select(func.max(events.c.id)).where(*mine)).scalar() or 0
 
 
 def first_id(connection: Connection, client_id: str, outbox_id: str) -> int:

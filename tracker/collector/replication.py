@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from tracker import clock
 from tracker.errors import ConfigurationError, TrackerError
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Row
 
 Durability = Literal["local", "replicated"]
 """What a receipt guarantees: stored on this server's disk, or on a synchronous standby too."""
@@ -23,18 +23,22 @@ _CHECK_SECONDS = 5.0
 
 # One statement, hence one round trip, at the beginning of a write. `on` is the weakest setting that
 # waits for the disk and for the standbys; a server's `remote_apply`, which is stronger, is kept.
+# What comes later in it is worked out later, and what reads a table is a later statement, so that
+# it sees what the writers before have committed.
 _BEGIN = f"""
 SELECT set_config('synchronous_commit',
            CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply'
            ELSE 'on' END, true),
        set_config('lock_timeout', '{LOCK_SECONDS}s', true),
        set_config('statement_timeout', '{STATEMENT_SECONDS}s', true),
-       pg_advisory_xact_lock(%s),
+       {{locks}},
        current_setting('synchronous_standby_names'),
        current_setting('fsync'),
        current_setting('full_page_writes'),
        pg_is_in_recovery()
 """
+_ALONE = _BEGIN.format(locks="pg_advisory_xact_lock(%s)")
+_WITHIN = _BEGIN.format(locks="pg_advisory_xact_lock_shared(%s), pg_advisory_xact_lock(%s)")
 _NAMES = "SELECT current_setting('synchronous_standby_names')"
 # The view shows all columns only to the roles pg_monitor and pg_read_all_stats: for others, `state`
 # and `sync_state` are null and cannot be counted.
@@ -76,14 +80,23 @@ class Replication:
         """The required durability."""
         return self._durability or "local"
 
-    def begin(self, connection: Connection, scope: str) -> None:
+    def begin(self, connection: Connection, scope: str, within: str | None = None) -> None:
         """Begin a write: take the scope's lock, and check the server's settings.
+
+        Args:
+            connection: The transaction.
+            scope: What nobody else may write meanwhile.
+            within: What nobody may write as a whole meanwhile, but for its other parts.
 
         Raises:
             NotReplicatedError: if the database is not replicated as required.
         """
-        row = connection.exec_driver_sql(_BEGIN, (lock_number(scope),)).one()
-        self._check(Configured(*row[4:]))
+        if within is None:
+            begun = connection.exec_driver_sql(_ALONE, (lock_number(scope),))
+        else:
+            locks = (lock_number(within), lock_number(scope))
+            begun = connection.exec_driver_sql(_WITHIN, locks)
+        self._check(_configured(begun.one()))
         if self._durability == "replicated":
             self._check_standbys(connection)
 
@@ -98,8 +111,8 @@ class Replication:
             ConfigurationError: if the server is not configured for it; the message says what to
                 set.
         """
-        row = connection.exec_driver_sql(_BEGIN, (lock_number("durability"),)).one()
-        found = Configured(*row[4:])
+        begun = connection.exec_driver_sql(_ALONE, (lock_number("durability"),))
+        found = _configured(begun.one())
         if self._durability is None:
             self._durability = "replicated" if found.standby_names.strip() else "local"
         try:
@@ -156,6 +169,10 @@ class Replication:
                 self._checked_at = None
                 raise NotReplicatedError("no synchronous standby is connected to the database")
             self._checked_at = now
+
+
+def _configured(row: Row[Any]) -> Configured:
+    return Configured(*row[-len(Configured._fields) :])
 
 
 def lock_number(scope: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from operator import itemgetter
@@ -27,12 +28,15 @@ from tracker.collector.batch import ReceivedEvent, trace_id_of
 from tracker.collector.conversation import SUMMARY_FIELDS, Conversation, summarise
 from tracker.collector.database import READ_SECONDS, Database, StorageError
 from tracker.collector.engine import BATCHES
+from tracker.collector.horizon import Horizon
 from tracker.collector.integrity import OutboxReport, Walk, report
 from tracker.collector.tables import api_keys, events, events_of
+from tracker.events import COMPLIANCE_ERASED
 from tracker.queries.filters import EVERYTHING, Filters
 from tracker.queries.source import extent
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from sqlalchemy import Connection, RowMapping, Select
@@ -52,6 +56,7 @@ logger = logging.getLogger(__name__)
 _FETCH_SMALL_ROWS = 1_000
 _COLUMNS = ("client_id", "outbox_id", "sent_at_ms", "received_at_ms", *ReceivedEvent._fields,
             "trace_id")  # fmt: skip
+_CONCERN_THE_CLIENT = (COMPLIANCE_ERASED, *cosigning.TELLING)
 _TRIAL_ROW = ("", "", 0, 0, 0, "", "", 0, None, None, None, "{}", "", "", None, None, None, None)
 
 
@@ -88,7 +93,8 @@ class ConversationPlace(NamedTuple):
 class Store(Database):
     """Events, rejections and heads in a `Database`.
 
-    `head_cosigned` is set whenever a batch had a head that was cosigned.
+    `head_cosigned` is set whenever a batch had a head that was cosigned. `horizon` says how far
+    events may be read in the order of their ids.
 
     Args:
         database: As for `Database`.
@@ -115,6 +121,7 @@ class Store(Database):
         self.witness = witness
         self.tiles: Tiles = {}
         self.head_cosigned = threading.Event()
+        self.horizon = Horizon(self)
         self._insert = _insert_unless_known(self.dialect)
         self._stored_at: float | None = None
         sign = _sign(self.dialect)
@@ -139,7 +146,7 @@ class Store(Database):
         valid = len(batch.events)
         judged = None
         self._stored_at = None
-        with self.writing(batch.client_id) as connection:
+        with self._storing(batch) as connection:
             self._touch(connection, batch.client_id, batch.outbox_id)
             head = forks.read(connection, batch.client_id, batch.outbox_id)
             if batch.direct:
@@ -158,7 +165,6 @@ class Store(Database):
                 if accepted:
                     head = forks.update_head(connection, batch, head)
                 if telling and self.witness is not None:
-                    self.exclude(connection, f"outbox {batch.outbox_id}")
                     judged = cosigning.judge(
                         connection, self.witness, batch, telling, received_at_ms
                     )
@@ -170,6 +176,22 @@ class Store(Database):
         if judged is not None and judged.cosigned is not None:
             self.head_cosigned.set()
         return Stored(accepted, valid - accepted, *head)
+
+    @contextlib.contextmanager
+    def _storing(self, batch: Batch) -> Iterator[Connection]:
+        """Yield the transaction for a batch, which excludes what must not happen meanwhile.
+
+        Always that is everything of the same outbox, whichever client's; and for some batches
+        everything else of their client: an erasure must not miss the event that it names, nor may
+        what is numbered or judged here arrive by another outbox before it is stored.
+        """
+        if batch.direct or any(event.type in _CONCERN_THE_CLIENT for event in batch.events):
+            with self.writing(batch.client_id) as connection:
+                self.exclude(connection, f"outbox {batch.outbox_id}")
+                yield connection
+        else:
+            with self.writing(f"outbox {batch.outbox_id}", within=batch.client_id) as connection:
+                yield connection
 
     def has_just_stored(self) -> bool:
         """Return True if the last batch was stored, within the last second."""
@@ -207,6 +229,9 @@ class Store(Database):
     ) -> tuple[list[RowMapping], int | None]:
         """Return a page of a client's events in stored order, and the start of the next page.
 
+        No event appears later before one that was returned: of events whose neighbours are just
+        being stored, none is returned yet.
+
         Args:
             client_id: The client.
             after: Return only events with a greater `id`.
@@ -229,8 +254,19 @@ class Store(Database):
             )
             .order_by(events.c.id)
         )
-        with self.reading() as connection:
-            page, more = _page(connection, query, limit, max_page_bytes)
+        page: list[RowMapping] = []
+        more = False
+        known = self.horizon.settled
+        if after < known:
+            with self.reading() as connection:
+                below = query.where(events.c.id <= known)
+                page, more = _page(connection, below, limit, max_page_bytes)
+        if not more:
+            # Only one that comes to the end of what it knows looks further.
+            settled = self.horizon.wait()
+            with self.reading() as connection:
+                below = query.where(events.c.id <= settled)
+                page, more = _page(connection, below, limit, max_page_bytes)
         return page, page[-1]["id"] if more else None
 
     def conversation(
@@ -296,6 +332,7 @@ class Store(Database):
         """
         now_ms = int(clock.wall() * 1000)
         with self.reading() as connection:
+            version = forks.version(connection, client_id, outbox_id)
             nothing = marks.Mark(0, now_ms, Walk())
             mark = marks.read(connection, client_id, outbox_id) or nothing
             new = marks.newer(connection, client_id, outbox_id, mark)
@@ -315,9 +352,8 @@ class Store(Database):
                 given_up = discarded.ranges(connection, client_id, outbox_id)
                 found = report(result, refused, given_up, mark.walk, mark.checked_at_ms)
             found = found.with_heads(*cosigning.known(connection, client_id, outbox_id))
-        mark = mark._replace(last_id=new.last_id)
         if mark.walk.events - before >= marks.WORTH_NOTING and mark.walk.has_all_gaps:
-            self._note(client_id, outbox_id, mark)
+            self._note(client_id, outbox_id, mark, version)
         return found.of_no_outbox() if outbox_id == derived.outbox_id_of(client_id) else found
 
     def outbox_counts(self, client_id: str | None = None) -> list[counts.OutboxCount]:
@@ -342,11 +378,17 @@ class Store(Database):
         with self.reading() as connection:
             return stamps.stamp(connection, client_id)
 
-    def _note(self, client_id: str, outbox_id: str, mark: Mark) -> None:
-        """Store how far an outbox was checked, if the database can be written."""
+    def _note(self, client_id: str, outbox_id: str, mark: Mark, version: int | None) -> None:
+        """Store how far an outbox was checked, if the database can be written.
+
+        Nothing may have come of the outbox since: then what comes gets a higher id than all that
+        the client has now, while no other batch of it is on its way.
+        """
         try:
             with self.writing(client_id) as connection:
-                marks.note(connection, client_id, outbox_id, mark)
+                if forks.version(connection, client_id, outbox_id) == version:
+                    last_id = marks.last_id(connection, client_id)
+                    marks.note(connection, client_id, outbox_id, mark._replace(last_id=last_id))
         except StorageError as error:  # the next report reads more; that is all
             logger.warning("how far an outbox was checked is not stored: %s", error)
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tracker.collector.forwarding import positions
 from tracker.collector.forwarding.arrivals import Span, arrivals
-from tracker.collector.forwarding.horizon import Horizon
 from tracker.collector.forwarding.positions import Move, Refused
+from tracker.collector.horizon import Horizon
 from tracker.delivery.outcome import Delivery, Outcome, Rejection
 from tracker.delivery.retry import Backoff
 from tracker.delivery.sizing import Sizing
