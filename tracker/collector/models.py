@@ -118,7 +118,10 @@ class Event:
 
 @dataclass(frozen=True)
 class EventPage:
-    """Events in the order of receipt; `next` is the `after` of the next page, null at the end."""
+    """Events in the order of receipt; `next` is the `after` of the next page, null at the end.
+
+    `next` is opaque: its form may change. No event ever appears before one that was listed.
+    """
 
     next: int | None
     events: list[Event]
