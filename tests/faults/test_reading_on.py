@@ -38,7 +38,9 @@ def test_a_reader_gets_each_event_once_while_three_collectors_store(
         senders = [collector.client("kiosk-17") for collector in collectors]
         done = threading.Event()
         reading = pool.submit(read_until, senders[0], done)
-        sending = [pool.submit(send, senders[number % 3], batches) for number in range(OUTBOXES - 1)]
+        sending = [
+            pool.submit(send, senders[number % 3], batches) for number in range(OUTBOXES - 1)
+        ]
         chains = [send(senders[0], batches), *(job.result() for job in sending)]
         done.set()
         found = reading.result()
