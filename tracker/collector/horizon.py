@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select
@@ -51,6 +50,7 @@ class Horizon:
         self._writers: frozenset[str] = frozenset()
         self._begun = self._ended = 0  # looks for new events
         self._lock = threading.Lock()
+        self._never = threading.Event()
 
     def look(self) -> bool:
         """Look for new events; return False if transactions have to end first: look again soon.
@@ -84,7 +84,7 @@ class Horizon:
             if self._ended >= wanted or clock.monotonic() >= end:
                 return self.settled
             if not settled:
-                time.sleep(pause)
+                self._never.wait(pause)
                 pause *= 2
 
     def _storing(self, connection: Connection) -> frozenset[str]:
