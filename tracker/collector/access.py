@@ -86,9 +86,7 @@ _ClientHeader = Annotated[
 ]
 
 
-async def _authenticate(
-    request: Request, _: Annotated[object, Depends(_bearer)], x_client_id: _ClientHeader = None
-) -> ApiKey:
+async def _caller_of(request: Request) -> ApiKey:
     """Return the key of a request, before its body is read."""
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not key.strip():
@@ -98,7 +96,7 @@ async def _authenticate(
     if found is None:
         raise invalid_key()
     _check_age(found)
-    if not found.operator and _text(x_client_id) != found.client_id:
+    if not found.operator and _text(request.headers.get("x-client-id")) != found.client_id:
         raise client_mismatch("X-Client-ID is not the client that this API key belongs to.")
     parts.uses.note(found.id)
     return found
@@ -108,6 +106,12 @@ def _check_age(key: ApiKey) -> None:
     """Refuse a key that has expired. The look-up does not, since it may remember its answer."""
     if key.expires_at_ms is not None and key.has_expired():
         raise expired_key(key.expires_at_ms)
+
+
+async def _authenticate(
+    request: Request, _: Annotated[object, Depends(_bearer)], _header: _ClientHeader = None
+) -> ApiKey:
+    return await _caller_of(request)
 
 
 Caller = Annotated[ApiKey, Depends(_authenticate)]
@@ -142,13 +146,29 @@ Client = Annotated[str, Depends(_client_to_read)]
 """The client whose events are read: that of the key, or the one that an operator names."""
 
 
-async def _client_that_sends(caller: Caller) -> ApiKey:
-    """Return the key of a client; an operator's key belongs to none."""
+async def sender_of(request: Request) -> ApiKey:
+    """Return the key of a request that sends events.
+
+    For the route of batches, whose description says what it needs: as a dependency, this would take
+    0.05 ms more of the processor for each batch.
+
+    Raises:
+        RefusedError: 401 or 403 if there is none, or it sends no events.
+    """
+    return _check_sends(await _caller_of(request))
+
+
+def _check_sends(caller: ApiKey) -> ApiKey:
     if caller.operator:
         raise RefusedError(403, "operator_key", "This is an operator's key: it can only read.")
     if "send" not in caller.scopes:
         raise scope_required("send", caller.scopes)
     return caller
+
+
+async def _client_that_sends(caller: Caller) -> ApiKey:
+    """Return the key of a client; an operator's key belongs to none."""
+    return _check_sends(caller)
 
 
 Sender = Annotated[ApiKey, Depends(_client_that_sends)]

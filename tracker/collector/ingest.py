@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from tracker import clock
-from tracker.collector.access import Caller, Parts, Sender, parts_of
+from tracker.collector.access import Caller, Parts, parts_of, sender_of
 from tracker.collector.answers import json_answer
 from tracker.collector.batch import PROTOCOL
 from tracker.collector.gate import Gate
@@ -32,9 +32,9 @@ async def ping(_caller: Caller) -> Response:
 
 
 @router.post("/v1/events", response_model=Receipt, responses=INGEST_ERRORS, openapi_extra=BATCH)
-async def receive_events(request: Request, sender: Sender) -> Response:
+async def receive_events(request: Request) -> Response:
     """Store a batch and answer with its receipt."""
-    receipt = await received(request, sender, _store_body)
+    receipt = await received(request, await sender_of(request), _store_body)
     return json_answer(receipt)
 
 

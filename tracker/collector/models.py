@@ -450,6 +450,16 @@ _BATCH_SENT = {
     },
 }
 BATCH: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "X-Client-ID",
+            "in": "header",
+            "required": True,
+            "description": "The client of the key.",
+            "schema": {"type": "string"},
+        }
+    ],
+    "security": [{"HTTPBearer": []}],
     "requestBody": {
         "required": True,
         "content": {
@@ -461,6 +471,6 @@ BATCH: dict[str, Any] = {
                 }
             }
         },
-    }
+    },
 }
-"""The body of a batch; the route reads it itself, with limits."""
+"""What a batch is sent with; the route reads it itself, with limits."""

