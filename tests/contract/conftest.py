@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.collector import CollectorClient, CollectorProcess, ForkedCollector
+from tests.support.pgbouncer import running_pgbouncer
 from tracker.testing import RecordingDestination
 
 if TYPE_CHECKING:
@@ -15,7 +17,12 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(
-    scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)]
+    scope="module",
+    params=[
+        "sqlite",
+        pytest.param("postgresql", marks=pytest.mark.slow),
+        pytest.param("pgbouncer", marks=pytest.mark.fleet),
+    ],
 )
 def either_collector(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -23,11 +30,14 @@ def either_collector(
     if request.param == "sqlite":
         yield request.getfixturevalue("shared_collector")
         return
-    url = request.getfixturevalue("postgres_server").new_database()
+    server = request.getfixturevalue("postgres_server")
+    url = server.new_database()
     folder = tmp_path_factory.mktemp("collector")
     key = ["--witness-key", str(folder / "witness.pem")]
-    with ForkedCollector(folder, database_url=url, arguments=key) as process:
-        yield process
+    with contextlib.ExitStack() as stack:
+        if request.param == "pgbouncer":
+            url = stack.enter_context(running_pgbouncer(server, url))
+        yield stack.enter_context(ForkedCollector(folder, database_url=url, arguments=key))
 
 
 @pytest.fixture

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-import socket
 import ssl
 import subprocess
 from typing import TYPE_CHECKING
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING
 import trustme
 
 from tests.fleet.page import REPLICAS, block, placed
-from tests.fleet.programs import Program, find, user, wait_for
+from tests.fleet.programs import Program, find, listens, user, wait_for
 from tests.support.collector import free_port
 
 if TYPE_CHECKING:
@@ -44,7 +42,12 @@ class Balancer:
             "/etc/haproxy/collector.pem": str(pem),
             "maxconn 50000": "maxconn 2000",  # more descriptors than the tests may have
         }
-        self.file.write_text(placed(block("haproxy"), {**own, **dict(replicas)}))
+        self.file.write_text(
+            placed(
+                block("haproxy", "# /etc/haproxy/haproxy.cfg on the balancer"),
+                {**own, **dict(replicas)},
+            )
+        )
         if (name := user()) is not None:
             shutil.chown(pem, name)
         self._command = [str(find("haproxy")), "-f", str(self.file)]
@@ -53,12 +56,7 @@ class Balancer:
     def start(self) -> None:
         """Start it, and return when it listens."""
         self.program.start()
-        wait_for(self._listens, "HAProxy listens", 30, self.program)
-
-    def _listens(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection((self.host, self.port), 1):
-            return True
-        return False
+        wait_for(lambda: listens(self.port), "HAProxy listens", 30, self.program)
 
     def check(self) -> str:
         """Return what HAProxy says against its configuration."""

@@ -15,7 +15,7 @@ import psycopg
 import requests
 from psycopg import sql
 
-from tests.fleet.page import DATABASE_HOSTS, block, placed
+from tests.fleet.page import DATABASE_HOSTS, block, placed, variables
 from tests.fleet.programs import Program, children_of, find, user, wait_for
 from tests.support.collector import free_port
 from tests.support.postgresql import programs
@@ -27,6 +27,7 @@ START_SECONDS = 120.0
 FAILOVER_SECONDS = 120.0
 """How long a test waits; how long it took is another question."""
 _HTTP_SECONDS = 3
+_URL = "COLLECTOR_DATABASE_URL=postgresql+psycopg://tracker:change-me-tracker@/"
 
 
 class Etcd:
@@ -230,10 +231,10 @@ class Cluster:
 
     def url(self, name: str) -> str:
         """Return the URL of a database for the collector, as the page has it."""
-        line = block("text", "COLLECTOR_DATABASE_URL=").strip()
+        found = variables(block("text", _URL))
         ports = {f"{host}:5432": f"127.0.0.1:{node.port}"
                  for host, node in zip(DATABASE_HOSTS, self.nodes, strict=True)}  # fmt: skip
-        return placed(line.partition("=")[2], {**ports, "@/tracker?": f"@/{name}?"})
+        return placed(found["COLLECTOR_DATABASE_URL"], {**ports, "@/tracker?": f"@/{name}?"})
 
     def connect(self, name: str = "postgres") -> psycopg.Connection[Any]:
         """Connect to the leader as the superuser, without a transaction."""

@@ -14,6 +14,7 @@ import pytest
 
 from tests.fleet.balancer import Balancer
 from tests.fleet.cluster import Cluster, running_cluster
+from tests.fleet.devices import Device, register
 from tests.fleet.programs import why_not
 from tests.fleet.replicas import Replica
 
@@ -32,6 +33,10 @@ class Fleet:
     replicas: list[Replica]
     balancer: Balancer
     folder: Path
+
+    def register(self, count: int) -> list[Device]:
+        """Make as many clients, each with a key."""
+        return register(self.folder, self.cluster.url(self.database), count)
 
 
 @pytest.fixture(scope="session")

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import csv
 import http.client
 import json
 import queue
 import random
-import secrets
 import sqlite3
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from click.testing import CliRunner
+
 from tests.support.collector import EventChain
 from tracker import AgentPerformanceTracker, APIConfig
-from tracker.collector.keys import hash_key
+from tracker.collector.main import cli as tracker_collector
 from tracker.ids import IdSource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
-
-    from psycopg import Connection
 
     from tests.fleet.balancer import Balancer
 
@@ -46,14 +47,15 @@ class Receipt(NamedTuple):
     event_id: str
 
 
-def register(connection: Connection[Any], names: Iterable[str]) -> list[Device]:
-    """Give each client a key, in the database itself, since there are many."""
-    devices = [Device(name, f"trk_{secrets.token_urlsafe(32)}") for name in names]
-    into = "COPY api_keys (client_id, key_hash, created_at_ms, operator) FROM STDIN"
-    with connection.cursor() as cursor, cursor.copy(into) as copy:
-        for device in devices:
-            copy.write_row((device.client_id, hash_key(device.api_key), 0, False))
-    return devices
+def register(folder: Path, database_url: str, count: int) -> list[Device]:
+    """Make a key for each of `count` clients by the command for that; return them in order."""
+    names, keys = folder / "clients.txt", folder / "keys.csv"
+    names.write_text("".join(f"device-{number}\n" for number in range(count)))
+    arguments = ["keys", "create", "--clients", str(names), "--output", str(keys)]
+    done = CliRunner().invoke(tracker_collector, [*arguments, "--database", database_url])
+    assert done.exit_code == 0, done.output
+    with keys.open() as file:
+        return [Device(row["client_id"], row["key"]) for row in csv.DictReader(file)]
 
 
 class Sent:
@@ -62,7 +64,7 @@ class Sent:
     Attributes:
         receipts: The events that have one.
         requests: Answered requests that had one.
-        failures: Requests that failed or were answered otherwise.
+        failures: Requests that had none, by the status of the answer; 0 if there was no answer.
         duplicates: Events that the collectors had already.
         times: When each receipt came, in seconds of `time.monotonic`.
         took: How long each answered request took, in seconds.
@@ -70,7 +72,8 @@ class Sent:
 
     def __init__(self) -> None:
         self.receipts: list[Receipt] = []
-        self.requests = self.failures = self.duplicates = 0
+        self.failures: Counter[int] = Counter()
+        self.requests = self.duplicates = 0
         self.times: list[float] = []
         self.took: list[float] = []
         self._lock = threading.Lock()
@@ -87,9 +90,9 @@ class Sent:
             self.times.append(time.monotonic())
             self.took.append(took)
 
-    def note_failure(self) -> None:
+    def note_failure(self, status: int) -> None:
         with self._lock:
-            self.failures += 1
+            self.failures[status] += 1
 
     def longest_stop(self) -> float:
         """Return the longest time without a receipt, in seconds."""
@@ -126,7 +129,7 @@ class Wire:
                 self._sent.note(device.client_id, events, answer, time.monotonic() - began)
                 return
             assert status in (0, 429, 502, 503, 504), answer
-            self._sent.note_failure()
+            self._sent.note_failure(status)
             assert time.monotonic() < deadline, "a batch has no receipt for ten minutes"
             time.sleep(min(after, _LONGEST_PAUSE_SECONDS) * self._random.uniform(0.5, 1))
 

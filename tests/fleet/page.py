@@ -22,6 +22,11 @@ def block(language: str, beginning: str = "") -> str:
     return found
 
 
+def variables(text: str) -> dict[str, str]:
+    """Return the variables of a file that systemd reads."""
+    return dict(line.split("=", 1) for line in text.splitlines())
+
+
 def placed(text: str, places: Mapping[str, str]) -> str:
     """Return a text of the page with each of `places` in place of what the page has.
 

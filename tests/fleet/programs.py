@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -114,6 +116,13 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float, *programs
         assert not in_vain, f"not after {waited:.0f} s: {what}; ended: {ended}\n{logs}"
         time.sleep(0.1)
     return time.monotonic() - began
+
+
+def listens(port: int) -> bool:
+    """Return True if something accepts connections at a port of this machine."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
 
 
 def children_of(pid: int) -> list[int]:

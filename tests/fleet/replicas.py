@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import shlex
+import signal
 import sys
 import threading
 import time
@@ -36,18 +37,28 @@ class Replica:
     Args:
         folder: Where its log is, and the witness's key.
         database_url: The database.
+        direct_url: The same without PgBouncer between, if there is one.
         arguments: Further arguments for ``serve``.
         port: None takes a free one.
     """
 
     def __init__(
-        self, folder: Path, database_url: str, *arguments: str, port: int | None = None
+        self,
+        folder: Path,
+        database_url: str,
+        *arguments: str,
+        port: int | None = None,
+        direct_url: str | None = None,
     ) -> None:
         self.port = free_port() if port is None else port
         self.url = f"http://127.0.0.1:{self.port}"
-        unit = block("ini", "# /etc/systemd/system/tracker-collector@.service")
+        unit = block("ini", "# /etc/systemd/system/tracker-collector.service")
         (line,) = [each for each in unit.splitlines() if each.startswith("ExecStart=")]
-        places = {"%i": str(self.port), "${CREDENTIALS_DIRECTORY}": str(folder)}
+        places = {
+            "8081": str(self.port),
+            "--workers 4": "--workers 1",  # two cores are for all of them
+            "${CREDENTIALS_DIRECTORY}": str(folder),
+        }
         words = shlex.split(placed(line.partition("=")[2], places))
         assert words[0] == _PROGRAM
         command = [sys.executable, "-m", "tracker.collector.main", *words[1:], *arguments]
@@ -55,6 +66,7 @@ class Replica:
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")]),
             "COLLECTOR_DATABASE_URL": database_url,
+            "COLLECTOR_DIRECT_DATABASE_URL": direct_url or database_url,
         }
         self.program = Program(f"replica {self.port}", command, folder / f"{self.port}.log",
                                environment)  # fmt: skip
@@ -66,7 +78,10 @@ class Replica:
         return False
 
     def await_ready(self) -> None:
-        wait_for(self.is_ready, f"{self.program.name} is ready", READY_SECONDS, self.program)
+        try:
+            wait_for(self.is_ready, f"{self.program.name} is ready", READY_SECONDS)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.program.tail()}") from error
 
 
 class Keeper:
@@ -111,6 +126,11 @@ class Keeper:
         self._stopping.set()
         self._thread.join()
         self._end()
+
+    def restart(self, replica: Replica) -> None:
+        """End a replica in order, and wait until its successor is ready."""
+        replica.program.end(signal.SIGTERM)
+        replica.await_ready()
 
     def stop_killing(self) -> None:
         """Let all of them run from now on."""

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
-from tests.fleet.devices import Receipt, Upload, register
+from tests.fleet.devices import Receipt, Upload
 from tests.fleet.page import DATABASE_HOSTS, block, placed
 from tests.fleet.programs import user, wait_for
 from tests.fleet.proof import NOTHING_WRONG, prove
@@ -119,8 +119,7 @@ def test_a_restore_has_what_was_archived_and_devices_send_the_rest_again(
     """Three waves: before a moment, before the last archived segment, and after it."""
     cluster, database = fleet.cluster, fleet.database
     with Keeper(fleet.replicas):
-        with cluster.connect(database) as connection:
-            devices = register(connection, (f"device-{number}" for number in range(20)))
+        devices = fleet.register(20)
         uploads = [Upload(fleet.folder, fleet.balancer, device) for device in devices]
         first = wave(uploads)
         back_up(cluster)

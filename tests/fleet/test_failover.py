@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle
@@ -12,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from tests.fleet.devices import Device, Receipt, Sent, Wire, register, simulate
+from tests.fleet.devices import Device, Receipt, Sent, simulate
+from tests.fleet.load import let_a_leader_die, sending, told
 from tests.fleet.programs import wait_for
-from tests.fleet.proof import NOTHING_WRONG, counts, prove
+from tests.fleet.proof import NOTHING_WRONG, prove
 from tests.fleet.replicas import Keeper, Replica
 from tests.support.collector import EventChain
 
@@ -30,11 +30,6 @@ OK, UNAVAILABLE = 200, 503
 WAITING = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
 
 
-def devices_of(fleet: Fleet, count: int) -> list[Device]:
-    with fleet.cluster.connect(fleet.database) as connection:
-        return register(connection, (f"device-{number}" for number in range(count)))
-
-
 def post(replica: Replica, device: Device, body: object) -> requests.Response:
     headers = {"Authorization": f"Bearer {device.api_key}", "X-Client-ID": device.client_id}
     return requests.post(f"{replica.url}/v1/events", json=body, headers=headers, timeout=90)
@@ -47,7 +42,7 @@ def receipts_of(device: Device, events: list[dict[str, Any]]) -> list[Receipt]:
 def test_a_batch_sent_six_times_at_once_is_stored_once(fleet: Fleet, seed: int) -> None:
     """36 batches of six outboxes, shuffled, to three replicas: accepted once, else duplicates."""
     with Keeper(fleet.replicas):
-        devices = devices_of(fleet, 6)
+        devices = fleet.register(6)
         chains = [EventChain() for _ in devices]
         batches = [
             (device, chain.batch(chain.events(200), device.client_id))
@@ -96,7 +91,7 @@ def test_four_replicas_start_at_once_on_an_empty_database(
 def test_receipts_end_with_synchronous_replication(fleet: Fleet, tell: Tell) -> None:
     """Switched off in Patroni, a replica that runs gives none, and none can be started."""
     with Keeper(fleet.replicas):
-        (device,) = devices_of(fleet, 1)
+        (device,) = fleet.register(1)
         chain = EventChain()
         stored = chain.events(3)
         assert post(fleet.replicas[0], device, chain.batch(stored, device.client_id)).ok
@@ -124,7 +119,7 @@ def test_a_wait_for_a_standby_that_an_operator_ends_gives_no_receipt(
     """Both standbys hang; a batch and its resend wait; then the leader dies, and one takes over."""
     waits = refused = 0
     with Keeper(fleet.replicas):
-        (device,) = devices_of(fleet, 1)
+        (device,) = fleet.register(1)
         chain = EventChain()
         receipts, open_batches = [], []
         # Otherwise the leader takes the standbys for gone, and answers at once.
@@ -196,53 +191,19 @@ def send_until_receipt(fleet: Fleet, device: Device, body: object) -> None:
 
 def test_nothing_is_lost_when_leaders_die(fleet: Fleet, full: bool, seed: int, tell: Tell) -> None:
     """One leader after another is killed with its Patroni, while devices send by the balancer."""
-    deaths = 10 if full else 1
-    sent, stopping = Sent(), threading.Event()
-    with Keeper(fleet.replicas, seed):
-        devices = devices_of(fleet, 8)
-
-        def send(number: int) -> None:
-            wire, chain = Wire(fleet.balancer, sent, seed + number), EventChain()
-            while not stopping.is_set():
-                wire.send(devices[number], chain, chain.events(5))
-                stopping.wait(0.05)
-            wire.close()
-
-        with ThreadPoolExecutor(len(devices)) as pool:
-            work = [pool.submit(send, number) for number in range(len(devices))]
-            try:
-                for _ in range(deaths):
-                    await_more(sent, 100)
-                    leader = fleet.cluster.leader()
-                    leader.kill()
-                    fleet.cluster.await_leader(leader)
-                    await_more(sent, 100)
-                    fleet.cluster.await_whole()
-            finally:
-                stopping.set()
-            for each in work:
-                each.result()
-    with fleet.cluster.connect(fleet.database) as connection:
-        proof = prove(connection, sent.receipts)
-        events, _ = counts(connection)
-    tell(
-        f"{deaths} leaders killed: {len(sent.receipts)} events with a receipt, {events} there,"
-        f" {proof.lost} lost; {sent.failures} requests failed; longest stop"
-        f" {sent.longest_stop():.1f} s"
-    )
-    assert proof == NOTHING_WRONG
+    if not full:
+        pytest.skip("with --full: in short, one leader dies in the tests of the fleet and the pool")
+    with Keeper(fleet.replicas, seed), sending(fleet, 8, seed) as sent:
+        for _ in range(10):
+            let_a_leader_die(fleet, sent)
+    tell(f"10 leaders killed: {told(fleet, sent)}")
     assert sent.longest_stop() < 120  # 20 s on a calm machine; the figure says how long it was
-
-
-def await_more(sent: Sent, requests_: int) -> None:
-    before = sent.requests
-    wait_for(lambda: sent.requests >= before + requests_, "devices get receipts", 300)
 
 
 def test_a_client_that_waits_does_not_stop_the_others(fleet: Fleet, tell: Tell) -> None:
     """A hundred batches of one client behind a lock; others send, and replicas are ready."""
     with Keeper(fleet.replicas):
-        busy, *calm = devices_of(fleet, 31)
+        busy, *calm = fleet.register(31)
         chain, sent = EventChain(), Sent()
         send_until_receipt(fleet, busy, chain.batch(chain.events(1), busy.client_id))
         bodies = [chain.batch(chain.events(1), busy.client_id) for _ in range(100)]
@@ -283,7 +244,7 @@ def await_lock_wait(fleet: Fleet) -> None:
 def test_a_leader_without_standbys_gives_no_receipt(fleet: Fleet) -> None:
     """Both standbys are dead: batches are answered at once, and stored when one is back."""
     with Keeper(fleet.replicas):
-        (device,) = devices_of(fleet, 1)
+        (device,) = fleet.register(1)
         chain = EventChain()
         leader = fleet.cluster.leader()
         for node in fleet.cluster.nodes:
