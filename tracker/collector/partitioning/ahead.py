@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _EVERY_SECONDS = 86_400.0
+_FRESH = """
+SELECT 1 FROM pg_stat_user_tables
+WHERE relid = 'events'::regclass AND last_analyze > now() - interval '23 hours'
+"""
 _END_SECONDS = 2.0
 
 
@@ -72,6 +76,20 @@ def _make(database: Database, month: Month, now_ms: int, ahead: int) -> Made | N
     return briefly(database, "ACCESS EXCLUSIVE", work)
 
 
+def refresh_statistics(database: Database) -> None:
+    """Have PostgreSQL look at the divided table as a whole, which autovacuum never does.
+
+    Otherwise it takes one partition for the whole, and plans queries badly. Not more than once a
+    day, by whichever process is first.
+
+    Raises:
+        StorageError: if the database failed.
+    """
+    with database.administering() as connection:
+        if catalog.is_partitioned(connection) and not connection.exec_driver_sql(_FRESH).first():
+            connection.exec_driver_sql("ANALYZE events")
+
+
 @contextmanager
 def keeping(database: Database) -> Iterator[None]:
     """Make partitions ahead within the block: now, and once a day, in a thread."""
@@ -81,6 +99,7 @@ def keeping(database: Database) -> Iterator[None]:
         while True:
             try:
                 make_ahead(database, int(clock.wall() * 1000))
+                refresh_statistics(database)
             except (StorageError, layout.TooManyError) as error:
                 logger.warning("a partition for coming events was not made: %s", error)
             if stopping.wait(_EVERY_SECONDS):

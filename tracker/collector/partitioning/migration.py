@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tracker import clock
 from tracker.collector.key_trigger import add_trigger, is_missing
 from tracker.collector.partitioning import catalog, layout
-from tracker.collector.partitioning.ahead import make_ahead
+from tracker.collector.partitioning.ahead import make_ahead, refresh_statistics
 from tracker.collector.partitioning.briefly import briefly
 from tracker.collector.partitioning.indexes import add_concurrently
 from tracker.collector.partitioning.months import Month
@@ -88,6 +88,7 @@ def run(database: Database, say: Say) -> None:
         _divide(database, say)
     for made in make_ahead(database, _now_ms()):
         say(f"made the partition {made.name}, {_events(made.moved)} moved there")
+    refresh_statistics(database)
 
 
 def _add_tables(database: Database, say: Say) -> None:
