@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 import tracker
 from tests.support.collector import CollectorClient, EventChain, ForkedCollector
 from tests.support.former import former_database, id_at
+from tracker.collector.batch import parse_batch
 from tracker.collector.keys import Keys
 from tracker.collector.main import cli
 from tracker.collector.partitioning import catalog
@@ -175,6 +176,30 @@ def test_a_migration_that_is_killed_after_any_step_goes_on(
         outside = connection.exec_driver_sql("SELECT count(*) FROM events_other").scalar()
     store.close()
     assert (names[0], names[-1], outside) == (catalog.EARLIER, catalog.OTHER, 3)
+
+
+def test_a_database_that_sorts_texts_by_a_language_is_divided_all_the_same(
+    postgres_server: PostgresServer,
+) -> None:
+    """Each event goes to its month, and none is stored twice."""
+    language = "TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en-US' LOCALE 'C.UTF-8'"
+    url = former_database(postgres_server, 500, language)
+    assert migrate(url).exit_code == 0
+    now_ms = time.time_ns() // 1_000_000
+    store = Store(url)
+    with store.reading() as connection:
+        events = store.events_after("former", 0, 1_000, 10**6)[0]
+        found = catalog.partitions(connection)
+        month = next(each for each in found if each.upper is None or each.upper > id_at(now_ms))
+        count = connection.exec_driver_sql(f"SELECT count(*) FROM {month.name}").scalar()  # noqa: S608 - a name of ours
+    assert (len(events), month.name, count) == (503, catalog.EARLIER, 500)
+    chain = EventChain()
+    sent = [chain.event(event_id=id_at(now_ms + 86_400_000 * days)) for days in (0, 40, 70, 800)]
+    for expected in (4, 0):
+        body = json.dumps(chain.batch(sent, "kiosk")).encode()
+        stored = store.store_batch(parse_batch(body, "kiosk"), now_ms)
+        assert (stored.accepted, stored.duplicates) == (expected, 4 - expected)
+    store.close()
 
 
 @pytest.fixture

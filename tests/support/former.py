@@ -43,13 +43,13 @@ def id_at(time_ms: int) -> str:
     return f"{digits[:8]}-{digits[8:]}-7{uuid.uuid4().hex[:3]}-8000-{uuid.uuid4().hex[:12]}"
 
 
-def former_database(server: PostgresServer, count: int = 2_000) -> str:
+def former_database(server: PostgresServer, count: int = 2_000, options: str = "") -> str:
     """Return the URL of a database with so many events of five outboxes over the last year.
 
     Three more have ids of another time than their own: two of a clock that is far ahead, and one
     that is no time at all.
     """
-    url = server.new_database()
+    url = server.new_database(options)
     engine = sqlalchemy.create_engine(url)
     now_ms = time.time_ns() // 1_000_000
     with engine.begin() as connection:

@@ -96,7 +96,8 @@ def divide(connection: Connection, upper: str) -> None:
         connection,
         f"CREATE TABLE events (LIKE {EARLIER} INCLUDING DEFAULTS) PARTITION BY RANGE (event_id)",
     )
-    _do(connection, f"ALTER SEQUENCE {sequence} OWNED BY events.id")
+    if sequence is not None:  # or it would go with the partition
+        _do(connection, f"ALTER SEQUENCE {sequence} OWNED BY events.id")
     _do(
         connection,
         "ALTER TABLE events ADD CONSTRAINT uq_events_event_id UNIQUE (client_id, event_id)",
