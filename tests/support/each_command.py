@@ -80,6 +80,7 @@ COLLECTOR = {
     "forward": ["--status"],
     "partitions": [],
     "migrate": [],
+    "roll": ["--once"],
     "serve": ["--port", "0"],
 }
 ENDLESS = ("run", "serve", "dashboard")

@@ -23,7 +23,7 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)?://")
 """The beginning of a URL; any other text is a path, even if it contains ``://``."""
 BATCHES = 8
 """How many batches are stored at the same time by default."""
-OTHERS = 16
+OTHERS = 18
 """Connections for everything else: more than threads that use one, so that none has to wait."""
 _NETWORK = {
     "connect_timeout": 5,

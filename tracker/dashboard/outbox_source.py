@@ -24,6 +24,7 @@ from tracker.outbox import (
 from tracker.outbox import status as outbox_status
 from tracker.pages.source import Delivery, Entry, Lead, Proof, UnreadableError
 from tracker.pages.words import size
+from tracker.queries.reads import Reads
 from tracker.queries.source import EVENTS
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class OutboxSource:
 
     states: Sequence[str] = STATES
     events = EVENTS
+    reads = Reads(EVENTS)
 
     def __init__(self, path: Path, key: str, client_id: str | None = None) -> None:
         self.path = path

@@ -10,8 +10,6 @@ from tracker.queries.agents import (
     AgentState,
     OperationsOverview,
     last_activities,
-    overview,
-    states,
 )
 
 if TYPE_CHECKING:
@@ -47,11 +45,11 @@ def agents_page(view: View) -> Page:
 
 def agents_of(view: View) -> Callable[[Connection], Agents]:
     """Return the query for the agents of a source that match the filters."""
-    wanted, events = view.filters(), view.source.events
+    wanted, source = view.filters(), view.source
     return lambda connection: Agents(
-        states(connection, wanted, events),
-        last_activities(connection, events),
-        overview(connection, wanted, events),
+        source.reads.agents(connection, wanted),
+        last_activities(connection, source.events),
+        source.reads.overview(connection, wanted),
     )
 
 

@@ -12,7 +12,7 @@ from tracker.pages.charts import Series
 from tracker.pages.listing import Listed, listed
 from tracker.pages.view import PERIODS, Page
 from tracker.pages.words import axis_number, axis_price, axis_took, counted, money, number, took
-from tracker.queries.metrics import Metrics, get_metrics
+from tracker.queries.metrics import Metrics
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -39,11 +39,10 @@ def overview(view: View) -> Page:
     hourly = period == "24h"
     made = view.part(
         "metrics",
-        lambda connection: get_metrics(
+        lambda connection: view.source.reads.metrics(
             connection,
             view.filters(since_ms=view.since_ms()),
-            view.source.events,
-            step="hour" if hourly else "day",
+            "hour" if hourly else "day",
         ),
         period,
     )

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Connection, FromClause
 
+    from tracker.queries.reads import Reads
+
 T = TypeVar("T")
 
 
@@ -90,6 +92,7 @@ class Source(Protocol):
         name: Whose events they are, for people.
         place: Where they are, for people.
         events: Its events, for `tracker.queries`.
+        reads: The reads that go through many of them.
         states: The states by which its events can be filtered; none if it knows of none.
     """
 
@@ -97,6 +100,7 @@ class Source(Protocol):
     name: str
     place: str
     events: FromClause
+    reads: Reads
     states: Sequence[str]
 
     def read(self, query: Callable[[Connection], T]) -> T:

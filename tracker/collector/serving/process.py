@@ -11,6 +11,7 @@ from tracker.collector.app import create_app
 from tracker.collector.key_watch import KeyWatch
 from tracker.collector.options import opened, witness_given
 from tracker.collector.partitioning.ahead import keeping
+from tracker.collector.rollups.rolling import Rolling
 from tracker.collector.serving.server import Server
 from tracker.collector.stamping import Stamping
 from tracker.errors import ConfigurationError
@@ -31,8 +32,8 @@ class Place(NamedTuple):
     Attributes:
         listener: The listening socket, which is closed at the end.
         exposed: That for metrics, or None.
-        number: Its number among the workers: the first one says how it starts, and asks the
-            time stamp authority for all.
+        number: Its number among the workers: the first one says how it starts, asks the time
+            stamp authority for all, and rolls events up.
         owner: Becomes readable when the process that owns this one has died; None if none does.
     """
 
@@ -70,6 +71,8 @@ def run(serving: Serving, place: Place, started: Callable[[], None]) -> None:
         )
         if is_first and serving.tsa is not None:
             stack.enter_context(_stamping(store, serving.tsa))
+        if is_first:
+            stack.enter_context(Rolling(store))
         watch = _key_watch(store, serving)
         if watch is not None:
             stack.enter_context(watch)

@@ -8,6 +8,7 @@ from sqlalchemy import exists, false, or_, select
 
 from tracker.collector import stamps
 from tracker.collector.batch import ReceivedEvent, has_its_digest
+from tracker.collector.rollups.reads import reads_of
 from tracker.collector.tables import api_keys, events, events_of, heads
 from tracker.collector.ui.sentences import COUNTING, sentence_of
 from tracker.erasure import ERASED
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from tracker.collector.store import Store
     from tracker.collector.ui.completeness import Completeness
     from tracker.pages.view import View
+    from tracker.queries.reads import Reads
 
 T = TypeVar("T")
 
@@ -50,6 +52,7 @@ class EveryClient:
         self._store = store
         self.completeness = completeness
         self.events = events_of("")  # no client has this id
+        self.reads: Reads = reads_of("")
 
     def read(self, query: Callable[[Connection], T]) -> T:
         """Call `query` with a connection, and return its result; see `Source`.
@@ -100,6 +103,7 @@ class ClientSource(EveryClient):
         super().__init__(store, completeness)
         self.client_id = self.key = self.name = client_id
         self.events = events_of(client_id)
+        self.reads = reads_of(client_id)
 
     def lead(self, connection: Connection) -> Lead | None:
         """Return what is complete, and what is not."""
