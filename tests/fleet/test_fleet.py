@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,8 @@ def test_every_event_with_a_receipt_is_there_once_and_in_order(
 ) -> None:
     """Real outboxes and others, kills of replicas, one death of the leader; then a proof by SQL."""
     real, simulated = (FULL_REAL, FULL_SIMULATED) if full else (REAL, SIMULATED)
+    if sizes := os.environ.get("FLEET_DEVICES"):
+        real, simulated = map(int, sizes.split(","))
     tell(f"seed {seed}: FLEET_SEED={seed} repeats the run")
     sent = Sent()
     with Keeper(fleet.replicas, seed, kill_every=2.0) as keeper:
