@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-import socket
-import subprocess
-import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import requests
+from click.testing import CliRunner
 from sqlalchemy import make_url
 
-from tests.support.collector import CollectorClient, CollectorProcess, EventChain, free_port
+from tests.support.collector import CollectorClient, CollectorProcess, EventChain
+from tests.support.former import former_database
 from tests.support.forwarding import ForwardProcess, forward, store_events
 from tests.support.otlp import spans_in, success
-from tests.support.postgresql import unprivileged
+from tests.support.pgbouncer import running_pgbouncer
 from tests.support.server import ScriptedServer
 from tracker.collector.keys import Keys
+from tracker.collector.main import cli
 from tracker.collector.store import Store
+from tracker.ids import IdSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.support.postgresql import PostgresServer
 
@@ -36,40 +35,8 @@ pytestmark = pytest.mark.faults
 @pytest.fixture
 def pooled(postgres_server: PostgresServer) -> Iterator[str]:
     """The URL of a new database by way of PgBouncer, which has three connections for all."""
-    program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
-    if program is None:
-        pytest.skip("PgBouncer is not on this machine")
-    name = make_url(postgres_server.new_database()).database
-    port = free_port()
-    folder = Path(tempfile.mkdtemp(prefix="pgbouncer-"))
-    user = unprivileged() if os.geteuid() == 0 else None
-    if user is not None:
-        shutil.chown(folder, user)
-    (folder / "settings.ini").write_text(
-        f"[databases]\n{name} = host={postgres_server.folder} user=tracker\n"
-        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
-        "auth_type = any\npool_mode = transaction\ndefault_pool_size = 3\n"
-    )
-    process = subprocess.Popen(
-        [program, folder / "settings.ini"], user=user, cwd="/",
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        await_port(port)
-        yield f"postgresql+psycopg://tracker@127.0.0.1:{port}/{name}"
-    finally:
-        process.terminate()
-        process.wait(30)
-        shutil.rmtree(folder)
-
-
-def await_port(port: int) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.05)
-    raise RuntimeError("PgBouncer does not listen")
+    with running_pgbouncer(postgres_server, postgres_server.new_database()) as url:
+        yield url
 
 
 @pytest.mark.timeout(300)
@@ -137,3 +104,38 @@ def test_one_process_forwards_and_another_after_its_death(pooled: str) -> None:
         assert forward(pooled, receiver.url).exit_code == 0
         assert len({span.span_id for span in spans_in(*receiver.requests)}) == 15
     store.close()
+
+
+@pytest.mark.timeout(300)
+def test_a_migration_runs_through_the_pool_beside_senders(
+    postgres_server: PostgresServer, tmp_path: Path
+) -> None:
+    """Its indexes and partitions are made, and every batch meanwhile has a receipt in the end."""
+    url = former_database(postgres_server, 5_000)
+    with (
+        running_pgbouncer(postgres_server, url, size=6) as pooled,
+        CollectorProcess(tmp_path, database_url=pooled) as collector,
+    ):
+        client, chain = collector.client("c"), EventChain()
+
+        def work() -> int:
+            sent = 0
+            while not migrated.is_set():
+                batch = chain.batch([chain.event(event_id=ids.new())], "c")
+                while (answer := client.post(batch)).status_code != 200:
+                    assert answer.status_code == 503, answer.text
+                sent += 1
+            return sent
+
+        ids, migrated = IdSource(), threading.Event()
+        with ThreadPoolExecutor(1) as pool:
+            sending = pool.submit(work)
+            try:
+                done = CliRunner().invoke(cli, ["migrate", "--database", pooled])
+            finally:
+                migrated.set()
+            assert done.exit_code == 0, done.output
+            sent = sending.result()
+        (outbox,) = client.outboxes()
+        assert (outbox["events"], outbox["missing"]) == (sent, [])
+        assert CliRunner().invoke(cli, ["migrate", "--check", "--database", pooled]).exit_code == 0
