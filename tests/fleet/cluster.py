@@ -167,17 +167,20 @@ class Cluster:
         self.nodes = [Node(folder, number, self.etcd.address) for number in (1, 2, 3)]
         self._made: list[str] = []
 
-    def start(self) -> float:
-        """Start everything; return after how many seconds two standbys followed the leader."""
+    def start(self, data: Path | None = None) -> None:
+        """Start everything, on the data of a former cluster if they are given."""
         self.etcd.program.start()
-        took = wait_for(self.etcd.answers, "etcd", START_SECONDS, self.etcd.program)
-        for node in self.nodes:
-            node.start()
-        took += self.await_whole()
-        for statement in block("sql").split(";"):
-            if statement.strip():
-                self.execute(statement)
-        return took
+        wait_for(self.etcd.answers, "etcd", START_SECONDS, self.etcd.program)
+        first = self.nodes[0]
+        if data is not None:
+            data.rename(first.data)
+            first.start()
+            wait_for(first.leads, "the first leads", START_SECONDS, first.program)
+        self.await_whole()
+        if data is None:
+            for statement in block("sql").split(";"):
+                if statement.strip():
+                    self.execute(statement)
 
     def end(self) -> None:
         """End everything that still runs."""
@@ -264,13 +267,16 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def running_cluster() -> Iterator[Cluster]:
-    """Lend a cluster that has just been made. Ask `programs.why_not` before."""
+def running_cluster(data: Path | None = None) -> Iterator[Cluster]:
+    """Lend a cluster that has just been made, on the data of a former one if they are given.
+
+    Ask `programs.why_not` before.
+    """
     # Not in pytest's folder: the servers run as somebody who may not enter that.
     folder = Path(tempfile.mkdtemp(prefix="fleet-"))
     cluster = Cluster(folder)
     try:
-        cluster.start()
+        cluster.start(data)
         yield cluster
     finally:
         cluster.end()

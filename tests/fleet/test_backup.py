@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
+from tests.fleet.cluster import running_cluster
 from tests.fleet.devices import Receipt, Upload
 from tests.fleet.page import DATABASE_HOSTS, block, placed
 from tests.fleet.programs import user, wait_for
@@ -29,25 +30,28 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.fleet, pytest.mark.timeout(1_800)]
 
-TARGET = "recovery_target_time = '2026-11-30 12:00:00+00'\n"
+TARGET = " -c recovery_target_time='2026-11-30 12:00:00+00'"
 
 
 class Restored:
-    """A server that was restored from a backup and the archive; it ends with the block."""
+    """A server that was restored from a backup and the archive; it ends with the block.
+
+    Its files are in the folder `data`, and stay.
+    """
 
     def __init__(self, cluster: Cluster, until: str | None) -> None:
         self.port = free_port()
-        self._data = cluster.folder / f"restored-{self.port}"
+        self.data = cluster.folder / f"restored-{self.port}"
         self._text = placed(
             block("bash", "# as postgres"),
             {
                 "/srv/backup/base": f"{cluster.folder}/base",
                 "/srv/wal": f"{cluster.folder}/wal",
-                "/var/lib/postgresql/15/restored": str(self._data),
+                "/var/lib/postgresql/15/restored": str(self.data),
                 "/var/log/postgresql/restored.log": f"{cluster.folder}/restored.log",
                 "-p 5433": f"-p {self.port}",
                 "/var/run/postgresql": str(cluster.folder),
-                TARGET: "" if until is None else f"recovery_target_time = '{until}'\n",
+                TARGET: "" if until is None else f" -c recovery_target_time='{until}'",
             },
         )
 
@@ -61,19 +65,13 @@ class Restored:
         return self
 
     def __exit__(self, *_: object) -> None:
-        bash(f"pg_ctl stop --mode=immediate --pgdata={self._data}")
+        bash(f"pg_ctl stop --mode=fast --pgdata={self.data}")
 
     def connect(self, database: str) -> psycopg.Connection[Any]:
         return psycopg.connect(
             host="127.0.0.1", port=self.port, user="postgres", dbname=database,
             password="change-me-postgres", autocommit=True,
         )  # fmt: skip
-
-    def url(self, database: str) -> str:
-        return (
-            "postgresql+psycopg://tracker:change-me-tracker@127.0.0.1"
-            f":{self.port}/{database}?connect_timeout=3"
-        )
 
     def _takes_writes(self) -> bool:
         with self.connect("postgres") as connection:
@@ -132,18 +130,18 @@ def test_a_restore_has_what_was_archived_and_devices_send_the_rest_again(
     with Restored(cluster, None) as whole, whole.connect(database) as connection:
         assert prove(connection, [*first, *second, *third]) == NOTHING_WRONG
         not_archived = prove(connection, fourth).lost
-    with Restored(cluster, moment) as former:
-        with former.connect(database) as connection:
-            assert prove(connection, [*first, *second]) == NOTHING_WRONG
-            assert prove(connection, third).lost == len(third)
-        replica = take_the_place_of(fleet.replicas[0], former.url(database), fleet.folder)
+    with Restored(cluster, moment) as former, former.connect(database) as connection:
+        assert prove(connection, [*first, *second]) == NOTHING_WRONG
+        assert prove(connection, third).lost == len(third)
+    with running_cluster(former.data) as successor:
+        replica = take_the_place_of(fleet.replicas[0], successor.url(database), fleet.folder)
         try:
             for upload in uploads:
                 again(upload)
         finally:
             replica.program.end()
-        with former.connect(database) as connection:
-            everything = [*first, *second, *third, *fourth]
+        everything = [*first, *second, *third, *fourth]
+        with successor.connect(database) as connection:
             assert prove(connection, everything) == NOTHING_WRONG
     tell(
         f"restored to the end of the archive: {not_archived} of {len(everything)} events with a"
@@ -158,7 +156,7 @@ def wave(uploads: list[Upload]) -> list[Receipt]:
 
 def take_the_place_of(replica: Replica, url: str, folder: Path) -> Replica:
     """Start a replica on another database where the balancer looks for `replica`."""
-    other = Replica(folder, url, "--durability", "local", port=replica.port)
+    other = Replica(folder, url, port=replica.port)
     other.program.start()
     other.await_ready()
     return other
