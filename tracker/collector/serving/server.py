@@ -88,8 +88,10 @@ class Server(uvicorn.Server):
             if self._loop is None or not self._drain_seconds:
                 super().handle_exit(sig, frame)
             else:
-                # uvicorn wakes the loop ten times a second, which a signal alone would not.
-                self._loop.call_later(self._drain_seconds, super().handle_exit, sig, frame)
+                # The signal may have come while the loop was at work on its timers.
+                self._loop.call_soon_threadsafe(
+                    self._loop.call_later, self._drain_seconds, super().handle_exit, sig, frame
+                )
 
     def _lose_owner(self) -> None:
         assert self._loop is not None  # noqa: S101 - it is the loop that calls this
