@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from sqlalchemy import make_url
 
 from tests.support.collector import CollectorProcess, EventChain, ForkedCollector, free_port
+from tests.support.former import former_database
 from tests.support.pgbouncer import running_pgbouncer
 from tests.support.postgresql import PostgresServer, running_server, why_not
 from tracker import clock
@@ -209,7 +210,7 @@ def test_a_sound_server_has_one_warning(durable: PostgresServer, tmp_path: Path)
         assert found.pop("durability") == "warning"
         assert set(found.values()) == {"ok"}
         assert {"encoding", "version", "clock", "connections", "disk", "between", "vacuum",
-                "transactions", "schema", "keys"} == set(found)  # fmt: skip
+                "transactions", "schema", "partitions", "keys"} == set(found)  # fmt: skip
         assert "PostgreSQL 1" in said(url)
 
 
@@ -369,6 +370,27 @@ def test_an_index_that_was_not_finished_is_named(durable: PostgresServer) -> Non
 
 
 @pytest.mark.slow
+def test_a_month_without_a_partition_is_named(
+    durable: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when no collector has run for months."""
+    url = url_of(durable)
+    assert statuses(url)["partitions"] == "ok"
+    later = time.time_ns() + 100 * DAY_MS * 1_000_000
+    monkeypatch.setattr(time, "time_ns", lambda: later)
+    assert statuses(url)["partitions"] == "warning"
+    assert "for the events of a month to come: events_20" in said(url)
+
+
+@pytest.mark.slow
+def test_a_database_that_is_not_divided_has_no_partitions(postgres_server: PostgresServer) -> None:
+    """Nothing is said of them, but of what its schema lacks."""
+    found = statuses(former_database(postgres_server, 20))
+    assert "partitions" not in found
+    assert found["schema"] == "problem"
+
+
+@pytest.mark.slow
 def test_a_missing_column_is_named(durable: PostgresServer) -> None:
     """As after an upgrade of the program alone."""
     url = url_of(durable)
@@ -382,14 +404,16 @@ def test_a_missing_column_is_named(durable: PostgresServer) -> None:
     ("mode", "status", "text"),
     [
         ("transaction", "warning", "a pooler in transaction mode is between"),
-        ("session", "ok", "a pooler in session mode between; LISTEN hears"),
+        ("session", "ok", "a pooler is between; LISTEN hears"),
     ],
 )
 def test_a_pooler_is_told_by_what_it_lets_through(
     postgres_server: PostgresServer, mode: str, status: str, text: str
 ) -> None:
     """And nothing else looks different through it."""
-    with running_pgbouncer(postgres_server, url_of(postgres_server), mode) as pooled:
+    url = url_of(postgres_server)
+    with running_pgbouncer(postgres_server, url, mode) as pooled:
+        assert statuses(pooled, "--direct-database", url)["between"] == "ok"
         found = statuses(pooled)
         assert found["between"] == status
         assert text in said(pooled)

@@ -25,16 +25,26 @@ _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
     type=click.Choice(["local", "replicated"]),
     help="What the collectors serve with.  [default: as `serve` chooses]",
 )
+@click.option(
+    "--direct-database",
+    "direct",
+    metavar="URL",
+    envvar="COLLECTOR_DIRECT_DATABASE_URL",
+    show_envvar=True,
+    help="What the collectors serve with.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @database_option
-def doctor(database: str, durability: Durability | None, *, as_json: bool) -> None:
+def doctor(
+    database: str, durability: Durability | None, direct: str | None, *, as_json: bool
+) -> None:
     """Check the database, and what stands between it and this machine.
 
     Prints a line for each check, with what to do. Ends with 1 if there is a problem; warnings end
     with 0. Changes nothing, and runs beside collectors.
     """
     try:
-        found = examine(database, durability)
+        found = examine(database, durability, direct)
     except ConfigurationError as error:
         raise click.BadParameter(str(error), param_hint="--database") from error
     sound = all(finding.status != "problem" for finding in found)

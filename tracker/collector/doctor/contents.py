@@ -11,6 +11,7 @@ from tracker.collector import schema as schemas
 from tracker.collector.dates import date_text
 from tracker.collector.doctor.finding import Finding
 from tracker.collector.key_tables import are_valid
+from tracker.collector.partitioning import catalog, layout
 from tracker.collector.tables import api_keys
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 _NEVER = 2**63 - 1
 _SOON_MS = 14 * 86_400_000
 _SHOWN = 3
+_MONTHS = 1
+"""How many months after the present one are looked at."""
 
 _INVALID = """
 SELECT relname FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
@@ -52,10 +55,38 @@ def schema(connection: Connection) -> Iterator[Finding]:
                 "schema",
                 "problem",
                 f"indexes that were not finished: {', '.join(invalid)}",
-                "drop each, and start a collector, which makes it again",
+                "drop each, and run `tracker-collector migrate`",
+            )
+            return
+        if catalog.until(connection) is not None:
+            yield Finding(
+                "schema",
+                "warning",
+                "a migration was begun and not finished",
+                "run `tracker-collector migrate`",
             )
             return
     yield Finding("schema", "ok", "it is that of this version")
+
+
+def months(connection: Connection) -> Iterator[Finding]:
+    """Check that there are partitions for the events of this month and the next one."""
+    if not catalog.is_partitioned(connection):
+        return
+    lacking = layout.missing(connection, time.time_ns() // 1_000_000, _MONTHS)
+    if lacking:
+        names = ", ".join(month.table for month in lacking)
+        yield Finding(
+            "partitions",
+            "warning",
+            f"there is none for the events of a month to come: {names}",
+            "run `tracker-collector partitions`, or let a collector run, which makes them daily",
+        )
+        return
+    found = catalog.partitions(connection)
+    other = sum(each.rows for each in found if each.is_other)
+    more = f"; about {other:,} events have an id of no month" if other else ""
+    yield Finding("partitions", "ok", f"there are {len(found)}, with those of next month{more}")
 
 
 def expiring_keys(connection: Connection) -> Iterator[Finding]:

@@ -20,12 +20,15 @@ if TYPE_CHECKING:
     from tracker.collector.replication import Durability
 
 
-def examine(database: str, durability: Durability | None = None) -> list[Finding]:
+def examine(
+    database: str, durability: Durability | None = None, direct: str | None = None
+) -> list[Finding]:
     """Return what all checks found. Nothing is changed.
 
     Args:
         database: A path or an SQLAlchemy URL.
         durability: What the collectors serve with; None for what they choose by themselves.
+        direct: URL of the same database, by which the collectors listen; None for `database`.
 
     Raises:
         ConfigurationError: if `database` is not a valid path or URL, or its driver is missing.
@@ -33,11 +36,13 @@ def examine(database: str, durability: Durability | None = None) -> list[Finding
     url = parse(database)
     if url.get_backend_name() == "sqlite":
         return list(sqlite.check(file_of(url)))
-    return list(_postgresql(url, durability))
+    return list(_postgresql(url, durability, url if direct is None else parse(direct)))
 
 
-def _postgresql(url: URL, durability: Durability | None) -> Iterator[Finding]:
-    engine = make_engine(url).execution_options(isolation_level="AUTOCOMMIT")
+def _postgresql(url: URL, durability: Durability | None, direct: URL) -> Iterator[Finding]:
+    engine, listening = (
+        make_engine(each).execution_options(isolation_level="AUTOCOMMIT") for each in (url, direct)
+    )
     try:
         with engine.connect() as connection:
             checks: list[Callable[[Connection], Iterable[Finding]]] = [
@@ -46,11 +51,12 @@ def _postgresql(url: URL, durability: Durability | None) -> Iterator[Finding]:
                 server.clock,
                 server.connections,
                 server.disk,
-                pooling.pooler,
+                lambda found: pooling.pooler(found, listening),
                 upkeep.vacuum,
                 upkeep.oldest_transaction,
                 upkeep.slots,
                 contents.schema,
+                contents.months,
                 contents.expiring_keys,
             ]
             for check in checks:
@@ -61,6 +67,7 @@ def _postgresql(url: URL, durability: Durability | None) -> Iterator[Finding]:
         yield Finding("connection", "problem", f"there is none: {cause(error)}")
     finally:
         engine.dispose()
+        listening.dispose()
 
 
 def _checked(
@@ -74,8 +81,7 @@ def _checked(
     except SQLAlchemyError as error:
         if connection.invalidated:
             raise
-        name = getattr(check, "__name__", "durability").replace("_", " ")
-        return [Finding(name, "warning", f"this cannot be checked: {cause(error)}")]
+        return [Finding("permissions", "warning", f"this cannot be checked: {cause(error)}")]
 
 
 def cause(error: SQLAlchemyError) -> str:

@@ -11,21 +11,25 @@ from tracker.collector.doctor.finding import Finding
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Engine
 
 _HEAR_SECONDS = 2.0
 _PAUSE_SECONDS = 0.05
 
 
-def pooler(connection: Connection) -> Iterator[Finding]:
-    """Find out what is between: it gives out process ids of its own."""
+def pooler(connection: Connection, listening: Engine) -> Iterator[Finding]:
+    """Find out what is between: it gives out process ids of its own.
+
+    Args:
+        connection: The database as it is used.
+        listening: The database as the collectors listen to it.
+    """
     driver: Any = connection.connection.driver_connection
     process_id = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
     between = process_id != driver.info.backend_pid
-    hears = _hears(connection, driver)
-    if hears:
-        mode = "a pooler in session mode" if between else "nothing is"
-        yield Finding("between", "ok", f"{mode} between; LISTEN hears")
+    if _hears(connection, listening):
+        what = "a pooler is" if between else "nothing is"
+        yield Finding("between", "ok", f"{what} between; LISTEN hears")
     elif between:
         yield Finding(
             "between",
@@ -38,21 +42,19 @@ def pooler(connection: Connection) -> Iterator[Finding]:
         yield Finding("between", "warning", "LISTEN does not hear, and it is not known why")
 
 
-def _hears(connection: Connection, driver: Any) -> bool:
-    """Return whether a connection hears what another one says."""
+def _hears(connection: Connection, listening: Engine) -> bool:
+    """Return whether one that listens hears what is said on a connection."""
     channel = f"tracker_doctor_{secrets.token_hex(8)}"
     heard: list[object] = []
-    driver.add_notify_handler(heard.append)
-    try:
-        connection.exec_driver_sql(f"LISTEN {channel}")
-        with connection.engine.connect() as other:
-            other.exec_driver_sql(f"NOTIFY {channel}")
+    with listening.connect() as other:
+        driver: Any = other.connection.driver_connection
+        driver.add_notify_handler(heard.append)
+        other.exec_driver_sql(f"LISTEN {channel}")
+        connection.exec_driver_sql(f"NOTIFY {channel}")
         deadline = clock.monotonic() + _HEAR_SECONDS
         while not heard and clock.monotonic() < deadline:
             clock.sleep(_PAUSE_SECONDS)
             # What has come is read together with an answer.
-            connection.exec_driver_sql("SELECT 1")
-        connection.exec_driver_sql(f"UNLISTEN {channel}")
-    finally:
-        driver.remove_notify_handler(heard.append)
+            other.exec_driver_sql("SELECT 1")
+        other.exec_driver_sql(f"UNLISTEN {channel}")
     return bool(heard)
