@@ -102,7 +102,7 @@ def count(connection: Connection, client_id: str, outbox_id: str) -> OutboxCount
             *mine, event.seq == select(func.max(event.seq)).where(*mine).scalar_subquery()
         )
     ).one()
-    received = select(event.received_at_ms).where(event.id == newest)
+    received = select(event.received_at_ms).where(*mine, event.id == newest)
     refused = [seq for seq, _ in rejections.refused(connection, client_id, outbox_id)]
     given_up = discarded.ranges(connection, client_id, outbox_id)
     forked = select(heads.c.forked).where(

@@ -67,7 +67,7 @@ def erase(connection: Connection, client_id: str, named: Collection[str]) -> int
             )
         ).all()
         for row in rows:
-            _erase(connection, *row)
+            _erase(connection, client_id, *row)
         erased += len(rows)
         here = set(connection.execute(select(events.c.event_id).where(*mine)).scalars())
         noted = set(connection.execute(_noted(client_id, some)).scalars())
@@ -78,13 +78,18 @@ def erase(connection: Connection, client_id: str, named: Collection[str]) -> int
 
 
 def _erase(
-    connection: Connection, id: int, user_id: str | None, data: str, seal: str | None
+    connection: Connection,
+    client_id: str,
+    id: int,
+    user_id: str | None,
+    data: str,
+    seal: str | None,
 ) -> None:
     kept, sealed = (user_id, None) if seal is None else (None, sealed_as(user_id, data, seal))
     freed = 0 if kept == user_id else len((user_id or "").encode())
     connection.execute(
         update(events)
-        .where(events.c.id == id)
+        .where(events.c.client_id == client_id, events.c.id == id)
         .values(user_id=kept, seal=sealed, data=_marker(connection.dialect.name, data, freed))
     )
 

@@ -3,7 +3,8 @@
 The table becomes ``PARTITION BY RANGE (event_id)``: a UUIDv7 begins with its time, and so
 ``(client_id, event_id)`` can be unique over all partitions. What was stored before stays where it
 is: the former table is the first partition. It has no primary key, which would have to include
-`event_id`; each partition has its own on `id`.
+`event_id`; each partition has an index on `id`. The sequence makes that unique: a constraint would
+keep the table from being spread over servers by client.
 """
 
 from __future__ import annotations
@@ -134,10 +135,8 @@ def add(connection: Connection, month: Month) -> int:
     """
     _become_owner(connection)
     bounds = f"event_id >= '{month.lower}' AND event_id < '{month.upper}'"
-    _do(
-        connection,
-        f"CREATE TABLE {month.table} (LIKE events INCLUDING DEFAULTS, PRIMARY KEY (id))",
-    )
+    _do(connection, f"CREATE TABLE {month.table} (LIKE events INCLUDING DEFAULTS)")
+    _do(connection, f"CREATE INDEX {month.table}_id ON {month.table} (id)")
     most = f"SELECT 1 FROM {OTHER} WHERE {bounds} LIMIT {_MOST_MOVED + 1}"  # noqa: S608 - our own names
     count = f"SELECT count(*) FROM ({most}) AS found"  # noqa: S608
     if connection.exec_driver_sql(count).scalar_one() > _MOST_MOVED:
@@ -169,9 +168,9 @@ def _months(now_ms: int, ahead: int) -> Iterable[Month]:
 def _add_other(connection: Connection) -> None:
     _do(
         connection,
-        f"CREATE TABLE {OTHER} (LIKE events INCLUDING DEFAULTS, PRIMARY KEY (id),"
-        " UNIQUE (client_id, event_id))",
+        f"CREATE TABLE {OTHER} (LIKE events INCLUDING DEFAULTS, UNIQUE (client_id, event_id))",
     )
+    _do(connection, f"CREATE INDEX {OTHER}_id ON {OTHER} (id)")
 
 
 def _become_owner(connection: Connection) -> Any:
