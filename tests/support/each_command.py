@@ -72,6 +72,9 @@ SYNC = {
 COLLECTOR = {
     "keys create": ["--operator"],
     "keys list": [],
+    "keys rotate": ["1"],
+    "keys audit": [],
+    "doctor": [],
     "keys revoke": ["1"],
     "witness-key": [],
     "outbox-key": ["--client", "c", "--outbox", "0" * 32],

@@ -209,8 +209,10 @@ def test_a_sound_server_has_one_warning(durable: PostgresServer, tmp_path: Path)
         found = statuses(url)
         assert found.pop("durability") == "warning"
         assert set(found.values()) == {"ok"}
-        assert {"encoding", "version", "clock", "connections", "disk", "between", "vacuum",
-                "transactions", "schema", "partitions", "keys"} == set(found)  # fmt: skip
+        assert set(found) == {
+            *("encoding", "version", "clock", "connections", "disk", "between", "vacuum"),
+            *("transactions", "schema", "partitions", "roll-ups", "keys"),
+        }
         assert "PostgreSQL 1" in said(url)
 
 
@@ -388,6 +390,21 @@ def test_a_database_that_is_not_divided_has_no_partitions(postgres_server: Postg
     found = statuses(former_database(postgres_server, 20))
     assert "partitions" not in found
     assert found["schema"] == "problem"
+
+
+@pytest.mark.slow
+def test_roll_ups_that_do_not_follow_are_told(durable: PostgresServer) -> None:
+    """As when nothing rolls up."""
+    url = url_of(durable)
+    assert statuses(url)["roll-ups"] == "ok"
+    durable.sql(
+        "INSERT INTO events (id, client_id, outbox_id, seq, event_id, type, timestamp_ms, data,"
+        " digest, chain, received_at_ms, sent_at_ms) VALUES"
+        " (60000, 'a', 'o', 1, 'e', 't', 1, '{}', 'd', 'c', 1, 1)",
+        str(make_url(url).database),
+    )
+    assert statuses(url)["roll-ups"] == "warning"
+    assert "about 60,000 events wait" in said(url)
 
 
 @pytest.mark.slow

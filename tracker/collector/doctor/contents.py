@@ -12,7 +12,9 @@ from tracker.collector.dates import date_text
 from tracker.collector.doctor.finding import Finding
 from tracker.collector.key_tables import are_valid
 from tracker.collector.partitioning import catalog, layout
-from tracker.collector.tables import api_keys
+from tracker.collector.rollups.roller import position
+from tracker.collector.rollups.tables import rolled
+from tracker.collector.tables import api_keys, events
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 _NEVER = 2**63 - 1
 _SOON_MS = 14 * 86_400_000
 _SHOWN = 3
+_MANY_BEHIND = 50_000
+"""From so many on, a client's figures are read from its events."""
 _MONTHS = 1
 """How many months after the present one are looked at."""
 
@@ -87,6 +91,23 @@ def months(connection: Connection) -> Iterator[Finding]:
     other = sum(each.rows for each in found if each.is_other)
     more = f"; about {other:,} events have an id of no month" if other else ""
     yield Finding("partitions", "ok", f"there are {len(found)}, with those of next month{more}")
+
+
+def rolling(connection: Connection) -> Iterator[Finding]:
+    """Check that roll-ups follow the events."""
+    if not inspect(connection).has_table(rolled.name):
+        return
+    newest = connection.execute(select(func.max(events.c.id))).scalar() or 0
+    behind = newest - (position(connection) or 0)
+    if behind <= _MANY_BEHIND:
+        yield Finding("roll-ups", "ok", f"at most {behind:,} events wait to be rolled up")
+        return
+    yield Finding(
+        "roll-ups",
+        "warning",
+        f"about {behind:,} events wait to be rolled up; metrics are read from the events so far",
+        "let a collector or `tracker-collector roll` run, and see what it logs",
+    )
 
 
 def expiring_keys(connection: Connection) -> Iterator[Finding]:

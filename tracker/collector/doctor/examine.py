@@ -57,6 +57,7 @@ def _postgresql(url: URL, durability: Durability | None, direct: URL) -> Iterato
                 upkeep.slots,
                 contents.schema,
                 contents.months,
+                contents.rolling,
                 contents.expiring_keys,
             ]
             for check in checks:
