@@ -11,6 +11,7 @@ from tracker import clock
 from tracker.collector import key_tables  # noqa: F401 - its tables are among the metadata
 from tracker.collector.key_trigger import add_trigger
 from tracker.collector.partitioning import catalog, layout
+from tracker.collector.rollups import tables as _rollups  # noqa: F401 - as above
 from tracker.collector.tables import events, metadata
 from tracker.errors import ConfigurationError
 
