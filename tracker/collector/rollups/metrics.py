@@ -84,10 +84,19 @@ def _valid(row: Any) -> Any:
 
 def _figures(covered: Covered, wanted: Filters) -> Any:
     row = covered.rows(rolled_figures, wanted).c
-    keys = (row.day, row.kind, row.name, row.value, row.bucket)
-    sums = (func.sum(row.amount), func.sum(row.total), func.min(row.least), func.max(row.most))
     mine = (_valid(row), row.kind.not_in(OF_AGENTS), row.of_all == (wanted.agent_id is None))
-    return select(*keys, *sums).where(*mine).group_by(*keys)
+    keys = (row.day, row.kind, row.name, row.value, row.bucket)
+    amount = func.sum(row.amount).label("amount")
+    sums = [func.sum(row.total), func.min(row.least), func.max(row.most)]
+    names = ("total", "least", "most")
+    summed = (each.label(name) for name, each in zip(names, sums, strict=True))
+    found = select(*keys, amount, *summed).where(*mine).group_by(*keys).subquery().c
+    # A histogram is one row: of all buckets, there are many thousands.
+    is_time = found.kind == _literal(RESPONSE_TIME)
+    by = (found.day, found.kind, found.name, found.value, case((not_(is_time), found.bucket)))
+    sums = [func.sum(found.amount), func.sum(found.total), func.min(found.least)]
+    histogram_ = func.json_object_agg(found.bucket, found.amount).filter(is_time)
+    return select(*by, *sums, func.max(found.most), histogram_).group_by(*by)
 
 
 def _calls(rows: FromClause) -> Any:
@@ -145,10 +154,9 @@ class _Scores:
     truths: Counter[str] = field(default_factory=Counter)
     categories: Counter[str] = field(default_factory=Counter)
 
-    def add(self, kind: str, value: str, count: int, numbers: tuple[Any, ...]) -> None:
+    def add(self, kind: str, value: str, count: int, total: Any, least: Any, most: Any) -> None:
         """Add a row of figures."""
         if kind == NUMBER:
-            total, least, most = numbers
             self.numbers += count
             self.total += total
             self.least.append(least)
@@ -189,20 +197,19 @@ class _Sums:
     priced: int = 0
     scores: dict[str, _Scores] = field(default_factory=lambda: defaultdict(_Scores))
 
-    def add(
-        self, kind: str, name: str, value: str, bucket: int, amount: Any, *numbers: Decimal | None
-    ) -> None:
+    def add(self, kind: str, name: str, value: str, bucket: int, amount: Any, *more: Any) -> None:
         """Add a row of figures."""
-        count, total = int(amount), numbers[0]
+        count, (*numbers, times) = int(amount), more
+        total = numbers[0]
         if kind in (NUMBER, TRUTH, CATEGORY):
-            self.scores[name].add(kind, value, count, numbers)
+            self.scores[name].add(kind, value, count, *numbers)
             return
         self.counts[kind] += count
         self.totals[kind] += total or 0
         if kind == OUTCOME:
             self.outcomes[name] += count
         elif kind == RESPONSE_TIME:
-            self.times[bucket] += count
+            self.times.update({int(bucket): number for bucket, number in times.items()})
         elif kind == QUALITY:
             self.qualities[bucket] += count
 
