@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import click
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from tracker.cli.check import Check
     from tracker.dashboard.folder import OneOutbox
     from tracker.dashboard.health import Examination
+
+_NICENESS = 5
+"""Applications that log go first. Lower still, a read could wait for the processor for long."""
 
 
 @click.command(
@@ -51,6 +55,7 @@ def dashboard(place: Place, *, open_browser: bool, port: int, every: bool) -> No
 
     outboxes = _outboxes(place, every=every)
     examination = _examination(place)
+    os.nice(_NICENESS)
     with listening(port) as listener:
         number = listener.getsockname()[1]
         token = Token(number)
@@ -95,7 +100,7 @@ def _examination(place: Place) -> Examination:
             *place_checks.privacy(path),
             place_checks.disk(path),
             place_checks.sqlite_version(),
-            *outbox_checks.describe(path, config, outbox_checks.inspect(connection)),
+            *outbox_checks.describe(path, config, outbox_checks.inspect(connection, quickly=True)),
         ]
 
     return Examination(checks, chain_keys(place, ()))

@@ -44,40 +44,45 @@ class Inspection(NamedTuple):
 
     Attributes:
         status: Its state.
-        damage: What SQLite's quick check says; nothing if all is well.
+        damage: What SQLite's quick check says; nothing if all is well, None if it was not asked.
         chain_key: The check value of its chain key.
         witnessed: The note of the newest head that the collector has signed; empty if there is
             none.
     """
 
     status: OutboxStatus
-    damage: list[str]
+    damage: list[str] | None
     chain_key: int
     witnessed: str
 
 
-def inspect(connection: Connection) -> Inspection:
-    """Read an outbox, all pages of it."""
+def inspect(connection: Connection, *, quickly: bool = False) -> Inspection:
+    """Read an outbox, and have SQLite check all pages of it unless it is to be done quickly."""
     from tracker.outbox import chain_key, checkpoint
     from tracker.outbox import status as outbox_status
 
     found = outbox_status.read(connection)
-    said = [*map(str, connection.exec_driver_sql("PRAGMA quick_check(3)").scalars())]
+    said = None if quickly else _damage(connection)
     seen = checkpoint.witness(connection)
     return Inspection(
         found,
-        [] if said == ["ok"] else said,
+        said,
         chain_key.read(connection).check,
         "" if seen is None else seen.note,
     )
 
 
+def _damage(connection: Connection) -> list[str]:
+    said = [*map(str, connection.exec_driver_sql("PRAGMA quick_check(3)").scalars())]
+    return [] if said == ["ok"] else said
+
+
 def describe(path: Path, config: APIConfig, found: Inspection) -> list[Check]:
     """Return the checks of an outbox: its file, its keys, its queue. Opens it no more."""
     checks = []
-    if not found.damage:
+    if found.damage == []:
         checks.append(Check("integrity", OK, "quick check passed; full check: tracker-sync verify"))
-    else:
+    elif found.damage:
         checks.append(
             Check(
                 "integrity",

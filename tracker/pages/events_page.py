@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from starlette.exceptions import HTTPException
 
 from tracker import canonical
 from tracker.pages.view import Page
 from tracker.queries.filters import EVERYTHING
-from tracker.queries.source import newest_page
+from tracker.queries.slices import newest_first
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from tracker.pages.view import View
 
 _PAGE = 50
-_MOST_CHARACTERS = 2_000_000
 _BEGINNING = 200
 _COLUMNS = ("seq", "event_id", "type", "timestamp_ms", "agent_id", "session_id", "user_id",
             "context", "trace", "data")  # fmt: skip
@@ -41,8 +40,20 @@ class Stored(NamedTuple):
     data: str
 
 
+class Line(NamedTuple):
+    """An event of the list, with the beginning of its data."""
+
+    seq: int
+    event_id: str
+    type: str
+    timestamp_ms: int
+    agent_id: str | None
+    session_id: str | None
+    data: str
+
+
 class _Listed(NamedTuple):
-    rows: list[Stored]
+    rows: list[Line]
     next: int | None
 
 
@@ -76,20 +87,25 @@ def _listed(view: View, state: str, before: int | None) -> Callable[[Connection]
         type=view.text("type"),
     )
     events = view.source.events
-    query = select(*(events.c[name] for name in _COLUMNS)).where(*wanted.conditions(events))
+    column = events.c
+    columns = [column[name] for name in Line._fields[:-1]]
+    query = select(*columns, func.substr(column.data, 1, _BEGINNING), column.position)
+    query = query.where(*wanted.conditions(events))
     if state:
         query = query.where(view.source.in_state(state))
 
     def read(connection: Connection) -> _Listed:
-        rows, following = newest_page(connection, events, query, _PAGE, before, _MOST_CHARACTERS)
-        return _Listed([_begun(Stored(*row)) for row in rows], following)
+        found: list[Any] = []
+        for some in newest_first(connection, events, before):
+            most = _PAGE + 1 - len(found)
+            ordered = query.where(*some).order_by(column.position.desc())
+            found += connection.execute(ordered.limit(most)).all()
+            if len(found) > _PAGE:
+                break
+        rows = [Line(*row[:-1]) for row in found[:_PAGE]]
+        return _Listed(rows, found[_PAGE - 1].position if len(found) > _PAGE else None)
 
     return read
-
-
-def _begun(event: Stored) -> Stored:
-    """Return an event with the beginning of its data, which is all that a list shows."""
-    return event._replace(data=str(event.data)[:_BEGINNING], context=None, trace=None)
 
 
 def event_page(view: View) -> Page:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tracker.pages.agents_page import agents_of
 from tracker.pages.view import Page
 from tracker.queries.conversations import MOST_SECONDS, STATUSES, conversation_page
+from tracker.queries.filters import EVERYTHING
 from tracker.queries.opening import FirstSaid, first_said
 
 if TYPE_CHECKING:
@@ -48,23 +49,31 @@ class Listed(NamedTuple):
 
 def conversations(view: View) -> Page:
     """Return the list of conversations."""
-    status = view.one_of("status", STATUSES, "")
-    found = listed(
-        view, view.connection, limit=_PAGE, status=status or None, before=view.position("before")
-    )
+    status, before = view.one_of("status", STATUSES, ""), view.position("before")
+    agent, user = view.text("agent"), view.text("user")
+
+    def read(connection: Connection) -> Listed:
+        return listed(view, connection, limit=_PAGE, status=status or None, before=before)
+
+    found: Listed | None
+    if status or agent or user or view.filters() != EVERYTHING:
+        found = view.part("conversations", read, status, before, agent, user).value
+    else:  # the newest are found at once
+        found = read(view.connection)
     return Page(
         "conversations.html",
         "Conversations",
         {
-            "rows": found.rows,
-            "next": found.next,
-            "looked_back_to_ms": found.looked_back_to_ms,
+            "ready": found is not None,
+            "rows": [] if found is None else found.rows,
+            "next": None if found is None else found.next,
+            "looked_back_to_ms": None if found is None else found.looked_back_to_ms,
             "agents": view.aside("agents", agents_of(view)),
             "status": status,
             "statuses": STATUSES,
-            "agent": view.text("agent"),
-            "user": view.text("user"),
-            "is_first": view.text("before") is None,
+            "agent": agent,
+            "user": user,
+            "is_first": before is None,
         },
     )
 

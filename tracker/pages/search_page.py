@@ -9,6 +9,10 @@ from tracker.queries.conversations import MOST_SECONDS
 from tracker.queries.search import Matches, search
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy import Connection
+
     from tracker.pages.view import View
 
 _PAGE = 30
@@ -16,22 +20,24 @@ _PAGE = 30
 
 def search_page(view: View) -> Page:
     """Return the page; nothing is looked for until a text is given."""
-    text = view.text("text")
-    found = Matches([], None)
+    text, before = view.text("text"), view.position("before")
+    found: Matches | None = Matches([], None)
     if text is not None:
-        found = search(
-            view.connection,
-            text,
-            view.filters(agent_id=view.text("agent"), user_id=view.text("user")),
-            _PAGE,
-            view.position("before"),
-            view.source.events,
-            seconds=MOST_SECONDS,
-        )
+        whose = (view.text("agent"), view.text("user"))
+        found = view.part("search", _search(view, text, before), text, before, *whose).value
     return Page("search.html", "Search", {
         "text": text,
-        "rows": found.found,
-        "next": found.next,
-        "looked_back_to_ms": found.looked_back_to_ms,
-        "is_first": view.text("before") is None,
+        "ready": found is not None,
+        "rows": [] if found is None else found.found,
+        "next": None if found is None else found.next,
+        "looked_back_to_ms": None if found is None else found.looked_back_to_ms,
+        "is_first": before is None,
     })  # fmt: skip
+
+
+def _search(view: View, text: str, before: int | None) -> Callable[[Connection], Matches]:
+    wanted = view.filters(agent_id=view.text("agent"), user_id=view.text("user"))
+    events = view.source.events
+    return lambda connection: search(
+        connection, text, wanted, _PAGE, before, events, seconds=MOST_SECONDS
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +18,13 @@ from tracker.events import (
 )
 from tracker.queries.figures import figure
 from tracker.queries.filters import EVERYTHING
-from tracker.queries.source import EVENTS, MAX_TEXT, newest_page, text_field
+from tracker.queries.slices import Slices
+from tracker.queries.source import EVENTS, MAX_TEXT, newest_page, portions, text_field
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Connection, FromClause, Select
+    from collections.abc import Collection
+
+    from sqlalchemy import Connection, FromClause
 
     from tracker.queries.filters import Filters
 
@@ -127,45 +130,80 @@ def states(
 
     Their state is from all of their events.
     """
-    rows = connection.execute(_states(wanted, events)).all()
-    found = (
-        _state(*row) for row in rows if isinstance(row[0], str)
-    )  # a damaged row may have any type
-    return sorted(found, key=lambda agent: agent.agent_id)
-
-
-def _states(wanted: Filters, events: FromClause) -> Select[Any]:
-    event, agent_id = events.c, wanted.agent_id
-    last_seen = func.max(event.timestamp_ms)
-    whose = event.agent_id.is_not(None) if agent_id is None else event.agent_id == agent_id
+    heard = _heard(connection, wanted.agent_id, events)
     if wanted.without("agent_id", "since_ms") != EVERYTHING:
-        whose &= event.agent_id.in_(select(wanted.of(events).c.agent_id))
-    heard = (
+        named = _named(connection, wanted, events)
+        heard = {agent_id: each for agent_id, each in heard.items() if agent_id in named}
+    since_ms = wanted.since_ms
+    found = {
+        agent_id: each
+        for agent_id, each in heard.items()
+        if since_ms is None or each.last_seen_ms >= since_ms
+    }
+    places = {each.registration for each in found.values()} | {
+        each.change for each in found.values()
+    }
+    told = _told(connection, events, places - {0})
+    return [
+        _state(agent_id, each.last_seen_ms, told.get(each.registration), told.get(each.change))
+        for agent_id, each in sorted(found.items())
+    ]
+
+
+@dataclass
+class _Heard:
+    """When an agent was heard of last, and the positions of what it then told; 0 if nothing."""
+
+    last_seen_ms: int = 0
+    registration: int = 0
+    change: int = 0
+
+    def add(self, last_seen_ms: object, registration: int | None, change: int | None) -> None:
+        """Add what was heard in other events."""
+        if isinstance(last_seen_ms, int):  # a damaged row may have any type
+            self.last_seen_ms = max(self.last_seen_ms, last_seen_ms)
+        self.registration = max(self.registration, registration or 0)
+        self.change = max(self.change, change or 0)
+
+
+def _heard(connection: Connection, agent_id: str | None, events: FromClause) -> dict[str, _Heard]:
+    slices = Slices(connection, events)
+    event = slices.events.c
+    query = (
         select(
             event.agent_id,
-            last_seen.label("last_seen_ms"),
-            _newest(events, AGENT_REGISTERED).label("registration"),
-            _newest(events, AGENT_STATUS_CHANGED).label("change"),
+            func.max(event.timestamp_ms),
+            *(
+                func.max(case((event.type == type_, event.position)))
+                for type_ in (AGENT_REGISTERED, AGENT_STATUS_CHANGED)
+            ),
         )
-        .where(whose)
+        .where(event.agent_id.is_not(None) if agent_id is None else event.agent_id == agent_id)
         .group_by(event.agent_id)
     )
-    if wanted.since_ms is not None:
-        heard = heard.having(last_seen >= wanted.since_ms)
-    seen = heard.cte("seen")
-    registered, changed = events.alias("registered"), events.alias("changed")
-    return select(
-        *(seen.c.agent_id, seen.c.last_seen_ms, registered.c.data),
-        *(changed.c.data, changed.c.timestamp_ms),
-    ).select_from(
-        seen.outerjoin(registered, registered.c.position == seen.c.registration).outerjoin(
-            changed, changed.c.position == seen.c.change
-        )
-    )
+    found = defaultdict[str, _Heard](_Heard)
+    for each, *row in slices.rows(query):
+        if isinstance(each, str):  # as above
+            found[each].add(*row)
+    return found
 
 
-def _newest(events: FromClause, type: str) -> ColumnElement[int | None]:
-    return func.max(case((events.c.type == type, events.c.position)))
+def _named(connection: Connection, wanted: Filters, events: FromClause) -> set[str]:
+    """Return the agents that the events that match name."""
+    slices = Slices(connection, events, wanted)
+    return {row.agent_id for row in slices.rows(select(slices.events.c.agent_id).distinct())}
+
+
+def _told(
+    connection: Connection, events: FromClause, positions: Collection[int]
+) -> dict[int, tuple[str, int]]:
+    """Return data and time of events, by their positions."""
+    event, found = events.c, {}
+    query = select(event.position, event.data, event.timestamp_ms)
+    for some in portions(positions):
+        for position, *told in connection.execute(query.where(event.position.in_(some))):
+            found[position] = (told[0], told[1])
+    return found
 
 
 def recent_activity(
@@ -179,21 +217,27 @@ def last_activities(
     connection: Connection, events: FromClause = EVENTS
 ) -> dict[str, AgentActivity]:
     """Return the last activity of each agent, by its id."""
-    event = events.c
+    slices = Slices(connection, events)
+    event = slices.events.c
     newest = (
-        select(func.max(event.position))
+        select(event.agent_id, func.max(event.position))
         .where(
             event.type == AGENT_ACTIVITY,
             event.agent_id.is_not(None),
-            text_field(events, "activity").is_not(None),
+            text_field(slices.events, "activity").is_not(None),
         )
         .group_by(event.agent_id)
     )
+    # A later slice has the later positions.
+    last = dict(map(tuple, slices.rows(newest)))
+    stored, found = events.c, {}
     query = select(
-        *(event.event_id, event.agent_id, event.session_id, event.timestamp_ms, event.data)
-    ).where(event.position.in_(newest))
-    found = [_activity(*row) for row in connection.execute(query)]
-    return {activity.agent_id: activity for activity in found}
+        *(stored.event_id, stored.agent_id, stored.session_id, stored.timestamp_ms, stored.data)
+    )
+    for some in portions(last.values()):
+        for row in connection.execute(query.where(stored.position.in_(some))):
+            found[row.agent_id] = _activity(*row)
+    return found
 
 
 def newest_activities(
@@ -224,11 +268,12 @@ def overview(
     """Return the overview of the agents now, whatever the period, and of the events that match."""
     agents = states(connection, wanted.without("since_ms", "until_ms"), events)
     of_status = Counter(agent.status for agent in agents)
-    type_ = wanted.of(events).c.type
-    counted = connection.execute(
+    slices = Slices(connection, events, wanted)
+    type_, logged = slices.events.c.type, Counter[str]()
+    for name, number in slices.rows(
         select(type_, func.count()).where(type_.in_(_TYPES)).group_by(type_)
-    ).all()
-    logged: dict[str, int] = dict(map(tuple, counted))
+    ):
+        logged[name] += number
     return OperationsOverview(
         agents=len(agents),
         active=of_status[AgentStatus.ACTIVE],
@@ -236,9 +281,9 @@ def overview(
         busy=of_status[AgentStatus.BUSY],
         error=of_status[AgentStatus.ERROR],
         without_status=of_status[None],
-        activities=logged.get(AGENT_ACTIVITY, 0),
-        status_changes=logged.get(AGENT_STATUS_CHANGED, 0),
-        heartbeats=logged.get(AGENT_HEARTBEAT, 0),
+        activities=logged[AGENT_ACTIVITY],
+        status_changes=logged[AGENT_STATUS_CHANGED],
+        heartbeats=logged[AGENT_HEARTBEAT],
         last_seen_ms=max((agent.last_seen_ms for agent in agents), default=None),
     )
 
@@ -261,18 +306,18 @@ def _activity(
 def _state(
     agent_id: str,
     last_seen_ms: int,
-    registered: str | None,
-    changed: str | None,
-    changed_ms: int | None,
+    registered: tuple[str, int] | None,
+    changed: tuple[str, int] | None,
 ) -> AgentState:
-    registration, change = _fields(registered), _fields(changed)
+    registration = _fields(None if registered is None else registered[0])
+    change = _fields(None if changed is None else changed[0])
     return AgentState(
         agent_id,
         name=_name(registration.get("name")),
         version=_name(registration.get("version")),
         status=_status(change.get("status")),
         previous_status=_status(change.get("previous_status")),
-        status_at_ms=changed_ms,
+        status_at_ms=None if changed is None else changed[1],
         last_seen_ms=last_seen_ms,
     )
 

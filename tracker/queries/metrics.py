@@ -15,9 +15,10 @@ from tracker.queries import conversations
 from tracker.queries.conversations import ENDED, FAILED, LIFECYCLE, LLM_USED, OPEN
 from tracker.queries.figures import DAY_MS, HOUR_MS, figure, known_sum, tokens
 from tracker.queries.filters import EVERYTHING
-from tracker.queries.model_calls import model_calls
+from tracker.queries.model_calls import calls_in_slices
 from tracker.queries.scores import TYPES as SCORES
 from tracker.queries.scores import ScoreSummary, Tally
+from tracker.queries.slices import Slices
 from tracker.queries.source import EVENTS, in_period, number_field, text_field
 
 if TYPE_CHECKING:
@@ -38,8 +39,6 @@ _WORK = (MESSAGE_LOGGED, TOOL_CALLED, LLM_USED, *SCORES)
 DAY, HOUR = "day", "hour"
 STEPS = {DAY: DAY_MS, HOUR: HOUR_MS}
 """The steps for which metrics can be had, and their milliseconds."""
-
-_FETCH_ROWS = 1_000
 
 
 @dataclass(frozen=True)
@@ -151,13 +150,13 @@ def get_metrics(
         step: One of `STEPS`: whether the metrics have `days` or `hours`. Both are of UTC.
     """
     width = STEPS[step]
-    window = _Window(connection, wanted.of(events), wanted.since_ms, wanted.until_ms, width)
+    window = _Window(Slices(connection, events, wanted), wanted.since_ms, wanted.until_ms, width)
     total, steps = _Tally(), defaultdict[int, _Tally](_Tally)
     _count_lifecycle(window, total, steps)
     _count_work(window, total, steps)
-    valid = in_period(events, _FIRST_MS, _END_MS)
-    for call in model_calls(connection, events, [*valid, *wanted.conditions(events)]):
-        steps[call.timestamp_ms // width].count_model_call(call.total_tokens, call.cost_usd)
+    for call in calls_in_slices(connection, events, wanted):
+        if _FIRST_MS <= call.timestamp_ms < _END_MS:
+            steps[call.timestamp_ms // width].count_model_call(call.total_tokens, call.cost_usd)
     for tally in steps.values():
         total.add_work(tally)
     agent_id = wanted.agent_id
@@ -170,11 +169,15 @@ def get_metrics(
 class _Window:
     """The events to read."""
 
-    connection: Connection
-    events: FromClause
+    slices: Slices
     since_ms: int | None
     until_ms: int | None
     width: int
+
+    @property
+    def events(self) -> FromClause:
+        """The table of events."""
+        return self.slices.events
 
     @property
     def step(self) -> ColumnElement[int]:
@@ -197,8 +200,7 @@ class _Window:
         query = select(*columns).where(*valid, event.type.in_(types))
         if order is not None:
             query = query.order_by(order)
-        # There may be too many rows for memory.
-        return self.connection.execute(query, execution_options={"yield_per": _FETCH_ROWS})
+        return self.slices.rows(query)
 
     def part(self, step: int) -> tuple[int, int]:
         """Return the limits of a day or an hour within the period."""

@@ -8,6 +8,8 @@ of a trace arrive first, the sum is the same.
 
 from __future__ import annotations
 
+from collections import defaultdict
+from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -18,7 +20,10 @@ from tracker import canonical
 from tracker.events import LLM_USED, OTEL_SPAN
 from tracker.otel import names
 from tracker.queries.figures import figure
+from tracker.queries.filters import EVERYTHING
+from tracker.queries.slices import Slices
 from tracker.queries.source import (
+    EVENTS,
     MAX_TEXT,
     attributes,
     in_spans,
@@ -29,7 +34,9 @@ from tracker.queries.source import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from sqlalchemy import ColumnElement, Connection, FromClause
+    from sqlalchemy import ColumnElement, Connection, FromClause, Select
+
+    from tracker.queries.filters import Filters
 
 T = TypeVar("T")
 
@@ -76,36 +83,79 @@ def model_calls(
     connection: Connection, events: FromClause, conditions: Iterable[ColumnElement[bool]] = ()
 ) -> Iterator[ModelCall]:
     """Yield the model calls that count among the events that match, trace by trace."""
-    event = events.c
-    spans = [*in_spans(events), event.type == OTEL_SPAN]
-    # Most outboxes have none.
-    if connection.execute(select(event.position).where(*spans).limit(1)).first() is None:
+    if _has_spans(connection, events):
+        query = _query(events).where(*conditions)
+        yield from _trace_by_trace(
+            connection.execute(query, execution_options={"yield_per": _FETCH_ROWS})
+        )
+
+
+def calls_in_slices(
+    connection: Connection, events: FromClause, wanted: Filters = EVERYTHING
+) -> Iterator[ModelCall]:
+    """Yield the model calls that count among the events that match, which may be many."""
+    if not _has_spans(connection, events):
         return
-    trace_id = text_field(events, "trace_id", "trace")
+    slices = Slices(connection, events, wanted)
+    rows = slices.rows(_query(slices.events))
+    if not slices.is_sliced:
+        yield from _trace_by_trace(rows)
+        return
+    traces = defaultdict[Any, _Trace](_Trace)
+    for row in rows:
+        traces[row[0]].add(row)
+    for trace in traces.values():
+        yield from trace.calls()
+
+
+def _has_spans(connection: Connection, events: FromClause) -> bool:
+    """Return False if there can be no model call, as in most outboxes; takes no time."""
+    spans = in_spans(events)
+    if events is not EVENTS:  # it has an index of types, and none of spans
+        spans.append(events.c.type == OTEL_SPAN)
+    return connection.execute(select(events.c.position).where(*spans).limit(1)).first() is not None
+
+
+def _query(events: FromClause) -> Select[Any]:
+    event, trace_id = events.c, text_field(events, "trace_id", "trace")
     logged = (event.type == LLM_USED) & number_field(events, "total_tokens").is_not(None)
-    query = (
+    return (
         select(
             *(trace_id, text_field(events, "span_id", "trace")),
             *(text_field(events, "parent_span_id", "trace"), event.type, event.timestamp_ms),
             *(event.agent_id, event.session_id, attributes(events, _ATTRIBUTES)),
         )
-        .where(*in_spans(events), or_(event.type == OTEL_SPAN, logged), *conditions)
+        .where(*in_spans(events), or_(event.type == OTEL_SPAN, logged))
         .order_by(trace_id, event.position)
     )
-    rows = connection.execute(query, execution_options={"yield_per": _FETCH_ROWS})
-    for _, trace in groupby(rows, itemgetter(0)):
-        yield from _innermost(trace)
 
 
-def _innermost(trace: Iterable[Sequence[Any]]) -> list[ModelCall]:
-    spans: list[tuple[Any, Any, ModelCall | None]] = []
-    logged: list[str | None] = []
-    for _, span_id, parent, type_, *whose, stored in trace:
+def _trace_by_trace(rows: Iterable[Sequence[Any]]) -> Iterator[ModelCall]:
+    for _, stored in groupby(rows, itemgetter(0)):
+        trace = _Trace()
+        for row in stored:
+            trace.add(row)
+        yield from trace.calls()
+
+
+@dataclass
+class _Trace:
+    """What is known of a trace."""
+
+    spans: list[tuple[Any, Any, ModelCall | None]] = field(default_factory=list)
+    logged: list[str | None] = field(default_factory=list)
+
+    def add(self, row: Sequence[Any]) -> None:
+        """Add a row of `_query`."""
+        _, span_id, parent, type_, *whose, stored = row
         if type_ == LLM_USED:
-            logged.append(span_id)
+            self.logged.append(span_id)
         else:
-            spans.append((span_id, parent, _call(whose, stored)))
-    return innermost(spans, logged)
+            self.spans.append((span_id, parent, _call(whose, stored)))
+
+    def calls(self) -> list[ModelCall]:
+        """Return the calls that count."""
+        return innermost(self.spans, self.logged)
 
 
 def innermost(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from sqlalchemy import and_, case, func, or_, select
 
 from tracker.queries.filters import EVERYTHING
+from tracker.queries.slices import Rests
 from tracker.queries.source import by_position, place_before, places, places_of_period, unindexed
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ T = TypeVar("T")
 
 FIRST_ROWS = 2_000
 _GROWTH = 4
-_MOST_ROWS = 64_000
+_MOST_ROWS = 16_000
 _WINDOWS_BEFORE_ALL = 3
 
 CHUNK = 200
@@ -81,6 +82,7 @@ def windows(
     lowest, end = max(first, lowest), min(last, highest) + 1
     end = end if before is None else min(end, before)
     look = _Look(connection, events, _conditions(events, wanted), end, at_newest=end > last)
+    rests = Rests(connection, events)
     for number in count():
         if end <= lowest:
             return
@@ -88,7 +90,9 @@ def windows(
             yield Window(look.all_before(end), None)
             return
         start = max(place_before(connection, events, end, rows), lowest)
-        yield Window(look.between(start, end), start if start > lowest else None)
+        with rests.after_this():
+            found = look.between(start, end)
+        yield Window(found, start if start > lowest else None)
         end, rows = start, min(rows * _GROWTH, _MOST_ROWS)
 
 

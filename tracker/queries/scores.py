@@ -13,6 +13,7 @@ from tracker import canonical
 from tracker.events import FEEDBACK_RECORDED, SCORE_RECORDED
 from tracker.queries.figures import DAY_MS, day_name
 from tracker.queries.filters import EVERYTHING
+from tracker.queries.slices import Slices
 from tracker.queries.source import EVENTS, MAX_TEXT, newest_page
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ FEEDBACK = "feedback"
 """The name of the score that is read from a ``feedback.recorded`` event."""
 
 _MOST_CATEGORIES = 100
-_FETCH_ROWS = 1_000
 
 Value = bool | float | str
 
@@ -118,13 +118,13 @@ def get_scores(
     events: FromClause = EVENTS,
 ) -> list[ScoreSummary]:
     """Return the scores by one of `BY`: days in order, others by name; then by the score's name."""
-    matching = wanted.of(events).c
-    query = select(matching.type, matching.data, matching.timestamp_ms, matching.context).where(
-        matching.type.in_(TYPES)
+    slices = Slices(connection, events, wanted)
+    event = slices.events.c
+    query = select(event.type, event.data, event.timestamp_ms, event.context).where(
+        event.type.in_(TYPES)
     )
     tallies: dict[str | None, Tally] = {}
-    rows = connection.execute(query, execution_options={"yield_per": _FETCH_ROWS})
-    for kind, text, timestamp_ms, around in rows:
+    for kind, text, timestamp_ms, around in slices.rows(query):
         said = read(kind, text)
         if said is not None and said.value is not None:
             key = _key(by, said.name, timestamp_ms, around)

@@ -12,6 +12,7 @@ from tracker import clock, validation
 from tracker.events import MESSAGE_LOGGED, OTEL_SPAN
 from tracker.queries.filters import EVERYTHING
 from tracker.queries.history import entry_of
+from tracker.queries.slices import Rests
 from tracker.queries.source import EVENTS, by_position, contains, place_before, places
 from tracker.queries.source import places_of_period as period
 from tracker.queries.spoken import spoken
@@ -135,6 +136,7 @@ class _Look:
         self._text = text
         self._transcripts: dict[str, frozenset[int]] = {}
         self._asked: dict[str, bool] = {}
+        self._rests = Rests(connection, events)
 
     def candidates(
         self, wanted: Filters, before: int | None
@@ -174,7 +176,8 @@ class _Look:
             .limit(_AT_ONCE)
         )
         while True:
-            rows = self._connection.execute(query.where(event.position < end)).all()
+            with self._rests.after_this():
+                rows = self._connection.execute(query.where(event.position < end)).all()
             for row in rows:
                 yield row.position, row.timestamp_ms, row
             if len(rows) < _AT_ONCE:

@@ -7,7 +7,7 @@ default the outbox's table; in the collector, one client's part of its table.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import (
     BigInteger,
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Connection, Select
     from sqlalchemy.sql.compiler import SQLCompiler
+
+T = TypeVar("T")
 
 EVENTS: FromClause = Table(
     "events",
@@ -176,7 +178,7 @@ def with_spans(connection: Connection, events: FromClause, trace_ids: list[str])
     return sorted(each for each in trace_ids if each[:8] in found)
 
 
-def portions(values: Collection[str], size: int = 500) -> Iterator[list[str]]:
+def portions(values: Collection[T], size: int = 500) -> Iterator[list[T]]:
     """Yield values in lists that one query can bind; SQLite before 3.32 binds at most 999."""
     listed = list(values)
     for start in range(0, len(listed), size):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import case, func, literal_column, select
@@ -12,7 +12,8 @@ from sqlalchemy import case, func, literal_column, select
 from tracker.events import LLM_USED
 from tracker.queries.figures import BOUNDS, DAY_MS, day_name
 from tracker.queries.filters import EVERYTHING
-from tracker.queries.model_calls import model_calls
+from tracker.queries.model_calls import calls_in_slices
+from tracker.queries.slices import Slices
 from tracker.queries.source import (
     EVENTS,
     lower_half,
@@ -72,14 +73,16 @@ def usage(
     connection: Connection, by: str, wanted: Filters = EVERYTHING, events: FromClause = EVENTS
 ) -> list[LLMUsage]:
     """Return the usage by one of `BY`: days in order, others with the most tokens first."""
-    query = _query(by, wanted.of(events))
-    logged = [_usage(by, *row) for row in connection.execute(query).all()]
-    found = {one.key: one for one in logged}
-    for key, calls in _spans(connection, by, wanted, events).items():
-        found[key] = calls.added_to(found.get(key) or _none(key))
+    slices = Slices(connection, events, wanted)
+    found = defaultdict[Any, _Calls](_Calls)
+    for key, *sums in slices.rows(_query(by, slices.events)):
+        found[day_name(key) if by == "day" else key].add_sums(*sums)
+    for call in calls_in_slices(connection, events, wanted):
+        found[_key_of(by, call)].add(call)
+    summed = [calls.usage(key) for key, calls in found.items()]
     if by == "day":
-        return sorted(found.values(), key=lambda one: one.key or "")
-    return sorted(found.values(), key=lambda one: (-one.total_tokens, one.key or ""))
+        return sorted(summed, key=lambda one: one.key or "")
+    return sorted(summed, key=lambda one: (-one.total_tokens, one.key or ""))
 
 
 def _query(by: str, events: FromClause) -> Select[Any]:
@@ -121,60 +124,40 @@ def _key(by: str, events: FromClause) -> ColumnElement[Any]:
     return events.c.agent_id if by == "agent" else events.c.session_id
 
 
-def _usage(
-    by: str, key: Any, calls: int, cost_usd: float | None, priced: int, *halves: int | None
-) -> LLMUsage:
-    # int(): PostgreSQL sums integers as decimals.
-    prompt, completion, total, cached, written = (
-        (int(high or 0) << 32) + int(low or 0)
-        for high, low in zip(halves[::2], halves[1::2], strict=True)
-    )
-    named = day_name(key) if by == "day" else key
-    unpriced = calls - priced
-    return LLMUsage(named, calls, prompt, completion, total, cached, cost_usd, unpriced, written)
-
-
 @dataclass
 class _Calls:
-    """Calls that spans tell of."""
+    """Calls with the same key."""
 
     calls: int = 0
+    priced: int = 0
     counts: list[int] = field(default_factory=lambda: [0] * len(_COUNTS))
     costs: list[float] = field(default_factory=list)
 
+    def add_sums(self, calls: int, cost_usd: Any, priced: int, *halves: Any) -> None:
+        """Add the calls that a row of `_query` sums up."""
+        self.calls += calls
+        self.priced += priced
+        for place, (high, low) in enumerate(zip(halves[::2], halves[1::2], strict=True)):
+            # int(): PostgreSQL sums integers as decimals.
+            self.counts[place] += (int(high or 0) << 32) + int(low or 0)
+        if cost_usd is not None:
+            self.costs.append(cost_usd)
+
     def add(self, call: ModelCall) -> None:
-        """Add a call."""
+        """Add a call that a span tells of."""
         self.calls += 1
         for place, name in enumerate(_COUNTS):
             self.counts[place] += getattr(call, name) or 0
         if call.cost_usd is not None:
+            self.priced += 1
             self.costs.append(call.cost_usd)
 
-    def added_to(self, usage: LLMUsage) -> LLMUsage:
-        """Return a usage with these calls in it."""
-        sums = zip(_COUNTS, self.counts, strict=True)
-        known = self.costs if usage.cost_usd is None else [usage.cost_usd, *self.costs]
-        return replace(
-            usage,
-            calls=usage.calls + self.calls,
-            cost_usd=math.fsum(known) if known else None,
-            unpriced=usage.unpriced + self.calls - len(self.costs),
-            **{name: getattr(usage, name) + number for name, number in sums},
-        )
-
-
-def _none(key: str | None) -> LLMUsage:
-    return LLMUsage(key, 0, 0, 0, 0, 0, None, 0)
-
-
-def _spans(
-    connection: Connection, by: str, wanted: Filters, events: FromClause
-) -> dict[str | None, _Calls]:
-    """Return the calls that spans tell of, by their keys."""
-    found = defaultdict[str | None, _Calls](_Calls)
-    for call in model_calls(connection, events, wanted.conditions(events)):
-        found[_key_of(by, call)].add(call)
-    return found
+    def usage(self, key: str | None) -> LLMUsage:
+        """Return their usage."""
+        cost_usd = math.fsum(self.costs) if self.costs else None
+        counts = dict(zip(_COUNTS, self.counts, strict=True))
+        unpriced = self.calls - self.priced
+        return LLMUsage(key, self.calls, cost_usd=cost_usd, unpriced=unpriced, **counts)
 
 
 def _key_of(by: str, call: ModelCall) -> str | None:
