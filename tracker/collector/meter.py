@@ -34,6 +34,9 @@ class Meter:
     def uses_connection(self, change: int) -> None:
         """Count connections to the database that are in use: 1 more, or 1 less (-1)."""
 
+    def rolls_up(self, behind: int) -> None:
+        """Note how many ids of events are not rolled up yet, in the process that does it."""
+
     def looked_up(self, *, known: bool) -> None:
         """Count a key of a request; `known` if the database was not asked."""
 

@@ -276,6 +276,20 @@ def test_recorded_conversations_have_the_same_figures(store: Store) -> None:
         device.check(wanted)
 
 
+def test_a_roller_knows_how_far_it_is_behind(postgres_server: PostgresServer) -> None:
+    """Of nine events, five are left after the first four."""
+    store = Store(postgres_server.new_database())
+    try:
+        Device(store).log([Logged("cart.abandoned")] * 9)
+        roller = Roller(store, 4)
+        behind = []
+        while roller.step() is not None:
+            behind.append(roller.behind)
+        assert (max(behind), behind[-1]) == (5, 0)
+    finally:
+        store.close()
+
+
 ROLLS = """
 import sys
 from tracker.collector.rollups.roller import Roller

@@ -114,6 +114,9 @@ def test_metrics_are_the_sum_over_workers(served: CollectorProcess, metrics: str
     wanted = 'tracker_collector_events_total{outcome="accepted"} 60.0'
     for _ in range(5):
         assert wanted in requests.get(address, timeout=10).text
+    wait_until(
+        lambda: "tracker_collector_roll_up_behind 0.0" in requests.get(address, timeout=10).text
+    )
     before = workers_of(served)
     os.kill(min(before), signal.SIGKILL)
     wait_until(lambda: len(workers_of(served)) == 3 and workers_of(served) != before)

@@ -56,6 +56,11 @@ class Roller:
         self.done = 0
         self._idle = False
 
+    @property
+    def behind(self) -> int:
+        """How many ids of events are settled and not rolled up, as of the last step."""
+        return max(0, self._horizon.settled - self.done)
+
     def step(self) -> float | None:
         """Do what is next, and return for how long to pause then; None if there is nothing to do.
 

@@ -11,6 +11,8 @@ from tracker.collector.database import StorageError
 from tracker.collector.rollups.roller import CLAIM, Roller
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from typing_extensions import Self
 
     from tracker.collector.database import Database
@@ -31,10 +33,14 @@ class Rolling:
 
     Args:
         database: The events. Its owner closes it afterwards.
+        tell: Called after each step with how many ids of events are not rolled up yet.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(
+        self, database: Database, tell: Callable[[int], None] = lambda behind: None
+    ) -> None:
         self._database = database
+        self._tell = tell
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="roll-ups", daemon=True)
 
@@ -56,6 +62,7 @@ class Rolling:
                     while not self._stopping.is_set():
                         check()
                         pause = roller.step()
+                        self._tell(roller.behind)
                         self._stopping.wait(_IDLE_SECONDS if pause is None else pause)
             except ClaimedError:
                 pass

@@ -9,6 +9,7 @@ import click
 
 from tracker.collector.app import create_app
 from tracker.collector.key_watch import KeyWatch
+from tracker.collector.meter import Meter
 from tracker.collector.options import opened, witness_given
 from tracker.collector.partitioning.ahead import keeping
 from tracker.collector.rollups.rolling import Rolling
@@ -71,14 +72,14 @@ def run(serving: Serving, place: Place, started: Callable[[], None]) -> None:
         )
         if is_first and serving.tsa is not None:
             stack.enter_context(_stamping(store, serving.tsa))
+        meter = None if place.exposed is None else _metering(stack, store, place.exposed)
         if is_first:
-            stack.enter_context(Rolling(store))
+            stack.enter_context(Rolling(store, (meter or Meter()).rolls_up))
         watch = _key_watch(store, serving)
         if watch is not None:
             stack.enter_context(watch)
             if is_first and (trouble := watch.trouble()):
                 warn(f"each request looks its API key up ({trouble})")
-        meter = None if place.exposed is None else _metering(stack, store, place.exposed)
         app = create_app(store, serving.settings, serving.ui_hosts, watch, meter)
         stack.callback(app.state.parts.uses.close)
         readiness = app.state.parts.readiness

@@ -73,6 +73,11 @@ class PrometheusMeter(Meter):
             registry=own, multiprocess_mode="livemin",
         )  # fmt: skip
         self._replicated.set(1)
+        self._behind = Gauge(
+            "tracker_collector_roll_up_behind",
+            "Ids of events that are not rolled up yet, where this server does it.",
+            registry=own, multiprocess_mode="livemax",
+        )  # fmt: skip
         self._outcomes = [
             self._events.labels(name) for name in ("accepted", "duplicate", "rejected")
         ]
@@ -104,6 +109,10 @@ class PrometheusMeter(Meter):
     def uses_connection(self, change: int) -> None:
         """Count a connection more or less."""
         self._connections.inc(change)
+
+    def rolls_up(self, behind: int) -> None:
+        """Note how far the roll-ups are behind."""
+        self._behind.set(behind)
 
     def looked_up(self, *, known: bool) -> None:
         """Count a key."""
