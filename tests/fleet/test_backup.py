@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-import time
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -123,7 +122,6 @@ def test_a_restore_has_what_was_archived_and_devices_send_the_rest_again(
         back_up(cluster)
         second = wave(uploads)
         moment = archive(cluster)
-        time.sleep(1)  # a time stamp of a commit is no finer than that of the target
         third = wave(uploads)
         archive(cluster)
         fourth = wave(uploads)

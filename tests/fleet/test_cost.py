@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.fleet, pytest.mark.timeout(900)]
 
 OUTBOXES, SMALL, LARGE = 20, 5, 200
+DATA = {"role": "user", "content": "Where is my order? It was to come on Monday. " * 2}
 SETTINGS = "-c listen_addresses='' -c shared_buffers=128MB -c max_wal_size=2GB"
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -53,11 +55,12 @@ def test_what_a_batch_and_an_event_cost(tmp_path: Path, full: bool, tell: Tell) 
         *((more - less) / (LARGE - SMALL) for more, less in zip(large, small, strict=True))
     )
     batch = Cost(*(less - SMALL * each for less, each in zip(small, event, strict=True)))
+    size = len(json.dumps(chains[0].event(DATA, event_id=IdSource().new())))
     tell(
-        f"a batch costs {batch.collector_ms:.2f} ms of the collector and"
-        f" {batch.database_ms:.2f} ms of PostgreSQL; an event {event.collector_ms * 1000:.0f} and"
-        f" {event.database_ms * 1000:.0f} µs, {event.wal_bytes:.0f} B of WAL,"
-        f" {event.disk_bytes:.0f} B of disk"
+        f"of {size} B each: collector {batch.collector_ms:.2f} ms a batch,"
+        f" {event.collector_ms * 1000:.0f} µs an event; PostgreSQL {batch.database_ms:.2f} ms,"
+        f" {event.database_ms * 1000:.0f} µs; WAL {batch.wal_bytes:.0f} B, {event.wal_bytes:.0f} B;"
+        f" disk {event.disk_bytes:.0f} B an event"
     )
     assert event.wal_bytes > 0
 
@@ -78,7 +81,7 @@ def measure(
             chain.batch(
                 [
                     chain.event(
-                        {"role": "user", "content": "Where is order 7? " * 12},
+                        DATA,
                         event_id=ids.new(),
                         timestamp_ms=time.time_ns() // 1_000_000,
                     )
@@ -111,11 +114,15 @@ def spent(server: PostgresServer, url: str, collector: CollectorProcess) -> Cost
         database,
     )
     postmaster = int((server.folder / "data" / "postmaster.pid").read_text().split()[0])
-    backends = sum(_milliseconds(pid) for pid in (postmaster, *children_of(postmaster)))
+    # The parent last: it has the time of those that have ended by then.
+    backends = sum(_milliseconds(pid) for pid in (*children_of(postmaster), postmaster))
     return Cost(_milliseconds(collector.pid), backends, float(wal), float(disk))
 
 
 def _milliseconds(pid: int) -> float:
     """Return the processor time of a process and of its children that have ended."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return 0.0
     return sum(map(int, fields[11:15])) * 1000 / TICKS
