@@ -105,3 +105,28 @@ def test_a_commit_waits_for_a_standby_as_patroni_is_set_up() -> None:
     assert settings["synchronous_mode"] is True
     assert settings["synchronous_mode_strict"] is True
     assert settings["loop_wait"] + 2 * settings["retry_timeout"] <= settings["ttl"]
+
+
+def test_the_table_of_sizes_follows_from_what_was_measured() -> None:
+    """Each figure is the page's own arithmetic."""
+    section = PAGE.section("Sizes")
+    (per_batch, per_event) = zip(
+        *(numbers(line) for line in re.findall(r"^\| (?:collector|PostgreSQL|write).*$", section,
+                                               re.MULTILINE)[:3]),
+        strict=True,
+    )  # fmt: skip
+    (disk,) = numbers(*re.findall(r"^\| disk, each copy .*$", section, re.MULTILINE))
+    lines = re.findall(r"^\|.*MB/s.*TB \|$", section, re.MULTILINE)
+    assert len(lines) == 4
+    for line in lines:
+        events, batches, *shown = numbers(line)[-6:]
+        cores = [batches * per_batch[row] / 1e3 + events * per_event[row] / 1e6 for row in range(2)]
+        log = (batches * per_batch[2] + events * per_event[2]) / 1e6
+        assert shown == pytest.approx([*cores, log, events * disk * 86_400 / 1e12], rel=0.03), line
+
+
+def numbers(line: str) -> list[float]:
+    """Return the numbers in the cells of a line, the first cell apart."""
+    return [float(found.replace(",", ""))
+            for cell in line.strip("|").split("|")[1:]
+            for found in re.findall(r"\d[\d,]*(?:\.\d+)?", cell)]  # fmt: skip
