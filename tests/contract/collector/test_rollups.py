@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import delete
 
 from tests.support.collector import EventChain, ForkedCollector
 from tests.support.conversations import all_calls, needs_data
@@ -26,7 +27,7 @@ from tracker.collector.rollups.coverage import covered
 from tracker.collector.rollups.reads import reads_of
 from tracker.collector.rollups.roller import CLAIM, Roller, position
 from tracker.collector.store import Store
-from tracker.collector.tables import events_of
+from tracker.collector.tables import events, events_of
 from tracker.queries.filters import EVERYTHING, Filters
 from tracker.queries.reads import Reads
 from tracker.queries.usage import BY
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from tests.support.postgresql import PostgresServer
     from tracker.queries.metrics import Metrics
+    from tracker.queries.reads import Usages
 
 pytestmark = pytest.mark.slow
 
@@ -224,6 +226,26 @@ def test_an_erasure_takes_its_figures_out_of_days_that_are_rolled_up(store: Stor
     device.check(EVERYTHING)
     assert (before.failed, before.outcomes, before.quality_count) == (1, {"failed": 1}, 1)
     assert (after.failed, after.outcomes, after.quality_count) == (0, {}, 0)
+
+
+def test_sums_of_whole_days_outlive_their_events(store: Store) -> None:
+    """What is deleted by age stays in metrics and usage."""
+    device = Device(store)
+    device.log(talk(1))
+    device.roll()
+    rolled = reads_of(device.client_id)
+
+    def told() -> tuple[Metrics, Usages]:
+        with store.reading() as connection:
+            found = rolled.metrics(connection, EVERYTHING)
+            return found, rolled.usage(connection, "model", EVERYTHING)
+
+    before = told()
+    with store.writing(device.client_id) as connection:
+        connection.execute(delete(events).where(events.c.client_id == device.client_id))
+    device.roll()
+    assert told() == before
+    assert (before[0].messages, before[1].rows[0].calls) == (1, 1)
 
 
 def test_a_conversation_that_is_resumed_on_another_day_counts_on_both_and_once(
