@@ -83,6 +83,7 @@ COLLECTOR = {
     "forward": ["--status"],
     "partitions": [],
     "migrate": [],
+    "prove": ["--all"],
     "roll": ["--once"],
     "serve": ["--port", "0"],
 }

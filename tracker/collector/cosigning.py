@@ -132,7 +132,6 @@ def judge(
                 found = last
                 for key, reason in keys:
                     outbox_keys.bind(connection, batch.client_id, outbox_id, key, reason)
-    _remember(connection, batch, found, contradicts)
     return Judged(found, contradicts)
 
 
@@ -257,16 +256,3 @@ def _store(
     }
     (row,) = connection.execute(insert(checkpoints).values(**values)).inserted_primary_key or (0,)
     return int(row)
-
-
-def _remember(
-    connection: Connection, batch: Batch, cosigned: Cosigned | None, contradicts: bool
-) -> None:
-    values: dict[str, object] = {}
-    if cosigned is not None:
-        values["checkpoint_id"] = cosigned.id
-    if contradicts:
-        values["forked"] = True
-    if values:
-        mine = (heads.c.client_id == batch.client_id, heads.c.outbox_id == batch.outbox_id)
-        connection.execute(update(heads).where(*mine).values(**values))

@@ -1,23 +1,24 @@
-"""How many events of each outbox are here, held against its highest number: at once, by no walk."""
+"""How many events of each outbox are here, and how many are missing: of all outboxes at once."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import exists, or_, select, tuple_
 
-from tracker.collector import derived, discarded, marks, rejections
-from tracker.collector.integrity import state
-from tracker.collector.tables import events, heads
+from tracker.collector import derived, rejections
+from tracker.collector import discarded as discarded_ranges
+from tracker.collector.accounts import gaps_of
+from tracker.collector.integrity import Walk, report_of, state
+from tracker.collector.tables import NOWHERE, heads
 from tracker.collector.tables import rejections as rejections_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from sqlalchemy import Connection
+    from sqlalchemy import ColumnElement, Connection, RowMapping
 
     from tracker.collector.integrity import Chain
+    from tracker.discards import Range
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,14 @@ class OutboxCount:
         outbox_id: Its id.
         events: Number of events.
         highest_seq: The highest seq of an event or a refusal; 0 if there are none.
-        missing: Number of seqs up to there that have neither; a reused one hides one of them.
-        refused: Number of refused events.
-        discarded: Number of seqs that the outbox has named as given up; some may be here.
+        missing: Number of seqs up to there that have neither.
+        refused: Number of seqs of refused events that no other event has.
+        discarded: Number of missing seqs that the outbox has named as given up.
         forked: Whether two events have one seq, or two heads contradict one another.
         last_received_ms: When an event was last received, Unix milliseconds; None if none was.
         received_directly: As in `integrity.OutboxReport`.
-        chain: As in the last report on the outbox; None if it is not known.
-        checked_through_seq: Up to where that was; 0 if it is not known.
+        chain: As in a report on the outbox, but for its heads.
+        checked_through_seq: Up to where that was.
         checked_at_ms: When all events up to there were last read, Unix milliseconds, or None.
     """
 
@@ -50,77 +51,106 @@ class OutboxCount:
     forked: bool
     last_received_ms: int | None
     received_directly: bool
-    chain: Chain | None = None
-    checked_through_seq: int = 0
-    checked_at_ms: int | None = None
+    chain: Chain
+    checked_through_seq: int
+    checked_at_ms: int | None
 
 
-def outboxes(connection: Connection, client_id: str | None) -> Iterator[tuple[str, str]]:
-    """Yield client and id of each outbox, of one client or of all, in the order of these.
+class Place(NamedTuple):
+    """An outbox in the order of first receipt.
 
-    Last come those of which everything was refused.
+    Attributes:
+        place: The id of its first event, or `NOWHERE` if none is here.
+        outbox_id: Its id.
     """
-    yield from _with_events(connection, client_id)
-    refused, event = rejections_table.c, events.c
-    stored = exists().where(
-        event.client_id == refused.client_id, event.outbox_id == refused.outbox_id
+
+    place: int
+    outbox_id: str
+
+
+def places(connection: Connection, client_id: str, after: Place, limit: int) -> list[Place]:
+    """Return the outboxes of a client of which an event or a refusal is here.
+
+    Args:
+        connection: A transaction.
+        client_id: The client.
+        after: Only outboxes with a later place.
+        limit: Maximum number of outboxes.
+    """
+    head = heads.c
+    place = (head.place, head.outbox_id)
+    query = (
+        select(*place)
+        .where(head.client_id == client_id, tuple_(*place) > tuple(after))
+        .where(or_(head.place < NOWHERE, _is_refused()))
+        .order_by(*place)
+        .limit(limit)
     )
-    query = select(refused.client_id, refused.outbox_id).where(refused.seq > 0, ~stored).distinct()
-    if client_id is not None:
-        query = query.where(refused.client_id == client_id)
-    for row in connection.execute(query.order_by(refused.client_id, refused.outbox_id)):
-        yield row[0], row[1]
+    return [Place(*row) for row in connection.execute(query)]
 
 
-def _with_events(connection: Connection, client_id: str | None) -> Iterator[tuple[str, str]]:
-    event = events.c
-    place = (event.client_id, event.outbox_id)
-    query = select(*place).order_by(*place).limit(1)
-    # From one to the next in the index: there are few, and many events of each.
-    mine = [] if client_id is None else [event.client_id == client_id]
-    last = connection.execute(query.where(*mine)).first()
-    while last is not None:
-        yield last[0], last[1]
-        same = (event.client_id == last[0], event.outbox_id > last[1])
-        following = connection.execute(query.where(*same)).first()
-        if following is None and client_id is None:
-            following = connection.execute(query.where(event.client_id > last[0])).first()
-        last = following
-
-
-def count(connection: Connection, client_id: str, outbox_id: str) -> OutboxCount:
-    """Return what of an outbox is here."""
-    event = events.c
-    mine = (event.client_id == client_id, event.outbox_id == outbox_id)
-    mark = marks.read(connection, client_id, outbox_id)
-    if mark is None:
-        stored = connection.execute(select(func.count()).where(*mine)).scalar_one()
-    else:
-        stored = mark.walk.events + marks.newer(connection, client_id, outbox_id, mark).events
-    highest, newest = connection.execute(
-        select(func.max(event.seq), func.max(event.id)).where(
-            *mine, event.seq == select(func.max(event.seq)).where(*mine).scalar_subquery()
-        )
-    ).one()
-    received = select(event.received_at_ms).where(*mine, event.id == newest)
-    refused = [seq for seq, _ in rejections.refused(connection, client_id, outbox_id)]
-    given_up = discarded.ranges(connection, client_id, outbox_id)
-    forked = select(heads.c.forked).where(
-        heads.c.client_id == client_id, heads.c.outbox_id == outbox_id
+def counts(connection: Connection, client_id: str | None) -> list[OutboxCount]:
+    """Return the counts of the outboxes of a client, or of all, as their accounts have them."""
+    mine = [] if client_id is None else [heads.c.client_id == client_id]
+    head = heads.c
+    query = (
+        select(heads).where(*mine, head.client_id != "").order_by(head.client_id, head.outbox_id)
     )
-    highest_seq = max(highest or 0, *refused, 0)
+    refused = rejections.numbers(connection, client_id)
+    given_up: dict[str, dict[str, list[Range]]] = {}
+    found = []
+    for row in connection.execute(query).mappings():
+        outbox = (row["client_id"], row["outbox_id"])
+        number, highest = refused.get(outbox, (0, 0))
+        if row["place"] == NOWHERE and not number:
+            continue
+        highest_seq = max(row["highest_seq"], highest)
+        missing = row["missing"] + highest_seq - row["highest_seq"] - number
+        discarded = 0
+        if missing:
+            if outbox[0] not in given_up:
+                given_up[outbox[0]] = discarded_ranges.of_client(connection, outbox[0])
+            ranges = given_up[outbox[0]].get(outbox[1])
+            discarded = _discarded(connection, row, ranges) if ranges else 0
+        found.append(_count(row, highest_seq, missing, number, discarded))
+    return found
+
+
+def _count(
+    row: RowMapping, highest_seq: int, missing: int, refused: int, discarded: int
+) -> OutboxCount:
+    reused = row["reused"] is not None
+    links = Walk(
+        reused=[0] if reused else [], has_links=row["has_links"], breaks_at=row["breaks_at"]
+    )
     return OutboxCount(
-        client_id,
-        outbox_id,
-        events=stored,
-        highest_seq=highest_seq,
-        missing=max(highest_seq - stored - len(refused), 0),
-        refused=len(refused),
-        discarded=sum(last - first + 1 for first, last in given_up),
-        forked=bool(connection.execute(forked).scalar()),
-        last_received_ms=connection.execute(received).scalar(),
-        received_directly=outbox_id == derived.outbox_id_of(client_id),
-        chain=None if mark is None else state(mark.walk),
-        checked_through_seq=0 if mark is None else mark.walk.seq,
-        checked_at_ms=None if mark is None else mark.checked_at_ms,
+        row["client_id"],
+        row["outbox_id"],
+        row["events"],
+        highest_seq,
+        missing,
+        refused,
+        discarded,
+        row["forked"],
+        row["last_received_ms"],
+        received_directly=row["outbox_id"] == derived.outbox_id_of(row["client_id"]),
+        chain=state(links),
+        checked_through_seq=row["highest_seq"],
+        checked_at_ms=row["checked_at_ms"],
+    )
+
+
+def _discarded(connection: Connection, row: RowMapping, ranges: list[Range]) -> int:
+    """Return how many missing numbers of an outbox are in these ranges."""
+    outbox = (row["client_id"], row["outbox_id"])
+    holes, refused = gaps_of(connection, *outbox), rejections.refused(connection, *outbox)
+    return report_of(Walk(seq=row["highest_seq"]), holes, refused, ranges).discarded_events
+
+
+def _is_refused() -> ColumnElement[bool]:
+    refused = rejections_table.c
+    return exists().where(
+        refused.client_id == heads.c.client_id,
+        refused.outbox_id == heads.c.outbox_id,
+        refused.seq > 0,
     )

@@ -20,13 +20,13 @@ _MOST = 100_000
 _FETCH_ROWS = 100
 
 
-def ranges(connection: Connection, client_id: str, outbox_id: str) -> list[Range]:
-    """Return the ranges of seq that an outbox has given up, merged.
+def of_client(connection: Connection, client_id: str) -> dict[str, list[Range]]:
+    """Return the ranges of seq that each outbox of a client has given up, merged.
 
-    An outbox that replaced it may have sent what it still had to say, so all outboxes of the client
-    are asked.
+    An outbox that replaced one may have sent what that one still had to say.
     """
-    found: list[Range] = []
+    found: dict[str, list[Range]] = {}
+    number = 0
     query = (
         select(events.c.outbox_id, events.c.data)
         .where(events.c.client_id == client_id, events.c.type == EVENTS_DISCARDED)
@@ -35,8 +35,13 @@ def ranges(connection: Connection, client_id: str, outbox_id: str) -> list[Range
     with connection.execute(query) as result:
         for sender, data in result:
             said = discards.read(data)
-            if (said.outbox_id or sender) == outbox_id:
-                found += said.ranges
-            if len(found) > _MOST:
+            found.setdefault(said.outbox_id or sender, []).extend(said.ranges)
+            number += len(said.ranges)
+            if number > _MOST:
                 break
-    return discards.merged(found)
+    return {outbox_id: discards.merged(ranges) for outbox_id, ranges in found.items()}
+
+
+def ranges(connection: Connection, client_id: str, outbox_id: str) -> list[Range]:
+    """Return the ranges of seq that an outbox has given up, merged."""
+    return of_client(connection, client_id).get(outbox_id, [])

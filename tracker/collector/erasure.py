@@ -95,7 +95,12 @@ def _erase(
 
 
 def as_stored(
-    connection: Connection, client_id: str, received: Sequence[ReceivedEvent], named: set[str]
+    connection: Connection,
+    client_id: str,
+    received: Sequence[ReceivedEvent],
+    named: set[str],
+    *,
+    may_be_noted: bool,
 ) -> Sequence[ReceivedEvent]:
     """Return events as they are to be stored: without data if they have already been erased.
 
@@ -104,10 +109,10 @@ def as_stored(
         client_id: Their client.
         received: The events.
         named: The event ids named by erasure events in the same batch.
+        may_be_noted: Whether any of the client's events may have been noted by `erase`.
     """
     gone = set(named)
-    notes = select(erased_events.c.event_id).where(erased_events.c.client_id == client_id)
-    if connection.execute(notes.limit(1)).first() is not None:
+    if may_be_noted:
         for some in portions([event.event_id for event in received]):
             gone |= set(connection.execute(_noted(client_id, some)).scalars())
     if not gone:

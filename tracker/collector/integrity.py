@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 Chain = Literal["intact", "broken", "unverifiable", "forked"]
 MOST_RANGES = 1_000
 """Maximum number of gaps, of refused ranges and of reused numbers in a report."""
-_MOST_GAPS = 10_000
 _NONE_REFUSED = (2**63, "")
 
 
@@ -62,9 +60,10 @@ class OutboxReport:
             is never ``intact``.
         refusals: The ranges of `refused`, each with the code of the reason, up to 1,000: first and
             last `seq`, and code.
-        checked_at_ms: When all events were last read, Unix milliseconds. Since then only new ones
-            were; a change to an earlier one in the collector's database shows when all are read
-            again, once in 24 hours or when asked for with ``whole``.
+        checked_at_ms: When all events were last read, Unix milliseconds. Since then each was
+            checked as it came; a change to one in the collector's database shows when all are read
+            again: with ``whole``, with ``prove``, and once in 24 hours if they are no more than
+            100,000.
     """
 
     events: int = 0
@@ -107,37 +106,28 @@ class Walk:
     Attributes:
         events: Number of events.
         seq: The highest seq; 0 if there are none.
-        gaps: First and last number of each gap up to there, up to 10,000.
-        has_all_gaps: Whether those are all.
         reused: Every seq that several events have, up to 1,000.
         has_links: Whether any link was valid.
         breaks_at: The first seq whose link was not valid, or None.
         here: Chain values to which the next event may be linked: the genesis value before seq 1; an
             empty tuple after nothing.
+        pruned_through: Numbers up to here without an event are no gaps: events were deleted.
     """
 
     events: int = 0
     seq: int = 0
-    gaps: list[Range] = field(default_factory=list)
-    has_all_gaps: bool = True
     reused: list[int] = field(default_factory=list)
     has_links: bool = False
     breaks_at: int | None = None
     here: tuple[str, ...] = (canonical.GENESIS,)
+    pruned_through: int = 0
 
-    @classmethod
-    def from_json(cls, text: str) -> Walk:
-        """Return what `to_json` has made a text of."""
-        told = json.loads(text)
-        gaps = [(first, last) for first, last in told["gaps"]]
-        return cls(**{**told, "gaps": gaps, "here": tuple(told["here"])})
-
-    def to_json(self) -> str:
-        """Return it as text."""
-        return json.dumps(vars(self), separators=(",", ":"))
+    def differs(self, other: Walk) -> bool:
+        """Return True if another one says something else, but for where to go on."""
+        return vars(replace(self, here=())) != vars(replace(other, here=()))
 
     def gaps_with(self, rows: Iterable[Any]) -> Iterator[Range]:
-        """Go on over the next events and yield all gaps, the earlier ones first.
+        """Go on over the next events and yield the gaps before them.
 
         After a gap, the link to the previous event cannot be checked; checking continues with the
         next one. If a `seq` was reused, a link to any of its events is valid.
@@ -145,31 +135,27 @@ class Walk:
         Args:
             rows: Seq, digest and chain value of events in order of `seq`, none below `seq`.
         """
-        yield from self.gaps
         before: tuple[str, ...] = ()
         for number, digest, chain in rows:
             self.events += 1
             if number == self.seq:
-                if number not in self.reused[-1:]:
-                    self.reused.append(number)
+                if number not in self.reused:
+                    insort(self.reused, number)
                     del self.reused[MOST_RANGES:]
                 self.here = (*self.here, chain)
             else:
                 before = self.here
                 if number > self.seq + 1:
                     before = ()
-                    gap = (self.seq + 1, number - 1)
-                    if len(self.gaps) < _MOST_GAPS:
-                        self.gaps.append(gap)
-                    else:
-                        self.has_all_gaps = False
-                    yield gap
+                    first = max(self.seq, self.pruned_through) + 1
+                    if first < number:
+                        yield first, number - 1
                 self.here, self.seq = (chain,), number
             if not before:
                 continue
             if any(canonical.chain(previous, digest) == chain for previous in before):
                 self.has_links = True
-            elif self.breaks_at is None:
+            elif self.breaks_at is None or number < self.breaks_at:
                 self.breaks_at = number
 
 
@@ -177,23 +163,38 @@ def report(
     rows: Iterable[Any],
     refused: Iterable[tuple[int, str]] = (),
     given_up: Sequence[Range] = (),
-    walk: Walk | None = None,
-    checked_at_ms: int = 0,
 ) -> OutboxReport:
     """Return the report on one outbox's events, which are read once.
 
     Args:
         rows: Seq, digest and chain value of the events in order of `seq`.
+        refused: As for `report_of`.
+        given_up: As for `report_of`.
+    """
+    walk = Walk()
+    return report_of(walk, walk.gaps_with(rows), refused, given_up)
+
+
+def report_of(
+    walk: Walk,
+    gaps: Iterable[Range],
+    refused: Iterable[tuple[int, str]],
+    given_up: Sequence[Range],
+    checked_at_ms: int = 0,
+) -> OutboxReport:
+    """Return the report on one outbox, of which this is known.
+
+    Args:
+        walk: What is here. It need not be right before all gaps have been taken.
+        gaps: First and last number of each gap up to the highest seq, in order; read once.
         refused: The `seq` of every refused event, in ascending order, and the code of the reason.
         given_up: The ranges that the outbox has named as discarded, merged.
-        walk: What was found of earlier events, none of which is in `rows`; it then knows these too.
-        checked_at_ms: When the first event was read, Unix milliseconds.
+        checked_at_ms: When all events were last read, Unix milliseconds.
     """
-    walk = Walk() if walk is None else walk
     missing, refusals = _Missing(given_up), _Refused()
     numbers = iter(refused)
     number, code = next(numbers, _NONE_REFUSED)
-    for first, last in walk.gaps_with(rows):
+    for first, last in gaps:
         start = first
         while number <= last:
             if number >= start:  # otherwise an event has that number

@@ -24,6 +24,7 @@ from tracker.collector.options import (
     witness_options,
 )
 from tracker.collector.partitioning.command import migrate, show_partitions
+from tracker.collector.prove import prove
 from tracker.collector.rollups.command import roll
 from tracker.collector.serving.command import serve
 from tracker.collector.settings import Settings
@@ -75,7 +76,7 @@ def cli() -> None:
     """
 
 
-for _command in (serve, doctor, forward, keys, migrate, roll, show_partitions):
+for _command in (serve, doctor, forward, keys, migrate, prove, roll, show_partitions):
     cli.add_command(_command)
 
 

@@ -9,10 +9,12 @@ from starlette.convertors import Convertor, register_url_convertor
 
 from tracker.collector.access import Client, parts_of
 from tracker.collector.answers import json_answer
+from tracker.collector.counts import Place
 from tracker.collector.filtered import Filtered
 from tracker.collector.models import ERRORS, ChainPage, EventPage, Outboxes, Session
 from tracker.collector.refusal import RefusedError
-from tracker.collector.store import ConversationPlace
+from tracker.collector.store import FEW_EVENTS, ConversationPlace
+from tracker.collector.tables import NOWHERE
 
 _MAX_ID = 2**63 - 1
 # Limits of events read and of ranges listed for one page of outboxes, after which it ends early.
@@ -93,34 +95,45 @@ async def list_outboxes(
     request: Request,
     client_id: Client,
     after: Annotated[
-        str, Query(pattern=r"^\d{1,18}$", description="`next` of the previous page.")
+        str,
+        Query(
+            pattern=r"^\d{1,19}(-[0-9A-Fa-f-]{36})?$", description="`next` of the previous page."
+        ),
     ] = "0",
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     whole: Annotated[
-        bool, Query(description="Whether to read all events again, not only new ones.")
+        bool, Query(description="Whether to read all events again, as they are now.")
     ] = False,
 ) -> Response:
     """Answer with a report on each of the client's outboxes: is it complete and unchanged?"""
     parts = parts_of(request)
+    place, _, outbox_id = after.partition("-")
+    # An outbox that has an event is told apart by its place alone.
+    last = Place(min(int(place) + (not outbox_id), NOWHERE), outbox_id)
 
     def query() -> Response:
-        found = parts.store.outbox_ids(client_id, int(after), limit + 1)
+        found = parts.store.outbox_ids(client_id, last, limit + 1)
         outboxes: list[dict[str, object]] = []
         read, listed, following = 0, 0, None
-        for number, (outbox_id, _) in enumerate(found):
+        for number, each in enumerate(found):
             if number == limit or read > _MAX_READ or listed > _MAX_LISTED:
-                following = str(found[number - 1][1])
+                following = _next_of(found[number - 1])
                 break
-            report = parts.store.outbox_report(client_id, outbox_id, whole=whole)
+            report = parts.store.outbox_report(client_id, each.outbox_id, whole=whole)
             refusals = [each._asdict() for each in report.refusals]
-            named = {"outbox_id": outbox_id, "client_id": client_id}
+            named = {"outbox_id": each.outbox_id, "client_id": client_id}
             outboxes.append({**named, **asdict(report), "refusals": refusals})
-            read += report.events
+            if whole or report.events <= FEW_EVENTS:
+                read += report.events
             listed += len(report.missing) + len(report.refused) + len(report.reused_seqs)
             listed += len(report.discarded) + len(report.refusals)
         return json_answer({"outboxes": outboxes, "next": following})
 
     return await parts.read(client_id, query)
+
+
+def _next_of(place: Place) -> str:
+    return str(place.place) if place.place < NOWHERE else f"{place.place}-{place.outbox_id}"
 
 
 @router.get("/v1/outboxes/{outbox_id}/chain", response_model=ChainPage)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import and_, distinct, exists, func, or_, select
 
-from tracker.collector.tables import MAX_ID_LENGTH, events, rejections
+from tracker.collector.tables import MAX_ID_LENGTH, events, gaps, heads, rejections
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,6 +81,36 @@ def refused(connection: Connection, client_id: str, outbox_id: str) -> Iterator[
     )
     with connection.execute(query) as result:
         yield from map(tuple, result)
+
+
+def numbers(
+    connection: Connection, client_id: str | None
+) -> dict[tuple[str, str], tuple[int, int]]:
+    """Return of each outbox how many numbers were refused, and the highest of them.
+
+    By its account: a number that an event has, or had that was deleted here, is left out.
+
+    Args:
+        connection: A transaction.
+        client_id: The client of the outboxes, or None for all.
+    """
+    column, gap = rejections.c, gaps.c
+    outbox = (column.client_id, column.outbox_id)
+    is_gap = exists().where(
+        gap.client_id == column.client_id,
+        gap.outbox_id == column.outbox_id,
+        column.seq.between(gap.first_seq, gap.last_seq),
+    )
+    of_it = (heads.c.client_id == column.client_id, heads.c.outbox_id == column.outbox_id)
+    query = (
+        select(*outbox, func.count(distinct(column.seq)), func.max(column.seq))
+        .join(heads, and_(*of_it))
+        .where(column.seq > 0, ~_settled(), or_(column.seq > heads.c.highest_seq, is_gap))
+        .group_by(*outbox)
+    )
+    if client_id is not None:
+        query = query.where(column.client_id == client_id)
+    return {(row[0], row[1]): (row[2], row[3]) for row in connection.execute(query)}
 
 
 def _settled() -> Any:

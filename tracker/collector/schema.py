@@ -8,11 +8,14 @@ from sqlalchemy import inspect
 from sqlalchemy.schema import CreateColumn
 
 from tracker import clock
-from tracker.collector import key_tables  # noqa: F401 - its tables are among the metadata
+from tracker.collector import (
+    accounts,
+    key_tables,  # noqa: F401 - its tables are among the metadata
+)
 from tracker.collector.key_trigger import add_trigger
 from tracker.collector.partitioning import catalog, layout
 from tracker.collector.rollups import tables as _rollups  # noqa: F401 - as above
-from tracker.collector.tables import events, metadata
+from tracker.collector.tables import events, heads, metadata
 from tracker.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -77,6 +80,8 @@ def bring_up_to_date(connection: Connection) -> str | None:
     """
     found = missing(connection)
     metadata.create_all(connection, tables=found.tables)
+    if events not in found.tables and {heads, heads.c.counted} & {*found.tables, *found.columns}:
+        accounts.begin(connection)  # before columns are added, which locks the table
     add_columns(connection, found.columns)
     postgresql = connection.dialect.name == "postgresql"
     if events in found.tables and postgresql:

@@ -14,7 +14,6 @@ from tracker.collector.tables import (
     checkpoints,
     events,
     heads,
-    marks,
     outbox_keys,
     rejections,
 )
@@ -31,12 +30,10 @@ def stamp(connection: Connection, client_id: str | None) -> str:
 
 def _queries(client_id: str | None) -> list[Any]:
     """Return queries that read few rows; every batch changes the row of its outbox in `heads`."""
-    # Rows of these are added, and never changed but for `heads`, marks and keys.
-    queries: list[Any] = [
-        select(func.count(), func.sum(heads.c.version), func.max(heads.c.checkpoint_id)),
-        select(func.count(), func.sum(marks.c.last_id), func.max(marks.c.checked_at_ms)),
-    ]
-    tables = [heads, marks]
+    # Rows of these are added, and never changed but for `heads` and keys.
+    newest = (func.max(heads.c.checkpoint_id), func.max(heads.c.checked_at_ms))
+    queries: list[Any] = [select(func.count(), func.sum(heads.c.version), *newest)]
+    tables = [heads]
     queries += [select(func.max(table.c.id)) for table in (rejections, checkpoints, outbox_keys)]
     tables += [rejections, checkpoints, outbox_keys]
     queries.append(select(func.max(checkpoints.c.stamped_at_ms)))

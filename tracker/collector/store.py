@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from operator import itemgetter
+import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import func, select, tuple_, union
 
 from tracker import clock
 from tracker.collector import (
+    accounts,
     cosigning,
     counts,
     derived,
@@ -19,17 +20,17 @@ from tracker.collector import (
     discarded,
     erasure,
     forks,
-    marks,
+    insertion,
     outbox_keys,
     rejections,
     stamps,
 )
-from tracker.collector.batch import ReceivedEvent, trace_id_of
+from tracker.collector.accounts import Link
 from tracker.collector.conversation import SUMMARY_FIELDS, Conversation, summarise
 from tracker.collector.database import READ_SECONDS, Database, StorageError
 from tracker.collector.engine import BATCHES
 from tracker.collector.horizon import Horizon
-from tracker.collector.integrity import OutboxReport, Walk, report
+from tracker.collector.integrity import OutboxReport, Walk, report_of
 from tracker.collector.tables import api_keys, events, events_of
 from tracker.events import COMPLIANCE_ERASED
 from tracker.queries.filters import EVERYTHING, Filters
@@ -41,10 +42,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, RowMapping, Select
 
+    from tracker.collector.accounts import Account
     from tracker.collector.batch import Batch
-    from tracker.collector.cosigning import Cosigned, Judged
-    from tracker.collector.forks import Head
-    from tracker.collector.marks import Mark
+    from tracker.collector.cosigning import Cosigned
+    from tracker.collector.counts import Place
     from tracker.collector.outbox_keys import BoundKey
     from tracker.collector.replication import Durability
     from tracker.collector.schema import Schema
@@ -54,10 +55,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _FETCH_SMALL_ROWS = 1_000
-_COLUMNS = ("client_id", "outbox_id", "sent_at_ms", "received_at_ms", *ReceivedEvent._fields,
-            "trace_id")  # fmt: skip
+_WHOLE_SECONDS = 600.0
+"""How long all events of an outbox may be read."""
+_CHECKED_AGAIN_MS = 86_400_000
+FEW_EVENTS = 100_000
+"""Up to so many events, a report reads all of an outbox's once in 24 hours: somebody may have
+changed one in the database."""
 _CONCERN_THE_CLIENT = (COMPLIANCE_ERASED, *cosigning.TELLING)
-_TRIAL_ROW = ("", "", 0, 0, 0, "", "", 0, None, None, None, "{}", "", "", None, None, None, None)
 
 
 EVENT_FIELDS = tuple(column.key for column in events.c if column.key != "trace_id")
@@ -80,6 +84,18 @@ class Stored(NamedTuple):
     highest_seq: int
     forked: bool
     cosigned: Cosigned | None
+
+
+class _Taken:
+    """What becomes of a batch, as far as it is stored."""
+
+    def __init__(self, batch: Batch, received_at_ms: int) -> None:
+        self.batch = batch
+        self.received_at_ms = received_at_ms
+        self.accepted = 0
+        self.erased = 0
+        self.highest_seq = 0
+        self.cosigned: Cosigned | None = None
 
 
 class ConversationPlace(NamedTuple):
@@ -122,13 +138,7 @@ class Store(Database):
         self.tiles: Tiles = {}
         self.head_cosigned = threading.Event()
         self.horizon = Horizon(self)
-        self._insert = _insert_unless_known(self.dialect)
         self._stored_at: float | None = None
-        sign = _sign(self.dialect)
-        self._upsert = (
-            f"INSERT INTO heads (client_id, outbox_id, version) VALUES ({sign}, {sign}, 1) "  # noqa: S608 - two signs
-            "ON CONFLICT (client_id, outbox_id) DO UPDATE SET version = heads.version + 1"
-        )
 
     def store_batch(self, batch: Batch, received_at_ms: int) -> Stored:
         """Store a batch's valid events; those already stored by `event_id` do not change.
@@ -142,40 +152,56 @@ class Store(Database):
         Raises:
             StorageError: if nothing of the batch was stored, or that is `in_doubt`.
         """
-        accepted = erased = 0
-        valid = len(batch.events)
-        judged = None
         self._stored_at = None
+        taken = _Taken(batch, received_at_ms)
         with self._storing(batch) as connection:
-            self._touch(connection, batch.client_id, batch.outbox_id)
-            head = forks.read(connection, batch.client_id, batch.outbox_id)
-            if batch.direct:
-                batch = direct.numbered(connection, batch, head.highest_seq)
-            if batch.rejected:
-                rejections.note(connection, batch.client_id, batch.outbox_id, batch.rejected,
-                                received_at_ms)  # fmt: skip
-            if batch.events:
-                named = erasure.named_in(connection, batch.client_id, batch.events)
-                erased = erasure.erase(connection, batch.client_id, named)
-                stored = erasure.as_stored(connection, batch.client_id, batch.events, named)
-                common = (batch.client_id, batch.outbox_id, batch.sent_at_ms, received_at_ms)
-                rows = [(*common, *event, trace_id_of(event)) for event in stored]
-                telling = cosigning.new_among(connection, batch.client_id, stored)
-                accepted = connection.exec_driver_sql(self._insert, rows).rowcount
-                if accepted:
-                    head = forks.update_head(connection, batch, head)
-                if telling and self.witness is not None:
-                    judged = cosigning.judge(
-                        connection, self.witness, batch, telling, received_at_ms
-                    )
-                    head = _with_judged(head, judged)
-        self._log_holds_erased = self._log_holds_erased or erased > 0
+            account = accounts.read(connection, batch.client_id, batch.outbox_id)
+            self._take(connection, account, taken)
+            accounts.write(connection, account, is_batch=True)
+        self._log_holds_erased = self._log_holds_erased or taken.erased > 0
         if self._log_holds_erased:
             self.empty_log()
         self._stored_at = clock.monotonic()
-        if judged is not None and judged.cosigned is not None:
+        if taken.cosigned is not None:
             self.head_cosigned.set()
-        return Stored(accepted, valid - accepted, *head)
+        return Stored(
+            taken.accepted,
+            len(batch.events) - taken.accepted,
+            taken.highest_seq,
+            account.forked,
+            account.cosigned,
+        )
+
+    def _take(self, connection: Connection, account: Account, taken: _Taken) -> None:
+        """Store what came with a batch, and take it into account."""
+        batch, now_ms = taken.batch, taken.received_at_ms
+        client_id, outbox_id = batch.client_id, batch.outbox_id
+        highest_seq = account.walk.seq
+        if not account.is_complete:
+            highest_seq = accounts.highest_seq(connection, client_id, outbox_id)
+        if batch.direct:
+            batch = direct.numbered(connection, batch, highest_seq)
+        if batch.rejected:
+            rejections.note(connection, client_id, outbox_id, batch.rejected, now_ms)
+        named = erasure.named_in(connection, client_id, batch.events)
+        taken.erased = erasure.erase(connection, client_id, named)
+        stored = erasure.as_stored(
+            connection, client_id, batch.events, named, may_be_noted=account.may_await_erased
+        )
+        telling = cosigning.new_among(connection, client_id, stored)
+        added = insertion.insert(connection, batch, stored, highest_seq, now_ms)
+        links = [Link(event.seq, event.digest, event.chain) for event in added]
+        accounts.extend(connection, account, links, now_ms)
+        seqs = {link.seq for link in links}
+        taken.accepted = len(added)
+        taken.highest_seq = max(highest_seq, *seqs, 0)
+        if seqs and not account.forked and (min(seqs) <= highest_seq or len(seqs) < len(links)):
+            account.forked = forks.is_reused(connection, client_id, outbox_id, seqs)
+        if telling and self.witness is not None:
+            judged = cosigning.judge(connection, self.witness, batch, telling, now_ms)
+            account.forked |= judged.contradicts
+            account.cosigned = judged.cosigned or account.cosigned
+            taken.cosigned = judged.cosigned
 
     @contextlib.contextmanager
     def _storing(self, batch: Batch) -> Iterator[Connection]:
@@ -210,14 +236,11 @@ class Store(Database):
         with self.writing("readiness", seconds) as connection:
             connection.execute(select(api_keys.c.id).limit(1)).first()
             nested = connection.begin_nested()
-            connection.exec_driver_sql(self._insert, [_TRIAL_ROW])
+            insertion.try_insert(connection)
             nested.rollback()
             if self.dialect == "postgresql":
                 # So that the commit waits for the standbys, like that of a batch.
-                self._touch(connection, "", "")
-
-    def _touch(self, connection: Connection, client_id: str, outbox_id: str) -> None:
-        connection.exec_driver_sql(self._upsert, (client_id, outbox_id))
+                accounts.write(connection, accounts.read(connection, "", ""), is_batch=True)
 
     def events_after(
         self,
@@ -303,68 +326,104 @@ class Store(Database):
             last = ConversationPlace(*(found[-1][name] for name in ConversationPlace._fields))
         return whole, [{name: row[name] for name in EVENT_FIELDS} for row in found], last
 
-    def outbox_ids(self, client_id: str, after: int, limit: int) -> list[tuple[str, int]]:
-        """Return outboxes of a client with the id of their first event, in the order of these ids.
+    def outbox_ids(self, client_id: str, after: Place, limit: int) -> list[Place]:
+        """Return the places of outboxes of a client, in the order of first receipt.
+
+        Last come those of which everything was refused.
 
         Args:
             client_id: The client.
-            after: Only outboxes whose first event has a greater id.
+            after: Only outboxes with a later place.
             limit: Maximum number of outboxes.
 
         Raises:
-            StorageError: if the database could not be read.
+            StorageError: if the database failed.
         """
+        self.count_on(client_id)
         with self.reading() as connection:
-            found = [
-                (outbox_id, marks.first_id(connection, client_id, outbox_id))
-                for _, outbox_id in counts.outboxes(connection, client_id)
-            ]
-        return sorted((each for each in found if each[1] > after), key=itemgetter(1))[:limit]
+            return counts.places(connection, client_id, after, limit)
 
     def outbox_report(self, client_id: str, outbox_id: str, *, whole: bool = False) -> OutboxReport:
-        """Return the report on an outbox's events.
+        """Return the report on an outbox's events, as its account has it.
 
-        It reads those that were stored since the last one, and all of them again if a late one is
-        among them, once in 24 hours, and for `whole`.
+        All events are read for `whole`, and once in 24 hours if they are few.
 
         Raises:
-            StorageError: if the database could not be read.
+            StorageError: if the database failed.
         """
-        now_ms = int(clock.wall() * 1000)
-        with self.reading() as connection:
-            version = forks.version(connection, client_id, outbox_id)
-            nothing = marks.Mark(0, now_ms, Walk())
-            mark = marks.read(connection, client_id, outbox_id) or nothing
-            new = marks.newer(connection, client_id, outbox_id, mark)
-            age = now_ms - mark.checked_at_ms
-            if whole or new.is_late or not 0 <= age < marks.CHECKED_AGAIN_MS:
-                mark = nothing
-            before = mark.walk.events
-            query = (
-                select(events.c.seq, events.c.digest, events.c.chain)
-                .where(events.c.client_id == client_id, events.c.outbox_id == outbox_id)
-                .where(events.c.seq > mark.walk.seq)
-                .order_by(events.c.seq, events.c.id)
-                .execution_options(yield_per=_FETCH_SMALL_ROWS)
-            )
-            with connection.execute(query) as result:
-                refused = rejections.refused(connection, client_id, outbox_id)
-                given_up = discarded.ranges(connection, client_id, outbox_id)
-                found = report(result, refused, given_up, mark.walk, mark.checked_at_ms)
+        now_ms = _now_ms()
+        self.count_on(client_id, outbox_id)
+        with self.reading(_WHOLE_SECONDS if whole else READ_SECONDS) as connection:
+            account = accounts.read(connection, client_id, outbox_id)
+            age = now_ms - (account.checked_at_ms or 0)
+            is_due = not 0 <= age < _CHECKED_AGAIN_MS and account.walk.events <= FEW_EVENTS
+            whole = whole or is_due
+            if whole:
+                walk, gaps = accounts.recounted(connection, account)
+            else:
+                walk, gaps = account.walk, accounts.gaps_of(connection, client_id, outbox_id)
+            refused = rejections.refused(connection, client_id, outbox_id)
+            given_up = discarded.ranges(connection, client_id, outbox_id)
+            checked_at_ms = now_ms if whole else account.checked_at_ms or 0
+            found = report_of(walk, gaps, refused, given_up, checked_at_ms)
             found = found.with_heads(*cosigning.known(connection, client_id, outbox_id))
-        if mark.walk.events - before >= marks.WORTH_NOTING and mark.walk.has_all_gaps:
-            self._note(client_id, outbox_id, mark, version)
+        if whole:
+            self._note_checked(account, walk, now_ms)
         return found.of_no_outbox() if outbox_id == derived.outbox_id_of(client_id) else found
 
     def outbox_counts(self, client_id: str | None = None) -> list[counts.OutboxCount]:
-        """Return what is here of each outbox of a client, or of all clients; no event is read.
+        """Return what is here of each outbox of a client, or of all clients.
 
         Raises:
-            StorageError: if the database could not be read.
+            StorageError: if the database failed.
+        """
+        self.count_on(client_id)
+        with self.reading() as connection:
+            return counts.counts(connection, client_id)
+
+    def count_on(self, client_id: str | None, outbox_id: str | None = None) -> None:
+        """Take into account what was stored by somebody who keeps no accounts.
+
+        Each transaction counts some events, so that no batch waits for long, and what was counted
+        stays so if this is interrupted.
+
+        Args:
+            client_id: The client, or None for all.
+            outbox_id: One of the client's outboxes, or None for all.
+
+        Raises:
+            StorageError: if the database failed.
         """
         with self.reading() as connection:
-            found = list(counts.outboxes(connection, client_id))
-            return [counts.count(connection, *each) for each in found]
+            found = accounts.uncounted(connection, client_id, outbox_id)
+        for each in found:
+            while not self._count_some(*each):
+                pass
+
+    def _count_some(self, client_id: str, outbox_id: str) -> bool:
+        """Count some events of an outbox; return True if all are counted."""
+        with self.writing(f"outbox {outbox_id}", within=client_id) as connection:
+            account = accounts.read(connection, client_id, outbox_id)
+            if not account.is_complete:
+                accounts.count_on(connection, account, _now_ms())
+                accounts.write(connection, account)
+            return account.is_complete
+
+    def _note_checked(self, account: Account, walk: Walk, now_ms: int) -> None:
+        """Note that all events were read, and count them again if that says otherwise."""
+        client_id, outbox_id = account.client_id, account.outbox_id
+        is_other = account.is_complete and account.walk.differs(walk)
+        if is_other:
+            logger.warning("outbox %s of client %s is not as it was counted", outbox_id, client_id)
+        try:
+            with self.writing(f"outbox {outbox_id}", within=client_id) as connection:
+                now = accounts.read(connection, client_id, outbox_id)
+                if is_other and now.version == account.version:
+                    accounts.reset(connection, now)
+                now.checked_at_ms = now_ms
+                accounts.write(connection, now)
+        except StorageError as error:  # the next report reads more; that is all
+            logger.warning("that an outbox was checked is not stored: %s", error)
 
     def stamp(self, client_id: str | None) -> str:
         """Return a short text that is another one whenever reads may answer otherwise.
@@ -377,20 +436,6 @@ class Store(Database):
         """
         with self.reading() as connection:
             return stamps.stamp(connection, client_id)
-
-    def _note(self, client_id: str, outbox_id: str, mark: Mark, version: int | None) -> None:
-        """Store how far an outbox was checked, if the database can be written.
-
-        Nothing may have come of the outbox since: then what comes gets a higher id than all that
-        the client has now, while no other batch of it is on its way.
-        """
-        try:
-            with self.writing(client_id) as connection:
-                if forks.version(connection, client_id, outbox_id) == version:
-                    last_id = marks.last_id(connection, client_id)
-                    marks.note(connection, client_id, outbox_id, mark._replace(last_id=last_id))
-        except StorageError as error:  # the next report reads more; that is all
-            logger.warning("how far an outbox was checked is not stored: %s", error)
 
     def outbox_keys(self, client_id: str, outbox_id: str) -> list[BoundKey]:
         """Return the keys that are or were bound to an outbox for a client; the last one counts.
@@ -416,7 +461,7 @@ class Store(Database):
         """
         new = outbox_keys.parse(outbox_id, key)
         with self.writing(client_id) as connection:
-            if not forks.is_known(connection, client_id, outbox_id):
+            if not accounts.is_known(connection, client_id, outbox_id):
                 raise ValueError("nothing of such an outbox of this client is stored")
             self.exclude(connection, f"outbox {outbox_id}")
             outbox_keys.bind(connection, client_id, outbox_id, new, "operator")
@@ -503,10 +548,8 @@ class Store(Database):
         return [row for row in rows if row["seq"] != cut_off] or rows
 
 
-def _with_judged(head: Head, judged: Judged) -> Head:
-    return head._replace(
-        forked=head.forked or judged.contradicts, cosigned=judged.cosigned or head.cosigned
-    )
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _page(
@@ -524,19 +567,3 @@ def _page(
 
 def _data_of(query: Select[Any]) -> Any:
     return next(column for column in query.selected_columns if column.key == "data")
-
-
-def _insert_unless_known(dialect: str) -> str:
-    """Return the statement that inserts rows of `_COLUMNS`, except events already stored.
-
-    It is text for the driver: passing 500 rows to SQLAlchemy's `execute` takes 4 times as long.
-    """
-    places = ", ".join([_sign(dialect)] * len(_COLUMNS))
-    return (
-        f"INSERT INTO {events.name} ({', '.join(_COLUMNS)}) VALUES ({places}) "  # noqa: S608 - our own names
-        "ON CONFLICT (client_id, event_id) DO NOTHING"
-    )
-
-
-def _sign(dialect: str) -> str:
-    return "?" if dialect == "sqlite" else "%s"

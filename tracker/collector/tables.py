@@ -31,6 +31,9 @@ TRACE_ID_LENGTH = 32
 SEAL_LENGTH = 128
 SCOPES_LENGTH = 64
 
+NOWHERE = 2**63 - 1
+"""The `place` of an outbox of which no event is here."""
+
 # SQLite increments only a column of exactly the type INTEGER.
 _RowId = BigInteger().with_variant(Integer(), "sqlite")
 # In PostgreSQL, partitions are found by it: in the order of its bytes, whatever the database's is.
@@ -122,6 +125,28 @@ heads = Table(
     Column("forked", Boolean, nullable=False, server_default=false()),
     # The row of `checkpoints` with the newest head that was cosigned for this client, or null.
     Column("checkpoint_id", BigInteger),
+    # All that follows is the outbox's account; see `accounts.Account`. The version that it is of,
+    # and whether all events are in it, or those up to the highest seq.
+    Column("counted", BigInteger, nullable=False, server_default="0"),
+    Column("whole", Boolean, nullable=False, server_default=false()),
+    Column("events", BigInteger, nullable=False, server_default="0"),
+    Column("highest_seq", BigInteger, nullable=False, server_default="0"),
+    # How many numbers are in its `gaps`.
+    Column("missing", BigInteger, nullable=False, server_default="0"),
+    Column("last_received_ms", BigInteger),
+    # The id of the first event.
+    Column("place", BigInteger, nullable=False, server_default=str(NOWHERE)),
+    # The chain value of the only event with the highest seq.
+    Column("tail", String(HEX_LENGTH)),
+    Column("has_links", Boolean, nullable=False, server_default=false()),
+    Column("breaks_at", BigInteger),
+    # Numbers that several events have, as JSON, or null.
+    Column("reused", Text),
+    Column("checked_at_ms", BigInteger),
+    # What was deleted here; see `accounts.prune`.
+    Column("pruned_through", BigInteger, nullable=False, server_default="0"),
+    Column("pruned_before_ms", BigInteger, nullable=False, server_default="0"),
+    Index("ix_heads_place", "client_id", "place", "outbox_id"),
 )
 """One row per outbox, written with every batch, even if it contains nothing new.
 
@@ -130,19 +155,15 @@ the receipt for a batch of duplicates would not guarantee that they are replicat
 row with empty ids is used for trial writes.
 """
 
-marks = Table(
-    "integrity_marks",
+gaps = Table(
+    "gaps",
     metadata,
     Column("client_id", String(MAX_ID_LENGTH), primary_key=True),
     Column("outbox_id", String(UUID_LENGTH), primary_key=True),
-    Column("first_id", BigInteger, nullable=False),
-    # All events of the client up to this id are in `walk`, if they are of this outbox.
-    Column("last_id", BigInteger, nullable=False),
-    Column("checked_at_ms", BigInteger, nullable=False),
-    # JSON; see `integrity.Walk`.
-    Column("walk", Text, nullable=False),
+    Column("first_seq", BigInteger, primary_key=True),
+    Column("last_seq", BigInteger, nullable=False),
 )
-"""How far each outbox was checked; one without a row is checked from its first event on."""
+"""Numbers of an outbox below its highest that no event has, and none had that was deleted here."""
 
 rejections = Table(
     "rejections",

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount, Route
 
-from tracker.collector import forks
+from tracker.collector import accounts
 from tracker.collector.database import StorageError
 from tracker.collector.refusal import RefusedError
 from tracker.collector.ui import clients_page
@@ -104,7 +104,7 @@ class UI:
         def start() -> Response:
             client_id = self._desk.choose(request).source.key
             with store.reading() as connection:
-                if not forks.is_known(connection, client_id, outbox_id):
+                if not accounts.is_known(connection, client_id, outbox_id):
                     raise HTTPException(404, "Nothing is known of an outbox of that id.")
             self._completeness.check_whole(client_id, outbox_id)
             return RedirectResponse(f"{BASE}/?{request.url.query}", 303)

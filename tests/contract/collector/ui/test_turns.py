@@ -108,7 +108,7 @@ def test_a_database_that_fails_is_said(inside: Inside, routes: list[Route]) -> N
     """By a page, on every route that reads it."""
     store = inside.parts.store
     with store.writing("test") as connection:
-        for table in ("events", "heads", "rejections", "integrity_marks"):
+        for table in ("events", "heads", "gaps", "rejections"):
             connection.exec_driver_sql(f"DROP TABLE {table}")
     for address in addresses(routes):
         assert asyncio.run(inside.get(address)) == 503, address

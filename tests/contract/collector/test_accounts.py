@@ -1,8 +1,9 @@
-"""Reports that go on where the last one stopped say what a look at all events says."""
+"""Reports of an account that batches keep say what a look at all events says."""
 
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +13,15 @@ from sqlalchemy import update
 from tests.support.collector import EventChain
 from tracker.collector.batch import parse_batch
 from tracker.collector.integrity import Gap, gaps
-from tracker.collector.marks import CHECKED_AGAIN_MS, WORTH_NOTING
 from tracker.collector.store import Store
-from tracker.collector.tables import events, marks
+from tracker.collector.tables import events, heads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 RECEIVED_MS = 1_790_000_000_000
+DAY_MS = 86_400_000
+MANY = 1_000
 
 
 @pytest.fixture(
@@ -69,17 +71,16 @@ class Device:
 
     def age(self) -> None:
         """Let a day go by since the events were read."""
-        mark = update(marks).where(marks.c.client_id == self.client_id)
-        earlier = marks.c.checked_at_ms - CHECKED_AGAIN_MS
+        head = update(heads).where(heads.c.client_id == self.client_id)
         with self.store.writing(self.client_id) as connection:
-            connection.execute(mark.values(checked_at_ms=earlier))
+            connection.execute(head.values(checked_at_ms=int(time.time() * 1000) - DAY_MS - 1))
 
 
 @pytest.fixture
 def device(store: Store) -> Device:
-    """One that has sent enough for a mark, with a gap, a refused event and one to come."""
+    """One that has sent some batches, with a gap, a refused event and one to come."""
     found = Device(store)
-    sent = found.chain.events(WORTH_NOTING + 10)
+    sent = found.chain.events(MANY + 10)
     found.late = sent[499:500]
     sent[299] = {**sent[299], "type": ""}
     found.send(sent[:499] + sent[500:])
@@ -87,47 +88,48 @@ def device(store: Store) -> Device:
     return found
 
 
-def test_new_events_alone_are_read_and_the_report_is_whole(device: Device) -> None:
-    """Refused events and gaps of before are in it; a change to a new event shows at once."""
+def test_what_comes_is_in_the_next_report(device: Device) -> None:
+    """With refused events and gaps of before."""
     device.send(device.chain.events(20))
-    device.change(WORTH_NOTING + 20)
     found = device.report()
     assert found == device.report(whole=True)
-    assert (found.events, found.highest_seq) == (WORTH_NOTING + 28, WORTH_NOTING + 30)
-    assert (found.chain, found.chain_breaks_at_seq) == ("broken", WORTH_NOTING + 20)
+    assert (found.events, found.highest_seq) == (MANY + 28, MANY + 30)
+    assert (found.chain, found.chain_breaks_at_seq) == ("intact", None)
     assert gaps(found) == [Gap(300, 300, "refused", "invalid_event"), Gap(500, 500, "lost")]
 
 
 def test_a_late_event_closes_its_gap(device: Device) -> None:
-    """It may change what was found of all that follow it, so all are read."""
+    """And the events before and after it are linked."""
     device.send(device.late)
     found = device.report()
-    assert (found.missing, found.events) == ([], WORTH_NOTING + 9)
+    assert (found.missing, found.events) == ([], MANY + 9)
     assert found == device.report(whole=True)
 
 
 def test_a_change_to_an_earlier_event_shows_when_all_are_read(device: Device) -> None:
-    """When that is asked for, and otherwise once a day."""
+    """When that is asked for, and otherwise once a day; it shows from then on."""
     device.change(7)
     assert device.report().chain == "intact"
     device.age()
     before = device.report()
     assert (before.chain, before.chain_breaks_at_seq) == ("broken", 7)
+    assert device.report() == before
+    assert device.count().chain == "broken"
     device.change(5)
     assert device.report(whole=True).chain_breaks_at_seq == 5
 
 
 def test_counts_are_those_of_the_report(device: Device) -> None:
-    """With a mark, after new events, and for an outbox that was never checked."""
+    """After new events, and for an outbox that just began."""
     device.send(device.chain.events(20))
     counted, found = device.count(), device.report()
     assert (counted.events, counted.highest_seq) == (found.events, found.highest_seq)
     assert (counted.missing, counted.refused) == (found.missing_events, found.refused_events)
-    assert (counted.chain, counted.checked_through_seq) == ("intact", WORTH_NOTING + 10)
+    assert (counted.chain, counted.checked_through_seq) == ("intact", MANY + 30)
     assert counted.last_received_ms == RECEIVED_MS
     new = Device(device.store)
     new.send(new.chain.events(3)[1:])
-    assert (new.count().events, new.count().missing, new.count().chain) == (2, 1, None)
+    assert (new.count().events, new.count().missing, new.count().chain) == (2, 1, "intact")
     everybody = {each.client_id: each for each in device.store.outbox_counts()}
     assert everybody[new.client_id] == new.count()
     assert everybody[device.client_id] == device.count()
