@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tracker.cli.context import Target, connected, find, read_owner, uploader_runs
+from tracker.cli.context import Target, connected, find, left_of, read_owner, uploader_runs
 from tracker.config.otlp import protocol_of
 from tracker.errors import OutboxError
 
@@ -74,7 +74,8 @@ def outboxes_in(folder: Path) -> list[Found]:
 def paths_in(folder: Path, known: Collection[Path] = ()) -> Iterator[Path]:
     """Yield the paths of the outboxes in a folder, without those that are known.
 
-    Must be called as `outboxes_in`, but the known ones may be open.
+    One that is gone or empty, but for its write-ahead log, is an outbox too. Must be called as
+    `outboxes_in`, but the known ones may be open.
 
     Raises:
         OutboxError: if the folder cannot be read.
@@ -85,8 +86,13 @@ def paths_in(folder: Path, known: Collection[Path] = ()) -> Iterator[Path]:
         return
     except OSError as error:
         raise OutboxError(f"the folder {folder} cannot be read: {error.strerror}") from error
-    for path in sorted(file for file in files if file.suffix == ".sqlite3"):
-        if path not in known and not path.is_symlink() and path.is_file() and _is_ours(path):
+    named = {file.with_name(file.name.removesuffix("-wal")) for file in files}
+    for path in sorted(file for file in named if file.suffix == ".sqlite3"):
+        if (
+            path not in known
+            and not path.is_symlink()
+            and (_is_left(path) or (path.is_file() and _is_ours(path)))
+        ):
             yield path
 
 
@@ -99,6 +105,9 @@ def to_upload(path: Path, place: Place) -> Target | None:
         ConfigurationError: if a setting is missing or invalid.
         OutboxError: if the file cannot be read, or is not an outbox.
     """
+    left = left_of(path)
+    if left is not None:
+        raise OutboxError(left)
     if _look(path).backup:
         return None
     owner = read_owner(path)
@@ -127,6 +136,13 @@ def others_beside(path: Path) -> list[Found]:
         return []
 
 
+def _is_left(path: Path) -> bool:
+    """Return True for an outbox of which no more than the log is left, and our lock file."""
+    from tracker.outbox import paths
+
+    return left_of(path) is not None and paths.write_lock(path).exists()
+
+
 def _is_ours(path: Path) -> bool:
     """Return False for a file that is empty or another program's, as far as its header tells."""
     from tracker.outbox import paths, tables
@@ -147,6 +163,9 @@ def _look(path: Path) -> Found:
 
     from tracker.outbox import create, errors
 
+    left = left_of(path)
+    if left is not None:
+        return Found(path, size_bytes=_size(path), error=left)
     try:
         create.recognise(path)
         with connected(path) as connection:

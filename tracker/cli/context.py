@@ -69,14 +69,7 @@ class Target:
     @property
     def left(self) -> str | None:
         """The message if the file is gone or empty, but its write-ahead log is not."""
-        from tracker.outbox import paths
-
-        if not self.settled or _holds_anything(self.path) or not paths.log_bytes(self.path):
-            return None
-        return (
-            f"the outbox {self.path} is gone, but its write-ahead log is not, and may hold events: "
-            "the next application that opens it, or `tracker-sync run`, makes a new outbox of them"
-        )
+        return left_of(self.path) if self.settled else None
 
     @property
     def absence(self) -> str:
@@ -140,6 +133,18 @@ def find(
     if target.left and not (examines or create):
         raise OutboxError(target.left)
     return target
+
+
+def left_of(path: Path) -> str | None:
+    """Return the message if an outbox is gone or empty, but its write-ahead log is not."""
+    from tracker.outbox import paths
+
+    if _holds_anything(path) or not paths.log_bytes(path):
+        return None
+    return (
+        f"the outbox {path} is gone, but its write-ahead log is not, and may hold events: "
+        "the next application that opens it, or `tracker-sync run`, makes a new outbox of them"
+    )
 
 
 def folder_of(place: Place) -> Path:

@@ -27,11 +27,15 @@ def listening(port: int) -> Iterator[socket.socket]:
         port: The port; 0 for a free one.
 
     Raises:
-        OSError: if the port is not free.
+        OSError: if the port is not free; it names the port.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((ADDRESS, port))
+        try:
+            listener.bind((ADDRESS, port))
+        except OSError as error:
+            said = f"cannot listen on {ADDRESS} port {port}: {error.strerror}"
+            raise OSError(error.errno, said) from error
         listener.listen()
         yield listener
 

@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 
 from tracker import canonical
 from tracker.pages.view import Page
+from tracker.pages.words import readable_json
 from tracker.queries.filters import EVERYTHING
 from tracker.queries.slices import newest_first
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 _PAGE = 50
 _BEGINNING = 200
+_PART = 20_000
+"""Characters of an event's data on one page."""
 _COLUMNS = ("seq", "event_id", "type", "timestamp_ms", "agent_id", "session_id", "user_id",
             "context", "trace", "data")  # fmt: skip
 
@@ -115,9 +118,14 @@ def event_page(view: View) -> Page:
         HTTPException: if it is not stored.
     """
     found = _find(view)
+    data = readable_json(_decoded(found.data))
+    parts = max(-(-len(data) // _PART), 1)
+    part = min(max(view.position("part") or 1, 1), parts)
     return Page("event.html", "Event", {
         "event": found,
-        "data": _decoded(found.data),
+        "data": data[(part - 1) * _PART : part * _PART],
+        "part": part,
+        "parts": parts,
         "context": _decoded(found.context),
         "trace": _decoded(found.trace),
         "proof": view.source.proof(view.connection, found.event_id),

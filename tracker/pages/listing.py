@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from tracker.pages.agents_page import agents_of
+from tracker.pages.agents_page import Agents, agents_of
 from tracker.pages.view import Page
 from tracker.queries.conversations import MOST_SECONDS, STATUSES, conversation_page
 from tracker.queries.filters import EVERYTHING
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tracker.queries.conversations import Conversation
 
 _PAGE = 30
+_MOST_CHOICES = 100
+"""Of agents in a list. With more, nobody finds one in it, and it would outweigh the page."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def conversations(view: View) -> Page:
             "rows": [] if found is None else found.rows,
             "next": None if found is None else found.next,
             "looked_back_to_ms": None if found is None else found.looked_back_to_ms,
-            "agents": view.aside("agents", agents_of(view)),
+            "agents": _choices(view.aside("agents", agents_of(view)), agent),
             "status": status,
             "statuses": STATUSES,
             "agent": agent,
@@ -76,6 +78,14 @@ def conversations(view: View) -> Page:
             "is_first": before is None,
         },
     )
+
+
+def _choices(known: Agents | None, chosen: str | None) -> list[str]:
+    """Return the agents to choose from, the chosen one among them; none if they are too many."""
+    names = set() if known is None else {each.agent_id for each in known.states}
+    if not names or len(names) > _MOST_CHOICES:
+        return []
+    return sorted(names if chosen is None else {*names, chosen})
 
 
 def listed(

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from tracker import canonical
 from tracker.pages.view import Page
+from tracker.pages.words import readable_json
 from tracker.queries.conversations import Conversation, find_conversation, text
 from tracker.queries.history import HistoryEntry, newest_entries
 from tracker.queries.scores import Score, list_scores
@@ -22,8 +23,12 @@ if TYPE_CHECKING:
     from tracker.pages.source import Delivery
     from tracker.pages.view import View
 
-MOST_ENTRIES = 200
-MOST_CHARACTERS = 2_000_000
+MOST_ENTRIES = 80
+MOST_CHARACTERS = 24_000
+"""Of a page, which has some 60 kB then; the entry that fills it is on it."""
+MOST_OF_A_TEXT = 4_000
+"""Characters of a message, of arguments or of a result; the page of its event has all."""
+_JSON_ENTRIES, _JSON_CHARACTERS = 200, 2_000_000
 FOLDED = 1_400
 """Texts with more characters are folded."""
 _MOST_TRACES = 20
@@ -48,6 +53,7 @@ class Entry:
         segments: The parts of its text.
         prompt: The parts of what the user had said, if only a span tells.
         folded: Whether the text is folded at first.
+        is_cut: Whether more was said or called than the page shows.
         delivery: Where the event is; None if that is not known.
         is_first_waiting: Whether it is the first that waits on this device.
     """
@@ -56,6 +62,7 @@ class Entry:
     segments: list[Segment]
     prompt: list[Segment]
     folded: bool
+    is_cut: bool
     delivery: Delivery | None
     is_first_waiting: bool
 
@@ -88,6 +95,7 @@ def transcript(view: View) -> Page:
             "all_wait": waiting == len(states),
             "scores": _of_whole(scores, history),
             "traces": _traces(view, session_id),
+            "most": MOST_OF_A_TEXT,
         },
     )
 
@@ -101,8 +109,8 @@ def as_json(view: View) -> dict[str, Any]:
     session_id = _id(view)
     whole = _found(view, session_id)
     history, following = newest_entries(
-        view.connection, session_id, True, MOST_ENTRIES, view.position("before"), MOST_CHARACTERS,
-        view.source.events,
+        view.connection, session_id, True, _JSON_ENTRIES, view.position("before"),
+        _JSON_CHARACTERS, view.source.events,
     )  # fmt: skip
     return {**vars(whole), "history": [_entry_json(each) for each in history[::-1]],
             "next": following}  # fmt: skip
@@ -130,19 +138,27 @@ def _entries(history: list[HistoryEntry], states: Mapping[int, Delivery]) -> lis
     for each in history:
         delivery = states.get(each.seq)
         waits = delivery is not None and delivery.state == "pending"
-        said = each.content or ""
+        said, asked = each.content or "", each.prompt or ""
         made.append(
             Entry(
                 each,
-                segments(said),
-                segments(each.prompt or ""),
+                segments(said[:MOST_OF_A_TEXT]),
+                segments(asked[:MOST_OF_A_TEXT]),
                 len(said) > FOLDED or (each.role == "system" and bool(said)),
+                _is_cut(each),
                 delivery,
                 is_first_waiting=waits and not seen,
             )
         )
         seen = seen or waits
     return made
+
+
+def _is_cut(entry: HistoryEntry) -> bool:
+    call = entry.tool_call
+    parts = () if call is None else (call.arguments, call.result, call.error)
+    texts = [readable_json(each) for each in (entry.content, entry.prompt, *parts) if each]
+    return any(len(each) > MOST_OF_A_TEXT for each in texts)
 
 
 def segments(said: str) -> list[Segment]:

@@ -49,7 +49,7 @@ def test_a_port_that_is_taken_is_said(talked: APIConfig) -> None:
     with running(path_of(talked)) as board:
         done = call("--outbox", path_of(talked), "dashboard", "--port", board.port)
     assert done.exit_code == 1
-    assert "Address already in use" in done.output
+    assert f"127.0.0.1 port {board.port}: Address already in use" in done.output
 
 
 def test_there_is_no_way_to_listen_elsewhere() -> None:

@@ -97,6 +97,21 @@ def test_metrics_equal_those_of_the_command(talked: APIConfig, board: RunningDas
     assert f"{short(found['llm_tokens'])} tokens" in said
 
 
+@pytest.mark.parametrize(("period", "step"), [("7d", "day"), ("24h", "hour")])
+def test_charts_and_their_figures_say_that_they_are_of_utc(
+    board: RunningDashboard, period: str, step: str
+) -> None:
+    """Their days and hours are not those of the reader's clock; outcomes have neither."""
+    page = board.settled(f"/?period={period}").text
+    charts = [
+        text_of(each) for each in re.findall(r"<figcaption>(.*?)</figcaption>", page, re.DOTALL)
+    ]
+    assert [each for each in charts if " a day (UTC)" in each or " an hour (UTC)" in each] == [
+        each for each in charts if not each.startswith("Outcomes")
+    ]
+    assert f'<th scope="col">{step.capitalize()} (UTC)</th>' in page
+
+
 def test_every_state_of_the_account_has_its_first_line(tmp_path: Path) -> None:
     """From nothing, over what waits, to what is delivered and refused."""
     config = quick(tmp_path)

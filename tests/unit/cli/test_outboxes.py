@@ -102,6 +102,30 @@ def test_the_data_folder_is_looked_into_by_default(
     assert (found["outbox"], found["pending"]) == (str(path), 2)
 
 
+@pytest.mark.parametrize("is_empty", [True, False], ids=["empty", "gone"])
+def test_one_that_is_gone_but_for_its_log_is_listed(
+    config: MakeConfig, folder: Path, is_empty: bool
+) -> None:
+    """It may hold events that no receipt came for, so nobody is to think that there is nothing."""
+    path = add(config, folder / "a.sqlite3", "kiosk-1", "https://one.example")
+    log = path.with_name("a.sqlite3-wal")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE sync_state SET flush_requests = 1")
+        connection.commit()
+        kept = log.read_bytes()
+    log.write_bytes(kept)
+    path.unlink()
+    if is_empty:
+        path.touch()
+    (other,) = call_json("--outbox", folder / "b.sqlite3", "outboxes")
+    assert other["outbox"] == str(path)
+    assert "write-ahead log is not, and may hold events" in other["error"]
+    sent = call("--outbox", folder / "b.sqlite3", "flush", "--all")
+    assert sent.exit_code == 1
+    assert "may hold events" in sent.output
+    assert log.read_bytes() == kept
+
+
 def test_one_that_cannot_be_read_is_named_beside_the_others(
     config: MakeConfig, folder: Path
 ) -> None:
