@@ -27,7 +27,7 @@ from tracker.collector.rollups.coverage import covered
 from tracker.collector.rollups.reads import reads_of
 from tracker.collector.rollups.roller import CLAIM, Roller, position
 from tracker.collector.store import Store
-from tracker.collector.tables import events, events_of
+from tracker.collector.tables import events, events_of, heads
 from tracker.queries.filters import EVERYTHING, Filters
 from tracker.queries.reads import Reads
 from tracker.queries.usage import BY
@@ -246,6 +246,23 @@ def test_sums_of_whole_days_outlive_their_events(store: Store) -> None:
     device.roll()
     assert told() == before
     assert (before[0].messages, before[1].rows[0].calls) == (1, 1)
+
+
+def test_an_erasure_leaves_the_sums_of_a_day_of_which_events_were_deleted(store: Store) -> None:
+    device = Device(store)
+    device.log(talk(1))
+    device.roll()
+    with store.writing(device.client_id) as connection:
+        gone = (events.c.client_id == device.client_id, events.c.type == "message.logged")
+        connection.execute(delete(events).where(*gone))
+        pruned = {"client_id": device.client_id, "outbox_id": "o", "version": 1}
+        connection.execute(heads.insert().values(**pruned, pruned_before_ms=START_MS + 9 * DAY_MS))
+    device.erase([4])
+    device.roll()
+    assert device.is_rolled()
+    with store.reading() as connection:
+        found = reads_of(device.client_id).metrics(connection, EVERYTHING)
+    assert (found.messages, found.outcomes) == (1, {"failed": 1})
 
 
 def test_a_conversation_that_is_resumed_on_another_day_counts_on_both_and_once(

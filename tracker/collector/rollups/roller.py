@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from tracker.collector.horizon import Horizon
 from tracker.collector.rollups.adding import add, part, replace_day
 from tracker.collector.rollups.tables import rolled, rolled_stale
-from tracker.collector.tables import events
+from tracker.collector.tables import events, heads
 from tracker.erasure import named_events
 from tracker.events import COMPLIANCE_ERASED
 from tracker.queries.figures import DAY_MS
@@ -123,8 +123,15 @@ def _replace_stale_day(connection: Connection, through: int) -> bool:
     row = connection.execute(select(rolled_stale).limit(1)).first()
     if row is None:
         return False
-    replace_day(connection, row.client_id, row.day, through)
+    if not _is_pruned(connection, row.client_id, row.day):
+        replace_day(connection, row.client_id, row.day, through)
     table = rolled_stale
     mine = (table.c.client_id == row.client_id, table.c.day == row.day)
     connection.execute(table.delete().where(*mine))
     return True
+
+
+def _is_pruned(connection: Connection, client_id: str, day: int) -> bool:
+    """Return True if events of a day may have been deleted by age: its sums have to stay."""
+    query = select(func.max(heads.c.pruned_before_ms)).where(heads.c.client_id == client_id)
+    return (connection.execute(query).scalar() or 0) > day * DAY_MS
