@@ -34,11 +34,13 @@ SELECT count(*) FROM (
     FROM events) AS links
 WHERE chain <> encode(sha256(convert_to(former || digest, 'UTF8')), 'hex')
 """
-_HEADLESS = """
-SELECT count(*) FROM (SELECT DISTINCT client_id, outbox_id FROM events) AS outboxes
-WHERE NOT EXISTS (
-    SELECT 1 FROM heads
-    WHERE heads.client_id = outboxes.client_id AND heads.outbox_id = outboxes.outbox_id)
+_HEADS = """
+SELECT count(*) FROM (
+    SELECT client_id, outbox_id, count(*) AS found, max(seq) AS last
+    FROM events GROUP BY client_id, outbox_id) AS outboxes
+LEFT JOIN heads USING (client_id, outbox_id)
+WHERE (counted, events, highest_seq, missing, forked, breaks_at)
+    IS DISTINCT FROM (version, found, last, 0::bigint, false, null::bigint)
 """
 _COUNTS = "SELECT count(*), count(DISTINCT (client_id, outbox_id)) FROM events"
 
@@ -74,7 +76,7 @@ def prove(connection: Connection[Any], receipts: Iterable[Receipt]) -> Proof:
                 copy.write_row(receipt)
         connection.execute("ANALYZE receipts")
         return Proof(*(_number(connection, query)
-                       for query in (_MISSING, _TWICE, _GAPS, _BROKEN, _HEADLESS)))  # fmt: skip
+                       for query in (_MISSING, _TWICE, _GAPS, _BROKEN, _HEADS)))  # fmt: skip
 
 
 def counts(connection: Connection[Any]) -> tuple[int, int]:
