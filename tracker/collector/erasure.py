@@ -28,7 +28,7 @@ _READ_TOGETHER = 20
 
 
 def named_in(connection: Connection, client_id: str, received: Sequence[ReceivedEvent]) -> set[str]:
-    """Return the event ids named by new erasure events among those to be stored.
+    """Return the event ids named by new erasure events among those to be stored, in lower case.
 
     An erasure event that is already stored has already been applied. Another event with the same
     `event_id` is not stored and must not erase anything, since no stored event would name it.
@@ -44,7 +44,7 @@ def named_in(connection: Connection, client_id: str, received: Sequence[Received
         mine = (events.c.client_id == client_id, events.c.event_id.in_(some))
         here |= set(connection.execute(select(events.c.event_id).where(*mine)).scalars())
     return {
-        event_id
+        event_id.lower()
         for event in erasures
         if event.event_id not in here
         for event_id in named_events(event.data)
@@ -52,15 +52,24 @@ def named_in(connection: Connection, client_id: str, received: Sequence[Received
     }
 
 
+def forms(event_ids: Collection[str]) -> set[str]:
+    """Return event ids with both forms in which they may have been stored: lower and upper case.
+
+    A UUID may be written in either. An erasure concerns an event, however its id is written.
+    """
+    return {form for each in event_ids for form in (each, each.lower(), each.upper())}
+
+
 def erase(connection: Connection, client_id: str, named: Collection[str]) -> int:
     """Replace user and data of these events by what hides them; return how many events changed.
 
-    An event without a salt keeps its user, which its digest covers. Events that have not arrived
-    yet are noted, for `as_stored`. Erasure events are never erased.
+    Their ids are found in lower and in upper case. An event without a salt keeps its user, which
+    its digest covers. Events that have not arrived yet are noted, for `as_stored`. Erasure events
+    are never erased.
     """
     erased = 0
     for some in portions(named, _READ_TOGETHER):
-        mine = (events.c.client_id == client_id, events.c.event_id.in_(some))
+        mine = (events.c.client_id == client_id, events.c.event_id.in_(forms(some)))
         rows = connection.execute(
             select(events.c.id, events.c.user_id, events.c.data, events.c.seal).where(
                 *mine, events.c.type != COMPLIANCE_ERASED, func.rtrim(events.c.data) != ERASED
@@ -69,8 +78,8 @@ def erase(connection: Connection, client_id: str, named: Collection[str]) -> int
         for row in rows:
             _erase(connection, client_id, *row)
         erased += len(rows)
-        here = set(connection.execute(select(events.c.event_id).where(*mine)).scalars())
-        noted = set(connection.execute(_noted(client_id, some)).scalars())
+        here = _lower(connection, select(events.c.event_id).where(*mine))
+        noted = _lower(connection, _noted(client_id, some))
         if missing := set(some) - here - noted:
             notes = [{"client_id": client_id, "event_id": event_id} for event_id in missing]
             connection.execute(erased_events.insert(), notes)
@@ -108,17 +117,19 @@ def as_stored(
         connection: The transaction that stores them.
         client_id: Their client.
         received: The events.
-        named: The event ids named by erasure events in the same batch.
+        named: The event ids named by erasure events in the same batch, in lower case.
         may_be_noted: Whether any of the client's events may have been noted by `erase`.
     """
     gone = set(named)
     if may_be_noted:
         for some in portions([event.event_id for event in received]):
-            gone |= set(connection.execute(_noted(client_id, some)).scalars())
+            gone |= _lower(connection, _noted(client_id, some))
     if not gone:
         return received
     return [
-        _sealed(event) if event.event_id in gone and event.type != COMPLIANCE_ERASED else event
+        _sealed(event)
+        if event.event_id.lower() in gone and event.type != COMPLIANCE_ERASED
+        else event
         for event in received
     ]
 
@@ -132,8 +143,12 @@ def _sealed(event: ReceivedEvent) -> ReceivedEvent:
 
 def _noted(client_id: str, event_ids: list[str]) -> Select[Any]:
     return select(erased_events.c.event_id).where(
-        erased_events.c.client_id == client_id, erased_events.c.event_id.in_(event_ids)
+        erased_events.c.client_id == client_id, erased_events.c.event_id.in_(forms(event_ids))
     )
+
+
+def _lower(connection: Connection, query: Select[Any]) -> set[str]:
+    return {event_id.lower() for event_id in connection.execute(query).scalars()}
 
 
 def _marker(dialect: str, data: str, freed: int) -> str:

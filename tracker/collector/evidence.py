@@ -205,10 +205,12 @@ def _explaining(shown: Sequence[Row[Any]]) -> Callable[[Row[Any]], bool]:
     Erasures do if they name an event that is shown; key changes and lost ranges always do.
     """
     seqs = {row.seq for row in shown}
-    erased = {row.event_id for row in shown if row.data.rstrip(" ") == canonical.ERASED}
+    erased = {row.event_id.lower() for row in shown if row.data.rstrip(" ") == canonical.ERASED}
 
     def explains(row: Row[Any]) -> bool:
-        if row.type == COMPLIANCE_ERASED and erased.isdisjoint(named_events(row.data)):
+        if row.type == COMPLIANCE_ERASED and erased.isdisjoint(
+            map(str.lower, named_events(row.data))
+        ):
             return False
         return row.seq not in seqs
 

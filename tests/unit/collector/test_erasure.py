@@ -15,7 +15,7 @@ from tracker.collector.store import Store
 from tracker.collector.tables import events
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 MARKER = {"erased": True}
@@ -64,6 +64,24 @@ def test_only_what_is_named_and_only_the_clients_own(store: Store) -> None:
     send(store, second, [erasure(second, [sent[0]["event_id"]])])
     assert [data == MARKER for data in held(store).values()] == [True, False, False, False]
     assert MARKER not in held(store, "b").values()
+
+
+@pytest.mark.parametrize("erased_first", [False, True])
+@pytest.mark.parametrize(("sent_as", "named_as"), [(str.upper, str.lower), (str.lower, str.upper)])
+def test_an_id_in_another_case(
+    store: Store,
+    sent_as: Callable[[str], str],
+    named_as: Callable[[str], str],
+    erased_first: bool,
+) -> None:
+    """A UUID may be written in lower or in upper case: it is the same event that is erased."""
+    chain = EventChain()
+    event_id = "019a2b3c-4d5e-7f60-8a9b-abcdefabcdef"
+    sent = chain.event({"text": "<secret>"}, event_id=sent_as(event_id))
+    both = [[sent], [erasure(chain, [named_as(event_id)])]]
+    for each in reversed(both) if erased_first else both:
+        send(store, chain, each)
+    assert held(store)[sent["event_id"]] == MARKER
 
 
 def test_an_event_that_arrives_after_its_erasure(store: Store) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 
+from tracker.collector.erasure import forms
 from tracker.collector.horizon import Horizon
 from tracker.collector.rollups.adding import add, part, replace_day
 from tracker.collector.rollups.tables import rolled, rolled_stale
@@ -107,7 +108,8 @@ def _note_erasures(connection: Connection, before: int, through: int) -> None:
     for client_id, data in erasures:
         for some in portions(named_events(data)):
             event = events.c
-            mine = (event.client_id == client_id, event.event_id.in_(some), event.id <= before)
+            known = event.event_id.in_(forms(some))
+            mine = (event.client_id == client_id, known, event.id <= before)
             times = connection.execute(select(event.timestamp_ms).where(*mine)).scalars()
             _note_stale(connection, client_id, {max(time // DAY_MS, -1) for time in times})
 
