@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _READ_TOGETHER = 20
 """Events whose data, up to some MiB each, are in memory at a time."""
+_NAMED_TOGETHER = 250
+"""Ids, each in up to three forms, that are within what one query can bind; see `portions`."""
 
 
 def named_in(connection: Connection, client_id: str, received: Sequence[ReceivedEvent]) -> set[str]:
@@ -122,7 +124,7 @@ def as_stored(
     """
     gone = set(named)
     if may_be_noted:
-        for some in portions([event.event_id for event in received]):
+        for some in portions([event.event_id for event in received], _NAMED_TOGETHER):
             gone |= _lower(connection, _noted(client_id, some))
     if not gone:
         return received
