@@ -25,6 +25,7 @@ from tests.support.by_hand import NO_SERVER, Device, Shore
 from tests.support.collector import ForkedCollector
 from tests.support.conversations import ROOT
 from tracker import AgentPerformanceTracker, Tracker
+from tracker.collector.keys import Keys, Terms
 from tracker.collector.settings import Settings
 from tracker.collector.unpack import Bundle
 from tracker.events import make_event
@@ -481,6 +482,32 @@ def test_the_key_must_be_a_valid_one_of_the_client(
     assert ("key 1, which is revoked" if whose == "revoked" else "unknown here") in done.output
     assert not receipts.exists()
     assert shore.ids() == []
+
+
+@pytest.mark.parametrize(
+    ("terms", "why"),
+    [
+        (Terms(expires_at_ms=1_790_000_000_000), "key 2, which expired at 2026-09-21T14:13:20Z"),
+        (Terms(scopes=["read"]), "key 2, which does not have the scope send"),
+    ],
+)
+def test_a_key_that_expired_or_does_not_send_seals_nothing(
+    device: Device, shore: Shore, receipts: Path, terms: Terms, why: str
+) -> None:
+    """As over the network; and receipts are for keys that send."""
+    device.log(2)
+    sent = device.pack("sent")
+    with shore.store() as store:
+        device.api_key, _ = Keys(store).create("test-client", terms=terms)
+    done = shore.unpack(device.pack("bundle"), receipts)
+    assert done.exit_code == 1
+    assert why in done.output
+    assert shore.ids() == []
+    assert shore.unpacked(sent, receipts)["accepted"] == 2
+    assert device.call("receipts", receipts).exit_code == 1
+    with shore.store() as store:
+        used = [at is not None for _, at in Keys(store).each()]
+    assert used == [True, False]
 
 
 def test_a_body_of_another_client_is_refused(shore: Shore, tmp_path: Path) -> None:
