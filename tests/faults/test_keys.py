@@ -48,7 +48,7 @@ def test_every_client_has_one_key_and_the_file_has_it(
     run_to_its_end(trial)
     start = time.monotonic() - began
     kills = 0
-    for _ in range(60 if full else 10):
+    for _ in range(30 if full else 10):
         process = subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL)
         try:
             process.wait(start * chance.uniform(0.5, 2.5))
