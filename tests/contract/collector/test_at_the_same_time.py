@@ -10,6 +10,7 @@ import contextlib
 import json
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -171,19 +172,22 @@ def test_an_event_waits_for_the_erasure_that_names_it(replicas: Replicas) -> Non
     assert "secret" not in str(replicas.stored())
 
 
-def test_an_event_that_comes_under_two_outbox_ids_is_stored_once(replicas: Replicas) -> None:
-    """As after a salvage, when the former outbox is still sending."""
+@pytest.mark.parametrize("count", [3, 50])
+def test_an_event_that_comes_under_two_outbox_ids_is_stored_once(
+    replicas: Replicas, count: int
+) -> None:
+    """As after a salvage, when the former outbox is still sending; in few events and in many."""
     former, salvaged = EventChain(), EventChain()
-    sent = former.events(3)
-    again = [{**each, "seq": each["seq"] + 10} for each in sent[:2]] + salvaged.events(1)
-    with replicas.holding(sent[2]):
+    sent = former.events(count)
+    again = [{**each, "seq": each["seq"] + 100} for each in sent[:-1]] + salvaged.events(1)
+    with replicas.holding(sent[-1]):
         first = replicas.send(replicas.one, batch_of(former, sent))
         replicas.await_waiting(1)
         second = replicas.send(replicas.two, batch_of(salvaged, again))
         replicas.await_waiting(2)
-    assert first.result(10)[:3] == (3, 0, 3)
-    assert second.result(10)[:2] == (1, 2)
-    assert [row.outbox_id for row in replicas.stored()].count(former.outbox_id) == 3
+    assert first.result(10)[:3] == (count, 0, count)
+    assert second.result(10)[:2] == (1, count - 1)
+    assert [row.outbox_id for row in replicas.stored()].count(former.outbox_id) == count
     found = replicas.two.outbox_report(CLIENT, salvaged.outbox_id)
     assert (found.events, found.highest_seq) == (1, 1)
 
@@ -268,3 +272,15 @@ def test_what_comes_without_an_outbox_is_numbered_without_a_gap(replicas: Replic
     assert (first.result(10).accepted, second.result(10).accepted) == (3, 1)
     found = replicas.one.outbox_report(CLIENT, derived.outbox_id_of(CLIENT))
     assert (found.events, found.missing, found.chain_breaks_at_seq) == (4, [], None)
+
+
+@pytest.mark.parametrize("count", [3, 50])
+def test_what_an_event_says_is_in_no_error(replicas: Replicas, count: int) -> None:
+    """PostgreSQL itself quotes the row that it cannot store."""
+    chain = EventChain()
+    batch = batch_of(chain, [chain.event({"content": "secret"}) for _ in range(count)])
+    events_ = tuple(event._replace(type="x" * 300) for event in batch.events)
+    with pytest.raises(StorageError, match="too long") as caught:
+        replicas.one.store_batch(replace(batch, events=events_), NOW_MS)
+    assert "secret" not in str(caught.value)
+    assert replicas.one.store_batch(batch, NOW_MS).accepted == count
