@@ -275,13 +275,15 @@ def _account(client_id: str, outbox_id: str, row: Any) -> Account:
 # --- taking events --------------------------------------------------------------------------------
 
 
-def extend(connection: Connection, account: Account, added: Iterable[Link], now_ms: int) -> None:
+def extend(
+    connection: Connection, account: Account, added: Iterable[tuple[int, str, str]], now_ms: int
+) -> None:
     """Take events into account that were just stored, within the same transaction.
 
     Args:
         connection: The transaction, which excludes others that write to the outbox.
         account: The account, which is changed; `write` stores it.
-        added: The events.
+        added: Seq, digest and chain value of the events.
         now_ms: When they were received, Unix milliseconds.
     """
     new = sorted(added)
@@ -295,24 +297,24 @@ def extend(connection: Connection, account: Account, added: Iterable[Link], now_
         return
     walk = account.walk
     if not account.whole:
-        new = [link for link in new if link.seq <= walk.seq]
+        new = [link for link in new if link[0] <= walk.seq]
     elif _follow(walk, new):
         opened = list(walk.gaps_with(new))
         _open(connection, account, opened)
         return
     if new:
-        _take_late(connection, account, new)
+        _take_late(connection, account, [Link(*link) for link in new])
 
 
-def _follow(walk: Walk, new: Sequence[Link]) -> bool:
+def _follow(walk: Walk, new: Sequence[tuple[int, str, str]]) -> bool:
     """Return True if events come after all that are here, one a number, and can be linked."""
     before = walk.seq
-    if new[0].seq == before + 1 and not walk.here:
+    if new[0][0] == before + 1 and not walk.here:
         return False
-    for link in new:
-        if link.seq <= before:
+    for seq, _, _ in new:
+        if seq <= before:
             return False
-        before = link.seq
+        before = seq
     return True
 
 

@@ -153,7 +153,9 @@ class Walk:
                 self.here, self.seq = (chain,), number
             if not before:
                 continue
-            if any(canonical.chain(previous, digest) == chain for previous in before):
+            if canonical.chain(before[0], digest) == chain or any(
+                canonical.chain(previous, digest) == chain for previous in before[1:]
+            ):
                 self.has_links = True
             elif self.breaks_at is None or number < self.breaks_at:
                 self.breaks_at = number

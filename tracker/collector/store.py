@@ -6,6 +6,7 @@ import contextlib
 import logging
 import threading
 import time
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import func, select, tuple_, union
@@ -25,7 +26,6 @@ from tracker.collector import (
     rejections,
     stamps,
 )
-from tracker.collector.accounts import Link
 from tracker.collector.conversation import SUMMARY_FIELDS, Conversation, summarise
 from tracker.collector.database import READ_SECONDS, Database, StorageError
 from tracker.collector.engine import BATCHES
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _FETCH_SMALL_ROWS = 1_000
+_LINK = attrgetter("seq", "digest", "chain")
 _WHOLE_SECONDS = 600.0
 """How long all events of an outbox may be read."""
 _CHECKED_AGAIN_MS = 86_400_000
@@ -190,12 +191,11 @@ class Store(Database):
         )
         telling = cosigning.new_among(connection, client_id, stored)
         added = insertion.insert(connection, batch, stored, highest_seq, now_ms)
-        links = [Link(event.seq, event.digest, event.chain) for event in added]
-        accounts.extend(connection, account, links, now_ms)
-        seqs = {link.seq for link in links}
+        accounts.extend(connection, account, map(_LINK, added), now_ms)
+        seqs = {event.seq for event in added}
         taken.accepted = len(added)
         taken.highest_seq = max(highest_seq, *seqs, 0)
-        if seqs and not account.forked and (min(seqs) <= highest_seq or len(seqs) < len(links)):
+        if seqs and not account.forked and (min(seqs) <= highest_seq or len(seqs) < len(added)):
             account.forked = forks.is_reused(connection, client_id, outbox_id, seqs)
         if telling and self.witness is not None:
             judged = cosigning.judge(connection, self.witness, batch, telling, now_ms)
