@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import sqlalchemy
 from click.testing import CliRunner, Result
 
 import tracker
@@ -22,6 +23,7 @@ from tracker.collector.batch import parse_batch
 from tracker.collector.keys import Keys
 from tracker.collector.main import cli
 from tracker.collector.partitioning import catalog
+from tracker.collector.schema import missing
 from tracker.collector.store import Store
 
 if TYPE_CHECKING:
@@ -200,6 +202,40 @@ def test_a_database_that_sorts_texts_by_a_language_is_divided_all_the_same(
         stored = store.store_batch(parse_batch(body, "kiosk"), now_ms)
         assert (stored.accepted, stored.duplicates) == (expected, 4 - expected)
     store.close()
+
+
+def test_the_version_before_goes_on_with_a_divided_database(
+    postgres_server: PostgresServer,
+) -> None:
+    """It finds nothing to add at its start, and its statements store each event once."""
+    url = former_database(postgres_server, 200)
+    assert migrate(url).exit_code == 0
+    engine = sqlalchemy.create_engine(url)
+    now_ms = time.time_ns() // 1_000_000
+    values = [("former", number, id_at(now_ms - 40 * number * 86_400_000)) for number in (1, 2, 3)]
+    with engine.begin() as connection:
+        lacking = missing(connection)
+        assert (lacking.names(), lacking.indexes) == ([], [])
+        counts = [connection.exec_driver_sql(FORMER_INSERT, values).rowcount for _ in range(2)]
+        connection.exec_driver_sql(FORMER_HEAD, ("former", "0" * 36))
+    engine.dispose()
+    assert counts == [3, 0]
+    store = Store(url)
+    rows, _ = store.events_after("former", 0, 1_000, 10**6)
+    assert [row["event_id"] for row in rows][-3:] == [event_id for _, _, event_id in values]
+    store.close()
+
+
+FORMER_INSERT = """
+INSERT INTO events (client_id, outbox_id, sent_at_ms, received_at_ms, seq, event_id, type,
+                    timestamp_ms, data, digest, chain)
+VALUES (%s, '000000000000000000000000000000000000', 1, 1, %s, %s, 't', 1, '{}', 'd', 'c')
+ON CONFLICT (client_id, event_id) DO NOTHING
+"""
+FORMER_HEAD = """
+INSERT INTO heads (client_id, outbox_id, version) VALUES (%s, %s, 1)
+ON CONFLICT (client_id, outbox_id) DO UPDATE SET version = heads.version + 1
+"""
 
 
 @pytest.fixture

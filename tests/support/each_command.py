@@ -85,6 +85,7 @@ COLLECTOR = {
     "migrate": [],
     "prove": ["--all"],
     "roll": ["--once"],
+    "retain": ["--days", "30", "--yes"],
     "serve": ["--port", "0"],
 }
 ENDLESS = ("run", "serve", "dashboard")

@@ -49,8 +49,7 @@ def named_in(connection: Connection, client_id: str, received: Sequence[Received
         event_id.lower()
         for event in erasures
         if event.event_id not in here
-        for event_id in named_events(event.data)
-        if len(event_id) == UUID_LENGTH and event_id.isascii() and event_id.isprintable()
+        for event_id in erasable(event.data)
     }
 
 
@@ -60,6 +59,15 @@ def forms(event_ids: Collection[str]) -> set[str]:
     A UUID may be written in either. An erasure concerns an event, however its id is written.
     """
     return {form for each in event_ids for form in (each, each.lower(), each.upper())}
+
+
+def erasable(data: str) -> list[str]:
+    """Return the event ids that the data of an erasure event names, and that can be any event's."""
+    return [
+        event_id
+        for event_id in named_events(data)
+        if len(event_id) == UUID_LENGTH and event_id.isascii() and event_id.isprintable()
+    ]
 
 
 def erase(connection: Connection, client_id: str, named: Collection[str]) -> int:

@@ -25,6 +25,7 @@ from tracker.collector.options import (
 )
 from tracker.collector.partitioning.command import migrate, show_partitions
 from tracker.collector.prove import prove
+from tracker.collector.retention.command import retain_events
 from tracker.collector.rollups.command import roll
 from tracker.collector.serving.command import serve
 from tracker.collector.settings import Settings
@@ -76,7 +77,8 @@ def cli() -> None:
     """
 
 
-for _command in (serve, doctor, forward, keys, migrate, prove, roll, show_partitions):
+_COMMANDS = (serve, doctor, forward, keys, migrate, prove, retain_events, roll, show_partitions)
+for _command in _COMMANDS:
     cli.add_command(_command)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from itertools import islice, zip_longest
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
@@ -12,6 +13,7 @@ import click
 from tracker.collector import accounts
 from tracker.collector.integrity import state
 from tracker.collector.options import database_option, opened
+from tracker.collector.retention.proving import prove_archive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,12 +42,21 @@ class Difference(NamedTuple):
 @click.option("--all", "everything", is_flag=True, help="All outboxes.")
 @click.option("--client", "client_id", help="Only outboxes of this client.")
 @click.option("--sample", type=click.IntRange(1), help="Only so many of them, at random.")
+@click.option(
+    "--archive",
+    "folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Instead, what `retain --archive` wrote to this folder: files, events, chains, and that "
+    "they join what is in the database.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @database_option
 def prove(
     outbox_id: str | None,
     client_id: str | None,
     sample: int | None,
+    folder: Path | None,
     database: str,
     *,
     everything: bool,
@@ -56,8 +67,11 @@ def prove(
     Numbers, gaps and the links of the chain are worked out from the events alone. Each difference
     is printed; the exit code is then 1. The collector may run meanwhile.
     """
-    if everything == (outbox_id is not None):
-        raise click.UsageError("give --outbox ID or --all")
+    if (everything, outbox_id is not None, folder is not None).count(True) != 1:
+        raise click.UsageError("give --outbox ID, --all or --archive DIR")
+    if folder is not None:
+        prove_archive(folder, database, as_json=as_json)
+        return
     with opened(database) as store:
         chosen = _chosen(store, client_id, outbox_id)
         if outbox_id is not None and not chosen:

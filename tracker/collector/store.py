@@ -23,6 +23,7 @@ from tracker.collector import (
     forks,
     insertion,
     outbox_keys,
+    pruned,
     rejections,
     stamps,
 )
@@ -182,6 +183,7 @@ class Store(Database):
             highest_seq = accounts.highest_seq(connection, client_id, outbox_id)
         if batch.direct:
             batch = direct.numbered(connection, batch, highest_seq)
+        batch = pruned.without_known(connection, account, batch)
         if batch.rejected:
             rejections.note(connection, client_id, outbox_id, batch.rejected, now_ms)
         named = erasure.named_in(connection, client_id, batch.events)
