@@ -105,13 +105,13 @@ def reads(outbox: Outbox, sessions: list[str]) -> list[Read]:
     ]
 
 
-def build(settings: APIConfig, events: int) -> list[str]:
+def build(settings: APIConfig, events: int, first_ms: int = FIRST_MS) -> list[str]:
     """Fill the configuration's outbox past the writer; return the session ids."""
     Outbox(settings).close()
     sessions: list[str] = []
     with closing(sqlite3.connect(settings.outbox_path)) as connection:
         connection.execute("PRAGMA synchronous=OFF")
-        filled = rows(events, sessions)
+        filled = rows(events, sessions, first_ms)
         for first in range(1, events + 1, time_ranges.EVENTS):
             some = list(islice(filled, time_ranges.EVENTS))
             connection.executemany(_INSERT, some)
@@ -121,7 +121,7 @@ def build(settings: APIConfig, events: int) -> list[str]:
     return sessions
 
 
-def rows(events: int, sessions: list[str]) -> Iterator[tuple[Any, ...]]:
+def rows(events: int, sessions: list[str], first_ms: int = FIRST_MS) -> Iterator[tuple[Any, ...]]:
     """Yield so many rows of conversations that overlap; digests and chain are left blank."""
     draw = random.Random(1)
     live: list[tuple[str, list[str]]] = []
@@ -144,7 +144,7 @@ def rows(events: int, sessions: list[str]) -> Iterator[tuple[Any, ...]]:
             seq,
             new_id(),
             type_,
-            FIRST_MS + seq * DAYS * DAY_MS // (events + 1),
+            first_ms + seq * DAYS * DAY_MS // (events + 1),
             f"agent-{number % 10}",
             session_id,
             f"user-{number % 5000}",

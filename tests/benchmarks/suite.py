@@ -26,6 +26,7 @@ FIGURES = {
     "collector": 120,
     "reads": 300,
     "otel": 420,
+    "dashboard": 600,
 }
 """Modules of this package with ``measure(scale)``, and the seconds that each may take at most."""
 
