@@ -215,7 +215,10 @@ class Database:
                 # PostgreSQL reports a commit as done even if the wait for a standby was cancelled;
                 # it only adds a warning.
                 if warnings:
-                    raise NotReplicatedError(f"the commit came with a warning: {warnings[0]}")
+                    text = f"the commit came with a warning: {warnings[0]}"
+                    if self.durability == "replicated":
+                        raise NotReplicatedError(text)
+                    raise StorageError(text, in_doubt=True)
                 self._replication.confirm(connection)
 
     @contextlib.contextmanager

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 
 from tracker import clock
 
 _SECONDS = 10.0
 _MOST_KINDS = 100
+_ADDRESS = re.compile("0x[0-9a-f]{6,}")
+"""Where an object is in memory: it makes no other message."""
 
 
 class Occasionally(logging.Filter):
@@ -24,7 +27,7 @@ class Occasionally(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return True if the message is to be logged."""
-        kind = (record.name, record.getMessage())
+        kind = (record.name, _ADDRESS.sub("0x…", record.getMessage()))
         with self._lock:
             now = clock.monotonic()
             when, times = self._said.get(kind, (now - _SECONDS, 0))

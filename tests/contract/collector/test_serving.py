@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -101,6 +103,14 @@ def test_batches_are_taken_for_a_while_after_sigterm(tmp_path: Path) -> None:
             assert code.result() == 0
         with process.store() as store:
             assert len(store.events_after("test-client", 0, 10, 10**6)[0]) == 2
+
+
+def test_a_terminal_that_closes_ends_it_in_order(tmp_path: Path) -> None:
+    """SIGHUP does what SIGTERM does: nobody sends it to have requests cut off."""
+    process = CollectorProcess(tmp_path)
+    process.start()
+    os.kill(process.pid, signal.SIGHUP)
+    assert process.stop() == 0
 
 
 def test_a_batch_that_is_being_stored_gets_its_receipt(tmp_path: Path) -> None:
@@ -234,6 +244,16 @@ def test_no_line_shows_a_key(formatter: logging.Formatter) -> None:
     shown = formatter.format(record)
     assert SECRET not in shown
     assert shown.count("trk_[masked]") >= 2
+
+
+def test_why_it_does_not_start_is_an_object_too(tmp_path: Path) -> None:
+    """Whoever reads the log by a program reads this first."""
+    command = [sys.executable, "-m", "tracker.collector.main", "serve", "--log-format", "json"]
+    wrong = ["--database", str(tmp_path / "collector.sqlite3"), "--durability", "replicated"]
+    ended = subprocess.run([*command, *wrong], stderr=subprocess.PIPE, text=True, check=False)
+    (line,) = map(json.loads, ended.stderr.splitlines())
+    assert "an SQLite file has no replicas" in line["message"]
+    assert (ended.returncode, line["level"]) == (2, "ERROR")
 
 
 def test_json_lines_have_the_fields_that_were_given() -> None:

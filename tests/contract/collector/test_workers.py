@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import requests
+import sqlalchemy
 
 from tests.support.collector import CollectorClient, CollectorProcess, EventChain, free_port
 
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
     from tests.support.postgresql import PostgresServer
 
 pytestmark = pytest.mark.slow
+
+_WARN = """
+CREATE FUNCTION warn() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN RAISE WARNING 'going down'; RETURN NULL; END $$
+"""
+_WARN_AT_COMMIT = """
+CREATE CONSTRAINT TRIGGER warning AFTER INSERT OR UPDATE ON heads
+DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION warn()
+"""
 
 
 @pytest.fixture
@@ -158,3 +168,18 @@ def test_replicas_share_the_rate(database: str, tmp_path: Path) -> None:
             count += sum(map(passed, clients))
             time.sleep(0.2)
     assert 54 <= count * 3 <= 66
+
+
+def test_a_commit_with_a_warning_is_no_receipt(
+    database: str, postgres_server: PostgresServer, tmp_path: Path
+) -> None:
+    """A database that does not have to be replicated is not said to lack that."""
+    with CollectorProcess(tmp_path, database_url=database) as process:
+        name = sqlalchemy.make_url(database).database
+        assert name is not None
+        postgres_server.sql(_WARN, name)
+        postgres_server.sql(_WARN_AT_COMMIT, name)
+        chain = EventChain()
+        answer = client_of(process).post(chain.batch(chain.events(1)))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "storage_unavailable")
+    assert "It is not known whether this request was stored" in answer.text

@@ -177,9 +177,11 @@ def serve(
     # uvicorn shuts down in order after these signals and then raises them again.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup has it ignored
+        signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     if rate < replicas * workers:
         raise click.UsageError(f"--rate {rate} cannot be shared by {replicas * workers} processes")
-    with contextlib.ExitStack() as stack:
+    with voice.telling_errors(), contextlib.ExitStack() as stack:
         listener = stack.enter_context(listen(host, port))
         exposed = None
         if metrics_port is not None:
@@ -232,7 +234,8 @@ def _serve(
         return
 
     def work(number: int, owner: int, ready: Callable[[], None]) -> None:
-        run(serving, Place(listener, exposed, number, owner), ready)
+        with serving.voice.telling_errors():
+            run(serving, Place(listener, exposed, number, owner), ready)
 
     stop_seconds = serving.drain_seconds + SHUTDOWN_SECONDS + _KILL_SECONDS
     with contextlib.ExitStack() as stack:

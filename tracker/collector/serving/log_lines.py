@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
+import sys
 from datetime import datetime, timezone
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from tracker.collector.occasionally import Occasionally
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 LogFormat = Literal["text", "json"]
 
@@ -88,6 +93,17 @@ class Voice:
             logger.warning(text)
         else:
             click.echo(f"warning: {text}", err=True)
+
+    @contextlib.contextmanager
+    def telling_errors(self) -> Iterator[None]:
+        """Have an error of the command in the block, which ends it, be a line like the others."""
+        try:
+            yield
+        except click.ClickException as error:
+            if not self._is_json:
+                raise
+            logger.error(error.format_message())
+            sys.exit(error.exit_code)
 
 
 def _masked(text: str) -> str:
