@@ -12,8 +12,10 @@ import pytest
 import sqlalchemy
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from click.testing import CliRunner
 
 from tracker.collector.keys import Keys
+from tracker.collector.main import cli
 from tracker.collector.store import Store
 from tracker.collector.tables import events_of, metadata
 from tracker.queries.metrics import get_metrics
@@ -83,3 +85,26 @@ def test_the_version_before_can_still_write_to_an_upgraded_database(older: str) 
         ("a", False),
     ]
     store.close()
+
+
+def test_a_file_is_not_changed_by_looking_at_it(tmp_path: Path) -> None:
+    """`migrate --check` and `serve --no-migrate` change nothing; `migrate` does."""
+    path = tmp_path / "collector.sqlite3"
+    script = (FIXTURES / "collector_1_sqlite.sql").read_text(encoding="utf-8")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(script)
+
+    def tables() -> set[str]:
+        with closing(sqlite3.connect(path)) as connection:
+            return {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+
+    before = tables()
+    asked = CliRunner().invoke(cli, ["migrate", "--check", "--database", str(path)])
+    assert (asked.exit_code, "add the table heads" in asked.output) == (1, True)
+    refused = CliRunner().invoke(cli, ["serve", "--no-migrate", "--database", str(path)])
+    assert (refused.exit_code, "the database's schema is older" in refused.output) == (2, True)
+    assert tables() == before
+    done = CliRunner().invoke(cli, ["migrate", "--database", str(path)])
+    assert (done.exit_code, "added heads" in done.output) == (0, True)
+    again = CliRunner().invoke(cli, ["migrate", "--check", "--database", str(path)])
+    assert (again.exit_code, again.output) == (0, "nothing to do\n")

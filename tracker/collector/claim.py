@@ -75,12 +75,16 @@ class ServerClaim:
             self._connection.begin()
             if not self._connection.exec_driver_sql(_CLAIM, (number,)).one()[-1]:
                 raise ClaimedError("another session has this lock")
+            self.check()
         except BaseException:
             self.release()
             raise
 
     def check(self) -> None:
         """Check that the connection is still there.
+
+        It ends the statement before, too: one with parameters keeps its snapshot, and so old rows
+        from VACUUM and new indexes from being finished, until another statement follows.
 
         Raises:
             SQLAlchemyError: if it is not.

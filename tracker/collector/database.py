@@ -78,7 +78,7 @@ class Database:
         durability: ``local``, ``replicated`` (PostgreSQL only), or None for the one that the server
             is configured for.
         batches: How many threads store batches at the same time; each has a connection.
-        schema: What to do if a PostgreSQL database lacks tables, columns or indexes.
+        schema: What to do if the database lacks tables, columns or indexes.
 
     Raises:
         ConfigurationError: if `database` is not a valid path or URL, its driver is missing, it is
@@ -127,8 +127,12 @@ class Database:
         if self._file is not None:
             with _translated(), self._file.lock:
                 self._file.hold()
-            with self.writing("schema") as connection:
-                bring_up_to_date(connection)
+            if schema == "require":
+                with self.reading() as connection:
+                    require(connection)
+            elif schema == "update":
+                with self.writing("schema") as connection:
+                    bring_up_to_date(connection)
             self.empty_log()  # an interrupted attempt may have left erased data in it
             return
         with self.reading() as connection:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tracker.collector.database import StorageError
-from tracker.collector.engine import BATCHES
+from tracker.collector.engine import BATCHES, files_of
 from tracker.collector.store import Store
 from tracker.collector.witness import DEFAULT_NAME, Witness, witness_of
-from tracker.errors import ConfigurationError
+from tracker.errors import ConfigurationError, readable
 from tracker.evidence.keys import can_sign
 from tracker.folders import default_folder
 
@@ -96,9 +96,16 @@ def opened(
     batches: int = BATCHES,
     *,
     schema: Schema = "update",
+    must_exist: bool = False,
 ) -> Iterator[Store]:
-    """Yield the store; convert its errors to one-line messages with exit code 2 or 1."""
+    """Yield the store; convert its errors to one-line messages with exit code 2 or 1.
+
+    Where it `must_exist`, a missing SQLite file is an error, and is not made.
+    """
     try:
+        files = files_of(database)
+        if must_exist and files and not files[0].exists():
+            raise click.ClickException(f"there is no database {readable(str(files[0]))}")
         store = Store(database, durability, batches=batches, schema=schema)
     except ConfigurationError as error:
         raise click.BadParameter(str(error), param_hint="--database") from error

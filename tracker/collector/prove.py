@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
+from sqlalchemy import select
 
 from tracker.collector import accounts
+from tracker.collector.batch import ReceivedEvent, is_as_digested
 from tracker.collector.integrity import state
 from tracker.collector.options import database_option, opened
 from tracker.collector.retention.proving import prove_archive
+from tracker.collector.tables import events
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
 _SECONDS = 24 * 3_600.0
 _MOST_GAPS = 10
 """Maximum number of gaps that are named as differing."""
+_MOST_CHANGED = 10
+"""Maximum number of events of an outbox that are named as changed."""
+_FETCH_ROWS = 100
 
 
 class Difference(NamedTuple):
@@ -72,10 +78,13 @@ def prove(
     if folder is not None:
         prove_archive(folder, database, as_json=as_json)
         return
-    with opened(database) as store:
+    with opened(database, must_exist=True) as store:
         chosen = _chosen(store, client_id, outbox_id)
-        if outbox_id is not None and not chosen:
-            raise click.ClickException(f"nothing of an outbox {outbox_id} is stored")
+        if not chosen:
+            named = " ".join(_of(client_id, outbox_id))
+            raise click.ClickException(
+                f"nothing {named} is stored" if named else "nothing is stored"
+            )
         if sample is not None:
             chosen = random.SystemRandom().sample(chosen, min(sample, len(chosen)))
         found = [each for outbox in chosen for each in differences(store, *outbox)]
@@ -106,7 +115,7 @@ def differences(store: Store, client_id: str, outbox_id: str) -> list[Difference
         account = accounts.read(connection, client_id, outbox_id)
         if not account.is_complete:
             return []  # a former version stores events of it right now
-        found = list(_compared(connection, account))
+        found = [*_compared(connection, account), *_changed(connection, client_id, outbox_id)]
     return [Difference(client_id, outbox_id, *each) for each in found]
 
 
@@ -127,6 +136,30 @@ def _compared(connection: Connection, account: accounts.Account) -> Iterator[tup
             yield what, _text(told), _text(found)
     for kept_gap, found_gap in islice(odd, _MOST_GAPS):
         yield "a gap", _text(kept_gap), _text(found_gap)
+
+
+def _changed(
+    connection: Connection, client_id: str, outbox_id: str
+) -> Iterator[tuple[str, str, str]]:
+    """Find events whose digest is not that of what they say now."""
+    query = (
+        select(*(events.c[name] for name in ReceivedEvent._fields))
+        .where(events.c.client_id == client_id, events.c.outbox_id == outbox_id)
+        .order_by(events.c.seq)
+        .execution_options(yield_per=_FETCH_ROWS)
+    )
+    with connection.execute(query) as rows:
+        stored = (ReceivedEvent(*row) for row in rows)
+        odd = (event for event in stored if not is_as_digested(event))
+        for event in islice(odd, _MOST_CHANGED):
+            yield f"the digest of number {event.seq}", event.digest, "another"
+
+
+def _of(client_id: str | None, outbox_id: str | None) -> Iterator[str]:
+    if outbox_id is not None:
+        yield f"of an outbox {outbox_id}"
+    if client_id is not None:
+        yield f"of a client {client_id}"
 
 
 def _text(value: object) -> str:

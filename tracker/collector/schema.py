@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Column, Connection, Index, Table
 
 Schema = Literal["update", "require", "ignore"]
-"""What to do if a PostgreSQL database lacks something: add what is cheap, refuse, or nothing."""
+"""What to do if a database lacks something: add what is cheap, refuse, or nothing."""
 _MIGRATE = "run `tracker-collector migrate`"
+_UNDIVIDED = f"events are not divided by month: {_MIGRATE}"
 _UNFINISHED = f"a migration was begun and not finished: {_MIGRATE}"
 
 
@@ -83,7 +84,7 @@ def bring_up_to_date(connection: Connection) -> str | None:
     if events not in found.tables and {heads, heads.c.counted} & {*found.tables, *found.columns}:
         accounts.begin(connection)  # before columns are added, which locks the table
     add_columns(connection, found.columns)
-    postgresql = connection.dialect.name == "postgresql"
+    postgresql = _is_postgresql(connection)
     if events in found.tables and postgresql:
         layout.divide_new(connection, int(clock.wall() * 1000))
     left = []
@@ -97,7 +98,7 @@ def bring_up_to_date(connection: Connection) -> str | None:
 
 
 def require(connection: Connection) -> str | None:
-    """Check that a PostgreSQL database has all tables and columns; change nothing.
+    """Check that a database has all tables and columns; change nothing.
 
     Returns:
         What `migrate` would add, for the operator; None if there is nothing.
@@ -111,7 +112,7 @@ def require(connection: Connection) -> str | None:
             f"the database's schema is older than this version needs: {_MIGRATE} first (missing:"
             f" {', '.join(names)})"
         )
-    return _warning(connection, found.indexes)
+    return _warning(connection, found.indexes) if _is_postgresql(connection) else None
 
 
 def _warning(connection: Connection, left: list[Index]) -> str | None:
@@ -120,7 +121,11 @@ def _warning(connection: Connection, left: list[Index]) -> str | None:
     if left:
         names = ", ".join(str(index.name) for index in left)
         return f"indexes are missing, without which some queries are slow ({names}): {_MIGRATE}"
-    return None
+    return None if catalog.is_partitioned(connection) else _UNDIVIDED
+
+
+def _is_postgresql(connection: Connection) -> bool:
+    return connection.dialect.name == "postgresql"
 
 
 def add_columns(connection: Connection, columns: list[Column[object]]) -> None:

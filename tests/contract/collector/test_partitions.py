@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.postgresql import PostgresServer
+    from tracker.collector.schema import Schema
 
 pytestmark = pytest.mark.slow
 
@@ -152,6 +154,34 @@ def test_partitions_that_cannot_be_are_refused(
     assert (refused.exit_code, "SQLite has no partitions" in refused.stderr) == (2, True)
     refused = run("partitions", "--database", former_database(postgres_server, 10))
     assert (refused.exit_code, "tracker-collector migrate" in refused.stderr) == (1, True)
+
+
+def test_a_table_that_is_not_divided_is_told_of(postgres_server: PostgresServer) -> None:
+    """At the start of a server and by `doctor`, until `migrate` has divided it, one at a time."""
+    url = former_database(postgres_server, 100)
+    schemas: tuple[Schema, ...] = ("update", "require")
+    for schema in schemas:
+        store = Store(url, schema=schema)
+        assert store.schema_warning == (
+            "events are not divided by month: run `tracker-collector migrate`"
+        )
+        store.close()
+    assert "events are not divided by month" in run("doctor", "--database", url).stdout
+    with closing(Store(url)) as store, store.claimed("migration"):
+        refused = run("migrate", "--database", url)
+    assert (refused.exit_code, "another `tracker-collector migrate`" in refused.stderr) == (1, True)
+    assert run("migrate", "--database", url).exit_code == 0
+    assert "events are not divided" not in run("doctor", "--database", url).stdout
+
+
+def test_a_claim_keeps_no_old_rows(postgres_server: PostgresServer, url: str) -> None:
+    """Rollers and forwarders hold one for weeks: VACUUM goes on meanwhile."""
+    query = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE backend_xmin IS NOT NULL AND state = 'idle in transaction'"
+    )
+    with closing(Store(url)) as store, store.claimed("anything"):
+        assert postgres_server.sql(query, url_name(url)) == [(0,)]
 
 
 def test_a_server_that_must_not_migrate_refuses_an_older_schema(

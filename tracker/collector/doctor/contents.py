@@ -70,6 +70,14 @@ def schema(connection: Connection) -> Iterator[Finding]:
                 "run `tracker-collector migrate`",
             )
             return
+        if not catalog.is_partitioned(connection):
+            yield Finding(
+                "schema",
+                "warning",
+                "events are not divided by month",
+                "run `tracker-collector migrate`",
+            )
+            return
     yield Finding("schema", "ok", "it is that of this version")
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tracker import clock
+from tracker.collector.claim import ClaimedError
 from tracker.collector.options import database_option, opened
 from tracker.collector.partitioning import catalog, layout, migration
 from tracker.collector.partitioning.ahead import Made, make_ahead
@@ -90,15 +91,23 @@ def migrate(database: str, *, check: bool, as_json: bool) -> None:
         if not as_json:
             click.echo(step)
 
-    with opened(database, schema="ignore") as store:
+    with opened(database, schema="ignore", must_exist=True) as store:
         if check:
             for step in migration.plan(store):
                 say(step)
         else:
-            migration.run(store, say)
+            _migrate(store, say)
     if as_json:
         answer: dict[str, Any] = {"check": check, "steps": steps}
         click.echo(json.dumps(answer))
     elif not steps:
         click.echo("nothing to do")
     sys.exit(1 if check and steps else 0)
+
+
+def _migrate(store: Store, say: migration.Say) -> None:
+    try:
+        with store.claimed("migration"):
+            migration.run(store, say)
+    except ClaimedError as error:
+        raise click.ClickException("another `tracker-collector migrate` is at work") from error

@@ -15,16 +15,17 @@ from tracker.collector.partitioning.ahead import make_ahead, refresh_statistics
 from tracker.collector.partitioning.briefly import briefly
 from tracker.collector.partitioning.indexes import add_concurrently
 from tracker.collector.partitioning.months import Month
-from tracker.collector.schema import bring_up_to_date, missing
+from tracker.collector.schema import bring_up_to_date, lacking, missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeAlias
 
     from sqlalchemy import Connection
 
     from tracker.collector.database import Database
 
-    Say = Callable[[str], None]
+    Say: TypeAlias = Callable[[str], None]
 
 ROOM_MS = 28 * 86_400_000
 """How far in the future an event's id may be for its event to stay where it is: while a migration
@@ -70,7 +71,8 @@ def run(database: Database, say: Say) -> None:
         StorageError: if the database failed, or others kept a table locked for ten minutes.
     """
     if database.dialect != "postgresql":
-        return  # done when it was opened: nothing of it takes long
+        _add_all(database, say)
+        return
     _add_tables(database, say)
     with database.reading() as connection:
         indexes = missing(connection).indexes
@@ -89,6 +91,16 @@ def run(database: Database, say: Say) -> None:
     for made in make_ahead(database, _now_ms()):
         say(f"made the partition {made.name}, {_events(made.moved)} moved there")
     refresh_statistics(database)
+
+
+def _add_all(database: Database, say: Say) -> None:
+    """Add all that an SQLite database lacks, none of which takes long."""
+    with database.reading() as connection:
+        names = lacking(connection)
+    with database.writing("schema") as connection:
+        bring_up_to_date(connection)
+    for name in names:
+        say(f"added {name}")
 
 
 def _add_tables(database: Database, say: Say) -> None:
