@@ -80,11 +80,9 @@ def prove(
         return
     with opened(database, must_exist=True) as store:
         chosen = _chosen(store, client_id, outbox_id)
-        if not chosen:
-            named = " ".join(_of(client_id, outbox_id))
-            raise click.ClickException(
-                f"nothing {named} is stored" if named else "nothing is stored"
-            )
+        named = " ".join(_of(client_id, outbox_id))
+        if named and not chosen:
+            raise click.ClickException(f"nothing {named} is stored")
         if sample is not None:
             chosen = random.SystemRandom().sample(chosen, min(sample, len(chosen)))
         found = [each for outbox in chosen for each in differences(store, *outbox)]
