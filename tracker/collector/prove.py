@@ -16,7 +16,7 @@ from tracker.collector.batch import ReceivedEvent, is_as_digested
 from tracker.collector.integrity import state
 from tracker.collector.options import database_option, opened
 from tracker.collector.retention.proving import prove_archive
-from tracker.collector.tables import events
+from tracker.collector.tables import api_keys, events
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,7 +81,7 @@ def prove(
     with opened(database, must_exist=True) as store:
         chosen = _chosen(store, client_id, outbox_id)
         named = " ".join(_of(client_id, outbox_id))
-        if named and not chosen:
+        if named and not chosen and not _has_key(store, client_id, outbox_id):
             raise click.ClickException(f"nothing {named} is stored")
         if sample is not None:
             chosen = random.SystemRandom().sample(chosen, min(sample, len(chosen)))
@@ -158,6 +158,13 @@ def _of(client_id: str | None, outbox_id: str | None) -> Iterator[str]:
         yield f"of an outbox {outbox_id}"
     if client_id is not None:
         yield f"of a client {client_id}"
+
+
+def _has_key(store: Store, client_id: str | None, outbox_id: str | None) -> bool:
+    """Return True for a client that may have sent nothing yet."""
+    query = select(api_keys.c.id).where(api_keys.c.client_id == client_id).limit(1)
+    with store.reading() as connection:
+        return outbox_id is None and connection.execute(query).first() is not None
 
 
 def _text(value: object) -> str:
