@@ -131,6 +131,7 @@ def test_the_keyboard_alone_reaches_everything(visitor: Visitor) -> None:
     page.keyboard.press("/")
     assert page.evaluate("document.activeElement.name") == "agent"
     page.keyboard.type("agent_123")
+    page.keyboard.press("Tab")  # to the user, where Enter sends the form
     page.keyboard.press("Enter")
     page.wait_for_url("**agent=agent_123*")
     assert page.locator("tbody tr").count() == 1

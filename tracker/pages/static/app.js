@@ -168,7 +168,7 @@
     else if (event.key === "k") move(-1);
     else if (event.key === "l" && !pause.hidden) setPaused(!paused);
     else if (event.key === "/") {
-      const field = document.querySelector("main .filter input:not([type=hidden])");
+      const field = document.querySelector("main .filter :is(select, input:not([type=hidden]))");
       if (field) { event.preventDefault(); const folded = field.closest("details"); if (folded) folded.open = true; field.focus(); }
     }
   });
