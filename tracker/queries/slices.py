@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, bindparam, select, text
+from sqlalchemy import BigInteger, bindparam, func, select, text
 
 from tracker.clock import monotonic, sleep
 from tracker.queries.filters import EVERYTHING
@@ -33,6 +33,8 @@ _BACK_ROWS = 16_000
 _REST = 2.0
 """How long to rest where somebody writes: so many times as long as the read of the slice took."""
 _LEAST_REST = 0.005
+_HIGHEST = 2**63 - 1
+"""The highest position that SQLite has."""
 
 _START, _STOP = (bindparam(name, type_=BigInteger) for name in ("slice_start", "slice_stop"))
 
@@ -85,7 +87,7 @@ class Slices:
                 bound = {_START.key: start, _STOP.key: stop}
                 found = self._connection.execute(query, bound).all()
             yield found
-            start = stop
+            start = self._next(stop)
 
     def _extent(self) -> tuple[int, int, int]:
         """Return the first position, the one after the last, and how many a slice has."""
@@ -100,7 +102,15 @@ class Slices:
         lowest, highest = places_of_period(
             self._connection, EVENTS, self._wanted.since_ms, self._wanted.until_ms
         )
-        return max(first, lowest), min(last, highest) + 1, max(min(fitting, _MOST_ROWS), 1)
+        end = min(last, highest, _HIGHEST - 1) + 1
+        return max(first, lowest), end, max(min(fitting, _MOST_ROWS), 1)
+
+    def _next(self, start: int) -> int:
+        """Return the first position from there on: after a removal, or damage, many may be free."""
+        position = EVENTS.c.position
+        query = select(func.min(position)).where(position >= start)
+        found = self._connection.execute(query).scalar()
+        return _HIGHEST if found is None else int(found)
 
 
 class Rests:
@@ -153,12 +163,14 @@ def newest_first(
     first, last = places(connection, events)
     if first is None or last is None:
         return
-    end, rests = last + 1 if before is None else min(last + 1, before), Rests(connection, events)
+    end, rests = min(last, _HIGHEST - 1) + 1, Rests(connection, events)
+    end = end if before is None else min(end, before)
     while end > first:
-        start = end - _BACK_ROWS
+        start = max(end - _BACK_ROWS, first)
         with rests.after_this():
             yield [position >= start, position < end]
-        end = start
+        found = connection.execute(select(func.max(position)).where(position < start)).scalar()
+        end = first if found is None else int(found) + 1
 
 
 def _pragma(connection: Connection, name: str) -> int:

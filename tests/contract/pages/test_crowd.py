@@ -83,10 +83,11 @@ def test_a_crowd_sees_no_error_and_no_old_account(tmp_path: Path) -> None:
     config = quick(tmp_path)
     write(config, "first", 1)
     board = start("--outbox", path_of(config), "dashboard")
+    done, viewers = threading.Event(), list[Viewer]()
     try:
         assert board.stdout is not None
-        done, link = threading.Event(), board.stdout.readline().strip()
-        viewers = [Viewer(link, done) for _ in range(2)]
+        link = board.stdout.readline().strip()
+        viewers += [Viewer(link, done) for _ in range(2)]
         for viewer in viewers:
             viewer.start()
         writers = [writing(config, str(number), CONVERSATIONS) for number in range(WRITERS)]
@@ -97,7 +98,8 @@ def test_a_crowd_sees_no_error_and_no_old_account(tmp_path: Path) -> None:
                 ("erase", f"user-{changes % 9}", "--yes"),
             ):
                 code, _, said = process("--outbox", path_of(config), *command)
-                assert code == 0, said
+                # Everything about the user may have been removed just before.
+                assert code == 0 or "nothing is stored about the user" in said, said
             changes += 1
         assert [writer.wait() for writer in writers] == [0] * WRITERS
         done.set()
@@ -114,7 +116,11 @@ def test_a_crowd_sees_no_error_and_no_old_account(tmp_path: Path) -> None:
             }
         assert process("--outbox", path_of(config), "verify")[0] == 0
     finally:
+        done.set()
         board.terminate()
+        for viewer in viewers:
+            if viewer.ident is not None:
+                viewer.join()
         _, said = board.communicate(timeout=30)
     assert not re.search("Traceback|Error", said), said
 

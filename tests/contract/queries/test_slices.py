@@ -214,3 +214,27 @@ def test_an_outbox_without_events_has_no_slices(tmp_path: Path) -> None:
         assert list(slices.read(select(slices.events.c.seq))) == []
         assert list(newest_first(connection, EVENTS)) == []
     outbox.close()
+
+
+def test_numbers_that_nobody_has_take_no_time(tmp_path: Path) -> None:
+    """A damaged number can be any, and all before an old one may have been removed."""
+    settings = config(tmp_path)
+    Outbox(settings).close()
+    draw = random.Random(2)  # noqa: S311 - not secrets
+    with closing(sqlite3.connect(settings.outbox_path)) as connection:
+        for seq in (1, 2, 10**12, 2**62):
+            connection.execute(INSERT, (seq, *row(5, draw)[1:]))
+        connection.execute(
+            "UPDATE events SET type = 'message.logged', data = '{\"role\":\"user\"}'"
+        )
+        connection.commit()
+    with read_only.connected(settings.outbox_path) as connection_:
+        assert get_metrics(connection_).messages == 4
+        found = [
+            position
+            for conditions in newest_first(connection_, EVENTS)
+            for position in connection_.execute(
+                select(EVENTS.c.position).where(*conditions).order_by(EVENTS.c.position.desc())
+            ).scalars()
+        ]
+    assert found == [2**62, 10**12, 2, 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import stat
@@ -16,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tracker.collector.doctor import contents
 from tracker.collector.doctor.finding import Finding
 from tracker.collector.doctor.space import space
+from tracker.errors import readable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +38,10 @@ def check(path: Path) -> Iterator[Finding]:
     """Check a file without changing it."""
     if not path.is_file():
         yield Finding(
-            "file", "problem", f"there is no file {path}", "start a collector, which makes it"
+            "file",
+            "problem",
+            f"there is no file {readable(str(path))}",
+            "start a collector, which makes it",
         )
         return
     yield permissions(path)
@@ -46,7 +51,7 @@ def check(path: Path) -> Iterator[Finding]:
         with closing(_opened(path)) as connection:
             yield from _content(connection)
     except OSError as error:
-        yield Finding("file", "problem", f"{path}: {error.strerror or error}")
+        yield Finding("file", "problem", f"{readable(str(path))}: {error.strerror or error}")
     except (sqlite3.Error, SQLAlchemyError) as error:
         message = f"it cannot be read: {getattr(error, 'orig', None) or error}"
         yield Finding("file", "problem", message, _DAMAGED)
@@ -62,7 +67,10 @@ def permissions(path: Path) -> Finding:
     if loose:
         names = ", ".join(loose)
         return Finding(
-            "permissions", "warning", f"others may open {names}", f"chmod go= {path.name}*"
+            "permissions",
+            "warning",
+            f"others may open {names}",
+            f"chmod go= {readable(path.name)}*",
         )
     return Finding("permissions", "ok", "the file is for its owner alone")
 
@@ -102,7 +110,9 @@ def _space(path: Path) -> Finding:
 
 
 def _opened(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None)
+    return sqlite3.connect(
+        f"file:{quote(os.fsencode(path))}?mode=ro", uri=True, isolation_level=None
+    )
 
 
 def _content(connection: sqlite3.Connection) -> Iterator[Finding]:
