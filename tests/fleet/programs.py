@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,6 +67,7 @@ class Program:
         self._log = log
         self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()  # one thread may start it again while another ends it
 
     @property
     def runs(self) -> bool:
@@ -77,8 +79,8 @@ class Program:
         return self._process.pid
 
     def start(self) -> None:
-        assert not self.runs, f"{self.name} runs already"
-        with self._log.open("ab") as log:
+        with self._lock, self._log.open("ab") as log:
+            assert not self.runs, f"{self.name} runs already"
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 cwd="/", user=user() if self._environment is None else None,
@@ -87,10 +89,11 @@ class Program:
 
     def end(self, number: signal.Signals = signal.SIGKILL) -> None:
         """End it, and wait until it has ended."""
-        if self._process is not None:
-            self._process.send_signal(number)
-            self._process.wait(30)
-            self._process = None
+        with self._lock:
+            if self._process is not None:
+                self._process.send_signal(number)
+                self._process.wait(30)
+                self._process = None
 
     def log(self) -> str:
         """Return what it has written."""
