@@ -37,27 +37,11 @@ from tracker.collector.tables import events as event_table
 from tracker.collector.tables import set_aside
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 CLIENT = "kiosk-17"
 EVENT_ID = "tracker.event.id"
 UNREACHABLE = "http://127.0.0.1:9"
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return str(tmp_path / "collector.sqlite3")
-    url: str = request.getfixturevalue("postgres_server").new_database()
-    return url
-
-
-@pytest.fixture
-def store(database: str) -> Iterator[Store]:
-    store = Store(database)
-    yield store
-    store.close()
 
 
 @pytest.fixture

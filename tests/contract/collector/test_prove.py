@@ -12,29 +12,14 @@ from sqlalchemy import delete, insert, update
 from tests.support.collector import EventChain
 from tests.support.forwarding import store_events
 from tracker.collector.main import cli
-from tracker.collector.store import Store
 from tracker.collector.tables import events, gaps, heads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
+    from tracker.collector.store import Store
+
 CLIENT = "kiosk-17"
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return str(tmp_path / "collector.sqlite3")
-    url: str = request.getfixturevalue("postgres_server").new_database()
-    return url
-
-
-@pytest.fixture
-def store(database: str) -> Iterator[Store]:
-    store = Store(database)
-    yield store
-    store.close()
 
 
 @pytest.fixture

@@ -41,21 +41,6 @@ OLD_MS = NOW_MS - 100 * DAY_MS
 BEFORE_MS = NOW_MS - 30 * DAY_MS
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return str(tmp_path / "collector.sqlite3")
-    url: str = request.getfixturevalue("postgres_server").new_database()
-    return url
-
-
-@pytest.fixture
-def store(database: str) -> Iterator[Store]:
-    found = Store(database)
-    yield found
-    found.close()
-
-
 class Client:
     """A client with one outbox, whose batches go right into the store."""
 
