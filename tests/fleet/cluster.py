@@ -139,6 +139,12 @@ class Node:
             return requests.get(f"http://{self.api}/primary", timeout=_HTTP_SECONDS).ok
         return False
 
+    def may_follow(self) -> bool:
+        """Return True if etcd names it as a synchronous standby, which may become the leader."""
+        with contextlib.suppress(requests.RequestException):
+            return requests.get(f"http://{self.api}/synchronous", timeout=_HTTP_SECONDS).ok
+        return False
+
     def _server(self) -> int | None:
         """Return the process of the server, if it runs."""
         with contextlib.suppress(OSError, ValueError, IndexError):
@@ -262,7 +268,10 @@ class Cluster:
                 " AND application_name LIKE 'pg%'"
             )
             leads = [node for node in self.nodes if node.leads()]
-            return rows[0][0] == 2 and rows[0][1] >= 1 and len(leads) == 1
+            # PostgreSQL takes a standby for synchronous before Patroni has written down which one:
+            # between the two, the death of the leader leaves nobody who may follow it.
+            may_follow = any(node.may_follow() for node in self.nodes)
+            return rows[0][0] == 2 and rows[0][1] >= 1 and len(leads) == 1 and may_follow
         return False
 
 
