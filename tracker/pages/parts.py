@@ -27,6 +27,7 @@ _TIMES = 20
 _MOST_SECONDS = 60.0
 """And what no change has made old, for so long: periods end now."""
 _MOST_KEPT = 200
+_ENDING_SECONDS = 1.0
 
 
 @dataclass
@@ -133,13 +134,14 @@ class Parts:
                 del self._kept[whose, key]
 
     def close(self) -> None:
-        """End the threads, after what they are working out."""
+        """End the threads; what takes more than another second ends with the program."""
         with self._lock:
             threads, self._threads = self._threads, []
         for _ in threads:
             self._work.put(None)
+        until = monotonic() + _ENDING_SECONDS
         for thread in threads:
-            thread.join()
+            thread.join(max(until - monotonic(), 0))
 
     def _start(self, work: Callable[[], None]) -> None:
         self._work.put(work)

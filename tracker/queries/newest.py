@@ -6,18 +6,26 @@ So the newest ones are found without a look at the others, however many there ar
 from __future__ import annotations
 
 from itertools import count
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from sqlalchemy import and_, case, func, or_, select
+from sqlalchemy import and_, case, func, literal, or_, select
 
+from tracker import canonical
 from tracker.queries.filters import EVERYTHING
 from tracker.queries.slices import Rests
-from tracker.queries.source import by_position, place_before, places, places_of_period, unindexed
+from tracker.queries.source import (
+    EVENTS,
+    by_position,
+    place_before,
+    places,
+    places_of_period,
+    unindexed,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sqlalchemy import ColumnElement, Connection, FromClause
+    from sqlalchemy import ColumnElement, Connection, FromClause, Select
 
     from tracker.queries.filters import Filters
 
@@ -162,17 +170,27 @@ class _Look:
 
     def _wanted(self, sessions: Sequence[str], start: int) -> list[Begun]:
         """Return the wanted ones of some sessions that have no event before a position."""
-        event = self._events.c
-        # Answered from the index of session ids alone, without reading the rows.
-        first, last = func.min(event.position), func.max(event.position)
         found: list[Begun] = []
         for some in chunks(sessions):
-            query = select(first, last, event.session_id).where(event.session_id.in_(some))
-            rows = self._connection.execute(query.group_by(event.session_id)).all()
+            rows = self._connection.execute(self._extents(some)).all()
             begun = [row for row in rows if row[0] >= start]
             self._look_after([session_id for _, last, session_id in begun if last >= self._end])
             found += [Begun(first, each) for first, _, each in begun if self._is_wanted(each)]
         return sorted(found, reverse=True)
+
+    def _extents(self, sessions: Sequence[str]) -> Select[Any]:
+        """Return the query for the first and the last position of sessions, and for their ids."""
+        event = self._events.c
+        first, last = func.min(event.position), func.max(event.position)
+        # Answered from the index of session ids alone, without reading the rows.
+        if self._events is not EVENTS:
+            of_these = event.session_id.in_(sessions)
+            return select(first, last, event.session_id).where(of_these).group_by(event.session_id)
+        # And by two looks for each, since one may have as many events as a robot logs in a year.
+        listed = func.json_each(literal(canonical.encode(list(sessions)))).table_valued("value")
+        of_this = event.session_id == listed.c.value
+        ends = (select(end).where(of_this).scalar_subquery() for end in (first, last))
+        return select(*ends, listed.c.value)
 
     def _look_after(self, sessions: Sequence[str]) -> None:
         """Note what sessions fulfil that have events after the look began."""

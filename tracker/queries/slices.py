@@ -26,11 +26,11 @@ _FETCH_ROWS = 1_000
 """Rows fetched at once where one read goes through all events."""
 _MOST_BYTES, _MOST_ROWS = 4_000_000, 4_096
 """About how much of the file a slice is, and how many positions: some hundredths of a second."""
-_FEWER = 8
+_FEWER = 32
 """Slices are so many times smaller while somebody writes."""
 _BACK_ROWS = 16_000
 """Positions at once where a list is looked for from the newest event back."""
-_REST = 2.0
+_REST = 4.0
 """How long to rest where somebody writes: so many times as long as the read of the slice took."""
 _LEAST_REST = 0.005
 _HIGHEST = 2**63 - 1
@@ -121,14 +121,14 @@ class Rests:
         events: The table of events; there is no rest from those of a collector.
 
     Attributes:
-        are_needed: Whether somebody wrote during the last read.
+        are_needed: Whether somebody wrote during the last read; true until there was one.
     """
 
     def __init__(self, connection: Connection, events: FromClause) -> None:
         self._connection = connection
         self._has_log = events is EVENTS
         self._seen = self._written()
-        self.are_needed = False
+        self.are_needed = True
 
     @contextmanager
     def after_this(self) -> Iterator[None]:

@@ -135,6 +135,21 @@ def test_a_figure_that_is_quick_is_never_older_than_its_source() -> None:
     parts.close()
 
 
+def test_a_figure_that_takes_long_does_not_keep_the_program_from_ending() -> None:
+    """One over a million events takes a minute: nobody waits for it after Ctrl-C."""
+    parts, go, done = Parts(), threading.Event(), threading.Event()
+
+    def slow() -> None:
+        go.wait()
+        done.set()
+
+    parts.get("outbox", "figure", slow, monotonic())
+    parts.close()
+    assert not done.is_set()
+    go.set()
+    assert done.wait(10)
+
+
 def test_a_figure_that_fails_fails_where_it_is_asked_for() -> None:
     """Not silently, and not for ever."""
     parts = Parts()
