@@ -14,6 +14,7 @@ from tests.support.former_version import FormerVersion, at
 from tracker import AgentPerformanceTracker
 from tracker.collector.keys import Keys, Terms
 from tracker.collector.main import cli
+from tracker.collector.retention.retaining import retain, selected
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -146,6 +147,28 @@ def test_a_downgrade_loses_nothing_and_neither_does_the_way_back(
             if database.startswith("postgresql"):
                 migrate(database)
         sent += events
+
+
+def test_a_former_version_takes_for_gaps_what_retain_has_deleted(
+    former: FormerVersion, database: str, tmp_path: Path
+) -> None:
+    """And only it: this version says again that nothing is missing when it returns."""
+    key = former.create_key(database, "kiosk")
+    chain = EventChain()
+    process = CollectorProcess(tmp_path, database_url=database)
+    with process:
+        client = CollectorClient(process.url, "kiosk", key)
+        client.send(chain, chain.events(5))
+        with process.store() as store:
+            retain(store, selected(store, time.time_ns() // 1_000_000 + 1, None, None), None)
+        client.send(chain, chain.events(3))
+    with former.collector(database) as url:
+        client = CollectorClient(url, "kiosk", key)
+        assert [row[2] for row in told(client)] == [[1, 2, 3, 4, 5]]
+        client.send(chain, chain.events(2))
+    with process:
+        client = CollectorClient(process.url, "kiosk", key)
+        assert [row[1:4] for row in told(client)] == [(10, [], "intact")]
 
 
 def check(client: CollectorClient, chain: EventChain, sent: list[dict[str, Any]]) -> None:
