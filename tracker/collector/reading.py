@@ -30,7 +30,7 @@ from tracker.collector.refusal import RefusedError
 from tracker.collector.rollups.reads import reads_of
 from tracker.collector.tables import events_of
 from tracker.events import AgentStatus
-from tracker.queries import agents, conversations, history, metrics, scores, traces
+from tracker.queries import agents, history, metrics, scores, traces
 from tracker.queries.agents import OperationsOverview
 from tracker.queries.traces import Trace
 
@@ -122,10 +122,8 @@ async def list_conversations(
 ) -> Response:
     """Answer with the newest matching conversations, in the order in which they began."""
 
-    def query(connection: Connection, events: FromClause) -> Conversations:
-        found = conversations.conversation_page(
-            connection, wanted, status, limit, before, events, seconds=conversations.MOST_SECONDS
-        )
+    def query(connection: Connection, _: FromClause) -> Conversations:
+        found = read.of.conversations(connection, wanted, status, limit, before)
         return Conversations(found.conversations[::-1], found.next, found.looked_back_to_ms)
 
     return await read.answer(query)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tracker.pages.agents_page import Agents, agents_of
 from tracker.pages.view import Page
-from tracker.queries.conversations import MOST_SECONDS, STATUSES, conversation_page
+from tracker.queries.conversations import STATUSES
 from tracker.queries.filters import EVERYTHING
 from tracker.queries.opening import FirstSaid, first_said
 
@@ -98,11 +98,8 @@ def listed(
 ) -> Listed:
     """Return conversations that match the query; a long look ends early, and says so."""
     wanted = view.filters(agent_id=view.text("agent"), user_id=view.text("user"))
-    events = view.source.events
-    page = conversation_page(
-        connection, wanted, status, limit, before, events, seconds=MOST_SECONDS
-    )
+    page = view.source.reads.conversations(connection, wanted, status, limit, before)
     ids = [each.session_id for each in page.conversations]
-    said = first_said(connection, ids, events)
+    said = first_said(connection, ids, view.source.events)
     rows = [Row(each, said.get(each.session_id)) for each in page.conversations]
     return Listed(rows, page.next, page.looked_back_to_ms)

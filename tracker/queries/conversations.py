@@ -27,12 +27,12 @@ from tracker.queries.newest import CHUNK, chunks, windows
 from tracker.queries.source import EVENTS, number_field, text_field, unindexed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from sqlalchemy import Connection, FromClause
 
     from tracker.queries.filters import Filters
-    from tracker.queries.newest import Begun
+    from tracker.queries.newest import Begun, Window
 
 OPEN = "open"
 ENDED = "ended"
@@ -177,6 +177,7 @@ def conversation_page(
     events: FromClause = EVENTS,
     *,
     seconds: float | None = None,
+    among: Iterable[Window] | None = None,
 ) -> Page:
     """Return a page of the newest matching conversations.
 
@@ -190,6 +191,7 @@ def conversation_page(
         events: The table of events.
         seconds: About how long to look for them, so that a page may have fewer, or none, though
             more are left; None for as long as it takes.
+        among: What to look at, as `windows` yields it; None for all of the events.
 
     Returns:
         The page; its `next` is None if no conversations are left. Those that are left may not
@@ -200,9 +202,9 @@ def conversation_page(
     found: list[Conversation] = []
     last = before
     ends_at = None if seconds is None else clock.monotonic() + seconds
-    for position, conversation in _looked_at(
-        connection, wanted, status, before, events, limit, to_the_end=seconds is None
-    ):
+    if among is None:
+        among = windows(connection, events, wanted, before, to_the_end=seconds is None)
+    for position, conversation in _looked_at(connection, among, status, events, limit):
         if conversation is not None:
             if len(found) == limit:
                 return Page(found, last)
@@ -251,7 +253,7 @@ def newest_first(
     Each has the position of its first event. No cursor is open meanwhile.
     """
     for position, conversation in _looked_at(
-        connection, EVERYTHING, status, None, events, None, to_the_end=True
+        connection, windows(connection, events), status, events, None
     ):
         if conversation is not None:
             yield position, conversation
@@ -259,20 +261,17 @@ def newest_first(
 
 def _looked_at(
     connection: Connection,
-    wanted: Filters,
+    among: Iterable[Window],
     status: str | None,
-    before: int | None,
     events: FromClause,
     limit: int | None,
-    *,
-    to_the_end: bool,
 ) -> Iterator[tuple[int, Conversation | None]]:
     """Yield positions, descending, and the conversation that begins at each if it may be wanted.
 
     Now and then a position comes without one: all that begins there or after has been looked at.
     """
     at_once = CHUNK if limit is None else min(limit + 1, CHUNK)
-    for window in windows(connection, events, wanted, before, to_the_end=to_the_end):
+    for window in among:
         for some in chunks(window.sessions):
             for few in chunks(_of_status(connection, some, status, events), at_once):
                 found = _read(connection, [each.session_id for each in few], events)

@@ -89,7 +89,7 @@ def windows(
     lowest, highest = places_of_period(connection, events, wanted.since_ms, wanted.until_ms)
     lowest, end = max(first, lowest), min(last, highest) + 1
     end = end if before is None else min(end, before)
-    look = _Look(connection, events, _conditions(events, wanted), end, at_newest=end > last)
+    look = _Look(connection, events, conditions(events, wanted), end, at_newest=end > last)
     rests = Rests(connection, events)
     for number in count():
         if end <= lowest:
@@ -104,7 +104,7 @@ def windows(
         end, rows = start, min(rows * _GROWTH, _MOST_ROWS)
 
 
-def _conditions(events: FromClause, wanted: Filters) -> list[ColumnElement[bool]]:
+def conditions(events: FromClause, wanted: Filters) -> list[ColumnElement[bool]]:
     """Return conditions of which some event of the session must fulfil each."""
     named = ((events.c.agent_id, wanted.agent_id), (events.c.user_id, wanted.user_id))
     found = [column == value for column, value in named if value is not None]

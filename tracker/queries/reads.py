@@ -1,4 +1,4 @@
-"""`Reads`: the reads that go through all events of a period."""
+"""`Reads`: the reads that may go through all events of a period."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from tracker.queries import agents
+from tracker.queries.conversations import MOST_SECONDS, conversation_page
 from tracker.queries.metrics import DAY, get_metrics
 from tracker.queries.usage import usage
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, FromClause
 
     from tracker.queries.agents import AgentState, OperationsOverview
+    from tracker.queries.conversations import Page
     from tracker.queries.filters import Filters
     from tracker.queries.metrics import Metrics
     from tracker.queries.usage import LLMUsage
@@ -63,6 +65,19 @@ class Reads:
     def overview(self, connection: Connection, wanted: Filters) -> OperationsOverview:
         """Return the overview of the agents; see `agents.overview`."""
         return agents.overview(connection, wanted, self.events)
+
+    def conversations(
+        self,
+        connection: Connection,
+        wanted: Filters,
+        status: str | None,
+        limit: int,
+        before: int | None = None,
+    ) -> Page:
+        """Return a page of conversations, soon; see `conversations.conversation_page`."""
+        return conversation_page(
+            connection, wanted, status, limit, before, self.events, seconds=MOST_SECONDS
+        )
 
 
 def part_of(found: list[LLMUsage], offset: int, limit: int | None) -> Usages:

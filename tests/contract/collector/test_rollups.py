@@ -6,7 +6,6 @@ import random
 import signal
 import subprocess
 import sys
-import uuid
 from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,21 +18,22 @@ from sqlalchemy import delete
 
 from tests.support.collector import EventChain, ForkedCollector
 from tests.support.conversations import all_calls, needs_data
-from tests.support.sources import Logged, Source
+from tests.support.rolled import RolledClient
+from tests.support.sources import Logged
 from tests.support.uploads import wait_until
-from tracker.collector import erasure
 from tracker.collector.main import cli
 from tracker.collector.rollups.coverage import covered
+from tracker.collector.rollups.position import position
 from tracker.collector.rollups.reads import reads_of
-from tracker.collector.rollups.roller import CLAIM, Roller, position
+from tracker.collector.rollups.roller import CLAIM, Roller
 from tracker.collector.store import Store
-from tracker.collector.tables import events, events_of, heads
+from tracker.collector.tables import events, heads
 from tracker.queries.filters import EVERYTHING, Filters
 from tracker.queries.reads import Reads
 from tracker.queries.usage import BY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support.postgresql import PostgresServer
@@ -57,44 +57,18 @@ def store(postgres_server: PostgresServer) -> Iterator[Store]:
     found.close()
 
 
-class Device:
-    """A client whose events are rolled up from time to time."""
-
-    def __init__(self, store: Store, part: int = 7) -> None:
-        self.client_id = f"client-{uuid.uuid4()}"
-        self._store = store
-        self._roller = Roller(store, part)
-        self._ids: list[str] = []
-
-    def log(self, events: Sequence[Logged]) -> None:
-        with self._store.writing(self.client_id) as connection:
-            source = Source(connection, events_of(self.client_id), self.client_id, self._ids)
-            source.store(events)
-
-    def erase(self, numbers: Sequence[int]) -> None:
-        """Erase events, by the order in which they were logged."""
-        named = [self._ids[number] for number in numbers if number < len(self._ids)]
-        with self._store.writing(self.client_id) as connection:
-            erasure.erase(connection, self.client_id, named)
-            source = Source(connection, events_of(self.client_id), self.client_id, self._ids)
-            source.store([Logged("compliance.erased", None, {"event_ids": named})])
-
-    def roll(self, steps: int | None = None) -> None:
-        """Roll up all that is there, or so many parts of it."""
-        while steps is None or steps > 0:
-            if self._roller.step() is None:
-                return
-            steps = None if steps is None else steps - 1
+class Device(RolledClient):
+    """A client, with what is to be the same however its events are read."""
 
     def is_rolled(self, wanted: Filters = EVERYTHING) -> bool:
-        with self._store.reading() as connection:
+        with self.store.reading() as connection:
             return covered(connection, self.client_id, wanted) is not None
 
     def check(self, wanted: Filters) -> None:
         """See that both kinds of reads answer alike."""
         rolled = reads_of(self.client_id)
         exact = Reads(rolled.events)
-        with self._store.reading() as connection:
+        with self.store.reading() as connection:
             alike(exact.metrics(connection, wanted), rolled.metrics(connection, wanted))
             for by in BY:
                 expected, found = (each.usage(connection, by, wanted) for each in (exact, rolled))
@@ -104,6 +78,10 @@ class Device:
                 assert not part.rows or part.groups == expected.groups
             assert rolled.agents(connection, wanted) == exact.agents(connection, wanted)
             assert rolled.overview(connection, wanted) == exact.overview(connection, wanted)
+            page, told = (
+                each.conversations(connection, wanted, None, 100) for each in (exact, rolled)
+            )
+            assert told.conversations == page.conversations
 
 
 def alike(expected: Metrics, found: Metrics) -> None:

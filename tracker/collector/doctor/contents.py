@@ -12,7 +12,7 @@ from tracker.collector.dates import date_text
 from tracker.collector.doctor.finding import Finding
 from tracker.collector.key_tables import are_valid
 from tracker.collector.partitioning import catalog, layout
-from tracker.collector.rollups.roller import position
+from tracker.collector.rollups.position import position
 from tracker.collector.rollups.tables import rolled
 from tracker.collector.tables import api_keys, events
 

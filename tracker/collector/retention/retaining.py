@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tracker import clock
 from tracker.collector.retention import archive, deleting, dropping
 from tracker.collector.retention.selection import Selection, last_before
-from tracker.collector.rollups.roller import position
+from tracker.collector.rollups.position import position
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -68,7 +68,7 @@ def _heard(
         new.append(event.agent_id == wanted.agent_id)
     row = union_all(select(table).where(*mine), partial.agents(part(*new))).subquery().c
     ids = map(func.max, (row.last_id, row.registered_id, row.changed_id))
-    last_seen = func.max(row.last_seen_ms)
+    last_seen = func.greatest(func.max(row.last_seen_ms), 0)  # as `queries.agents` has it
     query = select(row.agent_id, last_seen, *ids).group_by(row.agent_id)
     if wanted.since_ms is not None:
         query = query.having(last_seen >= wanted.since_ms)

@@ -11,7 +11,7 @@ from tracker import clock
 from tracker.collector.rollups.adding import filled, part
 from tracker.collector.rollups.fields import TYPES, fields
 from tracker.collector.rollups.partial import BY_DAY
-from tracker.collector.rollups.roller import position
+from tracker.collector.rollups.position import SUMS, position
 from tracker.collector.rollups.tables import rolled_stale
 from tracker.collector.tables import events
 from tracker.events import COMPLIANCE_ERASED
@@ -101,20 +101,30 @@ def covered(connection: Connection, client_id: str, wanted: Filters) -> Covered 
     rest: Any = wanted.without("since_ms", "until_ms", "agent_id")
     if connection.dialect.name != "postgresql" or rest != Filters() or not _has_days(wanted):
         return None
-    at = position(connection)
+    at = close(connection, client_id, SUMS)
+    stale = select(rolled_stale.c.day).where(rolled_stale.c.client_id == client_id)
+    if at is None or connection.execute(stale.limit(1)).first() is not None:
+        return None
+    return Covered(client_id, at)
+
+
+def close(connection: Connection, client_id: str, name: str) -> int | None:
+    """Return up to which id a client's events are rolled up, if few are not and no erasure is.
+
+    `name` says of which roll-ups. None if there are none, or they are not close.
+    """
+    at = position(connection, name)
     if at is None:
         return None
     event, mine = events.c, events.c.client_id == client_id
     new = select(event.id).where(mine, event.id > at)
-    stale = select(rolled_stale.c.day).where(rolled_stale.c.client_id == client_id)
     for reason in (
         new.order_by(event.id).offset(_MOST_NEW).limit(1),
         new.where(event.type == COMPLIANCE_ERASED).limit(1),
-        stale.limit(1),
     ):
         if connection.execute(reason).first() is not None:
             return None
-    return Covered(client_id, at)
+    return at
 
 
 def _has_days(wanted: Filters) -> bool:

@@ -74,7 +74,7 @@ def fields(events: FromClause) -> FromClause:
             case((func.abs(number) <= sql(_LARGEST), number)).label("number"),
             case((~is_feedback, _text(field.value))).label("said"),
             case((~is_feedback, truth)).label("truth"),
-            _fails(event.type, _text(field.outcome)).label("fails"),
+            fails(event.type, _text(field.outcome)).label("fails"),
         )
         .select_from(events.join(given, true(), isouter=True))
         .where(event.type.in_(TYPES))
@@ -83,7 +83,7 @@ def fields(events: FromClause) -> FromClause:
     return query.cte()
 
 
-def _fails(type: ColumnElement[str], outcome: ColumnElement[str]) -> ColumnElement[bool]:
+def fails(type: ColumnElement[str], outcome: ColumnElement[str]) -> ColumnElement[bool]:
     """Return the condition for events by which a conversation failed."""
     # What has upper and lower case beside ASCII's is in no such word.
     said = func.lower(collate(outcome, "C")).in_(sorted(FAILURE_OUTCOMES))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tracker.collector.rollups import agents, metrics, usage
+from tracker.collector.rollups import agents, conversations, metrics, usage
 from tracker.collector.rollups.coverage import covered
 from tracker.collector.tables import events_of
+from tracker.queries.conversations import MOST_SECONDS, conversation_page
 from tracker.queries.metrics import DAY
 from tracker.queries.reads import Reads
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from tracker.queries.agents import AgentState, OperationsOverview
+    from tracker.queries.conversations import Page
     from tracker.queries.filters import Filters
     from tracker.queries.metrics import Metrics
     from tracker.queries.reads import Usages
@@ -67,6 +69,24 @@ class RolledReads(Reads):
         if known is None:
             return super().overview(connection, wanted)
         return agents.overview(connection, known, wanted, self.events)
+
+    def conversations(
+        self,
+        connection: Connection,
+        wanted: Filters,
+        status: str | None,
+        limit: int,
+        before: int | None = None,
+    ) -> Page:
+        """Return a page of conversations, each as its own events tell."""
+        look = conversations.look(connection, self.client_id, wanted, status)
+        if look is None:
+            return super().conversations(connection, wanted, status, limit, before)
+        return conversation_page(
+            *(connection, wanted, status, limit, before, self.events),
+            seconds=MOST_SECONDS,
+            among=look.windows(before, limit),
+        )
 
 
 def reads_of(client_id: str) -> RolledReads:

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 
+from tracker import clock
 from tracker.collector.erasure import forms
 from tracker.collector.horizon import Horizon
+from tracker.collector.rollups import told
 from tracker.collector.rollups.adding import add, part, replace_day
-from tracker.collector.rollups.tables import rolled, rolled_stale
+from tracker.collector.rollups.position import SUMS, move, position
+from tracker.collector.rollups.tables import rolled_stale
 from tracker.collector.tables import events, heads
 from tracker.erasure import named_events
 from tracker.events import COMPLIANCE_ERASED
@@ -26,12 +29,12 @@ if TYPE_CHECKING:
 
 CLAIM = "roll-ups"
 """What the process that rolls up claims of the database."""
-NAME = "events"
-"""Of the position in `rolled`."""
 _PART = 20_000
 """How many ids are rolled up in one transaction."""
 _SECONDS = 600.0
 """How long it may take: a day of a large client is rolled up again at once."""
+_GONE_SECONDS = 600.0
+"""How often sessions without events are looked for."""
 _WRITERS_SECONDS = 0.05
 """How often transactions that are storing events are looked at."""
 
@@ -56,6 +59,9 @@ class Roller:
         self._horizon = Horizon(database)
         self.done = 0
         self._idle = False
+        self._pruned: dict[str, int] = {}
+        self._gone: set[tuple[str, int]] = set()
+        self._look_at = 0.0
 
     @property
     def behind(self) -> int:
@@ -71,31 +77,48 @@ class Roller:
         if self._idle:
             if not self._horizon.look():
                 return _WRITERS_SECONDS
-            if self._horizon.settled <= self.done:
+            if self._horizon.settled <= self.done and not self._finds_gone():
                 return None
+        settled = self._horizon.settled
         with self._database.writing(CLAIM, _SECONDS) as connection:
-            before = done = position(connection) or 0
-            replaced = _replace_stale_day(connection, before)
-            if not replaced and before < self._horizon.settled:
-                done = min(before + self._part, self._horizon.settled)
-                _add(connection, before, done)
-        self._idle = not replaced and done == before
-        self.done = done
+            steps = [each(connection, settled, self._part) for each in (_roll_on, told.roll_on)]
+            removed = self._remove_gone(connection)
+        self._idle = not removed and not any(is_going_on for _, is_going_on in steps)
+        self.done = min(done for done, _ in steps)
         return 0.0
 
+    def _finds_gone(self) -> bool:
+        """Return whether sessions may have gone since it was last asked, now and then."""
+        if clock.monotonic() < self._look_at:
+            return False
+        self._look_at = clock.monotonic() + _GONE_SECONDS
+        with self._database.reading() as connection:
+            pruned = told.pruned(connection)
+        self._gone |= {each for each in pruned.items() if each not in self._pruned.items()}
+        self._pruned = pruned
+        return bool(self._gone)
 
-def _add(connection: Connection, before: int, through: int) -> None:
+    def _remove_gone(self, connection: Connection) -> bool:
+        if not self._gone:
+            return False
+        client_id, before_ms = next(iter(self._gone))
+        if not told.remove_gone(connection, client_id, before_ms):
+            self._gone.remove((client_id, before_ms))
+        return True
+
+
+def _roll_on(connection: Connection, settled: int, size: int) -> tuple[int, bool]:
+    """Add to the sums what is next: return how far it is done, and whether there was anything."""
+    before = position(connection) or 0
+    if _replace_stale_day(connection, before):
+        return before, True
+    if before >= settled:
+        return before, False
+    through = min(before + size, settled)
     add(connection, part(events.c.id > before, events.c.id <= through))
     _note_erasures(connection, before, through)
-    at = {"position": through}
-    query = insert(rolled).values(name=NAME, **at)
-    connection.execute(query.on_conflict_do_update(index_elements=["name"], set_=at))
-
-
-def position(connection: Connection) -> int | None:
-    """Return up to which id events are rolled up; None if none are."""
-    query = select(rolled.c.position).where(rolled.c.name == NAME)
-    return connection.execute(query).scalar()
+    move(connection, SUMS, through)
+    return through, True
 
 
 def _note_erasures(connection: Connection, before: int, through: int) -> None:

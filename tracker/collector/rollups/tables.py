@@ -1,7 +1,8 @@
-"""The tables of roll-ups: what is added up, by client and UTC day.
+"""The tables of roll-ups: what is added up, by client and UTC day, and conversations to find.
 
-Each column that is no key says in its `info` how two values become one, so that events can be added
-in any number of steps. A key is a hash where texts may be longer than an index takes.
+Each column of what is added up that is no key says in its `info` how two values become one, so that
+events can be added in any number of steps. A key is a hash where texts may be longer than an index
+takes.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    column,
     false,
 )
 
 from tracker.collector.tables import MAX_ID_LENGTH, metadata
+
+_STATUS_LENGTH = 16
 
 ADDED, MOST, LEAST = "added", "most", "least"
 """How two values become one: their sum, the larger, the smaller."""
@@ -78,10 +82,10 @@ rolled = Table(
     "rolled",
     metadata,
     Column("name", String(MAX_ID_LENGTH), primary_key=True),
-    # All events up to this id are in the other tables.
+    # All events up to this id are in its tables.
     Column("position", BigInteger, nullable=False),
 )
-"""How far the events were rolled up: at most one row."""
+"""How far the events were rolled up: at most a row for sums, and one for conversations."""
 
 rolled_sessions = Table(
     "rolled_sessions",
@@ -96,6 +100,46 @@ rolled_sessions = Table(
     Index("ix_rolled_sessions_session", "client_id", "session_id"),
 )
 """Sessions by day and agent: their status, and the model calls that have tokens."""
+
+rolled_conversations = Table(
+    "rolled_conversations",
+    metadata,
+    _client(),
+    Column("session_id", String(MAX_ID_LENGTH), primary_key=True),
+    # Its first event, and the time of that one.
+    Column("first_id", BigInteger, nullable=False),
+    Column("started_ms", BigInteger, nullable=False),
+    Column("last_id", BigInteger, nullable=False),
+    # When the earliest of its events was received: none is deleted by age unless this one may be.
+    Column("received_ms", BigInteger, nullable=False),
+    # Whether an event makes it a conversation.
+    Column("spoken", Boolean, nullable=False),
+    *(Column(f"{name}_id", BigInteger, nullable=False) for name in ("opened", "failed", "ended")),
+    Column("status", String(_STATUS_LENGTH), nullable=False),
+    Column("agent_id", String(MAX_ID_LENGTH)),
+    # The beginning of a hash: enough to find a user's by.
+    Column("user_hash", LargeBinary),
+    # Whether an event of it was erased since, so that it has to be rolled up again.
+    Column("stale", Boolean, nullable=False, server_default=false()),
+    *(
+        Index(f"ix_rolled_conversations_{name}", "client_id", *columns)
+        for name, columns in {
+            "first": ("first_id",),
+            "status": ("status", "first_id"),
+            "agent": ("agent_id", "first_id"),
+            "user": ("user_hash", "first_id"),
+            "started": ("started_ms",),
+            "received": ("received_ms",),
+        }.items()
+    ),
+    Index(
+        "ix_rolled_conversations_stale",
+        "client_id",
+        sqlite_where=column("stale"),
+        postgresql_where=column("stale"),
+    ),
+)
+"""Sessions, to find conversations by: when they began, whose they are, and their status."""
 
 rolled_usage = Table(
     "rolled_usage",
