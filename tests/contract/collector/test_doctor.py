@@ -72,6 +72,32 @@ def expiring(database: str | Path, client_id: str | None, days: float) -> None:
     store.close()
 
 
+EMPTY = (
+    "it is empty: no collector has made its tables here; see whether it is the right database;"
+    " `tracker-collector serve` makes them when it starts, and so does `tracker-collector migrate`"
+)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_an_empty_database_is_one_in_which_nobody_has_made_tables(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Not one that is damaged; and what is said to make them makes them."""
+    if kind == "sqlite":
+        (tmp_path / "empty.sqlite3").touch(0o600)
+        database = str(tmp_path / "empty.sqlite3")
+    else:
+        server: PostgresServer = request.getfixturevalue("postgres_server")
+        database = server.new_database()
+    result = run(database)
+    assert result.exit_code == 1
+    assert EMPTY in result.stdout
+    assert [each for each in ("cannot be", ".recover", "api_keys") if each in result.stdout] == []
+    assert [name for name, found in statuses(database).items() if found == "problem"] == ["schema"]
+    assert CliRunner().invoke(cli, ["migrate", "--database", database]).exit_code == 0
+    assert statuses(database)["schema"] == "ok"
+
+
 # --- SQLite ---
 
 

@@ -39,7 +39,11 @@ def schema(connection: Connection) -> Iterator[Finding]:
     """Check that all tables, columns and indexes of this version are there."""
     if not inspect(connection).has_table(api_keys.name):
         yield Finding(
-            "schema", "problem", "there are no tables", "start a collector, which makes them"
+            "schema",
+            "problem",
+            "it is empty: no collector has made its tables here",
+            "see whether it is the right database; `tracker-collector serve` makes them when it"
+            " starts, and so does `tracker-collector migrate`",
         )
         return
     lacking = schemas.lacking(connection)
@@ -120,6 +124,8 @@ def rolling(connection: Connection) -> Iterator[Finding]:
 
 def expiring_keys(connection: Connection) -> Iterator[Finding]:
     """Look for clients and operators whose last valid key expires soon."""
+    if not inspect(connection).has_table(api_keys.name):
+        return
     if not {"expires_at_ms", "operator"} <= {
         column["name"] for column in inspect(connection).get_columns(api_keys.name)
     }:
