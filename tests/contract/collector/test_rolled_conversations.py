@@ -268,3 +268,13 @@ def test_sessions_that_were_deleted_by_age_leave_the_roll_ups(store: Store) -> N
         left = select(one.session_id).where(one.client_id == device.client_id)
         assert set(connection.execute(left).scalars()) == {"s-2", "s-3"}
     device.check(*WANTED)
+
+
+def test_a_conversation_whose_failure_alone_was_deleted_is_open(store: Store) -> None:
+    """As its events tell, whatever the roll-ups have of it."""
+    device = Device(store)
+    device.log([*talk(1, "failed"), *talk(2)])
+    device.roll()
+    device.prune(4, "conversation.failed")
+    assert names(device.paged(status="open")) == ["s-1"]
+    assert device.paged(status="failed") == []
