@@ -7,13 +7,46 @@ from typing import TYPE_CHECKING
 
 from tests.support.sources import Logged, Source
 from tracker.collector import erasure
+from tracker.collector.rollups.reads import reads_of
 from tracker.collector.rollups.roller import Roller
 from tracker.collector.tables import events_of
+from tracker.queries.conversations import conversation_page
+from tracker.queries.filters import EVERYTHING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tracker.collector.store import Store
+    from tracker.queries.conversations import Conversation
+    from tracker.queries.filters import Filters
+
+
+def exact_conversations(
+    store: Store, client_id: str, wanted: Filters = EVERYTHING, status: str | None = None
+) -> list[Conversation]:
+    """Return all conversations of a client that match, from all events."""
+    of = events_of(client_id)
+    with store.reading() as connection:
+        return conversation_page(connection, wanted, status, None, events=of).conversations
+
+
+def paged_conversations(
+    store: Store,
+    client_id: str,
+    wanted: Filters = EVERYTHING,
+    status: str | None = None,
+    limit: int = 50,
+) -> list[Conversation]:
+    """Return the same from the pages that a collector answers with."""
+    found: list[Conversation] = []
+    before = None
+    while True:  # a page may end early, for want of time
+        with store.reading() as connection:
+            page = reads_of(client_id).conversations(connection, wanted, status, limit, before)
+        found += page.conversations
+        before = page.next
+        if before is None:
+            return found
 
 
 class RolledClient:

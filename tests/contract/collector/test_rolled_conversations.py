@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, event, func, select, update
 
-from tests.support.rolled import RolledClient
+from tests.support.rolled import RolledClient, exact_conversations, paged_conversations
 from tests.support.sources import START_MS, Logged
 from tracker.collector.rollups import conversations
 from tracker.collector.rollups.position import SUMS, move
@@ -18,8 +18,7 @@ from tracker.collector.rollups.reads import reads_of
 from tracker.collector.rollups.roller import CLAIM
 from tracker.collector.rollups.tables import rolled_conversations
 from tracker.collector.store import Store
-from tracker.collector.tables import events, events_of, heads
-from tracker.queries.conversations import Conversation, conversation_page
+from tracker.collector.tables import events, heads
 from tracker.queries.filters import EVERYTHING, Filters
 
 if TYPE_CHECKING:
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from tests.support.postgresql import PostgresServer
+    from tracker.queries.conversations import Conversation
 
 pytestmark = pytest.mark.slow
 
@@ -85,25 +85,10 @@ class Device(RolledClient):
             return conversations.look(connection, self.client_id, EVERYTHING, None) is not None
 
     def exact(self, wanted: Filters = EVERYTHING, status: str | None = None) -> list[Conversation]:
-        """Return all conversations that match, from all events."""
-        of = events_of(self.client_id)
-        with self.store.reading() as connection:
-            return conversation_page(connection, wanted, status, None, events=of).conversations
+        return exact_conversations(self.store, self.client_id, wanted, status)
 
-    def paged(
-        self, wanted: Filters = EVERYTHING, status: str | None = None, limit: int = 2
-    ) -> list[Conversation]:
-        """Return the same from its pages."""
-        found, before = [], None
-        while True:
-            with self.store.reading() as connection:
-                page = reads_of(self.client_id).conversations(
-                    connection, wanted, status, limit, before
-                )
-            found += page.conversations
-            before = page.next
-            if before is None:
-                return found
+    def paged(self, wanted: Filters = EVERYTHING, status: str | None = None) -> list[Conversation]:
+        return paged_conversations(self.store, self.client_id, wanted, status, limit=2)
 
     def check(self, *wanted: Filters) -> None:
         for each in wanted:

@@ -321,6 +321,7 @@ store.close()
 """
 
 
+@pytest.mark.timeout(300)  # six processes begin
 def test_each_event_is_in_the_sums_once_however_often_the_process_is_killed(
     store: Store, postgres_server: PostgresServer
 ) -> None:
