@@ -19,6 +19,7 @@ PROTOCOL = 1
 MAX_EVENTS = 500
 """Maximum number of events in a batch."""
 _MAX_INTEGER = 2**63 - 1  # a BIGINT column
+_MOST_LEVELS = 900  # which any version of Python parses, and PostgreSQL, however it is set
 
 _BAD_NUMBER = "has NaN, Infinity or an integer of too many digits"
 
@@ -306,7 +307,19 @@ def _encode_object(sent: dict[str, Any], name: str) -> str:
         # Only numbers such as 1e999 get this far: Python parses them as infinity.
         raise InvalidEventError(name, "has a number that is too large") from None
     _check_encodable(name, text)
+    if text.count("[") + text.count("{") > _MOST_LEVELS and _is_deep(value):
+        raise InvalidEventError(name, "is nested too deeply")
     return text
+
+
+def _is_deep(value: dict[str, Any]) -> bool:
+    level: list[Any] = [value]
+    for _ in range(_MOST_LEVELS):
+        within = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [each for some in within for each in some if isinstance(each, (dict, list))]
+        if not level:
+            return False
+    return True
 
 
 def _check_encodable(name: str, text: str) -> None:

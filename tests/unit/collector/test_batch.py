@@ -310,3 +310,20 @@ def test_a_number_beyond_every_float_rejects_its_event_only() -> None:
     batch = parse_batch(body.replace(b"12345", b"1e999"), CLIENT)
     assert batch.rejected[0].message == "data: has a number that is too large"
     assert len(batch.events) == 1
+
+
+@pytest.mark.parametrize("name", ["data", "context", "trace"])
+def test_an_event_nested_more_deeply_than_every_database_reads_is_rejected(name: str) -> None:
+    """Whatever the version of Python could parse; text and what is wide are no matter."""
+    levels: Any = {}
+    for _ in range(895):
+        levels = {"x": levels}
+    chain = EventChain()
+    sent = {**chain.event(), name: {"x": [{"x": levels}], "wide": [{}] * 1_000}}
+    with pytest.raises(InvalidEventError, match="digest"):  # all but that is as it should be
+        check_event(sent)
+    deeper = {**chain.event(), name: {"x": [{"x": [[[[levels]]]]}]}}
+    with pytest.raises(InvalidEventError, match="nested too deeply"):
+        check_event(deeper)
+    wide = chain.event({"said": "[{" * 1_000, "items": [[]] * 1_000})
+    assert check_event(wide).event_id == wide["event_id"]

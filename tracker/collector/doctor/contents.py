@@ -12,7 +12,7 @@ from tracker.collector.dates import date_text
 from tracker.collector.doctor.finding import Finding
 from tracker.collector.key_tables import are_valid
 from tracker.collector.partitioning import catalog, layout
-from tracker.collector.rollups.position import position
+from tracker.collector.rollups.position import CONVERSATIONS, SUMS, position
 from tracker.collector.rollups.tables import rolled
 from tracker.collector.tables import api_keys, events
 
@@ -110,14 +110,14 @@ def rolling(connection: Connection) -> Iterator[Finding]:
     if not inspect(connection).has_table(rolled.name):
         return
     newest = connection.execute(select(func.max(events.c.id))).scalar() or 0
-    behind = newest - (position(connection) or 0)
+    behind = newest - min(position(connection, name) or 0 for name in (SUMS, CONVERSATIONS))
     if behind <= _MANY_BEHIND:
         yield Finding("roll-ups", "ok", f"at most {behind:,} events wait to be rolled up")
         return
     yield Finding(
         "roll-ups",
         "warning",
-        f"about {behind:,} events wait to be rolled up; metrics are read from the events so far",
+        f"about {behind:,} events wait to be rolled up; the events are read themselves so far",
         "let a collector or `tracker-collector roll` run, and see what it logs",
     )
 

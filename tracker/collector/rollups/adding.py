@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Column, ColumnElement, Connection, FromClause, Table
     from sqlalchemy.dialects.postgresql import Insert
 
+_LAST_MS = 2**63 - 1
+"""The last time that an event may have, in the last day, which is not a whole one."""
+
 
 def part(*conditions: ColumnElement[bool]) -> FromClause:
     """Return a part of the events of all clients."""
@@ -83,7 +86,7 @@ def replace_day(connection: Connection, client_id: str, day: int, through: int) 
     """Roll a day of a client up again, from its events up to an id."""
     for table in BY_DAY:
         connection.execute(delete(table).where(table.c.client_id == client_id, table.c.day == day))
-    time = events.c.timestamp_ms
-    within = [time < 0] if day < 0 else [time >= day * DAY_MS, time < (day + 1) * DAY_MS]
+    time, start = events.c.timestamp_ms, day * DAY_MS
+    within = time < 0 if day < 0 else time.between(start, min(start + DAY_MS - 1, _LAST_MS))
     mine = (events.c.client_id == client_id, events.c.type.in_(TYPES), events.c.id <= through)
-    add_to_days(connection, part(*mine, *within))
+    add_to_days(connection, part(*mine, within))

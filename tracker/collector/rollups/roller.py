@@ -159,4 +159,5 @@ def _replace_stale_day(connection: Connection, through: int) -> bool:
 def _is_pruned(connection: Connection, client_id: str, day: int) -> bool:
     """Return True if events of a day may have been deleted by age: its sums have to stay."""
     query = select(func.max(heads.c.pruned_before_ms)).where(heads.c.client_id == client_id)
-    return (connection.execute(query).scalar() or 0) > day * DAY_MS
+    before_ms = connection.execute(query).scalar() or 0  # 0 if none were, not even before 1970
+    return before_ms > max(day * DAY_MS, 0)
