@@ -26,6 +26,7 @@ from tracker.collector.refusal import (
 from tracker.collector.settings import Settings
 from tracker.collector.store import Store
 from tracker.collector.tables import MAX_ID_LENGTH
+from tracker.collector.together import Together
 
 Identifier = Annotated[str, Query(min_length=1, max_length=MAX_ID_LENGTH, pattern=r"^[^\x00]*$")]
 """An id in a query, with the same limits as in an event."""
@@ -50,6 +51,7 @@ class Parts:
         readiness: Whether a batch would be stored.
         meter: Counts what happens.
         uses: When keys were last used.
+        together: Stores small batches.
     """
 
     store: Store
@@ -65,6 +67,7 @@ class Parts:
     readiness: Readiness
     meter: Meter
     uses: KeyUses
+    together: Together
 
     async def read(self, client_id: str, query: Callable[[], Response]) -> Response:
         """Run a client's `query` in a thread when it is its turn, and return the answer."""

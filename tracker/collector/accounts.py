@@ -12,6 +12,7 @@ import functools
 import json
 from bisect import insort
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import bindparam, delete, func, insert, or_, select, update
@@ -112,6 +113,20 @@ def read(connection: Connection, client_id: str, outbox_id: str) -> Account:
     return Account(client_id, outbox_id, whole=highest_seq(connection, client_id, outbox_id) == 0)
 
 
+def read_some(
+    connection: Connection, outboxes: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], Account]:
+    """Return the accounts of some outboxes, by client and id, of which batches came before.
+
+    Args:
+        connection: A transaction of PostgreSQL.
+        outboxes: Client and id of each.
+    """
+    columns = tuple(map(list, zip(*outboxes, strict=True)))
+    rows = connection.exec_driver_sql(_statements("postgresql").read_some, columns)
+    return {(row[0], row[1]): _account(row[0], row[1], row[2:]) for row in rows}
+
+
 def is_known(connection: Connection, client_id: str, outbox_id: str) -> bool:
     """Return True if any batch of this outbox came from this client."""
     query = select(heads.c.version).where(*_in(heads, client_id, outbox_id))
@@ -120,35 +135,48 @@ def is_known(connection: Connection, client_id: str, outbox_id: str) -> bool:
 
 def write(connection: Connection, account: Account, *, is_batch: bool = False) -> None:
     """Store an account, within a write to its outbox; with a batch it gets the next version."""
-    walk, cosigned = account.walk, account.cosigned
-    version = account.version + is_batch
-    connection.exec_driver_sql(
-        _statements(connection.dialect.name).write,
-        (
-            account.client_id,
-            account.outbox_id,
-            version,
-            account.forked,
-            None if cosigned is None else cosigned.id,
-            version if account.is_valid else account.counted,
-            account.whole,
-            walk.events,
-            walk.seq,
-            account.missing,
-            account.last_received_ms,
-            account.place,
-            walk.here[0] if walk.seq and len(walk.here) == 1 else None,
-            walk.has_links,
-            walk.breaks_at,
-            json.dumps(walk.reused) if walk.reused else None,
-            account.checked_at_ms,
-            account.pruned_through,
-            account.pruned_before_ms,
-        ),
-    )
+    if is_batch:
+        _count_batch(account)
+    connection.exec_driver_sql(_write(connection.dialect.name, 1), _row(account))
+
+
+def write_some(connection: Connection, some: Sequence[Account]) -> None:
+    """Store accounts, with a batch of each, within a write to their outboxes."""
+    for account in some:
+        _count_batch(account)
+    values = tuple(chain.from_iterable(map(_row, some)))
+    connection.exec_driver_sql(_write(connection.dialect.name, len(some)), values)
+
+
+def _count_batch(account: Account) -> None:
     if account.is_valid:
-        account.counted = version
-    account.version = version
+        account.counted += 1
+    account.version += 1
+
+
+def _row(account: Account) -> tuple[Any, ...]:
+    walk, cosigned = account.walk, account.cosigned
+    return (
+        account.client_id,
+        account.outbox_id,
+        account.version,
+        account.forked,
+        None if cosigned is None else cosigned.id,
+        account.counted,
+        account.whole,
+        walk.events,
+        walk.seq,
+        account.missing,
+        account.last_received_ms,
+        account.place,
+        walk.here[0] if walk.seq and len(walk.here) == 1 else None,
+        walk.has_links,
+        walk.breaks_at,
+        json.dumps(walk.reused) if walk.reused else None,
+        account.checked_at_ms,
+        account.pruned_through,
+        account.pruned_before_ms,
+    )
 
 
 def gaps_of(connection: Connection, client_id: str, outbox_id: str) -> Iterator[Range]:
@@ -217,24 +245,37 @@ def _known(
 
 class _Statements(NamedTuple):
     read: str
-    write: str
+    read_some: str
 
 
 @functools.cache
 def _statements(dialect: str) -> _Statements:
     """Return text for the driver: by SQLAlchemy's `execute`, each takes several times as long."""
     sign = "?" if dialect == "sqlite" else "%s"
-    columns = ("client_id", "outbox_id", *_HEAD)
     own = ", ".join(f"heads.{name}" for name in _HEAD)
-    signs = ", ".join([sign] * len(columns))
-    changed = ", ".join(f"{name} = excluded.{name}" for name in _HEAD)
+    head = "checkpoints.size, checkpoints.root, checkpoints.note"
+    joined = "LEFT JOIN checkpoints ON checkpoints.id = heads.checkpoint_id"
     return _Statements(
-        read=f"SELECT {own}, checkpoints.size, checkpoints.root, checkpoints.note, "  # noqa: S608 - our own names
+        read=f"SELECT {own}, {head}, "  # noqa: S608 - our own names
         f"EXISTS (SELECT 1 FROM erased_events WHERE erased_events.client_id = {sign}) "
-        "FROM heads LEFT JOIN checkpoints ON checkpoints.id = heads.checkpoint_id "
-        f"WHERE heads.client_id = {sign} AND heads.outbox_id = {sign}",
-        write=f"INSERT INTO heads ({', '.join(columns)}) VALUES ({signs}) "  # noqa: S608 - our own names
-        f"ON CONFLICT (client_id, outbox_id) DO UPDATE SET {changed}",
+        f"FROM heads {joined} WHERE heads.client_id = {sign} AND heads.outbox_id = {sign}",
+        read_some=f"SELECT heads.client_id, heads.outbox_id, {own}, {head}, "  # noqa: S608 - as above
+        "EXISTS (SELECT 1 FROM erased_events WHERE erased_events.client_id = heads.client_id) "
+        "FROM unnest(%s::text[], %s::text[]) AS wanted (client_id, outbox_id) "
+        "JOIN heads ON heads.client_id = wanted.client_id AND heads.outbox_id = wanted.outbox_id "
+        f"{joined}",
+    )
+
+
+@functools.cache
+def _write(dialect: str, rows: int) -> str:
+    sign = "?" if dialect == "sqlite" else "%s"
+    columns = ("client_id", "outbox_id", *_HEAD)
+    row = f"({', '.join([sign] * len(columns))})"
+    changed = ", ".join(f"{name} = excluded.{name}" for name in _HEAD)
+    return (
+        f"INSERT INTO heads ({', '.join(columns)}) VALUES {', '.join([row] * rows)} "  # noqa: S608 - our own names
+        f"ON CONFLICT (client_id, outbox_id) DO UPDATE SET {changed}"
     )
 
 

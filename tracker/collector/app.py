@@ -22,6 +22,7 @@ from tracker.collector.otlp import routes as otlp
 from tracker.collector.readiness import Readiness
 from tracker.collector.settings import Settings
 from tracker.collector.store import Store
+from tracker.collector.together import Together
 
 _LOOKUP_SECONDS = 5.0
 
@@ -57,6 +58,7 @@ def create_app(
     )
     keys, count = Keys(store), meter or Meter()
     lookups = Gate(settings.concurrent_lookups, settings.concurrent_lookups, _LOOKUP_SECONDS)
+    batches = Gate(*settings.concurrent_batches, settings.batch_wait_seconds)
     app.state.parts = parts = Parts(
         store,
         keys,
@@ -69,13 +71,14 @@ def create_app(
             settings.max_held_bytes,
             count.holds_body,
         ),
-        Gate(*settings.concurrent_batches, settings.batch_wait_seconds),
+        batches,
         Gate(*settings.concurrent_otlp, settings.batch_wait_seconds),
         Gate(*settings.concurrent_reads, settings.read_wait_seconds),
         lookups,
         Readiness(store),
         count,
         KeyUses(store),
+        Together(store, batches, count),
     )
     if ui_hosts is not None:
         from tracker.collector.ui.app import UI

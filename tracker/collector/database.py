@@ -32,7 +32,7 @@ from tracker.collector.sqlite_file import BUSY_SECONDS, SQLiteFile
 from tracker.errors import ConfigurationError, TrackerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -206,24 +206,47 @@ class Database:
                         yield connection
                     self._file.check()
                 return
-            with (
-                self._writer.connect() as connection,
-                self._within(connection, seconds),
-            ):
-                with connection.begin():
-                    self._replication.begin(connection, scope, within)
-                    yield connection
-                    warnings = warnings_of(connection)
-                    warnings.clear()
-                    state.in_doubt = True
-                # PostgreSQL reports a commit as done even if the wait for a standby was cancelled;
-                # it only adds a warning.
-                if warnings:
-                    text = f"the commit came with a warning: {warnings[0]}"
-                    if self.durability == "replicated":
-                        raise NotReplicatedError(text)
-                    raise StorageError(text, in_doubt=True)
-                self._replication.confirm(connection)
+            with self._replicating(state, seconds) as connection:
+                self._replication.begin(connection, scope, within)
+                yield connection
+
+    @contextlib.contextmanager
+    def writing_some(
+        self, scopes: Sequence[tuple[str, str]]
+    ) -> Iterator[tuple[Connection, list[bool]]]:
+        """Yield a transaction of PostgreSQL in several scopes, and which of them it may write in.
+
+        Nobody is waited for: it may write where no other does.
+
+        Args:
+            scopes: For each what `writing` calls `within`, and its scope; none twice.
+
+        Raises:
+            StorageError: as for `writing`.
+        """
+        state = _Doubt()
+        with _translated(state), self._replicating(state, WRITE_SECONDS) as connection:
+            yield connection, self._replication.begin_some(connection, scopes)
+
+    @contextlib.contextmanager
+    def _replicating(self, state: _Doubt, seconds: float) -> Iterator[Connection]:
+        with (
+            self._writer.connect() as connection,
+            self._within(connection, seconds),
+        ):
+            with connection.begin():
+                yield connection
+                warnings = warnings_of(connection)
+                warnings.clear()
+                state.in_doubt = True
+            # PostgreSQL reports a commit as done even if the wait for a standby was cancelled; it
+            # only adds a warning.
+            if warnings:
+                text = f"the commit came with a warning: {warnings[0]}"
+                if self.durability == "replicated":
+                    raise NotReplicatedError(text)
+                raise StorageError(text, in_doubt=True)
+            self._replication.confirm(connection)
 
     @contextlib.contextmanager
     def administering(self) -> Iterator[Connection]:

@@ -3,7 +3,7 @@
 
 import contextlib
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
@@ -34,7 +34,7 @@ async def ping(_caller: Caller) -> Response:
 @router.post("/v1/events", response_model=Receipt, responses=INGEST_ERRORS, openapi_extra=BATCH)
 async def receive_events(request: Request) -> Response:
     """Store a batch and answer with its receipt."""
-    receipt = await received(request, await sender_of(request), _store_body)
+    receipt = await received(request, await sender_of(request), _store_body, first=_store_together)
     return json_answer(receipt)
 
 
@@ -43,6 +43,7 @@ async def received(
     sender: ApiKey,
     store: Callable[[Parts, bytes, str, str], T],
     *gates: Gate,
+    first: Callable[[Parts, bytes, str, str], Awaitable[T | None]] | None = None,
 ) -> T:
     """Read a request's body within the limits of its key, and return what `store` makes of it.
 
@@ -52,6 +53,7 @@ async def received(
         store: Called in a worker thread with the parts, the body as it was sent, its encoding and
             the client, when it is the client's turn.
         gates: Further limits of how many run at the same time.
+        first: Called before; if it returns something, that is the result.
 
     Raises:
         RefusedError: if a limit is exceeded.
@@ -75,6 +77,10 @@ async def received(
             settings.body_idle_seconds,
             settings.body_seconds,
         )
+        if first is not None:
+            result = await first(parts, body, encoding, client_id)
+            if result is not None:
+                return result
         async with contextlib.AsyncExitStack() as passed:
             for gate in (*gates, parts.batches):
                 await passed.enter_async_context(gate.passing(client_id))
@@ -87,6 +93,12 @@ async def _counted(
     async for chunk in chunks:
         count(len(chunk))
         yield chunk
+
+
+async def _store_together(
+    parts: Parts, body: bytes, encoding: str, client_id: str
+) -> dict[str, Any] | None:
+    return await parts.together.receipt(body, encoding, client_id)
 
 
 def _store_body(parts: Parts, body: bytes, encoding: str, client_id: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from tracker.collector.tables import events
 from tracker.queries.source import portions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from sqlalchemy import Connection
 
@@ -43,13 +43,12 @@ def insert(
         highest_seq: The highest seq that is stored of the outbox.
         received_at_ms: The collector's clock, Unix milliseconds.
     """
-    common = (batch.client_id, batch.outbox_id, batch.sent_at_ms, received_at_ms)
     if not received:
         return ()
     is_behind = min(event.seq for event in received) > highest_seq
     if not is_behind:
         received = _unknown(connection, batch.client_id, received)
-    rows = [(*common, *event, trace_id_of(event)) for event in received]
+    rows = _rows(batch, received, received_at_ms)
     if (
         not rows
         or (is_behind and _copy(connection, rows))
@@ -59,6 +58,35 @@ def insert(
     # Some came meanwhile, or before, by another outbox of the client, or twice in this batch.
     above = highest_seq if is_behind else 0
     return _of_outbox(connection, batch, received, above)
+
+
+def insert_all(connection: Connection, batches: Iterable[Batch], received_at_ms: int) -> None:
+    """Insert the events of batches into PostgreSQL, none of which is stored yet.
+
+    Args:
+        connection: The transaction, which excludes others that write to their outboxes.
+        batches: The batches.
+        received_at_ms: The collector's clock, Unix milliseconds.
+
+    Raises:
+        KnownError: if any is: nothing but a rollback is possible then.
+    """
+    rows = [row for batch in batches for row in _rows(batch, batch.events, received_at_ms)]
+    if len(rows) >= _MANY:
+        _copy_rows(connection, rows)
+    elif _insert(connection, rows) < len(rows):
+        raise KnownError
+
+
+class KnownError(Exception):
+    """An event is stored already."""
+
+
+def _rows(
+    batch: Batch, received: Sequence[ReceivedEvent], received_at_ms: int
+) -> list[tuple[Any, ...]]:
+    common = (batch.client_id, batch.outbox_id, batch.sent_at_ms, received_at_ms)
+    return [(*common, *event, trace_id_of(event)) for event in received]
 
 
 def try_insert(connection: Connection) -> None:
@@ -74,21 +102,28 @@ def _copy(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> bool:
     """
     if connection.dialect.name == "sqlite" or len(rows) < _MANY:
         return False
+    with connection.begin_nested() as savepoint:
+        try:
+            _copy_rows(connection, rows)
+        except KnownError:
+            savepoint.rollback()
+            return False
+    return True
+
+
+def _copy_rows(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
     driver: Any = connection.connection.driver_connection
     errors: Any = connection.dialect.loaded_dbapi
     statement = f"COPY {events.name} ({', '.join(COLUMNS)}) FROM STDIN"
-    with connection.begin_nested() as savepoint:
-        try:
-            with driver.cursor() as cursor, cursor.copy(statement) as copy:
-                for row in rows:
-                    copy.write_row(row)
-        except errors.errors.UniqueViolation:
-            savepoint.rollback()
-            return False
-        except errors.Error as error:
-            # Its own text says which line it was, and what was in it.
-            raise SQLAlchemyError(error.diag.message_primary or "the connection is lost") from None
-    return True
+    try:
+        with driver.cursor() as cursor, cursor.copy(statement) as copy:
+            for row in rows:
+                copy.write_row(row)
+    except errors.errors.UniqueViolation:
+        raise KnownError from None
+    except errors.Error as error:
+        # Its own text says which line it was, and what was in it.
+        raise SQLAlchemyError(error.diag.message_primary or "the connection is lost") from None
 
 
 def _insert(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> int:

@@ -32,7 +32,7 @@ _HASHES = 500
 """Number of hashes in one condition."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ApiKey:
     """Description of a key, without the key itself.
 

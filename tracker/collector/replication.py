@@ -10,6 +10,8 @@ from tracker import clock
 from tracker.errors import ConfigurationError, TrackerError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import Connection, Row
 
 Durability = Literal["local", "replicated"]
@@ -17,6 +19,8 @@ Durability = Literal["local", "replicated"]
 
 LOCK_SECONDS = 5
 """How long a statement waits for a lock."""
+SHORT_LOCK_SECONDS = 1
+"""The same where others wait with it."""
 STATEMENT_SECONDS = 20
 """How long a statement of a write may take."""
 _CHECK_SECONDS = 5.0
@@ -29,7 +33,7 @@ _BEGIN = f"""
 SELECT set_config('synchronous_commit',
            CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply'
            ELSE 'on' END, true),
-       set_config('lock_timeout', '{LOCK_SECONDS}s', true),
+       set_config('lock_timeout', '{{lock_seconds}}s', true),
        set_config('statement_timeout', '{STATEMENT_SECONDS}s', true),
        {{locks}},
        current_setting('synchronous_standby_names'),
@@ -37,8 +41,20 @@ SELECT set_config('synchronous_commit',
        current_setting('full_page_writes'),
        pg_is_in_recovery()
 """
-_ALONE = _BEGIN.format(locks="pg_advisory_xact_lock(%s)")
-_WITHIN = _BEGIN.format(locks="pg_advisory_xact_lock_shared(%s), pg_advisory_xact_lock(%s)")
+_ALONE = _BEGIN.format(locks="pg_advisory_xact_lock(%s)", lock_seconds=LOCK_SECONDS)
+_WITHIN = _BEGIN.format(
+    locks="pg_advisory_xact_lock_shared(%s), pg_advisory_xact_lock(%s)", lock_seconds=LOCK_SECONDS
+)
+# Whoever would have to wait is left out: so one does not hold up the others, and whatever the order
+# of the locks, no two transactions wait for one another.
+_SOME = _BEGIN.format(
+    locks="""ARRAY(
+           SELECT CASE WHEN pg_try_advisory_xact_lock_shared(whole)
+                       THEN pg_try_advisory_xact_lock(part) ELSE false END
+           FROM unnest(%s::bigint[], %s::bigint[]) WITH ORDINALITY AS wanted (whole, part, place)
+           ORDER BY place)""",
+    lock_seconds=SHORT_LOCK_SECONDS,
+)
 _NAMES = "SELECT current_setting('synchronous_standby_names')"
 # The view shows all columns only to the roles pg_monitor and pg_read_all_stats: for others, `state`
 # and `sync_state` are null and cannot be counted.
@@ -99,6 +115,27 @@ class Replication:
         self._check(_configured(begun.one()))
         if self._durability == "replicated":
             self._check_standbys(connection)
+
+    def begin_some(self, connection: Connection, scopes: Sequence[tuple[str, str]]) -> list[bool]:
+        """Begin a write in several scopes: take the locks of those that nobody has, and check.
+
+        Args:
+            connection: The transaction.
+            scopes: For each what `begin` calls `within`, and its scope; none twice.
+
+        Returns:
+            For each whether its locks were taken.
+
+        Raises:
+            NotReplicatedError: as for `begin`.
+        """
+        numbers = ([lock_number(scope) for scope in column] for column in zip(*scopes, strict=True))
+        row = connection.exec_driver_sql(_SOME, tuple(numbers)).one()
+        self._check(_configured(row))
+        if self._durability == "replicated":
+            self._check_standbys(connection)
+        taken: list[bool] = row[-len(Configured._fields) - 1]
+        return taken
 
     def lock(self, connection: Connection, scope: str) -> None:
         """Take the lock of another scope, until the end of the transaction."""

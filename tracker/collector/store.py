@@ -23,6 +23,7 @@ from tracker.collector import (
     forks,
     insertion,
     outbox_keys,
+    plain,
     pruned,
     rejections,
     stamps,
@@ -33,12 +34,11 @@ from tracker.collector.engine import BATCHES
 from tracker.collector.horizon import Horizon
 from tracker.collector.integrity import OutboxReport, Walk, report_of
 from tracker.collector.tables import api_keys, events, events_of
-from tracker.events import COMPLIANCE_ERASED
 from tracker.queries.filters import EVERYTHING, Filters
 from tracker.queries.source import extent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from sqlalchemy import Connection, RowMapping, Select
@@ -63,8 +63,9 @@ _CHECKED_AGAIN_MS = 86_400_000
 FEW_EVENTS = 100_000
 """Up to so many events, a report reads all of an outbox's once in 24 hours: somebody may have
 changed one in the database."""
-_CONCERN_THE_CLIENT = (COMPLIANCE_ERASED, *cosigning.TELLING)
-
+_SOON_SECONDS = 3.0
+"""After a failure within so long, each of several batches is tried alone; later, its sender may
+have given up by then."""
 
 EVENT_FIELDS = tuple(column.key for column in events.c if column.key != "trace_id")
 
@@ -174,6 +175,59 @@ class Store(Database):
             account.cosigned,
         )
 
+    def store_together(self, batches: Sequence[Batch], received_at_ms: int) -> list[Stored | None]:
+        """Store batches of several outboxes in one transaction of PostgreSQL, if they are plain.
+
+        A batch is if it goes on where its outbox ended, and neither asks for more than to be
+        stored nor has to wait for anybody. For each other one None is returned: nothing of it was
+        stored, and `store_batch` does what it takes. So it is with all of them if one is not as
+        plain as it looked.
+
+        Args:
+            batches: The batches.
+            received_at_ms: The collector's clock, Unix milliseconds.
+
+        Raises:
+            StorageError: as for `store_batch`, about all of them.
+        """
+        self._stored_at = None
+        first = {batch.outbox_id: batch for batch in reversed(batches) if plain.is_plain(batch)}
+        begun = clock.monotonic()
+        try:
+            stored = self._store_together(list(first.values()), received_at_ms)
+        except insertion.KnownError:
+            stored = {}
+        except StorageError as error:
+            if error.in_doubt or error.not_replicated or clock.monotonic() - begun > _SOON_SECONDS:
+                raise
+            stored = {}
+        if stored:
+            self._stored_at = clock.monotonic()
+        return [
+            stored.get(batch.outbox_id) if first.get(batch.outbox_id) is batch else None
+            for batch in batches
+        ]
+
+    def _store_together(self, batches: list[Batch], now_ms: int) -> dict[str, Stored]:
+        if not batches:
+            return {}
+        scopes = [(batch.client_id, f"outbox {batch.outbox_id}") for batch in batches]
+        with self.writing_some(scopes) as (connection, alone):
+            mine = [batch for batch, is_alone in zip(batches, alone, strict=True) if is_alone]
+            found = plain.continued(connection, mine)
+            if not found:
+                return {}
+            insertion.insert_all(connection, [batch for batch, _ in found], now_ms)
+            for batch, account in found:
+                accounts.extend(connection, account, map(_LINK, batch.events), now_ms)
+            accounts.write_some(connection, [account for _, account in found])
+        return {
+            batch.outbox_id: Stored(
+                len(batch.events), 0, account.walk.seq, account.forked, account.cosigned
+            )
+            for batch, account in found
+        }
+
     def _take(self, connection: Connection, account: Account, taken: _Taken) -> None:
         """Store what came with a batch, and take it into account."""
         batch, now_ms = taken.batch, taken.received_at_ms
@@ -213,7 +267,7 @@ class Store(Database):
         everything else of their client: an erasure must not miss the event that it names, nor may
         what is numbered or judged here arrive by another outbox before it is stored.
         """
-        if batch.direct or any(event.type in _CONCERN_THE_CLIENT for event in batch.events):
+        if batch.direct or plain.concerns_the_client(batch):
             with self.writing(batch.client_id) as connection:
                 self.exclude(connection, f"outbox {batch.outbox_id}")
                 yield connection

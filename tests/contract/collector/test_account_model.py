@@ -137,7 +137,10 @@ class Client:
 
     def _send(self, outbox: int, sent: list[dict[str, Any]]) -> None:
         batch = self._batch(outbox, sent)
-        stored = self.store.store_batch(batch, NOW_MS)
+        stored = None
+        if self.store.dialect == "postgresql":
+            (stored,) = self.store.store_together([batch], NOW_MS)
+        stored = stored or self.store.store_batch(batch, NOW_MS)
         assert stored.accepted + stored.duplicates == len(batch.events)
         self._note()
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _IDLE_SECONDS = 1.0
-"""How often new events are looked for."""
+"""How often new events are looked for: for some at a time, a step takes most of its time anyway."""
 _RETRY_SECONDS = 10.0
 """How long to wait after the database has failed, or while another process rolls up."""
 
@@ -61,9 +61,11 @@ class Rolling:
                     roller = Roller(self._database)
                     while not self._stopping.is_set():
                         check()
-                        pause = roller.step()
+                        before, pause = roller.done, roller.step()
                         self._tell(roller.behind)
-                        self._stopping.wait(_IDLE_SECONDS if pause is None else pause)
+                        if pause is None or (roller.done > before and not roller.behind):
+                            pause = _IDLE_SECONDS
+                        self._stopping.wait(pause)
             except ClaimedError:
                 pass
             except StorageError as error:  # reads go through the events meanwhile
