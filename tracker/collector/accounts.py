@@ -118,6 +118,8 @@ def read_some(
 ) -> dict[tuple[str, str], Account]:
     """Return the accounts of some outboxes, by client and id, of which batches came before.
 
+    Those are left out that another transaction has locked: `write_some` would wait for it.
+
     Args:
         connection: A transaction of PostgreSQL.
         outboxes: Client and id of each.
@@ -263,7 +265,7 @@ def _statements(dialect: str) -> _Statements:
         "EXISTS (SELECT 1 FROM erased_events WHERE erased_events.client_id = heads.client_id) "
         "FROM unnest(%s::text[], %s::text[]) AS wanted (client_id, outbox_id) "
         "JOIN heads ON heads.client_id = wanted.client_id AND heads.outbox_id = wanted.outbox_id "
-        f"{joined}",
+        f"{joined} FOR NO KEY UPDATE OF heads SKIP LOCKED",
     )
 
 

@@ -78,7 +78,7 @@ def create_app(
         Readiness(store),
         count,
         KeyUses(store),
-        Together(store, batches, count),
+        Together(store, batches, count, settings.batches_together),
     )
     if ui_hosts is not None:
         from tracker.collector.ui.app import UI

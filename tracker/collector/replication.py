@@ -19,7 +19,7 @@ Durability = Literal["local", "replicated"]
 
 LOCK_SECONDS = 5
 """How long a statement waits for a lock."""
-SHORT_LOCK_SECONDS = 1
+SHORT_LOCK_MS = 200
 """The same where others wait with it."""
 STATEMENT_SECONDS = 20
 """How long a statement of a write may take."""
@@ -33,7 +33,7 @@ _BEGIN = f"""
 SELECT set_config('synchronous_commit',
            CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply'
            ELSE 'on' END, true),
-       set_config('lock_timeout', '{{lock_seconds}}s', true),
+       set_config('lock_timeout', '{{lock_ms}}ms', true),
        set_config('statement_timeout', '{STATEMENT_SECONDS}s', true),
        {{locks}},
        current_setting('synchronous_standby_names'),
@@ -41,9 +41,9 @@ SELECT set_config('synchronous_commit',
        current_setting('full_page_writes'),
        pg_is_in_recovery()
 """
-_ALONE = _BEGIN.format(locks="pg_advisory_xact_lock(%s)", lock_seconds=LOCK_SECONDS)
+_ALONE = _BEGIN.format(locks="pg_advisory_xact_lock(%s)", lock_ms=LOCK_SECONDS * 1000)
 _WITHIN = _BEGIN.format(
-    locks="pg_advisory_xact_lock_shared(%s), pg_advisory_xact_lock(%s)", lock_seconds=LOCK_SECONDS
+    locks="pg_advisory_xact_lock_shared(%s), pg_advisory_xact_lock(%s)", lock_ms=LOCK_SECONDS * 1000
 )
 # Whoever would have to wait is left out: so one does not hold up the others, and whatever the order
 # of the locks, no two transactions wait for one another.
@@ -53,7 +53,7 @@ _SOME = _BEGIN.format(
                        THEN pg_try_advisory_xact_lock(part) ELSE false END
            FROM unnest(%s::bigint[], %s::bigint[]) WITH ORDINALITY AS wanted (whole, part, place)
            ORDER BY place)""",
-    lock_seconds=SHORT_LOCK_SECONDS,
+    lock_ms=SHORT_LOCK_MS,
 )
 _NAMES = "SELECT current_setting('synchronous_standby_names')"
 # The view shows all columns only to the roles pg_monitor and pg_read_all_stats: for others, `state`

@@ -30,6 +30,8 @@ class Settings:
             was made for that.
         concurrent_reads: The same for queries.
         concurrent_lookups: Concurrent key lookups.
+        batches_together: Small batches that are stored in one transaction, at most; 1 stores each
+            alone.
         batch_wait_seconds: Longest wait of a batch before it is answered 503.
         read_wait_seconds: The same for a query.
         body_idle_seconds: Longest pause within a request body before it is answered 408.
@@ -48,6 +50,7 @@ class Settings:
     concurrent_otlp: tuple[int, int] = (2, 1)
     concurrent_reads: tuple[int, int] = (4, 2)
     concurrent_lookups: int = 4
+    batches_together: int = 32
     batch_wait_seconds: float = 10.0
     read_wait_seconds: float = 30.0
     body_idle_seconds: float = 60.0

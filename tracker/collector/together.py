@@ -29,8 +29,6 @@ SMALL_BYTES = 16 * 1024
 """Up to so many bytes, as it was sent, a body is small."""
 _DECODED_BYTES = 64 * 1024
 """The same for a body without its encoding."""
-_MOST = 32
-"""How many batches are stored in one transaction."""
 _NOBODY = ""
 
 
@@ -58,12 +56,14 @@ class Together:
         store: The database.
         gate: Limits how many transactions there are at the same time.
         meter: Counts what is stored.
+        most: How many are stored in one transaction at most; with 1, all is to be stored alone.
     """
 
-    def __init__(self, store: Store, gate: Gate, meter: Meter) -> None:
+    def __init__(self, store: Store, gate: Gate, meter: Meter, most: int) -> None:
         self._store = store
         self._gate = gate
         self._meter = meter
+        self._most = most if store.dialect == "postgresql" else 1
         self._open: _Group | None = None
 
     async def receipt(self, body: bytes, encoding: str, client_id: str) -> Receipt | None:
@@ -78,7 +78,7 @@ class Together:
             RefusedError: if it is not a batch of this client, or the collector is busy.
             StorageError: if nothing of it was stored, or that is `in_doubt`.
         """
-        if self._store.dialect != "postgresql" or len(body) > SMALL_BYTES:
+        if self._most == 1 or len(body) > SMALL_BYTES:
             return None
         group = self._open
         if group is None:
@@ -86,9 +86,10 @@ class Together:
             group.task = asyncio.create_task(self._stored(group))
         place = len(group.bodies)
         group.bodies.append(_Body(body, encoding, client_id))
-        if len(group.bodies) == _MOST:
+        if len(group.bodies) == self._most:
             self._open = None
         assert group.task is not None  # noqa: S101 - see above
+        # Who gives up does not take the others along.
         result = (await asyncio.shield(group.task))[place]
         if isinstance(result, RefusedError):
             raise result

@@ -22,7 +22,7 @@ from tracker.collector.gate import Gate
 from tracker.collector.meter import Meter
 from tracker.collector.refusal import RefusedError
 from tracker.collector.store import Store, Stored
-from tracker.collector.tables import events
+from tracker.collector.tables import events, heads
 from tracker.collector.together import SMALL_BYTES, Together
 
 if TYPE_CHECKING:
@@ -214,7 +214,23 @@ def test_nobody_waits_for_another_ones_lock(store: Store, devices: list[Device])
     assert_accounts_hold(store, devices[1:])
 
 
-def test_a_row_that_another_holds_keeps_the_others_for_a_second(
+def test_an_account_that_another_holds_keeps_nobody_waiting(
+    store: Store, devices: list[Device]
+) -> None:
+    """As by hand, without the outbox's lock."""
+    batches = [each.next() for each in devices]
+    with store.reading() as connection:
+        mine = heads.select().where(heads.c.outbox_id == devices[0].outbox_id)
+        connection.execute(mine.with_for_update())
+        assert [each is None for each in store.store_together(batches, NOW_MS)] == [
+            True,
+            False,
+            False,
+        ]
+    assert_accounts_hold(store, devices)
+
+
+def test_an_event_that_another_holds_keeps_the_others_for_a_moment(
     store: Store, devices: list[Device]
 ) -> None:
     """Then each is for itself: none is stored, so that each can be."""
@@ -259,7 +275,7 @@ class Requests:
 
     def __init__(self, store: Store) -> None:
         self._gate = Gate(1, 1, 30.0)
-        self._together = Together(store, self._gate, Meter())
+        self._together = Together(store, self._gate, Meter(), 32)
 
     async def receipts(self, bodies: list[tuple[bytes, str, str]]) -> list[Any]:
         async with self._gate.passing(NOBODY):
@@ -291,7 +307,7 @@ def test_each_gets_its_own_answer(store: Store, devices: list[Device]) -> None:
 def test_one_that_gives_up_takes_nobody_along(store: Store, devices: list[Device]) -> None:
     """Its batch is stored all the same: it may have been sent for all it knows."""
     gate = Gate(1, 1, 30.0)
-    together = Together(store, gate, Meter())
+    together = Together(store, gate, Meter(), 32)
 
     async def send() -> list[Any]:
         async with gate.passing(NOBODY):
@@ -313,7 +329,7 @@ def test_one_that_gives_up_takes_nobody_along(store: Store, devices: list[Device
 def test_who_cannot_get_in_is_asked_to_come_again(store: Store, devices: list[Device]) -> None:
     """And the next one begins anew."""
     gate = Gate(1, 1, 0.01)
-    together = Together(store, gate, Meter())
+    together = Together(store, gate, Meter(), 32)
     body = devices[0].body(devices[0].events(1))
 
     async def send() -> Any:

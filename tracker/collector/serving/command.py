@@ -93,6 +93,14 @@ _METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
     help="Batches that a process stores at the same time, each on a connection of its own.",
 )
 @click.option(
+    "--together",
+    type=click.IntRange(1, 100),
+    default=Settings.batches_together,
+    show_default=True,
+    help="Small batches that are stored in one transaction, at most, with PostgreSQL; 1 stores "
+    "each alone.",
+)
+@click.option(
     "--in-flight",
     type=click.IntRange(min=1),
     default=Settings.max_requests[0],
@@ -160,6 +168,7 @@ def serve(
     replicas: int,
     workers: int,
     pool: int,
+    together: int,
     in_flight: int,
     drain_seconds: float,
     metrics_port: int | None,
@@ -200,6 +209,7 @@ def serve(
                 processes=replicas * workers,
                 max_requests=(in_flight, min(Settings.max_requests[1], max(1, in_flight // 2))),
                 concurrent_batches=(pool, max(1, pool // 4)),
+                batches_together=together,
             ),
             ui_hosts=names,
             drain_seconds=drain_seconds,
