@@ -45,7 +45,7 @@ _ALONE = _BEGIN.format(locks="pg_advisory_xact_lock(%s)", lock_ms=LOCK_SECONDS *
 _WITHIN = _BEGIN.format(
     locks="pg_advisory_xact_lock_shared(%s), pg_advisory_xact_lock(%s)", lock_ms=LOCK_SECONDS * 1000
 )
-# Whoever would have to wait is left out: so one does not hold up the others, and whatever the order
+# What would have to wait is left out: so one does not hold up the others, and whatever the order
 # of the locks, no two transactions wait for one another.
 _SOME = _BEGIN.format(
     locks="""ARRAY(
