@@ -16,6 +16,7 @@ from sqlalchemy import insert
 
 from tests.support.collector import CollectorProcess, EventChain
 from tests.support.device_tree import DeviceTree, new_key
+from tests.support.event_loop import run
 from tracker.collector.batch import Batch, parse_batch
 from tracker.collector.database import StorageError
 from tracker.collector.gate import Gate
@@ -295,7 +296,7 @@ def test_each_gets_its_own_answer(store: Store, devices: list[Device]) -> None:
         (gzip.compress(b" " * 10**6), "gzip", "b"),
         (b" " * (SMALL_BYTES + 1), "identity", "b"),
     ]
-    receipts = asyncio.run(Requests(store).receipts(bodies))
+    receipts = run(Requests(store).receipts(bodies))
     assert [each["accepted"] for each in (receipts[0], receipts[2])] == [2, 3]
     assert receipts[0]["first_event_id"] != receipts[2]["first_event_id"]
     assert [each.status for each in (receipts[1], receipts[3])] == [400, 403]
@@ -320,7 +321,7 @@ def test_one_that_gives_up_takes_nobody_along(store: Store, devices: list[Device
             sent[0].cancel()
         return await asyncio.gather(*sent, return_exceptions=True)
 
-    gone, *others = asyncio.run(send())
+    gone, *others = run(send())
     assert isinstance(gone, asyncio.CancelledError)
     assert [each["highest_seq"] for each in others] == [2, 2]
     assert seqs(store, devices[0]) == [1, 2]
@@ -339,7 +340,7 @@ def test_who_cannot_get_in_is_asked_to_come_again(store: Store, devices: list[De
             assert caught.value.status == 503
         return await together.receipt(body, "identity", "a")
 
-    assert asyncio.run(send())["accepted"] == 1
+    assert run(send())["accepted"] == 1
 
 
 def test_many_devices_of_a_collector_get_their_receipts(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
 
+from tests.support.event_loop import run
 from tracker.collector.gate import Gate
 from tracker.collector.keys import ApiKey
 from tracker.collector.known_keys import KnownKeys
@@ -52,7 +52,7 @@ def found(known: KnownKeys, *keys: str) -> list[Any]:
     async def find() -> list[Any]:
         return [await known.find(key) for key in keys]
 
-    return asyncio.run(find())
+    return run(find())
 
 
 def known_keys(table: Any, listener: Any, most: int = 2) -> KnownKeys:
