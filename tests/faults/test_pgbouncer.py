@@ -18,10 +18,16 @@ from tests.support.forwarding import ForwardProcess, forward, store_events
 from tests.support.otlp import spans_in, success
 from tests.support.pgbouncer import running_pgbouncer
 from tests.support.server import ScriptedServer
+from tests.support.uploads import wait_until
 from tracker.collector.keys import Keys
 from tracker.collector.main import cli
+from tracker.collector.rollups.position import CONVERSATIONS, position
+from tracker.collector.rollups.reads import reads_of
+from tracker.collector.rollups.roller import CLAIM
+from tracker.collector.rollups.rolling import Rolling
 from tracker.collector.store import Store
 from tracker.ids import IdSource
+from tracker.queries.filters import EVERYTHING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,6 +109,31 @@ def test_one_process_forwards_and_another_after_its_death(pooled: str) -> None:
         store_events(store, chain, chain.events(3))
         assert forward(pooled, receiver.url).exit_code == 0
         assert len({span.span_id for span in spans_in(*receiver.requests)}) == 15
+    store.close()
+
+
+def test_one_process_rolls_up_behind_the_pool_and_another_after_its_end(pooled: str) -> None:
+    """Its claim holds while others use the pool; what rolls up in a server follows what arrives."""
+    store, chain = Store(pooled), EventChain()
+    roll = ["roll", "--once", "--database", pooled]
+    with store.claimed(CLAIM) as check:
+        for _ in range(3):
+            store_events(store, chain, chain.events(3))
+            check()
+            refused = CliRunner().invoke(cli, roll)
+            assert "another process rolls up the events of this database" in refused.output
+    assert CliRunner().invoke(cli, roll).output == "rolled up through event 9\n"
+    with Rolling(store):
+        store_events(store, chain, chain.events(3))
+
+        def through() -> int | None:
+            with store.reading() as connection:
+                return position(connection, CONVERSATIONS)
+
+        wait_until(lambda: through() == 12, "the events are rolled up", 60)
+        with store.reading() as connection:
+            page = reads_of("kiosk-17").conversations(connection, EVERYTHING, "open", 50)
+    assert [each.messages for each in page.conversations] == [12]
     store.close()
 
 
