@@ -164,7 +164,7 @@ def test_a_former_version_takes_for_gaps_what_retain_has_deleted(
         client.send(chain, chain.events(3))
     with former.collector(database) as url:
         client = CollectorClient(url, "kiosk", key)
-        assert [row[2] for row in told(client)] == [[1, 2, 3, 4, 5]]
+        assert [row[2] for row in told(client)] == [[[1, 5]]]
         client.send(chain, chain.events(2))
     with process:
         client = CollectorClient(process.url, "kiosk", key)
