@@ -418,6 +418,20 @@ def test_what_the_receiver_lost_can_be_sent_again(
     assert texts(spans_in(*receiver.requests[before:])) == ["bad b", "c", "d"]
 
 
+def test_an_event_from_a_replica_whose_clock_was_wrong_is_sent_again_too(
+    database: str, store: Store, receiver: ScriptedServer
+) -> None:
+    """Its time is later than those of the events after it, which are sent along."""
+    chain = EventChain()
+    for second, text in ((3, "a"), (0, "b"), (1, "c"), (2, "d")):
+        store_events(store, chain, messages(chain, text), at_ms=second * 1_000)
+    assert forward(database, receiver.url).exit_code == 0
+    before = len(receiver.requests)
+    since = "1970-01-01T00:00:03Z"
+    assert forward(database, receiver.url, "--resend-since", since).exit_code == 0
+    assert texts(spans_in(*receiver.requests[before:])) == ["a", "b", "c", "d"]
+
+
 # --- a process that goes on -----------------------------------------------------------------------
 
 

@@ -91,6 +91,21 @@ def test_what_was_deleted_by_age_is_no_gap(store: Store) -> None:
     assert delete_old(store).deleted == 0
 
 
+@pytest.mark.parametrize("turn", [0, 1])
+def test_a_clock_that_was_wrong_keeps_nothing_of_other_batches(store: Store, turn: int) -> None:
+    """One replica is a year ahead, or behind: all that is counted as old is deleted."""
+    client, other = Client(store), Client(store)
+    for number in range(12):
+        wrong = number % 2 == turn if number != 6 else turn == 0
+        for each in (client, other):
+            each.send(each.make(2, OLD_MS), OLD_MS + 365 * DAY_MS * wrong)
+    done = delete_old(store)
+    assert done.events == done.deleted
+    assert delete_old(store).events == 0
+    assert len(client.seqs()) == len(other.seqs()) == 24 - done.deleted // 2 > 0
+    assert client.report().missing == []
+
+
 def test_a_deleted_event_that_comes_again_is_a_duplicate(store: Store) -> None:
     """It is not stored a second time, as part of a batch with new ones or alone."""
     client = Client(store)

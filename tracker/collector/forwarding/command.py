@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 _ENDPOINT, _HEADERS = "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_HEADERS"
 _SKIPPED = ("otel.span_started",)
 _TRACES = "/v1/traces"
+_LOOK_SECONDS = 3_600.0
 _STORAGE_SECONDS = 5.0
 """How long to wait after the database has failed."""
 
@@ -250,11 +251,14 @@ def _forward(store: Store, wanted: _Wanted) -> None:
 
 def _begin(store: Store, wanted: _Wanted, since_ms: int | None) -> int:
     """Note the target, and go back to a time if one is given; return when it was first used."""
-    target, url = wanted.target, wanted.receiver.base_url
+    target, url, before = wanted.target, wanted.receiver.base_url, None
+    if since_ms is not None:
+        with store.reading(_LOOK_SECONDS) as connection:
+            before = positions.before_first(connection, since_ms)
     with store.writing(f"position of {target.name}") as connection:
         created_at_ms = positions.begin(connection, target, url, time.time_ns() // 1_000_000)
-        if since_ms is not None:
-            positions.rewind(connection, target, since_ms)
+        if before is not None:
+            positions.rewind(connection, target, before)
         position = positions.position(connection, target)
     click.echo(f"forwarding to {url}, from position {position:,}", err=True)
     return created_at_ms

@@ -142,12 +142,22 @@ def move(connection: Connection, target: Target, move: Move, now_ms: int) -> Non
         connection.execute(insert(set_aside), rows)
 
 
-def rewind(connection: Connection, target: Target, since_ms: int) -> None:
-    """Go back to before the first event that was received since then; forget what was set aside.
+def before_first(connection: Connection, since_ms: int) -> int | None:
+    """Return the position before the first event that was received since then; None if none was.
+
+    All events are looked at: where a clock was set, or that of one replica is wrong, times do not
+    ascend with ids.
+    """
+    query = select(func.min(events.c.id)).where(events.c.received_at_ms >= since_ms)
+    first = connection.execute(query).scalar()
+    return None if first is None else first - 1
+
+
+def rewind(connection: Connection, target: Target, before: int) -> None:
+    """Go back to a position, and forget what was set aside after it.
 
     A position that is not as far stays where it is.
     """
-    before = _last_before(connection, since_ms)
     columns = forward_targets.c
     further = and_(_of(target), columns.position > before)
     connection.execute(update(forward_targets).where(further).values(position=before))
@@ -159,24 +169,6 @@ def rewind(connection: Connection, target: Target, since_ms: int) -> None:
             refused.position > before,
         )
     )
-
-
-def _last_before(connection: Connection, since_ms: int) -> int:
-    """Return the id of the last event received before a time; 0 if there is none.
-
-    Times ascend with ids, unless the clock was set, so a few events tell.
-    """
-    older = 0
-    newer = (connection.execute(select(func.max(events.c.id))).scalar() or 0) + 1
-    while older + 1 < newer:
-        middle = (older + newer) // 2
-        next_one = select(events.c.id, events.c.received_at_ms).where(events.c.id >= middle)
-        found = connection.execute(next_one.order_by(events.c.id).limit(1)).one()
-        if found.received_at_ms >= since_ms:
-            newer = middle
-        else:
-            older = found.id
-    return older
 
 
 def note_problem(connection: Connection, target: Target, problem: str) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import delete, insert, select, text
 
 from tracker.collector.retention.selection import IS_ERASED, Selection
-from tracker.collector.tables import erased_events, events, heads, rejections
+from tracker.collector.tables import erased_events, events, rejections
 from tracker.queries.source import portions
 
 if TYPE_CHECKING:
@@ -45,23 +46,18 @@ def delete_all(store: Store, selection: Selection) -> Iterator[int]:
     Raises:
         StorageError: if the database failed. What was deleted by then is in the accounts.
     """
-    for client_id in _clients(store, selection):
+    with store.reading(_READ_SECONDS) as connection:
+        last_ids = selection.last_ids(connection)
+    for client_id, through_id in last_ids.items():
+        some = replace(selection, through_id=through_id)
         last_id = 0
-        while True:
+        while last_id < through_id:
             with store.writing(client_id) as connection:
-                done = _delete_some(connection, selection, client_id, last_id)
+                done = _delete_some(connection, some, client_id, last_id)
             if not done.deleted:
                 break
             last_id = done.last_id
             yield done.deleted
-
-
-def _clients(store: Store, selection: Selection) -> list[str]:
-    if selection.client_id is not None:
-        return [selection.client_id]
-    query = select(heads.c.client_id).distinct().where(heads.c.client_id != "")
-    with store.reading(_READ_SECONDS) as connection:
-        return sorted(connection.execute(query).scalars())
 
 
 def _delete_some(

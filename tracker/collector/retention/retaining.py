@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tracker import clock
 from tracker.collector.retention import archive, deleting, dropping
-from tracker.collector.retention.selection import Selection, last_before
+from tracker.collector.retention.selection import Selection
 from tracker.collector.rollups.position import position
 
 if TYPE_CHECKING:
@@ -85,9 +85,6 @@ def retain(store: Store, selection: Selection, folder: Path | None) -> Retained:
         if dropped is not None:
             done.partitions.append(name)
             done.deleted += dropped.deleted
-    with store.reading() as connection:
-        through_id = last_before(connection, selection.before_ms, selection.through_id)
-    rest = Selection(selection.before_ms, through_id, selection.client_id, selection.type)
-    done.deleted += sum(deleting.delete_all(store, rest))
+    done.deleted += sum(deleting.delete_all(store, selection))
     store.empty_log()
     return done

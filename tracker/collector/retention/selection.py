@@ -78,25 +78,18 @@ class Selection:
         query = text(f"SELECT count(*) FROM events WHERE {self.condition}")  # noqa: S608 - our own words
         return int(connection.execute(query, self.values).scalar_one())
 
+    def last_ids(self, connection: Connection) -> dict[str, int]:
+        """Return each client that has any of these events, and the id of its last one.
+
+        A clock that was wrong for a while dates events that came later before others.
+        """
+        query = text(
+            f"SELECT client_id, max(id) FROM events WHERE {self.condition}"  # noqa: S608 - our own words
+            " GROUP BY client_id ORDER BY client_id"
+        )
+        return dict(map(tuple, connection.execute(query, self.values)))
+
     @property
     def _beginning(self) -> str:
         assert self.type is not None  # noqa: S101 - asked only if there is one
         return self.type.removesuffix("*") if self.type.endswith(_WILDCARD) else self.type
-
-
-def last_before(connection: Connection, before_ms: int, through_id: int) -> int:
-    """Return the id of the last event that was received before a time; 0 if there is none.
-
-    Found in few steps, since ids are given out in the order of receipt. Where the server's clock
-    was set back, some that are older than `before_ms` have a higher id: they stay until next time.
-    """
-    query = text("SELECT id, received_at_ms FROM events WHERE id >= :id ORDER BY id LIMIT 1")
-    low, high = 0, through_id
-    while low < high:
-        middle = (low + high + 1) // 2
-        row = connection.execute(query, {"id": middle}).first()
-        if row is not None and row.received_at_ms < before_ms and row.id <= high:
-            low = row.id
-        else:
-            high = middle - 1
-    return low
