@@ -24,6 +24,7 @@ from tracker.queries.figures import figure, known_sum, tokens
 from tracker.queries.filters import EVERYTHING
 from tracker.queries.model_calls import model_calls
 from tracker.queries.newest import CHUNK, chunks, windows
+from tracker.queries.slices import of_sessions
 from tracker.queries.source import EVENTS, number_field, text_field, unindexed
 
 if TYPE_CHECKING:
@@ -363,33 +364,36 @@ def _read(
     )
     said = case((type_ == CONVERSATION_ENDED, text_field(events, "outcome")))
     column = events.c
-    rows = connection.execute(
-        select(
-            *(column.session_id, type_, column.timestamp_ms, column.agent_id, column.user_id),
-            found_figure,
-            said,
-        )
-        .where(column.session_id.in_(sessions))
-        .order_by(column.session_id, column.position)
-    ).all()
+    query = select(
+        *(column.session_id, column.position, type_, column.timestamp_ms),
+        *(column.agent_id, column.user_id, found_figure, said),
+    )
     costs = defaultdict[str | None, list[float | None]](list)
     for call in model_calls(connection, events, [column.session_id.in_(sessions)]):
         costs[call.session_id].append(call.cost_usd)
-    found = {}
-    for session_id, group in groupby(rows, itemgetter(0)):
-        stored = list(group)
-        if any(event[1] in kinds for event in stored):
-            found[session_id] = _summary(session_id, stored, costs[session_id])
-    return found
+    rows = of_sessions(connection, events, query, sessions)
+    read = (
+        _summary(session_id, stored, costs[session_id], kinds)
+        for session_id, stored in groupby(rows, itemgetter(0))
+    )
+    return {each.session_id: each for each in read if each is not None}
 
 
-def _summary(session_id: str, events: Sequence[Any], costs: list[float | None]) -> Conversation:
-    """Return the state of a session from its events in order, and what spans in it cost."""
-    status = OPEN
+def _summary(
+    session_id: str, events: Iterable[Any], costs: list[float | None], kinds: Sequence[str]
+) -> Conversation | None:
+    """Return the state of a session from its events in order, and what spans in it cost.
+
+    None if it is no conversation: if there is no event of some types.
+    """
+    status, is_one = OPEN, False
     agent_id = user_id = outcome = quality_score = None
+    started_at_ms = last_at_ms = 0
     counts = dict.fromkeys((MESSAGE_LOGGED, TOOL_CALLED), 0)
     tokens_used, costs = 0, [*costs]
-    for _, type_, _, agent, user, value, said in events:
+    for number, (_, _, type_, last_at_ms, agent, user, value, said) in enumerate(events):
+        started_at_ms = started_at_ms if number else last_at_ms
+        is_one = is_one or type_ in kinds
         agent_id, user_id = agent or agent_id, user or user_id
         status = next_status(status, type_, said)
         if type_ in counts:
@@ -401,6 +405,8 @@ def _summary(session_id: str, events: Sequence[Any], costs: list[float | None]) 
             tokens_used += tokens("tokens_used", value) or 0
         elif type_ == LLM_USED:
             costs.append(figure("cost_usd", value))
+    if not is_one:
+        return None
     cost_usd, unpriced = known_sum(costs)
     return Conversation(
         session_id,
@@ -409,8 +415,8 @@ def _summary(session_id: str, events: Sequence[Any], costs: list[float | None]) 
         status,
         outcome,
         quality_score,
-        started_at_ms=events[0][2],
-        last_at_ms=events[-1][2],
+        started_at_ms=started_at_ms,
+        last_at_ms=last_at_ms,
         messages=counts[MESSAGE_LOGGED],
         tool_calls=counts[TOOL_CALLED],
         tokens_used=tokens_used,

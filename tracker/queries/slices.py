@@ -30,6 +30,8 @@ _FEWER = 32
 """Slices are so many times smaller while somebody writes."""
 _BACK_ROWS = 16_000
 """Positions at once where a list is looked for from the newest event back."""
+_SESSION_ROWS = 1_000
+"""Events of sessions at once."""
 _REST = 4.0
 """How long to rest where somebody writes: so many times as long as the read of the slice took."""
 _LEAST_REST = 0.005
@@ -144,6 +146,43 @@ class Rests:
     def _written(self) -> int:
         """Return a number that is another one once another connection has written."""
         return _pragma(self._connection, "data_version") if self._has_log else 0
+
+
+def of_sessions(
+    connection: Connection, events: FromClause, query: Select[Any], sessions: Sequence[str]
+) -> Iterator[Any]:
+    """Yield the rows of a query for the events of some sessions, session by session, in order.
+
+    A session that never ends has any number of events. What is erased or removed meanwhile may be
+    missing.
+
+    Args:
+        connection: A connection to the database.
+        events: The table of events.
+        query: The columns to select; `session_id` and `position` must be the first ones.
+        sessions: The sessions.
+    """
+    event = events.c
+    query = query.order_by(event.session_id, event.position)
+    if events is not EVENTS:
+        yield from connection.execute(query.where(event.session_id.in_(sessions)))
+        return
+    query = query.limit(_SESSION_ROWS)
+    left, rests = sorted(sessions), Rests(connection, events)  # as their bytes are ordered
+    rows = connection.execute(query.where(event.session_id.in_(left))).all()
+    yield from rows
+    while len(rows) == _SESSION_ROWS:
+        session_id, position, *_ = rows[-1]
+        left = left[left.index(session_id) :]
+        more = (event.session_id == session_id, event.position > position)
+        with rests.after_this():
+            rows = connection.execute(query.where(*more)).all()
+        yield from rows
+        if len(rows) < _SESSION_ROWS:
+            left = left[1:]
+            with rests.after_this():
+                rows = connection.execute(query.where(event.session_id.in_(left))).all()
+            yield from rows
 
 
 def newest_first(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Any
 
 from tests.support.cli import an_event
@@ -40,3 +41,16 @@ def test_a_conversation_of_a_year_makes_the_newest_no_slower_to_find(config: Mak
         return taken
 
     assert steps(12_000) < 1.1 * steps(3_000)
+
+
+def test_a_conversation_is_told_whole_however_long_it_is(config: MakeConfig) -> None:
+    """Its events are read some at a time, between those of the ones before and after it."""
+    outbox = Outbox(config())
+    lengths = {"a": 3, "robot": 2_500, "round": 1_000, "z": 2}
+    names = [name for name, length in lengths.items() for _ in range(length)]
+    random.Random(1).shuffle(names)  # noqa: S311 - repeatable
+    outbox.run(lambda each: [each.append(an_event(session_id=name)) for name in names])
+    with outbox.snapshot() as connection:
+        found = list_conversations(connection)
+    outbox.close()
+    assert {each.session_id: each.messages for each in found} == lengths
