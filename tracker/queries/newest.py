@@ -173,7 +173,8 @@ class _Look:
         found: list[Begun] = []
         for some in chunks(sessions):
             rows = self._connection.execute(self._extents(some)).all()
-            begun = [row for row in rows if row[0] >= start]
+            # What was there a moment ago may have been removed.
+            begun = [row for row in rows if row[0] is not None and row[0] >= start]
             self._look_after([session_id for _, last, session_id in begun if last >= self._end])
             found += [Begun(first, each) for first, _, each in begun if self._is_wanted(each)]
         return sorted(found, reverse=True)

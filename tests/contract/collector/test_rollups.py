@@ -18,7 +18,7 @@ from sqlalchemy import delete
 
 from tests.support.collector import EventChain, ForkedCollector
 from tests.support.conversations import all_calls, needs_data
-from tests.support.rolled import RolledClient
+from tests.support.rolled import RolledClient, exact_conversations, paged_conversations
 from tests.support.sources import Logged
 from tests.support.uploads import wait_until
 from tracker.collector.main import cli
@@ -78,10 +78,8 @@ class Device(RolledClient):
                 assert not part.rows or part.groups == expected.groups
             assert rolled.agents(connection, wanted) == exact.agents(connection, wanted)
             assert rolled.overview(connection, wanted) == exact.overview(connection, wanted)
-            page, told = (
-                each.conversations(connection, wanted, None, 100) for each in (exact, rolled)
-            )
-            assert told.conversations == page.conversations
+        expected_ones = exact_conversations(self.store, self.client_id, wanted)
+        assert paged_conversations(self.store, self.client_id, wanted) == expected_ones
 
 
 def alike(expected: Metrics, found: Metrics) -> None:
