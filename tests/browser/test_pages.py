@@ -95,6 +95,7 @@ def test_without_a_script_everything_is_there(
         Visitor(chromium, board),
         Visitor(chromium, board, java_script_enabled=False),
     )
+    board.settled("/agents")  # a list to choose from is on other pages once they are known
     board.settled(path)
     said = [words(each.go(path).locator("main").inner_text()) for each in (with_script, without)]
     assert said[0][:20] == said[1][:20]
