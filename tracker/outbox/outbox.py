@@ -331,6 +331,8 @@ class Outbox:
     def checkpoint(self, seconds: float, within: float = math.inf) -> bool:
         """Log a signed head of the tree over all events, if one is due; return True if so.
 
+        Of several threads and processes that find it due at the same time, one logs it.
+
         Args:
             seconds: A new event is covered after so many seconds, or with 1,000 others.
             within: How many seconds it may hash; if there is more to hash, the next call goes on.
@@ -346,7 +348,7 @@ class Outbox:
                 return False
         end = monotonic() + within
         try:
-            while not self.run(checkpoint.write(self.signer())):
+            while not self.run(checkpoint.write(self.signer(), seconds)):
                 if monotonic() >= end:
                     return False
                 sleep(_BETWEEN_SECONDS)

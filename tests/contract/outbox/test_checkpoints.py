@@ -372,6 +372,24 @@ def test_a_signed_head_that_is_not_its_own_begins_a_new_id(
     outbox.close()
 
 
+def test_of_those_who_find_one_due_at_the_same_moment_one_logs_it(outbox: Outbox) -> None:
+    """As `flush` and the sync thread do: what is covered needs no second head."""
+    together = threading.Barrier(4)
+
+    def log() -> None:
+        together.wait(30)
+        outbox.checkpoint(0)
+
+    for number in range(1, 11):
+        fill(outbox, 3)
+        threads = [threading.Thread(target=log) for _ in range(together.parties)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert len(checkpoints(outbox.path)) == number
+
+
 def test_a_kill_between_hashing_and_logging_loses_nothing(config: MakeConfig) -> None:
     """One transaction: after any kill, the next head covers all."""
     settings = config()
@@ -385,7 +403,7 @@ def test_a_kill_between_hashing_and_logging_loses_nothing(config: MakeConfig) ->
         "                          outbox_path=sys.argv[1]))\n"
         "for n in range(300): outbox.append(make_event('test.noted', {'n': n}))\n"
         "def job(transaction):\n"
-        "    checkpoint.write(None)(transaction)\n"
+        "    checkpoint.write(None, 0)(transaction)\n"
         "    os._exit(9)\n"
         "outbox.run(job)\n"
     )

@@ -51,9 +51,10 @@ def is_due(connection: Connection, seconds: float) -> bool:
     return new >= _EVENTS or (new > 0 and not recent)
 
 
-def write(signer: Signer | None) -> Callable[[Transaction], bool]:
+def write(signer: Signer | None, seconds: float) -> Callable[[Transaction], bool]:
     """Return the job that hashes the next events and, if these are all, logs a checkpoint.
 
+    It logs none if it is no longer due: another thread or process may have logged one since.
     It returns False if there are more events to hash: then it has to be run again.
 
     Raises:
@@ -64,6 +65,8 @@ def write(signer: Signer | None) -> Callable[[Transaction], bool]:
         if not tree.extend(transaction):
             return False
         connection = transaction.connection
+        if not is_due(connection, seconds):
+            return True
         outbox_id = identity.read(connection).outbox_id
         frontier = tree.frontier(connection)
         seen = witness(connection)
