@@ -9,7 +9,12 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from tracker import forks, log, own_work
+from tracker import (
+    forks,
+    late_imports,  # noqa: F401 - its exit handler has to be older, and so to run after ours
+    log,
+    own_work,
+)
 from tracker.erasure import ErasureResult, subject_of
 from tracker.errors import ConfigurationError, OutboxDamagedError, OutboxError
 from tracker.health import Health
@@ -426,6 +431,9 @@ def _leave_all() -> None:
             client.leave()
         except Exception:  # noqa: BLE001 - the other outboxes must be closed too
             log.error("an outbox could not be closed at exit; its events are safe", exc_info=True)
+    # From here on the interpreter may end our threads, also those of closed outboxes.
+    for client in list(_living):
+        client.worker.rest_at_exit()
 
 
 atexit.register(_leave_all)

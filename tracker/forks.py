@@ -29,6 +29,8 @@ class Stage(enum.IntEnum):
     """The source of ids gets a new lock."""
     LOG = enum.auto()
     """The log gets a new lock."""
+    IMPORTS = enum.auto()
+    """Late imports get a new lock."""
     OPEN_FILES = enum.auto()
     """The table of open outboxes gets a new lock."""
     HELD_FILES = enum.auto()

@@ -12,6 +12,7 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
+from tracker import late_imports
 from tracker.errors import ConfigurationError
 from tracker.whole_file import whole_file
 
@@ -160,8 +161,9 @@ def _require_extra() -> None:
             "signing needs the extra: pip install 'agent-tracking-sdk[evidence]'"
         )
     try:
-        import cryptography.hazmat.primitives.asymmetric.ed25519
-        import cryptography.hazmat.primitives.serialization  # noqa: F401 - only tried here
+        with late_imports.whole():
+            import cryptography.hazmat.primitives.asymmetric.ed25519
+            import cryptography.hazmat.primitives.serialization  # noqa: F401 - only tried here
     except ImportError as error:
         raise ConfigurationError(
             f"the package cryptography, which signs, cannot be imported here ({error}); "

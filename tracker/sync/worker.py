@@ -32,16 +32,16 @@ _AT_FIRST_SECONDS = 0.5
 _FREE_SECONDS = 0.5
 """Interval for releasing a lock that an interrupted call has left held."""
 _PREPARING_SECONDS = 5.0
-"""How long a fork waits for the thread to finish its preparations."""
+"""How long a fork or the interpreter's end waits for the thread to finish its preparations."""
 
 
 class Worker:
     """Uploads in seq order, one batch in flight, in one process at a time.
 
     Owns its thread; the uploader and its destination, which are made and used only in that thread,
-    under a lock that a fork also takes; and, while it is the elected uploader, the outbox's upload
-    lock. It holds that lock as long as it runs: when its process ends in any way, the worker of
-    another process takes over within `POLL_SECONDS`.
+    under a lock that a fork and the interpreter's end also take; and, while it is the elected
+    uploader, the outbox's upload lock. It holds that lock as long as it runs: when its process ends
+    in any way, the worker of another process takes over within `POLL_SECONDS`.
 
     Other threads communicate with the thread by a few flags and a token in a `queue.SimpleQueue`,
     whose ``put`` is safe even in a signal handler that interrupts another ``put``.
@@ -149,6 +149,14 @@ class Worker:
         OpenSSL, which is taken while a destination is made, would stay locked. `go_on` ends this.
         """
         self._resting = self._preparing.acquire(timeout=_PREPARING_SECONDS)
+
+    def rest_at_exit(self) -> None:
+        """Wait until the thread is not preparing to upload, and keep it from doing so for good.
+
+        What it imports or signs with may be written in Rust or C++: see `late_imports`. A request
+        that still runs may be cut off, as its events are sent again after the next start.
+        """
+        self._preparing.acquire(timeout=_PREPARING_SECONDS)
 
     def go_on(self) -> None:
         """Continue after a fork, in the parent."""

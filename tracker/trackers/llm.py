@@ -6,7 +6,7 @@ import functools
 from datetime import timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tracker import log, queries, validation
+from tracker import late_imports, log, queries, validation
 from tracker.events import LLM_USED
 from tracker.once import Once
 from tracker.trackers.base import BaseTracker
@@ -177,6 +177,7 @@ def _with_cache(prompt: int, cached: int | None, written: int | None) -> int:
     return prompt + of_cache
 
 
+@late_imports.whole()  # the price list imports more of itself when a price is first asked for
 def _price(call: Mapping[str, Any]) -> _Price:
     """Return the cost of a call, given by its event's data; none if the price list lacks it."""
     provider, model = call["provider"], call["model"]
