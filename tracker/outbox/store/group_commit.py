@@ -94,18 +94,18 @@ class Entry:
     """One call in the queue: events, which any leader commits, or a job, which only its call runs.
 
     `turn` receives a token when the events are committed, or when its call should try to lead. The
-    first outcome counts: None for success, or the error. `offered` says whether the event may have
-    been offered to other processes.
+    first outcome counts: None for success, or the error. `unsure` says that the event, a single
+    one, may be stored already: by its call before another took over, or by another process.
     """
 
-    __slots__ = ("events", "frame", "offered", "outcome", "since", "thread", "turn")
+    __slots__ = ("events", "frame", "outcome", "since", "thread", "turn", "unsure")
 
-    def __init__(self, events: Sequence[Event], frame: FrameType) -> None:
+    def __init__(self, events: Sequence[Event], frame: FrameType, *, unsure: bool = False) -> None:
         self.events = events
         self.frame: FrameType | None = frame
         self.thread = get_ident()
         self.since = monotonic()
-        self.offered = False
+        self.unsure = unsure
         self.outcome: list[Exception | None] = []
         self.turn: SimpleQueue[None] = SimpleQueue()
 
@@ -186,7 +186,7 @@ class GroupCommit(Generic[B]):
                 raise lead.backend.explain(error) from error
             if not self._is_fence(error, lead):
                 raise
-            self.run(lambda transaction: transaction.append_missing(event))
+            self.append_all((event,), unsure=True)
             return True
         except BaseException as error:
             self._give_up(lead, error)
@@ -197,9 +197,12 @@ class GroupCommit(Generic[B]):
             lead.release()
         return stored
 
-    def append_all(self, events: Sequence[Event]) -> None:
-        """Commit `events` in one transaction, all or none of them; otherwise like `append`."""
-        entry = Entry(events, sys._getframe())
+    def append_all(self, events: Sequence[Event], *, unsure: bool = False) -> None:
+        """Commit `events` in one transaction, all or none of them; otherwise like `append`.
+
+        With `unsure` it is a single one, which may be stored already.
+        """
+        entry = Entry(events, sys._getframe(), unsure=unsure)
         try:
             self._queue.append(entry)
             while not entry.outcome:

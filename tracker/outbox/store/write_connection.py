@@ -158,8 +158,8 @@ class WriteConnection:
         self._reads_left = _READS_AFTER_CONFLICT
         if self._handover is not None:
             for entry in entries:
-                if not entry.offered and len(entry.events) == 1:
-                    entry.offered = True  # before: an exception may come in between
+                if not entry.unsure and len(entry.events) == 1:
+                    entry.unsure = True  # before: an exception may come in between
                     self._handover.offer(entry.events[0])
         return True
 
@@ -167,14 +167,14 @@ class WriteConnection:
         self, events: Sequence[Event], attempt: Attempt, others: dict[str, Event]
     ) -> None:
         """Commit `events` and what others have offered, under the lock, and release it."""
-        offered = {entry.events[0].event_id for entry in attempt.entries if entry.offered}
+        unsure = {entry.events[0].event_id for entry in attempt.entries if entry.unsure}
 
         def append(transaction: Transaction) -> None:
             # What this connection sees is flushed; see `OutboxConnection.hold`.
             missing = [
                 event
                 for event in events
-                if event.event_id not in offered or not transaction.holds(event.event_id)
+                if event.event_id not in unsure or not transaction.holds(event.event_id)
             ]
             for event in missing:
                 transaction.append(event)
