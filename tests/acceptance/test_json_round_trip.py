@@ -43,7 +43,7 @@ WILD = st.recursive(
     max_leaves=8,
 )
 QUICK = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-LONG = settings(QUICK, max_examples=1_000)
+LONG = settings(QUICK, max_examples=400)
 
 
 class Pair:

@@ -367,7 +367,7 @@ def test_it_holds_for_many_more_values(
     stored: Stored, test: Any, drawn: dict[str, st.SearchStrategy[Any]]
 ) -> None:
     """Each of the tests above, with many more examples."""
-    settings(max_examples=1_000)(given(**drawn)(test.hypothesis.inner_test))(stored)
+    settings(max_examples=400)(given(**drawn)(test.hypothesis.inner_test))(stored)
 
 
 def test_one_bad_value_costs_only_itself(stored: Stored) -> None:

@@ -133,5 +133,5 @@ def test_calls_that_are_struck_in_any_order_long() -> None:
     """As above, for many more orders."""
     run_state_machine_as_test(
         GroupCommitMachine,
-        settings=settings(max_examples=400, stateful_step_count=40, deadline=None),
+        settings=settings(max_examples=200, stateful_step_count=40, deadline=None),
     )

@@ -293,5 +293,5 @@ def test_processes_that_commit_each_others_events_long() -> None:
     """As above, for many more orders."""
     run_state_machine_as_test(
         HandoverMachine,
-        settings=settings(max_examples=80, stateful_step_count=50, deadline=None),
+        settings=settings(max_examples=40, stateful_step_count=50, deadline=None),
     )
