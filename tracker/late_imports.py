@@ -20,20 +20,26 @@ if TYPE_CHECKING:
 
 _WAIT_SECONDS = 10.0
 """Neither a fork, nor the end of the interpreter, nor an import waits longer."""
+_LAST_SECONDS = 0.5
+"""How long an import waits once the interpreter ends: an older exit handler may wait for it."""
 
 _lock = threading.RLock()  # reentrant: an import may import, and a signal handler may interrupt it
-_held: list[bool] = []
+_held: list[threading.RLock] = []
+_ending = False
 
 
 @contextmanager
 def whole() -> Iterator[None]:
     """Keep forks and the end of the interpreter waiting while the block imports.
 
-    Once the interpreter ends, the block waits, so that its thread ends here; if the process goes on
-    nevertheless, for at most ten seconds.
+    Once the interpreter ends, the block waits, so that its thread ends here. If the process goes on
+    nevertheless, the block does too, half a second later, and others after it need not wait.
     """
+    global _lock, _ending
     lock = _lock
-    held = lock.acquire(timeout=_WAIT_SECONDS)
+    held = lock.acquire(timeout=_LAST_SECONDS if _ending else _WAIT_SECONDS)
+    if not held and _ending:
+        _lock, _ending = threading.RLock(), False
     try:
         yield
     finally:
@@ -43,21 +49,25 @@ def whole() -> Iterator[None]:
 
 def _end() -> None:
     """Wait for imports, and let no other thread begin one. The lock stays held."""
+    global _ending
+    _ending = True
     _lock.acquire(timeout=_WAIT_SECONDS)
 
 
 def _before_fork() -> None:
-    _held.append(_lock.acquire(timeout=_WAIT_SECONDS))
+    lock = _lock
+    if lock.acquire(timeout=_WAIT_SECONDS):
+        _held.append(lock)
 
 
 def _after_fork_in_parent() -> None:
-    if _held and _held.pop():
-        _lock.release()
+    if _held:
+        _held.pop().release()
 
 
 def _after_fork_in_child() -> None:
-    global _lock
-    _lock = threading.RLock()
+    global _lock, _ending
+    _lock, _ending = threading.RLock(), False
     _held.clear()
 
 

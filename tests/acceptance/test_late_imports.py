@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -65,10 +67,28 @@ thread.join()
 sys.exit(status)
 """
 
+DRAIN = """
+import atexit, queue, threading
+work = queue.Queue()
+atexit.register(work.join)  # older than ours, so it runs after it
+from tracker import *
 
-def run(program: str, slow: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def drain():
+    while True:
+        tracker.llm.record_usage("openai", "gpt-4o", work.get(), 5, session_id="s")
+        work.task_done()
+
+tracker = Tracker(APIConfig(exit_timeout=0))
+tracker.start_conversation("a", session_id="s")
+threading.Thread(target=drain, daemon=True).start()
+for number in range(100):
+    work.put(number)
+"""
+
+
+def run(program: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", f"SLOW = {slow!r}\n{COMMON}{program}"],
+        [sys.executable, "-W", "ignore", "-c", program],
         env=environment(folder / "outbox.sqlite3"),
         capture_output=True,
         text=True,
@@ -85,7 +105,7 @@ def test_the_process_ends(end: str, attempt: int, tmp_path: Path) -> None:
     """
     pytest.importorskip("cryptography", reason="the extra [evidence] is not installed")
     # The module of cryptography in Rust imports this one.
-    done = run(EXIT.replace("END", end), "_cffi_backend", tmp_path)
+    done = run(f"SLOW = '_cffi_backend'{COMMON}" + EXIT.replace("END", end), tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -94,5 +114,15 @@ def test_the_process_ends(end: str, attempt: int, tmp_path: Path) -> None:
 def test_the_process_forks(slow: str, tmp_path: Path) -> None:
     """A thread imports the price list when the process forks: the child has all of it."""
     pytest.importorskip("genai_prices", reason="the extra [cost] is not installed")
-    done = run(FORK, slow, tmp_path)
+    done = run(f"SLOW = {slow!r}{COMMON}{FORK}", tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_an_older_exit_handler_may_wait_for_a_thread_that_logs(tmp_path: Path) -> None:
+    """What the thread logs meanwhile is stored, and no call of it waits for the end."""
+    pytest.importorskip("genai_prices", reason="the extra [cost] is not installed")
+    done = run(DRAIN, tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    with closing(sqlite3.connect(tmp_path / "outbox.sqlite3")) as outbox:
+        query = "SELECT json_extract(data, '$.prompt_tokens') FROM events WHERE type = 'llm.used'"
+        assert outbox.execute(query).fetchall() == [(number,) for number in range(100)]
