@@ -90,7 +90,7 @@ class Child:
     ) -> None:
         self._name = name
         self._log = folder / f"{name.replace(' ', '-')}.log"
-        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._lines: queue.Queue[str | None] = queue.Queue()
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - this Python, our own module
                 [sys.executable, "-m", module, *arguments],

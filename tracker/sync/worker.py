@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import queue
 import threading
 from typing import TYPE_CHECKING
 
@@ -14,6 +12,7 @@ from tracker.errors import OutboxError
 from tracker.once import Once
 from tracker.outbox import sync_state
 from tracker.sync.pause import Pause
+from tracker.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,8 +42,8 @@ class Worker:
     uploader, the outbox's upload lock. It holds that lock as long as it runs: when its process ends
     in any way, the worker of another process takes over within `POLL_SECONDS`.
 
-    Other threads communicate with the thread by a few flags and a token in a `queue.SimpleQueue`,
-    whose ``put`` is safe even in a signal handler that interrupts another ``put``.
+    Other threads communicate with the thread by a few flags and a `Wakeup`, which is safe to set
+    even in a signal handler.
 
     Attributes:
         elected: Whether this process uploads; None until the first attempt to get the lock.
@@ -68,7 +67,7 @@ class Worker:
         self._starting = threading.Lock()
         self._preparing = threading.RLock()
         self._resting = False
-        self._tokens: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._wakeup = Wakeup()
         self._stopping = False
         self._then: Callable[[], None] | None = None
         self._news = False  # something was committed since the last check
@@ -109,7 +108,7 @@ class Worker:
         """Tell the thread that something was committed. This is very cheap."""
         self._news = True
         if self._idle:
-            self._tokens.put(None)
+            self._wakeup.set()
         elif self._thread is None:
             self.start()
 
@@ -121,7 +120,7 @@ class Worker:
         self.start()
         self._ordered = self._ordered or ordered
         self._hurry = True
-        self._tokens.put(None)
+        self._wakeup.set()
 
     def use(self, make_destination: Callable[[], Destination], config: APIConfig) -> None:
         """Use another destination from the next request on, and try it at once."""
@@ -139,7 +138,7 @@ class Worker:
         if thread is None:
             then()
             return
-        self._tokens.put(None)
+        self._wakeup.set()
         thread.join(timeout=_JOIN_SECONDS)
 
     def rest_before_fork(self) -> None:
@@ -306,18 +305,12 @@ class Worker:
             self._say_once(repr(error), traceback=True)
 
     def _sleep(self, seconds: float) -> None:
-        """Sleep until a token arrives, at most for `seconds`; use up all tokens."""
+        """Sleep until somebody wakes the thread, at most for `seconds`."""
         end = monotonic() + seconds
         while (left := end - monotonic()) > 0:
-            try:
-                self._tokens.get(timeout=min(left, _FREE_SECONDS))
-            except queue.Empty:
-                self._outbox.connections.writer.retire_ended_call()
-                continue
-            with contextlib.suppress(queue.Empty):
-                while True:
-                    self._tokens.get_nowait()
-            return
+            if self._wakeup.wait(min(left, _FREE_SECONDS)):
+                return
+            self._outbox.connections.writer.retire_ended_call()
 
     def _key_is_new(self) -> bool:
         """Return True if the file of the API key holds another one than before."""

@@ -6,14 +6,15 @@ import contextlib
 import fcntl
 import io
 import os
-import queue
 import sys
 from typing import TYPE_CHECKING
 
 from tracker.clock import monotonic, sleep
 from tracker.frames import is_executing
+from tracker.wakeup import Wakeup
 
 if TYPE_CHECKING:
+    import queue
     from types import FrameType
 
 _POLL_SECONDS = 0.01
@@ -78,7 +79,7 @@ class LockWait:
     def __init__(self, file: LockFile) -> None:
         self.file = file
         self._error: OSError | None = None
-        self._answered: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._answered = Wakeup()
         self._frame: FrameType | None = None  # of `run`, while it is running
         self._over = self._given_up = False
 
@@ -103,21 +104,18 @@ class LockWait:
         self._over = True
         if self._given_up:  # seen here, or else by `give_up`, which then releases it
             self._free()
-        self._answered.put(None)
+        self._answered.set()
         self._frame = None
 
     def answer(self, end: float) -> bool | None:
         """Return True if the lock was granted by `end`, None if the thread does not wait for it."""
         while (left := end - monotonic()) > 0:
-            try:
-                self._answered.get(timeout=min(left, _SERVED_SECONDS))
-            except queue.Empty:
-                if not (self._over or self._is_served()):
-                    return None
-                continue
-            if self._error is not None:
-                raise self._error
-            return not self._given_up
+            if self._answered.wait(min(left, _SERVED_SECONDS)):
+                if self._error is not None:
+                    raise self._error
+                return not self._given_up
+            if not (self._over or self._is_served()):
+                return None
         return False
 
     def poll(self, end: float) -> bool:
@@ -138,7 +136,7 @@ class LockWait:
         self._given_up = True
         if self._over or not self._is_served():
             self._free()
-        self._answered.put(None)
+        self._answered.set()
 
     def _free(self) -> None:
         self.file.free()  # a forked child may have the open file too

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections import deque
 from itertools import takewhile
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
 
 from tracker.clock import monotonic
 from tracker.errors import OutboxError, TrackerClosedError, TrackerError
 from tracker.frames import get_ident, is_executing
 from tracker.outbox.store.leadership import Lead, Leadership
+from tracker.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -93,7 +93,7 @@ B = TypeVar("B", bound=Backend)
 class Entry:
     """One call in the queue: events, which any leader commits, or a job, which only its call runs.
 
-    `turn` receives a token when the events are committed, or when its call should try to lead. The
+    `turn` is set when the events are committed, or when its call should try to lead. The
     first outcome counts: None for success, or the error. `unsure` says that the event, a single
     one, may be stored already: by its call before another took over, or by another process.
     """
@@ -107,7 +107,7 @@ class Entry:
         self.since = monotonic()
         self.unsure = unsure
         self.outcome: list[Exception | None] = []
-        self.turn: SimpleQueue[None] = SimpleQueue()
+        self.turn = Wakeup()
 
     def is_abandoned(self) -> bool:
         """Return True if its call has ended: it raised something before it knew the outcome."""
@@ -235,6 +235,7 @@ class GroupCommit(Generic[B]):
                     break
         finally:
             self._drop(entry)
+            self._wake()  # when it stepped down, it was the first in the queue itself
             entry.frame = None
         return cast("T", attempt.result)
 
@@ -363,11 +364,8 @@ class GroupCommit(Generic[B]):
                 if check or not waited:
                     self._refuse_inside_firm_lead(give_up_at)
             waited = True
-            try:
-                entry.turn.get(timeout=patience)
-                check = False
-            except Empty:
-                check = True
+            check = not entry.turn.wait(patience)
+            if check:
                 patience = min(2 * patience, longest)
         return None
 
@@ -392,7 +390,8 @@ class GroupCommit(Generic[B]):
         if lead.firm and lead.is_mine() and (lead.is_below() or monotonic() > give_up_at):
             raise _InsideError(
                 "the outbox cannot take this call now: it came inside work of the same thread that "
-                "repairs or rewrites the outbox; call again when that work has ended"
+                "repairs or rewrites the outbox, or was interrupted too often; call again when "
+                "that work has ended"
             )
 
     def _lead(self, lead: Lead[B], entry: Entry) -> None:
@@ -483,7 +482,7 @@ class GroupCommit(Generic[B]):
     def _settle(self, entry: Entry, error: Exception | None) -> None:
         entry.outcome.append(error)
         self._drop(entry)
-        entry.turn.put(None)
+        entry.turn.set()
 
     def _drop(self, entry: Entry) -> None:
         try:  # takes half as long as `suppress`
@@ -531,7 +530,7 @@ class GroupCommit(Generic[B]):
             first = self._queue[0]
         except IndexError:
             return
-        first.turn.put(None)
+        first.turn.set()
 
 
 class _InsideError(OutboxError):
