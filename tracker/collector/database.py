@@ -111,12 +111,14 @@ class Database:
                 self._file = SQLiteFile(file_of(url))
             self._engine = make_engine(url, batches + OTHERS)
             self.dialect = self._engine.dialect.name
-            self._writer = self._engine.execution_options(tracker_writes=True)
+            writes: dict[str, object] = {"tracker_writes": True}
             self._reader = self._engine
             if self._file is None:
                 # What a writer reads has to be as new as its lock, whatever the server's default.
-                self._writer = self._writer.execution_options(isolation_level="READ COMMITTED")
+                writes["isolation_level"] = "READ COMMITTED"
                 self._reader = self._engine.execution_options(isolation_level="REPEATABLE READ")
+            # At once: SQLAlchemy 2.0.25 gives no isolation level to an engine that has options.
+            self._writer = self._engine.execution_options(**writes)
         try:
             self._open(schema)
         except BaseException:
