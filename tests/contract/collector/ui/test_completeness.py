@@ -48,9 +48,15 @@ def page(operator: TeamVisitor, path: str = "/ui/clients") -> str:
 
 
 def h1(operator: TeamVisitor, path: str = "/ui/clients") -> str:
-    found = re.search(r"<h1>(.*?)</h1>", operator.get(path).text)
-    assert found is not None
-    return re.sub(r"<[^>]*>", "", found[1])
+    """Return what a page says first, once it has counted."""
+    end = time.monotonic() + 30
+    while True:
+        found = re.search(r"<h1>(.*?)</h1>", operator.get(path).text)
+        assert found is not None
+        said = re.sub(r"<[^>]*>", "", found[1])
+        if not said.startswith("Counting") or time.monotonic() >= end:
+            return said
+        time.sleep(0.05)
 
 
 def with_holes(client: CollectorClient) -> EventChain:
