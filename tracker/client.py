@@ -15,6 +15,7 @@ from tracker import (
     log,
     own_work,
 )
+from tracker.clock import monotonic
 from tracker.erasure import ErasureResult, subject_of
 from tracker.errors import ConfigurationError, OutboxDamagedError, OutboxError
 from tracker.health import Health
@@ -372,6 +373,8 @@ class DisabledClient:
         return FlushResult()
 
 
+_RESTING_SECONDS = 5.0
+"""How long the interpreter's end waits for all sync threads together to finish preparations."""
 _registry: dict[Path, Client] = {}
 _registry_lock = threading.RLock()
 _living: set[Client] = set()
@@ -432,8 +435,9 @@ def _leave_all() -> None:
         except Exception:  # noqa: BLE001 - the other outboxes must be closed too
             log.error("an outbox could not be closed at exit; its events are safe", exc_info=True)
     # From here on the interpreter may end our threads, also those of closed outboxes.
+    until = monotonic() + _RESTING_SECONDS
     for client in list(_living):
-        client.worker.rest_at_exit()
+        client.worker.rest_at_exit(until)
 
 
 atexit.register(_leave_all)

@@ -31,7 +31,7 @@ _AT_FIRST_SECONDS = 0.5
 _FREE_SECONDS = 0.5
 """Interval for releasing a lock that an interrupted call has left held."""
 _PREPARING_SECONDS = 5.0
-"""How long a fork or the interpreter's end waits for the thread to finish its preparations."""
+"""How long a fork waits for the thread to finish its preparations."""
 
 
 class Worker:
@@ -149,13 +149,15 @@ class Worker:
         """
         self._resting = self._preparing.acquire(timeout=_PREPARING_SECONDS)
 
-    def rest_at_exit(self) -> None:
+    def rest_at_exit(self, until: float) -> None:
         """Wait until the thread is not preparing to upload, and keep it from doing so for good.
+
+        `until` is a time on the monotonic clock, at which the wait ends.
 
         What it imports or signs with may be written in Rust or C++: see `late_imports`. A request
         that still runs may be cut off, as its events are sent again after the next start.
         """
-        self._preparing.acquire(timeout=_PREPARING_SECONDS)
+        self._preparing.acquire(timeout=max(until - monotonic(), 0))
 
     def go_on(self) -> None:
         """Continue after a fork, in the parent."""
